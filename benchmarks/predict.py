@@ -1,0 +1,235 @@
+"""Prediction: how much of the network's own speed is left, and how much memory it takes.
+
+    python benchmarks/predict.py                  # ResNet-50, 1024 × 1024, and 6000 × 4000
+    python benchmarks/predict.py --encoder tf_efficientnet_lite0 --images 16
+
+Speed: `predict_images` from JPEG files to class maps on the disk, against the bare network on the
+same images as ready tensors. Both take turns in one process, so that a machine that grows slower
+or busier does so for both; the ratio is the median over the rounds. Memory: the largest resident
+set of a process of its own that predicts one large image with all outputs. Weights are random:
+neither depends on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from s5mars.classes import S5MARS
+from s5mars.data.read import read_image
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.predict.folder import predict_images
+from s5mars.predict.predictor import Predictor
+
+AIM_RATIO = 0.85
+AIM_BYTES = 2.5e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--encoder", default="resnet50")
+    parser.add_argument("--size", type=int, default=1024, help="side of the images for speed")
+    parser.add_argument("--images", type=int, default=4, help="images in a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--large", type=int, nargs=2, default=[6000, 4000], metavar=("W", "H"))
+    parser.add_argument(
+        "--data", type=Path, help="folder of images; noise like rover images if not given"
+    )
+    parser.add_argument("--only", choices=["speed", "memory"], help="one of the two")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/predict.json"))
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    settings = parser.parse_args()
+    if settings.child:
+        peak(settings)
+        return
+    result: dict[str, object] = {"machine": machine(), "settings": settings_of(settings)}
+    with tempfile.TemporaryDirectory() as folder:
+        if settings.only != "memory":
+            result["speed"] = speed(settings, Path(folder))
+        if settings.only != "speed":
+            result["memory"] = memory(settings, Path(folder))
+    print(table(result))
+    settings.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {settings.out}")
+
+
+def speed(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
+    files = sources(settings, folder / "in")
+    predictor = predictor_of(settings)
+    ready = [
+        torch.from_numpy(read_image(path)[None]).permute(0, 3, 1, 2).to(predictor.device)
+        for path in files
+    ]
+
+    def bare() -> None:
+        with (
+            torch.inference_mode(),
+            torch.autocast(
+                predictor.device.type, torch.bfloat16, enabled=settings.precision == "bf16"
+            ),
+        ):
+            for tensor in ready:
+                predictor.model(tensor)
+        if predictor.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def predict() -> None:
+        predict_images(predictor, files, out=folder / "out", overlays=False, confidence=False)
+
+    for warm in (bare, predict):
+        warm()
+    seconds: dict[str, list[float]] = {"bare": [], "predict": []}
+    for _ in range(settings.rounds):
+        for name, work in (("bare", bare), ("predict", predict)):
+            start = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - start)
+    ratios = [b / p for b, p in zip(seconds["bare"], seconds["predict"], strict=True)]
+    return {
+        "images_per_second": {
+            name: len(files) / statistics.median(values) for name, values in seconds.items()
+        },
+        "seconds": seconds,
+        "ratios": ratios,
+        "ratio": statistics.median(ratios),
+        "aim": AIM_RATIO,
+    }
+
+
+def memory(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
+    path = folder / "large.jpg"
+    width, height = settings.large
+    picture(height, width, seed=0).save(path, quality=90)
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, __file__, *sys.argv[1:], "--child", str(path)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return {
+        "width": width,
+        "height": height,
+        **json.loads(done.stdout.splitlines()[-1]),
+        "seconds": time.perf_counter() - start,
+        "aim": AIM_BYTES,
+    }
+
+
+def peak(settings: argparse.Namespace) -> None:
+    """In a process of its own: predict one image with everything that is written for it."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    predictor = predictor_of(settings)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    predict_images(predictor, [settings.child], out=settings.child.parent / "large")
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    print(json.dumps({"peak_bytes": after, "peak_bytes_before_predicting": before}))
+
+
+def predictor_of(settings: argparse.Namespace) -> Predictor:
+    torch.manual_seed(0)
+    model = DeepLabV3Plus(settings.encoder, len(S5MARS), weights="none")
+    return Predictor(
+        model, S5MARS, window=settings.window, batch=settings.batch, device=settings.device,
+        precision=settings.precision,
+    )  # fmt: skip
+
+
+def sources(settings: argparse.Namespace, folder: Path) -> list[Path]:
+    """JPEG files of the size asked for."""
+    folder.mkdir()
+    given = sorted(settings.data.rglob("*.[jJpP]*[gG]")) if settings.data else []
+    files = []
+    for index in range(settings.images):
+        size = (settings.size, settings.size)
+        if given:
+            with Image.open(given[index % len(given)]) as image:
+                made = image.convert("RGB").resize(size)
+        else:
+            made = picture(*size, seed=index)
+        files.append(folder / f"{index:03}.jpg")
+        made.save(files[-1], quality=90)
+    return files
+
+
+def picture(height: int, width: int, *, seed: int) -> Image.Image:
+    """Noise at several scales in reddish colours: about as hard for a JPEG as gravel."""
+    random = np.random.default_rng(seed)
+    total = np.zeros((height, width), np.float32)
+    for scale in (1, 4, 16, 64, 256):
+        small = random.random((height // scale + 2, width // scale + 2), np.float32)
+        total += np.asarray(
+            Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR)
+        )
+    grey = Image.fromarray((total * 50).clip(0, 255).astype(np.uint8))
+    return Image.merge("RGB", [grey.point(lambda v, k=k: v * k) for k in (1.0, 0.8, 0.6)])
+
+
+def machine() -> dict[str, object]:
+    model = platform.processor()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((s.partition(": ")[2] for s in lines if s.startswith("model name")), model)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "accelerator": gpu,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
+    }
+
+
+def settings_of(settings: argparse.Namespace) -> dict[str, object]:
+    return {
+        k: str(v) if isinstance(v, Path) else v for k, v in vars(settings).items() if k != "child"
+    }
+
+
+def table(result: dict) -> str:
+    settings = result["settings"]
+    lines = [
+        f"{settings['encoder']}, {settings['precision']}, {settings['device']}, window "
+        f"{settings['window']}, batch {settings['batch']}; {result['machine']['processor']}, "
+        f"{result['machine']['torch_threads']} threads",
+        f"{'what':<44} {'found':>10} {'aim':>10}",
+    ]
+    if found := result.get("speed"):
+        size = settings["size"]
+        rates = found["images_per_second"]
+        lines += [
+            f"{f'bare network, {size}×{size}, images/s':<44} {rates['bare']:>10.3f} {'':>10}",
+            f"{'predict, files to labels, images/s':<44} {rates['predict']:>10.3f} {'':>10}",
+            f"{'ratio, median of rounds':<44} {found['ratio']:>10.3f} {f'≥ {AIM_RATIO}':>10}",
+        ]
+    if found := result.get("memory"):
+        what = f"peak memory of predict, {found['width']}×{found['height']}, GB"
+        lines += [
+            f"{what:<44} {found['peak_bytes'] / 1e9:>10.2f} {f'≤ {AIM_BYTES / 1e9}':>10}",
+            f"{'  of that before predicting, GB':<44} "
+            f"{found['peak_bytes_before_predicting'] / 1e9:>10.2f} {'':>10}",
+            f"{'  seconds':<44} {found['seconds']:>10.0f} {'':>10}",
+        ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

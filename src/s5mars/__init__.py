@@ -1,0 +1,48 @@
+"""s5mars: from rover images with a few, sparse labels to terrain maps.
+
+    >>> import s5mars
+    >>> data = s5mars.open_dataset("path/to/folder")          # doctest: +SKIP
+    >>> labels = s5mars.load("runs/a").predict(image)          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from s5mars.classes import IGNORE as IGNORE
+    from s5mars.classes import Taxonomy as Taxonomy
+    from s5mars.config import TrainConfig as TrainConfig
+    from s5mars.data.dataset import Dataset as Dataset
+    from s5mars.data.layouts import open_dataset as open_dataset
+    from s5mars.evaluation.confusion import Confusion as Confusion
+    from s5mars.predict.predictor import Predictor as Predictor
+    from s5mars.predict.predictor import load as load
+    from s5mars.types import Sample as Sample
+
+_HOME = {
+    "IGNORE": "s5mars.classes",
+    "Taxonomy": "s5mars.classes",
+    "TrainConfig": "s5mars.config",
+    "Dataset": "s5mars.data.dataset",
+    "open_dataset": "s5mars.data.layouts",
+    "Confusion": "s5mars.evaluation.confusion",
+    "Predictor": "s5mars.predict.predictor",
+    "load": "s5mars.predict.predictor",
+    "Sample": "s5mars.types",
+}
+
+__version__ = "0.1.0"
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: ``import s5mars`` stays quick."""
+    if name not in _HOME:
+        raise AttributeError(f"module 's5mars' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,1 @@
+"""Strong views: statistics exchange, object transforms and pastes, all on batched tensors."""

@@ -1,0 +1,152 @@
+"""Taxonomies: class names, colours, labelling criteria, and the one ignore value.
+
+The only place that knows them. A class index is the position in ``Taxonomy.classes``; what the
+numbers in somebody's mask files mean is a ``MaskCoding`` and belongs to the layout of the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+IGNORE = 255
+"""In memory, everywhere: a pixel whose class is unknown, padded, hidden or doubtful."""
+
+UNLABELLED_COLOUR = (0, 0, 0)
+
+_PALETTE = (
+    "#64c8ff", "#7878c8", "#a0522d", "#e6c35c", "#d08c60", "#dc3c3c",
+    "#f0f0f0", "#8cc850", "#b450b4", "#00a0a0", "#969696", "#3c78d8",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Class:
+    """One class: its name, its colour in maps, and when a pixel belongs to it."""
+
+    name: str
+    colour: tuple[int, int, int]  # RGB, 0..255
+    criterion: str = ""
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """An ordered list of classes; the order is the class index."""
+
+    name: str
+    classes: tuple[Class, ...]
+
+    def __post_init__(self) -> None:
+        names = self.names
+        doubles = sorted({n for n in names if names.count(n) > 1})
+        if doubles:
+            raise ValueError(f"taxonomy {self.name!r}: class names occur twice: {doubles}")
+        if not 1 <= len(names) < IGNORE:
+            raise ValueError(f"taxonomy {self.name!r}: {len(names)} classes, not 1..{IGNORE - 1}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in the order of their index."""
+        return tuple(c.name for c in self.classes)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def palette(self) -> list[int]:
+        """256 RGB triples in a row, as PIL's ``putpalette`` takes them; IGNORE is black."""
+        colours = [*(c.colour for c in self.classes)]
+        colours += [UNLABELLED_COLOUR] * (256 - len(colours))
+        return [channel for colour in colours for channel in colour]
+
+    def to_dict(self) -> dict[str, object]:
+        """A form for JSON and YAML that ``from_dict`` reads back."""
+        return {
+            "name": self.name,
+            "classes": [
+                {"name": c.name, "color": hex_colour(c.colour), "criterion": c.criterion}
+                for c in self.classes
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, object]) -> Taxonomy:
+        """Read ``{"name": ..., "classes": [{"name": ..., "color": ..., "criterion": ...}]}``.
+
+        Raises:
+            ValueError: if a class has no name or a colour is not ``#rrggbb``.
+        """
+        entries = data.get("classes")
+        if not isinstance(entries, list) or not entries:
+            raise ValueError("a taxonomy needs a list `classes` with at least one entry")
+        classes = []
+        for index, entry in enumerate(entries):
+            if not isinstance(entry, Mapping) or "name" not in entry:
+                raise ValueError(f"class {index} of the taxonomy has no `name`: {entry!r}")
+            colour = entry.get("color") or _PALETTE[index % len(_PALETTE)]
+            classes.append(
+                Class(str(entry["name"]), rgb(str(colour)), str(entry.get("criterion", "")))
+            )
+        return cls(str(data.get("name", "custom")), tuple(classes))
+
+
+@dataclass(frozen=True)
+class MaskCoding:
+    """What the numbers in mask files mean: file id → class index, and the ids to ignore."""
+
+    index_of: Mapping[int, int]
+    ignored: frozenset[int]
+
+    @classmethod
+    def identity(cls, number_of_classes: int, *, ignored: Iterable[int] = (IGNORE,)) -> MaskCoding:
+        """Ids are class indices."""
+        return cls({i: i for i in range(number_of_classes)}, frozenset(ignored))
+
+
+def rgb(text: str) -> tuple[int, int, int]:
+    """``"#a0522d"`` → ``(160, 82, 45)``."""
+    digits = text.removeprefix("#")
+    try:
+        if len(digits) != 6:
+            raise ValueError
+        return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a colour of the form #rrggbb") from None
+
+
+def hex_colour(colour: tuple[int, int, int]) -> str:
+    """``(160, 82, 45)`` → ``"#a0522d"``."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+S5MARS = Taxonomy(
+    "s5mars",
+    (
+        Class("sky", rgb("#64c8ff"), "above the horizon or the upper edge of a mountain"),
+        Class("ridge", rgb("#7878c8"), "distant relief between the sky and the horizon"),
+        Class("soil", rgb("#a0522d"), "loose or weakly bound, coarser grains, small stones"),
+        Class("sand", rgb("#e6c35c"), "fine, fluid; often ripples with a lee and a stoss side"),
+        Class("bedrock", rgb("#d08c60"), "rock partly covered by soil, buried to any depth"),
+        Class("rock", rgb("#dc3c3c"), "a lump that lies free on the ground, often with a shadow"),
+        Class("rover", rgb("#f0f0f0"), "any part of the rover itself"),
+        Class("trace", rgb("#8cc850"), "tracks that the rover left on the ground"),
+        Class("hole", rgb("#b450b4"), "a hole that the rover drilled, with its coloured tailings"),
+    ),
+)
+"""The nine classes of the S5Mars paper, section III-A, in the order of its label files."""
+
+S5MARS_CODING = MaskCoding({i + 1: i for i in range(9)}, frozenset({0}))
+"""The released label files: 0 is unlabelled, 1..9 are the classes."""
+
+AI4MARS = Taxonomy(
+    "ai4mars",
+    (
+        Class("soil", rgb("#a0522d"), "unconsolidated or poorly consolidated material"),
+        Class("bedrock", rgb("#d08c60"), "consolidated rock, flat on or in the ground"),
+        Class("sand", rgb("#e6c35c"), "fine, loose material that may trap a wheel"),
+        Class("big_rock", rgb("#dc3c3c"), "a rock that a wheel cannot climb, over about 30 cm"),
+    ),
+)
+"""The four classes of AI4Mars (Swan et al., CVPR Workshops 2021)."""
+
+AI4MARS_CODING = MaskCoding.identity(4)

@@ -1,0 +1,325 @@
+"""The command line. No logic: each command reads its options and calls one function of a room.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from argparse import ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+USER_ERROR = 2
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it says of itself, its options, and what it runs."""
+
+    about: str
+    example: str
+    options: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], object]
+
+
+class OneLineParser(ArgumentParser):
+    """argparse without its usage text before an error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing and exiting."""
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; users' mistakes become one line on standard error and exit code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError, OSError) as error:
+        if os.environ.get("S5MARS_TRACEBACK"):
+            raise
+        print(f"s5mars: {_one_line(error)}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("s5mars: interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        from s5mars import __version__
+
+        print(f"s5mars {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name == "train":
+        return _train(rest)
+    if name not in COMMANDS:
+        names = [*COMMANDS, "train"]
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        raise ValueError(f"unknown command {name!r}; nearest: {near[0]}; all: {', '.join(names)}")
+    command = COMMANDS[name]
+    parser = OneLineParser(
+        prog=f"s5mars {name}",
+        description=command.about,
+        epilog=f"example:\n  {command.example}",
+        formatter_class=RawDescriptionHelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    command.options(parser)
+    command.run(_parse(parser, rest))
+    return 0
+
+
+def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    try:
+        namespace, unknown = parser.parse_known_args(arguments)
+    except ArgumentError as error:
+        parser.error(str(error))
+    if unknown:
+        known = [o for action in parser._actions for o in action.option_strings]
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; the nearest is {near[0]}" if near else f"; see {parser.prog} --help"
+        raise ValueError(f"unknown option {unknown[0]}{hint}")
+    return namespace
+
+
+def _overview() -> str:
+    width = max(len(name) for name in [*COMMANDS, "train"])
+    lines = ["s5mars: from rover images with a few, sparse labels to terrain maps", ""]
+    shown = {"train": (_TRAIN_ABOUT, _TRAIN_EXAMPLE)} | {
+        name: (command.about, command.example) for name, command in COMMANDS.items()
+    }
+    for name in _ORDER:
+        about, example = shown[name]
+        lines += [f"  {name:<{width}}  {about}", f"  {'':<{width}}    {example}"]
+    lines += ["", "options of a command: s5mars COMMAND --help"]
+    return "\n".join(lines)
+
+
+# train ---------------------------------------------------------------------------------------
+
+_TRAIN_ABOUT = "Train a segmentation model on a folder of images with a few, sparse labels."
+_TRAIN_EXAMPLE = (
+    "s5mars train --data DATA --labelled 0.125 --steps 600 --model tf_efficientnet_lite0 "
+    "--out runs/a"
+)
+
+
+def _train(arguments: list[str]) -> int:
+    from s5mars.options import parse_training, training_from_yaml, training_parser
+
+    if {"-h", "--help"} & set(arguments):
+        with_method = any(a.split("=")[0] == "--method" for a in arguments)
+        training_parser(arguments, with_method=with_method).print_help()
+        return 0
+    if any(a.split("=")[0] == "--resume" for a in arguments):
+        run = Path(_only_resume(arguments))
+        settings = training_from_yaml(run / "config.yaml")
+        from s5mars.training.run import resume
+
+        resume(run, settings.config, settings.method)
+        return 0
+    settings = parse_training(arguments)
+    from s5mars.training.run import train
+
+    train(settings.config, settings.method, config_text=settings.text)
+    return 0
+
+
+def _only_resume(arguments: list[str]) -> str:
+    joined = " ".join(arguments).replace("--resume=", "--resume ").split(maxsplit=1)
+    if len(joined) != 2 or joined[0] != "--resume" or joined[1].startswith("--"):
+        raise ValueError(
+            "--resume takes the run folder and no other option: a resumed run keeps its settings"
+        )
+    return joined[1]
+
+
+# data ----------------------------------------------------------------------------------------
+
+
+def _synth_options(parser: ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="folder to make")
+    parser.add_argument("--images", type=int, default=60, help="labelled scenes (60)")
+    parser.add_argument("--size", type=int, default=512, help="side in pixels (512)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (0)")
+
+
+def _synth(options: Namespace) -> object:
+    from s5mars.data.synthetic import write_synthetic
+
+    return write_synthetic(
+        options.out, images=options.images, size=options.size, seed=options.seed
+    )
+
+
+def _split_options(parser: ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="folder of the data set")
+    parser.add_argument(
+        "--labelled", type=float, nargs="+", default=[0.2, 0.5], help="shares (0.2 0.5)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another draw (0)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the lists")
+
+
+def _split(options: Namespace) -> object:
+    from s5mars.data.partition import write_partitions
+
+    return write_partitions(
+        options.data, labelled=options.labelled, seed=options.seed, out=options.out
+    )
+
+
+def _stats_options(parser: ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="folder of the data set")
+    parser.add_argument("--out", type=Path, required=True, help="folder for JSON and figures")
+
+
+def _stats(options: Namespace) -> object:
+    from s5mars.data.statistics import write_statistics
+
+    return write_statistics(options.data, out=options.out)
+
+
+# use -----------------------------------------------------------------------------------------
+
+
+def _inference_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--network", choices=["teacher", "student"], default="teacher")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (auto)")
+    parser.add_argument("--window", type=int, default=1024, help="side of a window (1024)")
+    parser.add_argument("--overlap", type=float, default=0.25, help="share of a window (0.25)")
+
+
+def _evaluate_options(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run folder or checkpoint")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--split", default="test", help="(test)")
+    parser.add_argument(
+        "--protocol", choices=["full", "paper"], default="full",
+        help="whole image, or centre crop 1024 (full)",
+    )  # fmt: skip
+    _inference_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object only")
+
+
+def _evaluate(options: Namespace) -> object:
+    from s5mars.evaluation.command import evaluate
+
+    return evaluate(
+        options.run,
+        data=options.data,
+        split=options.split,
+        protocol=options.protocol,
+        network=options.network,
+        as_json=options.json,
+        device=options.device,
+        window=options.window,
+        overlap=options.overlap,
+    )
+
+
+def _predict_options(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run folder or checkpoint")
+    parser.add_argument("inputs", type=Path, nargs="+", help="images or folders")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
+    _inference_options(parser)
+    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable files")
+
+
+def _predict(options: Namespace) -> object:
+    from s5mars.predict.folder import predict_images
+    from s5mars.predict.predictor import load
+
+    predictor = load(
+        options.run,
+        network=options.network,
+        device=options.device,
+        window=options.window,
+        overlap=options.overlap,
+    )
+    return predict_images(
+        predictor, options.inputs, out=options.out, skip_bad=options.skip_bad
+    )
+
+
+def _report_options(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, nargs="+", help="run folder; several are compared")
+    parser.add_argument("--out", type=Path, help="the page (RUN/report.html)")
+
+
+def _report(options: Namespace) -> object:
+    if len(options.run) == 1:
+        from s5mars.report.run import write_report
+
+        page = write_report(options.run[0], out=options.out)
+    else:
+        from s5mars.report.comparison import write_comparison
+
+        if options.out is None:
+            raise ValueError("several runs are compared on one page: give it a name with --out")
+        page = write_comparison(options.run, out=options.out)
+    print(page)
+    return page
+
+
+_ORDER = ("synth", "stats", "split", "train", "evaluate", "predict", "report")
+
+COMMANDS = {
+    "synth": Command(
+        "Render synthetic Mars scenes with sparse labels.",
+        "s5mars synth scenes --images 60 --size 512 --seed 0",
+        _synth_options,
+        _synth,
+    ),
+    "stats": Command(
+        "Colour and label statistics of a data set (table II, figure 2).",
+        "s5mars stats DATA --out stats",
+        _stats_options,
+        _stats,
+    ),
+    "split": Command(
+        "Stratified, nested lists of the images whose labels may be used.",
+        "s5mars split DATA --labelled 0.2 0.5 --seed 0 --out partitions",
+        _split_options,
+        _split,
+    ),
+    "evaluate": Command(
+        "Score a model on a labelled split.",
+        "s5mars evaluate runs/a --data DATA --split test",
+        _evaluate_options,
+        _evaluate,
+    ),
+    "predict": Command(
+        "Terrain maps of images of any size.",
+        "s5mars predict runs/a IMAGE_OR_FOLDER --out maps",
+        _predict_options,
+        _predict,
+    ),
+    "report": Command(
+        "One self-contained HTML page about a run, or about several.",
+        "s5mars report runs/a",
+        _report_options,
+        _report,
+    ),
+}
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # An error from a loader process arrives as its whole traceback; the last line is the message.
+    if lines[0].startswith("Caught ") and len(lines) > 1:
+        return lines[-1].partition(": ")[2] or lines[-1]
+    return " ".join(lines)

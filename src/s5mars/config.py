@@ -1,0 +1,110 @@
+"""Settings of a training run: the fields of the command line and of ``config.yaml``.
+
+Imports nothing heavy, so that ``--help`` is quick. A method's own fields live in its file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train one method on one partition.
+
+    Args:
+        data: Folder of images and labels, in any layout that ``s5mars`` knows.
+        out: Folder of the run; must not hold another run.
+        method: ``supervised`` or ``s5mars``.
+        recipe: ``paper`` or ``as_released``: defaults that the options below change.
+        labelled: Share of the train split whose labels may be read, in (0, 1], or a list file.
+        seed: Of everything random: partition, order, crops, views, new layers.
+        steps: Optimiser steps; give this or epochs.
+        epochs: Passes over the larger stream (the pool, for methods that use one).
+        batch: Images of each stream (labelled, pool) in one step, over all processes.
+        crop: Side of the square training crop in pixels.
+        scale: Smallest and largest factor on the image size before the crop.
+        model: Any timm encoder, such as ``resnet50`` (the paper) or ``tf_efficientnet_lite0``.
+        weights: Encoder weights: ``auto``, ``none``, a .safetensors or .pth file, or a timm name.
+        head: ``paper``, ``light`` or ``auto`` (paper for encoders with 1024 channels or more).
+        output_stride: Of the encoder: 8, 16 or 32.
+        normalisation: ``encoder`` or ``as_released`` (see docs/method.md).
+        multi_grid: Dilation factors of the last ResNet stage, such as [1, 2, 4].
+        objects: Object proposals for SAM-Mix: a Parquet file, a folder of shards, or a folder of
+            the authors' JSON files; made with graph segmentation and kept in the run when absent.
+        learning_rate: Of SGD at the start.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        clip: Largest gradient norm; 0 switches clipping off.
+        power: Of the polynomial schedule (1 - step/steps)^power.
+        freeze_at: Share of the run after which the learning rate stays as it is.
+        validate_every: Steps between validations; 0: twenty times in a run.
+        select_on: Split that chooses the best checkpoint.
+        save_every: Steps between writes of last.ckpt; 0: at most two minutes apart.
+        workers: Loader processes; -1: one fewer than the cores, at most 4.
+        accelerator: ``auto``, ``cpu``, ``gpu`` or another name that Lightning knows.
+        devices: Number of devices (processes on a CPU), or ``auto``.
+        num_nodes: Number of machines.
+        strategy: Lightning's strategy, such as ``ddp``.
+        precision: ``auto`` (bf16 where it is fast), ``fp32``, ``bf16`` or ``fp16``.
+        skip_bad: Leave out files that cannot be read, and count them, instead of stopping.
+    """
+
+    data: Path
+    out: Path
+    method: str = "s5mars"
+    recipe: str = "paper"
+    labelled: float | str = 1.0
+    seed: int = 0
+    steps: int | None = None
+    epochs: float | None = None
+    batch: int = 8
+    crop: int = 512
+    scale: tuple[float, float] = (0.5, 2.0)
+    model: str = "resnet50"
+    weights: str = "auto"
+    head: str = "auto"
+    output_stride: int = 16
+    normalisation: str = "encoder"
+    multi_grid: list[int] | None = None
+    objects: Path | None = None
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip: float = 8.0
+    power: float = 0.9
+    freeze_at: float = 1.0
+    validate_every: int = 0
+    select_on: str = "val"
+    save_every: int = 0
+    workers: int = -1
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: Precision = "auto"
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        positive = ("batch", "crop", "learning_rate", "num_nodes", "output_stride")
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+        not_negative = ("momentum", "weight_decay", "clip", "power", "validate_every", "save_every")
+        for name in not_negative:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must not be below 0")
+        if self.crop < 32:
+            raise ValueError(f"crop is {self.crop}: it must be 32 pixels or more")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale is {list(self.scale)}: give a smallest and a largest factor")
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs (such as --steps 600)")
+        if (self.steps or 1) <= 0 or (self.epochs or 1) <= 0:
+            raise ValueError(f"steps {self.steps} / epochs {self.epochs}: must be above 0")
+        if not 0 < self.freeze_at <= 1:
+            raise ValueError(f"freeze_at is {self.freeze_at}: a share of the run in (0, 1]")

@@ -1,0 +1,1 @@
+"""Data in: layouts, samples, reading, partitions, statistics, audit, synthetic scenes."""

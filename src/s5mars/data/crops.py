@@ -1,0 +1,99 @@
+"""Weak augmentation: resize, crop and flip, sampled first so that only the crop is touched.
+
+The paper's weak views (section V-B) with the released code's ranges: a factor of 0.5–2.0 on the
+image's own size, a random crop, a horizontal flip with probability 0.5. One resampling with a
+source box replaces "resize everything, then crop".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropSettings:
+    """How a training crop is drawn."""
+
+    size: int = 512
+    scale: tuple[float, float] = (0.5, 2.0)
+    flip: float = 0.5
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One drawn crop: a square output and the window of the source image that fills it."""
+
+    size: int  # output side in pixels
+    window: Box  # left, top, right, bottom in source pixels; may reach beyond the image
+    flip: bool
+
+    def image(self, source: Image.Image) -> NDArray[np.uint8]:
+        """(S, S, 3) uint8, bilinear; 0 outside the source."""
+        out = self._resample(source, Image.Resampling.BILINEAR, fill=0)
+        return out
+
+    def mask(self, source: Image.Image, *, outside: int) -> NDArray[np.uint8]:
+        """(S, S) uint8, nearest neighbour; ``outside`` outside the source."""
+        return self._resample(source, Image.Resampling.NEAREST, fill=outside)
+
+    def inside(self, width: int, height: int) -> NDArray[np.bool_]:
+        """(S, S) bool: the output pixels that come from the source."""
+        left, top, right, bottom = self._target(width, height)
+        out = np.zeros((self.size, self.size), bool)
+        out[top:bottom, left:right] = True
+        return out[:, ::-1] if self.flip else out
+
+    def _target(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """The part of the output that the source covers, in whole output pixels."""
+        left, top, right, bottom = self.window
+        factor = self.size / (right - left)
+        return (
+            max(0, round(-left * factor)),
+            max(0, round(-top * factor)),
+            min(self.size, round((width - left) * factor)),
+            min(self.size, round((height - top) * factor)),
+        )
+
+    def _resample(
+        self, source: Image.Image, method: Image.Resampling, *, fill: int
+    ) -> NDArray[np.uint8]:
+        width, height = source.size
+        left, top, right, bottom = self._target(width, height)
+        box = (
+            max(0.0, self.window[0]),
+            max(0.0, self.window[1]),
+            min(float(width), self.window[2]),
+            min(float(height), self.window[3]),
+        )
+        part = np.asarray(source.resize((right - left, bottom - top), method, box=box))
+        if part.shape[:2] == (self.size, self.size):
+            out = part
+        else:
+            out = np.full((self.size, self.size, *part.shape[2:]), fill, np.uint8)
+            out[top:bottom, left:right] = part
+        return out[:, ::-1] if self.flip else out
+
+
+def draw_crop(width: int, height: int, *, settings: CropSettings, rng: np.random.Generator) -> Crop:
+    """Draw the factor, the position and the flip of one crop.
+
+    An image that is smaller than the crop after scaling lies whole inside it, at a random place.
+
+    Args:
+        width: of the source in pixels.
+        height: of the source in pixels.
+        settings: ranges.
+        rng: the sample's own generator.
+    """
+    factor = rng.uniform(*settings.scale)
+    side = settings.size / factor
+    left = rng.uniform(*sorted((0.0, width - side)))
+    top = rng.uniform(*sorted((0.0, height - side)))
+    flip = bool(rng.random() < settings.flip)
+    return Crop(settings.size, (left, top, left + side, top + side), flip)

@@ -1,0 +1,49 @@
+"""The Mars-Bench copy of S5Mars: ``data/{train,val,test}/{images,masks}``.
+
+The ids are those of the S5Mars release: 0 is unlabelled and ignored here (Mars-Bench's own
+baseline trains it as a tenth class). ``partitions/*x_partition.csv`` may be given as a list of
+labelled images.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from s5mars.classes import S5MARS, S5MARS_CODING
+from s5mars.data.dataset import Dataset
+from s5mars.data.layouts.files import forbid_overlap, paired_samples
+from s5mars.types import Sample
+
+SPLITS = ("train", "val", "test")
+
+LOOKS_LIKE = "data/{train,val,test}/{images,masks}"
+
+
+def _folder(root: Path) -> Path:
+    return root / "data" if (root / "data").is_dir() else root
+
+
+def missing(root: Path) -> list[str]:
+    """What the folder lacks to be the Mars-Bench copy; ``data/`` itself may be given."""
+    folder = _folder(root)
+    present = [split for split in SPLITS if (folder / split / "images").is_dir()]
+    needed = present or ["train"]
+    wanted = [folder / split / kind for split in needed for kind in ("images", "masks")]
+    return [f"{path.relative_to(root)}/" for path in wanted if not path.is_dir()]
+
+
+def read(root: Path) -> Dataset:
+    """Read the copy; train images without a mask become unlabelled ones."""
+    splits: dict[str, tuple[Sample, ...]] = {}
+    unlabelled: tuple[Sample, ...] = ()
+    for split in SPLITS:
+        folder = _folder(root) / split
+        if not (folder / "images").is_dir():
+            continue
+        samples = tuple(paired_samples(folder / "images", folder / "masks").values())
+        if split == "train":
+            unlabelled = tuple(sample for sample in samples if sample.mask is None)
+            samples = tuple(sample for sample in samples if sample.mask is not None)
+        splits[split] = samples
+    forbid_overlap(splits, root)
+    return Dataset(root, "mars-bench", S5MARS, S5MARS_CODING, splits, unlabelled)

@@ -1,0 +1,138 @@
+"""The plain folder: ``images/``, ``masks/``, ``dataset.yaml``; optional lists and extra images.
+
+``dataset.yaml`` names the classes in the order of their index::
+
+    name: my_mars
+    ignore: [255]
+    classes:
+      - {name: soil, ids: [0], color: "#a0522d"}
+      - {name: sky, ids: [6, 7], color: "#64c8ff", criterion: "above the horizon"}
+
+``ids`` are the values in the mask files (default: the position in the list); ``color`` and
+``criterion`` are optional. ``splits/{train,val,test}.txt`` hold one name a line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from s5mars.classes import IGNORE, MaskCoding, Taxonomy
+from s5mars.data.dataset import Dataset
+from s5mars.data.layouts.files import (
+    forbid_overlap,
+    paired_samples,
+    read_names,
+    select,
+    unlabelled_samples,
+)
+from s5mars.data.layouts.splitting import stratified_splits
+from s5mars.types import Sample
+
+LOOKS_LIKE = "images/ and masks/ with dataset.yaml (optional: unlabelled/, splits/*.txt)"
+
+DESCRIPTION = "dataset.yaml"
+
+
+def missing(root: Path) -> list[str]:
+    """What the folder lacks to be a plain data set, the description aside."""
+    return [f"{name}/" for name in ("images", "masks") if not (root / name).is_dir()]
+
+
+def read(root: Path) -> Dataset:
+    """Read a plain folder; ``open_dataset`` states the errors."""
+    taxonomy, coding = read_description(root / DESCRIPTION)
+    samples = paired_samples(root / "images", root / "masks")
+    splits = read_splits(root, samples, taxonomy, coding)
+    unlabelled = unlabelled_samples(root / "unlabelled")
+    clashes = sorted({sample.name for sample in unlabelled} & samples.keys())
+    if clashes:
+        raise ValueError(f"{root / 'images' / clashes[0]}: unlabelled/ holds the same name")
+    taken = {sample.name for split in splits.values() for sample in split}
+    spare = [s for s in samples.values() if s.mask is None and s.name not in taken]
+    return Dataset(root, "plain", taxonomy, coding, splits, (*spare, *unlabelled))
+
+
+def read_splits(
+    root: Path, samples: Mapping[str, Sample], taxonomy: Taxonomy, coding: MaskCoding
+) -> dict[str, tuple[Sample, ...]]:
+    """The lists in ``root/splits``, or stratified ones, made and written there.
+
+    Raises:
+        ValueError: if a list names unknown files, or an image stands in two lists.
+    """
+    lists = sorted((root / "splits").glob("*.txt"), key=_usual_order)
+    if not lists:
+        return stratified_splits(root, samples, taxonomy, coding)
+    splits = {path.stem: select(read_names(path), samples, path) for path in lists}
+    forbid_overlap(splits, root)
+    return splits
+
+
+def _usual_order(path: Path) -> tuple[int, str]:
+    usual = ("train", "val", "test")
+    return (usual.index(path.stem) if path.stem in usual else len(usual), path.stem)
+
+
+def read_description(path: Path) -> tuple[Taxonomy, MaskCoding]:
+    """Read ``dataset.yaml``: the classes and what the ids in mask files mean.
+
+    Raises:
+        FileNotFoundError: if it is missing; says what it must hold.
+        ValueError: if it is not valid, an id stands twice, or a key is unknown (with the nearest).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: missing; it names the classes, as in "
+            "`classes: [{name: soil, ids: [0]}, {name: sky, ids: [6, 7]}]` and `ignore: [255]`"
+        ) from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: not valid YAML: {reason}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: not a mapping with `classes`")
+    try:
+        _known_keys(data, ("name", "ignore", "classes"))
+        taxonomy = Taxonomy.from_dict({"name": path.resolve().parent.name, **data})
+        return taxonomy, _coding(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _coding(data: Mapping[str, object]) -> MaskCoding:
+    ignored = frozenset(_ids(data.get("ignore", [IGNORE]), "ignore"))
+    index_of: dict[int, int] = {}
+    classes = data["classes"]
+    assert isinstance(classes, list)  # for the type checker: Taxonomy.from_dict has refused others
+    for index, entry in enumerate(classes):
+        _known_keys(entry, ("name", "ids", "color", "criterion"))
+        for file_id in _ids(entry.get("ids", [index]), f"ids of {entry['name']!r}"):
+            if file_id in ignored:
+                raise ValueError(f"id {file_id} of {entry['name']!r} stands in `ignore` too")
+            if index_of.setdefault(file_id, index) != index:
+                other = classes[index_of[file_id]]["name"]
+                raise ValueError(f"id {file_id} stands in {other!r} and in {entry['name']!r}")
+    return MaskCoding(index_of, ignored)
+
+
+def _ids(value: object, what: str) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    for each in values:
+        if not isinstance(each, int) or isinstance(each, bool) or not 0 <= each <= 65535:
+            raise ValueError(f"{what}: {each!r} is not a whole number in 0..65535")
+    return list(values)
+
+
+def _known_keys(data: Mapping[str, object], known: tuple[str, ...]) -> None:
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"unknown key {key!r}; {hint}")

@@ -1,0 +1,75 @@
+"""The S5Mars release: ``images/*.jpg``, ``labels/*.png``, JSON lists of names for the splits.
+
+Label ids: 0 is unlabelled, 1..9 are the nine classes. 6 000 images of 1200×1200; the paper has
+5 000 / 200 / 800 of them in train / val / test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from s5mars.classes import S5MARS, S5MARS_CODING
+from s5mars.data.dataset import Dataset
+from s5mars.data.layouts.files import forbid_overlap, paired_samples, read_names, select
+from s5mars.data.layouts.plain import read_splits
+from s5mars.types import Sample
+
+LOOKS_LIKE = "images/ and labels/ with JSON lists of names (train and test in their file names)"
+
+
+def missing(root: Path) -> list[str]:
+    """What the folder lacks to be the release; the lists are optional."""
+    return [f"{name}/" for name in ("images", "labels") if not (root / name).is_dir()]
+
+
+def read(root: Path) -> Dataset:
+    """Read the release.
+
+    The train split keeps the order of its list, for the authors' index lists. Labelled images
+    in no list form "val" where no list for it exists: the release lists train and test only.
+    Without any list, ``splits/*.txt`` are read, or made.
+    """
+    samples = paired_samples(root / "images", root / "labels")
+    lists = {split: _list_of(root, split) for split in ("train", "val", "test")}
+    if (root / "splits").is_dir() or not any(lists.values()):
+        splits = read_splits(root, samples, S5MARS, S5MARS_CODING)
+    else:
+        splits = {
+            split: select(read_names(path), samples, path) for split, path in lists.items() if path
+        }
+        splits = _with_validation(splits, samples)
+        forbid_overlap(splits, root)
+    taken = {sample.name for split in splits.values() for sample in split}
+    unlabelled = tuple(s for s in samples.values() if s.mask is None and s.name not in taken)
+    return Dataset(root, "s5mars", S5MARS, S5MARS_CODING, splits, unlabelled)
+
+
+def _with_validation(
+    splits: Mapping[str, tuple[Sample, ...]], samples: Mapping[str, Sample]
+) -> dict[str, tuple[Sample, ...]]:
+    if "val" in splits or "train" not in splits or "test" not in splits:
+        return dict(splits)
+    listed = {sample.name for split in splits.values() for sample in split}
+    rest = tuple(s for s in samples.values() if s.mask is not None and s.name not in listed)
+    return {"train": splits["train"], "val": rest, "test": splits["test"]}
+
+
+def _list_of(root: Path, split: str) -> Path | None:
+    """The JSON list of a split, in the folder or one below it.
+
+    Raises:
+        ValueError: if several are there with different contents.
+    """
+    below = [*root.glob("*.json"), *root.glob("*/*.json")]
+    images = {root / "images", root / "labels"}
+    named = sorted(p for p in below if split in p.stem.lower() and p.parent not in images)
+    exact = [path for path in named if path.stem == split]
+    candidates = exact or named
+    if len({json.dumps(read_names(path)) for path in candidates}) > 1:
+        listed = ", ".join(path.relative_to(root).as_posix() for path in candidates)
+        raise ValueError(
+            f"{root}: several lists for {split!r}: {listed}: keep one, or name it {split}.json"
+        )
+    return candidates[0] if candidates else None

@@ -1,0 +1,201 @@
+"""From samples to batches. One item of ``TrainingBatches`` is the whole batch of one step.
+
+Everything random about sample k of step t depends on (seed, t, k, stream) alone, so the batches are
+the same for any number of workers and, taken together, for any number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from s5mars.classes import IGNORE, MaskCoding
+from s5mars.data.crops import Crop, CropSettings, draw_crop
+from s5mars.data.read import no_data, open_hidden, open_image, open_label, size_mismatch
+from s5mars.data.sampler import image_index
+from s5mars.proposals.draw import ObjectFilter, decode_window, draw_object
+from s5mars.proposals.store import ObjectStore
+from s5mars.randomness import generator
+from s5mars.types import Batch, Crops, Sample
+
+NO_DATA_STEP = 2
+"""No-data borders are found on every second pixel: they are straight and wide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSettings:
+    """What a batch holds and how it is drawn."""
+
+    seed: int
+    batch: int  # images a stream, over all processes
+    crop: CropSettings
+    coding: MaskCoding
+    objects: ObjectStore | None = None  # None: no object is drawn
+    object_filter: ObjectFilter = ObjectFilter()
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def local(self) -> range:
+        """The samples of this process."""
+        share = self.batch // self.world
+        return range(self.rank * share, (self.rank + 1) * share)
+
+
+class TrainingBatches(Dataset[Batch]):
+    """Batch t of a run, for t in ``range(steps)``.
+
+    Args:
+        labelled: samples with masks.
+        pool: samples of the second stream, with masks only where they may be read; None when the
+            method does not ask for it.
+        steps: length of the run.
+        settings: see ``LoaderSettings``.
+    """
+
+    def __init__(
+        self,
+        labelled: Sequence[Sample],
+        pool: Sequence[Sample] | None,
+        *,
+        steps: int,
+        settings: LoaderSettings,
+    ) -> None:
+        self.streams = {"labelled": tuple(labelled)}
+        if pool is not None:
+            self.streams["pool"] = tuple(pool)
+        self.steps = steps
+        self.settings = settings
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        settings = self.settings
+        streams = {
+            name: _stack([self._draw(name, samples, step, k) for k in settings.local])
+            for name, samples in self.streams.items()
+        }
+        return Batch(labelled=streams["labelled"], pool=streams.get("pool"))
+
+    def _draw(
+        self, stream: str, samples: Sequence[Sample], step: int, k: int
+    ) -> dict[str, NDArray[np.generic]]:
+        settings = self.settings
+        position = step * settings.batch + k
+        index = image_index(settings.seed, stream, position=position, size=len(samples))
+        rng = generator(settings.seed, f"crop of {stream}", step=step, sample=k)
+        objects = settings.objects if stream == "labelled" else None
+        return load_crop(samples[index], rng=rng, settings=settings, objects=objects)
+
+
+def load_crop(
+    sample: Sample,
+    *,
+    rng: np.random.Generator,
+    settings: LoaderSettings,
+    objects: ObjectStore | None,
+) -> dict[str, NDArray[np.generic]]:
+    """Read one sample and cut one crop from it: image, label, valid and, if asked for, objects.
+
+    Raises:
+        ValueError: if image and mask differ in size; what the readers raise.
+    """
+    image = open_image(sample.image)
+    width, height = image.size
+    crop = draw_crop(width, height, settings=settings.crop, rng=rng)
+    valid = crop.inside(width, height)
+    border = _no_data(image, crop)
+    if border is not None:
+        valid = valid & ~border
+    if sample.hide:
+        hidden = open_hidden(sample, size=image.size)
+        valid = valid & ~crop.mask(hidden, outside=1).astype(bool)
+    if sample.mask is not None:
+        mask = open_label(sample, settings.coding)
+        if mask.size != image.size:
+            raise ValueError(size_mismatch(sample, image.size, mask.size))
+        label = np.where(valid, crop.mask(mask, outside=IGNORE), np.uint8(IGNORE))
+    else:
+        label = np.full(valid.shape, IGNORE, np.uint8)
+    arrays: dict[str, NDArray[np.generic]] = {
+        "image": crop.image(image), "label": label, "valid": valid,
+    }  # fmt: skip
+    if objects is not None:
+        arrays["objects"] = valid & _object(sample, objects, crop, rng, settings.object_filter)
+    return arrays
+
+
+class StepsFrom(Sampler[int]):
+    """Steps from ``start`` on; the length is that of the whole run, as Lightning counts."""
+
+    def __init__(self, start: int, total: int) -> None:
+        self.start = start
+        self.total = total
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.total))
+
+    def __len__(self) -> int:
+        return self.total
+
+
+def training_loader(batches: TrainingBatches, *, start: int, workers: int) -> DataLoader[Batch]:
+    """A loader of the batches from step ``start`` on, in order."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=StepsFrom(start, len(batches)),
+        num_workers=workers,
+        persistent_workers=False,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _object(
+    sample: Sample,
+    store: ObjectStore,
+    crop: Crop,
+    rng: np.random.Generator,
+    settings: ObjectFilter,
+) -> NDArray[np.bool_]:
+    # An image that the store does not know gets a rectangle, as one without a qualified mask.
+    known = sample.name in store
+    proposal = draw_object(store, sample.name, rng, filter=settings) if known else None
+    if proposal is None:
+        return np.zeros((crop.size, crop.size), bool)
+    mask = decode_window(proposal, box=crop.window, size=(crop.size, crop.size), blur=settings.blur)
+    return mask[:, ::-1] if crop.flip else mask
+
+
+def _no_data(image: Image.Image, crop: Crop) -> NDArray[np.bool_] | None:
+    """No-data border inside the crop, or None when the image has none at all."""
+    small = no_data(np.asarray(image)[::NO_DATA_STEP, ::NO_DATA_STEP])
+    if not small.any():
+        return None
+    whole = Image.fromarray(small.astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
+    return crop.mask(whole, outside=1).astype(bool)
+
+
+def _stack(crops: Sequence[dict[str, NDArray[np.generic]]]) -> Crops:
+    def column(key: str) -> Tensor:
+        return torch.from_numpy(np.stack([crop[key] for crop in crops]))
+
+    return Crops(
+        image=column("image").permute(0, 3, 1, 2),
+        label=column("label"),
+        valid=column("valid"),
+        objects=column("objects") if "objects" in crops[0] else None,
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)

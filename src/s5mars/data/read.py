@@ -1,0 +1,267 @@
+"""Reading one image or one label, from a file to memory.
+
+Every reader names the file in its error, so that a user can go and look at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from s5mars.classes import IGNORE, MaskCoding
+from s5mars.types import Sample
+
+IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
+"""Endings of files that are listed as images, in lower case."""
+
+NO_DATA_LEVEL = 12
+"""At most this bright in every channel is black: JPEG noise lifts a black border a little."""
+
+NO_DATA_SHARE = 0.001
+"""A black component smaller than this share of the image is a shadow at the edge, not a border."""
+
+NO_DATA_PURE = (2, 0.3)
+"""Of a border, at least this share is at most this bright; deep shadows are not that pure."""
+
+Bytes = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
+
+
+class DamagedFileError(ValueError):
+    """A file that is truncated or no image at all: what ``--skip-bad`` may skip, and only that."""
+
+
+def open_image(path: Path | str) -> Image.Image:
+    """Decode an image file to mode RGB: the cheap way for somebody who will crop it.
+
+    Grey is repeated over three channels, alpha is dropped, a palette is applied. 16-bit grey is
+    scaled to 8 bits by ``value * 255 / top`` rounded, where ``top`` is the smallest of 255, 4095
+    (12-bit cameras) and 65535 that no pixel exceeds. Of 16-bit colour the high byte is kept.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedFileError: a ValueError; if the file is truncated or no image.
+        ValueError: if it holds floating-point or negative values.
+    """
+    image = _decode(Path(path))
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_to_8_bits(np.asarray(image), Path(path)))
+    elif image.mode == "LA":
+        image = image.getchannel("L")
+    return image.convert("RGB")
+
+
+def read_image(path: Path | str) -> Bytes:
+    """Read an image as (H, W, 3) uint8, RGB, 0..255; ``open_image`` states the conversions."""
+    return np.array(open_image(path))
+
+
+def open_label(sample: Sample, coding: MaskCoding) -> Image.Image:
+    """Read the label of a sample as an image of mode L holding class indices.
+
+    255 (``IGNORE``) stands where the coding ignores the id and where one of ``sample.hide`` is
+    not zero. Palette masks give their indices; a colour mask must have equal channels.
+
+    Raises:
+        ValueError: if the sample has no mask, the mask is damaged, has colours, holds ids that
+            the coding does not know (they are listed with their pixel counts), or differs in
+            size from a mask of ``sample.hide``.
+        FileNotFoundError: if a file is missing.
+    """
+    label = _indices(mask_ids(sample), coding, sample)
+    if sample.hide:
+        label.paste(IGNORE, mask=open_hidden(sample, size=label.size))
+    return label
+
+
+def open_hidden(sample: Sample, *, size: tuple[int, int]) -> Image.Image:
+    """What ``sample.hide`` covers: mode L, 255 where one of its masks is not zero, else 0.
+
+    Needs no label, so that an unlabelled image hides the rover too.
+
+    Args:
+        sample: whose ``hide`` is read; it may be empty.
+        size: (width, height) that the masks must have.
+
+    Raises:
+        ValueError: if a mask is damaged or of another size.
+        FileNotFoundError: if a mask is missing.
+    """
+    hidden = Image.new("L", size)
+    for path in sample.hide:
+        mask = _decode(path)
+        if mask.size != size:
+            raise ValueError(
+                f"{path}: {_size(mask.size)} pixels, but what it hides of {sample.image} has "
+                f"{_size(size)}: resize it (nearest neighbour) or remove it"
+            )
+        covered = np.asarray(mask) != 0
+        hidden.paste(255, mask=Image.fromarray(covered.any(-1) if covered.ndim == 3 else covered))
+    return hidden
+
+
+def read_label(sample: Sample, coding: MaskCoding) -> Bytes:
+    """Read a label as (H, W) uint8 class indices, 255 = ignore; ``open_label`` states the rest."""
+    return np.array(open_label(sample, coding))
+
+
+def open_pair(sample: Sample, coding: MaskCoding) -> tuple[Image.Image, Image.Image]:
+    """``open_image`` and ``open_label`` of one sample, whose sizes must agree.
+
+    Raises:
+        ValueError: also if image and mask differ in size.
+    """
+    image, label = open_image(sample.image), open_label(sample, coding)
+    if image.size != label.size:
+        raise ValueError(size_mismatch(sample, image.size, label.size))
+    return image, label
+
+
+def size_mismatch(sample: Sample, image: tuple[int, int], mask: tuple[int, int]) -> str:
+    """The line that reports an image (width, height) unequal to its mask's."""
+    return (
+        f"{sample.image}: {_size(image)} pixels, but its mask {sample.mask} has {_size(mask)}: "
+        "resize the mask (nearest neighbour) or replace one of them"
+    )
+
+
+def mask_ids(sample: Sample) -> NDArray[Any]:
+    """The numbers in a sample's mask file as they stand, (H, W) uint8 or uint16.
+
+    Raises:
+        ValueError: if the sample has no mask, or the mask is damaged or has colours.
+        FileNotFoundError: if the file is missing.
+    """
+    if sample.mask is None:
+        raise ValueError(
+            f"{sample.image}: has no mask: add one, or move the image to the unlabelled ones"
+        )
+    mask = _decode(sample.mask)
+    if mask.mode in ("L", "P"):
+        return np.asarray(mask)
+    if mask.mode == "1":
+        return np.asarray(mask).astype(np.uint8)
+    values = np.asarray(mask)
+    if mask.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"{sample.mask}: mask values are not whole numbers in 0..65535")
+    if values.ndim == 3:
+        colours = values[..., : len(mask.getbands()) - (mask.mode in ("LA", "RGBA"))]
+        if not (colours == colours[..., :1]).all():
+            raise ValueError(
+                f"{sample.mask}: a colour mask; write one class id a pixel (grey or palette PNG)"
+            )
+        values = colours[..., 0]
+    return values.astype(np.uint16) if values.dtype != np.uint8 else values
+
+
+def unknown_ids(ids: NDArray[Any], coding: MaskCoding) -> dict[int, int]:
+    """Ids of a mask that the coding neither maps nor ignores → number of pixels."""
+    counts = np.bincount(ids.ravel()) if ids.dtype != np.uint8 else _histogram(ids)
+    known = _known(_key(coding.index_of), coding.ignored)
+    return {
+        int(value): int(counts[value]) for value in np.flatnonzero(counts) if value not in known
+    }
+
+
+def no_data(image: Bytes) -> Bools:
+    """Where an image (H, W, 3) uint8 has no data: (H, W) bool, True on black borders.
+
+    A pixel has no data when all its channels are at most ``NO_DATA_LEVEL`` and it is connected
+    (4-neighbours) to the edge of the image through such pixels. Components that are small
+    (``NO_DATA_SHARE``) or not pure black (``NO_DATA_PURE``) are shadows that the edge cuts, and
+    count as data. The stripe of a few grey pixels along a border that JPEG leaves is not found.
+    """
+    edges = (image[0], image[-1], image[:, 0], image[:, -1])
+    if not any(_darker(edge, NO_DATA_LEVEL).any() for edge in edges):
+        return np.zeros(image.shape[:2], bool)
+    # Heavy, and most images have no black edge.
+    from scipy import ndimage
+
+    components, count = ndimage.label(_darker(image, NO_DATA_LEVEL))
+    sizes = np.bincount(components.ravel(), minlength=count + 1)
+    level, share = NO_DATA_PURE
+    pure = np.bincount(components[_darker(image, level)], minlength=count + 1)
+    outer = (components[0], components[-1], components[:, 0], components[:, -1])
+    border = np.zeros(count + 1, bool)
+    border[np.concatenate(outer)] = True
+    border &= (sizes >= NO_DATA_SHARE * components.size) & (pure >= share * sizes)
+    border[0] = False
+    return np.asarray(border[components])
+
+
+def _darker(pixels: Bytes, level: int) -> Bools:
+    # A reduction over the short last axis is many times slower than three comparisons.
+    return (pixels[..., 0] <= level) & (pixels[..., 1] <= level) & (pixels[..., 2] <= level)
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise DamagedFileError(f"{path}: not an image: replace it, or pass --skip-bad") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, PermissionError | IsADirectoryError):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise DamagedFileError(
+            f"{path}: damaged image ({reason}): replace it, or pass --skip-bad"
+        ) from None
+
+
+def _to_8_bits(values: NDArray[Any], path: Path) -> Bytes:
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+        raise ValueError(
+            f"{path}: pixel values are not whole numbers in 0..65535: convert it to 8 or 16 bits"
+        )
+    top = next(limit for limit in (255, 4095, 65535) if values.max() <= limit)
+    return ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+
+
+def _indices(ids: NDArray[Any], coding: MaskCoding, sample: Sample) -> Image.Image:
+    unknown = unknown_ids(ids, coding)
+    if unknown:
+        listed = ", ".join(f"{value} ({count} pixels)" for value, count in unknown.items())
+        raise ValueError(
+            f"{sample.mask}: mask ids that the taxonomy does not know: {listed}: "
+            "give them to a class or to `ignore` in dataset.yaml"
+        )
+    return Image.fromarray(_table(_key(coding.index_of))[ids])
+
+
+def _key(index_of: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
+    return tuple(index_of.items())
+
+
+@lru_cache(maxsize=16)
+def _known(index_of: tuple[tuple[int, int], ...], ignored: frozenset[int]) -> frozenset[int]:
+    return frozenset(file_id for file_id, _ in index_of) | ignored
+
+
+@lru_cache(maxsize=16)
+def _table(index_of: tuple[tuple[int, int], ...]) -> Bytes:
+    table = np.full(65536, IGNORE, np.uint8)
+    for file_id, index in index_of:
+        table[file_id] = index
+    table.flags.writeable = False
+    return table
+
+
+def _histogram(ids: Bytes) -> NDArray[np.int64]:
+    # Pillow's histogram is several times faster than numpy's on bytes, and labels are read often.
+    return np.array(Image.fromarray(ids).histogram(), np.int64)
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"

@@ -1,0 +1,291 @@
+"""What a data set looks like in numbers: table II and figure 2 of the paper, for any folder.
+
+Images are read one after the other and only counts are kept, so memory does not grow with them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from s5mars.classes import IGNORE, Taxonomy
+from s5mars.data.dataset import Dataset
+from s5mars.data.layouts import open_dataset
+from s5mars.data.parallel import map_images
+from s5mars.data.read import no_data, open_image, read_label, size_mismatch
+from s5mars.types import Sample
+
+CHANNELS = ("red", "green", "blue")
+
+PAPER = {
+    "S5Mars (paper)": ((0.134, 0.121, 0.099), (0.214, 0.233, 0.273)),
+    "ImageNet (paper)": ((0.229, 0.224, 0.225), (0.472, 0.491, 0.554)),
+}
+"""Table II: standard deviation and coefficient of variation of red, green, blue."""
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts over the images of some splits.
+
+    Colour values are in [0, 1] (8-bit value / 255). The mean and the (population) standard
+    deviation are over all pixels of all images together, not averaged over images; the
+    coefficient of variation is standard deviation / mean. This reading reproduces table II from
+    the authors' published means and variances. Pixels without data (``read.no_data``) are left
+    out of the colours, and of nothing else.
+    """
+
+    data: str
+    splits: tuple[str, ...]
+    images: int
+    labelled_images: int  # with at least one labelled pixel
+    pixels: int  # of images with a mask; without data or not
+    no_data_pixels: int
+    labelled_pixels: int
+    mean: tuple[float, ...]
+    standard_deviation: tuple[float, ...]
+    coefficient_of_variation: tuple[float, ...]
+    class_pixels: dict[str, int]
+    images_with_class: dict[str, int]
+    classes_per_image: tuple[int, ...]  # position k: images that show exactly k classes
+    histogram: tuple[tuple[int, ...], ...]  # red, green, blue; pixels of each 8-bit value
+
+    @property
+    def labelled_share(self) -> float:
+        """Labelled pixels / all pixels of the images with a mask; NaN without any."""
+        return self.labelled_pixels / self.pixels if self.pixels else float("nan")
+
+    @property
+    def area_shares(self) -> dict[str, float]:
+        """Class → its share of the labelled pixels; NaN without any."""
+        total = self.labelled_pixels or float("nan")
+        return {name: count / total for name, count in self.class_pixels.items()}
+
+
+@dataclass(frozen=True)
+class _Counted:
+    histogram: Counts  # (3, 256)
+    no_data: int
+    pixels: int
+    areas: Counts | None  # (C,)
+
+
+def dataset_statistics(dataset: Dataset, *, split: str | None = None) -> Statistics:
+    """Count colours and labels over one split, or over train, val and test together.
+
+    Raises:
+        ValueError: if there is no such split; what the readers raise.
+    """
+    names = (split,) if split else tuple(n for n in ("train", "val", "test") if n in dataset.splits)
+    # Lists that overlap (the gold sets of AI4Mars do) count an image once.
+    samples = {each.image: each for name in names for each in dataset.split(name)}
+    classes = len(dataset.taxonomy)
+
+    def count(sample: Sample) -> _Counted:
+        return _count(sample, dataset)
+
+    histogram = np.zeros((3, 256), np.int64)
+    areas = np.zeros(classes, np.int64)
+    present = np.zeros(classes, np.int64)
+    per_image = np.zeros(classes + 1, np.int64)
+    without = pixels = 0
+    for counted in map_images(count, list(samples.values()), description="reading images"):
+        histogram += counted.histogram
+        without += counted.no_data
+        if counted.areas is not None:
+            pixels += counted.pixels
+            areas += counted.areas
+            present += counted.areas > 0
+            per_image[(counted.areas > 0).sum()] += 1
+    mean, deviation = _moments(histogram)
+    classes_of = dataset.taxonomy.names
+    return Statistics(
+        data=str(dataset.root),
+        splits=names,
+        images=len(samples),
+        labelled_images=int(per_image[1:].sum()),
+        pixels=pixels,
+        no_data_pixels=without,
+        labelled_pixels=int(areas.sum()),
+        mean=tuple(mean.tolist()),
+        standard_deviation=tuple(deviation.tolist()),
+        coefficient_of_variation=tuple((deviation / np.where(mean > 0, mean, np.nan)).tolist()),
+        class_pixels=dict(zip(classes_of, areas.tolist(), strict=True)),
+        images_with_class=dict(zip(classes_of, present.tolist(), strict=True)),
+        classes_per_image=tuple(per_image.tolist()),
+        histogram=tuple(tuple(row) for row in histogram.tolist()),
+    )
+
+
+def write_statistics(data: Path, *, out: Path, split: str | None = None) -> Statistics:
+    """Print table II and the numbers of figure 2; write them as JSON and PNG.
+
+    Args:
+        data: Folder of the data set.
+        out: Folder for statistics.json, colours.png and labels.png.
+        split: One split; all of train, val and test when not given.
+
+    Raises:
+        ValueError, FileNotFoundError: as ``open_dataset`` and the readers.
+    """
+    dataset = open_dataset(data)
+    found = dataset_statistics(dataset, split=split)
+    out.mkdir(parents=True, exist_ok=True)
+    shares = {"labelled_share": found.labelled_share, "area_shares": found.area_shares}
+    text = json.dumps(_without_nan({**asdict(found), **shares}), indent=2)
+    _write(out / "statistics.json", text.encode() + b"\n")
+    _save(colour_figure(found), out / "colours.png")
+    _save(label_figure(found, dataset.taxonomy), out / "labels.png")
+    print(as_table(found))
+    print(f"written to {out}: statistics.json, colours.png, labels.png")
+    return found
+
+
+def as_table(found: Statistics) -> str:
+    """Table II with the paper's rows beside it, and the numbers of figure 2, as text."""
+    own = (found.standard_deviation, found.coefficient_of_variation)
+    rows = {Path(found.data).name or found.data: own, **PAPER}
+    width = max(map(len, rows))
+    lines = [
+        f"{found.images} images of {', '.join(found.splits)}",
+        "",
+        f"{'(red, green, blue)':<{width}}   standard deviation    coefficient of variation",
+    ]
+    for name, (deviation, variation) in rows.items():
+        texts = [
+            "(" + ", ".join(f"{v:.3f}" for v in values) + ")" for values in (deviation, variation)
+        ]
+        lines.append(f"{name:<{width}}   {texts[0]}   {texts[1]}")
+    lines += [
+        "",
+        f"labelled: {100 * found.labelled_share:.1f} % of all pixels of "
+        f"{sum(found.classes_per_image)} images with a mask; "
+        f"{found.labelled_images} of them show a label",
+        "",
+    ]
+    width = max(map(len, (*found.class_pixels, "class")))
+    lines.append(f"{'class':<{width}}  share of labelled area    images")
+    for name, share in found.area_shares.items():
+        lines.append(f"{name:<{width}}  {100 * share:>20.2f} %  {found.images_with_class[name]:>8}")
+    lines += ["", "classes in an image    images"]
+    lines += [f"{k:>19}  {n:>8}" for k, n in enumerate(found.classes_per_image) if n]
+    return "\n".join(lines)
+
+
+def colour_figure(found: Statistics) -> Figure:
+    """Table II as bars beside the paper's rows, and the distribution of the channels."""
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3)
+    own = (found.standard_deviation, found.coefficient_of_variation)
+    rows = {Path(found.data).name or found.data: own, **PAPER}
+    places = np.arange(3)
+    titles = ("Standard deviation", "Coefficient of variation")
+    for which, axes in enumerate((left, middle)):
+        for offset, (name, values) in enumerate(rows.items()):
+            colour = ("#c1440e", "#e0a080", "#9aa5b1")[offset]
+            bars = axes.bar(
+                places + 0.27 * (offset - 1), values[which], 0.25, label=name, color=colour
+            )
+            axes.bar_label(bars, fmt="%.3f", fontsize=6, rotation=90, padding=2)
+        axes.set_xticks(places, CHANNELS)
+        axes.set_title(titles[which])
+        axes.margins(y=0.2)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=8)
+    levels = np.arange(256) / 255
+    for channel, counts, colour in zip(
+        CHANNELS, found.histogram, ("#d62728", "#2ca02c", "#1f77b4"), strict=True
+    ):
+        share = np.array(counts) / max(1, sum(counts))
+        right.plot(levels, share, color=colour, label=channel, linewidth=1.2)
+    right.set_title("Share of pixels by value")
+    right.set_xlabel("value in [0, 1]")
+    right.legend(fontsize=7)
+    for axes in (left, middle, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def label_figure(found: Statistics, taxonomy: Taxonomy) -> Figure:
+    """Figure 2: how many classes an image has, and each class's share of the labelled area."""
+    figure = Figure(figsize=(11, 0.28 * len(taxonomy) + 2.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    counts = found.classes_per_image
+    bars = left.bar(range(len(counts)), counts, color="#c1440e")
+    left.bar_label(bars, [str(n) if n else "" for n in counts], fontsize=8, padding=2)
+    left.set_xticks(range(len(counts)))
+    left.set_xlabel("classes in an image")
+    left.set_ylabel("images")
+    left.set_title(f"{sum(counts)} images with a mask")
+    colours = [tuple(value / 255 for value in each.colour) for each in taxonomy.classes]
+    shares = [0.0 if np.isnan(share) else 100 * share for share in found.area_shares.values()]
+    across = right.barh(taxonomy.names, shares, color=colours, edgecolor="#444444", linewidth=0.5)
+    right.bar_label(across, [f"{share:.2f} %" for share in shares], fontsize=8, padding=3)
+    right.invert_yaxis()
+    right.margins(x=0.18)
+    right.set_xlabel("% of the labelled area")
+    right.set_title(f"{100 * found.labelled_share:.1f} % of all pixels are labelled")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _count(sample: Sample, dataset: Dataset) -> _Counted:
+    image = open_image(sample.image)
+    pixels = np.asarray(image)
+    border = no_data(pixels)
+    seen = pixels[~border] if border.any() else pixels.reshape(-1, 3)
+    histogram = np.stack([np.bincount(seen[:, c], minlength=256) for c in range(3)])
+    areas = None
+    if sample.mask is not None:
+        label = read_label(sample, dataset.coding)
+        if label.shape != pixels.shape[:2]:
+            raise ValueError(size_mismatch(sample, image.size, label.shape[::-1]))
+        areas = np.bincount(label.ravel(), minlength=IGNORE + 1)[: len(dataset.taxonomy)]
+    return _Counted(histogram, int(border.sum()), border.size, areas)
+
+
+def _moments(histogram: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Exact mean and standard deviation in [0, 1] units from counts of the 256 values."""
+    values = np.arange(256) / 255
+    total = histogram.sum(1)
+    mean = histogram @ values / np.maximum(total, 1)
+    variance = (histogram * (values - mean[:, None]) ** 2).sum(1) / np.maximum(total, 1)
+    return mean, np.sqrt(variance)
+
+
+def _without_nan(value: object) -> object:
+    """JSON has no NaN: null stands for it."""
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _save(figure: Figure, path: Path) -> None:
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.png")
+    try:
+        figure.savefig(temporary, dpi=150)
+        os.replace(temporary, path)  # noqa: PTH105
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)  # noqa: PTH105
+    finally:
+        temporary.unlink(missing_ok=True)

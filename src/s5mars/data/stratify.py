@@ -1,0 +1,120 @@
+"""An order of images, every beginning of which has nearly the label distribution of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s5mars.classes import IGNORE, MaskCoding
+from s5mars.data.parallel import map_images
+from s5mars.data.read import DamagedFileError, read_label
+from s5mars.randomness import generator
+from s5mars.types import Sample
+
+Areas = NDArray[np.int64]
+
+
+def label_areas(
+    samples: Sequence[Sample], coding: MaskCoding, number_of_classes: int, *, skip_bad: bool = False
+) -> tuple[Areas, dict[int, str]]:
+    """Read every label and count its pixels by class.
+
+    Returns:
+        areas: (N, C) int64, pixels of each class in each label; ignored pixels are in none.
+        bad: position → reason, for damaged label files (their row is zero). Empty unless
+            ``skip_bad``.
+
+    Raises:
+        ValueError, FileNotFoundError: as ``read_label``, unless ``skip_bad``.
+    """
+
+    def count(sample: Sample) -> Areas | str:
+        try:
+            label = read_label(sample, coding)
+        except DamagedFileError as error:
+            if not skip_bad:
+                raise
+            return str(error)
+        return np.bincount(label.ravel(), minlength=IGNORE + 1)[:number_of_classes]
+
+    areas = np.zeros((len(samples), number_of_classes), np.int64)
+    bad: dict[int, str] = {}
+    for position, result in enumerate(map_images(count, samples, description="reading labels")):
+        if isinstance(result, str):
+            bad[position] = result
+        else:
+            areas[position] = result
+    return areas, bad
+
+
+def stratified_order(areas: Areas, *, seed: int) -> NDArray[np.int64]:
+    """Order images so that every beginning of the order is stratified by label distribution.
+
+    It starts with a cover: going from the class that the fewest images have to the commonest, a
+    class not yet seen brings in an image that shows it well. So every class is in the first C
+    images at the latest. Then, greedily, each next image is the candidate that brings the
+    shares collected so far closest, in the least-squares sense, to the share of the images
+    collected. The shares are of: the area of each class, the number of images with each class,
+    the number of images without any label. Each is relative to the whole, so a rare class weighs
+    as much as a common one (as in iterative stratification, Sechidis et al., ECML PKDD 2011;
+    unlike it, one order serves every size and nests them).
+
+    Args:
+        areas: (N, C) int64, pixels of each class in each image.
+        seed: candidates are a random draw of at most 256 of the images left, never more than a
+            quarter of them, so that seeds give different, equally good orders.
+
+    Returns:
+        (N,) int64, a permutation of the images.
+    """
+    count = len(areas)
+    random = generator(seed, "stratified order")
+    # The order in which images happen to be listed must not matter within ties.
+    left = random.permutation(count)
+    shares = _shares(areas)
+    collected = np.zeros(shares.shape[1])
+    order: list[int] = []
+
+    def take(position: int) -> None:
+        nonlocal left, collected
+        image = int(left[position])
+        order.append(image)
+        collected = collected + shares[image]
+        left[position] = left[-1]
+        left = left[:-1]
+
+    def deviation(positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        progress = (len(order) + 1) / count
+        after = shares[left[positions]] + collected
+        return np.asarray(((after - progress) ** 2).sum(1))
+
+    present = areas > 0
+    for class_index in np.argsort(present.sum(0), kind="stable"):
+        having = np.flatnonzero(present[left, class_index])
+        if not present[order, class_index].any() and len(having):
+            sizes = areas[left[having], class_index]
+            # A few stray pixels would be a class in name only.
+            clear = having[sizes >= np.median(sizes)]
+            take(int(clear[deviation(clear).argmin()]))
+    while len(left):
+        # At least 8, so that a short list is not shuffled; the last few are taken as they come.
+        draw = min(len(left), max(8, min(256, len(left) // 4)))
+        candidates = random.choice(len(left), draw, replace=False)
+        take(int(candidates[deviation(candidates).argmin()]))
+    return np.array(order, np.int64)
+
+
+def beginning(count: int, fraction: float) -> int:
+    """How many of ``count`` images a fraction is: rounded, at least one."""
+    return max(1, round(count * fraction))
+
+
+def _shares(areas: Areas) -> NDArray[np.float64]:
+    """(N, K): what each image brings of the whole, each column summing to 1."""
+    present = areas > 0
+    columns = np.concatenate([areas, present, ~present.any(1, keepdims=True)], axis=1)
+    columns = columns.astype(np.float64)
+    totals = columns.sum(0)
+    return np.asarray(columns[:, totals > 0] / totals[totals > 0])

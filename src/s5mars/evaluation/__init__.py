@@ -1,0 +1,1 @@
+"""One confusion matrix, and every score that follows from it."""

@@ -1,0 +1,242 @@
+"""The ``evaluate`` command: a run, a data set, a table or one JSON object."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from s5mars.classes import Taxonomy
+from s5mars.data.layouts import open_dataset
+from s5mars.evaluation.bootstrap import DRAWS, LEVEL, Interval, bootstrap
+from s5mars.evaluation.confusion import merged_taxonomy, percent
+from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
+from s5mars.files import write_json
+from s5mars.predict.predictor import Precision, Predictor
+from s5mars.training.checkpoint import load_model
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    data: str | Path,
+    split: str = "test",
+    protocol: str = "full",
+    network: str = "teacher",
+    merge: Sequence[str] = (),
+    as_json: bool = False,
+    device: str = "auto",
+    window: int = 1024,
+    overlap: float = 0.25,
+    batch: int = 1,
+    precision: Precision = "fp32",
+    layout: str | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> dict[str, Any]:
+    """Score a run on a split, print the scores, and write them where the report finds them.
+
+    The file is ``evaluation-{split}-{protocol}.json``; ``-student`` and the merged classes are
+    added to the name where they apply.
+
+    Args:
+        run: a run folder, or a checkpoint.
+        data: a folder of images and labels with the classes of the checkpoint.
+        split: ``"train"``, ``"val"``, ``"test"``, or what else the data set has.
+        protocol: ``"full"`` (whole images) or ``"paper"`` (the middle 1024 × 1024 pixels).
+        network: ``"teacher"`` or ``"student"``.
+        merge: classes to count as one, each entry such as ``"sky+ridge"``, for scores that should
+            not depend on their border.
+        as_json: print exactly one JSON object on standard output, instead of a table.
+        device: ``"auto"`` takes the accelerator if there is one.
+        window: side of the windows over larger images, in pixels.
+        overlap: least share of a window that its neighbour covers, too.
+        batch: windows in one forward pass.
+        precision: ``"fp32"`` or ``"bf16"``.
+        layout: of ``data``; recognised if None.
+        draws: bootstrap draws for the 95 % interval over images.
+        seed: of the bootstrap.
+        out: folder for the file; the run folder if None.
+
+    Returns:
+        What the file holds: ``mIoU``, ``mAcc``, ``pixel_accuracy`` in percent, ``classes`` (name →
+        ``iou``, ``acc``, ``support``), ``protocol``, ``intervals`` (as [low, high]), ``confusion``
+        (counts, rows = ground truth), ``per_image``. ``None`` stands where there is no score.
+
+    Raises:
+        FileNotFoundError: if the run, the data or one of its files is missing.
+        ValueError: if the data set has other classes than the checkpoint, there is no such split
+            or protocol, or a file is damaged.
+    """
+    run = Path(run)
+    chosen = find_protocol(protocol)
+    dataset = open_dataset(data, layout=layout)
+    samples = dataset.split(split)
+    loaded = load_model(run, network=network)
+    _same_classes(loaded.taxonomy, dataset.taxonomy, run=run, data=Path(data))
+    groups = _groups(merge, loaded.taxonomy)
+    predictor = Predictor(
+        loaded.model,
+        loaded.taxonomy,
+        window=window,
+        overlap=overlap,
+        batch=batch,
+        device=device,
+        precision=precision,
+    )
+    with tqdm(total=len(samples), unit="image", desc=f"evaluate {split}", disable=None) as bar:
+        found = evaluate_samples(
+            predictor, samples, dataset.coding, protocol=protocol, progress=bar.update
+        )
+    result = {
+        **_scores(found, loaded.taxonomy, groups, draws=draws, seed=seed),
+        "protocol": {
+            "name": chosen.name,
+            "words": chosen.words,
+            "crop": chosen.crop,
+            "window": window,
+            "overlap": overlap,
+            "precision": precision,
+            "network": loaded.network,
+            "data": str(data),
+            "split": split,
+            "images": len(found.images),
+            "images_without_labels": found.without_labels,
+            "ignored": sorted(dataset.coding.ignored),
+            "ignored_by": dataset.ignored_by,
+            "merged": list(merge),
+        },
+        "run": str(run),
+    }
+    folder = Path(out) if out is not None else run if run.is_dir() else run.parent
+    path = folder / _file_name(split, protocol, network, merge)
+    write_json(path, result)
+    print(json.dumps(result, ensure_ascii=False) if as_json else _table(result, path))
+    return result
+
+
+def _same_classes(checkpoint: Taxonomy, data_set: Taxonomy, *, run: Path, data: Path) -> None:
+    if checkpoint.names != data_set.names:
+        raise ValueError(
+            f"{data} has the classes {', '.join(data_set.names)}, but {run} was trained on "
+            f"{', '.join(checkpoint.names)}: evaluate on data with the same classes in this order"
+        )
+
+
+def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
+    """``["sky+ridge"]`` → ``[[0, 1]]``."""
+    groups = []
+    for entry in merge:
+        names = entry.split("+")
+        unknown = [name for name in names if name not in taxonomy.names]
+        if unknown or len(names) < 2:
+            what = f"no class {unknown[0]!r}" if unknown else "one class alone"
+            raise ValueError(
+                f"cannot merge {entry!r}: {what}; join some of {', '.join(taxonomy.names)} by +"
+            )
+        groups.append([taxonomy.names.index(name) for name in names])
+    return groups
+
+
+def _scores(
+    found: Evaluation, taxonomy: Taxonomy, groups: list[list[int]], *, draws: int, seed: int
+) -> dict[str, Any]:
+    """The part of the result that follows from the matrices."""
+    taxonomy = merged_taxonomy(taxonomy, groups)
+    total = found.confusion.merged(groups)
+    images = [(image.name, image.confusion.merged(groups)) for image in found.images]
+    ranges = bootstrap([confusion for _, confusion in images], draws=draws, seed=seed)
+    return {
+        **total.to_dict(taxonomy),
+        "intervals": {
+            "level": LEVEL,
+            "over": "images",
+            "draws": draws,
+            "seed": seed,
+            "mIoU": _in_percent(ranges.mIoU),
+            "mAcc": _in_percent(ranges.mAcc),
+            "pixel_accuracy": _in_percent(ranges.pixel_accuracy),
+            "classes": {
+                name: _in_percent(ends)
+                for name, ends in zip(taxonomy.names, ranges.iou, strict=True)
+            },
+        },
+        "confusion": total.matrix.tolist(),
+        "per_image": [
+            {
+                "name": name,
+                "mIoU": percent(confusion.mIoU),
+                "mAcc": percent(confusion.mAcc),
+                "pixel_accuracy": percent(confusion.pixel_accuracy),
+                "support": int(confusion.support.sum()),
+            }
+            for name, confusion in images
+        ],
+    }
+
+
+def _in_percent(ends: Interval) -> list[float | None]:
+    return [percent(end) for end in ends]
+
+
+def _file_name(split: str, protocol: str, network: str, merge: Sequence[str]) -> str:
+    parts = ["evaluation", split, protocol, *([] if network == "teacher" else [network]), *merge]
+    return re.sub(r"[^\w+.-]", "_", "-".join(parts)) + ".json"
+
+
+def _table(result: Mapping[str, Any], path: Path) -> str:
+    """The scores for a terminal."""
+    classes, protocol, ranges = result["classes"], result["protocol"], result["intervals"]
+    total = sum(entry["support"] for entry in classes.values())
+    wide = max(12, *(len(name) for name in classes))
+    lines = [f"{'class':<{wide}}  {'pixels':>13}  {'share':>6}  {'IoU':>6}  {'accuracy':>8}"]
+    lines += [
+        f"{name:<{wide}}  {entry['support']:>13,}  {100 * entry['support'] / total:>5.1f}%"
+        f"  {_number(entry['iou']):>6}  {_number(entry['acc']):>8}"
+        for name, entry in classes.items()
+    ]
+    absent = [name for name, entry in classes.items() if not entry["support"]]
+    lines.append("")
+    for key, label in (
+        ("mIoU", "mIoU"),
+        ("mAcc", "mAcc"),
+        ("pixel_accuracy", "pixel accuracy"),
+    ):
+        low, high = map(_number, ranges[key])
+        lines.append(
+            f"{label:<{wide + 2}}{_number(result[key]):>6} %   "
+            f"{100 * ranges['level']:.0f} % of {ranges['draws']} draws of images: {low} to {high}"
+        )
+    lines.append("")
+    if absent:
+        lines.append(f"Not in the ground truth and left out of the means: {', '.join(absent)}.")
+    lines += [_sentence(protocol), f"Written to {path}"]
+    return "\n".join(lines)
+
+
+def _sentence(protocol: Mapping[str, Any]) -> str:
+    """How the scores came about."""
+    sentences = [
+        f"The {protocol['network']} on the {protocol['split']} split of {protocol['data']}, "
+        f"{protocol['images']} images; of each {protocol['words']}, in windows of "
+        f"{protocol['window']} pixels with {100 * protocol['overlap']:.0f} % overlap where it is "
+        f"larger (protocol {protocol['name']!r})."
+    ]
+    ignored = f"mask ids {', '.join(map(str, protocol['ignored']))}" if protocol["ignored"] else ""
+    ignored = "; ".join(filter(None, (ignored, protocol["ignored_by"])))
+    if ignored:
+        sentences.append(f"Ignored: {ignored}.")
+    if protocol["images_without_labels"]:
+        sentences.append(f"Without any label: {protocol['images_without_labels']} images.")
+    if protocol["merged"]:
+        sentences.append(f"Counted as one class: {', '.join(protocol['merged'])}.")
+    return " ".join(sentences)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

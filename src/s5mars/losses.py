@@ -1,0 +1,105 @@
+"""Loss terms over pixels that may be ignored. Every function names what it divides by.
+
+``over`` is one of
+
+- ``valid``: the pixels that are neither padding nor no-data. Without padding this is the H×W of
+  equations 3 and 6;
+- ``all``: every pixel of the tensor, as in the released code's hard loss;
+- ``kept``: the pixels that enter the sum, as in FixMatch implementations that skip the rest.
+
+The same objective under another divisor is another objective: its weight changes with the share of
+kept pixels, and so do the results. A sum over no pixel is zero and has a zero gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s5mars.classes import IGNORE
+
+Over = Literal["valid", "all", "kept"]
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Mean cross-entropy over the labelled pixels, L_sup of eq. 1.
+
+    Args:
+        logits: (B, C, H, W) float.
+        label: (B, H, W) integer class index or IGNORE.
+
+    Returns:
+        A scalar; 0 with a zero gradient when no pixel is labelled.
+    """
+    kept = label != IGNORE
+    return _mean(pixel_cross_entropy(logits, label), kept, kept, over="kept")
+
+
+def ohem_cross_entropy(
+    logits: Tensor, label: Tensor, *, threshold: float = 0.7, minimum_kept: int = 100_000
+) -> Tensor:
+    """Cross-entropy over hard pixels only: online hard example mining, as in the released code.
+
+    A labelled pixel is kept where the probability of its true class is at most ``threshold``, or
+    where it is among the ``minimum_kept`` least likely ones, whichever keeps more.
+
+    Args:
+        logits: (B, C, H, W) float.
+        label: (B, H, W) integer class index or IGNORE.
+    """
+    loss = pixel_cross_entropy(logits, label)
+    labelled = label != IGNORE
+    probability = torch.exp(-loss.detach()).masked_fill(~labelled, torch.inf)
+    rank = min(minimum_kept, probability.numel()) - 1
+    least_likely = probability.flatten().kthvalue(rank + 1).values
+    kept = labelled & (probability <= torch.clamp(least_likely, min=threshold))
+    return _mean(loss, kept, labelled, over="kept")
+
+
+def hard_loss(logits: Tensor, hard: Tensor, *, kept: Tensor, valid: Tensor, over: Over) -> Tensor:
+    """Cross-entropy with one-hot pseudo-labels, eq. 3.
+
+    Args:
+        logits: (B, C, H, W) float, the student's.
+        hard: (B, H, W) int64 class index.
+        kept: (B, H, W) bool, the pixels that enter the sum.
+        valid: (B, H, W) bool, see ``over``.
+        over: the divisor, see the module.
+    """
+    return _mean(pixel_cross_entropy(logits, hard), kept, valid, over=over)
+
+
+def soft_loss(
+    logits: Tensor, probability: Tensor, *, kept: Tensor, valid: Tensor, over: Over
+) -> Tensor:
+    """Cross-entropy with the teacher's distribution as target, eq. 6.
+
+    Args:
+        logits: (B, C, H, W) float, the student's.
+        probability: (B, C, H, W) float, the teacher's softmax output.
+        kept: (B, H, W) bool, the pixels that enter the sum.
+        valid: (B, H, W) bool, see ``over``.
+        over: the divisor, see the module.
+    """
+    loss = -(probability * F.log_softmax(logits, dim=1)).sum(1)
+    return _mean(loss, kept, valid, over=over)
+
+
+def pixel_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """(B, H, W) cross-entropy at every pixel, 0 where the label is IGNORE."""
+    return F.cross_entropy(logits, label.long(), ignore_index=IGNORE, reduction="none")
+
+
+def _mean(loss: Tensor, kept: Tensor, valid: Tensor, *, over: Over) -> Tensor:
+    if over == "valid":
+        divisor = valid.sum()
+    elif over == "all":
+        divisor = valid.new_tensor(valid.numel(), dtype=torch.int64)
+    elif over == "kept":
+        divisor = kept.sum()
+    else:
+        raise ValueError(f"unknown divisor over={over!r}; choose {', '.join(get_args(Over))}")
+    return loss.where(kept, 0).sum() / divisor.clamp(min=1)

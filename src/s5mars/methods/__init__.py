@@ -1,0 +1,28 @@
+"""One file a method. A new one touches its own file, one line here, and a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from s5mars.methods.s5mars import S5Mars
+from s5mars.methods.supervised import Supervised
+from s5mars.types import Method
+
+METHODS: Mapping[str, type[Method]] = {
+    "supervised": Supervised,
+    "s5mars": S5Mars,
+}
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        ValueError: with the nearest name and all names.
+    """
+    if name not in METHODS:
+        import difflib
+
+        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)
+        raise ValueError(f"unknown method {name!r}; nearest: {near[0]}; all: {', '.join(METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,132 @@
+"""S5Mars: AugIN, SAM-Mix and soft-to-hard consistency with an EMA teacher.
+
+Zhang et al., "S5Mars: Semi-Supervised Learning for Mars Semantic Segmentation", IEEE TGRS 2024:
+
+    L       = L_sup + λ_u · L_unsup                        (1)
+    θ_t     ← m θ_t + (1 − m) θ_s                          (2), in ``teacher.py``
+    L_hard  = mean over pixels of CE(p_s, 1(argmax p_t))   (3, 4), where max p_t > t_hard
+    AugIN                                                  (5), in ``augment/statistics.py``
+    L_soft  = mean over pixels of −p_t · log p_s           (6), where max p_t < t_soft
+    L_unsup = L_hard + λ_s · L_soft                        (7)
+
+Where the released code differs, this file follows the paper; the recipe ``as_released`` lists the
+differences. Both losses divide by the valid pixels, which is the H×W of equations 3 and 6 when
+nothing is padded. True labels override pseudo-labels: a labelled pixel has confidence 1, so it
+enters the hard loss and never the soft one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from s5mars.augment.sam_mix import SamMix
+from s5mars.augment.statistics import Swap, augin, partners
+from s5mars.classes import IGNORE
+from s5mars.losses import Over, cross_entropy, hard_loss, ohem_cross_entropy, soft_loss
+from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class S5Mars:
+    """The method, with the constants of section V-B."""
+
+    unsupervised_weight: float = 2.0  # λ_u
+    soft_weight: float = 1.0  # λ_s; the soft term weighs λ_u · λ_s
+    hard_threshold: float = 0.7  # t_hard
+    soft_threshold: float = 0.9  # t_soft
+    hard_over: Over = "valid"
+    soft_over: Over = "valid"
+    swap: Swap = "std"  # AugIN-σ
+    mix: SamMix = SamMix()
+    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    ohem: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        """A pool, a teacher and, for SAM-Mix, one object a labelled image."""
+        return Needs(pool=True, teacher=True, objects=self.mix.source == "objects")
+
+    def losses(
+        self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
+    ) -> dict[str, Term]:
+        """Three terms: ``supervised``, ``hard`` and ``soft``."""
+        if batch.pool is None:
+            raise ValueError("S5Mars needs the pool stream; the batch has none")
+        strong = self.strong_view(teacher, batch, batch.pool, progress)
+
+        labelled = batch.labelled
+        images = torch.cat([as_float(labelled.image), strong.image])
+        logits, strong_logits = student(images).split([len(labelled.image), len(strong.image)])
+
+        targets = strong.targets
+        confidence = targets.confidence
+        hard = targets.valid & (confidence > self.hard_threshold)
+        soft = targets.valid & (confidence < self.soft_threshold)
+        criterion = ohem_cross_entropy if self.ohem else cross_entropy
+        valid_pixels = targets.valid.sum().clamp(min=1)
+        return {
+            "supervised": Term(criterion(logits, labelled.label)),
+            "hard": Term(
+                hard_loss(
+                    strong_logits,
+                    targets.hard,
+                    kept=hard,
+                    valid=targets.valid,
+                    over=self.hard_over,
+                ),
+                weight=self.unsupervised_weight,
+                share=hard.sum() / valid_pixels,
+            ),
+            "soft": Term(
+                soft_loss(
+                    strong_logits,
+                    targets.probability,
+                    kept=soft,
+                    valid=targets.valid,
+                    over=self.soft_over,
+                ),
+                weight=self.unsupervised_weight * self.soft_weight,
+                share=soft.sum() / valid_pixels,
+            ),
+        }
+
+    @torch.no_grad()
+    def strong_view(
+        self, teacher: nn.Module, batch: Batch, pool: Crops, progress: Progress
+    ) -> View:
+        """Label the weak views, then exchange statistics and paste objects.
+
+        The teacher sees pool and donors in one batch; an object is pasted as it was, the image
+        around it has exchanged statistics.
+        """
+        rng = progress.generator("strong view")
+        crops = [pool] if self.mix.source == "none" else [pool, batch.labelled]
+        images = torch.cat([as_float(c.image) for c in crops])
+        probability = teacher(images).softmax(1)
+        weak = [
+            View(image, self._targets(p, c))
+            for image, p, c in zip(
+                images.split([len(c.image) for c in crops]),
+                probability.split([len(c.image) for c in crops]),
+                crops,
+                strict=True,
+            )
+        ]
+        partner = partners(len(pool.image), rng).to(pool.image.device)
+        exchanged = augin(weak[0].image, pool.valid, partner=partner, swap=self.swap)
+        donors = weak[1] if len(weak) > 1 else None
+        return self.mix(View(exchanged, weak[0].targets), donors, batch.labelled.objects, rng)
+
+    def _targets(self, probability: Tensor, crops: Crops) -> Targets:
+        label = crops.label.long()
+        if not self.true_labels:
+            label = torch.full_like(label, IGNORE)
+        return Targets(probability=probability, label=label, valid=crops.valid)
+
+
+def as_float(image: Tensor) -> Tensor:
+    """uint8 → float in [0, 1]; floats pass."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image

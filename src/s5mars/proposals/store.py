@@ -1,0 +1,457 @@
+"""The object store: proposals of many images in Parquet, made once, drawn from at random.
+
+One row a mask, one row group an image, so that a loader reads the rows of its image and nothing
+else. The names of the images stand in the footer in the order of their row groups: opening a store
+reads the footers only. A store is one file or a folder of such files (shards); both read alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from s5mars.proposals.proposal import Proposal
+from s5mars.types import Sample
+
+SHARD_IMAGES = 64
+"""Images a shard of ``build_store``: what a killed run loses at most."""
+
+_FORMAT = 1
+_FOOTER_KEY = b"s5mars.proposals"
+_OPEN_FILES = 128
+
+_SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("rank", pa.int32()),
+        ("counts", pa.binary()),
+        ("box_x", pa.float64()),
+        ("box_y", pa.float64()),
+        ("box_width", pa.float64()),
+        ("box_height", pa.float64()),
+        ("area", pa.int64()),
+        ("predicted_iou", pa.float64()),
+        ("stability", pa.float64()),
+        ("proposer", pa.string()),
+        ("settings", pa.string()),
+    ]
+)
+_REPEATED = ("image", "height", "width", "proposer", "settings")
+_READ = [name for name in _SCHEMA.names if name not in ("image", "rank", "settings")]
+
+Rows = Iterable[tuple[str, Sequence[Proposal]]]
+"""Image names (as in ``Sample.name``) and their proposals, best first; none is fine."""
+
+
+def write_store(
+    path: Path | str, rows: Rows, *, proposer: str, settings: Mapping[str, object] | None = None
+) -> None:
+    """Write one Parquet file; it appears whole under its name or not at all.
+
+    ``rows`` may be a generator: one image is in memory at a time. The order of an image's
+    proposals is their rank. ``settings`` (anything JSON holds) are kept with every row.
+
+    Raises:
+        ValueError: if an image occurs twice or its proposals differ in image size.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    written_settings = json.dumps(settings or {}, sort_keys=True)
+    counts: dict[str, int] = {}
+    try:
+        with pq.ParquetWriter(
+            temporary,
+            _SCHEMA,
+            compression="zstd",
+            use_dictionary=list(_REPEATED),
+            write_statistics=False,
+            write_page_checksum=True,
+        ) as writer:
+            for name, proposals in rows:
+                if name in counts:
+                    raise ValueError(f"{path}: image {name!r} occurs twice; names must be unique")
+                counts[name] = len(proposals)
+                if proposals:
+                    writer.write_table(_table(name, proposals, written_settings))
+            footer = {
+                "format": _FORMAT,
+                "proposer": proposer,
+                "settings": settings or {},
+                "images": counts,
+            }
+            writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(footer).encode()})
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+@dataclass(frozen=True)
+class ImageProposals:
+    """The stored proposals of one image, in the order of their rank; decoded one at a time."""
+
+    table: Any  # pyarrow.Table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def share(self) -> NDArray[np.float64]:
+        """(N,) area of each mask as a share of the image."""
+        columns = [self.table.column(name).to_numpy() for name in ("area", "height", "width")]
+        shares: NDArray[np.float64] = columns[0] / (columns[1] * columns[2].astype(np.float64))
+        return shares
+
+    @property
+    def predicted_iou(self) -> NDArray[np.float64]:
+        """(N,) confidences."""
+        values: NDArray[np.float64] = self.table.column("predicted_iou").to_numpy()
+        return values
+
+    def __getitem__(self, rank: int) -> Proposal:
+        if not 0 <= rank < len(self):
+            raise IndexError(rank)
+        row = {name: self.table.column(name)[rank].as_py() for name in _READ}
+        return Proposal(
+            counts=row["counts"],
+            size=(row["height"], row["width"]),
+            box=(row["box_x"], row["box_y"], row["box_width"], row["box_height"]),
+            area=row["area"],
+            predicted_iou=row["predicted_iou"],
+            stability=row["stability"],
+            proposer=row["proposer"],
+        )
+
+    def __iter__(self) -> Iterator[Proposal]:
+        return (self[rank] for rank in range(len(self)))
+
+
+class ObjectStore:
+    """Reads a store, one file or a folder of shards, an image at a time.
+
+    Cheap to pickle and safe to share with worker processes: files are opened in the process that
+    reads them. Not for several threads at once.
+
+    Args:
+        path: a ``.parquet`` file, or a folder whose ``*.parquet`` files are shards.
+
+    Raises:
+        FileNotFoundError: if there is nothing at ``path`` or the folder holds no shard.
+        ValueError: if a file is damaged or no object store, two shards hold the same image, or
+            shards were made with different settings.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.proposer = ""
+        self.settings: dict[str, object] = {}
+        self.masks = 0  # number of stored masks, all images together
+        self._shards = _shards(self.path)
+        self._place: dict[str, tuple[int, int]] = {}  # name → shard, row group (-1: no masks)
+        for number, shard in enumerate(self._shards):
+            self._index(number, _read_footer(shard))
+        self._files: OrderedDict[int, Any] = OrderedDict()
+        self._process = os.getpid()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all images in the store, also of those without masks."""
+        return tuple(self._place)
+
+    @property
+    def description(self) -> str:
+        """One line for logs and reports."""
+        return f"{self.path.name}: {self.masks} masks of {len(self)} images by {self.proposer}"
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._place
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Those of ``names`` that the store does not know, in their order."""
+        return [name for name in names if name not in self._place]
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise ValueError, naming and counting them, if the store lacks any of these images."""
+        names = list(names)
+        missing = self.missing(names)
+        if missing:
+            few = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise ValueError(
+                f"{self.path}: no entry for {len(missing)} of {len(names)} images ({few}); "
+                f"it was made from others ({', '.join(self.names[:3])}, ...): make one from these"
+            )
+
+    def proposals(self, name: str) -> ImageProposals:
+        """The proposals of one image; empty if none was found in it.
+
+        Raises:
+            ValueError: if the store does not know the image, or its part of the file is damaged.
+        """
+        if name not in self._place:
+            self.check([name])
+        shard, group = self._place[name]
+        if group < 0:
+            return ImageProposals(_SCHEMA.empty_table().select(_READ))
+        try:
+            table = self._file(shard).read_row_group(group, columns=_READ, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(self._shards[shard], error) from error
+        return ImageProposals(table)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict(), "_process": -1}
+
+    def _index(self, number: int, footer: Mapping[str, Any]) -> None:
+        shard = self._shards[number]
+        made = (footer["proposer"], footer["settings"])
+        if number == 0:
+            self.proposer, self.settings = made
+        elif made != (self.proposer, self.settings):
+            raise ValueError(
+                f"{shard}: made by {made[0]} with {made[1]}, but {self._shards[0].name} by "
+                f"{self.proposer} with {self.settings}; keep them in two folders"
+            )
+        group = 0
+        for name, count in footer["images"].items():
+            if name in self._place:
+                other = self._shards[self._place[name][0]].name
+                raise ValueError(f"{shard}: image {name!r} is in {other} too; remove one of them")
+            self._place[name] = (number, group if count else -1)
+            group += count > 0
+            self.masks += count
+
+    def _file(self, shard: int) -> Any:
+        # An open file must not be shared over a fork: both sides would move one position.
+        if self._process != os.getpid():
+            self._files = OrderedDict()
+            self._process = os.getpid()
+        if shard not in self._files:
+            while len(self._files) >= _OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
+            self._files[shard] = pq.ParquetFile(
+                self._shards[shard], page_checksum_verification=True
+            )
+        self._files.move_to_end(shard)
+        return self._files[shard]
+
+
+Proposer = Callable[[NDArray[np.uint8]], list[Proposal]]
+"""An image (H, W, 3) uint8 to its proposals, best first."""
+
+
+def build_store(
+    samples: Sequence[Sample],
+    path: Path | str,
+    *,
+    proposer: str = "graph",
+    settings: Any = None,
+    workers: int = 1,
+    progress: bool = True,
+    shard_images: int = SHARD_IMAGES,
+) -> ObjectStore:
+    """Find the objects of every sample's image and store them as shards in the folder ``path``.
+
+    A shard appears when its last image is done, so a killed run loses one shard of work at most;
+    called again it computes only what is missing. The content does not depend on ``workers``.
+
+    Args:
+        samples: ``s5mars.types.Sample``; only ``name`` and ``image`` are used, no mask is opened.
+        path: folder of the shards; made if absent.
+        proposer: a key of ``PROPOSERS``.
+        settings: dataclass of that proposer's settings (``GraphSettings``), None for its defaults.
+        workers: processes.
+        progress: show a bar with the remaining time.
+        shard_images: images a shard.
+
+    Raises:
+        ValueError: if ``path`` holds a store of another proposer or other settings, or an image
+            is unreadable (named); finished shards stay.
+    """
+    if proposer not in PROPOSERS:
+        raise ValueError(f"no proposer {proposer!r}; there are: {', '.join(PROPOSERS)}")
+    if workers < 1 or shard_images < 1:
+        raise ValueError(f"{workers} workers, {shard_images} images a shard: need at least 1")
+    make_settings, make_proposer = PROPOSERS[proposer]
+    settings = settings or make_settings()
+    # Through JSON, because that is how a stored shard gives them back (lists for tuples).
+    described = json.loads(json.dumps(asdict(settings)))
+    path = Path(path)
+    todo = _missing_samples(samples, path, proposer, described)
+    if todo:
+        path.mkdir(parents=True, exist_ok=True)
+        propose = partial(_propose, make_proposer, settings)
+        _write_shards(todo, path, propose, workers, progress, shard_images, proposer, described)
+    return ObjectStore(path)
+
+
+def _write_shards(
+    todo: Sequence[Sample],
+    path: Path,
+    propose: Callable[[Sample], list[Proposal]],
+    workers: int,
+    progress: bool,
+    shard_images: int,
+    proposer: str,
+    settings: Mapping[str, object],
+) -> None:
+    from tqdm import tqdm
+
+    with tqdm(
+        total=len(todo), desc="object proposals", unit="image", disable=None if progress else True
+    ) as bar:
+        results = _in_order(propose, todo, workers)
+        try:
+            for start in range(0, len(todo), shard_images):
+                rows = []
+                for sample in todo[start : start + shard_images]:
+                    rows.append((sample.name, next(results)))
+                    bar.update()
+                # Named by content, so that no run ever replaces the shard of another one.
+                names = "\n".join(name for name, _ in rows)
+                digest = hashlib.sha256(names.encode()).hexdigest()[:16]
+                write_store(
+                    path / f"part-{digest}.parquet", rows, proposer=proposer, settings=settings
+                )
+        finally:
+            results.close()
+
+
+def _in_order(
+    propose: Callable[[Sample], list[Proposal]], todo: Sequence[Sample], workers: int
+) -> Generator[list[Proposal], None, None]:
+    """Results in the order of ``todo``; closing the generator drops what has not begun."""
+    workers = min(workers, len(todo))
+    if workers == 1:
+        yield from map(propose, todo)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    # Not fork: the caller may hold threads (torch, Arrow) that a forked child would deadlock on.
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(workers, mp_context=context)
+    try:
+        yield from executor.map(propose, todo)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _propose(
+    make_proposer: Callable[[Any], Proposer], settings: Any, sample: Sample
+) -> list[Proposal]:
+    from s5mars.data.read import read_image
+
+    return make_proposer(settings)(read_image(sample.image))
+
+
+def _graph_settings() -> Any:
+    from s5mars.proposals.graph import GraphSettings
+
+    return GraphSettings()
+
+
+def _graph_proposer(settings: Any) -> Proposer:
+    from s5mars.data.read import no_data
+    from s5mars.proposals.graph import graph_proposals
+
+    return lambda image: graph_proposals(image, settings=settings, valid=~no_data(image))
+
+
+PROPOSERS: dict[str, tuple[Callable[[], Any], Callable[[Any], Proposer]]] = {
+    "graph": (_graph_settings, _graph_proposer),
+}
+"""Name → (default settings, settings to proposer); the values must be picklable functions."""
+
+
+def _missing_samples(
+    samples: Sequence[Sample], path: Path, proposer: str, settings: Mapping[str, object]
+) -> list[Sample]:
+    """The samples that the store at ``path``, if any, has not got."""
+    try:
+        store = ObjectStore(path)
+    except FileNotFoundError:
+        return list(samples)
+    if (store.proposer, store.settings) != (proposer, settings):
+        raise ValueError(
+            f"{path}: made by {store.proposer} with {store.settings}, asked for {proposer} with "
+            f"{settings}; ask for the same, choose another path, or delete it"
+        )
+    missing = set(store.missing(sample.name for sample in samples))
+    if missing and path.is_file():
+        raise ValueError(
+            f"{path}: one file, it cannot be continued for the {len(missing)} images that it "
+            "lacks; choose another path, or move it as a shard into a folder and give the folder"
+        )
+    return [sample for sample in samples if sample.name in missing]
+
+
+def _table(name: str, proposals: Sequence[Proposal], settings: str) -> pa.Table:
+    sizes = {proposal.size for proposal in proposals}
+    if len(sizes) > 1:
+        raise ValueError(f"image {name!r}: masks of different sizes {sorted(sizes)}; need one")
+    count = len(proposals)
+    boxes = zip(*(proposal.box for proposal in proposals), strict=True)
+    columns = [
+        [name] * count,
+        [proposal.size[0] for proposal in proposals],
+        [proposal.size[1] for proposal in proposals],
+        list(range(count)),
+        [proposal.counts for proposal in proposals],
+        *(list(edge) for edge in boxes),
+        [proposal.area for proposal in proposals],
+        [proposal.predicted_iou for proposal in proposals],
+        [proposal.stability for proposal in proposals],
+        [proposal.proposer for proposal in proposals],
+        [settings] * count,
+    ]
+    return pa.table(columns, schema=_SCHEMA)
+
+
+def _shards(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such object store (a .parquet file or a folder)")
+    shards = sorted(p for p in path.glob("*.parquet") if not p.name.startswith("."))
+    if not shards:
+        raise FileNotFoundError(f"{path}: no *.parquet file in this folder")
+    return shards
+
+
+def _read_footer(path: Path) -> dict[str, Any]:
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+    if _FOOTER_KEY not in metadata:
+        raise ValueError(f"{path}: a Parquet file, but no object store of s5mars")
+    footer: dict[str, Any] = json.loads(metadata[_FOOTER_KEY])
+    if footer.get("format") != _FORMAT:
+        raise ValueError(
+            f"{path}: store format {footer.get('format')}, this version reads {_FORMAT}"
+        )
+    return footer
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())
+    return ValueError(f"{path}: damaged or no Parquet file; delete it and make it again ({reason})")

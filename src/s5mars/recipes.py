@@ -1,0 +1,74 @@
+"""Named settings: the paper's reading, and the authors' released run where it differs.
+
+A recipe changes defaults; whatever is given on the command line or in a YAML file still wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from s5mars.methods.s5mars import S5Mars
+    from s5mars.methods.supervised import Supervised
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Defaults of the training settings, and a change of each method."""
+
+    about: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+
+    def method(self, name: str, default: Any) -> Any:
+        """The method with this recipe's fields."""
+        change = self.methods.get(name)
+        return default if change is None else change(default)
+
+
+def _released_s5mars(method: S5Mars) -> S5Mars:
+    return replace(
+        method,
+        soft_weight=0.5,  # the soft term weighs 1.0 in all, not λ_u · λ_s = 2.0
+        hard_threshold=-0.7,  # every pixel
+        hard_over="all",
+        soft_over="kept",
+        ohem=True,
+        mix=replace(method.mix, rotation=0.0, rescale=(1.0, 1.0), extra_rectangle=True),
+    )
+
+
+def _released_supervised(method: Supervised) -> Supervised:
+    return replace(method, ohem=True)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "paper": Recipe(about="what the paper says"),
+    "as_released": Recipe(
+        about="the authors' run: OHEM, every pixel in the hard loss, soft weight 1.0, a rectangle "
+        "after every paste, variances as divisor, checkpoint chosen on the test split",
+        training={
+            "model": "resnet50s",
+            "multi_grid": [1, 2, 4],
+            "normalisation": "as_released",
+            "select_on": "test",
+            "freeze_at": 200 / 240,
+        },
+        methods={"s5mars": _released_s5mars, "supervised": _released_supervised},
+    ),
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Raises:
+        ValueError: with the nearest name and all names.
+    """
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)
+        raise ValueError(f"unknown recipe {name!r}; nearest: {near[0]}; all: {', '.join(RECIPES)}")
+    return RECIPES[name]

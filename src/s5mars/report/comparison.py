@@ -1,0 +1,271 @@
+"""Several runs side by side on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from s5mars.report import curves, examples, tables, words
+from s5mars.report.evaluations import evaluation_of
+from s5mars.report.figures import Curve
+from s5mars.report.numbers import UNKNOWN, count, duration, number, score
+from s5mars.report.render import write_page
+from s5mars.report.run import Run, read_run
+from s5mars.report.words import Notice
+
+
+def write_comparison(
+    runs: Sequence[Path | str],
+    *,
+    out: Path | str,
+    title: str = "Runs side by side",
+    images: int = 8,
+) -> Path:
+    """Write one self-contained HTML page about several runs.
+
+    Args:
+        runs: run folders of ``s5mars train``, in the order of the columns; all of one taxonomy.
+            A run without an evaluation is evaluated first.
+        out: the file to write.
+        title: the heading of the page.
+        images: how many images to show with the prediction of every run, at even distances along
+            the ranking by mean score, from the hardest to the easiest; 0 shows none.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        FileNotFoundError: if a folder is no run, or has no evaluation and the data is gone.
+        ValueError: if there is no run, a run is given twice, their classes differ, or a file of a
+            run is damaged.
+        OSError: if the page cannot be written.
+    """
+    if not runs:
+        raise ValueError("a comparison needs at least one run folder")
+    if images < 0:
+        raise ValueError(f"images is {images}: the least is 0")
+    folders = [Path(run).resolve() for run in runs]
+    doubles = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
+    if doubles:
+        raise ValueError(f"{doubles[0]} is given twice; a comparison shows each run once")
+    read = [read_run(run) for run in runs]
+    for run in read[1:]:
+        if run.taxonomy.names != read[0].taxonomy.names:
+            raise ValueError(
+                f"{run.folder} has the classes {', '.join(run.taxonomy.names)}, {read[0].folder} "
+                f"has {', '.join(read[0].taxonomy.names)}; only runs of one taxonomy compare"
+            )
+    evaluations = [evaluation_of(run) for run in read]
+    page = comparison_page(read, evaluations, title=title, images=images)
+    return write_page("comparison.html.j2", page, Path(out))
+
+
+def comparison_page(
+    runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], *, title: str, images: int
+) -> dict[str, Any]:
+    """All that the template asks for."""
+    taxonomy = runs[0].taxonomy
+    keys = _keys(runs)
+    labelled = list(zip(keys, runs, strict=True))
+    shown, no_images = _images(runs, evaluations, [key.label for key in keys], images)
+    classes, gain = _classes(runs, evaluations)
+    splits = sorted({run.selection_split or "val" for run in runs})
+    return {
+        "title": title,
+        "eyebrow": "s5mars · comparison",
+        "lead": _lead(runs),
+        "notices": _notices(runs, evaluations, [key.label for key in keys]),
+        "contents": [
+            ("scores", "Scores"),
+            ("classes", "Classes"),
+            ("training", "Training"),
+            ("images", "Images"),
+            ("setup", "Setup"),
+        ],
+        "protocol": words.protocol_sentence(evaluations[0]),
+        "score_note": words.interval_sentence(evaluations[0]),
+        "runs": _rows(runs, evaluations, keys),
+        "classes": classes,
+        "has_gain": len(runs) == 2,
+        "gain": gain,
+        "classes_note": "The highest value of each row is bold."
+        + (" Difference: the last column less the first, in points." if len(runs) == 2 else ""),
+        "run_keys": keys,
+        "curves": curves.compared_curves(labelled),
+        "class_curves": curves.compared_classes(labelled, taxonomy),
+        "selection_split": " / ".join(splits),
+        "shown": shown,
+        "images_note": _images_note(evaluations[0]),
+        "no_images": no_images,
+        "legend": examples.legend(taxonomy),
+        "footer": "Written by s5mars. It is one file and loads nothing else.",
+    }
+
+
+def _keys(runs: Sequence[Run]) -> list[Curve]:
+    """Label, colour and dash of every run: the method where that tells them apart.
+
+    Seeds of one method share its colour.
+    """
+    titles = [run.title for run in runs]
+    labels = titles
+    if len(set(labels)) < len(labels):
+        labels = [f"{run.title}, seed {count(run.metrics.get('seed'))}" for run in runs]
+    if len(set(labels)) < len(labels):
+        labels = [f"{run.title} ({run.folder.name})" for run in runs]
+    if len(set(labels)) < len(labels):
+        labels = [str(run.folder) for run in runs]
+    colours = {title: index for index, title in enumerate(dict.fromkeys(titles))}
+    return [
+        Curve(label, (), (), series=colours[title], dash=titles[:index].count(title))
+        for index, (label, title) in enumerate(zip(labels, titles, strict=True))
+    ]
+
+
+def _lead(runs: Sequence[Run]) -> str:
+    data = ", ".join(dict.fromkeys(run.data_name for run in runs))
+    shares = list(dict.fromkeys(words.labelled_share(run) for run in runs))
+    parts = [data, *([f"{shares[0]} labelled"] if len(shares) == 1 else [])]
+    return " · ".join(parts)
+
+
+def _notices(
+    runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], labels: Sequence[str]
+) -> list[Notice]:
+    found: list[Notice] = []
+    for what, values in (
+        ("data", [str(run.data) for run in runs]),
+        ("protocols", [words.protocol_sentence(evaluation) for evaluation in evaluations]),
+        ("labelled images", [words.labelled_share(run) for run in runs]),
+        ("lengths", [str(run.metrics.get("total_steps")) for run in runs]),
+    ):
+        if len(set(values)) > 1:
+            listed = "; ".join(
+                f"{label}: {value}" for label, value in zip(labels, values, strict=True)
+            )
+            found.append(
+                Notice("warning", f"the runs differ in their {what}, so their scores do not "
+                f"compare as they stand. {listed}")
+            )
+    by_text: dict[tuple[str, str], list[str]] = {}
+    for run, evaluation, label in zip(runs, evaluations, labels, strict=True):
+        for notice in words.notices(run, evaluation):
+            by_text.setdefault((notice.kind, notice.text), []).append(label)
+    for (kind, text), who in by_text.items():
+        found.append(Notice(kind, text if len(who) == len(runs) else f"{', '.join(who)}: {text}"))
+    return sorted(found, key=lambda notice: notice.kind != "warning")
+
+
+def _rows(
+    runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], keys: Sequence[Curve]
+) -> list[dict[str, Any]]:
+    scores = [number(evaluation.get("mIoU")) for evaluation in evaluations]
+    return [
+        {
+            "label": key.label,
+            "series": key.series,
+            "best": _is_best(value, scores),
+            "percent": None if value is None else round(value, 2),
+            "range": tables.range_of(evaluation, "mIoU") or UNKNOWN,
+            **{
+                name: tables.overall(evaluation)[name]
+                for name in ("miou", "macc", "pixel_accuracy")
+            },
+            "labelled": count(run.metrics.get("labelled_images")),
+            "pool": count(run.metrics.get("pool_images") or None),
+            "steps": count(run.metrics.get("steps")),
+            "time": duration(run.metrics.get("seconds")),
+            "folder": str(run.folder),
+            "command": run.command,
+        }
+        for run, evaluation, key, value in zip(runs, evaluations, keys, scores, strict=True)
+    ]
+
+
+def _classes(
+    runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, Any]], str]:
+    """One row a class with one cell a run, and the difference of the means for two runs."""
+    tabled = [tables.class_rows(e, runs[0].taxonomy) for e in evaluations]
+    by_name = [{row["name"]: row for row in rows} for rows in tabled]
+    names = dict.fromkeys(row["name"] for rows in tabled for row in rows)
+    result = []
+    for name in names:
+        found = [rows.get(name) for rows in by_name]
+        values = [row["percent"] if row else None for row in found]
+        first = next(row for row in found if row)
+        result.append(
+            {
+                "name": name,
+                "colour": first["colour"],
+                "share": first["share"],
+                "cells": [
+                    {"text": row["iou"] if row else UNKNOWN, "best": _is_best(value, values)}
+                    for row, value in zip(found, values, strict=True)
+                ],
+                "gain": _gain(values),
+            }
+        )
+    return result, _gain([number(evaluation.get("mIoU")) for evaluation in evaluations])
+
+
+def _gain(values: Sequence[float | None]) -> str:
+    first, last = values[0], values[-1]
+    if len(values) != 2 or first is None or last is None:
+        return UNKNOWN
+    return f"{last - first:+.2f}".replace("-", "\u2212")
+
+
+def _is_best(value: float | None, values: Sequence[float | None]) -> bool:
+    known = [other for other in values if other is not None]
+    return value is not None and len(known) > 1 and value == max(known) and min(known) < value
+
+
+def _images(
+    runs: Sequence[Run],
+    evaluations: Sequence[Mapping[str, Any]],
+    labels: Sequence[str],
+    amount: int,
+) -> tuple[list[examples.Shown], str]:
+    """The images that every run has a score for, or the reason why there are none."""
+    if amount == 0:
+        return [], "No images were asked for."
+    scores = [dict(examples.scored(evaluation)) for evaluation in evaluations]
+    common = set(scores[0]).intersection(*scores[1:])
+    mean = {name: sum(known[name] for known in scores) / len(scores) for name in common}
+    names = examples.spread(sorted(mean, key=lambda name: (mean[name], name)), amount)
+    if not names:
+        return [], "No image has a score in all of the evaluations."
+    if len({run.data.resolve() if run.data else None for run in runs}) > 1:
+        return [], "No images are shown: the runs were trained on different data."
+    try:
+        dataset = examples.open_data(runs[0])
+        networks = [examples.open_network(run) for run in runs]
+    except (FileNotFoundError, ValueError) as error:
+        return [], f"The images cannot be shown: {error}."
+    shown = []
+    for name in names:
+        predictions = [
+            (label, f"{score(known[name], digits=1)}\u202f%", network)
+            for label, known, network in zip(labels, scores, networks, strict=True)
+        ]
+        shown.append(
+            examples.show(
+                dataset.sample(name),
+                dataset.coding,
+                runs[0].taxonomy,
+                predictions,
+                text=f"mean mIoU {score(mean[name], digits=1)}\u202f%",
+                crop=words.crop_of(evaluations[0]),
+            )
+        )
+    return shown, ""
+
+
+def _images_note(evaluation: Mapping[str, Any]) -> str:
+    return (
+        "Not hand-picked: taken at even distances along the ranking by the mean of the runs' "
+        "scores, the hardest first. Below each prediction is its mIoU on this image. "
+        + words.images_part(evaluation)
+    )

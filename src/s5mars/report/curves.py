@@ -1,0 +1,312 @@
+"""From the history of a run to drawings with titles and legends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from s5mars.classes import Taxonomy, hex_colour
+from s5mars.report.figures import Curve, chart, stacked_shares
+from s5mars.report.numbers import UNKNOWN, number, score
+from s5mars.report.run import Run
+
+_PERCENT = (0.0, 100.0)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One chart with what stands around it."""
+
+    title: str
+    svg: Markup
+    legend: tuple[Curve, ...] = ()
+    caption: str = ""
+    colour: str = ""
+    last: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Small drawings, one a class, that share a title and a legend."""
+
+    title: str
+    caption: str
+    legend: tuple[Curve, ...]
+    drawings: tuple[Drawing, ...]
+
+
+def training_curves(run: Run) -> list[Drawing]:
+    """Validation scores, loss terms and learning rate; what was not recorded is left out."""
+    marked = best_step(run)
+    scores = [
+        Curve(label, *values(run, "validation", key), series=index)
+        for index, (label, key) in enumerate(
+            [("mIoU", "mIoU"), ("mAcc", "mAcc"), ("pixel accuracy", "pixel_accuracy")]
+        )
+    ]
+    steps, loss = values(run, "loss")
+    terms = [
+        Curve(term, *values(run, "terms", term), series=index)
+        for index, term in enumerate(_keys(run, "terms"))
+    ]
+    if len(terms) != 1:
+        terms.append(Curve("weighted sum", steps, loss, series=7, dash=2))
+    return _present(
+        _drawing(
+            "Validation scores",
+            scores,
+            name="validation",
+            unit="%",
+            limits=_PERCENT,
+            marked=marked,
+            caption="" if marked is None else f"Dashed: step {marked:g}, whose weights were kept.",
+        ),
+        _drawing(
+            "Loss terms",
+            terms,
+            name="loss",
+            smooth=True,
+            caption="Each term before its weight; their weighted sum is what is minimised."
+            if len(terms) > 1
+            else "",
+        ),
+        _drawing(
+            "Learning rate", [Curve("learning rate", *values(run, "learning_rate"))], name="rate"
+        ),
+    )
+
+
+def class_curves(run: Run) -> list[Drawing]:
+    """Validation IoU of every class over the steps, one small drawing a class."""
+    drawings = []
+    for index, (name, colour) in enumerate(_classes(run.taxonomy)):
+        curve = Curve("IoU", *values(run, "validation", "classes", name, "iou"))
+        drawings.append(_small(name, colour, [curve], name=f"iou-{index}", title=f"IoU of {name}"))
+    return _present(*drawings)
+
+
+def teacher_curves(run: Run) -> list[Drawing]:
+    """How much the pseudo-labels cover, how right they are, and what each term sees."""
+    confident = _percent(values(run, "pseudo_labels", "confident_share"))
+    accuracy = _percent(values(run, "pseudo_labels", "accuracy"))
+    shares = [
+        Curve(term, *_percent(values(run, "shares", term)), series=index)
+        for index, term in enumerate(_keys(run, "shares"))
+    ]
+    names = run.taxonomy.names
+    steps = _steps(run, "pseudo_labels")
+    predicted = [
+        _aligned(steps, values(run, "pseudo_labels", "classes", n, "predicted")) for n in names
+    ]
+    return _present(
+        _drawing(
+            "Pseudo-labels",
+            [
+                Curve("confident share", *confident, series=0),
+                Curve("accuracy where confident", *accuracy, series=1),
+            ],
+            name="pseudo",
+            unit="%",
+            limits=_PERCENT,
+        ),
+        _drawing(
+            "Pixels that each term sees",
+            shares,
+            name="shares",
+            unit="%",
+            limits=_PERCENT,
+            smooth=True,
+            caption="Share of the valid pixels of the pool.",
+        ),
+        Drawing(
+            title="What the confident pixels are called",
+            svg=stacked_shares(
+                steps,
+                predicted,
+                [colour for _, colour in _classes(run.taxonomy)],
+                name="predicted",
+                title="Share of the confident predictions by class over the steps",
+            ),
+            caption="Share of the confident predictions by class, in the colours of the classes.",
+        ),
+    )
+
+
+def teacher_classes(run: Run) -> list[Block]:
+    """Accuracy and confident share of the pseudo-labels of every class over the steps."""
+    drawings, legend = [], []
+    for index, (name, colour) in enumerate(_classes(run.taxonomy)):
+        path = ("pseudo_labels", "classes", name)
+        curves = [
+            Curve("confident share", *_percent(values(run, *path, "share")), series=0),
+            Curve("accuracy where confident", *_percent(values(run, *path, "accuracy")), series=1),
+        ]
+        legend = curves
+        drawings.append(
+            _small(
+                name,
+                colour,
+                curves,
+                name=f"pseudo-{index}",
+                title=f"Pseudo-labels of {name}",
+                last_of=1,
+            )
+        )
+    present = _present(*drawings)
+    if not present:
+        return []
+    return [
+        Block(
+            "By class",
+            "In percent over the steps; on the right the last accuracy.",
+            tuple(legend),
+            tuple(present),
+        )
+    ]
+
+
+def compared_curves(labelled: Sequence[tuple[Curve, Run]]) -> list[Drawing]:
+    """Validation mIoU and mAcc of several runs over each other.
+
+    Args:
+        labelled: for each run a curve without values, which says its label, colour and dash.
+    """
+    return _present(
+        *(
+            _drawing(
+                f"Validation {title}",
+                [_like(curve, values(run, "validation", key)) for curve, run in labelled],
+                name=key,
+                unit="%",
+            )
+            for title, key in (
+                ("mIoU", "mIoU"),
+                ("mAcc", "mAcc"),
+                ("pixel accuracy", "pixel_accuracy"),
+            )
+        )
+    )
+
+
+def compared_classes(labelled: Sequence[tuple[Curve, Run]], taxonomy: Taxonomy) -> list[Drawing]:
+    """Validation IoU of every class, several runs over each other."""
+    drawings = []
+    for index, (name, colour) in enumerate(_classes(taxonomy)):
+        path = ("validation", "classes", name, "iou")
+        curves = [_like(curve, values(run, *path)) for curve, run in labelled]
+        drawings.append(
+            _small(name, colour, curves, name=f"iou-{index}", title=f"IoU of {name}", last_of=None)
+        )
+    return _present(*drawings)
+
+
+def best_step(run: Run) -> float | None:
+    """The step whose weights were kept, if that was written down."""
+    best = run.metrics.get("best")
+    return number(best.get("step")) if isinstance(best, Mapping) else None
+
+
+def values(run: Run, *path: str) -> tuple[list[float], list[float | None]]:
+    """Steps and values along a path of keys; entries that lack a key on the way are left out."""
+    steps: list[float] = []
+    found: list[float | None] = []
+    for entry in run.history:
+        value: Any = entry
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if (known := number(value)) is not None:
+            steps.append(float(entry["step"]))
+            found.append(known)
+    return steps, found
+
+
+def _steps(run: Run, key: str) -> list[float]:
+    return [float(e["step"]) for e in run.history if isinstance(e.get(key), Mapping)]
+
+
+def _keys(run: Run, key: str) -> list[str]:
+    """The keys of a mapping in the history, in the order in which they first occur."""
+    return list(
+        dict.fromkeys(
+            str(name)
+            for entry in run.history
+            if isinstance(entry.get(key), Mapping)
+            for name in entry[key]
+        )
+    )
+
+
+def _aligned(
+    steps: Sequence[float], found: tuple[list[float], list[float | None]]
+) -> list[float | None]:
+    by_step = dict(zip(*found, strict=True))
+    return [by_step.get(step) for step in steps]
+
+
+def _percent(
+    found: tuple[list[float], list[float | None]],
+) -> tuple[list[float], list[float | None]]:
+    return found[0], [None if value is None else 100 * value for value in found[1]]
+
+
+def _like(curve: Curve, found: tuple[list[float], list[float | None]]) -> Curve:
+    return Curve(curve.label, *found, series=curve.series, dash=curve.dash)
+
+
+def _classes(taxonomy: Taxonomy) -> list[tuple[str, str]]:
+    return [(c.name, hex_colour(c.colour)) for c in taxonomy.classes]
+
+
+def _present(*drawings: Drawing) -> list[Drawing]:
+    return [drawing for drawing in drawings if drawing.svg]
+
+
+def _drawing(
+    title: str,
+    curves: Sequence[Curve],
+    *,
+    name: str,
+    unit: str = "",
+    limits: tuple[float, float] | None = None,
+    marked: float | None = None,
+    smooth: bool = False,
+    caption: str = "",
+) -> Drawing:
+    known = [curve for curve in curves if not curve.empty]
+    svg = chart(
+        known,
+        name=_identifier(name),
+        title=f"{title} over the training steps: {', '.join(c.label for c in known)}",
+        unit=unit,
+        limits=limits,
+        marked=marked,
+        smooth=smooth,
+    )
+    return Drawing(title, svg, tuple(known), caption)
+
+
+def _small(
+    label: str,
+    colour: str,
+    curves: Sequence[Curve],
+    *,
+    name: str,
+    title: str,
+    last_of: int | None = 0,
+) -> Drawing:
+    # With several curves a tint would have to belong to one of them.
+    below = colour if len(curves) == 1 else ""
+    svg = chart(curves, name=name, title=title, limits=_PERCENT, small=True, below=below)
+    last = ""
+    if last_of is not None:
+        known = curves[last_of].points()[1]
+        last = score(float(known[-1]), digits=0) if len(known) else UNKNOWN
+    return Drawing(label, svg, tuple(curves), colour=colour, last=last)
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())

@@ -1,0 +1,56 @@
+"""The evaluation that a report is about: found in the run folder, or made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from s5mars.data.layouts import open_dataset
+from s5mars.evaluation.command import evaluate
+from s5mars.report.run import Run
+
+_SPLITS = ("test", "val")
+
+
+def evaluation_of(run: Run) -> Mapping[str, Any]:
+    """The evaluation in the run folder: of the test split before others, ``full`` before others.
+
+    If there is none, the run is evaluated on its own data, on the test split, or on the validation
+    split where no test split exists; that writes the file that the next report finds.
+
+    Raises:
+        ValueError: if an evaluation file is damaged, or there is none and the data is not known.
+        FileNotFoundError: if there is none and the data or the checkpoint is not there.
+    """
+    found = sorted(run.folder.glob("evaluation-*.json"), key=_preference)
+    return _read(found[0]) if found else _made(run)
+
+
+def _preference(path: Path) -> tuple[bool, bool, bool, str]:
+    _, split, *protocol = path.stem.split("-", 2)
+    return split != "test", not split.startswith("test"), protocol != ["full"], path.name
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); remove it and evaluate again") from None
+    if not isinstance(value, dict) or not isinstance(value.get("classes"), dict):
+        raise ValueError(f"{path} is no evaluation: no `classes`; remove it and evaluate again")
+    return value
+
+
+def _made(run: Run) -> Mapping[str, Any]:
+    if run.data is None:
+        raise ValueError(
+            f"{run.folder} holds no evaluation and does not name its data; "
+            f"`s5mars evaluate {run.folder} --data FOLDER` makes one"
+        )
+    splits = open_dataset(run.data).splits
+    split = next((name for name in _SPLITS if splits.get(name)), None)
+    if split is None:
+        raise ValueError(f"{run.data} has neither a test nor a val split to evaluate {run.folder}")
+    return evaluate(run.folder, data=run.data, split=split)

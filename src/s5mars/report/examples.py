@@ -1,0 +1,191 @@
+"""Which images to show, and what is shown of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from s5mars.classes import IGNORE, MaskCoding, Taxonomy, hex_colour
+from s5mars.data.dataset import Dataset
+from s5mars.data.layouts import open_dataset
+from s5mars.data.read import read_image, read_label
+from s5mars.predict.predictor import load
+from s5mars.report.numbers import number, score
+from s5mars.report.pictures import class_map, photograph, wrong_pixels
+from s5mars.report.run import Run
+from s5mars.types import Sample
+
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""(H, W, 3) uint8 → (H, W) uint8 class indices."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture and the words below it."""
+
+    label: str
+    uri: Markup
+    map: bool = False
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image of the data set, from several sides."""
+
+    name: str
+    text: str
+    panels: tuple[Panel, ...]
+
+
+def scored(evaluation: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """``(name, mIoU)`` of the images that have a score, worst first, ties by name."""
+    entries = evaluation.get("per_image")
+    known = [
+        (str(entry["name"]), value)
+        for entry in (entries if isinstance(entries, list) else [])
+        if isinstance(entry, Mapping)
+        and "name" in entry
+        and (value := number(entry.get("mIoU"))) is not None
+    ]
+    return sorted(known, key=lambda pair: (pair[1], pair[0]))
+
+
+def best_worst_typical(
+    ranking: Sequence[tuple[str, float]], each: int
+) -> dict[str, list[tuple[str, float]]]:
+    """Choose ``each`` images of every kind, none of them twice.
+
+    Args:
+        ranking: ``(name, mIoU)``, worst first.
+        each: how many of a kind; fewer where the ranking is shorter than three times that.
+
+    Returns:
+        ``"typical"`` (around the median), ``"best"`` (best first) and ``"worst"`` (worst first).
+    """
+    each = min(each, len(ranking) // 3) if len(ranking) >= 3 else 0
+    if each < 1:
+        return {"typical": list(ranking)} if ranking else {}
+    start = (len(ranking) - each) // 2
+    return {
+        "typical": list(ranking[start : start + each]),
+        "best": list(reversed(ranking[-each:])),
+        "worst": list(ranking[:each]),
+    }
+
+
+def spread(names: Sequence[str], amount: int) -> list[str]:
+    """``amount`` names at even distances along a ranking, both ends among them."""
+    if amount >= len(names):
+        return list(names)
+    places = np.linspace(0, len(names) - 1, amount).round().astype(int)
+    return [names[place] for place in places]
+
+
+def open_data(run: Run) -> Dataset:
+    """The data set that the run was trained on.
+
+    Raises:
+        FileNotFoundError: if it is not there any more, or the run does not name it.
+        ValueError: if it is no data set, or one of other classes.
+    """
+    if run.data is None:
+        raise FileNotFoundError(f"{run.folder / 'metrics.json'} does not name the data")
+    dataset = open_dataset(run.data)
+    if dataset.taxonomy.names != run.taxonomy.names:
+        raise ValueError(
+            f"{run.data} has the classes {', '.join(dataset.taxonomy.names)}, "
+            f"{run.folder} was trained on {', '.join(run.taxonomy.names)}"
+        )
+    return dataset
+
+
+def open_network(run: Run) -> Predict:
+    """What the run's network says about an image.
+
+    Raises:
+        FileNotFoundError: if the weights are not there.
+        ValueError: if they are damaged.
+    """
+    predictor = load(run.folder)
+    return lambda image: predictor.predict(image)
+
+
+def show(
+    sample: Sample,
+    coding: MaskCoding,
+    taxonomy: Taxonomy,
+    predictions: Sequence[tuple[str, str, Predict]],
+    *,
+    text: str,
+    crop: int | None = None,
+    errors: bool = False,
+    side: int = 448,
+) -> Shown:
+    """Read an image and its label, ask the networks, and make the pictures.
+
+    Args:
+        sample: the image to show.
+        coding: what the ids of its mask mean.
+        taxonomy: colours of the classes.
+        predictions: for each network ``(label, text below it, predict)``.
+        text: said beside the image's name.
+        crop: side of the centre crop that was scored; ``None`` shows the whole image.
+        errors: add the wrong pixels of the last prediction as a panel of their own.
+        side: the longer side of a picture is at most this many pixels.
+
+    Raises:
+        ValueError: if the image or its mask cannot be read.
+    """
+    image = read_image(sample.image)
+    truth = (
+        read_label(sample, coding)
+        if sample.mask is not None
+        else np.full(image.shape[:2], IGNORE, np.uint8)
+    )
+    image, truth = _centre(image, crop), _centre(truth, crop)
+    panels = [
+        Panel("image", photograph(image, side=side)),
+        Panel("ground truth", class_map(truth, taxonomy, side=side), map=True),
+    ]
+    predicted = truth
+    for label, below, predict in predictions:
+        predicted = predict(np.ascontiguousarray(image))
+        panels.append(Panel(label, class_map(predicted, taxonomy, side=side), map=True, text=below))
+    if errors:
+        panels.append(_errors(image, truth, predicted, side))
+    return Shown(sample.name, text, tuple(panels))
+
+
+def legend(taxonomy: Taxonomy) -> list[dict[str, str]]:
+    """Name, colour and criterion of every class, for the template."""
+    return [
+        {"name": c.name, "colour": hex_colour(c.colour), "criterion": c.criterion}
+        for c in taxonomy.classes
+    ]
+
+
+def _errors(
+    image: NDArray[np.uint8], truth: NDArray[np.uint8], predicted: NDArray[np.uint8], side: int
+) -> Panel:
+    labelled = truth != IGNORE
+    wrong = labelled & (truth != predicted) & (predicted != IGNORE)
+    below = (
+        f"{score(100 * wrong.sum() / labelled.sum(), digits=1)} % of the labelled ones"
+        if labelled.any()
+        else "nothing is labelled"
+    )
+    return Panel("wrong pixels", wrong_pixels(image, truth, predicted, side=side), text=below)
+
+
+def _centre(array: NDArray[np.uint8], crop: int | None) -> NDArray[np.uint8]:
+    if crop is None:
+        return array
+    height, width = array.shape[:2]
+    top, left = max(0, (height - crop) // 2), max(0, (width - crop) // 2)
+    return array[top : top + crop, left : left + crop]

@@ -1,0 +1,285 @@
+"""Curves as SVG that lives inside the page: its text is text, its colours are the page's own.
+
+matplotlib knows no style sheets, so lines are drawn in marker colours that are exchanged for CSS
+variables afterwards; that is what lets one drawing follow the light and the dark scheme.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from s5mars.report.numbers import number
+
+INK, GRID = "#010203", "#010204"
+SERIES = tuple(f"#0102{0x10 + index:02x}" for index in range(8))
+"""Marker colours; the page maps them to ``--ink``, ``--grid`` and ``--series-1`` to ``-8``."""
+
+_VARIABLES = {INK: "--muted", GRID: "--grid"} | {
+    colour: f"--series-{index + 1}" for index, colour in enumerate(SERIES)
+}
+_DASHES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)))
+_SIZE, _SMALL = (3.4, 2.15), (2.0, 1.1)  # inches; only the ratio of the text to them is seen
+_MOST_POINTS = 240  # more than this cannot be told apart at the size drawn
+
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: it scales, it can be searched, it follows the page
+    "svg.hashsalt": "s5mars",  # same numbers, same bytes
+    "font.size": 7.5,
+    "text.parse_math": False,  # a run or a class may be called "a$b$"
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.8,
+    "path.simplify": True,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line: a value for some steps."""
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float | None]  # None or NaN leaves the point out
+    series: int = 0  # which of the page's series colours
+    dash: int = 0
+
+    def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """((N,), (N,)) float64: the steps that have a value, and the values."""
+        known = [
+            (float(step), value)
+            for step, raw in zip(self.steps, self.values, strict=True)
+            if (value := number(raw)) is not None
+        ]
+        array = np.array(known, np.float64).reshape(-1, 2)
+        return array[:, 0], array[:, 1]
+
+    @property
+    def empty(self) -> bool:
+        """Whether no step has a value."""
+        return not any(number(value) is not None for value in self.values)
+
+
+def chart(
+    curves: Sequence[Curve],
+    *,
+    name: str,
+    title: str,
+    unit: str = "",
+    limits: tuple[float, float] | None = None,
+    marked: float | None = None,
+    smooth: bool = False,
+    small: bool = False,
+    below: str = "",
+) -> Markup:
+    """Draw curves over the training step.
+
+    Args:
+        curves: what to draw; empty ones are left out.
+        name: unique on the page; prefixes every id of the drawing.
+        title: read to people who do not see the drawing.
+        unit: written at the top of the y axis.
+        limits: of the y axis; otherwise they follow the values, from 0 for values above it.
+        marked: a step to mark with a vertical line, e.g. the one whose weights were kept.
+        smooth: draw a running mean over the faint values, when there are many.
+        small: one of many small drawings.
+        below: ``#rrggbb`` to tint the area below the first curve with.
+
+    Returns:
+        An ``<svg>`` element with a ``viewBox`` and no size of its own; empty if no curve has a
+        value.
+    """
+    drawn = [curve for curve in curves if not curve.empty]
+    if not drawn:
+        return Markup("")
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(_SMALL if small else _SIZE, small=small)
+        last = 0.0
+        for position, curve in enumerate(drawn):
+            steps, values = _thinned(*curve.points())
+            if below and position == 0:
+                axes.fill_between(steps, values, color=below, alpha=0.3, linewidth=0)
+            last = max(last, float(steps[-1]))
+            _line(axes, curve, steps, values, smooth=smooth and len(steps) >= 30, small=small)
+        if marked is not None:
+            axes.axvline(marked, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+        _limits(axes, last, limits, drawn)
+        _ticks(axes, small=small, unit=unit)
+        return _svg(figure, name=name, title=title)
+
+
+def stacked_shares(
+    steps: Sequence[float],
+    shares: Sequence[Sequence[float | None]],
+    colours: Sequence[str],
+    *,
+    name: str,
+    title: str,
+) -> Markup:
+    """Draw how a whole divides among the classes over the training step.
+
+    Args:
+        steps: N steps.
+        shares: for each of C classes N shares in [0, 1]; unknown ones count as 0.
+        colours: C colours ``#rrggbb``.
+        name: unique on the page.
+        title: read to people who do not see the drawing.
+
+    Returns:
+        An ``<svg>`` element; empty if there are fewer than two steps or nothing to divide.
+    """
+    table = np.array([[number(value) or 0.0 for value in row] for row in shares], np.float64)
+    total = table.sum(axis=0) if table.size else np.zeros(0)
+    known = total > 0
+    if known.sum() < 2:
+        return Markup("")
+    along = np.array([float(step) for step in steps])[known]
+    table = 100 * table[:, known] / total[known]
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(_SIZE, small=False)
+        axes.stackplot(along, table, colors=list(colours), linewidth=0)
+        axes.set_xlim(float(along[0]), float(along[-1]))
+        axes.set_ylim(0, 100)
+        _ticks(axes, small=False, unit="%")
+        return _svg(figure, name=name, title=title)
+
+
+def _axes(size: tuple[float, float], *, small: bool) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size)
+    FigureCanvasSVG(figure)
+    figure.patch.set_visible(False)
+    width, height = size
+    left, right, bottom, top = (0.25, 0.1, 0.2, 0.1) if small else (0.38, 0.1, 0.36, 0.19)
+    axes = figure.add_axes(
+        (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
+    )
+    axes.patch.set_visible(False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, pad=3)
+    return figure, axes
+
+
+def _thinned(
+    steps: NDArray[np.float64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if len(steps) <= _MOST_POINTS:
+        return steps, values
+    bins = np.array_split(np.arange(len(steps)), _MOST_POINTS)
+    return (
+        np.array([steps[part].mean() for part in bins]),
+        np.array([values[part].mean() for part in bins]),
+    )
+
+
+def _line(
+    axes: Axes,
+    curve: Curve,
+    steps: NDArray[np.float64],
+    values: NDArray[np.float64],
+    *,
+    smooth: bool,
+    small: bool,
+) -> None:
+    colour = SERIES[curve.series % len(SERIES)]
+    style = _DASHES[curve.dash % len(_DASHES)]
+    width = 1.3 if small else 1.6
+    if smooth:
+        axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
+        values = _running_mean(values, max(5, len(values) // 15))
+    axes.plot(
+        steps,
+        values,
+        color=colour,
+        linewidth=width,
+        linestyle=style,  # type: ignore[arg-type]
+        solid_capstyle="round",
+        solid_joinstyle="round",
+        zorder=3,
+    )
+    if len(steps) <= 8 and not small:
+        axes.plot(steps, values, color=colour, linestyle="", marker="o", markersize=2.6, zorder=3)
+    elif not smooth:
+        axes.plot(steps[-1:], values[-1:], color=colour, marker="o", markersize=2.6, zorder=3)
+
+
+def _running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    half = width // 2
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    mean: NDArray[np.float64] = (sums[high] - sums[low]) / (high - low)
+    return mean
+
+
+def _limits(
+    axes: Axes, last: float, limits: tuple[float, float] | None, drawn: Sequence[Curve]
+) -> None:
+    axes.set_xlim(0, last * 1.02 if last > 0 else 1)
+    if limits is not None:
+        axes.set_ylim(*limits)
+        return
+    values = np.concatenate([curve.points()[1] for curve in drawn])
+    if values.min() >= 0:
+        axes.set_ylim(0, float(values.max()) * 1.08 or 1)
+
+
+def _ticks(axes: Axes, *, small: bool, unit: str) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(3 if small else 5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(2 if small else 5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _thousands(value)))
+    if small:
+        axes.tick_params(labelsize=7)
+        return
+    if unit:
+        axes.text(
+            0, 1.03, unit, color=INK, transform=axes.transAxes, ha="right", va="bottom", fontsize=7
+        )
+    axes.text(
+        1, -0.13, "step", color=INK, transform=axes.transAxes, ha="right", va="top", fontsize=7
+    )
+
+
+def _thousands(value: float) -> str:
+    if abs(value) >= 10_000:
+        return f"{value / 1000:g}k"
+    return f"{value:g}"
+
+
+def _svg(figure: Figure, *, name: str, title: str) -> Markup:
+    buffer = io.StringIO()
+    # No metadata block: it names vocabularies by http addresses, and the page is to have none.
+    figure.savefig(
+        buffer,
+        format="svg",
+        metadata={"Creator": None, "Date": None, "Format": None, "Type": None},
+    )
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    # Its style sheet would reach the whole page; what it says stands in the page's own.
+    text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.S)
+    text = re.sub(r"font-family:[^;\"]*;?\s*", "", text)
+    text = re.sub(r'\sxmlns(?::\w+)?="[^"]*"', "", text)
+    text = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", text, count=2)
+    # Several drawings share the page, and matplotlib calls the parts of each by the same names.
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    text = re.sub(r'\b(?:xlink:)?href="#', f'href="#{name}-', text)
+    for marker, variable in _VARIABLES.items():
+        text = text.replace(marker, f"var({variable})")
+    label = Markup.escape(title)
+    return Markup(text.strip().replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))

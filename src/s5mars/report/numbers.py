@@ -1,0 +1,64 @@
+"""Numbers as a reader wants them; what is unknown stays visibly unknown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+UNKNOWN = "–"
+
+
+def number(value: object) -> float | None:
+    """A finite float, or ``None`` for anything else (NaN, infinity, null, text)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def score(value: object, *, digits: int = 2) -> str:
+    """``51.256`` → ``"51.26"``."""
+    found = number(value)
+    return UNKNOWN if found is None else f"{found:.{digits}f}"
+
+
+def count(value: object) -> str:
+    """``12345678`` → ``"12 345 678"``, with narrow spaces that do not break."""
+    found = number(value)
+    return UNKNOWN if found is None else f"{round(found):,}".replace(",", "\u202f")
+
+
+def share(part: object, whole: object) -> str:
+    """``(20, 160)`` → ``"12.5 %"``."""
+    above, below = number(part), number(whole)
+    if above is None or not below:
+        return UNKNOWN
+    percent = 100 * above / below
+    digits = 0 if percent == round(percent) else 1 if percent >= 1 else 2
+    return f"{percent:.{digits}f}\u202f%"
+
+
+def duration(seconds: object) -> str:
+    """``3725`` → ``"1 h 2 min"``."""
+    found = number(seconds)
+    if found is None:
+        return UNKNOWN
+    if found < 60:
+        return f"{found:.0f}\u202fs"
+    minutes = round(found / 60)
+    if minutes < 60:
+        return f"{minutes}\u202fmin"
+    return f"{minutes // 60}\u202fh {minutes % 60}\u202fmin"
+
+
+def plural(amount: int, singular: str, many: str | None = None) -> str:
+    """``(1, "image")`` → ``"1 image"``, ``(2, "image")`` → ``"2 images"``."""
+    return f"{count(amount)} {singular if amount == 1 else many or singular + 's'}"
+
+
+def interval(value: object) -> tuple[float, float] | None:
+    """``[lo, hi]`` or ``{"lo", "hi"}``-like → ``(lo, hi)``; ``None`` if an end is unknown."""
+    ends = list(value.values()) if isinstance(value, Mapping) else value
+    if not isinstance(ends, list | tuple) or len(ends) != 2:
+        return None
+    low, high = number(ends[0]), number(ends[1])
+    return None if low is None or high is None else (low, high)

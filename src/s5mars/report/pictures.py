@@ -1,0 +1,84 @@
+"""Arrays as images that stand inside the page, without a file of their own."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from s5mars.classes import IGNORE, Taxonomy
+
+_DARK, _LESS_DARK = (38, 38, 42), (74, 74, 80)
+_WRONG = (255, 45, 120)  # in no taxonomy's palette and on no Mars
+_STRIPE = 6  # pixels of the shown image: a stripe of each tone
+
+
+def photograph(image: NDArray[np.uint8], *, side: int = 448) -> Markup:
+    """An (H, W, 3) uint8 image as a JPEG data URI, its longer side at most ``side`` pixels."""
+    picture = Image.fromarray(image)
+    size = _fitted(picture.size, side)
+    buffer = io.BytesIO()
+    picture.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=85)
+    return _uri(buffer, "jpeg")
+
+
+def class_map(labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = 448) -> Markup:
+    """An (H, W) uint8 class map as an indexed PNG data URI; ``IGNORE`` is hatched in dark grey."""
+    picture = Image.fromarray(labels)
+    small = np.array(picture.resize(_fitted(picture.size, side), Image.Resampling.NEAREST))
+    rows, columns = np.indices(small.shape)
+    light_stripe = ((rows + columns) // _STRIPE) % 2 == 1
+    # Only the two indices above every class are taken for the hatching.
+    small[(small == IGNORE) & light_stripe] = IGNORE - 1
+    palette = taxonomy.palette
+    palette[3 * (IGNORE - 1) :] = [*_LESS_DARK, *_DARK]
+    return _indexed(small, palette)
+
+
+def wrong_pixels(
+    image: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    predicted: NDArray[np.uint8],
+    *,
+    side: int = 448,
+) -> Markup:
+    """The image in dim grey, with the pixels whose prediction is not the truth in one loud colour.
+
+    Args:
+        image: (H, W, 3) uint8.
+        truth: (H, W) uint8 class index; ``IGNORE`` is never wrong.
+        predicted: (H, W) uint8 class index; ``IGNORE`` (no data in the image) is not wrong.
+        side: the longer side of the result is at most this long.
+    """
+    wrong = (truth != IGNORE) & (truth != predicted) & (predicted != IGNORE)
+    grey = Image.fromarray(image).convert("L")
+    size = _fitted(grey.size, side)
+    background = np.array(grey.resize(size, Image.Resampling.BILINEAR)).astype(np.float32) / 255
+    # A box filter keeps thin borders visible that picking every n-th pixel would lose.
+    amount = Image.fromarray(wrong.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
+    weight = 0.85 * np.array(amount).astype(np.float32)[..., None] / 255
+    mixed = (1 - weight) * (40 + 120 * background[..., None]) + weight * np.array(_WRONG)
+    buffer = io.BytesIO()
+    Image.fromarray(mixed.round().astype(np.uint8)).save(buffer, "JPEG", quality=80)
+    return _uri(buffer, "jpeg")
+
+
+def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
+    scale = min(1.0, side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _indexed(labels: NDArray[np.uint8], palette: list[int]) -> Markup:
+    picture = Image.fromarray(labels)
+    picture.putpalette(palette)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return _uri(buffer, "png")
+
+
+def _uri(buffer: io.BytesIO, kind: str) -> Markup:
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}")

@@ -1,0 +1,135 @@
+"""From an evaluation to the tables of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from s5mars.classes import Taxonomy, hex_colour
+from s5mars.report.numbers import UNKNOWN, count, interval, number, score, share
+
+
+def overall(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The three scores with their intervals as text, and where the ruler has its marks."""
+    ranges = {key: range_of(evaluation, key) for key in ("mIoU", "mAcc", "pixel_accuracy")}
+    ends = interval(_mapping(evaluation.get("intervals")).get("mIoU"))
+    return {
+        "miou": score(evaluation.get("mIoU")),
+        "macc": score(evaluation.get("mAcc")),
+        "pixel_accuracy": score(evaluation.get("pixel_accuracy")),
+        "miou_range": ranges["mIoU"],
+        "macc_range": ranges["mAcc"],
+        "pixel_accuracy_range": ranges["pixel_accuracy"],
+        "point": number(evaluation.get("mIoU")),
+        "low": ends[0] if ends else None,
+        "high": ends[1] if ends else None,
+        "support": count(sum(map(support_of, _mapping(evaluation.get("classes")).values()))),
+    }
+
+
+def range_of(evaluation: Mapping[str, Any], key: str) -> str:
+    """``"48.1 – 54.0"``, or "" if there is no interval."""
+    ends = interval(_mapping(evaluation.get("intervals")).get(key))
+    return f"{ends[0]:.1f}\u2009–\u2009{ends[1]:.1f}" if ends else ""
+
+
+def class_rows(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> list[dict[str, Any]]:
+    """One row a class, in the order of the evaluation."""
+    classes = _mapping(evaluation.get("classes"))
+    total = sum(support_of(entry) for entry in classes.values())
+    ranges = _mapping(_mapping(evaluation.get("intervals")).get("classes"))
+    rows = []
+    for name, entry in classes.items():
+        found, pixels = _mapping(entry), support_of(entry)
+        iou = number(found.get("iou"))
+        ends = interval(_mapping(ranges.get(name)).get("iou") or ranges.get(name))
+        rows.append(
+            {
+                "name": str(name),
+                "colour": colour_of(str(name), taxonomy),
+                "iou": score(iou),
+                "percent": None if iou is None else round(iou, 2),
+                "acc": score(found.get("acc")),
+                "support": count(pixels),
+                "share": share(pixels, total) if pixels else UNKNOWN,
+                "range": f"{ends[0]:.1f}\u2009–\u2009{ends[1]:.1f}" if ends else "",
+                "absent": not pixels,
+            }
+        )
+    return rows
+
+
+def support_of(entry: object) -> float:
+    """Pixels of a class in the ground truth; 0 if that was not written down."""
+    return number(_mapping(entry).get("support")) or 0.0
+
+
+def confusion_table(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> dict[str, Any] | None:
+    """The row-normalised matrix, ready to be coloured; ``None`` if there is none."""
+    matrix = evaluation.get("confusion")
+    names = [str(name) for name in _mapping(evaluation.get("classes"))]
+    if not isinstance(matrix, list) or not names or len(matrix) != len(names):
+        return None
+    counts = [[number(value) or 0.0 for value in row] for row in matrix]
+    if any(len(row) != len(names) for row in counts):
+        return None
+    classes = [{"name": name, "colour": colour_of(name, taxonomy)} for name in names]
+    rows = []
+    for index, (entry, row) in enumerate(zip(classes, counts, strict=True)):
+        total = sum(row)
+        cells = [
+            _cell(names[index], names[column], value, total, right=index == column)
+            for column, value in enumerate(row)
+        ]
+        rows.append({**entry, "cells": cells})
+    return {"classes": classes, "rows": rows, "worst": _largest_mistakes(names, counts)}
+
+
+def _cell(truth: str, predicted: str, value: float, total: float, *, right: bool) -> dict[str, str]:
+    if not total:
+        return {"kind": "zero", "percent": "0", "text": UNKNOWN, "title": f"no {truth} here"}
+    percent = 100 * value / total
+    kinds = [
+        kind
+        for kind, holds in (("right", right), ("strong", percent > 55), ("zero", percent < 0.5))
+        if holds
+    ]
+    return {
+        "kind": " ".join(kinds),
+        "percent": f"{percent:.1f}",
+        "text": f"{percent:.0f}" if percent >= 0.5 or not value else "<1",
+        "title": f"{truth} → {predicted}: {count(value)} pixels, {percent:.2f} %",
+    }
+
+
+def _largest_mistakes(names: Sequence[str], counts: Sequence[Sequence[float]]) -> str:
+    """One sentence naming the three confusions that cost the most pixels."""
+    wrong = [
+        (value, truth, predicted)
+        for truth, row in enumerate(counts)
+        for predicted, value in enumerate(row)
+        if truth != predicted and value > 0
+    ]
+    total = sum(value for value, _, _ in wrong)
+    if not total:
+        return ""
+    largest = sorted(wrong, reverse=True)[:3]
+    listed = [
+        f"{names[truth]} taken for {names[predicted]} ({share(value, total)})"
+        for value, truth, predicted in largest
+    ]
+    text = listed[0] if len(listed) == 1 else ", ".join(listed[:-1]) + " and " + listed[-1]
+    return f"Where the wrong pixels are: {text}."
+
+
+def colour_of(name: str, taxonomy: Taxonomy) -> str:
+    """``#rrggbb`` of a class; of the first member where classes were merged into one."""
+    by_name = {c.name: hex_colour(c.colour) for c in taxonomy.classes}
+    for part in (name, name.split("+")[0].strip()):
+        if part in by_name:
+            return by_name[part]
+    return "#808080"
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,36 @@
+"""The teacher: an exponential moving average of the student, eq. 2."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+MAXIMUM_MOMENTUM = 0.996
+
+
+def momentum_at(step: int, *, maximum: float = MAXIMUM_MOMENTUM) -> float:
+    """m = min(1 − 1/(step + 1), 0.996), section V-B; ``step`` counts from 0.
+
+    So the first update copies the student, and early averages forget quickly.
+    """
+    return min(1 - 1 / (step + 1), maximum)
+
+
+@torch.no_grad()
+def update_teacher(teacher: nn.Module, student: nn.Module, *, momentum: float) -> None:
+    """θ_t ← m·θ_t + (1 − m)·θ_s over parameters and float buffers; counters are copied.
+
+    Buffers are averaged too, so that the teacher's batch statistics belong to its weights.
+    """
+    old, new = [], []
+    for target, source in zip(
+        (*teacher.parameters(), *teacher.buffers()),
+        (*student.parameters(), *student.buffers()),
+        strict=True,
+    ):
+        if target.is_floating_point():
+            old.append(target.detach())
+            new.append(source.detach())
+        else:
+            target.copy_(source)
+    torch._foreach_lerp_(old, new, 1 - momentum)

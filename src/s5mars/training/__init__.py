@@ -1,0 +1,1 @@
+"""One training module for every method: Lightning underneath, checkpoints, resuming."""

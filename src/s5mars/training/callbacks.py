@@ -1,0 +1,119 @@
+"""What happens between steps: validate, save, stop when asked to."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+
+from s5mars.files import replacing
+from s5mars.training.module import SegmentationModule
+
+LONGEST_GAP_SECONDS = 90
+"""Between two writes of ``last.ckpt``: with a slow step and a slow write, still under two
+minutes of work at risk."""
+
+
+class Validate(Callback):
+    """Call ``score`` every so many steps and at the end."""
+
+    def __init__(self, score: Callable[[SegmentationModule], None], *, every: int) -> None:
+        self.score = score
+        self.every = every
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Validate after the step, with the teacher already moved."""
+        assert isinstance(pl_module, SegmentationModule)  # noqa: S101 - for the type checker
+        step = trainer.global_step
+        if step % self.every == 0 or step == pl_module.total_steps:
+            self.score(pl_module)
+
+
+class SaveLast(Callback):
+    """Write ``last.ckpt`` by rename, so that a kill at any moment leaves a whole one.
+
+    The first SIGINT or SIGTERM ends the run after the current step, saved; a second SIGINT
+    interrupts at once, as always.
+    """
+
+    def __init__(self, path: Path, *, every: int) -> None:
+        self.path = path
+        self.every = every
+        self.stopped_by: str | None = None
+        self._previous: dict[int, Any] = {}
+        self._saved_at = time.monotonic()
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Take over the two signals."""
+        self._saved_at = time.monotonic()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._request_stop)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save when it is time, at the end, and when asked to stop."""
+        gap = time.monotonic() - self._saved_at
+        # All processes must save together; the clock of the first decides.
+        due = trainer.strategy.broadcast(
+            self.stopped_by is not None
+            or (trainer.global_step % self.every == 0 if self.every else gap > LONGEST_GAP_SECONDS)
+        )
+        if due or trainer.global_step >= trainer.max_steps:
+            self.save(trainer)
+        if self.stopped_by is not None:
+            trainer.should_stop = True
+
+    def save(self, trainer: lightning.Trainer) -> None:
+        """Write the whole state of the run."""
+        if trainer.is_global_zero:
+            with replacing(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(self.path)  # takes part; only the first process writes
+        self._saved_at = time.monotonic()
+
+    def teardown(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped_by is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.stopped_by = signal.Signals(number).name
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar without the version number, from the step where the run stands."""
+
+    def get_metrics(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What stands behind the bar."""
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        return items

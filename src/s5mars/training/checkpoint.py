@@ -1,0 +1,162 @@
+"""Checkpoints for sharing: safetensors for the numbers, one JSON for the facts. No pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from s5mars.classes import Taxonomy
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.files import replacing, write_json
+
+FORMAT = 1
+NETWORKS = ("teacher", "student")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network ready for inference, its classes, and what is known about its training."""
+
+    model: nn.Module
+    taxonomy: Taxonomy
+    facts: dict[str, Any]
+    network: str  # "teacher" or "student": which of the two was loaded
+
+
+def save_model(
+    path: Path,
+    networks: dict[str, DeepLabV3Plus],
+    *,
+    taxonomy: Taxonomy,
+    training: dict[str, Any],
+) -> None:
+    """Write ``path`` (safetensors) and ``path`` with the ending .json.
+
+    Args:
+        path: such as ``runs/a/best.safetensors``.
+        networks: ``student`` and, where there is one, ``teacher``.
+        taxonomy: the classes.
+        training: facts for the JSON: method, data, seed, step, score, protocol.
+    """
+    tensors = {
+        f"{name}.{key}": value.detach().cpu().contiguous()
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
+    }
+    student = networks["student"]
+    facts = {
+        "format": FORMAT,
+        "networks": sorted(networks),
+        "taxonomy": taxonomy.to_dict(),
+        "model": student.description,
+        "normalisation": {
+            "mean": student.mean.flatten().tolist(),
+            "std": student.std.flatten().tolist(),
+        },
+        "training": training,
+    }
+    # The numbers first: a JSON without its tensors would look whole.
+    with replacing(path) as temporary:
+        save_file(tensors, temporary)
+    write_json(path.with_suffix(".json"), facts)
+
+
+def load_model(path: Path | str, *, network: str = "teacher") -> LoadedModel:
+    """Read a checkpoint written by ``save_model``.
+
+    Args:
+        path: a run folder, or its ``best.safetensors``.
+        network: ``teacher`` (falls back to the student where the method has no teacher) or
+            ``student``.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if it is damaged, of an unknown format, or lacks the network.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"unknown network {network!r}; choose {', '.join(NETWORKS)}")
+    tensors_path = checkpoint_path(Path(path))
+    facts = read_facts(tensors_path)
+    try:
+        tensors = load_file(tensors_path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{tensors_path} is damaged ({_first_line(error)}); train again, or copy it again"
+        ) from error
+    chosen = network if any(key.startswith(f"{network}.") for key in tensors) else "student"
+    state = {
+        key.removeprefix(f"{chosen}."): value
+        for key, value in tensors.items()
+        if key.startswith(f"{chosen}.")
+    }
+    description = facts["model"]
+    try:
+        model = DeepLabV3Plus(
+            description["encoder"],
+            description["classes"],
+            output_stride=description["output_stride"],
+            head=description["head"],
+            normalisation=description["normalisation"],
+            multi_grid=description["multi_grid"],
+            weights="none",
+        )
+        model.load_state_dict(state)
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{tensors_path} does not fit the network that its JSON describes "
+            f"({_first_line(error)})"
+        ) from error
+    taxonomy = Taxonomy.from_dict(facts["taxonomy"])
+    return LoadedModel(model.eval().requires_grad_(False), taxonomy, facts, chosen)
+
+
+def checkpoint_path(path: Path) -> Path:
+    """The safetensors file of a run folder or of itself.
+
+    Raises:
+        FileNotFoundError: saying what was looked for.
+    """
+    if path.is_file():
+        return path
+    candidate = path / "best.safetensors"
+    if candidate.is_file():
+        return candidate
+    if path.is_dir():
+        raise FileNotFoundError(
+            f"{path} holds no best.safetensors: give the folder of a finished `s5mars train` run"
+        )
+    raise FileNotFoundError(f"no run and no checkpoint at {path}")
+
+
+def read_facts(tensors_path: Path) -> dict[str, Any]:
+    """The JSON beside a checkpoint.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        ValueError: if it is damaged or of another format.
+    """
+    path = tensors_path.with_suffix(".json")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: a checkpoint is two files, keep both")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({_first_line(error)})") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        found = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
+        raise ValueError(f"{path}: checkpoint format {found!r}, this version reads {FORMAT}")
+    for key in ("taxonomy", "model", "training"):
+        if key not in facts:
+            raise ValueError(f"{path} is damaged: it has no {key!r}")
+    return facts
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,67 @@
+"""Batches for Lightning: which process reads what, and from which step on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import lightning
+from torch.utils.data import DataLoader
+
+from s5mars.classes import MaskCoding
+from s5mars.config import TrainConfig
+from s5mars.data.crops import CropSettings
+from s5mars.data.loader import LoaderSettings, TrainingBatches, training_loader
+from s5mars.proposals.draw import ObjectFilter
+from s5mars.proposals.store import ObjectStore
+from s5mars.types import Batch, Sample
+
+
+class Feed(lightning.LightningDataModule):
+    """The loader of a run; made inside the process that uses it, so it knows its rank."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        labelled: Sequence[Sample],
+        pool: Sequence[Sample] | None,
+        total_steps: int,
+        coding: MaskCoding,
+        objects: ObjectStore | None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.labelled = labelled
+        self.pool = pool
+        self.total_steps = total_steps
+        self.coding = coding
+        self.objects = objects
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches from the step where the run stands."""
+        if self.trainer is None:
+            raise RuntimeError("the feed belongs to a trainer")
+        settings = LoaderSettings(
+            seed=self.config.seed,
+            batch=self.config.batch,
+            crop=CropSettings(size=self.config.crop, scale=self.config.scale),
+            coding=self.coding,
+            objects=self.objects,
+            object_filter=ObjectFilter(),
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+        )
+        batches = TrainingBatches(
+            self.labelled, self.pool, steps=self.total_steps, settings=settings
+        )
+        return training_loader(
+            batches, start=self.trainer.global_step, workers=loader_workers(self.config.workers)
+        )
+
+
+def loader_workers(asked: int) -> int:
+    """-1: one fewer than the cores, at most 4."""
+    if asked >= 0:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(0, min(4, (cores or 1) - 1))

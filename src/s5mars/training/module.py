@@ -1,0 +1,160 @@
+"""The one training module: whatever the method, this is the step."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields, replace
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from s5mars.config import TrainConfig
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.randomness import integer_seed
+from s5mars.teacher import momentum_at, update_teacher
+from s5mars.training.schedule import polynomial
+from s5mars.types import Batch, Crops, Method, Progress
+
+
+class SegmentationModule(lightning.LightningModule):
+    """A student, its teacher where the method has one, and the sums that a record needs.
+
+    Args:
+        student: the network to train.
+        method: what to minimise.
+        config: optimiser, schedule, seed.
+        total_steps: length of the run.
+    """
+
+    def __init__(
+        self, student: DeepLabV3Plus, method: Method, *, config: TrainConfig, total_steps: int
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.teacher: DeepLabV3Plus | None = None
+        if method.needs.teacher:
+            self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
+        # A method with state is an nn.Module, and becomes a part of the checkpoint here.
+        self.method = method
+        self.config = config
+        self.total_steps = total_steps
+        self.history: list[dict[str, Any]] = []
+        self.seconds = 0.0  # of training and validation, over all parts of the run
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self._step = 0
+
+    @property
+    def scored_name(self) -> str:
+        """Which network is scored: ``teacher`` where there is one (section V-B)."""
+        return "student" if self.teacher is None else "teacher"
+
+    @property
+    def scored(self) -> DeepLabV3Plus:
+        """The network that is scored and shared."""
+        return self.student if self.teacher is None else self.teacher
+
+    def train(self, mode: bool = True) -> SegmentationModule:
+        """The teacher labels in evaluation mode, always."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The weighted sum of the method's terms."""
+        self._step = self.global_step
+        progress = Progress(seed=self.config.seed, step=self._step, total=self.total_steps)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            # Dropout draws from torch's generator: a function of the step, as all else.
+            torch.manual_seed(
+                integer_seed(progress.seed, "layers", step=self._step, sample=self.global_rank)
+            )
+            teacher: nn.Module = self.student if self.teacher is None else self.teacher
+            terms = self.method.losses(self.student, teacher, batch, progress)
+        loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
+        self._add("loss", loss)
+        for name, term in terms.items():
+            self._add(f"terms/{name}", term.value)
+            if term.share is not None:
+                self._add(f"shares/{name}", term.share)
+        self._count += 1
+        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step the student, then move the teacher, before anything can save a checkpoint."""
+        super().optimizer_step(*args, **kwargs)
+        if self.teacher is not None:
+            update_teacher(self.teacher, self.student, momentum=momentum_at(self._step))
+
+    def configure_optimizers(self) -> Any:
+        """SGD with momentum and the polynomial schedule, section V-B."""
+        config = self.config
+        optimizer = torch.optim.SGD(
+            self.student.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: polynomial(
+                step, total=self.total_steps, power=config.power, freeze_at=config.freeze_at
+            ),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Move a batch; Lightning's own way refuses frozen dataclasses."""
+        pool = None if batch.pool is None else _crops_to(batch.pool, device)
+        return Batch(labelled=_crops_to(batch.labelled, device), pool=pool)
+
+    def best_entry(self) -> dict[str, Any] | None:
+        """The record with the highest validation mIoU so far, the earlier one of equals."""
+        scored = [e for e in self.history if e["validation"]["mIoU"] is not None]
+        return max(scored, key=lambda e: e["validation"]["mIoU"], default=None)
+
+    def take_averages(self) -> dict[str, float]:
+        """Averages of loss, terms and shares since the last call, and start anew."""
+        averages = {k: float(v) / max(self._count, 1) for k, v in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return averages
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What a resumed run needs besides weights, so that its records are the same too."""
+        checkpoint["s5mars"] = {
+            "history": self.history,
+            "sums": {k: v.detach().cpu() for k, v in self._sums.items()},
+            "count": self._count,
+            "seconds": self.seconds,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The counterpart of ``on_save_checkpoint``."""
+        state = checkpoint["s5mars"]
+        self.history = state["history"]
+        self._sums = {k: v.to(self.device) for k, v in state["sums"].items()}
+        self._count = state["count"]
+        self.seconds = state["seconds"]
+
+    def _add(self, name: str, value: Tensor) -> None:
+        value = value.detach().double() if value.device.type == "cpu" else value.detach()
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+
+def _crops_to(crops: Crops, device: torch.device) -> Crops:
+    moved = {
+        field.name: value.to(device, non_blocking=True)
+        for field in fields(crops)
+        if (value := getattr(crops, field.name)) is not None
+    }
+    return replace(crops, **moved)

@@ -1,0 +1,127 @@
+"""The seams: what passes between the rooms. Read this file first.
+
+Everything is a frozen dataclass. Images are uint8 until the device; masks are bool; class indices
+use ``s5mars.classes.IGNORE`` (255) for "nobody knows", whatever the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Where one image and its label lie. Nothing is opened to make one."""
+
+    name: str  # unique in its data set: the path below the image folder, without the ending
+    image: Path
+    mask: Path | None = None  # None: no label exists
+    hide: tuple[Path, ...] = ()  # masks whose nonzero pixels are ignored (rover, beyond range)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """One stream of a batch, after geometry (weak augmentation), before photometry and mixing."""
+
+    image: Tensor  # (B, 3, H, W) uint8, RGB
+    label: Tensor  # (B, H, W) uint8 class index or IGNORE
+    valid: Tensor  # (B, H, W) bool, False on padding and on no-data borders
+    objects: Tensor | None = None  # (B, H, W) bool, one object proposal an image; may be empty
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the loader hands to a method: exactly what the method's ``Needs`` ask for."""
+
+    labelled: Crops
+    pool: Crops | None = None  # images with or without labels; IGNORE where there is none
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a pixel should be; travels with its image through every geometric step and paste."""
+
+    probability: Tensor  # (B, C, H, W) float, the teacher's softmax output
+    label: Tensor  # (B, H, W) int64 true label, overrides `probability`; IGNORE where unknown
+    valid: Tensor  # (B, H, W) bool
+
+    @property
+    def confidence(self) -> Tensor:
+        """(B, H, W) float: 1 where the true label is known, else the largest probability."""
+        from s5mars.classes import IGNORE
+
+        return self.probability.amax(1).masked_fill(self.label != IGNORE, 1.0)
+
+    @property
+    def hard(self) -> Tensor:
+        """(B, H, W) int64: the true label where it is known, else the pseudo-label, eq. 4."""
+        from s5mars.classes import IGNORE
+
+        return self.probability.argmax(1).where(self.label == IGNORE, self.label)
+
+
+@dataclass(frozen=True)
+class View:
+    """An image that the student will see, and its targets."""
+
+    image: Tensor  # (B, 3, H, W) float in [0, 1]; statistics exchange may leave that range
+    targets: Targets
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks of the loader and of the training module."""
+
+    pool: bool = False  # a second stream over every training image, labelled or not
+    objects: bool = False  # one object proposal for each image of the labelled stream
+    teacher: bool = False  # an exponential moving average of the student
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the objective: ``weight * value`` is added to the loss."""
+
+    value: Tensor  # scalar
+    weight: float = 1.0
+    share: Tensor | None = None  # scalar in [0, 1]: share of the valid pixels that it sees
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands; the only source of randomness in a step."""
+
+    seed: int
+    step: int  # counted from 0
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run that is done, in [0, 1)."""
+        return self.step / self.total
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """A generator that is a pure function of (seed, step, purpose)."""
+        from s5mars.randomness import generator
+
+        return generator(self.seed, purpose, step=self.step)
+
+
+class Method(Protocol):
+    """A row of table III: one file in ``methods/``, one line in its dict."""
+
+    @property
+    def needs(self) -> Needs:
+        """What the loader must build."""
+        ...
+
+    def losses(
+        self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
+    ) -> dict[str, Term]:
+        """The terms of the objective on one batch; keys name them in logs and reports."""
+        ...

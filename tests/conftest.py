@@ -1,0 +1,33 @@
+"""Shared fixtures. Real rover images are optional: tests that need them skip with a reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real rover images: $S5MARS_REAL_DATA, or shared/data beside the checkout."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("S5MARS_REAL_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real images: {folder} is missing (set S5MARS_REAL_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fake_data() -> ModuleType:
+    """The functions of ``tests/fakedata.py``, which write tiny data sets of every layout."""
+    spec = importlib.util.spec_from_file_location("fakedata", Path(__file__).parent / "fakedata.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

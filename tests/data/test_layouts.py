@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from s5mars.classes import AI4MARS, IGNORE, S5MARS
+from s5mars.data.layouts import LAYOUTS, open_dataset
+from s5mars.data.read import read_label
+
+
+def names(samples) -> list[str]:
+    return [sample.name for sample in samples]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_recognised_and_its_labels_can_be_read(tmp_path, fake_data, layout):
+    root = fake_data.LAYOUTS[layout](tmp_path / "data")
+    dataset = open_dataset(root)
+    assert dataset.layout == layout
+    assert open_dataset(root, layout=layout).splits == dataset.splits
+    for split in ("train", "val", "test"):
+        for sample in dataset.split(split):
+            assert sample.image.is_file()
+            label = read_label(sample, dataset.coding)
+            assert ((label < len(dataset.taxonomy)) | (label == IGNORE)).all()
+            assert (label != IGNORE).any()
+            assert dataset.sample(sample.name).image == sample.image
+    assert all(sample.mask is None for sample in dataset.unlabelled)
+    everything = names(dataset.unlabelled)
+    everything += [n for split in ("train", "val", "test") for n in names(dataset.split(split))]
+    assert len(set(everything)) == len(everything)
+
+
+def test_plain_folder(tmp_path, fake_data):
+    dataset = open_dataset(fake_data.plain(tmp_path))
+    assert dataset.taxonomy.name == "fake"
+    assert dataset.taxonomy.names == ("soil", "bedrock", "sky")
+    assert dataset.taxonomy.classes[0].colour == (0xA0, 0x52, 0x2D)
+    assert dataset.taxonomy.classes[2].criterion == "above the horizon"
+    assert dataset.coding.index_of == {0: 0, 1: 1, 4: 1, 7: 2}
+    assert names(dataset.split("train")) == [f"sol_{i:03d}" for i in range(6)]
+    assert [len(dataset.split(s)) for s in ("train", "val", "test")] == [6, 3, 3]
+    assert names(dataset.unlabelled) == [f"unlabelled/later_{i:03d}" for i in range(3)]
+    assert set(np.unique(read_label(dataset.sample("sol_000"), dataset.coding))) == {0, 1, 2, 255}
+    assert set(np.unique(read_label(dataset.sample("sol_001"), dataset.coding))) == {0, 2, 255}
+
+
+def test_names_are_paths_below_the_image_folder(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path)
+    (root / "images" / "sol_9").mkdir()
+    (root / "masks" / "sol_9").mkdir()
+    for kind, ending in (("images", "jpg"), ("masks", "png")):
+        (root / kind / f"sol_000.{ending}").rename(root / kind / "sol_9" / f"a.b.{ending}")
+    fake_data.write_split(root, "train", ["sol_9/a.b.jpg", "sol_001"])
+    assert names(open_dataset(root).split("train")) == ["sol_9/a.b", "sol_001"]
+
+
+def test_images_without_mask_in_no_split_are_unlabelled(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path, unlabelled=0)
+    fake_data.write_split(root, "test", ["sol_010", "sol_011"])
+    (root / "masks" / "sol_009.png").unlink()
+    assert names(open_dataset(root).unlabelled) == ["sol_009"]
+
+
+def test_s5mars_release_keeps_the_order_of_its_lists(tmp_path, fake_data):
+    root = fake_data.s5mars_release(tmp_path)
+    dataset = open_dataset(root)
+    assert dataset.taxonomy is S5MARS
+    assert names(dataset.split("train")) == json.loads((root / "new_train_random.json").read_text())
+    assert names(dataset.split("val")) == ["0000MR_x", "0001MR_x"]  # what no list names
+    label = read_label(dataset.sample("0000MR_x"), dataset.coding)
+    assert set(np.unique(label)) == {0, 1, 2, 3, IGNORE}
+    (root / "train.json").write_text(json.dumps(["0000MR_x"]))
+    assert names(open_dataset(root).split("train")) == ["0000MR_x"]
+
+
+def test_mars_bench_ignores_the_unlabelled_id(tmp_path, fake_data):
+    root = fake_data.mars_bench(tmp_path)
+    dataset = open_dataset(root)
+    assert [len(dataset.split(s)) for s in ("train", "val", "test")] == [5, 2, 2]
+    assert names(dataset.unlabelled) == ["mb_free"]
+    assert set(np.unique(read_label(dataset.sample("mb_0"), dataset.coding))) == {0, 2, 4, IGNORE}
+    assert open_dataset(root / "data").layout == "mars-bench"
+
+
+@pytest.mark.parametrize("below", ["msl", "msl/ncam", "."])
+def test_ai4mars(tmp_path, fake_data, below):
+    dataset = open_dataset(fake_data.ai4mars(tmp_path, below=below))
+    assert dataset.taxonomy is AI4MARS
+    assert [len(dataset.split(f"test_min{n}")) for n in (1, 2, 3)] == [4, 3, 2]
+    assert dataset.split("test") == dataset.split("test_min3")
+    assert len(dataset.unlabelled) == 2
+    assert dataset.ignored_by == "rover pixels and pixels beyond 30 m"
+    label = read_label(dataset.split("train")[0], dataset.coding)
+    assert (label[-5:] == IGNORE).all()
+    assert (label[:3] == IGNORE).all()
+    assert (label[3:7] == 0).all()
+    tested = set(names(dataset.split("test_min1")))
+    assert not tested & {*names(dataset.split("train")), *names(dataset.unlabelled)}
+    assert len(dataset.unlabelled[0].hide) == 2
+
+
+def test_ai4mars_validation_holds_out_whole_places(tmp_path, fake_data):
+    root = fake_data.ai4mars(tmp_path)
+    dataset = open_dataset(root)
+    places = {s: {n.split("_F")[1][:7] for n in names(dataset.split(s))} for s in ("train", "val")}
+    assert places["val"]
+    assert not places["val"] & places["train"]
+    assert len(dataset.split("train")) + len(dataset.split("val")) == 80
+    chosen = names(dataset.split("train"))
+    fake_data.write_split(root, "train", chosen[1:])
+    fake_data.write_split(root, "val", chosen[:1])
+    assert names(open_dataset(root).split("val")) == chosen[:1]
+
+
+# --- folders without splits -------------------------------------------------------------------
+
+
+def test_missing_splits_are_made_stratified_and_written_down(tmp_path, fake_data, caplog):
+    root = fake_data.plain(tmp_path / "a", images=30, splits=False, rare=range(10))
+    dataset = open_dataset(root)
+    assert [len(dataset.split(s)) for s in ("train", "val", "test")] == [21, 3, 6]
+    having = {s: sum(int(n[-3:]) < 10 for n in names(dataset.split(s))) for s in dataset.splits}
+    assert having == {"train": 7, "val": 1, "test": 2}
+    written = (root / "splits" / "train.txt").read_text().split()
+    assert written == names(dataset.split("train"))
+    assert "stratified" in caplog.text
+    assert "splits" in caplog.text
+    assert sorted(path.name for path in root.iterdir()) == [
+        "dataset.yaml", "images", "masks", "splits", "unlabelled",
+    ]  # fmt: skip
+    assert open_dataset(root).splits == dataset.splits
+    again = open_dataset(fake_data.plain(tmp_path / "b", images=30, splits=False, rare=range(10)))
+    assert names(again.split("test")) == names(dataset.split("test"))
+
+
+def test_splits_that_cannot_be_written_are_an_error_with_a_way_out(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path, splits=False)
+    (root / "splits").write_text("in the way")
+    with pytest.raises(ValueError, match=r"no split lists and they cannot be written.*links"):
+        open_dataset(root)
+    assert not list(root.glob(".splits*"))
+
+
+def test_too_few_images_to_split(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path, images=2, splits=False)
+    with pytest.raises(ValueError, match=r"2 image\(s\) with a mask are too few"):
+        open_dataset(root)
+
+
+# --- what is wrong ----------------------------------------------------------------------------
+
+
+def test_unknown_folder_says_what_was_found_and_looked_for(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match=r"found notes\.txt, pictures/; looked for") as caught:
+        open_dataset(tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    for layout in LAYOUTS:
+        assert f"{layout}: " in message
+
+
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        open_dataset(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="the folder is empty"):
+        open_dataset(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file: a file; give the folder"):
+        open_dataset(tmp_path / "file")
+
+
+def test_layout_by_name(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path)
+    with pytest.raises(ValueError, match=r"no layout 'plane'.*did you mean 'plain'"):
+        open_dataset(root, layout="plane")
+    with pytest.raises(ValueError, match=r"not of layout 's5mars': missing labels/; found"):
+        open_dataset(root, layout="s5mars")
+
+
+def test_folder_without_images(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path)
+    for path in (root / "images").iterdir():
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="images: no image in it"):
+        open_dataset(root)
+
+
+def test_split_list_with_unknown_names(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path)
+    fake_data.write_split(root, "val", ["sol_006", "sool_007", "nonsense"])
+    with pytest.raises(
+        ValueError, match=r"val\.txt: names 2 unknown file\(s\): sool_007, nonsense.*'sol_007'"
+    ):
+        open_dataset(root)
+
+
+def test_image_in_two_splits_or_twice_in_one(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path)
+    fake_data.write_split(root, "val", ["sol_000"])
+    with pytest.raises(ValueError, match=r"split 'val' stand in 'train' too: sol_000"):
+        open_dataset(root)
+    fake_data.write_split(root, "val", ["sol_006", "sol_006"])
+    with pytest.raises(ValueError, match=r"val\.txt: 1 name\(s\) stand twice: sol_006"):
+        open_dataset(root)
+
+
+def test_empty_split_list(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path)
+    fake_data.write_split(root, "val", [])
+    with pytest.raises(ValueError, match=r"val\.txt: the list is empty"):
+        open_dataset(root)
+
+
+def test_mask_without_image_and_two_images_of_one_name(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path)
+    (root / "images" / "sol_003.jpg").rename(tmp_path / "sol_003.jpg")
+    with pytest.raises(ValueError, match=r"sol_003\.png: a mask without an image"):
+        open_dataset(root)
+    (tmp_path / "sol_003.jpg").rename(root / "images" / "sol_003.jpg")
+    (root / "images" / "sol_003.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"sol_003\.png: sol_003\.jpg has the same name"):
+        open_dataset(root)
+
+
+def test_unknown_split_or_name_offers_the_nearest(tmp_path, fake_data):
+    dataset = open_dataset(fake_data.plain(tmp_path))
+    with pytest.raises(ValueError, match=r"no split 'tset'; there are .*did you mean 'test'"):
+        dataset.split("tset")
+    with pytest.raises(ValueError, match=r"no image named 'sol_0000'; did you mean 'sol_000'"):
+        dataset.sample("sol_0000")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("classes: [", "not valid YAML"),
+        ("- soil", "not a mapping"),
+        ("name: x", "needs a list `classes`"),
+        ("classes: [{ids: [0]}]", "has no `name`"),
+        ("class: []", "unknown key 'class'; did you mean 'classes'"),
+        ("classes: [{name: a, colour: red}]", "unknown key 'colour'; did you mean 'color'"),
+        ("classes: [{name: a, color: red}]", "not a colour"),
+        ("classes: [{name: a, ids: [0]}, {name: b, ids: [0]}]", "id 0 stands in 'a' and in 'b'"),
+        ("classes: [{name: a, ids: [255]}]", "id 255 of 'a' stands in `ignore` too"),
+        ("classes: [{name: a, ids: [one]}]", "'one' is not a whole number"),
+        ("classes: [{name: a}, {name: a}]", "class names occur twice"),
+    ],
+)
+def test_bad_descriptions(tmp_path, fake_data, text, message):
+    root = fake_data.plain(tmp_path, description=text)
+    with pytest.raises(ValueError, match=r"dataset\.yaml") as caught:
+        open_dataset(root)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_description_says_what_it_must_hold(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path)
+    (root / "dataset.yaml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"dataset\.yaml: missing; .*classes: \["):
+        open_dataset(root)
+
+
+def test_real_folders(real_data):
+    mars = open_dataset(real_data / "marsscapes512")
+    assert [len(mars.split(s)) for s in ("train", "val", "test")] == [161, 26, 51]
+    assert len(mars.unlabelled) == 321
+    assert mars.coding.index_of[6] == mars.coding.index_of[7] == 5
+    navcam = open_dataset(real_data / "ai4mars256")
+    assert [len(navcam.split(s)) for s in ("train", "val", "test")] == [700, 100, 200]
+    assert len(navcam.unlabelled) == 1500

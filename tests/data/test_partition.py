@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from s5mars.data.layouts import open_dataset
+from s5mars.data.partition import (
+    as_fraction,
+    labelled_partition,
+    pool,
+    withhold,
+    write_partitions,
+)
+from s5mars.data.read import read_label
+
+
+@pytest.fixture
+def root(tmp_path, fake_data):
+    return fake_data.plain(tmp_path / "data", images=40, rare=(3, 4, 5, 30))
+
+
+def names(samples) -> list[str]:
+    return [sample.name for sample in samples]
+
+
+def damage(path) -> None:
+    path.write_bytes(b"not a png")
+
+
+def test_partitions_are_nested_over_fractions(root):
+    dataset = open_dataset(root)
+    parts = [set(names(labelled_partition(dataset, f, seed=1))) for f in (0.1, 0.25, 0.5, 1)]
+    assert [len(part) for part in parts] == [2, 5, 10, 20]
+    for small, large in zip(parts, parts[1:], strict=False):
+        assert small < large
+
+
+def test_the_smallest_partition_has_every_class_where_possible(root):
+    dataset = open_dataset(root)
+    for seed in range(8):
+        chosen = labelled_partition(dataset, 0.1, seed=seed)
+        seen = set().union(*(np.unique(read_label(s, dataset.coding)) for s in chosen))
+        assert seen >= {0, 1, 2}
+
+
+def test_it_is_a_function_of_the_seed_alone(root):
+    dataset = open_dataset(root)
+    parts = [names(labelled_partition(dataset, 0.25, seed=seed)) for seed in (0, 0, 1, 2, 3)]
+    assert parts[0] == parts[1]
+    assert len({tuple(part) for part in parts}) > 2
+
+
+def test_a_fraction_as_text_is_a_fraction(root):
+    dataset = open_dataset(root)
+    assert labelled_partition(dataset, "0.25") == labelled_partition(dataset, 0.25)
+    assert as_fraction("lists/0.2.txt") is None
+    for wrong in (0, 1.5, "-1", "nan"):
+        with pytest.raises(ValueError, match=r"give a fraction in \(0, 1\]"):
+            labelled_partition(dataset, wrong)
+
+
+def test_all_of_train_reads_no_label_to_stratify(root):
+    for path in sorted((root / "masks").iterdir())[1:]:
+        damage(path)
+    assert len(labelled_partition(open_dataset(root), 1.0)) == 20
+
+
+def test_lists_of_names(root, tmp_path):
+    dataset = open_dataset(root)
+    text = tmp_path / "few.txt"
+    text.write_text("# chosen by hand\nsol_011\nsol_003.jpg\n\nimages/sol_007.jpg\n")
+    assert names(labelled_partition(dataset, text)) == ["sol_011", "sol_003", "sol_007"]
+    as_json = tmp_path / "few.json"
+    as_json.write_text(json.dumps(["sol_002"]))
+    assert names(labelled_partition(dataset, str(as_json))) == ["sol_002"]
+
+
+def test_index_lists_count_positions_in_the_train_list(tmp_path, fake_data):
+    dataset = open_dataset(fake_data.s5mars_release(tmp_path))
+    path = tmp_path / "0.5.txt"
+    path.write_text("0\n5\n2\n")
+    train = names(dataset.split("train"))
+    assert names(labelled_partition(dataset, path)) == [train[0], train[5], train[2]]
+    path.write_text("0\n6\n")
+    with pytest.raises(ValueError, match=r"0\.5\.txt: position 6 is beyond .* 6 images"):
+        labelled_partition(dataset, path)
+    path.write_text("1\n1\n")
+    with pytest.raises(ValueError, match="positions stand twice"):
+        labelled_partition(dataset, path)
+
+
+def test_the_partition_lists_of_mars_bench(tmp_path, fake_data):
+    root = fake_data.mars_bench(tmp_path)
+    path = root / "partitions" / "0.40x_partition.csv"
+    assert names(labelled_partition(open_dataset(root), path)) == ["mb_1", "mb_3"]
+    path.write_text("name\nmb_1\n")
+    with pytest.raises(ValueError, match="needs the columns file_id and split"):
+        labelled_partition(open_dataset(root), path)
+
+
+def test_bad_lists(root, tmp_path):
+    dataset = open_dataset(root)
+    path = tmp_path / "list.txt"
+    for text, message in [
+        ("sol_001\nsol_0xx\n", r"list\.txt: names 1 unknown file\(s\): sol_0xx"),
+        ("sol_021\n", r"list\.txt: sol_021 is in the val split"),
+        ("\n# nothing\n", r"list\.txt: the list is empty"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            labelled_partition(dataset, path)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt: no such list"):
+        labelled_partition(dataset, tmp_path / "nowhere.txt")
+
+
+def test_chosen_images_need_masks_and_others_do_not(root, tmp_path):
+    (root / "masks" / "sol_005.png").unlink()
+    dataset = open_dataset(root)
+    path = tmp_path / "list.txt"
+    path.write_text("sol_001\n")
+    assert names(labelled_partition(dataset, path)) == ["sol_001"]
+    path.write_text("sol_001\nsol_005\n")
+    for labelled in (path, 0.5):
+        with pytest.raises(ValueError, match=r"sol_005\.jpg: in the labelled .* no mask"):
+            labelled_partition(dataset, labelled)
+
+
+def test_a_partition_without_a_labelled_pixel(root, tmp_path, fake_data):
+    for name in ("sol_001", "sol_002"):
+        fake_data.write_image(root / "masks" / f"{name}.png", np.full((40, 48), 255, np.uint8))
+    path = tmp_path / "list.txt"
+    path.write_text("sol_001\nsol_002\n")
+    with pytest.raises(ValueError, match=r"no labelled pixel in the partition .*\(2 images\)"):
+        labelled_partition(open_dataset(root), path)
+
+
+def test_damaged_labels_stop_it_unless_they_may_be_skipped(root, caplog):
+    damage(root / "masks" / "sol_002.png")
+    dataset = open_dataset(root)
+    with pytest.raises(ValueError, match=r"sol_002\.png: not an image.*--skip-bad"):
+        labelled_partition(dataset, 0.5)
+    for seed in range(4):
+        chosen = labelled_partition(dataset, 0.9, seed=seed, skip_bad=True)
+        assert len(chosen) == 17  # 0.9 of 19
+        assert "sol_002" not in names(chosen)
+    assert "1 label(s) left out" in caplog.text
+    unknown = np.full((40, 48), 77, np.uint8)
+    (root / "masks" / "sol_002.png").unlink()
+    from PIL import Image
+
+    Image.fromarray(unknown).save(root / "masks" / "sol_002.png")
+    with pytest.raises(ValueError, match=r"77 \(1920 pixels\)"):  # a mistake is not damage
+        labelled_partition(dataset, 0.5, skip_bad=True)
+
+
+# --- unlabelled means never opened ------------------------------------------------------------
+
+
+def test_with_a_list_no_other_label_is_opened(root, tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("sol_003\nsol_004\n")
+    for mask in (root / "masks").iterdir():
+        if mask.stem not in ("sol_003", "sol_004"):
+            damage(mask)
+    dataset = open_dataset(root)
+    labelled = labelled_partition(dataset, path)
+    assert names(labelled) == ["sol_003", "sol_004"]
+    for sample in withhold(pool(dataset), labelled):
+        if sample.mask is not None:
+            read_label(sample, dataset.coding)
+
+
+def test_pool_is_all_of_train_and_the_unlabelled_images(root):
+    dataset = open_dataset(root)
+    assert pool(dataset) == (*dataset.split("train"), *dataset.unlabelled)
+    assert len(pool(dataset)) == 23
+
+
+def test_withhold_strips_masks_and_keeps_what_hides(tmp_path, fake_data):
+    dataset = open_dataset(fake_data.ai4mars(tmp_path, places=10))
+    train = dataset.split("train")
+    left = withhold(pool(dataset), train[:3])
+    assert [sample.mask for sample in left[:3]] == [sample.mask for sample in train[:3]]
+    assert all(sample.mask is None for sample in left[3:])
+    assert all(len(sample.hide) == 2 for sample in left)
+    assert names(left) == names(pool(dataset))
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+def test_write_partitions(root, tmp_path, capsys):
+    out = tmp_path / "lists"
+    small, large = write_partitions(root, labelled=[0.5, 0.1], seed=3, out=out)
+    assert (small.fraction, small.images, large.images) == (0.1, 2, 10)
+    assert small.absent == ()
+    assert small.shares["bedrock"] == pytest.approx(1 / 3)
+    assert sorted(path.name for path in out.iterdir()) == ["0.1.txt", "0.5.txt", "partitions.json"]
+    dataset = open_dataset(root)
+    for each in (small, large):
+        listed = labelled_partition(dataset, each.path)
+        assert listed == labelled_partition(dataset, each.fraction, seed=3)
+    assert json.loads((out / "partitions.json").read_text())["partitions"][0]["images"] == 2
+    printed = capsys.readouterr().out
+    assert "0.1.txt: 2 of 20 images" in printed
+    assert "bedrock" in printed
+    write_partitions(root, labelled=[0.5, 0.1], seed=3, out=out)  # the same again is no harm
+    with pytest.raises(ValueError, match=r"0\.\d\.txt: another list is there"):
+        write_partitions(root, labelled=[0.1, 0.5], seed=4, out=out)
+
+
+def test_it_says_where_a_class_is_missing(root, tmp_path, capsys):
+    (partition,) = write_partitions(root, labelled=[0.01], out=tmp_path / "lists")
+    assert partition.images == 1
+    assert partition.absent == ()  # the image of the rarest class has them all
+    text = (root / "dataset.yaml").read_text()
+    (root / "dataset.yaml").write_text(text + "  - {name: hole, ids: [9]}\n")
+    (root / "masks" / "sol_001.png").unlink()
+    from PIL import Image
+
+    hole = np.full((40, 48), 9, np.uint8)
+    Image.fromarray(hole).save(root / "masks" / "sol_001.png")
+    capsys.readouterr()
+    (partition,) = write_partitions(root, labelled=[0.01], out=tmp_path / "other")
+    assert partition.absent == ("soil", "bedrock", "sky")
+    assert "not in it: soil, bedrock, sky" in capsys.readouterr().out
+
+
+def test_real_tiles_are_stratified(real_data):
+    dataset = open_dataset(real_data / "marsscapes512")
+    chosen = labelled_partition(dataset, 0.125)
+    assert len(chosen) == 20
+
+    def areas(samples) -> np.ndarray:
+        labels = [read_label(s, dataset.coding) for s in samples]
+        return sum(np.bincount(label.ravel(), minlength=256)[:6] for label in labels)
+
+    shares = areas(chosen) / areas(dataset.split("train"))
+    assert np.abs(shares / 0.125 - 1).max() < 0.25

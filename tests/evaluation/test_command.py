@@ -1,0 +1,175 @@
+"""The command: one JSON object or a table, the same numbers in the run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from s5mars.classes import IGNORE, Taxonomy
+from s5mars.evaluation import command
+from s5mars.evaluation.command import evaluate
+from s5mars.evaluation.confusion import Confusion
+
+from .standin import TINTS, Tint, maps, sample
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    for seed, name in enumerate("abcd"):
+        truth, predicted = maps(seed)
+        if name == "c":
+            truth[truth == 3] = 2
+        sample(root, name, truth, predicted)
+    for split, names in (("train", "a"), ("val", "b"), ("test", "c d")):
+        path = root / f"splits/{split}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(names.split()) + "\n")
+    lines = ["name: tints", f"ignore: [{IGNORE}]", "classes:"]
+    lines += [
+        f"- {{name: {c.name}, ids: [{i}], color: '#0000{i:02x}'}}"
+        for i, c in enumerate(TINTS.classes)
+    ]
+    (root / "dataset.yaml").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    monkeypatch.setattr(
+        command,
+        "load_model",
+        lambda path, *, network: SimpleNamespace(
+            model=Tint(), taxonomy=TINTS, facts={}, network=network
+        ),
+    )
+    return folder
+
+
+def expected(names: str) -> Confusion:
+    total = Confusion(len(TINTS))
+    for name in names:
+        truth, predicted = maps("abcd".index(name))
+        if name == "c":
+            truth[truth == 3] = 2
+        total.update(truth, predicted)
+    return total
+
+
+def test_json_is_one_object_with_the_contract(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    returned = evaluate(run, data=data, as_json=True, device="cpu", draws=50)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == returned == json.loads((run / "evaluation-test-full.json").read_text())
+    truth = expected("cd")
+    assert printed["mIoU"] == pytest.approx(100 * truth.mIoU)
+    assert printed["mAcc"] == pytest.approx(100 * truth.mAcc)
+    assert printed["pixel_accuracy"] == pytest.approx(100 * truth.pixel_accuracy)
+    assert list(printed["classes"]) == list(TINTS.names)
+    for i, entry in enumerate(printed["classes"].values()):
+        assert set(entry) == {"iou", "acc", "support"}
+        assert entry["iou"] == pytest.approx(100 * truth.iou[i])
+        assert entry["support"] == truth.support[i]
+    assert printed["confusion"] == truth.matrix.tolist()
+    low, high = printed["intervals"]["mIoU"]
+    assert 0 <= low <= high <= 100
+    assert [entry["name"] for entry in printed["per_image"]] == ["c", "d"]
+    assert printed["per_image"][1]["mIoU"] == pytest.approx(100 * expected("d").mIoU)
+    protocol = printed["protocol"]
+    assert (protocol["name"], protocol["crop"], protocol["window"]) == ("full", None, 1024)
+    assert (protocol["network"], protocol["split"], protocol["images"]) == ("teacher", "test", 2)
+    assert protocol["ignored"] == [IGNORE]
+
+
+def test_nan_never_reaches_the_json(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "splits/test.txt").write_text("c\n")  # no class 3 in its truth
+    evaluate(run, data=data, as_json=True, device="cpu", draws=20)
+    text = capsys.readouterr().out
+    assert "NaN" not in text and "NaN" not in (run / "evaluation-test-full.json").read_text()
+    found = json.loads(text)
+    assert found["classes"]["ridge"] == {"iou": None, "acc": None, "support": 0}
+    assert found["intervals"]["classes"]["ridge"] == [None, None]
+
+
+def test_table_names_every_class_the_scores_and_the_protocol(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "splits/test.txt").write_text("c\n")
+    found = evaluate(run, data=data, device="cpu", draws=20, protocol="paper")
+    text = capsys.readouterr().out
+    for name in TINTS.names:
+        assert name in text
+    assert f"{found['mIoU']:.2f} %" in text
+    assert "left out of the means: ridge" in text
+    assert "protocol 'paper'" in text and "1024" in text
+    assert str(run / "evaluation-test-paper.json") in text
+
+
+def test_merged_classes_are_scored_as_one_and_do_not_overwrite(run: Path, data: Path) -> None:
+    plain = evaluate(run, data=data, device="cpu", draws=20)
+    merged = evaluate(run, data=data, device="cpu", draws=20, merge=["sky+ridge"])
+    assert list(merged["classes"]) == ["sand", "rock", "sky+ridge"]
+    assert merged["mIoU"] == pytest.approx(100 * expected("cd").merged([(2, 3)]).mIoU)
+    assert json.loads((run / "evaluation-test-full.json").read_text()) == plain
+    assert (run / "evaluation-test-full-sky+ridge.json").is_file()
+    with pytest.raises(ValueError, match=r"no class 'cloud'.*sand, rock, sky, ridge"):
+        evaluate(run, data=data, device="cpu", merge=["sky+cloud"])
+    with pytest.raises(ValueError, match="one class alone"):
+        evaluate(run, data=data, device="cpu", merge=["sky"])
+
+
+def test_other_networks_splits_and_folders_have_their_own_file(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    evaluate(run, data=data, device="cpu", split="val", network="student", draws=20)
+    assert (run / "evaluation-val-full-student.json").is_file()
+    evaluate(run, data=data, device="cpu", split="val", draws=20, out=tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere/evaluation-val-full.json").is_file()
+    assert not (run / "evaluation-val-full.json").exists()
+
+
+def test_windows_do_not_change_the_score(run: Path, data: Path) -> None:
+    scores = [
+        evaluate(run, data=data, device="cpu", window=w, batch=b, draws=20)["confusion"]
+        for w, b in ((1024, 1), (32, 3))
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_another_taxonomy_is_refused_naming_both(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swapped = Taxonomy("swapped", tuple(reversed(TINTS.classes)))
+    monkeypatch.setattr(
+        command,
+        "load_model",
+        lambda path, *, network: SimpleNamespace(model=Tint(), taxonomy=swapped, network=network),
+    )
+    with pytest.raises(ValueError, match=r"sand, rock, sky, ridge.*ridge, sky, rock, sand"):
+        evaluate(run, data=data, device="cpu")
+    assert not list(run.iterdir())
+
+
+def test_unknown_split_and_protocol_list_the_choices(run: Path, data: Path) -> None:
+    with pytest.raises(ValueError, match="train, val, test"):
+        evaluate(run, data=data, split="tset", device="cpu")
+    with pytest.raises(ValueError, match="full, paper"):
+        evaluate(run, data=data, protocol="whole", device="cpu")
+
+
+def test_a_perfect_network_scores_one_hundred(run: Path, data: Path) -> None:
+    truth, _ = maps(9)
+    sample(data, "c", truth, np.where(truth == IGNORE, 0, truth))
+    sample(data, "d", truth, np.where(truth == IGNORE, 1, truth))
+    found = evaluate(run, data=data, device="cpu", draws=20)
+    assert found["mIoU"] == found["mAcc"] == found["pixel_accuracy"] == 100
+    assert found["intervals"]["mIoU"] == [100, 100]

@@ -1,0 +1,229 @@
+"""Maps on disk: all of them, whole, under names that nothing else has."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s5mars.classes import IGNORE
+from s5mars.predict import Predictor
+from s5mars.predict.folder import Summary, find_sources, predict_images
+
+from .standin import THREE, Brightness
+
+
+def predictor(**settings: object) -> Predictor:
+    return Predictor(Brightness(), THREE, **settings)
+
+
+def save(path: Path, *, size: tuple[int, int] = (60, 40), grey: int = 255) -> Path:
+    """An image whose left third is ``grey``, the rest 128."""
+    pixels = np.full((size[1], size[0], 3), 128, np.uint8)
+    pixels[:, : size[0] // 3] = grey
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def files_below(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "summary.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_folder_gives_every_output_and_keeps_sub_folders(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    save(tmp_path / "in/deep/er/b.jpg", size=(70, 50))
+    (tmp_path / "in/notes.txt").write_text("no image")
+    summary = predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "maps")
+    assert summary == Summary(2, (), tmp_path / "maps/summary.csv")
+    names = {f"{n}{end}" for n in ("a", "deep/er/b") for end in
+             (".png", "_confidence.png", "_overlay.jpg")}  # fmt: skip
+    assert files_below(tmp_path / "maps") == {*names, "summary.csv"}
+    with Image.open(tmp_path / "maps/a.png") as labels:
+        assert labels.mode == "P" and labels.size == (60, 40)
+        assert np.array_equal(
+            np.asarray(labels), np.broadcast_to(np.repeat([2, 1], [20, 40]), (40, 60))
+        )
+        assert labels.convert("RGB").getpixel((0, 0)) == (0, 0, 200)
+    with Image.open(tmp_path / "maps/a_confidence.png") as confidence:
+        assert confidence.mode == "L" and confidence.size == (60, 40)
+        assert np.asarray(confidence).min() > 128
+    with Image.open(tmp_path / "maps/deep/er/b_overlay.jpg") as overlay:
+        assert overlay.width >= 70 and overlay.height > 50
+
+
+def test_table_has_sizes_shares_and_confidence(tmp_path: Path) -> None:
+    save(tmp_path / "in/b.png")
+    save(tmp_path / "in/a.png", size=(90, 33), grey=128)
+    predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "maps")
+    rows = table(tmp_path / "maps")
+    assert [row["image"] for row in rows] == ["a.png", "b.png"]
+    assert (rows[0]["width"], rows[0]["height"]) == ("90", "33")
+    assert [float(rows[0][name]) for name in THREE.names] == [0, 1, 0]
+    assert [float(rows[1][name]) for name in THREE.names] == pytest.approx(
+        [0, 2 / 3, 1 / 3], abs=1e-5
+    )
+    with Image.open(tmp_path / "maps/b_confidence.png") as confidence:
+        mean = np.asarray(confidence).mean() / 255
+    assert float(rows[1]["mean_confidence"]) == pytest.approx(mean, abs=1e-3)
+
+
+def test_black_borders_become_no_data_everywhere(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png", grey=0)
+    predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "maps")
+    with Image.open(tmp_path / "maps/a.png") as labels:
+        assert np.array_equal(
+            np.asarray(labels), np.broadcast_to(np.repeat([IGNORE, 1], [20, 40]), (40, 60))
+        )
+        assert labels.convert("RGB").getpixel((0, 0)) == (0, 0, 0)
+    with Image.open(tmp_path / "maps/a_confidence.png") as confidence:
+        assert np.asarray(confidence)[:, :20].max() == 0
+        mean = np.asarray(confidence)[:, 20:].mean() / 255
+    (row,) = table(tmp_path / "maps")
+    assert float(row["no_data"]) == pytest.approx(1 / 3, abs=1e-5)
+    assert float(row["middle"]) == 1
+    assert float(row["mean_confidence"]) == pytest.approx(mean, abs=1e-3)
+
+
+def test_an_image_without_any_data_has_empty_cells(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "black.png")
+    predict_images(predictor(), [tmp_path / "black.png"], out=tmp_path / "maps")
+    (row,) = table(tmp_path / "maps")
+    assert row["mean_confidence"] == row["dark"] == ""
+    assert float(row["no_data"]) == 1
+
+
+def test_only_labels_where_only_labels_are_wanted(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png")
+    predict_images(predictor(), [image], out=tmp_path / "maps", overlays=False, confidence=False)
+    assert files_below(tmp_path / "maps") == {"a.png", "summary.csv"}
+
+
+def test_files_and_folders_mix_and_an_image_given_twice_is_one(tmp_path: Path) -> None:
+    first, second = save(tmp_path / "in/a.png"), save(tmp_path / "b.png")
+    sources = find_sources([tmp_path / "in", first, second], out=tmp_path / "maps")
+    assert [(s.path, s.name) for s in sources] == [(first, "a"), (second, "b")]
+
+
+def test_maps_of_an_earlier_run_inside_the_folder_are_no_input(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    for _ in range(2):
+        assert predict_images(predictor(), [tmp_path], out=tmp_path / "maps").images == 1
+
+
+def test_out_may_be_above_the_input_folder(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    predict_images(predictor(), [tmp_path / "in"], out=tmp_path)
+    assert (tmp_path / "a_overlay.jpg").is_file()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("one/a.png", "two/a.png"),
+        ("one/a.png", "one/a.jpg"),
+        ("one/a.png", "one/a_confidence.png"),  # a's confidence map and the other's class map
+    ],
+)
+def test_two_images_for_one_name_are_refused_before_any_work(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    images = [save(tmp_path / name) for name in names]
+    with pytest.raises(ValueError, match=r"would both be written to .*maps"):
+        predict_images(predictor(), images, out=tmp_path / "maps")
+    assert not (tmp_path / "maps").exists()
+
+
+def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
+    image = save(tmp_path / "in/a.png")
+    before = image.read_bytes()
+    with pytest.raises(ValueError, match="would be overwritten"):
+        predict_images(predictor(), [image], out=tmp_path / "in")
+    with pytest.raises(ValueError, match="among the images"):
+        predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "in")
+    assert image.read_bytes() == before and files_below(tmp_path / "in") == {"a.png"}
+
+
+def test_missing_and_empty_inputs_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        predict_images(predictor(), [tmp_path / "nowhere"], out=tmp_path / "maps")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: no image .*\.jpg"):
+        predict_images(predictor(), [tmp_path / "empty"], out=tmp_path / "maps")
+    with pytest.raises(ValueError, match="nothing to predict"):
+        predict_images(predictor(), [], out=tmp_path / "maps")
+
+
+def truncated(path: Path) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["truncated", "text", "empty"])
+def test_a_bad_file_is_named_or_skipped_and_counted(tmp_path: Path, kind: str) -> None:
+    save(tmp_path / "in/a.png")
+    save(tmp_path / "in/c.png")
+    bad = tmp_path / "in/b.png"
+    if kind == "truncated":
+        truncated(bad)
+    else:
+        bad.write_text("not an image" if kind == "text" else "")
+    with pytest.raises(ValueError, match=r"in/b\.png") as raised:
+        predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "stopped")
+    assert "\n" not in str(raised.value)
+    assert not any(name.startswith("b") for name in files_below(tmp_path / "stopped"))
+    summary = predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "maps", skip_bad=True)
+    assert summary.images == 2 and len(summary.skipped) == 1 and "b.png" in summary.skipped[0]
+    assert [row["image"] for row in table(tmp_path / "maps")] == ["a.png", "c.png"]
+
+
+def test_nothing_readable_is_an_error_even_when_skipping(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("not an image")
+    with pytest.raises(ValueError, match=r"no image could be read.*a\.png"):
+        predict_images(predictor(), [tmp_path / "a.png"], out=tmp_path / "maps", skip_bad=True)
+
+
+def test_a_full_disk_is_said_in_words_and_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = save(tmp_path / "a.png")
+    whole = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        whole(path, bytes(content)[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"disk is full.*a_confidence\.png"):
+        predict_images(predictor(), [image], out=tmp_path / "maps")
+    assert files_below(tmp_path / "maps") == set()
+
+
+def test_windows_and_batch_do_not_change_the_files(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png", size=(200, 150))
+    predict_images(predictor(), [image], out=tmp_path / "one")
+    predict_images(predictor(window=64, batch=3), [image], out=tmp_path / "two")
+    for name in ("a.png", "a_overlay.jpg", "summary.csv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_real_images_of_every_kind(tmp_path: Path, real_data: Path) -> None:
+    colour = sorted((real_data / "marsscapes512/images").iterdir())[:2]
+    raw = sorted((real_data / "raw_products").glob("*.png"))[:1]
+    summary = predict_images(predictor(window=512), [*colour, *raw], out=tmp_path / "maps")
+    assert summary.images == 3
+    with Image.open(raw[0]) as image, Image.open(tmp_path / f"maps/{raw[0].stem}.png") as labels:
+        assert image.size == labels.size

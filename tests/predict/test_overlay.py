@@ -1,0 +1,88 @@
+"""Pictures of class maps: exact pixels where they are known, and a legend that is there."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s5mars.classes import IGNORE, S5MARS
+from s5mars.predict.overlay import LEGEND_BACKGROUND, indexed_png, overlay
+
+
+def picture(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (height, width, 3), np.uint8)
+    labels = generator.integers(0, len(S5MARS), (height, width), np.uint8)
+    labels[0, 0] = IGNORE
+    return image, labels
+
+
+def test_indexed_png_keeps_indices_and_shows_the_taxonomys_colours() -> None:
+    _, labels = picture(10, 12)
+    file = io.BytesIO()
+    indexed_png(labels, S5MARS).save(file, "PNG")
+    with Image.open(file) as read:
+        assert read.mode == "P"
+        assert np.array_equal(np.asarray(read), labels)
+        colours = np.asarray(read.convert("RGB"))
+    assert tuple(colours[0, 0]) == (0, 0, 0)
+    assert tuple(colours[3, 4]) == S5MARS.classes[labels[3, 4]].colour
+
+
+def test_overlay_mixes_by_opacity_and_leaves_ignored_pixels_alone() -> None:
+    image, labels = picture(20, 30)
+    mixed = np.asarray(overlay(image, labels, S5MARS, opacity=0.25, legend=False)).astype(float)
+    assert mixed.shape == image.shape
+    colours = np.array([c.colour for c in S5MARS.classes])
+    expected = 0.75 * image[1:] + 0.25 * colours[labels[1:]]
+    assert np.abs(mixed[1:] - expected).max() <= 1
+    assert np.array_equal(mixed[0, 0], image[0, 0])
+
+
+def test_opacity_zero_is_the_image_and_one_is_the_map() -> None:
+    image, labels = picture(20, 30)
+    assert np.array_equal(overlay(image, labels, S5MARS, opacity=0, legend=False), image)
+    full = np.asarray(overlay(image, labels, S5MARS, opacity=1, legend=False))
+    colours = np.asarray(indexed_png(labels, S5MARS).convert("RGB"))
+    assert np.array_equal(full[1:], colours[1:])
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (64, 40), (300, 400), (100, 2000), (900, 60)])
+def test_legend_has_every_colour_and_text_whatever_the_size(shape: tuple[int, int]) -> None:
+    image, labels = picture(*shape)
+    plain = overlay(image, labels, S5MARS, legend=False)
+    result = overlay(image, labels, S5MARS)
+    assert result.width >= shape[1] and result.height > shape[0]
+    pixels = np.asarray(result)
+    assert np.array_equal(pixels[: shape[0], : shape[1]], plain)
+    strip = pixels[shape[0] :]
+    for entry in S5MARS.classes:
+        assert (strip == entry.colour).all(-1).sum() >= 40, entry.name
+    bright = (strip.astype(int) > 200).all(-1)
+    letters = bright & ~(strip == S5MARS.classes[6].colour).all(-1)
+    assert letters.sum() > 20 * len(S5MARS)
+    edge = strip[:, -1].reshape(-1, 3)
+    assert (edge == LEGEND_BACKGROUND).all()  # no text is cut off at the right
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    image, labels = picture(10, 10)
+    with pytest.raises(ValueError, match="opacity"):
+        overlay(image, labels, S5MARS, opacity=1.5)
+    with pytest.raises(ValueError, match=r"\(10, 10, 3\)"):
+        overlay(image[:5], labels, S5MARS)
+    labels[2, 2] = 9
+    with pytest.raises(ValueError, match=r"\[9\]: 's5mars' has 9 classes"):
+        indexed_png(labels, S5MARS)
+    with pytest.raises(ValueError, match="int64"):
+        indexed_png(labels.astype(np.int64), S5MARS)
+
+
+def test_inputs_are_not_changed() -> None:
+    image, labels = picture(10, 10)
+    before = image.copy(), labels.copy()
+    overlay(image, labels, S5MARS)
+    assert np.array_equal(image, before[0]) and np.array_equal(labels, before[1])

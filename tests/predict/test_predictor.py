@@ -1,0 +1,172 @@
+"""The predictor: one forward where one is enough, the same answer however it is computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from s5mars.classes import S5MARS
+from s5mars.predict import Predictor, Segmentation
+from s5mars.predict.predictor import checked, find_device
+
+from .standin import THREE, Brightness, Convolutions
+
+
+def image_of(height: int, width: int) -> np.ndarray:
+    generator = np.random.default_rng(height * 1000 + width)
+    coarse = generator.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    return np.repeat(np.repeat(coarse, 8, 0), 8, 1)[:height, :width]
+
+
+def test_labels_are_right_where_the_answer_is_known() -> None:
+    image = np.zeros((60, 90, 3), np.uint8)
+    image[:, 30:60], image[:, 60:] = 128, 255
+    labels = Predictor(Brightness(), THREE).predict(image)
+    assert labels.dtype == np.uint8 and labels.shape == (60, 90)
+    assert np.array_equal(labels, np.broadcast_to(np.repeat([0, 1, 2], 30), (60, 90)))
+
+
+def test_probabilities_sum_to_one_and_agree_with_the_labels() -> None:
+    predictor = Predictor(Convolutions(), THREE, window=48)
+    labels, probabilities = predictor.predict(image_of(100, 130), probabilities=True)
+    assert probabilities.dtype == np.float32 and probabilities.shape == (3, 100, 130)
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+    assert np.array_equal(probabilities.argmax(0), labels)
+    assert len(np.unique(labels)) > 1
+
+
+@pytest.mark.parametrize("window", [40, 512])
+def test_segment_is_predict_with_its_largest_probability(window: int) -> None:
+    predictor = Predictor(Convolutions(), THREE, window=window)
+    image = image_of(100, 130)
+    labels, probabilities = predictor.predict(image, probabilities=True)
+    found = predictor.segment(image)
+    assert isinstance(found, Segmentation)
+    assert np.array_equal(found.labels, labels)
+    assert found.confidence.dtype == np.uint8
+    np.testing.assert_allclose(found.confidence, 255 * probabilities.max(0), atol=0.51)
+
+
+def test_labels_do_not_depend_on_the_batch() -> None:
+    image = image_of(150, 170)
+    answers = [Predictor(Convolutions(), THREE, window=64, batch=b).segment(image) for b in (1, 3)]
+    assert np.array_equal(answers[0].labels, answers[1].labels)
+    assert np.array_equal(answers[0].confidence, answers[1].confidence)
+
+
+def test_an_image_in_one_window_is_one_forward() -> None:
+    model = Brightness()
+    Predictor(model, THREE, window=128).predict(image_of(100, 128))
+    assert model.shapes == [(1, 3, 100, 128)]
+    model.shapes.clear()
+    Predictor(model, THREE, window=64, batch=3).predict(image_of(100, 128))
+    assert sum(shape[0] for shape in model.shapes) == 2 * 3
+    assert {shape[2:] for shape in model.shapes} == {(64, 64)}
+
+
+def test_single_forward_equals_the_bare_model() -> None:
+    model, image = Convolutions(), image_of(70, 90)
+    _, probabilities = Predictor(model, THREE).predict(image, probabilities=True)
+    with torch.inference_mode():
+        bare = model(torch.from_numpy(image).permute(2, 0, 1)[None]).softmax(1)[0]
+    np.testing.assert_allclose(probabilities, bare.numpy(), atol=1e-6)
+
+
+def test_grey_is_repeated_and_odd_layouts_in_memory_are_fine() -> None:
+    predictor = Predictor(Convolutions(), THREE)
+    grey = image_of(50, 60)[..., 0]
+    expected = predictor.predict(np.repeat(grey[..., None], 3, 2))
+    assert np.array_equal(predictor.predict(grey), expected)
+    image = image_of(60, 50)
+    mirrored = predictor.predict(image[:, ::-1])
+    assert np.array_equal(mirrored, predictor.predict(image[:, ::-1].copy()))
+    assert image_of(60, 50).tobytes() == image.tobytes()
+
+
+def test_a_read_only_array_is_fine() -> None:
+    image = image_of(50, 60)
+    image.flags.writeable = False
+    Predictor(Convolutions(), THREE).predict(image)
+
+
+def test_model_is_in_evaluation_mode_and_answers_without_gradients() -> None:
+    model = Convolutions().train()
+    predictor = Predictor(model, THREE)
+    before = model.layers[1].running_mean.clone()
+    image = image_of(64, 64)
+    assert np.array_equal(predictor.predict(image), predictor.predict(image))
+    assert torch.equal(before, model.layers[1].running_mean)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_bfloat16_is_close() -> None:
+    image = image_of(64, 64)
+    _, full = Predictor(Convolutions(), THREE).predict(image, probabilities=True)
+    _, half = Predictor(Convolutions(), THREE, precision="bf16").predict(image, probabilities=True)
+    assert half.dtype == np.float32
+    assert 0 < np.abs(full - half).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((40, 40, 3), np.float32), "float32"),
+        (np.zeros((40, 40, 3), np.uint16), "uint16"),
+        (np.zeros((40, 40, 4), np.uint8), r"\(40, 40, 4\)"),
+        (np.zeros((3, 40, 40), np.uint8), r"\(3, 40, 40\)"),
+        (np.zeros((1, 40, 40, 3), np.uint8), r"\(1, 40, 40, 3\)"),
+        (np.zeros((0, 40, 3), np.uint8), r"\(0, 40, 3\)"),
+    ],
+)
+def test_what_is_no_image_is_refused_and_named(array: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Predictor(Brightness(), THREE).predict(array)
+    with pytest.raises(ValueError, match=message):
+        checked(array)
+
+
+def test_a_model_of_another_taxonomy_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"(?s)\(1, 3, 40, 40\).*9 classes of 's5mars'"):
+        Predictor(Brightness(), S5MARS).predict(image_of(40, 40))
+
+
+class Halved(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return image.float()[:, :, ::2, ::2]
+
+
+def test_a_model_that_answers_at_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 3, 20, 20\)"):
+        Predictor(Halved(), THREE).predict(image_of(40, 40))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"window": 8}, "window of 8"),
+        ({"overlap": -0.1}, "overlap of -0.1"),
+        ({"batch": 0}, "batch of 0"),
+        ({"precision": "fp64"}, "choose from fp32, bf16"),
+        ({"device": "gpu"}, "unknown device 'gpu'"),
+    ],
+)
+def test_settings_out_of_range_are_refused_at_once(
+    setting: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Predictor(Brightness(), THREE, **setting)
+
+
+def test_devices() -> None:
+    assert find_device("cpu") == torch.device("cpu")
+    assert find_device(torch.device("cpu")).type == "cpu"
+    if torch.accelerator.is_available():
+        assert find_device("auto").type != "cpu"
+        with pytest.raises(ValueError, match="not there"):
+            find_device("cuda:99")
+    else:
+        assert find_device("auto").type == "cpu"
+        with pytest.raises(ValueError, match="only cpu"):
+            find_device("cuda")

@@ -1,0 +1,96 @@
+"""Loss terms against numbers worked out by hand and against plain cross-entropy."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s5mars.classes import IGNORE
+from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, soft_loss
+
+
+def logits(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_cross_entropy_by_hand() -> None:
+    # Two pixels: p = (3/4, 1/4) with label 0, and one ignored.
+    scores = torch.tensor([math.log(3.0), 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 2).contiguous()
+    label = torch.tensor([[[0, IGNORE]]], dtype=torch.uint8)
+    assert cross_entropy(scores, label).item() == pytest.approx(-math.log(0.75))
+
+
+def test_ignored_pixels_change_nothing() -> None:
+    scores, label = logits(2, 3, 4, 4), torch.randint(0, 3, (2, 4, 4))
+    label[:, ::2] = IGNORE
+    other = scores.clone()
+    other[:, :, ::2] = 1e3
+    assert torch.equal(cross_entropy(scores, label), cross_entropy(other, label))
+    assert torch.equal(
+        ohem_cross_entropy(scores, label, minimum_kept=3),
+        ohem_cross_entropy(other, label, minimum_kept=3),
+    )
+
+
+def test_no_labelled_pixel_is_zero_with_zero_gradient() -> None:
+    scores = logits(1, 3, 2, 2).requires_grad_()
+    loss = cross_entropy(scores, torch.full((1, 2, 2), IGNORE))
+    loss.backward()
+    assert loss.item() == 0
+    assert scores.grad is not None
+    assert not scores.grad.any()
+
+
+@given(seed=st.integers(0, 50), share=st.floats(0.1, 1))
+def test_divisors(seed: int, share: float) -> None:
+    scores, hard = logits(2, 3, 5, 5, seed=seed), torch.randint(0, 3, (2, 5, 5))
+    valid = torch.rand(2, 5, 5) < 0.8
+    kept = valid & (torch.rand(2, 5, 5) < share)
+    total = F.cross_entropy(scores, hard, reduction="none")[kept].sum()
+    for over, divisor in (("valid", valid.sum()), ("all", torch.tensor(50)), ("kept", kept.sum())):
+        value = hard_loss(scores, hard, kept=kept, valid=valid, over=over)  # type: ignore[arg-type]
+        torch.testing.assert_close(value, total / divisor.clamp(min=1))
+
+
+def test_unknown_divisor_names_the_choices() -> None:
+    kept = torch.ones(1, 2, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match="valid, all, kept"):
+        hard_loss(
+            logits(1, 2, 2, 2),
+            torch.zeros(1, 2, 2, dtype=torch.long),
+            kept=kept,
+            valid=kept,
+            over="some",  # type: ignore[arg-type]
+        )
+
+
+def test_soft_loss_with_one_hot_targets_is_the_hard_loss() -> None:
+    scores, hard = logits(2, 4, 3, 3), torch.randint(0, 4, (2, 3, 3))
+    everything = torch.ones(2, 3, 3, dtype=torch.bool)
+    one_hot = F.one_hot(hard, 4).permute(0, 3, 1, 2).double()
+    torch.testing.assert_close(
+        soft_loss(scores, one_hot, kept=everything, valid=everything, over="valid"),
+        hard_loss(scores, hard, kept=everything, valid=everything, over="valid"),
+    )
+
+
+def test_ohem_keeps_the_hard_pixels() -> None:
+    scores, label = logits(2, 3, 6, 6, seed=3), torch.randint(0, 3, (2, 6, 6))
+    label[0, :3] = IGNORE
+    probability = scores.softmax(1).gather(1, label.clamp(max=2).unsqueeze(1)).squeeze(1)
+    losses = F.cross_entropy(scores, label, ignore_index=IGNORE, reduction="none")
+    labelled = label != IGNORE
+    expected = losses[labelled & (probability <= 0.2)].mean()
+    torch.testing.assert_close(
+        ohem_cross_entropy(scores, label, threshold=0.2, minimum_kept=1), expected
+    )
+    hardest = losses[labelled].sort(descending=True).values[:40].mean()
+    torch.testing.assert_close(
+        ohem_cross_entropy(scores, label, threshold=0.0, minimum_kept=40), hardest
+    )
+    torch.testing.assert_close(ohem_cross_entropy(scores, label), cross_entropy(scores, label))

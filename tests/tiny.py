@@ -1,0 +1,61 @@
+"""Tiny networks and batches for tests."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from s5mars.classes import IGNORE
+from s5mars.types import Batch, Crops
+
+
+class PixelNet(nn.Module):
+    """Logits from each pixel alone: quick, and no pixel can influence another."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = image.float() / 255 if image.dtype == torch.uint8 else image
+        logits: Tensor = self.convolution(image)
+        return logits * 8
+
+
+def crops(
+    *,
+    seed: int,
+    labelled: float = 0.5,
+    valid: float = 1.0,
+    objects: bool = True,
+    batch: int = 3,
+    size: int = 24,
+    classes: int = 4,
+) -> Crops:
+    """A random stream: a share of the pixels labelled, a share of them valid."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    label = torch.randint(0, classes, (batch, size, size), generator=generator).to(torch.uint8)
+    is_valid = uniform(batch, size, size) < valid
+    label[(uniform(batch, size, size) >= labelled) | ~is_valid] = IGNORE
+    region = torch.zeros(batch, size, size, dtype=torch.bool)
+    region[:, size // 4 : -size // 4, size // 4 : -size // 4] = True
+    return Crops(
+        image=(uniform(batch, 3, size, size) * 255).to(torch.uint8),
+        label=label,
+        valid=is_valid,
+        objects=region & is_valid if objects else None,
+    )
+
+
+def batch(*, seed: int = 0, pool_labelled: float = 0.2, valid: float = 0.9, **kwargs: int) -> Batch:
+    """A labelled and a pool stream."""
+    return Batch(
+        labelled=crops(seed=2 * seed, valid=valid, **kwargs),
+        pool=crops(
+            seed=2 * seed + 1, labelled=pool_labelled, valid=valid, objects=False, **kwargs
+        ),
+    )
