@@ -161,6 +161,9 @@ def ai4mars(root: Path, *, below: str = "msl", places: int = 40) -> Path:
         frame(7777, number)
     for number in range(6000, 6004):
         label = frame(8888, number)
+        # The crowd has labelled some of the gold frames too.
+        crowd = folder / "labels" / "train" / f"{ai4mars_name(8888, number)}.png"
+        write_image(crowd, np.zeros_like(label))
         for agree, count in ((1, 4), (2, 3), (3, 2)):
             if number - 6000 < count:
                 gold = folder / "labels" / "test" / f"masked-gold-min{agree}-100agree"

@@ -55,7 +55,5 @@ def batch(*, seed: int = 0, pool_labelled: float = 0.2, valid: float = 0.9, **kw
     """A labelled and a pool stream."""
     return Batch(
         labelled=crops(seed=2 * seed, valid=valid, **kwargs),
-        pool=crops(
-            seed=2 * seed + 1, labelled=pool_labelled, valid=valid, objects=False, **kwargs
-        ),
+        pool=crops(seed=2 * seed + 1, labelled=pool_labelled, valid=valid, objects=False, **kwargs),
     )

@@ -1,8 +1,8 @@
 """s5mars: from rover images with a few, sparse labels to terrain maps.
 
-    >>> import s5mars
-    >>> data = s5mars.open_dataset("path/to/folder")          # doctest: +SKIP
-    >>> labels = s5mars.load("runs/a").predict(image)          # doctest: +SKIP
+>>> import s5mars
+>>> data = s5mars.open_dataset("path/to/folder")          # doctest: +SKIP
+>>> labels = s5mars.load("runs/a").predict(image)          # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HOME = {
 }
 
 __version__ = "0.1.0"
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:

@@ -40,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(arguments)
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; nothing may be flushed to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError, OSError) as error:
         if os.environ.get("S5MARS_TRACEBACK"):
             raise
@@ -158,9 +162,7 @@ def _synth_options(parser: ArgumentParser) -> None:
 def _synth(options: Namespace) -> object:
     from s5mars.data.synthetic import write_synthetic
 
-    return write_synthetic(
-        options.out, images=options.images, size=options.size, seed=options.seed
-    )
+    return write_synthetic(options.out, images=options.images, size=options.size, seed=options.seed)
 
 
 def _split_options(parser: ArgumentParser) -> None:
@@ -248,9 +250,7 @@ def _predict(options: Namespace) -> object:
         window=options.window,
         overlap=options.overlap,
     )
-    return predict_images(
-        predictor, options.inputs, out=options.out, skip_bad=options.skip_bad
-    )
+    return predict_images(predictor, options.inputs, out=options.out, skip_bad=options.skip_bad)
 
 
 def _report_options(parser: ArgumentParser) -> None:
@@ -273,9 +273,29 @@ def _report(options: Namespace) -> object:
     return page
 
 
-_ORDER = ("synth", "stats", "split", "train", "evaluate", "predict", "report")
+def _demo_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="your images; without it, synthetic scenes")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="(runs/demo)")
+    parser.add_argument("--labelled", type=float, default=0.125, help="share of labels (0.125)")
+    parser.add_argument("--steps", type=int, default=300, help="of each method (300)")
+
+
+def _demo(options: Namespace) -> object:
+    from s5mars.demo import DemoSettings, demo
+
+    settings = DemoSettings(labelled=options.labelled, steps=options.steps)
+    return demo(options.out, data=options.data, settings=settings)
+
+
+_ORDER = ("demo", "synth", "stats", "split", "train", "evaluate", "predict", "report")
 
 COMMANDS = {
+    "demo": Command(
+        "Train two methods on the same few labels, score both, and write one page.",
+        "s5mars demo --data DATA --out runs/demo",
+        _demo_options,
+        _demo,
+    ),
     "synth": Command(
         "Render synthetic Mars scenes with sparse labels.",
         "s5mars synth scenes --images 60 --size 512 --seed 0",

@@ -20,7 +20,7 @@ class TrainConfig:
         data: Folder of images and labels, in any layout that ``s5mars`` knows.
         out: Folder of the run; must not hold another run.
         method: ``supervised`` or ``s5mars``.
-        recipe: ``paper`` or ``as_released``: defaults that the options below change.
+        recipe: ``default``, ``paper`` or ``as_released``: defaults that other options change.
         labelled: Share of the train split whose labels may be read, in (0, 1], or a list file.
         seed: Of everything random: partition, order, crops, views, new layers.
         steps: Optimiser steps; give this or epochs.
@@ -42,6 +42,9 @@ class TrainConfig:
         clip: Largest gradient norm; 0 switches clipping off.
         power: Of the polynomial schedule (1 - step/steps)^power.
         freeze_at: Share of the run after which the learning rate stays as it is.
+        ramp: Share of the run over which unsupervised terms grow to their weight (the paper: 0).
+        teacher_momentum: Largest momentum of the teacher's moving average.
+        teacher_span: Share of the run that this average spans at most (the paper: 0, no limit).
         validate_every: Steps between validations; 0: twenty times in a run.
         select_on: Split that chooses the best checkpoint.
         save_every: Steps between writes of last.ckpt; 0: at most two minutes apart.
@@ -57,7 +60,7 @@ class TrainConfig:
     data: Path
     out: Path
     method: str = "s5mars"
-    recipe: str = "paper"
+    recipe: str = "default"
     labelled: float | str = 1.0
     seed: int = 0
     steps: int | None = None
@@ -78,6 +81,9 @@ class TrainConfig:
     clip: float = 8.0
     power: float = 0.9
     freeze_at: float = 1.0
+    ramp: float = 0.25
+    teacher_momentum: float = 0.996
+    teacher_span: float = 0.05
     validate_every: int = 0
     select_on: str = "val"
     save_every: int = 0
@@ -106,5 +112,8 @@ class TrainConfig:
             raise ValueError("give either steps or epochs (such as --steps 600)")
         if (self.steps or 1) <= 0 or (self.epochs or 1) <= 0:
             raise ValueError(f"steps {self.steps} / epochs {self.epochs}: must be above 0")
+        for name in ("ramp", "teacher_momentum", "teacher_span"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1)")
         if not 0 < self.freeze_at <= 1:
             raise ValueError(f"freeze_at is {self.freeze_at}: a share of the run in (0, 1]")

@@ -35,7 +35,7 @@ class Training(NamedTuple):
     text: str  # both as YAML, which ``training_from_yaml`` reads back
 
 
-class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
+class Parser(jsonargparse.ArgumentParser):
     """jsonargparse with dashes in option names, and errors that offer the nearest option."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -126,7 +126,7 @@ def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Pa
     parser.add_argument("--config", action="config", help="YAML file of settings.")
     parser.add_class_arguments(TrainConfig)
     name = _early(arguments, "method", DEFAULT_METHOD)
-    recipe = find_recipe(_early(arguments, "recipe", "paper"))
+    recipe = find_recipe(_early(arguments, "recipe", "default"))
     parser.set_defaults(dict(recipe.training))
     if with_method:
         from s5mars.methods import method_class
@@ -176,9 +176,9 @@ def _defaults(settings: Any, *, prefix: str) -> dict[str, Any]:
     for field in fields(settings):
         value = getattr(settings, field.name)
         key = f"{prefix}.{field.name}"
-        values |= _defaults(value, prefix=key) if hasattr(value, "__dataclass_fields__") else {
-            key: value
-        }
+        values |= (
+            _defaults(value, prefix=key) if hasattr(value, "__dataclass_fields__") else {key: value}
+        )
     return values
 
 

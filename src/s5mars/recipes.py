@@ -1,4 +1,4 @@
-"""Named settings: the paper's reading, and the authors' released run where it differs.
+"""Named settings: this project's default, the paper's reading, and the authors' released run.
 
 A recipe changes defaults; whatever is given on the command line or in a YAML file still wins.
 """
@@ -46,11 +46,17 @@ def _released_supervised(method: Supervised) -> Supervised:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "paper": Recipe(about="what the paper says"),
+    "default": Recipe(
+        about="the paper's method, with a ramp of the unsupervised terms and a teacher whose "
+        "memory fits the length of the run; in long runs the teacher is the paper's"
+    ),
+    "paper": Recipe(about="what the paper says", training={"ramp": 0.0, "teacher_span": 0.0}),
     "as_released": Recipe(
         about="the authors' run: OHEM, every pixel in the hard loss, soft weight 1.0, a rectangle "
         "after every paste, variances as divisor, checkpoint chosen on the test split",
         training={
+            "ramp": 0.0,
+            "teacher_span": 0.0,
             "model": "resnet50s",
             "multi_grid": [1, 2, 4],
             "normalisation": "as_released",

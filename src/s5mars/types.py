@@ -99,6 +99,7 @@ class Progress:
     seed: int
     step: int  # counted from 0
     total: int
+    ramp: float = 1.0  # factor on unsupervised terms, in [0, 1]
 
     @property
     def fraction(self) -> float:

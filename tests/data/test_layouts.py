@@ -57,6 +57,17 @@ def test_names_are_paths_below_the_image_folder(tmp_path, fake_data):
     assert names(open_dataset(root).split("train")) == ["sol_9/a.b", "sol_001"]
 
 
+def test_folders_may_be_links(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path / "real")
+    linked = tmp_path / "linked"
+    for kind in ("images", "masks"):
+        (linked / kind).mkdir(parents=True)
+        (linked / kind / "sols").symlink_to(root / kind)
+    (linked / "dataset.yaml").symlink_to(root / "dataset.yaml")
+    fake_data.write_split(linked, "train", ["sols/sol_000"])
+    assert names(open_dataset(linked).split("train")) == ["sols/sol_000"]
+
+
 def test_images_without_mask_in_no_split_are_unlabelled(tmp_path, fake_data):
     root = fake_data.plain(tmp_path, unlabelled=0)
     fake_data.write_split(root, "test", ["sol_010", "sol_011"])
@@ -125,7 +136,7 @@ def test_missing_splits_are_made_stratified_and_written_down(tmp_path, fake_data
     having = {s: sum(int(n[-3:]) < 10 for n in names(dataset.split(s))) for s in dataset.splits}
     assert having == {"train": 7, "val": 1, "test": 2}
     written = (root / "splits" / "train.txt").read_text().split()
-    assert written == names(dataset.split("train"))
+    assert written == names(dataset.split("train")) == sorted(written)
     assert "stratified" in caplog.text
     assert "splits" in caplog.text
     assert sorted(path.name for path in root.iterdir()) == [

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from s5mars.data.layouts import open_dataset
 from s5mars.data.partition import (
@@ -33,7 +35,7 @@ def test_partitions_are_nested_over_fractions(root):
     dataset = open_dataset(root)
     parts = [set(names(labelled_partition(dataset, f, seed=1))) for f in (0.1, 0.25, 0.5, 1)]
     assert [len(part) for part in parts] == [2, 5, 10, 20]
-    for small, large in zip(parts, parts[1:], strict=False):
+    for small, large in pairwise(parts):
         assert small < large
 
 
@@ -148,8 +150,6 @@ def test_damaged_labels_stop_it_unless_they_may_be_skipped(root, caplog):
     assert "1 label(s) left out" in caplog.text
     unknown = np.full((40, 48), 77, np.uint8)
     (root / "masks" / "sol_002.png").unlink()
-    from PIL import Image
-
     Image.fromarray(unknown).save(root / "masks" / "sol_002.png")
     with pytest.raises(ValueError, match=r"77 \(1920 pixels\)"):  # a mistake is not damage
         labelled_partition(dataset, 0.5, skip_bad=True)
@@ -218,8 +218,6 @@ def test_it_says_where_a_class_is_missing(root, tmp_path, capsys):
     text = (root / "dataset.yaml").read_text()
     (root / "dataset.yaml").write_text(text + "  - {name: hole, ids: [9]}\n")
     (root / "masks" / "sol_001.png").unlink()
-    from PIL import Image
-
     hole = np.full((40, 48), 9, np.uint8)
     Image.fromarray(hole).save(root / "masks" / "sol_001.png")
     capsys.readouterr()

@@ -16,6 +16,7 @@ from s5mars.data.synthetic import render_scene, write_synthetic
 from s5mars.data.synthetic.annotate import annotate
 from s5mars.data.synthetic.camera import Camera
 from s5mars.data.synthetic.noise import crack_tile, pebble_tile, sample, wave_tile
+from s5mars.data.synthetic.rocks import Rock, draw_rock
 from s5mars.data.synthetic.write import _spread
 from s5mars.randomness import generator
 
@@ -232,6 +233,23 @@ def test_a_hill_hides_what_is_behind_it() -> None:
     behind_wall = (z > 8.8) & (z < 14)  # the ground in the lee of a wall that is 1.2 m high
     assert not behind_wall.any()
     assert (z > 25).any() and (z < 7).any()
+
+
+@pytest.mark.parametrize("shape", range(0, 200, 12))
+def test_a_rock_may_stand_at_the_very_edge_of_the_image(shape: int) -> None:
+    """One column of a rock once had no slope to shade, and raised (shapes 12, 24 and others)."""
+    camera = Camera(64, 1.2, 1.8, 0.1)
+    z = camera.depth(0.7)
+    for column in (-8.8, -4.0, 30.0, 66.0, 72.6):
+        x = (column / 64 - 0.5) * z / camera.focal
+        rock = Rock(x, 0.0, z, 6 / 64 * z / camera.focal, 0.8, (0.5, 0.5, 0.5), shape)
+        image, classes = np.zeros((64, 64, 3), np.float32), np.zeros((64, 64), np.uint8)
+        depth = np.full((64, 64), z, np.float32)
+        draw_rock(image, classes, depth, rock, camera, sun=(0, 1, 0), ambient=0.4, label=5)
+        assert np.isfinite(image).all()
+        assert (classes == 5).sum() < 64 * 64 / 8
+        if column == 30.0:
+            assert (classes == 5).sum() > 30
 
 
 def test_annotation_keeps_the_asked_share_and_small_objects() -> None:

@@ -22,7 +22,9 @@ def augin(images: Array, valid: Array, partner: list[int], *, swap: str) -> Arra
     for i in range(batch):
         j = partner[i]
         for c in range(channels):
-            own = [images[i, c, y, x] for y in range(height) for x in range(width) if valid[i, y, x]]
+            own = [
+                images[i, c, y, x] for y in range(height) for x in range(width) if valid[i, y, x]
+            ]
             other = [
                 images[j, c, y, x] for y in range(height) for x in range(width) if valid[j, y, x]
             ]

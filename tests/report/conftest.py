@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,67 @@ NAMES = [f"image_{index}" for index in range(12)]
 TEST_NAMES = NAMES[2:]
 
 Factory = Callable[..., Path]
+
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """An HTML file taken apart; fails where a tag is not closed, or closed without being open."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[tuple[str, str]] = []  # innermost tag, text with plain spaces
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"<{tag}> has an attribute twice: {names}"
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> without a beginning"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip() and self.open[-1:] != ["style"]:
+            self.texts.append((self.open[-1] if self.open else "", " ".join(data.split())))
+
+    @property
+    def text(self) -> str:
+        return " ".join(text for _, text in self.texts)
+
+    def of(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def within(self, tag: str) -> list[str]:
+        return [text for name, text in self.texts if name == tag]
+
+    def check_self_contained(self) -> None:
+        """Nothing on the page asks for anything that is not on it."""
+        for tag, attributes in self.tags:
+            assert tag not in {"link", "script", "iframe", "object", "embed", "base"}
+            for name, value in attributes.items():
+                assert not name.startswith("on"), f"<{tag} {name}>"
+                if name in {"src", "href", "xlink:href", "srcset", "data"}:
+                    assert value.startswith(("data:image/", "#")), f"<{tag} {name}={value[:60]}>"
+        assert "http://" not in self.source
+        assert "https://" not in self.source
+        assert "@import" not in self.source
+        ids = [attributes["id"] for _, attributes in self.tags if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        targets = [a["href"][1:] for _, a in self.tags if a.get("href", "").startswith("#")]
+        assert set(targets) <= set(ids)
 
 
 class Network:
@@ -55,6 +117,18 @@ def data(tmp_path: Path) -> Path:
     # JSON is YAML.
     (root / "dataset.yaml").write_text(json.dumps({"name": "tiny", "classes": CLASSES}))
     return root
+
+
+@pytest.fixture
+def open_page() -> Callable[[Path], Page]:
+    """Read a page and check what holds for every page."""
+
+    def read(path: Path) -> Page:
+        page = Page(path)
+        page.check_self_contained()
+        return page
+
+    return read
 
 
 @pytest.fixture
@@ -110,7 +184,9 @@ def made_up_metrics(data: Path) -> dict[str, Any]:
             name: {"iou": None if name == "hole" else 20 + 50 * gone, "acc": 60.0, "support": 9}
             for name in names
         }
-        pseudo = {n: {"accuracy": 0.5 + 0.4 * gone, "share": gone, "predicted": 0.25} for n in names}
+        pseudo = {
+            n: {"accuracy": 0.5 + 0.4 * gone, "share": gone, "predicted": 0.25} for n in names
+        }
         history.append(
             {
                 "step": step,

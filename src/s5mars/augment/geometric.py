@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from s5mars.classes import IGNORE
@@ -33,7 +34,7 @@ def object_transforms(
     """
     batch, height, width = region.shape
     angle = np.deg2rad(generator.uniform(-rotation, rotation, batch))
-    factor = np.exp(generator.uniform(*np.log(rescale), batch))
+    factor = np.exp(generator.uniform(np.log(rescale[0]), np.log(rescale[1]), batch))
     mirror = np.where(generator.random(batch) < flip, -1.0, 1.0)
     cosine, sine = np.cos(angle) / factor, np.sin(angle) / factor
     # Angles are measured in pixels, so the aspect of the image enters the off-diagonal terms.
@@ -111,9 +112,8 @@ def rectangles(
 
 
 def _interval(
-    centre: np.ndarray, side: np.ndarray, length: int
-) -> np.ndarray:
+    centre: NDArray[np.float64], side: NDArray[np.float64], length: int
+) -> NDArray[np.bool_]:
     position = (np.arange(length) + 0.5) / length
-    return np.abs(position[None] - centre[:, None]) <= side[:, None] / 2
-
-
+    inside: NDArray[np.bool_] = np.abs(position[None] - centre[:, None]) <= side[:, None] / 2
+    return inside

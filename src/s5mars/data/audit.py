@@ -89,7 +89,8 @@ def audit(dataset: Dataset, *, splits: Sequence[str] | None = None) -> Audit:
         dataset: what to look at.
         splits: their names; None: all of them, and the unlabelled images.
     """
-    chosen = dataset.splits.keys() if splits is None else splits
+    filled = [name for name, listed in dataset.splits.items() if listed]
+    chosen = filled if splits is None else splits
     samples = {
         (sample.image, sample.mask): sample for name in chosen for sample in dataset.split(name)
     }

@@ -35,8 +35,7 @@ class Crop:
 
     def image(self, source: Image.Image) -> NDArray[np.uint8]:
         """(S, S, 3) uint8, bilinear; 0 outside the source."""
-        out = self._resample(source, Image.Resampling.BILINEAR, fill=0)
-        return out
+        return self._resample(source, Image.Resampling.BILINEAR, fill=0)
 
     def mask(self, source: Image.Image, *, outside: int) -> NDArray[np.uint8]:
         """(S, S) uint8, nearest neighbour; ``outside`` outside the source."""
@@ -51,7 +50,7 @@ class Crop:
 
     def _target(self, width: int, height: int) -> tuple[int, int, int, int]:
         """The part of the output that the source covers, in whole output pixels."""
-        left, top, right, bottom = self.window
+        left, top, right, _bottom = self.window
         factor = self.size / (right - left)
         return (
             max(0, round(-left * factor)),
@@ -93,7 +92,7 @@ def draw_crop(width: int, height: int, *, settings: CropSettings, rng: np.random
     """
     factor = rng.uniform(*settings.scale)
     side = settings.size / factor
-    left = rng.uniform(*sorted((0.0, width - side)))
-    top = rng.uniform(*sorted((0.0, height - side)))
+    left = rng.uniform(min(0.0, width - side), max(0.0, width - side))
+    top = rng.uniform(min(0.0, height - side), max(0.0, height - side))
     flip = bool(rng.random() < settings.flip)
     return Crop(settings.size, (left, top, left + side, top + side), flip)

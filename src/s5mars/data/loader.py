@@ -7,7 +7,7 @@ the same for any number of workers and, taken together, for any number of proces
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class LoaderSettings:
     crop: CropSettings
     coding: MaskCoding
     objects: ObjectStore | None = None  # None: no object is drawn
-    object_filter: ObjectFilter = ObjectFilter()
+    object_filter: ObjectFilter = field(default_factory=ObjectFilter)
     rank: int = 0
     world: int = 1
 

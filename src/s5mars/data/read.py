@@ -54,8 +54,6 @@ def open_image(path: Path | str) -> Image.Image:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_to_8_bits(np.asarray(image), Path(path)))
-    elif image.mode == "LA":
-        image = image.getchannel("L")
     return image.convert("RGB")
 
 

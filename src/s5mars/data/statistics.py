@@ -85,7 +85,8 @@ def dataset_statistics(dataset: Dataset, *, split: str | None = None) -> Statist
     Raises:
         ValueError: if there is no such split; what the readers raise.
     """
-    names = (split,) if split else tuple(n for n in ("train", "val", "test") if n in dataset.splits)
+    usual = tuple(name for name in ("train", "val", "test") if dataset.splits.get(name))
+    names = (split,) if split else usual
     # Lists that overlap (the gold sets of AI4Mars do) count an image once.
     samples = {each.image: each for name in names for each in dataset.split(name)}
     classes = len(dataset.taxonomy)

@@ -95,8 +95,8 @@ def stratified_order(areas: Areas, *, seed: int) -> NDArray[np.int64]:
         having = np.flatnonzero(present[left, class_index])
         if not present[order, class_index].any() and len(having):
             sizes = areas[left[having], class_index]
-            # A few stray pixels would be a class in name only.
-            clear = having[sizes >= np.median(sizes)]
+            # A few stray pixels would be the class in name only.
+            clear = having[10 * sizes >= sizes.mean()]
             take(int(clear[deviation(clear).argmin()]))
     while len(left):
         # At least 8, so that a short list is not shuffled; the last few are taken as they come.

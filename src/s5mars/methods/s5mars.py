@@ -17,7 +17,7 @@ enters the hard loss and never the soft one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class S5Mars:
     hard_over: Over = "valid"
     soft_over: Over = "valid"
     swap: Swap = "std"  # AugIN-σ
-    mix: SamMix = SamMix()
+    mix: SamMix = field(default_factory=SamMix)
     true_labels: bool = True  # labelled pixels of the pool keep their labels
     ohem: bool = False
 
@@ -59,7 +59,9 @@ class S5Mars:
 
         labelled = batch.labelled
         images = torch.cat([as_float(labelled.image), strong.image])
-        logits, strong_logits = student(images).split([len(labelled.image), len(strong.image)])
+        logits, strong_logits = torch.split(
+            student(images), [len(labelled.image), len(strong.image)]
+        )
 
         targets = strong.targets
         confidence = targets.confidence
@@ -67,6 +69,7 @@ class S5Mars:
         soft = targets.valid & (confidence < self.soft_threshold)
         criterion = ohem_cross_entropy if self.ohem else cross_entropy
         valid_pixels = targets.valid.sum().clamp(min=1)
+        weight = self.unsupervised_weight * progress.ramp
         return {
             "supervised": Term(criterion(logits, labelled.label)),
             "hard": Term(
@@ -77,7 +80,7 @@ class S5Mars:
                     valid=targets.valid,
                     over=self.hard_over,
                 ),
-                weight=self.unsupervised_weight,
+                weight=weight,
                 share=hard.sum() / valid_pixels,
             ),
             "soft": Term(
@@ -88,7 +91,7 @@ class S5Mars:
                     valid=targets.valid,
                     over=self.soft_over,
                 ),
-                weight=self.unsupervised_weight * self.soft_weight,
+                weight=weight * self.soft_weight,
                 share=soft.sum() / valid_pixels,
             ),
         }
@@ -106,25 +109,20 @@ class S5Mars:
         crops = [pool] if self.mix.source == "none" else [pool, batch.labelled]
         images = torch.cat([as_float(c.image) for c in crops])
         probability = teacher(images).softmax(1)
+        sizes = [len(c.image) for c in crops]
         weak = [
-            View(image, self._targets(p, c))
+            View(image, Targets(probability=p, label=c.label.long(), valid=c.valid))
             for image, p, c in zip(
-                images.split([len(c.image) for c in crops]),
-                probability.split([len(c.image) for c in crops]),
-                crops,
-                strict=True,
+                torch.split(images, sizes), torch.split(probability, sizes), crops, strict=True
             )
         ]
+        targets = weak[0].targets
+        if not self.true_labels:
+            targets = replace(targets, label=torch.full_like(targets.label, IGNORE))
         partner = partners(len(pool.image), rng).to(pool.image.device)
         exchanged = augin(weak[0].image, pool.valid, partner=partner, swap=self.swap)
         donors = weak[1] if len(weak) > 1 else None
-        return self.mix(View(exchanged, weak[0].targets), donors, batch.labelled.objects, rng)
-
-    def _targets(self, probability: Tensor, crops: Crops) -> Targets:
-        label = crops.label.long()
-        if not self.true_labels:
-            label = torch.full_like(label, IGNORE)
-        return Targets(probability=probability, label=label, valid=crops.valid)
+        return self.mix(View(exchanged, targets), donors, batch.labelled.objects, rng)
 
 
 def as_float(image: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import timm
 import torch
@@ -74,13 +75,14 @@ class DeepLabV3Plus(nn.Module):
         multi_grid: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.encoder, depth = _timm_features(encoder, output_stride=output_stride)
+        features, depth = _timm_features(encoder, output_stride=output_stride)
+        low, high = (features.feature_info.channels()[i] for i in (0, -1))
+        self.encoder: nn.Module = features
         self.weights_report: WeightsReport = load_encoder_weights(
             self.encoder, encoder, weights=weights
         )
         if multi_grid:
             _apply_multi_grid(self.encoder, encoder, multi_grid)
-        low, high = (self.encoder.feature_info.channels()[i] for i in (0, -1))
         if head == "auto":
             head = "paper" if high >= 1024 else "light"
         if head not in HEADS:
@@ -138,9 +140,7 @@ class SpatialPyramid(nn.Module):
         out = shape.pyramid_channels
         self.branches = nn.ModuleList([Conv2dNormActivation(channels, out, 1)])
         for rate in rates:
-            self.branches.append(
-                _conv3x3(channels, out, dilation=rate, separable=shape.separable)
-            )
+            self.branches.append(_conv3x3(channels, out, dilation=rate, separable=shape.separable))
         self.pooled = Conv2dNormActivation(channels, out, 1)
         self.project = nn.Sequential(
             Conv2dNormActivation(out * (len(rates) + 2), out, 1), nn.Dropout2d(shape.dropout)
@@ -158,7 +158,8 @@ class SpatialPyramid(nn.Module):
 
 def _conv3x3(inputs: int, outputs: int, *, dilation: int = 1, separable: bool) -> nn.Module:
     if not separable:
-        return Conv2dNormActivation(inputs, outputs, 3, dilation=dilation)
+        full: nn.Module = Conv2dNormActivation(inputs, outputs, 3, dilation=dilation)
+        return full
     depthwise = nn.Conv2d(
         inputs, inputs, 3, padding=dilation, dilation=dilation, groups=inputs, bias=False
     )
@@ -171,7 +172,7 @@ def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def _timm_features(name: str, *, output_stride: int) -> tuple[nn.Module, int]:
+def _timm_features(name: str, *, output_stride: int) -> tuple[Any, int]:
     """A timm encoder that returns its features at stride 4 and at the end."""
     base = name.split(".")[0]
     if base not in timm.list_models(base):
@@ -180,7 +181,8 @@ def _timm_features(name: str, *, output_stride: int) -> tuple[nn.Module, int]:
         near = difflib.get_close_matches(base, timm.list_models(), n=4, cutoff=0.6)
         raise ValueError(f"--model {name}: timm has no such encoder; near: {', '.join(near)}")
     try:
-        reductions = timm.create_model(base, features_only=True).feature_info.reduction()
+        plain: Any = timm.create_model(base, features_only=True)
+        reductions = plain.feature_info.reduction()
         low = reductions.index(4)
         encoder = timm.create_model(
             base,

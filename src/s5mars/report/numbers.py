@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 UNKNOWN = "–"
 
@@ -42,7 +41,7 @@ def duration(seconds: object) -> str:
     found = number(seconds)
     if found is None:
         return UNKNOWN
-    if found < 60:
+    if round(found) < 60:
         return f"{found:.0f}\u202fs"
     minutes = round(found / 60)
     if minutes < 60:
@@ -56,9 +55,8 @@ def plural(amount: int, singular: str, many: str | None = None) -> str:
 
 
 def interval(value: object) -> tuple[float, float] | None:
-    """``[lo, hi]`` or ``{"lo", "hi"}``-like → ``(lo, hi)``; ``None`` if an end is unknown."""
-    ends = list(value.values()) if isinstance(value, Mapping) else value
-    if not isinstance(ends, list | tuple) or len(ends) != 2:
+    """``[low, high]`` → ``(low, high)``; ``None`` if an end is unknown."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
         return None
-    low, high = number(ends[0]), number(ends[1])
+    low, high = number(value[0]), number(value[1])
     return None if low is None or high is None else (low, high)

@@ -1,145 +1,186 @@
-"""What a run folder says about itself; training writes it, nothing here changes it."""
+"""The report of one run."""
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from s5mars.report import curves, examples, tables, words
+from s5mars.report.evaluations import evaluation_of, is_stale
+from s5mars.report.folder import Run, read_run
+from s5mars.report.numbers import count, duration, number, plural, score
+from s5mars.report.render import write_page
 
-from s5mars.classes import Taxonomy
-from s5mars.report.numbers import number
-
-_TITLES = {
-    "s5mars": "S5Mars",
-    "supervised": "Supervised",
-    "as_released": "S5Mars (as released)",
+_KINDS = {
+    "typical": ("Typical", "Around the median score: what to expect of a new image."),
+    "best": ("Best", "The highest scores."),
+    "worst": ("Worst", "The lowest scores: look here first for what goes wrong."),
 }
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run folder, read. Whatever the folder may lack is empty."""
+def write_report(run: Path | str, *, out: Path | str | None = None, examples: int = 4) -> Path:
+    """Write one self-contained HTML page about a run.
 
-    folder: Path
-    metrics: Mapping[str, Any]
-    best: Mapping[str, Any]
-    taxonomy: Taxonomy
-    config: str = ""
-    versions: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def method(self) -> str:
-        """The key of the method, e.g. ``"s5mars"``."""
-        return str(self.metrics.get("method") or "unknown method")
-
-    @property
-    def title(self) -> str:
-        """The method as a reader knows it, e.g. ``"S5Mars"``."""
-        return _TITLES.get(self.method, self.method)
-
-    @property
-    def data(self) -> Path | None:
-        """The data folder that the run was trained on."""
-        value = self.metrics.get("data")
-        return Path(str(value)) if value else None
-
-    @property
-    def data_name(self) -> str:
-        """The last part of the data folder's path."""
-        return "unknown data" if self.data is None else self.data.resolve().name
-
-    @property
-    def history(self) -> Sequence[Mapping[str, Any]]:
-        """The entries that have a step, in its order."""
-        entries = self.metrics.get("history")
-        if not isinstance(entries, list):
-            return []
-        known = [e for e in entries if isinstance(e, Mapping) and number(e.get("step")) is not None]
-        return sorted(known, key=lambda entry: float(entry["step"]))
-
-    @property
-    def selection_split(self) -> str:
-        """The split on which the kept checkpoint was chosen; "" if that was not written down."""
-        return str(self.metrics.get("split_for_selection") or "")
-
-    @property
-    def notes(self) -> list[str]:
-        """What the run wants its reader to know."""
-        notes = self.metrics.get("notes")
-        return [str(note) for note in notes] if isinstance(notes, list) else []
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The configuration as a mapping; empty if there is none or it is not YAML."""
-        try:
-            loaded = yaml.safe_load(self.config)
-        except yaml.YAMLError:
-            return {}
-        return loaded if isinstance(loaded, Mapping) else {}
-
-    @property
-    def command(self) -> str:
-        """The exact command that started the run; "" if it was not written down."""
-        for source in (self.metrics, self.versions, self.settings):
-            value = source.get("command")
-            if isinstance(value, list):
-                return shlex.join(str(part) for part in value)
-            if value:
-                return str(value)
-        return ""
-
-
-def read_run(folder: Path | str) -> Run:
-    """Read a run folder.
+    The evaluation in the run folder is shown; if there is none, the run is evaluated first. Only
+    the images that are shown are predicted anew. Where the data or the weights are gone, the page
+    says so in place of the images.
 
     Args:
-        folder: what ``s5mars train --out`` wrote: needs ``metrics.json`` and ``best.json``;
-            ``config.yaml`` and ``versions.json`` may be missing.
+        run: a run folder of ``s5mars train``.
+        out: the file to write; default ``report.html`` in the run folder.
+        examples: images of each kind (typical, best, worst); 0 shows none.
+
+    Returns:
+        The path of the page.
 
     Raises:
-        FileNotFoundError: if the folder or one of the two needed files is missing.
-        ValueError: if one of them is not what training writes.
+        FileNotFoundError: if the folder is no run, or there is no evaluation and the data is gone.
+        ValueError: if a file of the run is damaged, or ``examples`` is negative.
+        OSError: if the page cannot be written.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder}: no such run folder; `s5mars train --out {folder}` makes one"
-        )
-    needed = ("metrics.json", "best.json")
-    missing = [name for name in needed if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder} is no finished run: {' and '.join(missing)} missing; "
-            f"`s5mars train --out {folder}` writes them"
-        )
-    best = _json(folder / "best.json")
-    taxonomy = best.get("taxonomy")
-    if not isinstance(taxonomy, Mapping):
-        raise ValueError(f"{folder / 'best.json'}: no `taxonomy`; train the run again")
-    return Run(
-        folder=folder,
-        metrics=_json(folder / "metrics.json"),
-        best=best,
-        taxonomy=Taxonomy.from_dict(taxonomy),
-        config=_text(folder / "config.yaml"),
-        versions=_json(folder / "versions.json") if (folder / "versions.json").is_file() else {},
+    if examples < 0:
+        raise ValueError(f"examples is {examples}: the least is 0")
+    found = read_run(run)
+    page = report_page(found, evaluation_of(found), each=examples)
+    return write_page(
+        "report.html.j2", page, Path(out) if out is not None else found.folder / "report.html"
     )
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+def report_page(run: Run, evaluation: Mapping[str, Any], *, each: int) -> dict[str, Any]:
+    """All that the template asks for.
+
+    Args:
+        run: the run.
+        evaluation: the content of an evaluation file.
+        each: images of each kind.
+    """
+    rows = tables.class_rows(evaluation, run.taxonomy)
+    confusion = tables.confusion_table(evaluation, run.taxonomy)
+    classes = examples.legend(run.taxonomy)
+    groups, no_images = _groups(run, evaluation, each)
+    network, split = words.network_word(run), run.selection_split or "val"
+    return {
+        "title": f"{run.title} on {run.data_name}",
+        "eyebrow": "s5mars · training report",
+        "method": run.title,
+        "data": run.data_name,
+        "lead": words.lead(run),
+        "notices": words.notices(run, evaluation, stale=is_stale(run)),
+        "contents": [
+            ("scores", "Scores"),
+            ("classes", "Classes"),
+            *([("confusion", "Confusion")] if confusion else []),
+            ("training", "Training"),
+            ("teacher", "Pseudo-labels"),
+            ("images", "Images"),
+            ("setup", "Setup"),
+        ],
+        "protocol": words.protocol_sentence(evaluation),
+        "score": tables.overall(evaluation),
+        "score_note": words.interval_sentence(evaluation),
+        "facts": _facts(run),
+        "classes": rows,
+        "has_class_ranges": any(row["range"] for row in rows),
+        "absent": ", ".join(row["name"] for row in rows if row["absent"]),
+        "criteria": classes if any(entry["criterion"] for entry in classes) else [],
+        "confusion": confusion,
+        "curves": curves.training_curves(run),
+        "curves_note": f"Scores are those of the {network} on the {split} split.",
+        "class_curves": curves.class_curves(run),
+        "selection_split": split,
+        "teacher_title": f"What the {network} was sure of",
+        "teacher_note": words.pseudo_label_sentence(run),
+        "teacher_curves": curves.teacher_curves(run),
+        "teacher_classes": curves.teacher_classes(run),
+        "no_teacher": "No pseudo-labels were recorded for this run.",
+        "groups": groups,
+        "images_note": words.images_sentence(evaluation),
+        "no_images": no_images,
+        "legend": classes,
+        "command": run.command,
+        "config": run.config.strip(),
+        "versions": _versions(run),
+        "model": _model(run),
+        "footer": f"Written by s5mars from {run.folder}. It is one file and loads nothing else.",
+    }
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _facts(run: Run) -> list[tuple[str, str]]:
+    metrics, best = run.metrics, run.metrics.get("best")
+    steps, kept = number(metrics.get("steps")), curves.best_step(run)
+    pool = number(metrics.get("pool_images"))
+    training_score = best.get("mIoU") if isinstance(best, Mapping) else None
+    facts = [
+        ("Labelled images", words.labelled_share(run)),
+        ("Pool", "none" if not pool else plural(round(pool), "image")),
+        ("Encoder", str(_mapping(run.best.get("model")).get("encoder") or "not recorded")),
+        ("Encoder weights", str(metrics.get("encoder_weights") or "not recorded")),
+        ("Steps", count(steps)),
+        (
+            "Weights of step",
+            "not recorded"
+            if kept is None
+            else f"{count(kept)} ({run.selection_split or 'val'} mIoU {score(training_score)})",
+        ),
+        ("Training time", duration(metrics.get("seconds"))),
+        ("Seed", count(metrics.get("seed"))),
+        ("Data", str(run.data or "not recorded")),
+    ]
+    return [(label, value) for label, value in facts if value]
+
+
+def _model(run: Run) -> list[tuple[str, str]]:
+    rows = _pairs(_mapping(run.best.get("model")))
+    for key, values in _mapping(run.best.get("normalisation")).items():
+        if isinstance(values, list):
+            rows.append((f"input {key}", ", ".join(score(value, digits=4) for value in values)))
+    return rows
+
+
+def _groups(run: Run, evaluation: Mapping[str, Any], each: int) -> tuple[list[dict[str, Any]], str]:
+    """The shown images by kind, or the reason why there are none."""
+    chosen = examples.best_worst_typical(examples.scored(evaluation), each)
+    if each == 0:
+        return [], "No images were asked for."
+    if not chosen:
+        return [], "The evaluation holds no score of a single image."
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); remove it or make the run again") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object; remove it or make the run again")
-    return value
+        dataset, predict = examples.open_data(run), examples.open_network(run)
+    except (FileNotFoundError, ValueError) as error:
+        return [], f"The images cannot be shown: {error}."
+    groups = []
+    for kind, ranking in chosen.items():
+        title, text = _KINDS[kind]
+        shown = [
+            examples.show(
+                dataset.sample(name),
+                dataset.coding,
+                run.taxonomy,
+                [("prediction", "", predict)],
+                text=f"mIoU {score(value, digits=1)}\u202f%",
+                crop=words.crop_of(evaluation),
+                errors=True,
+            )
+            for name, value in ranking
+        ]
+        groups.append({"title": title, "text": text, "shown": shown})
+    return groups, ""
+
+
+def _versions(run: Run) -> list[tuple[str, str]]:
+    packages = _mapping(run.versions.get("packages"))
+    others = {k: v for k, v in run.versions.items() if k not in ("packages", "command")}
+    return _pairs({**packages, **others})
+
+
+def _pairs(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (str(key), ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value))
+        for key, value in mapping.items()
+    ]
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

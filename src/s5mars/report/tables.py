@@ -42,7 +42,7 @@ def class_rows(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> list[dict[s
     for name, entry in classes.items():
         found, pixels = _mapping(entry), support_of(entry)
         iou = number(found.get("iou"))
-        ends = interval(_mapping(ranges.get(name)).get("iou") or ranges.get(name))
+        ends = interval(ranges.get(name))
         rows.append(
             {
                 "name": str(name),
@@ -70,8 +70,8 @@ def confusion_table(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> dict[s
     names = [str(name) for name in _mapping(evaluation.get("classes"))]
     if not isinstance(matrix, list) or not names or len(matrix) != len(names):
         return None
-    counts = [[number(value) or 0.0 for value in row] for row in matrix]
-    if any(len(row) != len(names) for row in counts):
+    counts = [[number(value) or 0.0 for value in row] for row in matrix if isinstance(row, list)]
+    if len(counts) != len(names) or any(len(row) != len(names) for row in counts):
         return None
     classes = [{"name": name, "colour": colour_of(name, taxonomy)} for name in names]
     rows = []

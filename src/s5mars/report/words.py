@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from s5mars.report.folder import Run
 from s5mars.report.numbers import count, number, plural, share
-from s5mars.report.run import Run
 
-_PAPER_CROP = 1024
 _GRAVE = ("synthetic", "unreadable", "skipped")  # notes that forbid to take a score at its word
 
 
@@ -19,6 +18,12 @@ class Notice:
 
     kind: str  # "warning" or "note"
     text: str
+
+
+_STALE = Notice(
+    "warning",
+    "The weights are newer than the evaluation that is shown; run `s5mars evaluate` again.",
+)
 
 
 def protocol_of(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -34,43 +39,80 @@ def split_of(evaluation: Mapping[str, Any]) -> str:
     return str(protocol_of(evaluation).get("split") or evaluation.get("split") or "")
 
 
-def protocol_sentence(evaluation: Mapping[str, Any]) -> str:
-    """How the score came about."""
+def protocol_sentence(evaluation: Mapping[str, Any], *, several: bool = False) -> str:
+    """How the score came about.
+
+    Args:
+        evaluation: the content of an evaluation file.
+        several: of several runs at once, whose networks differ in kind.
+    """
     protocol = protocol_of(evaluation)
-    split, images = split_of(evaluation), len(evaluation.get("per_image") or [])
-    number_of_images = number(protocol.get("images")) or number(evaluation.get("images")) or images
+    split = split_of(evaluation)
+    images = number(protocol.get("images")) or len(evaluation.get("per_image") or [])
     what = f"the {split} split" if split else "a split that was not written down"
-    if number_of_images:
-        what += f" ({plural(round(number_of_images), 'image')})"
-    sentences = [f"Scored on {what} with the {_network(protocol, evaluation)}."]
+    if images:
+        what += f" ({plural(round(images), 'image')}"
+        if empty := number(protocol.get("images_without_labels")):
+            what += f", {count(empty)} of them without any label"
+        what += ")"
+    network = (
+        "teacher (the moving average of the trained network) of each run, or with the trained "
+        "network itself where the method has no teacher"
+        if several
+        else _network(protocol)
+    )
+    sentences = [f"Scored on {what} with the {network}."]
     sentences += _geometry(protocol)
     sentences.append(
         "All pixels of the split are counted in one confusion matrix; unlabelled pixels are left "
         "out, and so are classes that the ground truth does not hold."
     )
-    ignored = protocol.get("ignored_by") or evaluation.get("ignored_by")
-    if ignored:
+    if ignored := protocol.get("ignored_by"):
         sentences.append(f"Also ignored: {ignored}.")
+    if merged := protocol.get("merged"):
+        sentences.append(f"Counted as one class: {', '.join(map(str, merged))}.")
     return " ".join(sentences)
+
+
+def comparable(evaluation: Mapping[str, Any]) -> str:
+    """What two evaluations must have in common for their scores to compare, in short."""
+    protocol = protocol_of(evaluation)
+    parts = [_name(protocol) or "unknown protocol", f"{split_of(evaluation) or 'unknown'} split"]
+    parts += [
+        f"{key} {protocol[key]}" for key in ("window", "overlap", "images") if key in protocol
+    ]
+    parts += [f"merged {merged}" for merged in protocol.get("merged") or []]
+    return ", ".join(parts)
 
 
 def interval_sentence(evaluation: Mapping[str, Any]) -> str:
     """What the interval says, and what it does not."""
-    if not evaluation.get("intervals"):
+    intervals = evaluation.get("intervals")
+    if not isinstance(intervals, Mapping) or not intervals:
         return "No interval was computed for these scores."
+    draws = number(intervals.get("draws"))
+    how = f" ({plural(round(draws), 'draw')})" if draws else ""
     return (
-        "The interval is a bootstrap over the images of the split: it says how much the score "
-        "depends on which images are in it, not how much it would change with another seed."
+        f"The 95\u00a0% interval is a bootstrap over the images of the split{how}: it says how "
+        "much the score depends on which images are in it, not how much it would change with "
+        "another seed of the training."
     )
 
 
-def notices(run: Run, evaluation: Mapping[str, Any]) -> list[Notice]:
-    """What a reader has to know before believing the numbers; warnings first."""
+def notices(run: Run, evaluation: Mapping[str, Any], *, stale: bool = False) -> list[Notice]:
+    """What a reader has to know before believing the numbers; warnings first.
+
+    Args:
+        run: the run.
+        evaluation: the content of its evaluation file.
+        stale: whether the weights changed after the evaluation.
+    """
     # What training noted about the choice of the checkpoint is said here in more words.
     notes = [note for note in run.notes if "chosen on the test split" not in note]
     grave = [note for note in notes if any(word in note.lower() for word in _GRAVE)]
     return [
         *_choice_of_checkpoint(run, evaluation),
+        *([_STALE] if stale else []),
         *_unfinished(run),
         *(Notice("warning", note) for note in grave),
         *(Notice("note", note) for note in notes if note not in grave),
@@ -112,9 +154,8 @@ def network_word(run: Run) -> str:
 def crop_of(evaluation: Mapping[str, Any]) -> int | None:
     """Side of the centre crop that was scored; ``None`` for whole images."""
     protocol = protocol_of(evaluation)
-    if side := number(protocol.get("crop")):
-        return round(side)
-    return _PAPER_CROP if _name(protocol) == "paper" else None
+    side = number(protocol.get("crop"))
+    return None if side is None else round(side)
 
 
 def images_part(evaluation: Mapping[str, Any]) -> str:
@@ -143,12 +184,12 @@ def pseudo_label_sentence(run: Run) -> str:
     )
 
 
-def _network(protocol: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
-    network = protocol.get("network") or evaluation.get("network")
+def _network(protocol: Mapping[str, Any]) -> str:
+    network = str(protocol.get("network") or "network of the checkpoint")
     return {
         "teacher": "teacher (the moving average of the trained network)",
         "student": "student (the trained network itself)",
-    }.get(str(network), str(network or "network of the checkpoint"))
+    }.get(network, network)
 
 
 def _name(protocol: Mapping[str, Any]) -> str:
@@ -156,21 +197,18 @@ def _name(protocol: Mapping[str, Any]) -> str:
 
 
 def _geometry(protocol: Mapping[str, Any]) -> list[str]:
-    name = _name(protocol)
-    crop, window = number(protocol.get("crop")), number(protocol.get("window"))
-    overlap = number(protocol.get("overlap"))
-    sliding = ""
+    name, crop = _name(protocol), number(protocol.get("crop"))
+    if not name:
+        return []
+    part = str(protocol.get("words") or ("the whole image" if not crop else "the centre crop"))
+    text = f"Protocol “{name}”: {part}"
+    window, overlap = number(protocol.get("window")), number(protocol.get("overlap"))
     if window:
-        sliding = f"in overlapping windows of {round(window)} × {round(window)} pixels"
+        text += f", in windows of {round(window)} × {round(window)} pixels"
         if overlap is not None:
-            sliding += f" that share at least {share(overlap, 1)} with their neighbour"
-        sliding += ", where it is larger than one"
-    if name == "paper" or crop:
-        side = round(crop or _PAPER_CROP)
-        return [f"Protocol “paper”: the centre crop of {side} × {side} pixels of each image."]
-    if name == "full":
-        return [f"Protocol “full”: the whole image{', ' + sliding if sliding else ''}."]
-    return [f"Protocol: {name}."] if name else []
+            text += f" that overlap by at least {share(overlap, 1)}"
+        text += " where it is larger"
+    return [f"{text}."]
 
 
 def _choice_of_checkpoint(run: Run, evaluation: Mapping[str, Any]) -> list[Notice]:
@@ -179,7 +217,7 @@ def _choice_of_checkpoint(run: Run, evaluation: Mapping[str, Any]) -> list[Notic
         return [
             Notice(
                 "warning",
-                f"the checkpoint was chosen on the {chosen} split, so its score there is the best "
+                f"The checkpoint was chosen on the {chosen} split, so its score there is the best "
                 "of many looks and too high; numbers from a run that was chosen on a validation "
                 "split do not compare with it.",
             )
@@ -188,7 +226,7 @@ def _choice_of_checkpoint(run: Run, evaluation: Mapping[str, Any]) -> list[Notic
         return [
             Notice(
                 "warning",
-                f"the scores are of the {scored} split, on which the checkpoint was chosen, too; "
+                f"The scores are of the {scored} split, on which the checkpoint was chosen, too; "
                 "they are too high. Evaluate on a split that the run has not seen.",
             )
         ]
@@ -199,5 +237,5 @@ def _unfinished(run: Run) -> list[Notice]:
     done, total = number(run.metrics.get("steps")), number(run.metrics.get("total_steps"))
     if done is None or total is None or done >= total:
         return []
-    text = f"the run stopped at step {count(done)} of {count(total)}"
+    text = f"The run stopped at step {count(done)} of {count(total)}"
     return [Notice("warning", f"{text}; `s5mars train --resume {run.folder}` goes on.")]

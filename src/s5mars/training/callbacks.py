@@ -36,7 +36,7 @@ class Validate(Callback):
         batch_idx: int,
     ) -> None:
         """Validate after the step, with the teacher already moved."""
-        assert isinstance(pl_module, SegmentationModule)  # noqa: S101 - for the type checker
+        assert isinstance(pl_module, SegmentationModule)
         step = trainer.global_step
         if step % self.every == 0 or step == pl_module.total_steps:
             self.score(pl_module)
@@ -108,7 +108,16 @@ class SaveLast(Callback):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar without the version number, from the step where the run stands."""
+    """Lightning's bar, over the steps of the whole run."""
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Name the bar, and start it where the run stands, so that the time left is right."""
+        super().on_train_epoch_start(trainer, pl_module)
+        bar = self.train_progress_bar
+        bar.set_description("training")
+        bar.initial = bar.n = trainer.global_step
 
     def get_metrics(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule

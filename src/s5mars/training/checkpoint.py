@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from s5mars.classes import Taxonomy
-from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.files import replacing, write_json
+from s5mars.models.deeplab import DeepLabV3Plus
 
 FORMAT = 1
 NETWORKS = ("teacher", "student")

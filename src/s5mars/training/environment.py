@@ -5,9 +5,17 @@ from __future__ import annotations
 import platform
 import sys
 from importlib import metadata
+from typing import Literal
 
 import torch
 
+LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+_LIGHTNING: dict[str, LightningPrecision] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 _PACKAGES = ("s5mars", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
 
 
@@ -25,14 +33,12 @@ def versions() -> dict[str, object]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
-        "accelerators": [
-            torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
-        ],
+        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "command": ["s5mars", *sys.argv[1:]],
     }
 
 
-def choose_precision(asked: str, accelerator: str) -> str:
+def choose_precision(asked: str, accelerator: str) -> LightningPrecision:
     """Lightning's name of the precision; ``auto`` takes bf16 where the hardware multiplies it.
 
     On a CPU that means AMX: without it bf16 saves memory traffic but little or no time.
@@ -41,7 +47,7 @@ def choose_precision(asked: str, accelerator: str) -> str:
         on_gpu = accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available()
         fast = torch.cuda.is_bf16_supported() if on_gpu else _has_amx()
         asked = "bf16" if fast else "fp32"
-    return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[asked]
+    return _LIGHTNING[asked]
 
 
 def _has_amx() -> bool:

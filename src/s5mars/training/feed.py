@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import fields, replace
 
 import lightning
+import torch
 from torch.utils.data import DataLoader
 
 from s5mars.classes import MaskCoding
@@ -14,7 +16,7 @@ from s5mars.data.crops import CropSettings
 from s5mars.data.loader import LoaderSettings, TrainingBatches, training_loader
 from s5mars.proposals.draw import ObjectFilter
 from s5mars.proposals.store import ObjectStore
-from s5mars.types import Batch, Sample
+from s5mars.types import Batch, Crops, Sample
 
 
 class Feed(lightning.LightningDataModule):
@@ -58,6 +60,13 @@ class Feed(lightning.LightningDataModule):
             batches, start=self.trainer.global_step, workers=loader_workers(self.config.workers)
         )
 
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Move a batch; Lightning's own way refuses frozen dataclasses."""
+        pool = None if batch.pool is None else _crops_to(batch.pool, device)
+        return Batch(labelled=_crops_to(batch.labelled, device), pool=pool)
+
 
 def loader_workers(asked: int) -> int:
     """-1: one fewer than the cores, at most 4."""
@@ -65,3 +74,12 @@ def loader_workers(asked: int) -> int:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(0, min(4, (cores or 1) - 1))
+
+
+def _crops_to(crops: Crops, device: torch.device) -> Crops:
+    moved = {
+        field.name: value.to(device, non_blocking=True)
+        for field in fields(crops)
+        if (value := getattr(crops, field.name)) is not None
+    }
+    return replace(crops, **moved)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import fields, replace
 from typing import Any
 
 import lightning
@@ -14,8 +13,8 @@ from s5mars.config import TrainConfig
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.randomness import integer_seed
 from s5mars.teacher import momentum_at, update_teacher
-from s5mars.training.schedule import polynomial
-from s5mars.types import Batch, Crops, Method, Progress
+from s5mars.training.schedule import momentum_limit, polynomial, ramp
+from s5mars.types import Batch, Method, Progress
 
 
 class SegmentationModule(lightning.LightningModule):
@@ -66,7 +65,12 @@ class SegmentationModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The weighted sum of the method's terms."""
         self._step = self.global_step
-        progress = Progress(seed=self.config.seed, step=self._step, total=self.total_steps)
+        progress = Progress(
+            seed=self.config.seed,
+            step=self._step,
+            total=self.total_steps,
+            ramp=ramp(self._step, length=self.config.ramp * self.total_steps),
+        )
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             # Dropout draws from torch's generator: a function of the step, as all else.
@@ -89,7 +93,13 @@ class SegmentationModule(lightning.LightningModule):
         """Step the student, then move the teacher, before anything can save a checkpoint."""
         super().optimizer_step(*args, **kwargs)
         if self.teacher is not None:
-            update_teacher(self.teacher, self.student, momentum=momentum_at(self._step))
+            limit = momentum_limit(
+                self.total_steps,
+                limit=self.config.teacher_momentum,
+                span=self.config.teacher_span,
+            )
+            momentum = momentum_at(self._step, maximum=limit)
+            update_teacher(self.teacher, self.student, momentum=momentum)
 
     def configure_optimizers(self) -> Any:
         """SGD with momentum and the polynomial schedule, section V-B."""
@@ -110,13 +120,6 @@ class SegmentationModule(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
-
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        """Move a batch; Lightning's own way refuses frozen dataclasses."""
-        pool = None if batch.pool is None else _crops_to(batch.pool, device)
-        return Batch(labelled=_crops_to(batch.labelled, device), pool=pool)
 
     def best_entry(self) -> dict[str, Any] | None:
         """The record with the highest validation mIoU so far, the earlier one of equals."""
@@ -149,12 +152,3 @@ class SegmentationModule(lightning.LightningModule):
     def _add(self, name: str, value: Tensor) -> None:
         value = value.detach().double() if value.device.type == "cpu" else value.detach()
         self._sums[name] = self._sums[name] + value if name in self._sums else value
-
-
-def _crops_to(crops: Crops, device: torch.device) -> Crops:
-    moved = {
-        field.name: value.to(device, non_blocking=True)
-        for field in fields(crops)
-        if (value := getattr(crops, field.name)) is not None
-    }
-    return replace(crops, **moved)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def polynomial(step: int, *, total: int, power: float = 0.9, freeze_at: float = 1.0) -> float:
     """(1 − step/total)^power, section V-B, as a factor on the initial learning rate.
@@ -14,3 +16,31 @@ def polynomial(step: int, *, total: int, power: float = 0.9, freeze_at: float = 
             lowering it after epoch 200 of 240.
     """
     return float(max(0.0, 1 - min(step, freeze_at * total) / total) ** power)
+
+
+def ramp(step: int, *, length: float) -> float:
+    """exp(−5 (1 − step/length)²), the sigmoid-shaped ramp of Mean Teacher (Tarvainen and
+    Valpola, NeurIPS 2017), as a factor on the unsupervised terms.
+
+    Args:
+        step: counted from 0.
+        length: in steps; 0 means no ramp, as in the S5Mars paper.
+    """
+    if step >= length:
+        return 1.0
+    return math.exp(-5 * (1 - step / length) ** 2)
+
+
+def momentum_limit(total: int, *, limit: float, span: float) -> float:
+    """The largest momentum of the teacher in a run of ``total`` steps.
+
+    A moving average with momentum m spans about 1/(1 − m) steps: 250 for the paper's 0.996, which
+    is 0.2 % of its 150 000 steps but nearly half of a run of 600. Here the average never spans
+    more than the share ``span`` of the run.
+
+    Args:
+        total: length of the run in steps.
+        limit: for long runs, 0.996 in section V-B.
+        span: share of the run; 0 switches this off.
+    """
+    return min(limit, max(0.0, 1 - 1 / (span * total))) if span else limit

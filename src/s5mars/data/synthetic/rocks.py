@@ -125,7 +125,7 @@ def draw_rock(
     weight /= weight.sum(0)
     normal = np.einsum("fhw,fc->hwc", weight, faces[front])
     rough = Wave(rock.shape % 2, 0.7, (rock.shape % 241, rock.shape % 199))
-    if pixels > 4:
+    if pixels > 4 and min(u.shape) > 1:  # one row at the edge of the image has no slope
         grain = 1.4 * rough.at(u, v + surface * 0.5, 0.8) + 0.6 * rough.at(v, u + surface, 0.27)
         if pixels > 14:
             grain = grain + 0.25 * rough.at(u + surface, v, 0.09)
@@ -156,6 +156,10 @@ def _faces(rock: Rock) -> tuple[Array, Array]:
     # Six faces more close the lump from every side.
     normals = np.concatenate([normals, np.eye(3), -np.eye(3)])
     normals += rng.normal(0, 0.33, normals.shape)
+    # Most faces lean back: a rock rests on its broad side.
+    leans = rng.uniform(size=len(normals)) < 0.8
+    normals[leans, 1] = np.abs(normals[leans, 1]) + 0.15
+    normals[-2] = (0, -1, 0)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     reaches = rng.uniform(0.72, 1.0, len(normals))
     stretched = normals / np.array([1.0, rock.squash, rng.uniform(0.7, 1.0)])

@@ -52,7 +52,7 @@ def render_scene(
         raise ValueError(f"scene index {index} is negative: scenes are counted from 0")
     image, classes = _render(size, seed, index)
     rng = generator(seed, "synthetic annotation", sample=index)
-    label = annotate(rng, classes, float(np.clip(rng.normal(0.485, 0.10), 0.25, 0.75)))
+    label = annotate(rng, classes, float(np.clip(rng.normal(0.467, 0.10), 0.25, 0.75)))
     return image, label
 
 

@@ -48,7 +48,6 @@ def paint_ridges(
         (np.arange(size, dtype=np.float32) + 0.5) / size,
         (np.arange(size, dtype=np.float32) + 0.5) / size,
     )
-    line: Array
     for number in range(count):
         near = (number + 1) / count
         height = tallest * (1.15 - 0.75 * near) if count > 1 else tallest * 0.8
@@ -64,9 +63,9 @@ def paint_ridges(
         gullies += 0.4 * waves[3].at(x + bend, y * 0.6, 0.03)
         benches = waves[4].at(x * 0.1, below + 0.4 * bend, 0.03)
         lit = np.gradient(gullies, axis=1) * size * 0.014 * side
-        bright: Array = 0.90 + 0.05 * np.clip(lit, -1.5, 1.5) + 0.03 * benches + 0.05 * gullies
-        depth = dust + (1 - dust) * 0.55 * (1 - near)
-        depth = depth + 0.5 * (1 - depth) * np.clip(below / max(height, 1e-3), 0, 1)
+        bright = 0.90 + 0.05 * np.clip(lit, -1.5, 1.5) + 0.03 * benches + 0.05 * gullies
+        veil = dust + (1 - dust) * 0.55 * (1 - near)
+        depth = veil + 0.5 * (1 - veil) * np.clip(below / max(height, 1e-3), 0, 1)
         tone = vector(colour) * vector((0.80, 0.82, 0.88)) * bright[..., None]
         painted = tone * (1 - depth[..., None]) + vector(haze) * depth[..., None]
         cover = np.clip(below * size + 0.5, 0, 1)

@@ -1,0 +1,144 @@
+"""What a run folder says about itself; training writes it, nothing here changes it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from s5mars.classes import Taxonomy
+from s5mars.report.numbers import number
+
+_TITLES = {
+    "s5mars": "S5Mars",
+    "supervised": "Supervised",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read. Whatever the folder may lack is empty."""
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    best: Mapping[str, Any]
+    taxonomy: Taxonomy
+    config: str = ""
+    versions: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """The key of the method, e.g. ``"s5mars"``."""
+        return str(self.metrics.get("method") or "unknown method")
+
+    @property
+    def title(self) -> str:
+        """The method as a reader knows it, e.g. ``"S5Mars"``."""
+        return _TITLES.get(self.method, self.method)
+
+    @property
+    def data(self) -> Path | None:
+        """The data folder that the run was trained on."""
+        value = self.metrics.get("data")
+        return Path(str(value)) if value else None
+
+    @property
+    def data_name(self) -> str:
+        """The last part of the data folder's path."""
+        return "unknown data" if self.data is None else self.data.resolve().name
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """The entries that have a step, in its order."""
+        entries = self.metrics.get("history")
+        if not isinstance(entries, list):
+            return []
+        known = [e for e in entries if isinstance(e, Mapping) and number(e.get("step")) is not None]
+        return sorted(known, key=lambda entry: float(entry["step"]))
+
+    @property
+    def selection_split(self) -> str:
+        """The split on which the kept checkpoint was chosen; "" if that was not written down."""
+        return str(self.metrics.get("split_for_selection") or "")
+
+    @property
+    def notes(self) -> list[str]:
+        """What the run wants its reader to know."""
+        notes = self.metrics.get("notes")
+        return [str(note) for note in notes] if isinstance(notes, list) else []
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The configuration as a mapping; empty if there is none or it is not YAML."""
+        try:
+            loaded = yaml.safe_load(self.config)
+        except yaml.YAMLError:
+            return {}
+        return loaded if isinstance(loaded, Mapping) else {}
+
+    @property
+    def command(self) -> str:
+        """The exact command that started the run; "" if it was not written down."""
+        for source in (self.metrics, self.versions, self.settings):
+            value = source.get("command")
+            if isinstance(value, list):
+                return shlex.join(str(part) for part in value)
+            if value:
+                return str(value)
+        return ""
+
+
+def read_run(folder: Path | str) -> Run:
+    """Read a run folder.
+
+    Args:
+        folder: what ``s5mars train --out`` wrote: needs ``metrics.json`` and ``best.json``;
+            ``config.yaml`` and ``versions.json`` may be missing.
+
+    Raises:
+        FileNotFoundError: if the folder or one of the two needed files is missing.
+        ValueError: if one of them is not what training writes.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such run folder; `s5mars train --out {folder}` makes one"
+        )
+    needed = ("metrics.json", "best.json")
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} is no finished run: {' and '.join(missing)} missing; "
+            f"`s5mars train --out {folder}` writes them"
+        )
+    best = _json(folder / "best.json")
+    taxonomy = best.get("taxonomy")
+    if not isinstance(taxonomy, Mapping):
+        raise ValueError(f"{folder / 'best.json'}: no `taxonomy`; train the run again")
+    return Run(
+        folder=folder,
+        metrics=_json(folder / "metrics.json"),
+        best=best,
+        taxonomy=Taxonomy.from_dict(taxonomy),
+        config=_text(folder / "config.yaml"),
+        versions=_json(folder / "versions.json") if (folder / "versions.json").is_file() else {},
+    )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); remove it or make the run again") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object; remove it or make the run again")
+    return value

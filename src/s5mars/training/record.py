@@ -1,0 +1,178 @@
+"""What a run leaves behind besides its state: scores, history, and the best weights."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from s5mars.config import TrainConfig
+from s5mars.data.dataset import Dataset
+from s5mars.files import write_json
+from s5mars.predict.predictor import Precision as InferencePrecision
+from s5mars.predict.predictor import Predictor
+from s5mars.proposals.store import ObjectStore
+from s5mars.training.checkpoint import save_model
+from s5mars.training.module import SegmentationModule
+from s5mars.training.streams import Streams
+from s5mars.training.validate import pseudo_label_record, validate
+
+
+class Record:
+    """What a run leaves behind besides its weights: ``metrics.json`` and ``best.*``."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        streams: Streams,
+        objects: ObjectStore | None,
+    ) -> None:
+        self.config = config
+        self.dataset = dataset
+        self.streams = streams
+        self.objects = objects
+        self._since = time.monotonic()
+
+    def start(self) -> None:
+        """Start the clock."""
+        self._since = time.monotonic()
+
+    def score(self, module: SegmentationModule, precision: str) -> None:
+        """Validate, note the record, and keep the weights when they are the best so far."""
+        step = module.global_step
+        averages = module.take_averages()
+        network = module.scored
+        training = network.training
+        predictor = Predictor(
+            network,
+            self.dataset.taxonomy,
+            device=module.device,
+            precision=_inference_precision(precision),
+        )
+        everything, confident = validate(
+            predictor,
+            self.streams.selection,
+            self.dataset.coding,
+            rank=module.global_rank,
+            world=module.trainer.world_size,
+        )
+        network.train(training)
+        now = time.monotonic()
+        module.seconds += now - self._since
+        self._since = now
+        scores = everything.to_dict(self.dataset.taxonomy)
+        entry: dict[str, Any] = {
+            "step": step,
+            "loss": averages.get("loss"),
+            "terms": _below(averages, "terms/"),
+            "shares": _below(averages, "shares/"),
+            "learning_rate": module.trainer.optimizers[0].param_groups[0]["lr"],
+            "validation": scores,
+            "pseudo_labels": pseudo_label_record(everything, confident, self.dataset.taxonomy),
+        }
+        module.history.append(entry)
+        for logger in module.trainer.loggers:
+            logger.log_metrics(_flat(entry), step=step)
+        best = module.best_entry()
+        if module.trainer.is_global_zero:
+            if best is None or best["step"] == step:
+                self._save_best(module, step, scores)
+            self.write(module)
+
+    def write(self, module: SegmentationModule) -> None:
+        """Write ``metrics.json`` whole."""
+        best = module.best_entry()
+        write_json(
+            self.config.out / "metrics.json",
+            {
+                **self._facts(module),
+                "steps": module.global_step,
+                "best": None
+                if best is None
+                else {"step": best["step"], **_headline(best["validation"])},
+                "seconds": round(module.seconds, 1),
+                "notes": self._notes(module),
+                "history": module.history,
+            },
+        )
+
+    def summarise(self, module: SegmentationModule) -> None:
+        """Say how it ended."""
+        best = module.best_entry()
+        if best is None:
+            return
+        minutes = module.seconds / 60
+        print(
+            f"{self.config.method}: {module.scored_name} mIoU "
+            f"{best['validation']['mIoU']:.2f} % on {self.config.select_on} at step {best['step']} "
+            f"of {module.total_steps}, {minutes:.1f} min; {self.config.out}\n"
+            f"next: s5mars evaluate {self.config.out} --data {self.config.data} --split test"
+        )
+
+    def _save_best(self, module: SegmentationModule, step: int, scores: dict[str, Any]) -> None:
+        networks = {"student": module.student}
+        if module.teacher is not None:
+            networks["teacher"] = module.teacher
+        save_model(
+            self.config.out / "best.safetensors",
+            networks,
+            taxonomy=self.dataset.taxonomy,
+            training={**self._facts(module), "step": step, "validation": _headline(scores)},
+        )
+
+    def _facts(self, module: SegmentationModule) -> dict[str, Any]:
+        config, streams = self.config, self.streams
+        return {
+            "method": config.method,
+            "seed": config.seed,
+            "total_steps": module.total_steps,
+            "batch": config.batch,
+            "crop": config.crop,
+            "data": str(config.data),
+            "dataset": self.dataset.taxonomy.name,
+            "layout": self.dataset.layout,
+            "ignored_by": self.dataset.ignored_by,
+            "labelled": config.labelled,
+            "labelled_images": len(streams.labelled),
+            "pool_images": 0 if streams.pool is None else len(streams.pool),
+            "split_for_selection": config.select_on,
+            "selection_images": len(streams.selection),
+            "network": module.scored_name,
+            "protocol": {"name": "full", "crop": None, "selected_on": config.select_on},
+            "encoder_weights": str(module.student.weights_report),
+            "objects": None if self.objects is None else self.objects.description,
+        }
+
+    def _notes(self, module: SegmentationModule) -> list[str]:
+        notes = []
+        if self.config.select_on == "test":
+            notes.append(
+                "The checkpoint was chosen on the test split: the score on it is too good."
+            )
+        if self.streams.skipped:
+            notes.append(f"{self.streams.skipped} unreadable files were left out (--skip-bad).")
+        if "synthetic" in self.dataset.taxonomy.name:
+            notes.append("The images are synthetic: no score on them means anything about Mars.")
+        return notes
+
+
+def _inference_precision(precision: str) -> InferencePrecision:
+    return "bf16" if precision.startswith("bf16") else "fp32"
+
+
+def _below(values: dict[str, float], prefix: str) -> dict[str, float]:
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+
+def _headline(scores: dict[str, Any]) -> dict[str, Any]:
+    return {key: scores[key] for key in ("mIoU", "mAcc", "pixel_accuracy")}
+
+
+def _flat(entry: dict[str, Any]) -> dict[str, float]:
+    flat = {"train/loss": entry["loss"], "learning_rate": entry["learning_rate"]}
+    flat |= {f"train/{k}": v for k, v in entry["terms"].items()}
+    flat |= {f"share/{k}": v for k, v in entry["shares"].items()}
+    scores = entry["validation"]
+    flat |= {f"validation/{k}": v for k, v in _headline(scores).items()}
+    flat |= {f"validation/IoU/{name}": c["iou"] for name, c in scores["classes"].items()}
+    return {k: float(v) for k, v in flat.items() if v is not None}

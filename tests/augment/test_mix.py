@@ -1,0 +1,172 @@
+"""Pastes and geometry: image and targets move together, and nothing else moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s5mars.augment.geometric import object_transforms, rectangles, warp
+from s5mars.augment.mix import paste, select
+from s5mars.augment.sam_mix import MINIMUM_PIXELS, SamMix
+from s5mars.classes import IGNORE
+from s5mars.randomness import generator
+from s5mars.types import Targets, View
+
+SIZE, CLASSES = 32, 4
+
+
+def view(seed: int, *, batch: int = 3) -> View:
+    """Pixels and targets that tell where they come from: image channel 0 is the label."""
+    random = torch.Generator().manual_seed(seed)
+    label = torch.randint(0, CLASSES, (batch, SIZE, SIZE), generator=random)
+    probability = torch.rand(batch, CLASSES, SIZE, SIZE, generator=random).softmax(1)
+    image = torch.rand(batch, 3, SIZE, SIZE, generator=random)
+    image[:, 0] = label / 10
+    return View(image, Targets(probability, label, torch.ones(batch, SIZE, SIZE, dtype=torch.bool)))
+
+
+def disc(batch: int = 3, *, x: float = 20, y: float = 12, radius: float = 6) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    inside = (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+    return inside.expand(batch, SIZE, SIZE).clone()
+
+
+@given(st.integers(0, 100))
+def test_paste_takes_everything_from_one_side(seed: int) -> None:
+    a, b = view(seed), view(seed + 1)
+    region = torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed)) < 0.5
+    mixed = paste(region, a, b)
+    for i in range(3):
+        for source, where in ((a, region[i]), (b, ~region[i])):
+            assert torch.equal(mixed.image[i, :, where], source.image[i, :, where])
+            assert torch.equal(mixed.targets.label[i][where], source.targets.label[i][where])
+            assert torch.equal(
+                mixed.targets.probability[i, :, where], source.targets.probability[i, :, where]
+            )
+    assert torch.equal(paste(torch.zeros_like(region), a, b).image, b.image)
+
+
+def test_identity_transform_is_the_identity() -> None:
+    source, region = view(0), disc()
+    theta = object_transforms(region, generator(0, "t"), rotation=0, flip=0, rescale=(1.0, 1.0))
+    moved, where = warp(source, region, theta=theta)
+    torch.testing.assert_close(moved.image, source.image, atol=1e-4, rtol=0)
+    assert torch.equal(moved.targets.label, source.targets.label)
+    assert torch.equal(where, region)
+
+
+def test_flip_mirrors_about_the_objects_own_centre() -> None:
+    source, region = view(1), torch.zeros(3, SIZE, SIZE, dtype=torch.bool)
+    region[:, 4:10, 6:12] = True
+    theta = object_transforms(region, generator(0, "t"), rotation=0, flip=1, rescale=(1.0, 1.0))
+    moved, where = warp(source, region, theta=theta)
+    assert torch.equal(where, region)
+    assert torch.equal(
+        moved.targets.label[:, 4:10, 6:12], source.targets.label[:, 4:10, 6:12].flip(2)
+    )
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.5])
+def test_rescaling_changes_the_area_and_keeps_the_centre(factor: float) -> None:
+    region = disc(1)
+    theta = object_transforms(
+        region, generator(0, "t"), rotation=0, flip=0, rescale=(factor, factor)
+    )
+    _, where = warp(view(2, batch=1), region, theta=theta)
+    assert where.sum() == pytest.approx(factor**2 * int(region.sum()), rel=0.15)
+    rows, columns = torch.nonzero(where[0], as_tuple=True)
+    assert columns.double().mean() == pytest.approx(20, abs=0.6)
+    assert rows.double().mean() == pytest.approx(12, abs=0.6)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 1000))
+def test_labels_follow_their_pixels_through_any_transform(seed: int) -> None:
+    source = view(seed)
+    # Blocks of 8 pixels, so that bilinear pixels away from block edges equal nearest ones.
+    label = source.targets.label[:, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2)
+    image = source.image.clone()
+    image[:, 0] = label / 10
+    source = View(image, Targets(source.targets.probability, label, source.targets.valid))
+    theta = object_transforms(
+        disc(), generator(seed, "t"), rotation=30, flip=0.5, rescale=(0.7, 1.4)
+    )
+    moved, _ = warp(source, disc(), theta=theta)
+    known = moved.targets.label != IGNORE
+    agrees = (moved.image[:, 0] * 10 - moved.targets.label).abs() < 0.05
+    assert agrees[known].double().mean() > 0.6  # all but the pixels between two blocks
+    assert torch.equal(known, moved.targets.valid)
+
+
+def test_what_comes_from_outside_is_ignored() -> None:
+    theta = object_transforms(disc(), generator(0, "t"), rotation=0, flip=0, rescale=(0.5, 0.5))
+    moved, where = warp(view(3), torch.ones(3, SIZE, SIZE, dtype=torch.bool), theta=theta)
+    assert not moved.targets.valid[:, 0, 0].any()
+    assert (moved.targets.label[:, 0, 0] == IGNORE).all()
+    assert not where[:, 0, 0].any()
+
+
+def test_rectangles_have_the_side_of_their_lambda() -> None:
+    region = rectangles(400, (64, 64), generator(3, "r"))
+    # E[1 - λ] = 1/2 for Beta(4, 4); clipping at the border only makes them smaller.
+    share = region.double().mean().item()
+    assert 0.2 < share < 0.5
+    for one in region[:20]:
+        rows, columns = one.any(1), one.any(0)
+        assert torch.equal(one, rows[:, None] & columns[None, :])
+
+
+def sam_mix(objects: torch.Tensor, **kwargs: object) -> tuple[View, View, View]:
+    pool, donors = view(10), view(20)
+    mix = SamMix(**kwargs)  # type: ignore[arg-type]
+    return mix(pool, donors, objects, generator(1, "mix")), pool, donors
+
+
+def test_the_object_keeps_its_position() -> None:
+    still = {"rotation": 0.0, "flip": 0.0, "rescale": (1.0, 1.0)}
+    mixed, pool, donors = sam_mix(disc(radius=7), **still)
+    region = disc(radius=7)
+    changed = (mixed.image != pool.image).any(1)
+    assert torch.equal(changed, region)
+    for i in range(3):
+        sources = [
+            torch.allclose(mixed.image[i, :, region[i]], donors.image[j, :, region[i]], atol=1e-5)
+            for j in range(3)
+        ]
+        assert sum(sources) == 1
+
+
+def test_a_small_object_is_replaced_by_a_rectangle() -> None:
+    small = torch.zeros(3, SIZE, SIZE, dtype=torch.bool)
+    small[:, 0, : MINIMUM_PIXELS // 10] = True
+    mixed, pool, _donors = sam_mix(small)
+    rectangle, _, _ = sam_mix(small, source="rectangles")
+    assert torch.equal(mixed.image, rectangle.image)
+    assert not torch.equal(mixed.image, pool.image)
+
+
+def test_invalid_pixels_are_not_pasted() -> None:
+    pool, donors = view(10), view(20)
+    valid = torch.zeros(3, SIZE, SIZE, dtype=torch.bool)
+    targets = Targets(donors.targets.probability, donors.targets.label, valid)
+    for source in ("objects", "rectangles"):
+        mixed = SamMix(source=source)(  # type: ignore[arg-type]
+            pool, View(donors.image, targets), disc(), generator(0, "mix")
+        )
+        assert torch.equal(mixed.image, pool.image)
+        assert mixed.targets.valid.all()
+
+
+def test_a_pool_larger_than_the_donors() -> None:
+    mixed = SamMix()(view(1, batch=5), view(2, batch=2), disc(2), generator(0, "mix"))
+    assert mixed.image.shape[0] == 5
+
+
+def test_select_moves_all_targets() -> None:
+    source = view(0)
+    chosen = select(source, torch.tensor([2, 0]))
+    assert np.array_equal(chosen.targets.label[0], source.targets.label[2])
+    assert torch.equal(chosen.targets.probability[1], source.targets.probability[0])

@@ -1,0 +1,119 @@
+"""What every method must keep, whatever it does; a new method is tested by being in the dict."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from s5mars.classes import IGNORE
+from s5mars.methods import METHODS, method_class
+from s5mars.types import Batch, Crops, Needs, Progress, Term
+from tiny import PixelNet, batch
+
+PROGRESS = Progress(seed=0, step=5, total=10)
+
+
+@pytest.fixture(params=sorted(METHODS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def networks() -> tuple[PixelNet, PixelNet]:
+    torch.manual_seed(0)
+    student = PixelNet()
+    teacher = copy.deepcopy(student).eval()
+    with torch.no_grad():
+        teacher.convolution.weight.add_(torch.randn_like(teacher.convolution.weight) * 0.1)
+    return student, teacher
+
+
+def terms_of(name: str, given: Batch) -> tuple[dict[str, Term], PixelNet, PixelNet]:
+    student, teacher = networks()
+    return METHODS[name]().losses(student, teacher, given, PROGRESS), student, teacher
+
+
+def test_every_term_gives_the_student_a_gradient(name: str) -> None:
+    terms, student, _ = terms_of(name, batch())
+    for key, term in terms.items():
+        assert term.share is None or term.share > 0, f"{key}: this batch should give it pixels"
+        student.zero_grad()
+        term.value.backward(retain_graph=True)
+        assert student.convolution.weight.grad is not None
+        assert student.convolution.weight.grad.abs().sum() > 0, key
+
+
+def test_no_gradient_reaches_the_teacher(name: str) -> None:
+    terms, _, teacher = terms_of(name, batch())
+    sum(t.weight * t.value for t in terms.values()).backward()  # type: ignore[union-attr]
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_ignored_pixels_change_nothing(name: str) -> None:
+    given = batch(valid=0.8)
+    assert given.pool is not None
+
+    def disturbed(crops: Crops, hidden: torch.Tensor) -> Crops:
+        image = crops.image.clone()
+        image[hidden.unsqueeze(1).expand_as(image)] = 7
+        return Crops(image, crops.label, crops.valid, crops.objects)
+
+    other = Batch(
+        labelled=disturbed(
+            given.labelled, ~given.labelled.valid & (given.labelled.label == IGNORE)
+        ),
+        pool=disturbed(given.pool, ~given.pool.valid),
+    )
+    # Without resampling: a bilinear object edge may touch a neighbour that is not valid.
+    before, after = (terms_without_turning(name, b) for b in (given, other))
+    for key, term in before.items():
+        torch.testing.assert_close(term.value, after[key].value)
+
+
+def terms_without_turning(name: str, given: Batch) -> dict[str, Term]:
+    import dataclasses
+
+    student, teacher = networks()
+    method = METHODS[name]()
+    if hasattr(method, "mix"):
+        still = dataclasses.replace(method.mix, rotation=0.0, flip=0.0, rescale=(1.0, 1.0))
+        method = dataclasses.replace(method, mix=still)  # type: ignore[type-var]
+    return method.losses(student, teacher, given, PROGRESS)
+
+
+def test_needs_are_enough(name: str) -> None:
+    needs: Needs = METHODS[name]().needs
+    full = batch()
+    given = Batch(
+        labelled=Crops(
+            full.labelled.image,
+            full.labelled.label,
+            full.labelled.valid,
+            full.labelled.objects if needs.objects else None,
+        ),
+        pool=full.pool if needs.pool else None,
+    )
+    terms, _, _ = terms_of(name, given)
+    assert all(term.value.isfinite() for term in terms.values())
+
+
+def test_a_batch_without_any_label_or_valid_pixel_is_finite(name: str) -> None:
+    given = batch(pool_labelled=0.0, valid=0.0)
+    terms, student, _ = terms_of(name, given)
+    loss = torch.stack([t.weight * t.value for t in terms.values()]).sum()
+    loss.backward()
+    assert loss.isfinite()
+    assert student.convolution.weight.grad is not None
+    assert student.convolution.weight.grad.isfinite().all()
+
+
+def test_the_same_step_gives_the_same_terms(name: str) -> None:
+    first, _, _ = terms_of(name, batch())
+    second, _, _ = terms_of(name, batch())
+    assert all(torch.equal(first[k].value, second[k].value) for k in first)
+
+
+def test_an_unknown_method_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="nearest: s5mars"):
+        method_class("s5mar")
