@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s5mars.report import examples
+from s5mars.report import curves, examples, figures
 
 AWKWARD = 'rock <b>& "big" $x$'
 CLASSES = [
@@ -117,6 +117,22 @@ def data(tmp_path: Path) -> Path:
     # JSON is YAML.
     (root / "dataset.yaml").write_text(json.dumps({"name": "tiny", "classes": CLASSES}))
     return root
+
+
+_DRAWN: dict[str, Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw each chart once in all tests: drawing is most of the time that a page takes."""
+
+    def chart(*args: Any, **options: Any) -> Any:
+        key = repr((args, options))
+        if key not in _DRAWN:
+            _DRAWN[key] = figures.chart(*args, **options)
+        return _DRAWN[key]
+
+    monkeypatch.setattr(curves, "chart", chart)
 
 
 @pytest.fixture

@@ -129,6 +129,15 @@ def test_a_run_without_pseudo_labels_says_so(make_run, network, open_page) -> No
     assert "No pseudo-labels were recorded" in page.text
 
 
+def test_a_curve_that_is_left_alone_is_still_named(make_run, network, open_page) -> None:
+    metrics = json.loads((make_run("first") / "metrics.json").read_text())
+    for entry in metrics["history"]:
+        entry["pseudo_labels"] = {"accuracy": None, "confident_share": 0.0, "classes": {}}
+    page = open_page(write_report(make_run(metrics={"history": metrics["history"]}), examples=0))
+    assert "confident share" in page.within("li")
+    assert "accuracy where confident" not in page.text
+
+
 def test_four_pictures_an_image_and_the_prediction_is_the_networks(
     make_run, network, open_page
 ) -> None:

@@ -235,7 +235,7 @@ def _indices(ids: NDArray[Any], coding: MaskCoding, sample: Sample) -> Image.Ima
             f"{sample.mask}: mask ids that the taxonomy does not know: {listed}: "
             "give them to a class or to `ignore` in dataset.yaml"
         )
-    return Image.fromarray(_table(_key(coding.index_of))[ids])
+    return Image.fromarray(_table(_key(coding.index_of)).take(ids))
 
 
 def _key(index_of: Mapping[int, int]) -> tuple[tuple[int, int], ...]:

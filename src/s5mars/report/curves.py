@@ -286,7 +286,8 @@ def _drawing(
         marked=marked,
         smooth=smooth,
     )
-    return Drawing(title, svg, tuple(known), caption)
+    # A curve that stands alone because the others have no values still needs its name.
+    return Drawing(title, svg, tuple(known) if len(curves) > 1 else (), caption)
 
 
 def _small(

@@ -116,7 +116,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Labelled images", words.labelled_share(run)),
         ("Pool", "none" if not pool else plural(round(pool), "image")),
         ("Encoder", str(_mapping(run.best.get("model")).get("encoder") or "not recorded")),
-        ("Encoder weights", str(metrics.get("encoder_weights") or "not recorded")),
+        ("Encoder weights", _described(metrics, "encoder_weights", "encoder weights: ")),
+        ("Object proposals", _described(metrics, "objects", "objects: ")),
         ("Steps", count(steps)),
         (
             "Weights of step",
@@ -129,6 +130,11 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Data", str(run.data or "not recorded")),
     ]
     return [(label, value) for label, value in facts if value]
+
+
+def _described(metrics: Mapping[str, Any], key: str, prefix: str) -> str:
+    """What training said about its input; "" if nothing. The label on the page says the prefix."""
+    return str(metrics.get(key) or "").removeprefix(prefix)
 
 
 def _model(run: Run) -> list[tuple[str, str]]:

@@ -1,0 +1,195 @@
+"""Whole runs on tiny scenes: what they leave behind, and that stopping them changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import s5mars
+from s5mars.cli import main
+from s5mars.data.synthetic import write_synthetic
+from s5mars.training.record import Record
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic(
+        tmp_path_factory.mktemp("data") / "scenes", images=14, size=64, unlabelled=2
+    )
+
+
+def arguments(scenes: Path, out: Path, **changes: object) -> list[str]:
+    settings: dict[str, object] = {
+        "data": scenes, "out": out, "labelled": 0.5, "steps": STEPS, "batch": 2, "crop": 48,
+        "model": "test_resnet", "weights": "none", "workers": 0, "validate-every": 3,
+        "save-every": 1,
+    }  # fmt: skip
+    settings |= {key.replace("_", "-"): value for key, value in changes.items()}
+    return ["train", *(f"--{key}={value}" for key, value in settings.items())]
+
+
+@pytest.fixture(scope="module")
+def unbroken(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    assert main(arguments(scenes, out)) == 0
+    return out
+
+
+def final_state(run: Path) -> dict[str, Any]:
+    checkpoint = torch.load(run / "last.ckpt", weights_only=False)
+    assert checkpoint["global_step"] == STEPS
+    state: dict[str, Any] = checkpoint["state_dict"]
+    return state
+
+
+def assert_same_run(run: Path, reference: Path) -> None:
+    state, expected = final_state(run), final_state(reference)
+    assert state.keys() == expected.keys()
+    different = [key for key in expected if not torch.equal(state[key], expected[key])]
+    assert not different
+    histories = [json.loads((r / "metrics.json").read_text())["history"] for r in (run, reference)]
+    assert histories[0] == histories[1]
+
+
+def test_a_run_leaves_everything_behind(unbroken: Path) -> None:
+    for name in ("config.yaml", "metrics.json", "best.safetensors", "best.json", "last.ckpt"):
+        assert (unbroken / name).is_file(), name
+    metrics = json.loads((unbroken / "metrics.json").read_text())
+    assert [entry["step"] for entry in metrics["history"]] == [3, 6]
+    first = metrics["history"][0]
+    assert first["terms"].keys() == {"supervised", "hard", "soft"}
+    assert set(first["validation"]["classes"]) == set(
+        s5mars.open_dataset(metrics["data"]).taxonomy.names
+    )
+    assert "synthetic" in " ".join(metrics["notes"])
+    facts = json.loads((unbroken / "best.json").read_text())
+    assert facts["training"]["method"] == "s5mars"
+    assert facts["training"]["split_for_selection"] == "val"
+    assert list((unbroken / "logs" / "tensorboard").glob("events.*"))
+    assert (unbroken / "logs" / "csv" / "part_0" / "metrics.csv").is_file()
+    labelled = (unbroken / "splits" / "labelled.txt").read_text().split()
+    pool = (unbroken / "splits" / "pool.txt").read_text().split()
+    assert 0 < len(labelled) < len(pool)
+    assert set(labelled) < set(pool)
+
+
+def test_the_loaded_model_predicts(unbroken: Path, scenes: Path) -> None:
+    predictor = s5mars.load(unbroken)
+    image = torch.randint(0, 255, (40, 70, 3), dtype=torch.uint8).numpy()
+    labels = predictor.predict(image)
+    assert labels.shape == (40, 70)
+    assert labels.max() < len(predictor.taxonomy)
+
+
+def test_the_same_seed_gives_the_same_run_whatever_the_workers(
+    scenes: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    assert main(arguments(scenes, tmp_path / "again", workers=2)) == 0
+    assert_same_run(tmp_path / "again", unbroken)
+
+
+def test_another_seed_gives_another_run(scenes: Path, unbroken: Path, tmp_path: Path) -> None:
+    assert main(arguments(scenes, tmp_path / "other", seed=1)) == 0
+    state, other = final_state(unbroken), final_state(tmp_path / "other")
+    assert any(not torch.equal(state[key], other[key]) for key in state)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
+    scenes: Path,
+    unbroken: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "stopped"
+    score = Record.score
+
+    def score_and_stop(self: Record, module: Any, precision: str) -> None:
+        score(self, module, precision)
+        os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "score", score_and_stop)
+        assert main(arguments(scenes, out, save_every=100)) == 0
+    assert f"--resume {out}" in capsys.readouterr().err
+    assert torch.load(out / "last.ckpt", weights_only=False)["global_step"] == 3
+    assert main(["train", "--resume", str(out)]) == 0
+    assert_same_run(out, unbroken)
+
+
+def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(
+    scenes: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "s5mars", *arguments(scenes, out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not (out / "last.ckpt").is_file() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert main(["train", "--resume", str(out)]) == 0
+    assert_same_run(out, unbroken)
+
+
+def test_labels_outside_the_partition_are_never_opened(
+    scenes: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = tmp_path / "scenes"
+    shutil.copytree(scenes, copy)
+    labelled = unbroken / "splits" / "labelled.txt"
+    kept = set(labelled.read_text().split()) | set(
+        (copy / "splits" / "val.txt").read_text().split()
+    )
+    spoilt = [mask for mask in (copy / "masks").iterdir() if mask.stem not in kept]
+    assert spoilt
+    for mask in spoilt:
+        mask.write_bytes(b"not a mask")
+    out = tmp_path / "run"
+    assert main(arguments(copy, out, labelled=labelled)) == 0
+    assert_same_run(out, unbroken)
+
+
+def test_supervised_needs_neither_pool_nor_teacher(scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "supervised"
+    assert main(arguments(scenes, out, method="supervised")) == 0
+    assert not (out / "splits" / "pool.txt").exists()
+    assert json.loads((out / "best.json").read_text())["networks"] == ["student"]
+    assert not any(key.startswith("teacher") for key in final_state(out))
+
+
+def test_a_used_folder_is_refused(
+    scenes: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(scenes, unbroken)) == 2
+    assert f"s5mars train --resume {unbroken}" in capsys.readouterr().err
+
+
+def test_as_released_runs_and_says_that_it_chose_on_the_test_split(
+    scenes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "released"
+    command = arguments(scenes, out, recipe="as_released", multi_grid="null", steps=3)
+    assert main(command) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["split_for_selection"] == "test"
+    assert any("test split" in note for note in metrics["notes"])
