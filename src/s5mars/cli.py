@@ -141,12 +141,16 @@ def _train(arguments: list[str]) -> int:
 
 
 def _only_resume(arguments: list[str]) -> str:
-    joined = " ".join(arguments).replace("--resume=", "--resume ").split(maxsplit=1)
-    if len(joined) != 2 or joined[0] != "--resume" or joined[1].startswith("--"):
+    words = [
+        word
+        for argument in arguments
+        for word in (argument.split("=", 1) if argument.startswith("--resume=") else [argument])
+    ]
+    if len(words) != 2 or words[0] != "--resume" or not words[1] or words[1].startswith("--"):
         raise ValueError(
             "--resume takes the run folder and no other option: a resumed run keeps its settings"
         )
-    return joined[1]
+    return words[1]
 
 
 # data ----------------------------------------------------------------------------------------

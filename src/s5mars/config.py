@@ -43,6 +43,8 @@ class TrainConfig:
         power: Of the polynomial schedule (1 - step/steps)^power.
         freeze_at: Share of the run after which the learning rate stays as it is.
         ramp: Share of the run over which unsupervised terms grow to their weight (the paper: 0).
+        alignment: Momentum of the class shares that keep the teacher's classes as frequent as the
+            labels' are, in [0, 1); 0 switches this off (the paper).
         teacher_momentum: Largest momentum of the teacher's moving average.
         teacher_span: Share of the run that this average spans at most (the paper: 0, no limit).
         validate_every: Steps between validations; 0: twenty times in a run.
@@ -82,6 +84,7 @@ class TrainConfig:
     power: float = 0.9
     freeze_at: float = 1.0
     ramp: float = 0.25
+    alignment: float = 0.98
     teacher_momentum: float = 0.996
     teacher_span: float = 0.05
     validate_every: int = 0
@@ -112,7 +115,7 @@ class TrainConfig:
             raise ValueError("give either steps or epochs (such as --steps 600)")
         if (self.steps or 1) <= 0 or (self.epochs or 1) <= 0:
             raise ValueError(f"steps {self.steps} / epochs {self.epochs}: must be above 0")
-        for name in ("ramp", "teacher_momentum", "teacher_span"):
+        for name in ("ramp", "alignment", "teacher_momentum", "teacher_span"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1)")
         if not 0 < self.freeze_at <= 1:

@@ -50,12 +50,15 @@ RECIPES: Mapping[str, Recipe] = {
         about="the paper's method, with a ramp of the unsupervised terms and a teacher whose "
         "memory fits the length of the run; in long runs the teacher is the paper's"
     ),
-    "paper": Recipe(about="what the paper says", training={"ramp": 0.0, "teacher_span": 0.0}),
+    "paper": Recipe(
+        about="what the paper says", training={"ramp": 0.0, "alignment": 0.0, "teacher_span": 0.0}
+    ),
     "as_released": Recipe(
         about="the authors' run: OHEM, every pixel in the hard loss, soft weight 1.0, a rectangle "
         "after every paste, variances as divisor, checkpoint chosen on the test split",
         training={
             "ramp": 0.0,
+            "alignment": 0.0,
             "teacher_span": 0.0,
             "model": "resnet50s",
             "multi_grid": [1, 2, 4],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,3 +125,21 @@ def test_an_unknown_image_has_no_object(store):
 def test_a_filter_that_makes_no_sense_is_refused(fields):
     with pytest.raises(ValueError, match="need"):
         ObjectFilter(**fields)
+
+
+def test_a_window_leaves_out_masks_that_lie_outside_it(tmp_path: Path) -> None:
+    masks = [proposal(rectangle(left, 20, 20, 20, size=(60, 100))) for left in (0, 45, 75)]
+    write_store(tmp_path / "a.parquet", [("a", masks)], proposer="sam")
+    store = ObjectStore(tmp_path / "a.parquet")
+    everything = ObjectFilter(minimum_area=0, maximum_area=1)
+
+    def drawn(window: tuple[float, float, float, float]) -> set[float]:
+        draws = (
+            draw_object(store, "a", np.random.default_rng(seed), filter=everything, window=window)
+            for seed in range(30)
+        )
+        return {found.box[0] for found in draws if found}
+
+    assert drawn((0, 0, 50, 100)) == {0}  # a quarter of the second is not enough
+    assert drawn((-20, 20, 60, 35)) == {0, 45}  # three quarters of each is
+    assert drawn((0, 0, 5, 5)) == set()

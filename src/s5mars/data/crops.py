@@ -52,11 +52,14 @@ class Crop:
         """The part of the output that the source covers, in whole output pixels."""
         left, top, right, _bottom = self.window
         factor = self.size / (right - left)
+        x = min(self.size - 1, max(0, round(-left * factor)))
+        y = min(self.size - 1, max(0, round(-top * factor)))
+        # A very narrow image keeps one pixel.
         return (
-            max(0, round(-left * factor)),
-            max(0, round(-top * factor)),
-            min(self.size, round((width - left) * factor)),
-            min(self.size, round((height - top) * factor)),
+            x,
+            y,
+            max(x + 1, min(self.size, round((width - left) * factor))),
+            max(y + 1, min(self.size, round((height - top) * factor))),
         )
 
     def _resample(

@@ -7,7 +7,7 @@ the same for any number of workers and, taken together, for any number of proces
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.crops import Crop, CropSettings, draw_crop
-from s5mars.data.read import no_data, open_hidden, open_image, open_label, size_mismatch
+from s5mars.data.read import (
+    has_black_edge,
+    no_data,
+    open_hidden,
+    open_image,
+    open_label,
+    size_mismatch,
+)
 from s5mars.data.sampler import image_index
 from s5mars.proposals.draw import ObjectFilter, decode_window, draw_object
 from s5mars.proposals.store import ObjectStore
@@ -119,7 +126,8 @@ def load_crop(
         hidden = open_hidden(sample, size=image.size)
         valid = valid & ~crop.mask(hidden, outside=1).astype(bool)
     if sample.mask is not None:
-        mask = open_label(sample, settings.coding)
+        # `valid` hides already; the masks of `hide` need not be read again.
+        mask = open_label(replace(sample, hide=()), settings.coding)
         if mask.size != image.size:
             raise ValueError(size_mismatch(sample, image.size, mask.size))
         label = np.where(valid, crop.mask(mask, outside=IGNORE), np.uint8(IGNORE))
@@ -169,7 +177,9 @@ def _object(
 ) -> NDArray[np.bool_]:
     # An image that the store does not know gets a rectangle, as one without a qualified mask.
     known = sample.name in store
-    proposal = draw_object(store, sample.name, rng, filter=settings) if known else None
+    proposal = (
+        draw_object(store, sample.name, rng, filter=settings, window=crop.window) if known else None
+    )
     if proposal is None:
         return np.zeros((crop.size, crop.size), bool)
     mask = decode_window(proposal, box=crop.window, size=(crop.size, crop.size), blur=settings.blur)
@@ -178,6 +188,8 @@ def _object(
 
 def _no_data(image: Image.Image, crop: Crop) -> NDArray[np.bool_] | None:
     """No-data border inside the crop, or None when the image has none at all."""
+    if not has_black_edge(image):
+        return None
     small = no_data(np.asarray(image)[::NO_DATA_STEP, ::NO_DATA_STEP])
     if not small.any():
         return None

@@ -195,6 +195,17 @@ def no_data(image: Bytes) -> Bools:
     return np.asarray(border[components])
 
 
+def has_black_edge(image: Image.Image) -> bool:
+    """Whether ``no_data`` could find anything: a cheap answer before the image is copied."""
+    width, height = image.size
+    strips = (
+        (0, 0, width, 1), (0, height - 1, width, height),
+        (0, 0, 1, height), (width - 1, 0, width, height),
+    )  # fmt: skip
+    pixels = (np.asarray(image.crop(strip)) for strip in strips)
+    return any(bool(_darker(strip, NO_DATA_LEVEL).any()) for strip in pixels)
+
+
 def _darker(pixels: Bytes, level: int) -> Bools:
     # A reduction over the short last axis is many times slower than three comparisons.
     return (pixels[..., 0] <= level) & (pixels[..., 1] <= level) & (pixels[..., 2] <= level)
@@ -235,7 +246,11 @@ def _indices(ids: NDArray[Any], coding: MaskCoding, sample: Sample) -> Image.Ima
             f"{sample.mask}: mask ids that the taxonomy does not know: {listed}: "
             "give them to a class or to `ignore` in dataset.yaml"
         )
-    return Image.fromarray(_table(_key(coding.index_of)).take(ids))
+    table = _table(_key(coding.index_of))
+    if ids.dtype == np.uint8:
+        # Pillow's look-up is several times faster than numpy's, and labels are read often.
+        return Image.fromarray(ids).point(table[:256].tolist())
+    return Image.fromarray(table.take(ids))
 
 
 def _key(index_of: Mapping[int, int]) -> tuple[tuple[int, int], ...]:

@@ -18,11 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
-from s5mars.models.weights import WeightsReport, load_encoder_weights
+from s5mars.models.weights import WeightsReport, load_encoder_weights, named_weights
 
 RELEASED_MEAN = (0.625, 0.519, 0.363)
 RELEASED_DIVISOR = (0.01803789, 0.01469946, 0.00991374)
 """What the released code divides by: the variances of table II, not its standard deviations."""
+
+OUTPUT_STRIDES = (8, 16, 32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ class DeepLabV3Plus(nn.Module):
         )
         self.classifier = nn.Conv2d(shape.decoder_channels, classes, 1)
 
-        mean, std = _statistics(encoder, normalisation)
+        mean, std = _statistics(named_weights(weights) or encoder, normalisation)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.description: dict[str, object] = {
@@ -174,12 +176,20 @@ def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 def _timm_features(name: str, *, output_stride: int) -> tuple[Any, int]:
     """A timm encoder that returns its features at stride 4 and at the end."""
-    base = name.split(".")[0]
+    if output_stride not in OUTPUT_STRIDES:
+        raise ValueError(
+            f"output stride {output_stride}: choose {', '.join(map(str, OUTPUT_STRIDES))}"
+        )
+    base, _, tag = name.partition(".")
     if base not in timm.list_models(base):
         import difflib
 
-        near = difflib.get_close_matches(base, timm.list_models(), n=4, cutoff=0.6)
+        near = difflib.get_close_matches(base, timm.list_models(), n=4, cutoff=0.0)
         raise ValueError(f"--model {name}: timm has no such encoder; near: {', '.join(near)}")
+    if tag and name not in (tagged := timm.list_pretrained(f"{base}.*")):
+        raise ValueError(
+            f"--model {name}: timm has no such weights of {base}; it has: {', '.join(tagged)}"
+        )
     try:
         plain: Any = timm.create_model(base, features_only=True)
         reductions = plain.feature_info.reduction()

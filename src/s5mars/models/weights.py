@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +116,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
 
 
+def named_weights(weights: str) -> str | None:
+    """``weights`` if it is a name that timm may know, not a path, ``auto`` or ``none``."""
+    return None if weights in {"auto", "none"} or _looks_like_path(weights) else weights
+
+
 def _looks_like_path(weights: str) -> bool:
     return Path(weights).suffix in {".safetensors", ".pth", ".pt", ".bin"} or "/" in weights
 
@@ -141,8 +147,10 @@ def _from_hub(encoder: nn.Module, name: str, tag: str) -> WeightsReport:
 def _fill(
     encoder: nn.Module, name: str, state: Mapping[str, Tensor], *, source: str
 ) -> WeightsReport:
-    wanted = _tensors(encoder.state_dict())
-    given = _tensors(state)
+    present = _tensors(encoder.state_dict())
+    inside = {_dotted(k): k for k in present}
+    wanted = {k: present[original] for k, original in inside.items()}
+    given = {_dotted(k): v for k, v in _tensors(state).items()}
     for strip in ("", *_PREFIXES):
         stripped = {k.removeprefix(strip): v for k, v in given.items()}
         if len(wanted.keys() & stripped.keys()) > len(wanted) // 2:
@@ -159,8 +167,36 @@ def _fill(
             f"missing, {len(wrong)} of another shape (first: {example}); choose the --model that "
             "the file was made for"
         )
-    encoder.load_state_dict({k: given[k].to(v.dtype) for k, v in wanted.items()}, strict=False)
-    return WeightsReport(source, len(wanted), len(wanted), len(given.keys() - wanted.keys()))
+    unused = given.keys() - wanted.keys()
+    foreign = _foreign(name, unused, wanted)
+    if foreign:
+        raise ValueError(
+            f"{source} does not fit the encoder {name}: it has {len(foreign)} tensors more (first: "
+            f"{foreign[0]}), so it is of a deeper one; choose the --model that the file was made "
+            "for"
+        )
+    encoder.load_state_dict(
+        {inside[k]: given[k].to(v.dtype) for k, v in wanted.items()}, strict=False
+    )
+    return WeightsReport(source, len(wanted), len(wanted), len(unused))
+
+
+def _foreign(name: str, unused: Set[str], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Tensors inside the stages of the encoder that its whole network does not have either.
+
+    The first blocks of a ResNet-34 have the names and shapes of a ResNet-18.
+    """
+    stages = {k.split(".")[0] for k in wanted}
+    suspects = sorted(k for k in unused if k.split(".")[0] in stages)
+    if not suspects:
+        return []
+    whole = {_dotted(k) for k in timm.create_model(name, pretrained=False).state_dict()}
+    return [k for k in suspects if k not in whole]
+
+
+def _dotted(key: str) -> str:
+    """``stages_0.blocks`` → ``stages.0.blocks``: timm renames so when it makes an extractor."""
+    return re.sub(r"_(\d+)(?=\.)", r".\1", key)
 
 
 def _in_order(name: str, given: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
@@ -168,7 +204,8 @@ def _in_order(name: str, given: Mapping[str, Tensor]) -> dict[str, Tensor] | Non
 
     The whole sequence of shapes must agree, so a wrong architecture cannot slip through.
     """
-    reference = _tensors(timm.create_model(name, pretrained=False).state_dict())
+    whole = _tensors(timm.create_model(name, pretrained=False).state_dict())
+    reference = {_dotted(k): v for k, v in whole.items()}
     if [v.shape for v in reference.values()] != [v.shape for v in given.values()]:
         return None
     return dict(zip(reference, given.values(), strict=True))

@@ -60,12 +60,15 @@ def draw_object(
     rng: np.random.Generator,
     *,
     filter: ObjectFilter,  # noqa: A002
+    window: Box | None = None,
 ) -> Proposal | None:
     """One mask of an image at random, every qualified one alike; None when none qualifies.
 
     None too for an image that the store does not know: ``ObjectStore.missing`` finds those first.
 
-    ``rng`` is used exactly once, or not at all when there is nothing to choose from.
+    ``rng`` is used exactly once, or not at all when there is nothing to choose from. With a
+    ``window`` (left, top, right, bottom in pixels of the image) only masks count whose box lies
+    in it by half of its area or more: a mask that the crop has cut away cannot be pasted.
 
     Raises:
         ValueError: if the store is damaged there.
@@ -73,6 +76,9 @@ def draw_object(
     if name not in store:
         return None
     ranks, proposals = _qualified(store, name, filter)
+    if window is not None and ranks:
+        inside = proposals.share_inside(window)
+        ranks = [rank for rank in ranks if inside[rank] >= 0.5]
     if not ranks:
         return None
     return proposals[ranks[int(rng.integers(len(ranks)))]]

@@ -118,6 +118,17 @@ class ImageProposals:
         shares: NDArray[np.float64] = columns[0] / (columns[1] * columns[2].astype(np.float64))
         return shares
 
+    def share_inside(self, window: tuple[float, float, float, float]) -> NDArray[np.float64]:
+        """(N,) share of each mask's box inside (left, top, right, bottom), in pixels."""
+        x, y, width, height = (
+            self.table.column(f"box_{name}").to_numpy() for name in ("x", "y", "width", "height")
+        )
+        left, top, right, bottom = window
+        columns = np.clip(np.minimum(x + width, right) - np.maximum(x, left), 0, None)
+        rows = np.clip(np.minimum(y + height, bottom) - np.maximum(y, top), 0, None)
+        shares: NDArray[np.float64] = columns * rows / np.maximum(width * height, 1e-9)
+        return shares
+
     @property
     def predicted_iou(self) -> NDArray[np.float64]:
         """(N,) confidences."""

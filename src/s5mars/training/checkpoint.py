@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from s5mars.classes import Taxonomy
@@ -63,7 +63,8 @@ def save_model(
     }
     # The numbers first: a JSON without its tensors would look whole.
     with replacing(path) as temporary:
-        save_file(tensors, temporary)
+        # Not `save_file`: it reports a full disk as an error of its own and makes the file private.
+        temporary.write_bytes(save(tensors))
     write_json(path.with_suffix(".json"), facts)
 
 
@@ -96,6 +97,7 @@ def load_model(path: Path | str, *, network: str = "teacher") -> LoadedModel:
         if key.startswith(f"{chosen}.")
     }
     description = facts["model"]
+    taxonomy = _taxonomy(facts, tensors_path.with_suffix(".json"))
     try:
         model = DeepLabV3Plus(
             description["encoder"],
@@ -112,7 +114,6 @@ def load_model(path: Path | str, *, network: str = "teacher") -> LoadedModel:
             f"{tensors_path} does not fit the network that its JSON describes "
             f"({_first_line(error)})"
         ) from error
-    taxonomy = Taxonomy.from_dict(facts["taxonomy"])
     return LoadedModel(model.eval().requires_grad_(False), taxonomy, facts, chosen)
 
 
@@ -155,6 +156,19 @@ def read_facts(tensors_path: Path) -> dict[str, Any]:
         if key not in facts:
             raise ValueError(f"{path} is damaged: it has no {key!r}")
     return facts
+
+
+def _taxonomy(facts: dict[str, Any], path: Path) -> Taxonomy:
+    try:
+        taxonomy = Taxonomy.from_dict(facts["taxonomy"])
+        classes = facts["model"]["classes"]
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({_first_line(error)})") from error
+    if len(taxonomy) != classes:
+        raise ValueError(
+            f"{path} is damaged: its taxonomy has {len(taxonomy)} classes, its network {classes}"
+        )
+    return taxonomy
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from s5mars.alignment import AlignedTeacher, Alignment
 from s5mars.config import TrainConfig
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.randomness import integer_seed
@@ -35,6 +36,9 @@ class SegmentationModule(lightning.LightningModule):
         self.teacher: DeepLabV3Plus | None = None
         if method.needs.teacher:
             self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
+        self.alignment: Alignment | None = None
+        if config.alignment and method.needs.pool:
+            self.alignment = Alignment(self.classes, momentum=config.alignment)
         # A method with state is an nn.Module, and becomes a part of the checkpoint here.
         self.method = method
         self.config = config
@@ -54,6 +58,11 @@ class SegmentationModule(lightning.LightningModule):
     def scored(self) -> DeepLabV3Plus:
         """The network that is scored and shared."""
         return self.student if self.teacher is None else self.teacher
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.student.classifier.out_channels
 
     def train(self, mode: bool = True) -> SegmentationModule:
         """The teacher labels in evaluation mode, always."""
@@ -78,6 +87,9 @@ class SegmentationModule(lightning.LightningModule):
                 integer_seed(progress.seed, "layers", step=self._step, sample=self.global_rank)
             )
             teacher: nn.Module = self.student if self.teacher is None else self.teacher
+            if self.alignment is not None:
+                self.alignment.observe_labels(batch.labelled.label)
+                teacher = AlignedTeacher(teacher, self.alignment)
             terms = self.method.losses(self.student, teacher, batch, progress)
         loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
         self._add("loss", loss)

@@ -1,0 +1,77 @@
+"""Distribution alignment: keep the teacher's classes as frequent as the labels' are.
+
+ReMixMatch (Berthelot et al., ICLR 2020), which the S5Mars paper names as its natural extension:
+q̃ = normalise(q · p(y) / p̃(y)), with p(y) the class shares of the labels and p̃(y) those of the
+teacher's predictions, both as running averages. Without it a class that the teacher prefers a
+little on unfamiliar images feeds on its own pseudo-labels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from s5mars.classes import IGNORE
+
+BLACK = 12 / 255
+"""Padding and no-data borders are at most this bright, and do not count."""
+
+FLOOR = 1e-3
+"""Smallest share of a class: one that no label has shown yet is held back, not forbidden."""
+
+
+class Alignment(nn.Module):
+    """Running class shares of labels and predictions; a part of every checkpoint.
+
+    Args:
+        classes: number C of classes.
+        momentum: of both averages, in [0, 1).
+    """
+
+    labelled: Tensor
+    predicted: Tensor
+
+    def __init__(self, classes: int, *, momentum: float = 0.98) -> None:
+        super().__init__()
+        self.momentum = momentum
+        for name in ("labelled", "predicted"):
+            self.register_buffer(name, torch.full((classes,), 1 / classes))
+
+    @torch.no_grad()
+    def observe_labels(self, label: Tensor) -> None:
+        """Average in the class shares of (B, H, W) labels; IGNORE does not count."""
+        counts = torch.bincount(label[label != IGNORE].long(), minlength=len(self.labelled))
+        self._average(self.labelled, counts.to(self.labelled.dtype))
+
+    @torch.no_grad()
+    def observe_predictions(self, probability: Tensor, counted: Tensor) -> None:
+        """Average in the mean of (B, C, H, W) probabilities over the (B, H, W) counted pixels."""
+        self._average(self.predicted, (probability * counted.unsqueeze(1)).sum((0, 2, 3)))
+
+    @property
+    def correction(self) -> Tensor:
+        """(C,) log p(y) − log p̃(y), to be added to logits."""
+        shares = [share.clamp(min=FLOOR) for share in (self.labelled, self.predicted)]
+        return shares[0].log() - shares[1].log()
+
+    def _average(self, average: Tensor, counts: Tensor) -> None:
+        total = counts.sum()
+        # A batch without a label, or without a valid pixel, says nothing.
+        share = torch.where(total > 0, counts / total.clamp(min=1e-9), average)
+        average.lerp_(share, 1 - self.momentum)
+
+
+class AlignedTeacher(nn.Module):
+    """A teacher whose logits are corrected: softmax then gives the aligned distribution."""
+
+    def __init__(self, teacher: nn.Module, alignment: Alignment) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.alignment = alignment
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, C, H, W) logits; what it predicts enters the running average."""
+        logits: Tensor = self.teacher(image)
+        dark = BLACK * (255 if image.dtype == torch.uint8 else 1)
+        self.alignment.observe_predictions(logits.detach().softmax(1), image.amax(1) > dark)
+        return logits + self.alignment.correction.view(1, -1, 1, 1).to(logits.dtype)

@@ -1,0 +1,155 @@
+"""The network: its size, what it takes and gives, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from s5mars.models.deeplab import RELEASED_DIVISOR, RELEASED_MEAN, DeepLabV3Plus
+
+TINY = "mobilenetv3_small_050"
+
+
+@pytest.fixture(scope="module")
+def model() -> DeepLabV3Plus:
+    torch.manual_seed(0)
+    return DeepLabV3Plus(TINY, 5).eval()
+
+
+def image(height: int = 64, width: int = 64, *, batch: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(height * 1000 + width)
+    return torch.randint(0, 256, (batch, 3, height, width), generator=generator).to(torch.uint8)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("encoder", "millions"), [("resnet50", 40.349), ("resnet50s", 40.473)])
+def test_size_of_the_papers_network(encoder: str, millions: float) -> None:
+    with torch.device("meta"):
+        count = parameters(DeepLabV3Plus(encoder, 9))
+    assert count / 1e6 == pytest.approx(millions, abs=0.0005)
+    assert count / 40.47e6 == pytest.approx(1, abs=0.01)
+
+
+def test_heads_follow_the_encoder() -> None:
+    with torch.device("meta"):
+        sizes = {head: parameters(DeepLabV3Plus(TINY, 5, head=head)) for head in ("paper", "light")}
+        chosen = {
+            name: DeepLabV3Plus(name, 5, head="auto").description["head"]
+            for name in (TINY, "resnet50")
+        }
+    assert sizes["paper"] > 5 * sizes["light"]
+    assert chosen == {TINY: "light", "resnet50": "paper"}
+
+
+def test_bytes_and_floats_give_the_same_logits(model: DeepLabV3Plus) -> None:
+    with torch.no_grad():
+        torch.testing.assert_close(model(image()), model(image().float() / 255))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (32, 90), (65, 64)])
+def test_any_size(model: DeepLabV3Plus, size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        logits = model(image(*size))
+    assert logits.shape == (2, 5, *size) and logits.dtype == torch.float32
+    assert logits.isfinite().all()
+    assert logits.std() > 0
+
+
+@pytest.mark.parametrize(("stride", "side"), [(8, 12), (16, 6), (32, 3)])
+def test_output_stride(stride: int, side: int) -> None:
+    network = DeepLabV3Plus(TINY, 3, output_stride=stride).eval()
+    with torch.no_grad():
+        low, high = network.features(image(96, 96))
+    assert low.shape[-2:] == (24, 24)
+    assert high.shape[-2:] == (side, side)
+
+
+def test_gradients_reach_every_parameter() -> None:
+    torch.manual_seed(0)
+    network = DeepLabV3Plus(TINY, 5).train()
+    network(image()).square().mean().backward()
+    without = [name for name, p in network.named_parameters() if p.grad is None]
+    assert not without  # a parameter without one stops distributed training
+    for part in (network.encoder, network.pyramid, network.low_level, network.decoder):
+        assert any(p.grad.abs().sum() > 0 for p in part.parameters())
+
+
+def seen_by_the_encoder(network: DeepLabV3Plus, given: Tensor) -> Tensor:
+    seen: list[Tensor] = []
+    handle = network.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        network(given)
+    handle.remove()
+    return seen[0]
+
+
+def test_normalisation_is_inside_and_travels_with_the_weights(model: DeepLabV3Plus) -> None:
+    config = timm.get_pretrained_cfg(TINY)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.mean, config.std))
+    given = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(seen_by_the_encoder(model, given), (given - mean) / std)
+    assert {"mean", "std"} <= model.state_dict().keys()
+
+
+def test_normalisation_as_released() -> None:
+    network = DeepLabV3Plus(TINY, 3, normalisation="as_released").eval()
+    assert network.mean.flatten().tolist() == pytest.approx(RELEASED_MEAN)
+    assert network.std.flatten().tolist() == pytest.approx(RELEASED_DIVISOR)
+    mean = torch.tensor(RELEASED_MEAN).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    assert seen_by_the_encoder(network, mean).abs().max() < 1e-6
+
+
+def test_normalisation_is_that_of_the_named_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One architecture may have weights of several origins, trained with other statistics."""
+    tag = "tf_efficientnet_b0.ap_in1k"
+    expected = timm.get_pretrained_cfg(tag).mean
+    assert expected != timm.get_pretrained_cfg("tf_efficientnet_b0").mean
+    make = timm.create_model
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda name, **keywords: make(name, **{**keywords, "pretrained": False}),
+    )
+    network = DeepLabV3Plus("tf_efficientnet_b0", 3, weights=tag)
+    assert network.mean.flatten().tolist() == pytest.approx(expected)
+
+
+def test_multi_grid_multiplies_the_dilation() -> None:
+    with torch.device("meta"):
+        plain, grid = (
+            DeepLabV3Plus("resnet50", 3, multi_grid=factors) for factors in (None, (1, 2, 4))
+        )
+    before, after = (
+        [block.conv2.dilation[0] for block in network.encoder.layer4] for network in (plain, grid)
+    )
+    assert after == [d * f for d, f in zip(before, (1, 2, 4), strict=True)]
+
+
+def test_multi_grid_keeps_sizes() -> None:
+    network = DeepLabV3Plus("resnet18", 3, multi_grid=(2, 4)).eval()
+    with torch.no_grad():
+        assert network.features(image(batch=1))[1].shape == (1, 512, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"encoder": "resnet5o"}, "near: resnet50"),
+        ({"encoder": "qqqq"}, r"no such encoder; near: \w"),
+        ({"encoder": "resnet18.a1_in1"}, r"it has: .*resnet18\.a1_in1k"),
+        ({"encoder": "vit_tiny_patch16_224"}, "stride 4.*resnet50"),
+        ({"head": "papers"}, "choose auto, paper, light"),
+        ({"normalisation": "imagenet"}, "choose encoder, as_released"),
+        ({"output_stride": 7}, "choose 8, 16, 32"),
+        ({"multi_grid": (1, 2, 4)}, "needs a ResNet with 3 blocks"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(keywords: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        DeepLabV3Plus(**{"encoder": TINY, "classes": 3, **keywords})
+    assert "\n" not in str(caught.value)

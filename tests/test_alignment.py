@@ -1,0 +1,64 @@
+"""Distribution alignment against the formula of ReMixMatch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from s5mars.alignment import AlignedTeacher, Alignment
+from s5mars.classes import IGNORE
+
+
+class Fixed(nn.Module):
+    """A teacher that always gives the same probabilities."""
+
+    def __init__(self, probability: list[float]) -> None:
+        super().__init__()
+        self.logits = torch.tensor(probability).log()
+
+    def forward(self, image: Tensor) -> Tensor:
+        size = (len(image), -1, *image.shape[-2:])
+        return self.logits.view(1, -1, 1, 1).expand(size)
+
+
+def test_formula() -> None:
+    alignment = Alignment(3)
+    label_share, predicted = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.2, 0.6])
+    alignment.labelled.copy_(label_share)
+    alignment.predicted.copy_(predicted)
+    q = torch.tensor([0.1, 0.2, 0.7])
+    expected = q * label_share / predicted
+    aligned = (q.log() + alignment.correction).softmax(0)
+    torch.testing.assert_close(aligned, expected / expected.sum())
+
+
+def test_predictions_drift_to_the_shares_of_the_labels() -> None:
+    alignment = Alignment(3, momentum=0.9)
+    label = torch.tensor([[[0, 0, 0, 1, IGNORE]]])
+    teacher = AlignedTeacher(Fixed([0.1, 0.1, 0.8]), alignment)
+    image = torch.ones(1, 3, 1, 5)
+    for _ in range(200):
+        alignment.observe_labels(label)
+        aligned = teacher(image).softmax(1).mean((0, 2, 3))
+    torch.testing.assert_close(
+        alignment.labelled, torch.tensor([0.75, 0.25, 0.0]), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(aligned[:2], torch.tensor([0.75, 0.25]), atol=2e-3, rtol=0)
+
+
+def test_equal_shares_change_nothing() -> None:
+    alignment = Alignment(4)
+    assert torch.equal(alignment.correction, torch.zeros(4))
+
+
+def test_black_pixels_and_empty_batches_say_nothing() -> None:
+    alignment = Alignment(2)
+    before = [alignment.labelled.clone(), alignment.predicted.clone()]
+    alignment.observe_labels(torch.full((1, 2, 2), IGNORE))
+    AlignedTeacher(Fixed([0.9, 0.1]), alignment)(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
+    assert torch.equal(alignment.labelled, before[0])
+    assert torch.equal(alignment.predicted, before[1])
+    half = torch.zeros(1, 3, 2, 2)
+    half[..., 0] = 0.5
+    AlignedTeacher(Fixed([0.9, 0.1]), alignment)(half)
+    assert alignment.predicted[0] > 0.5

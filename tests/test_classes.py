@@ -1,0 +1,82 @@
+"""Taxonomies: what they hold, how they travel through JSON, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s5mars.classes import (
+    AI4MARS,
+    AI4MARS_CODING,
+    IGNORE,
+    S5MARS,
+    S5MARS_CODING,
+    Class,
+    MaskCoding,
+    Taxonomy,
+    hex_colour,
+    rgb,
+)
+
+channel = st.integers(0, 255)
+
+
+@pytest.mark.parametrize("taxonomy", [S5MARS, AI4MARS])
+def test_survives_json(taxonomy: Taxonomy) -> None:
+    assert Taxonomy.from_dict(json.loads(json.dumps(taxonomy.to_dict()))) == taxonomy
+
+
+@given(st.tuples(channel, channel, channel))
+def test_colours_survive_text(colour: tuple[int, int, int]) -> None:
+    assert rgb(hex_colour(colour)) == colour
+
+
+@pytest.mark.parametrize(("taxonomy", "classes"), [(S5MARS, 9), (AI4MARS, 4)])
+def test_classes_can_be_told_apart(taxonomy: Taxonomy, classes: int) -> None:
+    assert len(taxonomy) == len(set(taxonomy.names)) == classes
+    assert len({c.colour for c in taxonomy.classes}) == classes
+    assert all(c.criterion for c in taxonomy.classes)
+
+
+def test_codings_of_the_papers() -> None:
+    assert S5MARS_CODING.index_of == {i + 1: i for i in range(9)}
+    assert S5MARS_CODING.ignored == {0}
+    assert MaskCoding({0: 0, 1: 1, 2: 2, 3: 3}, frozenset({IGNORE})) == AI4MARS_CODING
+
+
+def test_palette_is_what_pillow_takes() -> None:
+    palette = AI4MARS.palette
+    assert len(palette) == 768
+    assert tuple(palette[3:6]) == AI4MARS.classes[1].colour
+    assert palette[3 * IGNORE :] == [0, 0, 0]
+
+
+def test_missing_colours_are_chosen_and_differ() -> None:
+    taxonomy = Taxonomy.from_dict({"classes": [{"name": str(i)} for i in range(12)]})
+    assert taxonomy.name == "custom"
+    assert len({c.colour for c in taxonomy.classes}) == 12
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "at least one entry"),
+        ({"classes": []}, "at least one entry"),
+        ({"classes": [{"color": "#ffffff"}]}, "class 0 of the taxonomy has no `name`"),
+        ({"classes": ["soil"]}, "class 0 of the taxonomy has no `name`"),
+        ({"classes": [{"name": "a", "color": "red"}]}, "'red' is not a colour"),
+        ({"classes": [{"name": "a", "color": "#12345g"}]}, "'#12345g' is not a colour"),
+        ({"classes": [{"name": "a"}, {"name": "a"}]}, r"occur twice: \['a'\]"),
+        ({"classes": [{"name": str(i)} for i in range(255)]}, "255 classes, not 1..254"),
+    ],
+)
+def test_what_is_no_taxonomy(data: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Taxonomy.from_dict(data)
+
+
+def test_as_many_classes_as_fit_below_ignore() -> None:
+    assert len(Taxonomy("many", tuple(Class(str(i), (0, 0, 0)) for i in range(254)))) == 254

@@ -1,0 +1,165 @@
+"""The command line: quick help, one line for a mistake, and commands that do what they say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from s5mars import __version__
+from s5mars.cli import COMMANDS, USER_ERROR, main
+
+ALL = [*COMMANDS, "train"]
+HEAVY = {
+    "torch", "torchvision", "timm", "lightning", "numpy", "PIL", "scipy", "skimage", "matplotlib",
+    "pyarrow", "pycocotools", "safetensors", "jinja2",
+}  # fmt: skip
+
+LIST_MODULES = """
+import sys
+from s5mars.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print("MODULES", *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["predict", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIST_MODULES, *arguments], capture_output=True, text=True, check=True
+    )
+    shown, _, modules = done.stdout.partition("MODULES")
+    assert "s5mars" in shown
+    assert not HEAVY & set(modules.split())
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_every_command_shows_an_example(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    try:
+        assert main([command, "--help"]) == 0
+    except SystemExit as ended:
+        assert not ended.code
+    shown = capsys.readouterr().out
+    assert "example:" in shown and shown.count(f"s5mars {command} ") >= 2
+
+
+def test_overview_has_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for command in ALL:
+        assert f"s5mars {command} " in shown
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"s5mars {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian'; nearest: train; all: demo, synth"),
+        (["synth"], "required: out; see s5mars synth --help"),
+        (["synth", "x", "--image", "5"], "unknown option --image; the nearest is --images"),
+        (["synth", "x", "--images", "five"], "--images: invalid int value: 'five'"),
+        (["evaluate", "r", "--data", "d", "--protocol", "half"], "choose from 'full', 'paper'"),
+        (["predict", "r", "i", "--out", "o", "--overlapp", "1"], "the nearest is --overlap"),
+        (["stats", "nowhere", "--out", "o"], "nowhere"),
+        (["train", "--stepz", "5"], "unknown option --stepz; the nearest is --steps"),
+        (["train", "--resume"], "--resume takes the run folder and no other option"),
+        (["train", "--resume="], "--resume takes the run folder and no other option"),
+        (["train", "--resume", "a", "--steps", "5"], "a resumed run keeps its settings"),
+        (["train", "--steps", "5", "--resume=a"], "a resumed run keeps its settings"),
+        (["train", "--resume", "no where"], "no where is not a training run"),
+        (["report", "a", "b"], "give it a name with --out"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == USER_ERROR == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("s5mars: ") and shown.err.count("\n") == 1
+    assert message in shown.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_exit_code_of_the_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "s5mars", "trian"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == "" and done.stderr.count("\n") == 1
+
+
+def test_an_error_of_a_loader_process_becomes_its_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Several lines, from a worker or a library, still print as one."""
+
+    def fail(_: object) -> None:
+        raise ValueError(text)
+
+    command = COMMANDS["synth"]
+    monkeypatch.setitem(
+        COMMANDS, "synth", type(command)(command.about, command.example, command.options, fail)
+    )
+    for text, shown in (
+        ("Caught ValueError in DataLoader worker process 0.\nTraceback:\n  x\nValueError: a.jpg: bad",
+         "s5mars: a.jpg: bad\n"),
+        ("first\n  second", "s5mars: first second\n"),
+        ("", "s5mars: ValueError\n"),
+    ):  # fmt: skip
+        assert main(["synth", "x"]) == 2
+        assert capsys.readouterr().err == shown
+
+
+def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    command = COMMANDS["synth"]
+    monkeypatch.setitem(
+        COMMANDS, "synth", type(command)(command.about, command.example, command.options, interrupt)
+    )
+    assert main(["synth", "x"]) == 130
+    assert capsys.readouterr().err == "s5mars: interrupted\n"
+
+
+def test_synth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "scenes"
+    assert main(["synth", str(out), "--images", "4", "--size", "64", "--seed", "1"]) == 0
+    assert len(list((out / "masks").iterdir())) == 4
+    capsys.readouterr()
+    assert main(["synth", str(out), "--images", "4", "--size", "64"]) == 2
+    assert str(out) in capsys.readouterr().err
+
+
+def test_split_and_stats(
+    fake_data: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(fake_data.plain(tmp_path / "data", images=16))
+    lists = tmp_path / "lists"
+    assert main(["split", data, "--labelled", "0.5", "1", "--out", str(lists)]) == 0
+    half, whole = sorted((set(path.read_text().split()) for path in lists.rglob("*.txt")), key=len)
+    assert len(half) == 4 and len(whole) == 8 and half < whole
+    assert "bedrock" in capsys.readouterr().out
+
+    out = tmp_path / "stats"
+    assert main(["stats", data, "--out", str(out)]) == 0
+    written = {path.suffix for path in out.iterdir()}
+    assert {".json", ".png"} <= written
+    for path in out.glob("*.json"):
+        assert json.loads(path.read_text())
+    assert "soil" in capsys.readouterr().out

@@ -1,0 +1,206 @@
+"""Settings from the command line and YAML: what is set, what wins, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from s5mars.cli import main
+from s5mars.config import TrainConfig
+from s5mars.methods.s5mars import S5Mars
+from s5mars.methods.supervised import Supervised
+from s5mars.options import parse_training, training_from_yaml
+from s5mars.recipes import RECIPES
+
+BASE = ["--data", "d", "--out", "o", "--steps", "5"]
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(ValueError) as caught:
+        parse_training([*BASE, *arguments])
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_defaults_are_those_of_the_signatures() -> None:
+    settings = parse_training(BASE)
+    assert settings.config == TrainConfig(data=Path("d"), out=Path("o"), steps=5)
+    assert settings.method == S5Mars()
+    assert parse_training([*BASE, "--method", "supervised"]).method == Supervised()
+
+
+def test_every_kind_of_value() -> None:
+    config = parse_training(
+        [*BASE, "--labelled=0.125", "--scale", "[0.75, 1.5]", "--multi_grid", "[1, 2, 4]",
+         "--learning-rate", "1e-3", "--save_every", "7", "--devices", "2", "--precision", "bf16",
+         "--objects", "store.parquet"]
+    ).config  # fmt: skip
+    assert config.labelled == 0.125 and isinstance(config.labelled, float)
+    assert config.scale == (0.75, 1.5)
+    assert config.multi_grid == [1, 2, 4]
+    assert config.learning_rate == 0.001
+    assert config.save_every == 7
+    assert config.devices == 2
+    assert config.precision == "bf16"
+    assert config.objects == Path("store.parquet")
+    assert parse_training([*BASE, "--labelled", "lists/0.2.txt"]).config.labelled == "lists/0.2.txt"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], False),
+        (["--skip-bad"], True),
+        (["--skip-bad", "--seed", "4"], True),
+        (["--skip_bad=true"], True),
+        (["--skip-bad", "false"], False),
+    ],
+)
+def test_a_switch_may_stand_alone(arguments: list[str], expected: bool) -> None:
+    assert parse_training([*BASE, *arguments]).config.skip_bad is expected
+
+
+def test_fields_of_the_method() -> None:
+    method = parse_training(
+        [*BASE, "--s5mars.hard-threshold", "0.5", "--s5mars.swap=both", "--s5mars.ohem",
+         "--s5mars.mix.source", "rectangles", "--s5mars.mix.rescale", "[0.5, 1.0]"]
+    ).method  # fmt: skip
+    assert isinstance(method, S5Mars)
+    default = S5Mars()
+    mix = replace(default.mix, source="rectangles", rescale=(0.5, 1.0))
+    assert method == replace(default, hard_threshold=0.5, swap="both", ohem=True, mix=mix)
+
+
+@pytest.mark.parametrize("method", ["supervised", "s5mars"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_yaml_round_trip(tmp_path: Path, method: str, recipe: str) -> None:
+    given = parse_training(
+        [*BASE, "--method", method, "--recipe", recipe, "--labelled", "0.125", "--skip-bad",
+         f"--{method}.ohem", "--multi_grid", "[1, 2, 4]", "--seed", "9"]
+    )  # fmt: skip
+    path = tmp_path / "config.yaml"
+    path.write_text(given.text)
+    again = training_from_yaml(path)
+    assert again == given
+    assert yaml.safe_load(given.text)[method]["ohem"] is True
+
+
+def test_printed_settings_parse_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*BASE, "--recipe", "as_released", "--s5mars.soft-weight", "0.25", "--crop", "64"]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *arguments, "--print-config"])
+    assert not ended.value.code
+    path = tmp_path / "printed.yaml"
+    path.write_text(capsys.readouterr().out)
+    settings = training_from_yaml(path)
+    expected = parse_training(arguments)
+    assert (settings.config, settings.method) == (expected.config, expected.method)
+    assert settings.config.crop == 64
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("data: d\nout: o\nsteps: 5\nmethod: supervised\nbatch: 3\nseed: 4\n")
+    settings = parse_training(["--config", str(path), "--batch", "2"])
+    assert isinstance(settings.method, Supervised)  # the file decides which options exist
+    assert (settings.config.batch, settings.config.seed) == (2, 4)
+    assert isinstance(parse_training([f"--config={path}", "--method=s5mars"]).method, S5Mars)
+
+
+def test_a_recipe_changes_defaults_and_gives_way() -> None:
+    released = parse_training([*BASE, "--recipe", "as_released"])
+    assert released.config.model == "resnet50s"
+    assert released.config.multi_grid == [1, 2, 4]
+    assert released.config.select_on == "test"
+    assert released.config.ramp == released.config.teacher_span == 0
+    assert released.config.freeze_at == pytest.approx(200 / 240)
+    assert isinstance(released.method, S5Mars)
+    assert released.method.ohem and released.method.mix.extra_rectangle
+    assert released.method.hard_over == "all" and released.method.soft_over == "kept"
+    # Every pixel is kept: no confidence is below the threshold.
+    assert released.method.hard_threshold < 0
+
+    paper = parse_training([*BASE, "--recipe", "paper"])
+    assert (paper.config.ramp, paper.config.teacher_span) == (0, 0)
+    assert paper.method == S5Mars() and paper.config.model == "resnet50"
+
+    changed = parse_training(
+        [*BASE, "--recipe", "as_released", "--model", "resnet18", "--s5mars.ohem", "false",
+         "--ramp", "0.1"]
+    )  # fmt: skip
+    assert changed.config.model == "resnet18" and changed.config.ramp == 0.1
+    assert isinstance(changed.method, S5Mars)
+    assert not changed.method.ohem and changed.method.mix.extra_rectangle
+    supervised = parse_training([*BASE, "--recipe", "as_released", "--method", "supervised"])
+    assert supervised.method == Supervised(ohem=True)
+
+
+def test_a_recipe_may_stand_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("data: d\nout: o\nsteps: 5\nrecipe: as_released\n")
+    assert training_from_yaml(path).config.model == "resnet50s"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stepz", "5"], "unknown option --stepz; the nearest is --steps"),
+        (["--learningrate=1"], "unknown option --learningrate; the nearest is --learning-rate"),
+        (["--s5mars.hard-treshold", "1"], "the nearest is --s5mars.hard-threshold"),
+        (["--method", "supervised", "--s5mars.swap", "std"], "unknown option --s5mars.swap"),
+        (["--method", "s5mar"], "unknown method 's5mar'; nearest: s5mars; all: supervised, s5mars"),
+        (["--recipe", "papr"], "nearest: paper"),
+        (["extra"], "unexpected argument 'extra'"),
+        (["--batch", "x"], "batch is 'x': expected int"),
+        (["--batch", "2.5"], "batch is '2.5': expected int"),
+        (["--precision", "fp64"], "precision is 'fp64': expected .*bf16"),
+        (["--s5mars.swap", "variance"], "s5mars.swap is 'variance': expected .*'std'"),
+        (["--batch", "0"], "batch is 0: it must be above 0"),
+        (["--crop", "16"], "crop is 16: it must be 32 pixels or more"),
+        (["--scale", "[2.0, 0.5]"], "smallest and a largest"),
+        (["--epochs", "2"], "either steps or epochs"),
+        (["--ramp", "1.5"], r"ramp is 1.5: it must be in \[0, 1\)"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments: list[str], message: str) -> None:
+    import re
+
+    assert re.search(message, refused(*arguments)), refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batchh: 3", "unknown key 'batchh' in the settings; the nearest is batch"),
+        ("s5mars: {soft_wieght: 3}", "'s5mars.soft_wieght'.* the nearest is s5mars.soft_weight"),
+        ("s5mars: {mix: {rotatoin: 3}}", "the nearest is s5mars.mix.rotation"),
+        ("batch: many", "batch is 'many': expected int"),
+        ("method: s5mar", "nearest: s5mars"),
+    ],
+)
+def test_mistakes_in_the_file(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"data: d\nout: o\nsteps: 5\n{text}\n")
+    with pytest.raises(ValueError, match=message):
+        training_from_yaml(path)
+
+
+def test_files_that_are_no_settings(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a training run"):
+        training_from_yaml(tmp_path / "config.yaml")
+    for text in ("steps: [5\n", "only text\n"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(ValueError, match="config") as caught:
+            training_from_yaml(tmp_path / "config.yaml")
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(ValueError, match="missing: --data, --out"):
+        parse_training(["--steps", "5"])
+    with pytest.raises(ValueError, match="either steps or epochs"):
+        parse_training(BASE[:4])

@@ -1,0 +1,74 @@
+"""The README's commands and Python lines run as they are written there, on tiny scenes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s5mars.cli import main
+from s5mars.data.synthetic import write_synthetic
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    text = README.read_text(encoding="utf-8")
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [block for found, block in fenced if found == language]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic(tmp_path_factory.mktemp("readme") / "DATA", images=14, size=64)
+
+
+def test_commands(
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [line for block in blocks("") for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("s5mars")]
+    assert len(commands) == 7
+    smaller = {"600": "4", "6": "2", "192": "48", "IMAGE_OR_FOLDER": str(scenes / "images")}
+    smaller |= {"DATA": str(scenes)}
+    for command in commands:
+        words = [smaller.get(word, word) for word in shlex.split(command)[1:]]
+        assert main(words) == 0, (command, capsys.readouterr().err)
+    maps = [p for p in Path("maps").glob("*.png") if "confidence" not in p.name]
+    assert len(maps) == 14
+    assert Path("runs/a/report.html").stat().st_size > 10_000
+    assert Path("maps/summary.csv").is_file()
+    capsys.readouterr()
+    assert main(["evaluate", "runs/a", "--data", str(scenes), "--json"]) == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert {"mIoU", "mAcc", "pixel_accuracy", "classes", "protocol"} <= result.keys()
+
+    (code,) = blocks("python")
+    image = np.asarray(Image.open(next((scenes / "images").iterdir())))
+    names: dict[str, Any] = {"image": image}
+    exec(code.replace("path/to/folder", str(scenes)), names)
+    assert names["labels"].shape == image.shape[:2]
+    assert names["probabilities"].shape == (9, *image.shape[:2])
+
+
+def test_settings_of_the_readme_are_a_data_set(tmp_path: Path) -> None:
+    from s5mars.data.layouts import open_dataset
+
+    (yaml,) = blocks("yaml")
+    for folder, mode in (("images", "RGB"), ("masks", "L")):
+        (tmp_path / folder).mkdir()
+        for number in range(10):
+            ending = "jpg" if folder == "images" else "png"
+            Image.new(mode, (8, 8)).save(tmp_path / folder / f"{number}.{ending}")
+    (tmp_path / "dataset.yaml").write_text(yaml)
+    assert open_dataset(tmp_path).taxonomy.names == ("soil", "sky")

@@ -1,0 +1,168 @@
+"""Checkpoints for sharing: what is written comes back, and damage is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from s5mars.classes import Class, Taxonomy
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.training.checkpoint import load_model, save_model
+
+THREE = Taxonomy("three", tuple(Class(name, (i, 0, 0)) for i, name in enumerate("abc")))
+TRAINING = {"method": "s5mars", "seed": 3, "step": 20, "mIoU": 51.5}
+Facts = dict[str, Any]
+
+
+def network(seed: int, *, classes: int = 3) -> DeepLabV3Plus:
+    torch.manual_seed(seed)
+    made = DeepLabV3Plus(
+        "mobilenetv3_small_050", classes, output_stride=8, normalisation="as_released"
+    )
+    made.train()(torch.rand(2, 3, 64, 64))  # running statistics that a new network lacks
+    return made.eval()
+
+
+NETWORKS = {"student": network(0), "teacher": network(1)}
+IMAGE = torch.randint(0, 256, (1, 3, 50, 70), generator=torch.Generator().manual_seed(0)).byte()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    save_model(tmp_path / "best.safetensors", NETWORKS, taxonomy=THREE, training=TRAINING)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["teacher", "student"])
+def test_round_trip_gives_equal_logits(run: Path, name: str) -> None:
+    loaded = load_model(run, network=name)
+    assert loaded.network == name and loaded.taxonomy == THREE
+    assert loaded.facts["training"] == TRAINING
+    assert not loaded.model.training
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+    with torch.no_grad():
+        logits = loaded.model(IMAGE)
+        assert torch.equal(logits, NETWORKS[name](IMAGE))
+        other = NETWORKS["student" if name == "teacher" else "teacher"]
+        assert not torch.equal(logits, other(IMAGE))
+
+
+def test_teacher_is_the_default_and_the_file_may_be_named(run: Path) -> None:
+    loaded = load_model(run / "best.safetensors")
+    assert loaded.network == "teacher"
+
+
+def test_a_method_without_teacher_gives_its_student(tmp_path: Path) -> None:
+    only = {"student": NETWORKS["student"]}
+    save_model(tmp_path / "best.safetensors", only, taxonomy=THREE, training=TRAINING)
+    loaded = load_model(tmp_path, network="teacher")
+    assert loaded.network == "student"
+    assert loaded.facts["networks"] == ["student"]
+    with torch.no_grad():
+        assert torch.equal(loaded.model(IMAGE), NETWORKS["student"](IMAGE))
+
+
+def test_files_are_plain_and_readable_by_others(run: Path) -> None:
+    assert sorted(path.name for path in run.iterdir()) == ["best.json", "best.safetensors"]
+    modes = {path.stat().st_mode & 0o777 for path in run.iterdir()}
+    assert len(modes) == 1  # the tensors are no more private than the JSON
+    facts = json.loads((run / "best.json").read_text())
+    assert facts["normalisation"]["mean"] == pytest.approx([0.625, 0.519, 0.363])
+    assert facts["model"]["encoder"] == "mobilenetv3_small_050"
+
+
+def test_a_failed_write_keeps_the_last_checkpoint(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+
+    def full(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:1000])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        save_model(run / "best.safetensors", NETWORKS, taxonomy=THREE, training={})
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_what_is_not_there(tmp_path: Path, run: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no run and no checkpoint at .*nowhere"):
+        load_model(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"holds no best\.safetensors"):
+        load_model(tmp_path / "empty")
+    with pytest.raises(ValueError, match="'pupil'; choose teacher, student"):
+        load_model(run, network="pupil")
+    (run / "best.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"best\.json is missing: .*keep both"):
+        load_model(run)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b[:5], lambda _: b"x" * 1000])
+def test_damaged_tensors(run: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = run / "best.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"best\.safetensors is damaged") as caught:
+        load_model(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_is_never_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(NETWORKS["student"].state_dict(), run / "best.safetensors")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("pickle was read"))
+    with pytest.raises(ValueError, match="is damaged"):
+        load_model(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f | {"format": 2}, "format 2, this version reads 1"),
+        (lambda f: {k: v for k, v in f.items() if k != "format"}, "format None"),
+        (lambda f: [f], "format 'list'"),
+        (lambda f: {k: v for k, v in f.items() if k != "taxonomy"}, "it has no 'taxonomy'"),
+        (lambda f: {k: v for k, v in f.items() if k != "model"}, "it has no 'model'"),
+        (lambda f: f | {"taxonomy": ["a"]}, "is damaged"),
+        (lambda f: f | {"taxonomy": {"name": "x"}}, "is damaged .*at least one entry"),
+        (lambda f: f | {"model": "resnet"}, "is damaged"),
+        (
+            lambda f: f | {"taxonomy": {"classes": [{"name": "a"}]}},
+            "its taxonomy has 1 classes, its network 3",
+        ),
+    ],
+)
+def test_damaged_facts(run: Path, change: Callable[[Facts], object], message: str) -> None:
+    path = run / "best.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match=rf"best\.json.*{message}"):
+        load_model(run)
+
+
+@pytest.mark.parametrize("text", ["{", "", "\x00\x01"])
+def test_facts_that_are_no_json(run: Path, text: str) -> None:
+    (run / "best.json").write_text(text)
+    with pytest.raises(ValueError, match=r"best\.json is damaged"):
+        load_model(run)
+    (run / "best.json").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(ValueError, match=r"best\.json is damaged"):
+        load_model(run)
+
+
+def test_tensors_of_another_network(run: Path) -> None:
+    path = run / "best.safetensors"
+    tensors = load_file(path)
+    save_file({k: v for k, v in tensors.items() if "classifier" not in k}, path)
+    with pytest.raises(ValueError, match=r"best\.safetensors does not fit the network"):
+        load_model(run)
+    save_file({k: v for k, v in tensors.items() if not k.startswith("student.")}, path)
+    with pytest.raises(ValueError, match=r"best\.safetensors does not fit the network"):
+        load_model(run, network="student")
+    assert load_model(run).network == "teacher"

@@ -1,0 +1,49 @@
+"""The learning rate, the ramp, and the teacher's memory over a run."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s5mars.training.schedule import momentum_limit, polynomial, ramp
+
+
+def test_polynomial_at_known_places() -> None:
+    assert polynomial(0, total=100) == 1
+    assert polynomial(50, total=100) == pytest.approx(0.5**0.9)
+    assert polynomial(100, total=100) == 0
+    assert polynomial(120, total=100) == 0  # asked for once more after the last step
+    assert polynomial(75, total=100, power=1) == 0.25
+    assert polynomial(75, total=100, power=0) == 1
+
+
+def test_polynomial_stays_where_it_is_frozen() -> None:
+    frozen = polynomial(200, total=240)
+    assert polynomial(200, total=240, freeze_at=200 / 240) == pytest.approx(frozen)
+    assert polynomial(239, total=240, freeze_at=200 / 240) == pytest.approx(frozen)
+    assert polynomial(100, total=240, freeze_at=200 / 240) == polynomial(100, total=240)
+
+
+@given(st.integers(1, 10_000), st.floats(0.1, 3))
+def test_polynomial_never_rises(total: int, power: float) -> None:
+    rates = [polynomial(total * i // 20, total=total, power=power) for i in range(21)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_ramp() -> None:
+    assert ramp(0, length=0) == 1  # the paper: none
+    assert ramp(0, length=100) == pytest.approx(math.exp(-5))
+    assert ramp(50, length=100) == pytest.approx(math.exp(-5 / 4))
+    assert ramp(100, length=100) == ramp(500, length=100) == 1
+    values = [ramp(step, length=37.5) for step in range(60)]
+    assert values == sorted(values) and values[37] < 1 == values[38]
+
+
+def test_the_teachers_memory_fits_the_run() -> None:
+    assert momentum_limit(150_000, limit=0.996, span=0.05) == 0.996
+    assert momentum_limit(600, limit=0.996, span=0.05) == pytest.approx(1 - 1 / 30)
+    assert momentum_limit(600, limit=0.996, span=0) == 0.996
+    assert momentum_limit(10, limit=0.996, span=0.05) == 0  # less than one step
