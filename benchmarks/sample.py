@@ -7,10 +7,10 @@ downloaded. Three things are timed in turn, round by round, on one thread, and c
 within one run, because machines are shared:
 
 - decode: reading the JPEG into memory;
-- lean: what the loader does: decode, draw the crop, resample only the crop of image and mask, decode
-  and smooth one drawn object mask within the crop;
-- whole: resizing image and mask to the drawn scale, decoding and smoothing every stored mask at full
-  size, and cropping at the end, as the published loaders do.
+- lean: what the loader does: decode, draw the crop, resample only the crop of image and mask,
+  decode and smooth one drawn object mask within the crop;
+- whole: resizing image and mask to the drawn scale, decoding and smoothing every stored mask at
+  full size, and cropping at the end, as the published loaders do.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -103,36 +104,30 @@ def test_exit_code_of_the_program() -> None:
     assert done.stdout == "" and done.stderr.count("\n") == 1
 
 
-def test_an_error_of_a_loader_process_becomes_its_message(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Caught ValueError in worker 0.\nTraceback:\n  x\nValueError: a.jpg: bad", "a.jpg: bad"),
+        ("first\n  second", "first second"),
+        ("", "ValueError"),
+    ],
+)
+def test_errors_of_several_lines_become_one(
+    text: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Several lines, from a worker or a library, still print as one."""
-
     def fail(_: object) -> None:
         raise ValueError(text)
 
-    command = COMMANDS["synth"]
-    monkeypatch.setitem(
-        COMMANDS, "synth", type(command)(command.about, command.example, command.options, fail)
-    )
-    for text, shown in (
-        ("Caught ValueError in DataLoader worker process 0.\nTraceback:\n  x\nValueError: a.jpg: bad",
-         "s5mars: a.jpg: bad\n"),
-        ("first\n  second", "s5mars: first second\n"),
-        ("", "s5mars: ValueError\n"),
-    ):  # fmt: skip
-        assert main(["synth", "x"]) == 2
-        assert capsys.readouterr().err == shown
+    monkeypatch.setitem(COMMANDS, "synth", replace(COMMANDS["synth"], run=fail))
+    assert main(["synth", "x"]) == 2
+    assert capsys.readouterr().err == f"s5mars: {shown}\n"
 
 
 def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    command = COMMANDS["synth"]
-    monkeypatch.setitem(
-        COMMANDS, "synth", type(command)(command.about, command.example, command.options, interrupt)
-    )
+    monkeypatch.setitem(COMMANDS, "synth", replace(COMMANDS["synth"], run=interrupt))
     assert main(["synth", "x"]) == 130
     assert capsys.readouterr().err == "s5mars: interrupted\n"
 

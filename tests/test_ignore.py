@@ -132,6 +132,10 @@ def test_ignored_and_padded_pixels_change_nothing(tmp_path: Path) -> None:
         other = torch.where(blind[:, None], logits + 100 * torch.randn(1, 3, 1, 1), logits)
         assert torch.equal(losses(other)[name][0], value), name
 
+    # Nor do they count in the mean.
+    known_only = -logits.log_softmax(1).gather(1, mixed.targets.hard[:, None])[:, 0][~ignored]
+    torch.testing.assert_close(cross_entropy(logits, label_now), known_only.mean())
+
     # Scores: whatever is predicted there is not counted.
     truth = label_now.numpy().astype(np.uint8)
     predicted = logits.detach().argmax(1).numpy().astype(np.uint8)

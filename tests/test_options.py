@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,9 +168,7 @@ def test_a_recipe_may_stand_in_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_on_the_command_line(arguments: list[str], message: str) -> None:
-    import re
-
-    assert re.search(message, refused(*arguments)), refused(*arguments)
+    assert re.search(message, refused(*arguments))
 
 
 @pytest.mark.parametrize(

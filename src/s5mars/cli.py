@@ -160,13 +160,20 @@ def _synth_options(parser: ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to make")
     parser.add_argument("--images", type=int, default=60, help="labelled scenes (60)")
     parser.add_argument("--size", type=int, default=512, help="side in pixels (512)")
+    parser.add_argument("--unlabelled", type=int, default=0, help="more scenes, no labels (0)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (0)")
 
 
 def _synth(options: Namespace) -> object:
     from s5mars.data.synthetic import write_synthetic
 
-    return write_synthetic(options.out, images=options.images, size=options.size, seed=options.seed)
+    return write_synthetic(
+        options.out,
+        images=options.images,
+        size=options.size,
+        seed=options.seed,
+        unlabelled=options.unlabelled,
+    )
 
 
 def _split_options(parser: ArgumentParser) -> None:
@@ -189,12 +196,13 @@ def _split(options: Namespace) -> object:
 def _stats_options(parser: ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="folder of the data set")
     parser.add_argument("--out", type=Path, required=True, help="folder for JSON and figures")
+    parser.add_argument("--split", help="one split (train, val and test together)")
 
 
 def _stats(options: Namespace) -> object:
     from s5mars.data.statistics import write_statistics
 
-    return write_statistics(options.data, out=options.out)
+    return write_statistics(options.data, out=options.out, split=options.split)
 
 
 # use -----------------------------------------------------------------------------------------
@@ -205,6 +213,8 @@ def _inference_options(parser: ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (auto)")
     parser.add_argument("--window", type=int, default=1024, help="side of a window (1024)")
     parser.add_argument("--overlap", type=float, default=0.25, help="share of a window (0.25)")
+    parser.add_argument("--batch", type=int, default=1, help="windows in one forward pass (1)")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="(fp32)")
 
 
 def _evaluate_options(parser: ArgumentParser) -> None:
@@ -216,6 +226,9 @@ def _evaluate_options(parser: ArgumentParser) -> None:
         help="whole image, or centre crop 1024 (full)",
     )  # fmt: skip
     _inference_options(parser)
+    parser.add_argument(
+        "--merge", nargs="+", default=[], metavar="A+B", help="classes to count as one"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object only")
 
 
@@ -228,10 +241,13 @@ def _evaluate(options: Namespace) -> object:
         split=options.split,
         protocol=options.protocol,
         network=options.network,
+        merge=options.merge,
         as_json=options.json,
         device=options.device,
         window=options.window,
         overlap=options.overlap,
+        batch=options.batch,
+        precision=options.precision,
     )
 
 
@@ -241,6 +257,8 @@ def _predict_options(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
     _inference_options(parser)
     parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable files")
+    parser.add_argument("--no-overlay", action="store_true", help="write no overlays")
+    parser.add_argument("--no-confidence", action="store_true", help="write no confidence maps")
 
 
 def _predict(options: Namespace) -> object:
@@ -253,8 +271,19 @@ def _predict(options: Namespace) -> object:
         device=options.device,
         window=options.window,
         overlap=options.overlap,
+        batch=options.batch,
+        precision=options.precision,
     )
-    return predict_images(predictor, options.inputs, out=options.out, skip_bad=options.skip_bad)
+    summary = predict_images(
+        predictor,
+        options.inputs,
+        out=options.out,
+        skip_bad=options.skip_bad,
+        overlays=not options.no_overlay,
+        confidence=not options.no_confidence,
+    )
+    print(summary)
+    return summary
 
 
 def _report_options(parser: ArgumentParser) -> None:
@@ -340,6 +369,8 @@ COMMANDS = {
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

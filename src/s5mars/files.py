@@ -24,14 +24,27 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OSError(
-                errno.ENOSPC, f"the disk is full; nothing was written to {path}"
-            ) from error
+    except Exception as error:
+        if is_disk_full(error):
+            raise disk_full(path) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether this is what a full disk looks like; not every library says so by errno."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return os.strerror(errno.ENOSPC) in str(error)
+
+
+def disk_full(path: Path) -> OSError:
+    """What to raise when there is no space left to write ``path``."""
+    return OSError(
+        errno.ENOSPC,
+        f"the disk is full; nothing was written to {path}: free some space, or write elsewhere",
+    )
 
 
 def write_text(path: Path, text: str) -> None:

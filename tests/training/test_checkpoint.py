@@ -45,6 +45,7 @@ def test_round_trip_gives_equal_logits(run: Path, name: str) -> None:
     assert loaded.network == name and loaded.taxonomy == THREE
     assert loaded.facts["training"] == TRAINING
     assert not loaded.model.training
+    assert loaded.model.description == NETWORKS[name].description
     assert not any(p.requires_grad for p in loaded.model.parameters())
     with torch.no_grad():
         logits = loaded.model(IMAGE)
@@ -66,6 +67,16 @@ def test_a_method_without_teacher_gives_its_student(tmp_path: Path) -> None:
     assert loaded.facts["networks"] == ["student"]
     with torch.no_grad():
         assert torch.equal(loaded.model(IMAGE), NETWORKS["student"](IMAGE))
+
+
+def test_shape_that_no_tensor_tells_comes_back(tmp_path: Path) -> None:
+    """Dilation has no tensor: a network without it would load, and answer differently."""
+    student = DeepLabV3Plus("resnet18", 3, multi_grid=(2, 4)).eval()
+    save_model(tmp_path / "a.safetensors", {"student": student}, taxonomy=THREE, training={})
+    model = load_model(tmp_path / "a.safetensors").model
+    assert model.description == student.description
+    with torch.no_grad():
+        assert torch.equal(model(IMAGE), student(IMAGE))
 
 
 def test_files_are_plain_and_readable_by_others(run: Path) -> None:

@@ -133,34 +133,49 @@ def readable(
 def checked(
     samples: Sequence[Sample], coding: MaskCoding, *, skip_bad: bool = False
 ) -> tuple[Sample, ...]:
-    """The samples, if all of their files can be read.
+    """The samples, if all of their files can be read; ``undamaged`` states the rest.
+
+    Warns how many were left out.
+
+    Raises:
+        ValueError: also if nothing is left.
+    """
+    good, damaged = undamaged(samples, coding, skip_bad=skip_bad)
+    report_skipped(damaged)
+    if not good:
+        raise ValueError("no readable image is left: all of them are damaged")
+    return good
+
+
+def undamaged(
+    samples: Sequence[Sample], coding: MaskCoding, *, skip_bad: bool = False
+) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    """The samples whose files can be read, and one line for each of the others.
 
     Args:
         samples: as ``withhold`` leaves them.
         coding: of their masks.
-        skip_bad: leave out samples with a truncated or non-image file and warn how many, instead
-            of stopping. Other problems stop in any case: they are mistakes, not damage.
+        skip_bad: leave out samples with a truncated or non-image file, instead of stopping. Other
+            problems stop in any case: they are mistakes, not damage.
 
     Raises:
-        ValueError: the first problem, in one line, and how many more there are; or if nothing
-            is left.
+        ValueError: the first problem, in one line, and how many more there are.
     """
     good, problems = readable(samples, coding)
     fatal = [problem for problem in problems if not (skip_bad and problem.kind == "damaged")]
     if fatal:
         more = f" (and {len(fatal) - 1} more such problems)" if len(fatal) > 1 else ""
         raise ValueError(fatal[0].message + more)
-    if problems:
-        report_skipped(problem.message for problem in problems)
-    if not good:
-        raise ValueError("no readable image is left: all of them are damaged")
-    return good
+    return good, tuple(problem.message for problem in problems)
 
 
 def report_skipped(messages: Iterable[str]) -> None:
-    """Say how many samples were left out, and name the first."""
+    """Say how many samples were left out, if any, and name the first."""
     listed = list(messages)
-    logger.warning("%d image(s) with damaged files left out; the first: %s", len(listed), listed[0])
+    if listed:
+        logger.warning(
+            "%d image(s) with damaged files left out; the first: %s", len(listed), listed[0]
+        )
 
 
 def _problem(sample: Sample, coding: MaskCoding) -> Problem | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from s5mars.data.layouts import open_dataset
 from s5mars.data.layouts.files import read_names, select
 from s5mars.data.read import DamagedFileError, read_label
 from s5mars.data.stratify import Areas, beginning, label_areas, stratified_order
+from s5mars.files import write_text
 from s5mars.types import Sample
 
 logger = logging.getLogger("s5mars")
@@ -49,15 +49,30 @@ def labelled_partition(
             train split, a chosen image has no mask, a label is bad, or no pixel is labelled.
         FileNotFoundError: if the list is missing.
     """
+    chosen, damaged = draw_partition(dataset, labelled, seed=seed, skip_bad=skip_bad)
+    if damaged:
+        logger.warning("%d label(s) left out; the first: %s", len(damaged), damaged[0])
+    return chosen
+
+
+def draw_partition(
+    dataset: Dataset, labelled: float | str | Path, *, seed: int = 0, skip_bad: bool = False
+) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    """``labelled_partition``, and one line for each damaged label that was left out."""
     train = dataset.split("train")
     fraction = as_fraction(labelled)
+    bad: dict[str, str] = {}  # name → reason
     if fraction is None:
         chosen = _listed(dataset, train, Path(str(labelled)))
         _require_masks(chosen)
     else:
         _require_masks(train)
-        chosen = train if fraction == 1 else _stratified(dataset, train, fraction, seed, skip_bad)
-    return _with_labelled_pixels(chosen, dataset, str(labelled), skip_bad=skip_bad)
+        if fraction < 1:
+            chosen, bad = _stratified(dataset, train, fraction, seed, skip_bad)
+        else:
+            chosen = train
+    chosen, others = _with_labelled_pixels(chosen, dataset, str(labelled), skip_bad=skip_bad)
+    return chosen, tuple({**bad, **others}.values())
 
 
 def as_fraction(labelled: float | str | Path) -> float | None:
@@ -143,8 +158,8 @@ def write_partitions(
         for fraction, at in positions.items()
     )
     for fraction, path in paths.items():
-        _write(path, "".join(f"{name}\n" for name in names[fraction]))
-    _write(out / "partitions.json", _as_json(dataset, seed, len(train), partitions))
+        write_text(path, "".join(f"{name}\n" for name in names[fraction]))
+    write_text(out / "partitions.json", _as_json(dataset, seed, len(train), partitions))
     _print(dataset, areas, partitions)
     return partitions
 
@@ -158,13 +173,13 @@ def _checked(fraction: float) -> float:
 
 def _stratified(
     dataset: Dataset, train: tuple[Sample, ...], fraction: float, seed: int, skip_bad: bool
-) -> tuple[Sample, ...]:
+) -> tuple[tuple[Sample, ...], dict[str, str]]:
     areas, bad = label_areas(train, dataset.coding, len(dataset.taxonomy), skip_bad=skip_bad)
-    _warn(bad.values())
     good = np.array([i for i in range(len(train)) if i not in bad], np.int64)
     order = good[stratified_order(areas[good], seed=seed)]
     chosen = np.sort(order[: beginning(len(good), fraction)]) if len(good) else good
-    return tuple(train[i] for i in chosen)
+    reasons = {train[position].name: reason for position, reason in bad.items()}
+    return tuple(train[i] for i in chosen), reasons
 
 
 def _listed(dataset: Dataset, train: tuple[Sample, ...], path: Path) -> tuple[Sample, ...]:
@@ -227,14 +242,13 @@ def _require_masks(samples: Sequence[Sample]) -> None:
 
 def _with_labelled_pixels(
     chosen: tuple[Sample, ...], dataset: Dataset, labelled: str, *, skip_bad: bool
-) -> tuple[Sample, ...]:
+) -> tuple[tuple[Sample, ...], dict[str, str]]:
     """The samples, once one of them has shown a labelled pixel: opens no more than needed."""
     bad: dict[str, str] = {}
     for sample in chosen:
         try:
             if (read_label(sample, dataset.coding) != IGNORE).any():
-                _warn(bad.values())
-                return tuple(each for each in chosen if each.name not in bad)
+                return tuple(each for each in chosen if each.name not in bad), bad
         except DamagedFileError as error:
             if not skip_bad:
                 raise
@@ -243,12 +257,6 @@ def _with_labelled_pixels(
         f"{dataset.root}: no labelled pixel in the partition {labelled} ({len(chosen)} images): "
         "choose a larger fraction or another list"
     )
-
-
-def _warn(reasons: Iterable[str]) -> None:
-    reasons = list(reasons)
-    if reasons:
-        logger.warning("%d label(s) left out; the first: %s", len(reasons), reasons[0])
 
 
 def _describe(
@@ -299,12 +307,3 @@ def _print(dataset: Dataset, areas: Areas, partitions: Sequence[Partition]) -> N
     nowhere = [name for i, name in enumerate(names) if not areas[:, i].any()]
     if nowhere:
         print(f"no label of the train split shows: {', '.join(nowhere)}")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105
-    finally:
-        temporary.unlink(missing_ok=True)

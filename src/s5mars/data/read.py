@@ -29,6 +29,9 @@ NO_DATA_SHARE = 0.001
 NO_DATA_PURE = (2, 0.3)
 """Of a border, at least this share is at most this bright; deep shadows are not that pure."""
 
+WAY_OUT = "replace it, or leave it out (train and predict do so with --skip-bad)"
+"""Of a damaged file; it must hold for the commands without that option, too."""
+
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
@@ -219,14 +222,12 @@ def _decode(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except UnidentifiedImageError:
-        raise DamagedFileError(f"{path}: not an image: replace it, or pass --skip-bad") from None
+        raise DamagedFileError(f"{path}: not an image: {WAY_OUT}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, PermissionError | IsADirectoryError):
             raise
         reason = str(error).partition("\n")[0]
-        raise DamagedFileError(
-            f"{path}: damaged image ({reason}): replace it, or pass --skip-bad"
-        ) from None
+        raise DamagedFileError(f"{path}: damaged image ({reason}): {WAY_OUT}") from None
 
 
 def _to_8_bits(values: NDArray[Any], path: Path) -> Bytes:

@@ -5,8 +5,8 @@ Images are read one after the other and only counts are kept, so memory does not
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.parallel import map_images
 from s5mars.data.read import no_data, open_image, read_label, size_mismatch
+from s5mars.files import replacing, write_text
 from s5mars.types import Sample
 
 CHANNELS = ("red", "green", "blue")
@@ -143,7 +144,7 @@ def write_statistics(data: Path, *, out: Path, split: str | None = None) -> Stat
     out.mkdir(parents=True, exist_ok=True)
     shares = {"labelled_share": found.labelled_share, "area_shares": found.area_shares}
     text = json.dumps(_without_nan({**asdict(found), **shares}), indent=2)
-    _write(out / "statistics.json", text.encode() + b"\n")
+    write_text(out / "statistics.json", text + "\n")
     _save(colour_figure(found), out / "colours.png")
     _save(label_figure(found, dataset.taxonomy), out / "labels.png")
     print(as_table(found))
@@ -275,18 +276,8 @@ def _without_nan(value: object) -> object:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    try:
-        figure.savefig(temporary, dpi=150)
-        os.replace(temporary, path)  # noqa: PTH105
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)  # noqa: PTH105
-    finally:
-        temporary.unlink(missing_ok=True)
+    # In memory first, because Pillow does not report a full disk as such.
+    encoded = io.BytesIO()
+    figure.savefig(encoded, format="png", dpi=150)
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.getbuffer())

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import timm
 import torch
@@ -104,6 +105,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, UnpicklingError):
+            first = "no table of tensors"  # torch explains at length how to run strangers' code
         raise ValueError(
             f"{path} is not a readable weights file ({first}); expected .safetensors or a .pth "
             "that holds tensors only"

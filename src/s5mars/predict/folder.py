@@ -53,6 +53,11 @@ class Summary:
     skipped: tuple[str, ...]  # one line for each file that could not be read
     table: Path
 
+    def __str__(self) -> str:
+        """What the user is told."""
+        left_out = f"; skipped {len(self.skipped)}: {self.skipped[0]}" if self.skipped else ""
+        return f"{self.table}: {self.images} image(s){left_out}"
+
 
 @dataclass(frozen=True)
 class _Read:

@@ -13,6 +13,14 @@ from s5mars.types import Sample
 logger = logging.getLogger("s5mars")
 
 
+def check_given(given: Path) -> None:
+    """Raise FileNotFoundError if there is nothing at the path of the object proposals."""
+    if not given.exists():
+        raise FileNotFoundError(
+            f"no object proposals at {given}: leave out --objects to have them made"
+        )
+
+
 def object_store(given: Path | None, samples: Sequence[Sample], *, cache: Path) -> ObjectStore:
     """Open, import or build the store that holds the objects of these samples.
 
@@ -29,8 +37,7 @@ def object_store(given: Path | None, samples: Sequence[Sample], *, cache: Path) 
     if given is None:
         build_store(samples, cache)
         return ObjectStore(cache)
-    if not given.exists():
-        raise FileNotFoundError(f"no object proposals at {given}")
+    check_given(given)
     if given.is_dir() and not any(given.glob("*.parquet")):
         imported = cache.with_suffix(".parquet")
         if not imported.is_file():

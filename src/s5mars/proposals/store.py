@@ -12,7 +12,6 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from s5mars.files import replacing
 from s5mars.proposals.proposal import Proposal
 from s5mars.types import Sample
 
@@ -70,36 +70,32 @@ def write_store(
         ValueError: if an image occurs twice or its proposals differ in image size.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     written_settings = json.dumps(settings or {}, sort_keys=True)
     counts: dict[str, int] = {}
-    try:
-        with pq.ParquetWriter(
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(
             temporary,
             _SCHEMA,
             compression="zstd",
             use_dictionary=list(_REPEATED),
             write_statistics=False,
             write_page_checksum=True,
-        ) as writer:
-            for name, proposals in rows:
-                if name in counts:
-                    raise ValueError(f"{path}: image {name!r} occurs twice; names must be unique")
-                counts[name] = len(proposals)
-                if proposals:
-                    writer.write_table(_table(name, proposals, written_settings))
-            footer = {
-                "format": _FORMAT,
-                "proposer": proposer,
-                "settings": settings or {},
-                "images": counts,
-            }
-            writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(footer).encode()})
-        temporary.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        ) as writer,
+    ):
+        for name, proposals in rows:
+            if name in counts:
+                raise ValueError(f"{path}: image {name!r} occurs twice; names must be unique")
+            counts[name] = len(proposals)
+            if proposals:
+                writer.write_table(_table(name, proposals, written_settings))
+        footer = {
+            "format": _FORMAT,
+            "proposer": proposer,
+            "settings": settings or {},
+            "images": counts,
+        }
+        writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(footer).encode()})
 
 
 @dataclass(frozen=True)

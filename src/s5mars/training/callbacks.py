@@ -119,6 +119,16 @@ class ProgressBar(TQDMProgressBar):
         bar.set_description("training")
         bar.initial = bar.n = trainer.global_step
 
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        """End the line of the bar, so that the message after it has a line of its own."""
+        if self._train_progress_bar is not None:
+            self.train_progress_bar.close()
+
     def get_metrics(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:

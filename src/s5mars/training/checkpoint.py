@@ -109,10 +109,11 @@ def load_model(path: Path | str, *, network: str = "teacher") -> LoadedModel:
             weights="none",
         )
         model.load_state_dict(state)
-    except (RuntimeError, KeyError, TypeError) as error:
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        reason = _first_line(error).rstrip(":")
         raise ValueError(
-            f"{tensors_path} does not fit the network that its JSON describes "
-            f"({_first_line(error)})"
+            f"{tensors_path} does not fit the network that its JSON describes ({reason}): the two "
+            "belong together, copy both again"
         ) from error
     return LoadedModel(model.eval().requires_grad_(False), taxonomy, facts, chosen)
 

@@ -7,7 +7,11 @@ import sys
 from importlib import metadata
 from typing import Literal
 
+import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from s5mars.config import TrainConfig
 
 LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -48,6 +52,48 @@ def choose_precision(asked: str, accelerator: str) -> LightningPrecision:
         fast = torch.cuda.is_bf16_supported() if on_gpu else _has_amx()
         asked = "bf16" if fast else "fp32"
     return _LIGHTNING[asked]
+
+
+def check_devices(config: TrainConfig) -> None:
+    """Ask Lightning for the devices before anything is written.
+
+    Raises:
+        ValueError: of one line, if Lightning has no such accelerator, strategy or devices, or the
+            batch does not divide among them.
+    """
+    try:
+        trainer = lightning.Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=config.strategy,
+            precision=choose_precision(config.precision, config.accelerator),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
+        asked = ", ".join(
+            f"{name} {getattr(config, name)}"
+            for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")
+        )
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"cannot train with {asked}: {reason}; leave them out to take what is there"
+        ) from error
+    processes = trainer.world_size
+    if config.batch % processes:
+        raise ValueError(
+            f"batch {config.batch} does not divide among {processes} processes: "
+            f"choose a multiple of {processes}"
+        )
+    if config.batch < 2 * processes:
+        # The pooled branch of the spatial pyramid has one value an image and channel.
+        raise ValueError(
+            f"batch is {config.batch}: batch normalisation needs two images in each of "
+            f"{processes} process(es): take --batch {2 * processes} or more"
+        )
 
 
 def _has_amx() -> bool:

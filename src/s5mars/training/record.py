@@ -133,10 +133,12 @@ class Record:
             "layout": self.dataset.layout,
             "ignored_by": self.dataset.ignored_by,
             "labelled": config.labelled,
+            "train_images": len(self.dataset.split("train")),
             "labelled_images": len(streams.labelled),
             "pool_images": 0 if streams.pool is None else len(streams.pool),
             "split_for_selection": config.select_on,
             "selection_images": len(streams.selection),
+            "skipped_files": len(streams.skipped),
             "network": module.scored_name,
             "protocol": {"name": "full", "crop": None, "selected_on": config.select_on},
             "encoder_weights": str(module.student.weights_report),
@@ -150,7 +152,9 @@ class Record:
                 "The checkpoint was chosen on the test split: the score on it is too good."
             )
         if self.streams.skipped:
-            notes.append(f"{self.streams.skipped} unreadable files were left out (--skip-bad).")
+            notes.append(
+                f"{len(self.streams.skipped)} unreadable files were left out (--skip-bad)."
+            )
         if "synthetic" in self.dataset.taxonomy.name:
             notes.append("The images are synthetic: no score on them means anything about Mars.")
         return notes

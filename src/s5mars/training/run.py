@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from s5mars.classes import Taxonomy
 from s5mars.config import TrainConfig
@@ -20,9 +22,9 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.files import write_json, write_text
 from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.proposals.prepare import object_store
+from s5mars.proposals.prepare import check_given, object_store
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
-from s5mars.training.environment import choose_precision, versions
+from s5mars.training.environment import check_devices, choose_precision, versions
 from s5mars.training.feed import Feed
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record
@@ -49,22 +51,29 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         ValueError, FileNotFoundError: for settings or data that cannot work.
     """
     out = config.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    # The other processes of a distributed run find its folder made.
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    if first and out.exists() and (not out.is_dir() or any(out.iterdir())):
         hint = (
             f"go on with it: `s5mars train --resume {out}`, or choose another --out"
             if (out / "config.yaml").is_file()
             else "choose another --out"
         )
         raise ValueError(f"{out} is not empty: {hint}")
+    _quieten_lightning()
+    check_devices(config)
+    if config.objects is not None and method.needs.objects:
+        check_given(config.objects)
     dataset = open_dataset(config.data)
     streams = choose_streams(dataset, config, method)
     # Built before the folder exists: wrong names and files that do not fit leave nothing behind.
     module = _build_module(config, method, dataset.taxonomy, streams)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "config.yaml", config_text)
-    write_json(out / "versions.json", versions())
-    streams.write(out / "splits")
-    print(module.student.weights_report, file=sys.stderr)
+    if first:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "config.yaml", config_text)
+        write_json(out / "versions.json", versions())
+        streams.write(out / "splits")
+        print(module.student.weights_report, file=sys.stderr)
     return _fit(config, module, dataset, streams, checkpoint=None)
 
 
@@ -77,11 +86,21 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
         method: read from its ``config.yaml``.
 
     Raises:
-        FileNotFoundError: if there is nothing to go on from.
+        FileNotFoundError: if there is nothing to go on from, or the data are gone.
         ValueError: if the data are no longer the same.
     """
+    _quieten_lightning()
     config = replace(config, out=run)
     checkpoint = run / "last.ckpt"
+    if _is_finished(run):
+        print(f"{run} is finished; next: s5mars evaluate {run} --data {config.data} --split test")
+        return run
+    if not config.data.exists():
+        raise FileNotFoundError(
+            f"{config.data}: no such folder, but {run} trains on it: move it back, or correct "
+            f"`data` in {run / 'config.yaml'}"
+        )
+    check_devices(config)
     dataset = open_dataset(config.data)
     streams = recorded_streams(dataset, run, config, method)
     module = _build_module(replace(config, weights="none"), method, dataset.taxonomy, streams)
@@ -92,6 +111,37 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     return _fit(config, module, dataset, streams, checkpoint=checkpoint)
 
 
+def _is_finished(run: Path) -> bool:
+    """Whether both the scores and the state of the run are those of its last step."""
+    try:
+        metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        if metrics["steps"] < metrics["total_steps"]:
+            return False
+        step = int(_state(run / "last.ckpt")["global_step"])
+        return step >= int(metrics["total_steps"])
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        return False
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    """The state of a run, as Lightning wrote it; whoever resumes a run trusts its folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # damaged pickles raise whatever they please
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{checkpoint} is damaged ({reason}): copy it again, or remove it to start the run anew"
+        ) from error
+    return state
+
+
 def _fit(
     config: TrainConfig,
     module: SegmentationModule,
@@ -100,7 +150,6 @@ def _fit(
     *,
     checkpoint: Path | None,
 ) -> Path:
-    _quieten_lightning()
     out = config.out
     objects = None
     if module.method.needs.objects:
@@ -131,14 +180,19 @@ def _fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    if config.batch % trainer.world_size:
-        raise ValueError(
-            f"batch {config.batch} does not divide among {trainer.world_size} processes: "
-            f"choose a multiple of {trainer.world_size}"
-        )
     feed = Feed(config, streams.labelled, streams.pool, module.total_steps, dataset.coding, objects)
     record.start()
-    trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=False)
+    try:
+        trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=False)
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        # Of the accelerator, of the machine, or shared between loader processes.
+        raise ValueError(
+            f"out of memory after step {module.global_step} "
+            f"({str(error).strip().splitlines()[0]}): take a smaller --batch or --crop, or fewer "
+            "--workers"
+        ) from error
     if module.global_step < module.total_steps:
         reason = saver.stopped_by or "an interrupt"
         print(
@@ -156,8 +210,6 @@ def _fit(
 def _build_module(
     config: TrainConfig, method: Method, taxonomy: Taxonomy, streams: Streams
 ) -> SegmentationModule:
-    if not streams.labelled:
-        raise ValueError(f"no readable labelled image of {config.data} is left to train on")
     lightning.seed_everything(config.seed, verbose=False)  # initialises the new layers
     student = DeepLabV3Plus(
         config.model,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from s5mars.config import TrainConfig
-from s5mars.data.audit import readable, report_skipped
+from s5mars.data.audit import report_skipped, undamaged
 from s5mars.data.dataset import Dataset
-from s5mars.data.partition import labelled_partition, pool, withhold
+from s5mars.data.partition import draw_partition, pool, withhold
 from s5mars.files import write_text
 from s5mars.types import Method, Sample
+
+SKIPPED = "skipped.txt"
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Streams:
     labelled: tuple[Sample, ...]
     pool: tuple[Sample, ...] | None  # without the masks of images outside the partition
     selection: tuple[Sample, ...]  # what chooses the best checkpoint
-    skipped: int = 0  # unreadable files that were left out
+    skipped: tuple[str, ...] = ()  # one line for each damaged image or label that was left out
 
     def write(self, folder: Path) -> None:
         """Write the names, one list a stream, so that the run can be repeated exactly."""
@@ -29,36 +34,59 @@ class Streams:
         ):  # fmt: skip
             if samples is not None:
                 write_text(folder / f"{name}.txt", "".join(f"{s.name}\n" for s in samples))
+        if self.skipped:
+            write_text(folder / SKIPPED, "".join(f"{line}\n" for line in self.skipped))
 
 
 def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Streams:
-    """The samples of a new run.
+    """The samples of a new run, with every label that it may read looked at once.
+
+    The images of the pool are many, and are opened when they are needed; with ``skip_bad`` they
+    are looked at too.
 
     Raises:
-        ValueError, FileNotFoundError: as ``labelled_partition`` and ``Dataset.split``.
+        ValueError, FileNotFoundError: as ``labelled_partition``, ``Dataset.split`` and
+            ``undamaged``; if a stream is empty, or every labelled image is smaller than the crop.
     """
-    labelled = labelled_partition(
-        dataset, config.labelled, seed=config.seed, skip_bad=config.skip_bad
+    skip_bad, coding = config.skip_bad, dataset.coding
+    partition, damaged = draw_partition(
+        dataset, config.labelled, seed=config.seed, skip_bad=skip_bad
     )
-    streams = Streams(
-        labelled=labelled,
-        pool=withhold(pool(dataset), labelled) if method.needs.pool else None,
-        selection=dataset.split(config.select_on),
+    labelled, damaged_labelled = undamaged(partition, coding, skip_bad=skip_bad)
+    selection, damaged_selection = undamaged(
+        dataset.split(config.select_on), coding, skip_bad=skip_bad
     )
-    if not config.skip_bad:
-        return streams
-    coding = dataset.coding
-    labelled, bad = readable(streams.labelled, coding)
-    candidates, bad_pool = readable(streams.pool or (), coding)
-    selection, bad_selection = readable(streams.selection, coding)
-    lines = dict.fromkeys(problem.message for problem in (*bad, *bad_pool, *bad_selection))
+    candidates: tuple[Sample, ...] | None = None
+    damaged_pool: tuple[str, ...] = ()
+    if method.needs.pool:
+        candidates = withhold(pool(dataset), labelled)
+        if skip_bad:
+            candidates, damaged_pool = undamaged(candidates, coding, skip_bad=True)
+    # One file may stand in two streams, and is told of once.
+    lines = dict.fromkeys((*damaged, *damaged_labelled, *damaged_selection, *damaged_pool))
     report_skipped(lines)
-    return Streams(
-        labelled=labelled,
-        pool=None if streams.pool is None else candidates,
-        selection=selection,
-        skipped=len(lines),
-    )
+    for name, samples in (("labelled", labelled), (config.select_on, selection)):
+        if not samples:
+            raise ValueError(f"{dataset.root}: no readable {name} image is left: replace some")
+    _require_room(labelled, config)
+    return Streams(labelled, candidates, selection, tuple(lines))
+
+
+def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
+    """Refuse crops that are larger than every image can become: the rest would be padding."""
+    width, height = max((_size(sample) for sample in samples), key=max)
+    limit = int(max(width, height) * config.scale[1])
+    if config.crop > limit:
+        raise ValueError(
+            f"crop is {config.crop}, but the largest labelled image of {config.data} has "
+            f"{width}×{height} pixels, enlarged at most {config.scale[1]:g} times: take "
+            f"--crop {limit} or less"
+        )
+
+
+def _size(sample: Sample) -> tuple[int, int]:
+    with Image.open(sample.image) as image:  # reads no more than the header
+        return image.size
 
 
 def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: Method) -> Streams:
@@ -81,4 +109,9 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
         labelled=labelled,
         pool=withhold(listed("pool"), labelled) if method.needs.pool else None,
         selection=tuple(listed("selection")),
+        skipped=tuple(_lines(run / "splits" / SKIPPED)),
     )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

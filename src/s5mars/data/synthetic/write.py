@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from PIL import Image
 
 from s5mars.classes import IGNORE, S5MARS, hex_colour
 from s5mars.data.synthetic.scene import SMALLEST, render_scene
+from s5mars.files import disk_full, is_disk_full
 
 _SHARES = (("train", 0.6), ("val", 0.2), ("test", 0.2))
 _QUALITY = 92
@@ -48,6 +50,7 @@ def write_synthetic(
 
     Raises:
         ValueError: if ``out`` is in use, or a number is too small.
+        OSError: if writing fails; a full disk is said in words.
     """
     out = Path(out)
     if images < len(_SHARES):
@@ -69,8 +72,10 @@ def write_synthetic(
         if out.is_dir():
             out.rmdir()
         part.rename(out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
+        if is_disk_full(error):
+            raise disk_full(out) from error
         raise
     return out
 
@@ -104,9 +109,9 @@ def _fill(
     for index, name in enumerate(names):
         image, label = render_scene(size, seed=seed, index=index)
         place = "images" if index < images else "unlabelled"
-        Image.fromarray(image).save(folder / place / f"{name}.jpg", quality=_QUALITY)
+        _save(Image.fromarray(image), folder / place / f"{name}.jpg", quality=_QUALITY)
         if index < images:
-            Image.fromarray(label).save(folder / "masks" / f"{name}.png")
+            _save(Image.fromarray(label), folder / "masks" / f"{name}.png")
             pixels[index] = np.bincount(label.ravel(), minlength=IGNORE + 1)[: len(S5MARS)]
         if progress is not None:
             progress(index + 1, len(names))
@@ -114,6 +119,13 @@ def _fill(
         text = "".join(f"{names[index]}\n" for index in members)
         (folder / "splits" / f"{split}.txt").write_text(text, encoding="utf-8")
     (folder / "dataset.yaml").write_text(_description(seed, size), encoding="utf-8")
+
+
+def _save(picture: Image.Image, path: Path, **options: object) -> None:
+    # In memory first, because Pillow does not report a full disk as such.
+    encoded = io.BytesIO()
+    picture.save(encoded, Image.registered_extensions()[path.suffix], **options)
+    path.write_bytes(encoded.getbuffer())
 
 
 def _spread(present: NDArray[np.bool_]) -> dict[str, list[int]]:
