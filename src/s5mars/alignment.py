@@ -26,14 +26,17 @@ class Alignment(nn.Module):
     Args:
         classes: number C of classes.
         momentum: of both averages, in [0, 1).
+        power: exponent of the labels' shares, in [0, 1]: 1 asks for the shares themselves, less
+            for a flatter distribution that favours rare classes (CReST, Wei et al., CVPR 2021).
     """
 
     labelled: Tensor
     predicted: Tensor
 
-    def __init__(self, classes: int, *, momentum: float = 0.98) -> None:
+    def __init__(self, classes: int, *, momentum: float = 0.98, power: float = 1.0) -> None:
         super().__init__()
         self.momentum = momentum
+        self.power = power
         for name in ("labelled", "predicted"):
             self.register_buffer(name, torch.full((classes,), 1 / classes))
 
@@ -50,9 +53,10 @@ class Alignment(nn.Module):
 
     @property
     def correction(self) -> Tensor:
-        """(C,) log p(y) − log p̃(y), to be added to logits."""
-        shares = [share.clamp(min=FLOOR) for share in (self.labelled, self.predicted)]
-        return shares[0].log() - shares[1].log()
+        """(C,) log p(y)^power − log p̃(y), to be added to logits."""
+        wanted = self.labelled.clamp(min=FLOOR) ** self.power
+        wanted = wanted / wanted.sum()
+        return wanted.log() - self.predicted.clamp(min=FLOOR).log()
 
     def _average(self, average: Tensor, counts: Tensor) -> None:
         total = counts.sum()

@@ -309,7 +309,7 @@ def _report(options: Namespace) -> object:
 def _demo_options(parser: ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="your images; without it, synthetic scenes")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="(runs/demo)")
-    parser.add_argument("--labelled", type=float, default=0.125, help="share of labels (0.125)")
+    parser.add_argument("--labelled", type=float, default=0.25, help="share of labels (0.25)")
     parser.add_argument("--steps", type=int, default=300, help="of each method (300)")
 
 
@@ -369,6 +369,8 @@ COMMANDS = {
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename}: a file is in the way: remove it, or choose another name"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

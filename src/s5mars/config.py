@@ -45,6 +45,7 @@ class TrainConfig:
         ramp: Share of the run over which unsupervised terms grow to their weight (the paper: 0).
         alignment: Momentum of the class shares that keep the teacher's classes as frequent as the
             labels' are, in [0, 1); 0 switches this off (the paper).
+        alignment_power: Exponent of the labels' class shares; below 1 favours rare classes.
         teacher_momentum: Largest momentum of the teacher's moving average.
         teacher_span: Share of the run that this average spans at most (the paper: 0, no limit).
         validate_every: Steps between validations; 0: twenty times in a run.
@@ -85,6 +86,7 @@ class TrainConfig:
     freeze_at: float = 1.0
     ramp: float = 0.25
     alignment: float = 0.98
+    alignment_power: float = 1.0
     teacher_momentum: float = 0.996
     teacher_span: float = 0.05
     validate_every: int = 0
@@ -113,10 +115,14 @@ class TrainConfig:
             raise ValueError(f"scale is {list(self.scale)}: give a smallest and a largest factor")
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs (such as --steps 600)")
-        if (self.steps or 1) <= 0 or (self.epochs or 1) <= 0:
-            raise ValueError(f"steps {self.steps} / epochs {self.epochs}: must be above 0")
+        for name in ("steps", "epochs"):
+            length = getattr(self, name)
+            if length is not None and length <= 0:
+                raise ValueError(f"{name} is {length}: it must be above 0")
         for name in ("ramp", "alignment", "teacher_momentum", "teacher_span"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1)")
+        if not 0 <= self.alignment_power <= 1:
+            raise ValueError(f"alignment_power is {self.alignment_power}: it must be in [0, 1]")
         if not 0 < self.freeze_at <= 1:
             raise ValueError(f"freeze_at is {self.freeze_at}: a share of the run in (0, 1]")

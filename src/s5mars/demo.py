@@ -15,7 +15,7 @@ EXAMPLES = 8
 class DemoSettings:
     """Small enough for ten minutes on two cores."""
 
-    labelled: float = 0.125
+    labelled: float = 0.25
     steps: int = 300
     batch: int = 4
     crop: int = 160

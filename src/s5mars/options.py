@@ -112,7 +112,10 @@ def training_from_yaml(path: Path) -> Training:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {path.parent} is not a training run")
-    return parse_training(["--config", str(path)])
+    try:
+        return parse_training(["--config", str(path)])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Parser:

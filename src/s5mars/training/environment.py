@@ -91,8 +91,8 @@ def check_devices(config: TrainConfig) -> None:
     if config.batch < 2 * processes:
         # The pooled branch of the spatial pyramid has one value an image and channel.
         raise ValueError(
-            f"batch is {config.batch}: batch normalisation needs two images in each of "
-            f"{processes} process(es): take --batch {2 * processes} or more"
+            f"batch is {config.batch}: batch normalisation needs two images in each process: "
+            f"take --batch {2 * processes} or more"
         )
 
 

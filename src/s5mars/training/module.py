@@ -38,7 +38,9 @@ class SegmentationModule(lightning.LightningModule):
             self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
         self.alignment: Alignment | None = None
         if config.alignment and method.needs.pool:
-            self.alignment = Alignment(self.classes, momentum=config.alignment)
+            self.alignment = Alignment(
+                self.classes, momentum=config.alignment, power=config.alignment_power
+            )
         # A method with state is an nn.Module, and becomes a part of the checkpoint here.
         self.method = method
         self.config = config

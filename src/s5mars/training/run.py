@@ -92,7 +92,8 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     _quieten_lightning()
     config = replace(config, out=run)
     checkpoint = run / "last.ckpt"
-    if _is_finished(run):
+    step = _saved_step(checkpoint) if checkpoint.is_file() else None
+    if step is not None and _is_finished(run, step):
         print(f"{run} is finished; next: s5mars evaluate {run} --data {config.data} --split test")
         return run
     if not config.data.exists():
@@ -104,42 +105,36 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     dataset = open_dataset(config.data)
     streams = recorded_streams(dataset, run, config, method)
     module = _build_module(replace(config, weights="none"), method, dataset.taxonomy, streams)
-    if not checkpoint.is_file():
+    if step is None:
         print(f"{run} was stopped before its first save: starting again", file=sys.stderr)
         module = _build_module(config, method, dataset.taxonomy, streams)
         return _fit(config, module, dataset, streams, checkpoint=None)
     return _fit(config, module, dataset, streams, checkpoint=checkpoint)
 
 
-def _is_finished(run: Path) -> bool:
-    """Whether both the scores and the state of the run are those of its last step."""
-    try:
-        metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        if metrics["steps"] < metrics["total_steps"]:
-            return False
-        step = int(_state(run / "last.ckpt")["global_step"])
-        return step >= int(metrics["total_steps"])
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
-        return False
-
-
-def _state(checkpoint: Path) -> dict[str, Any]:
-    """The state of a run, as Lightning wrote it; whoever resumes a run trusts its folder.
+def _saved_step(checkpoint: Path) -> int:
+    """The step at which ``last.ckpt`` was written; whoever resumes a run trusts its folder.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is damaged.
+        ValueError: if the file is damaged.
     """
     try:
-        state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # damaged pickles raise whatever they please
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"])
+    except Exception as error:  # a damaged pickle raises whatever it pleases
+        known = error.strerror if isinstance(error, OSError) else str(error)
+        reason = ((known or "").splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise ValueError(
             f"{checkpoint} is damaged ({reason}): copy it again, or remove it to start the run anew"
         ) from error
-    return state
+
+
+def _is_finished(run: Path, step: int) -> bool:
+    """Whether both the scores of a run and its state at ``step`` are those of its end."""
+    try:
+        metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        return bool(min(step, metrics["steps"]) >= metrics["total_steps"])
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        return False
 
 
 def _fit(
@@ -185,6 +180,11 @@ def _fit(
     try:
         trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=False)
     except RuntimeError as error:
+        if "loading state_dict" in str(error):
+            raise ValueError(
+                f"{checkpoint} does not fit the network of these data and settings: were they "
+                "changed, or was it written by another version? Train anew into another folder"
+            ) from error
         if "memory" not in str(error):
             raise
         # Of the accelerator, of the machine, or shared between loader processes.

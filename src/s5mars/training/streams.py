@@ -53,9 +53,14 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
         dataset, config.labelled, seed=config.seed, skip_bad=skip_bad
     )
     labelled, damaged_labelled = undamaged(partition, coding, skip_bad=skip_bad)
-    selection, damaged_selection = undamaged(
-        dataset.split(config.select_on), coding, skip_bad=skip_bad
-    )
+    selection = dataset.split(config.select_on)
+    for sample in selection:
+        if sample.mask is None:
+            raise ValueError(
+                f"{sample.image}: in the {config.select_on} split, but has no mask: add one, or "
+                "take the image out of the list"
+            )
+    selection, damaged_selection = undamaged(selection, coding, skip_bad=skip_bad)
     candidates: tuple[Sample, ...] | None = None
     damaged_pool: tuple[str, ...] = ()
     if method.needs.pool:

@@ -1,0 +1,484 @@
+"""Users' mistakes and broken files, through the real command line.
+
+Each ends with exit code 2 and one line on standard error that names the file and the way out, and
+leaves nothing half-written under a final name.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s5mars.cli import main
+
+Edit = Callable[[Path], object]
+Fails = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory, fake_data: ModuleType) -> Path:
+    root: Path = fake_data.plain(tmp_path_factory.mktemp("data") / "scenes", size=(64, 64))
+    return root
+
+
+@pytest.fixture
+def scenes(pristine: Path, tmp_path: Path) -> Path:
+    """A copy that a test may break: sol_000 to 005 train, 006 to 008 val, 009 to 011 test."""
+    return Path(shutil.copytree(pristine, tmp_path / "scenes"))
+
+
+def train(data: Path, out: Path, *more: str) -> list[str]:
+    return [
+        "train", f"--data={data}", f"--out={out}", "--method=supervised", "--steps=2", "--batch=2",
+        "--crop=32", "--model=tf_efficientnet_lite0", "--weights=none", "--workers=0",
+        "--validate-every=2", "--accelerator=cpu", "--devices=1", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "a"
+    assert main(train(pristine, out)) == 0
+    return out
+
+
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may break."""
+    return Path(shutil.copytree(run, tmp_path / "copied"))
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
+    """Run a command that must fail as it should; gives its one line."""
+
+    def command(*arguments: object) -> str:
+        capsys.readouterr()
+        assert main([str(a) for a in arguments]) == 2
+        lines = [line for line in re.split(r"[\r\n]", capsys.readouterr().err) if line.strip()]
+        said = [line for line in lines if not _is_progress(line)]
+        assert len(said) == 1, said
+        assert said[0].startswith("s5mars: ")
+        assert "Errno" not in said[0]
+        return said[0].removeprefix("s5mars: ")
+
+    return command
+
+
+def _is_progress(line: str) -> bool:
+    return bool(re.search(r"[%?]\|? *\||\?it/s\]|^encoder weights: |^Training: ", line))
+
+
+def truncate(path: Path, *, keep: int = 700) -> None:
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+def relabel(path: Path, ids: dict[int, int]) -> None:
+    """Write so many pixels of each id into the rows of a mask."""
+    mask = np.array(Image.open(path))
+    for row, (value, count) in enumerate(ids.items()):
+        mask[row, :count] = value
+    Image.fromarray(mask).save(path)
+
+
+def shrink(path: Path) -> None:
+    Image.open(path).resize((32, 32), Image.Resampling.NEAREST).save(path)
+
+
+def unlabel(root: Path) -> None:
+    for mask in (root / "masks").iterdir():
+        Image.fromarray(np.full((64, 64), 255, np.uint8)).save(mask)
+
+
+# folders ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["train", "split", "stats"])
+def test_no_data(command: str, tmp_path: Path, fails: Fails) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("a")
+    out = tmp_path / "out"
+    for name, said in (
+        ("nowhere", r"nowhere: no such folder"),
+        ("empty", r"empty: the folder is empty"),
+        ("notes", r"notes: no known layout .*found a\.txt; looked for .*images/ and masks/"),
+    ):
+        data = tmp_path / name
+        arguments = train(data, out) if command == "train" else [command, data, "--out", out]
+        assert re.search(said, fails(*arguments))
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["split", "stats"])
+def test_out_is_a_file(command: str, scenes: Path, tmp_path: Path, fails: Fails) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert "out: a file is in the way" in fails(command, scenes, "--out", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_no_image_to_predict(run: Path, tmp_path: Path, fails: Fails) -> None:
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "out"
+    assert "no image in this folder" in fails("predict", run, tmp_path / "empty", "--out", out)
+    assert "no such file" in fails("predict", run, tmp_path / "no.jpg", "--out", out)
+    assert not out.exists()
+
+
+# images, masks, lists --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda d: (d / "masks/sol_001.png").unlink(), r"sol_001\.jpg.* has no mask.*: add it"),
+        (lambda d: (d / "masks/sol_006.png").unlink(), r"sol_006\.jpg.* has no mask.*: add one"),
+        (lambda d: shrink(d / "masks/sol_001.png"), r"sol_001\.jpg: 64×64 .*32×32: resize"),
+        (lambda d: shrink(d / "masks/sol_006.png"), r"sol_006\.jpg: 64×64 .*32×32: resize"),
+        (
+            lambda d: relabel(d / "masks/sol_001.png", {42: 7, 99: 2}),
+            r"sol_001\.png: .*not know: 42 \(7 pixels\), 99 \(2 pixels\): .*`ignore`",
+        ),
+        (
+            lambda d: relabel(d / "masks/sol_007.png", {42: 7}),
+            r"sol_007\.png: .*not know: 42 \(7 pixels\)",
+        ),
+        (
+            lambda d: (d / "splits/train.txt").write_text("sol_000\nsol_0001\nno\n"),
+            r"train\.txt: names 2 unknown file\(s\): sol_0001, no; the nearest .*'sol_001'",
+        ),
+        (lambda d: (d / "splits/train.txt").write_text(""), r"train\.txt: the list is empty"),
+        (lambda d: truncate(d / "images/sol_001.jpg"), r"sol_001\.jpg: damaged .*--skip-bad"),
+        (lambda d: truncate(d / "images/sol_006.jpg"), r"sol_006\.jpg: damaged .*--skip-bad"),
+        (lambda d: truncate(d / "masks/sol_001.png", keep=60), r"sol_001\.png: .*--skip-bad"),
+        (
+            lambda d: (d / "images/sol_001.jpg").write_text("hello"),
+            r"sol_001\.jpg: not an image: replace it.*--skip-bad",
+        ),
+        (unlabel, r"scenes: no labelled pixel in the partition 1\.0 \(6 images\): choose"),
+        (lambda d: (d / "splits/val.txt").unlink(), r"no split 'val'; there are train, test"),
+        (lambda d: (d / "dataset.yaml").unlink(), r"dataset\.yaml: missing; it names the classes"),
+        (lambda d: (d / "dataset.yaml").write_text("classes: ["), r"dataset\.yaml: not valid YAML"),
+    ],
+)
+def test_train_refuses_bad_data_before_it_starts(
+    damage: Edit, said: str, scenes: Path, tmp_path: Path, fails: Fails
+) -> None:
+    damage(scenes)
+    out = tmp_path / "out"
+    assert re.search(said, fails(*train(scenes, out)))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "stats"])
+def test_damage_in_the_test_split(
+    command: str, run: Path, scenes: Path, tmp_path: Path, fails: Fails
+) -> None:
+    arguments = {
+        "evaluate": ("evaluate", run, "--data", scenes),
+        "stats": ("stats", scenes, "--split", "test", "--out", tmp_path / "out"),
+    }[command]
+    before = sorted(run.iterdir())
+    relabel(scenes / "masks" / "sol_010.png", {42: 3})
+    assert "42 (3 pixels)" in fails(*arguments)
+    truncate(scenes / "images" / "sol_010.jpg")
+    assert "sol_010.jpg: damaged image" in fails(*arguments)
+    assert sorted(run.iterdir()) == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_skip_bad_counts_what_it_left_out(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truncate(scenes / "images" / "sol_001.jpg")
+    truncate(scenes / "masks" / "sol_002.png", keep=60)
+    (scenes / "images" / "sol_006.jpg").write_text("hello")
+    truncate(scenes / "unlabelled" / "later_001.jpg")
+    out = tmp_path / "out"
+    assert main([*train(scenes, out, "--skip-bad"), "--method=s5mars"]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["skipped_files"] == 4
+    assert metrics["train_images"] == 6
+    assert metrics["labelled_images"] == 4
+    assert metrics["selection_images"] == 2
+    assert metrics["pool_images"] == 6 + 3 - 2  # the image of the broken mask is a good image
+    assert "4 unreadable files" in metrics["notes"][0]
+    assert len((out / "splits" / "skipped.txt").read_text().splitlines()) == 4
+
+
+def test_skip_bad_skips_no_mistakes(scenes: Path, tmp_path: Path, fails: Fails) -> None:
+    shrink(scenes / "masks" / "sol_001.png")
+    assert "32×32" in fails(*train(scenes, tmp_path / "out", "--skip-bad"))
+
+
+def test_skip_bad_needs_something_good(scenes: Path, tmp_path: Path, fails: Fails) -> None:
+    for name in ("sol_006", "sol_007", "sol_008"):
+        truncate(scenes / "images" / f"{name}.jpg")
+    assert "no readable val image is left" in fails(*train(scenes, tmp_path / "out", "--skip-bad"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damage_in_the_pool_is_one_line_whoever_reads_it(
+    workers: int, scenes: Path, tmp_path: Path, fails: Fails
+) -> None:
+    for path in (scenes / "unlabelled").iterdir():
+        truncate(path)
+    more = ("--method=s5mars", "--steps=12", "--validate-every=12", f"--workers={workers}")
+    assert re.search(
+        r"^\S*unlabelled/later_00\d\.jpg: damaged image .*: replace it, .*--skip-bad\)$",
+        fails(*train(scenes, tmp_path / "out", *more)),
+    )
+
+
+def test_predict_with_damaged_images(
+    run: Path, scenes: Path, tmp_path: Path, fails: Fails, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = scenes / "images", tmp_path / "maps"
+    truncate(images / "sol_000.jpg")
+    assert "sol_000.jpg: damaged image" in fails("predict", run, images, "--out", out)
+    assert not out.exists()
+    arguments = ["predict", str(run), str(images), "--out", str(out), "--skip-bad"]
+    assert main([*arguments, "--no-overlay", "--no-confidence"]) == 0
+    said = capsys.readouterr().out
+    assert f"{out / 'summary.csv'}: 11 image(s); skipped 1: " in said
+    assert "sol_000.jpg" in said
+    assert {path.suffix for path in out.iterdir()} == {".png", ".csv"}
+    assert len(list(out.iterdir())) == 12
+    for path in images.iterdir():
+        path.write_text("hello")
+    assert "no image could be read, 12 skipped" in fails(*arguments)
+
+
+def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails) -> None:
+    images = scenes / "images"
+    assert "choose another out" in fails("predict", run, images, "--out", images)
+
+
+# options ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--labelled=0"], r"labelled is 0\.0: give a fraction in \(0, 1\] or a list file"),
+        (["--labelled=1.5"], r"labelled is 1\.5: give a fraction in \(0, 1\] or a list file"),
+        (["--labelled=no.txt"], r"no\.txt: no such list"),
+        (["--stepz=3"], r"unknown option --stepz; the nearest is --steps"),
+        (["--method=s5marz"], r"unknown method 's5marz'; nearest: s5mars; all: "),
+        (["--recipe=papr"], r"unknown recipe 'papr'; nearest: paper"),
+        (["--model=resnet5o"], r"resnet5o: timm has no such encoder; near: resnet50"),
+        (["--weights=no.pth"], r"no weights file at no\.pth"),
+        (["--head=ligth"], r"unknown head 'ligth'; choose auto, paper, light"),
+        (["--select-on=vla"], r"no split 'vla'; .*did you mean 'val'"),
+        (["--precision=fp17"], r"precision is 'fp17': expected"),
+        (["--method=s5mars", "--objects=no.parquet"], r"no object proposals at no\.parquet: "),
+        (["--accelerator=gpux"], r"cannot train with accelerator gpux.*: leave|; leave them out"),
+        (["--strategy=foo"], r"cannot train with .*strategy foo"),
+        (["--devices=x"], r"cannot train with .*devices x"),
+        (["--devices=2", "--batch=3"], r"batch 3 does not divide among 2 processes"),
+        (["--batch=1"], r"batch is 1: batch normalisation needs two .*: take --batch 2 or more"),
+        (["--batch=0"], r"batch is 0: it must be above 0"),
+        (["--crop=16"], r"crop is 16: it must be 32 pixels or more"),
+        (["--crop=129"], r"crop is 129, but .* 64×64 pixels, .*: take --crop 128 or less"),
+    ],
+)
+def test_train_refuses_settings_before_it_starts(
+    more: list[str], said: str, pristine: Path, tmp_path: Path, fails: Fails
+) -> None:
+    out = tmp_path / "out"
+    assert re.search(said, fails(*train(pristine, out, *more)))
+    assert not out.exists()
+
+
+def test_a_misspelt_command(fails: Fails) -> None:
+    assert "unknown command 'trian'; nearest: train" in fails("trian")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--split", "tset"], "no split 'tset'; there are train, val, test; did you mean 'test'?"),
+        (["--protocol", "papr"], "choose from"),
+        (["--widnow", "64"], "unknown option --widnow; the nearest is --window"),
+        (["--window", "8"], "a window of 8 pixels: the least is 32"),
+        (["--overlap", "1"], "an overlap of 1.0: not in [0, 0.9]"),
+        (["--batch", "0"], "a batch of 0 windows: the least is 1"),
+        (["--merge", "soil+sand"], "cannot merge 'soil+sand': no class 'sand'"),
+        (["--device", "warp"], "unknown device 'warp': try auto"),
+    ],
+)
+def test_evaluate_refuses_settings(
+    more: list[str], said: str, run: Path, pristine: Path, fails: Fails
+) -> None:
+    assert said in fails("evaluate", run, "--data", pristine, *more)
+
+
+def test_a_window_larger_than_the_image_is_the_image(
+    run: Path, pristine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", str(run), "--data", str(pristine), "--json", "--window"]
+    scores = []
+    for window in ("64", "100000"):
+        assert main([*command, window, "--merge", "soil+bedrock"]) == 0
+        scores.append(json.loads(capsys.readouterr().out)["confusion"])
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 2
+
+
+# checkpoints and runs --------------------------------------------------------------------------
+
+
+def _edit_json(path: Path, change: Callable[[dict[str, object]], object]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda r: truncate(r / "best.safetensors", keep=9000), r"best\.safetensors is damaged"),
+        (lambda r: (r / "best.json").write_text("{"), r"best\.json is damaged"),
+        (lambda r: (r / "best.json").unlink(), r"best\.json is missing: .* keep both"),
+        (lambda r: (r / "best.safetensors").unlink(), r"holds no best\.safetensors"),
+        (lambda r: _edit_json(r / "best.json", lambda f: f.update(format=9)), r"format 9"),
+        (
+            lambda r: _edit_json(r / "best.json", lambda f: f["model"].update(encoder=5)),
+            r"does not fit the network .*copy both again",
+        ),
+        (
+            lambda r: _edit_json(r / "best.json", lambda f: f["taxonomy"]["classes"].pop()),
+            r"best\.json",
+        ),
+    ],
+)
+def test_damaged_checkpoints(
+    damage: Edit, said: str, copied: Path, pristine: Path, tmp_path: Path, fails: Fails
+) -> None:
+    damage(copied)
+    out = tmp_path / "maps"
+    assert re.search(said, fails("predict", copied, pristine / "images", "--out", out))
+    assert not out.exists()
+
+
+def test_a_checkpoint_of_other_classes(run: Path, scenes: Path, fails: Fails) -> None:
+    description = scenes / "dataset.yaml"
+    description.write_text(description.read_text().replace("name: sky", "name: water"))
+    said = fails("evaluate", run, "--data", scenes)
+    assert "has the classes soil, bedrock, water, but" in said
+    assert "was trained on soil, bedrock, sky" in said
+
+
+def test_a_folder_of_another_run(run: Path, pristine: Path, tmp_path: Path, fails: Fails) -> None:
+    before = sorted(run.rglob("*"))
+    assert f"go on with it: `s5mars train --resume {run}`" in fails(*train(pristine, run))
+    assert sorted(run.rglob("*")) == before
+    (tmp_path / "mine.txt").write_text("mine")
+    assert "is not empty: choose another --out" in fails(*train(pristine, tmp_path))
+
+
+def test_what_is_no_run(tmp_path: Path, pristine: Path, fails: Fails) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "nowhere"):
+        run = tmp_path / name
+        assert "is not a training run" in fails("train", "--resume", run)
+        assert str(run) in fails("evaluate", run, "--data", pristine)
+        assert str(run) in fails("report", run)
+
+
+def test_a_finished_run_is_finished(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert main(["train", "--resume", str(run)]) == 0
+    assert f"{run} is finished; next: s5mars evaluate" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+
+def _change_setting(run: Path, old: str, new: str) -> None:
+    path = run / "config.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            lambda r: _change_setting(r, "data: ", "data: /gone"),
+            r"/gone.*no such folder, but .*run",
+        ),
+        (
+            lambda r: truncate(r / "last.ckpt", keep=5000),
+            r"last\.ckpt is damaged .*: copy it again",
+        ),
+        (lambda r: (r / "splits/labelled.txt").unlink(), r"labelled\.txt is missing"),
+        (
+            lambda r: (r / "splits/labelled.txt").write_text("sol_999\n"),
+            r"scenes: no image named 'sol_999'",
+        ),
+        (lambda r: (r / "config.yaml").write_text("foo: 1\n"), r"config\.yaml: unknown key 'foo'"),
+        (
+            lambda r: _change_setting(r, "output_stride: 16", "output_stride: 16\nhead_: 1"),
+            r"config\.yaml: unknown key 'head_'.*head",
+        ),
+        (
+            lambda r: _change_setting(r, "head: auto", "head: paper"),
+            r"last\.ckpt does not fit the network",
+        ),
+    ],
+)
+def test_what_a_stopped_run_may_have_lost(
+    damage: Edit, said: str, copied: Path, fails: Fails
+) -> None:
+    _edit_json(copied / "metrics.json", lambda m: m.update(steps=1))
+    damage(copied)
+    assert re.search(said, fails("train", "--resume", copied))
+
+
+# a full disk -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file can be flushed to the disk any more, and no picture of a scene be written."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("synth", "OUT", "--images", "3", "--size", "64"),
+        ("split", "DATA", "--out", "OUT"),
+        ("stats", "DATA", "--out", "OUT"),
+        ("predict", "RUN", "DATA/images/sol_000.jpg", "--out", "OUT"),
+        ("report", "COPY", "--out", "OUT/report.html"),
+        tuple(train(Path("DATA"), Path("OUT"))),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_full_disk(
+    command: tuple[str, ...], run: Path, pristine: Path, tmp_path: Path, fails: Fails
+) -> None:
+    out = tmp_path / "out"
+    names = {"DATA": pristine, "COPY": run, "RUN": run, "OUT": out}
+    arguments = [re.sub("DATA|COPY|RUN|OUT", lambda m: str(names[m[0]]), a) for a in command]
+    said = fails(*arguments)
+    assert re.search(r"the disk is full; nothing was written to .*: free some space", said)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -1,0 +1,65 @@
+"""No option is accepted and ignored."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import s5mars
+from s5mars.augment.sam_mix import SamMix
+from s5mars.config import TrainConfig
+from s5mars.methods import METHODS
+
+SOURCE = Path(s5mars.__file__).parent
+
+
+def code_outside(*names: str) -> str:
+    files = [path for path in SOURCE.rglob("*.py") if path.name not in names]
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(TrainConfig)])
+def test_every_setting_is_read_somewhere(name: str) -> None:
+    if name == "recipe":  # read before the settings exist, to choose their defaults
+        assert '_early(arguments, "recipe"' in code_outside("config.py")
+        return
+    assert re.search(rf"config\.{name}\b", code_outside("config.py")), f"nothing reads {name}"
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_field_of_a_method_is_read_in_its_file(name: str) -> None:
+    text = (SOURCE / "methods" / f"{name}.py").read_text(encoding="utf-8")
+    for field in fields(METHODS[name]):  # type: ignore[arg-type]
+        assert re.search(rf"self\.{field.name}\b", text), field.name
+
+
+def test_every_field_of_the_paste_is_read() -> None:
+    text = (SOURCE / "augment" / "sam_mix.py").read_text(encoding="utf-8")
+    for field in fields(SamMix):
+        assert f"self.{field.name}" in text or f".{field.name} " in text, field.name
+    # The source is also what decides whether objects are loaded at all.
+    assert "mix.source" in (SOURCE / "methods" / "s5mars.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": None}, "either steps or epochs"),
+        ({"epochs": 2.0}, "either steps or epochs"),
+        ({"steps": 0}, "above 0"),
+        ({"batch": 0}, "batch is 0"),
+        ({"crop": 16}, "32 pixels"),
+        ({"scale": (2.0, 0.5)}, "smallest and a largest"),
+        ({"clip": -1.0}, "clip is -1.0"),
+        ({"freeze_at": 0.0}, "freeze_at"),
+        ({"ramp": 1.0}, "ramp is 1.0"),
+        ({"alignment_power": 2.0}, "alignment_power"),
+    ],
+)
+def test_settings_that_cannot_work(changes: dict[str, object], words: str) -> None:
+    settings: dict[str, object] = {"data": Path("d"), "out": Path("o"), "steps": 1} | changes
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(**settings)  # type: ignore[arg-type]

@@ -1,0 +1,34 @@
+"""The demo, made tiny: it renders, trains two methods, scores both, and leaves a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from s5mars.data.synthetic import write_synthetic
+from s5mars.demo import DemoSettings, demo
+
+TINY = DemoSettings(labelled=0.5, steps=2, batch=2, crop=48, images=14, size=64)
+
+
+def test_on_synthetic_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = demo(tmp_path / "demo", settings=TINY)
+    said = capsys.readouterr().out
+    assert page.is_file()
+    assert "240 of 240 tensors matched" in (tmp_path / "demo/s5mars/best.json").read_text()
+    last = said.strip().splitlines()[-5:]
+    assert [line.split()[0] for line in last[:2]] == ["supervised", "s5mars"]
+    assert "mean nothing about Mars" in said
+    assert str(page) in said
+    assert list((tmp_path / "demo" / "maps-s5mars").rglob("*_overlay.jpg"))
+    demo(tmp_path / "demo", settings=TINY)  # a second demo replaces the first
+
+
+def test_other_files_are_never_removed(tmp_path: Path) -> None:
+    data = write_synthetic(tmp_path / "scenes", images=14, size=64)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("dear to me")
+    with pytest.raises(ValueError, match="no demo wrote"):
+        demo(tmp_path / "mine", data=data, settings=TINY)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "dear to me"
