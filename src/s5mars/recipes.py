@@ -47,8 +47,8 @@ def _released_supervised(method: Supervised) -> Supervised:
 
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
-        about="the paper's method, with a ramp of the unsupervised terms and a teacher whose "
-        "memory fits the length of the run; in long runs the teacher is the paper's"
+        about="the paper's method, with a ramp of the unsupervised terms, distribution alignment, "
+        "and a teacher whose memory fits the length of the run"
     ),
     "paper": Recipe(
         about="what the paper says", training={"ramp": 0.0, "alignment": 0.0, "teacher_span": 0.0}

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from s5mars.proposals import store as store_module
+from s5mars.proposals import build as build_module
+from s5mars.proposals.build import build_store
 from s5mars.proposals.graph import GraphSettings
-from s5mars.proposals.store import ObjectStore, build_store, write_store
+from s5mars.proposals.store import ObjectStore, write_store
 from s5mars.types import Sample
 
 from .masks import proposal, rectangle
@@ -224,7 +225,7 @@ def test_any_number_of_workers_gives_the_same(tmp_path, samples):
 def test_a_killed_build_goes_on_where_it_stopped(tmp_path, samples, monkeypatch):
     unbroken = build_store(samples, tmp_path / "unbroken", settings=SETTINGS, progress=False)
     path, done, patience = tmp_path / "killed", [], 3
-    original = store_module._propose
+    original = build_module._propose
 
     def recording(make_proposer, settings, sample):
         if len(done) == patience:
@@ -232,7 +233,7 @@ def test_a_killed_build_goes_on_where_it_stopped(tmp_path, samples, monkeypatch)
         done.append(sample.name)
         return original(make_proposer, settings, sample)
 
-    monkeypatch.setattr(store_module, "_propose", recording)
+    monkeypatch.setattr(build_module, "_propose", recording)
     with pytest.raises(KeyboardInterrupt):
         build_store(samples, path, settings=SETTINGS, shard_images=2, progress=False)
     assert set(ObjectStore(path).names) == {"0", "1"}  # "2" was in the unfinished shard

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from s5mars.files import write_text
 from s5mars.proposals.proposal import Proposal, proposal_from_rle
 from s5mars.proposals.store import ObjectStore, write_store
 
@@ -93,11 +94,7 @@ def export_json(store: ObjectStore, folder: Path | str) -> int:
             }
             for proposal in store.proposals(name)
         ]
-        file = folder / f"{name}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.tmp")
-        temporary.write_text(json.dumps(entries), encoding="utf-8")
-        temporary.replace(file)
+        write_text(folder / f"{name}.json", json.dumps(entries))
     return len(store)
 
 

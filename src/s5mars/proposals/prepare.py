@@ -6,8 +6,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from s5mars.proposals.build import build_store
 from s5mars.proposals.coco import import_json
-from s5mars.proposals.store import ObjectStore, build_store
+from s5mars.proposals.store import ObjectStore
 from s5mars.types import Sample
 
 logger = logging.getLogger("s5mars")

@@ -7,13 +7,11 @@ reads the footers only. A store is one file or a folder of such files (shards); 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,6 @@ from numpy.typing import NDArray
 
 from s5mars.files import replacing
 from s5mars.proposals.proposal import Proposal
-from s5mars.types import Sample
-
-SHARD_IMAGES = 64
-"""Images a shard of ``build_store``: what a killed run loses at most."""
 
 _FORMAT = 1
 _FOOTER_KEY = b"s5mars.proposals"
@@ -259,156 +253,6 @@ class ObjectStore:
             )
         self._files.move_to_end(shard)
         return self._files[shard]
-
-
-Proposer = Callable[[NDArray[np.uint8]], list[Proposal]]
-"""An image (H, W, 3) uint8 to its proposals, best first."""
-
-
-def build_store(
-    samples: Sequence[Sample],
-    path: Path | str,
-    *,
-    proposer: str = "graph",
-    settings: Any = None,
-    workers: int = 1,
-    progress: bool = True,
-    shard_images: int = SHARD_IMAGES,
-) -> ObjectStore:
-    """Find the objects of every sample's image and store them as shards in the folder ``path``.
-
-    A shard appears when its last image is done, so a killed run loses one shard of work at most;
-    called again it computes only what is missing. The content does not depend on ``workers``.
-
-    Args:
-        samples: ``s5mars.types.Sample``; only ``name`` and ``image`` are used, no mask is opened.
-        path: folder of the shards; made if absent.
-        proposer: a key of ``PROPOSERS``.
-        settings: dataclass of that proposer's settings (``GraphSettings``), None for its defaults.
-        workers: processes.
-        progress: show a bar with the remaining time.
-        shard_images: images a shard.
-
-    Raises:
-        ValueError: if ``path`` holds a store of another proposer or other settings, or an image
-            is unreadable (named); finished shards stay.
-    """
-    if proposer not in PROPOSERS:
-        raise ValueError(f"no proposer {proposer!r}; there are: {', '.join(PROPOSERS)}")
-    if workers < 1 or shard_images < 1:
-        raise ValueError(f"{workers} workers, {shard_images} images a shard: need at least 1")
-    make_settings, make_proposer = PROPOSERS[proposer]
-    settings = settings or make_settings()
-    # Through JSON, because that is how a stored shard gives them back (lists for tuples).
-    described = json.loads(json.dumps(asdict(settings)))
-    path = Path(path)
-    todo = _missing_samples(samples, path, proposer, described)
-    if todo:
-        path.mkdir(parents=True, exist_ok=True)
-        propose = partial(_propose, make_proposer, settings)
-        _write_shards(todo, path, propose, workers, progress, shard_images, proposer, described)
-    return ObjectStore(path)
-
-
-def _write_shards(
-    todo: Sequence[Sample],
-    path: Path,
-    propose: Callable[[Sample], list[Proposal]],
-    workers: int,
-    progress: bool,
-    shard_images: int,
-    proposer: str,
-    settings: Mapping[str, object],
-) -> None:
-    from tqdm import tqdm
-
-    with tqdm(
-        total=len(todo), desc="object proposals", unit="image", disable=None if progress else True
-    ) as bar:
-        results = _in_order(propose, todo, workers)
-        try:
-            for start in range(0, len(todo), shard_images):
-                rows = []
-                for sample in todo[start : start + shard_images]:
-                    rows.append((sample.name, next(results)))
-                    bar.update()
-                # Named by content, so that no run ever replaces the shard of another one.
-                names = "\n".join(name for name, _ in rows)
-                digest = hashlib.sha256(names.encode()).hexdigest()[:16]
-                write_store(
-                    path / f"part-{digest}.parquet", rows, proposer=proposer, settings=settings
-                )
-        finally:
-            results.close()
-
-
-def _in_order(
-    propose: Callable[[Sample], list[Proposal]], todo: Sequence[Sample], workers: int
-) -> Generator[list[Proposal], None, None]:
-    """Results in the order of ``todo``; closing the generator drops what has not begun."""
-    workers = min(workers, len(todo))
-    if workers == 1:
-        yield from map(propose, todo)
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    # Not fork: the caller may hold threads (torch, Arrow) that a forked child would deadlock on.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context)
-    try:
-        yield from executor.map(propose, todo)
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _propose(
-    make_proposer: Callable[[Any], Proposer], settings: Any, sample: Sample
-) -> list[Proposal]:
-    from s5mars.data.read import read_image
-
-    return make_proposer(settings)(read_image(sample.image))
-
-
-def _graph_settings() -> Any:
-    from s5mars.proposals.graph import GraphSettings
-
-    return GraphSettings()
-
-
-def _graph_proposer(settings: Any) -> Proposer:
-    from s5mars.data.read import no_data
-    from s5mars.proposals.graph import graph_proposals
-
-    return lambda image: graph_proposals(image, settings=settings, valid=~no_data(image))
-
-
-PROPOSERS: dict[str, tuple[Callable[[], Any], Callable[[Any], Proposer]]] = {
-    "graph": (_graph_settings, _graph_proposer),
-}
-"""Name → (default settings, settings to proposer); the values must be picklable functions."""
-
-
-def _missing_samples(
-    samples: Sequence[Sample], path: Path, proposer: str, settings: Mapping[str, object]
-) -> list[Sample]:
-    """The samples that the store at ``path``, if any, has not got."""
-    try:
-        store = ObjectStore(path)
-    except FileNotFoundError:
-        return list(samples)
-    if (store.proposer, store.settings) != (proposer, settings):
-        raise ValueError(
-            f"{path}: made by {store.proposer} with {store.settings}, asked for {proposer} with "
-            f"{settings}; ask for the same, choose another path, or delete it"
-        )
-    missing = set(store.missing(sample.name for sample in samples))
-    if missing and path.is_file():
-        raise ValueError(
-            f"{path}: one file, it cannot be continued for the {len(missing)} images that it "
-            "lacks; choose another path, or move it as a shard into a folder and give the folder"
-        )
-    return [sample for sample in samples if sample.name in missing]
 
 
 def _table(name: str, proposals: Sequence[Proposal], settings: str) -> pa.Table:
