@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -235,10 +236,13 @@ def test_damage_in_the_pool_is_one_line_whoever_reads_it(
     for path in (scenes / "unlabelled").iterdir():
         truncate(path)
     more = ("--method=s5mars", "--steps=12", "--validate-every=12", f"--workers={workers}")
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert re.search(
         r"^\S*unlabelled/later_00\d\.jpg: damaged image .*: replace it, .*--skip-bad\)$",
         fails(*train(scenes, tmp_path / "out", *more)),
     )
+    # A process that ignores SIGTERM after an error cannot be stopped, nor can its children.
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_predict_with_damaged_images(
