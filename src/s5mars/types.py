@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from s5mars.classes import IGNORE
+from s5mars.randomness import generator
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
@@ -54,15 +57,11 @@ class Targets:
     @property
     def confidence(self) -> Tensor:
         """(B, H, W) float: 1 where the true label is known, else the largest probability."""
-        from s5mars.classes import IGNORE
-
         return self.probability.amax(1).masked_fill(self.label != IGNORE, 1.0)
 
     @property
     def hard(self) -> Tensor:
         """(B, H, W) int64: the true label where it is known, else the pseudo-label, eq. 4."""
-        from s5mars.classes import IGNORE
-
         return self.probability.argmax(1).where(self.label == IGNORE, self.label)
 
 
@@ -101,15 +100,8 @@ class Progress:
     total: int
     ramp: float = 1.0  # factor on unsupervised terms, in [0, 1]
 
-    @property
-    def fraction(self) -> float:
-        """Share of the run that is done, in [0, 1)."""
-        return self.step / self.total
-
     def generator(self, purpose: str) -> np.random.Generator:
         """A generator that is a pure function of (seed, step, purpose)."""
-        from s5mars.randomness import generator
-
         return generator(self.seed, purpose, step=self.step)
 
 

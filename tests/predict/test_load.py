@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from s5mars.models.checkpoint import save_model
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.predict import load
-from s5mars.training.checkpoint import save_model
 
 from .standin import THREE
 

@@ -16,8 +16,8 @@ from s5mars.evaluation.bootstrap import DRAWS, LEVEL, Interval, bootstrap
 from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json
+from s5mars.models.checkpoint import load_model
 from s5mars.predict.predictor import Precision, Predictor
-from s5mars.training.checkpoint import load_model
 
 
 def evaluate(

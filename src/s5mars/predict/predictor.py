@@ -197,7 +197,7 @@ def load(
         FileNotFoundError: if there is no checkpoint.
         ValueError: if the checkpoint is damaged, or a setting is out of range.
     """
-    from s5mars.training.checkpoint import load_model
+    from s5mars.models.checkpoint import load_model
 
     loaded = load_model(Path(path), network=network)
     return Predictor(

@@ -8,10 +8,10 @@ from typing import Any
 from s5mars.config import TrainConfig
 from s5mars.data.dataset import Dataset
 from s5mars.files import write_json
+from s5mars.models.checkpoint import save_model
 from s5mars.predict.predictor import Precision as InferencePrecision
 from s5mars.predict.predictor import Predictor
 from s5mars.proposals.store import ObjectStore
-from s5mars.training.checkpoint import save_model
 from s5mars.training.module import SegmentationModule
 from s5mars.training.streams import Streams
 from s5mars.training.validate import pseudo_label_record, validate

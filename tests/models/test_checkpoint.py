@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from s5mars.classes import Class, Taxonomy
+from s5mars.models.checkpoint import load_model, save_model
 from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.training.checkpoint import load_model, save_model
 
 THREE = Taxonomy("three", tuple(Class(name, (i, 0, 0)) for i, name in enumerate("abc")))
 TRAINING = {"method": "s5mars", "seed": 3, "step": 20, "mIoU": 51.5}
