@@ -55,7 +55,7 @@ def test_every_field_of_the_paste_is_read() -> None:
         ({"scale": (2.0, 0.5)}, "smallest and a largest"),
         ({"clip": -1.0}, "clip is -1.0"),
         ({"freeze_at": 0.0}, "freeze_at"),
-        ({"ramp": 1.0}, "ramp is 1.0"),
+        ({"warm_up": 1.0}, "warm_up is 1.0"),
         ({"alignment_power": 2.0}, "alignment_power"),
     ],
 )

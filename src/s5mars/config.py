@@ -42,7 +42,10 @@ class TrainConfig:
         clip: Largest gradient norm; 0 switches clipping off.
         power: Of the polynomial schedule (1 - step/steps)^power.
         freeze_at: Share of the run after which the learning rate stays as it is.
-        ramp: Share of the run over which unsupervised terms grow to their weight (the paper: 0).
+        warm_up: Share of the run that learns from labels alone, before there is a teacher worth
+            asking (the paper: 0).
+        ramp: Share of the run after it over which unsupervised terms grow to their weight (the
+            paper: 0).
         alignment: Momentum of the class shares that keep the teacher's classes as frequent as the
             labels' are, in [0, 1); 0 switches this off (the paper).
         alignment_power: Exponent of the labels' class shares; below 1 favours rare classes.
@@ -84,7 +87,8 @@ class TrainConfig:
     clip: float = 8.0
     power: float = 0.9
     freeze_at: float = 1.0
-    ramp: float = 0.25
+    warm_up: float = 0.4
+    ramp: float = 0.1
     alignment: float = 0.98
     alignment_power: float = 1.0
     teacher_momentum: float = 0.996
@@ -119,7 +123,7 @@ class TrainConfig:
             length = getattr(self, name)
             if length is not None and length <= 0:
                 raise ValueError(f"{name} is {length}: it must be above 0")
-        for name in ("ramp", "alignment", "teacher_momentum", "teacher_span"):
+        for name in ("warm_up", "ramp", "alignment", "teacher_momentum", "teacher_span"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1)")
         if not 0 <= self.alignment_power <= 1:

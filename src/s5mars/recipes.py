@@ -47,16 +47,18 @@ def _released_supervised(method: Supervised) -> Supervised:
 
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
-        about="the paper's method, with a ramp of the unsupervised terms, distribution alignment, "
-        "and a teacher whose memory fits the length of the run"
+        about="the paper's method, with a warm-up on labels alone, distribution alignment, and a "
+        "teacher whose memory fits the length of the run"
     ),
     "paper": Recipe(
-        about="what the paper says", training={"ramp": 0.0, "alignment": 0.0, "teacher_span": 0.0}
+        about="what the paper says",
+        training={"warm_up": 0.0, "ramp": 0.0, "alignment": 0.0, "teacher_span": 0.0},
     ),
     "as_released": Recipe(
         about="the authors' run: OHEM, every pixel in the hard loss, soft weight 1.0, a rectangle "
         "after every paste, variances as divisor, checkpoint chosen on the test split",
         training={
+            "warm_up": 0.0,
             "ramp": 0.0,
             "alignment": 0.0,
             "teacher_span": 0.0,

@@ -153,3 +153,21 @@ def test_a_batch_without_pool_is_refused() -> None:
     student, teacher = networks()
     with pytest.raises(ValueError, match="pool"):
         S5Mars().losses(student, teacher, Batch(labelled=batch().labelled), PROGRESS)
+
+
+def test_in_the_warm_up_it_is_supervised() -> None:
+    student, teacher = (Double(n) for n in networks())
+    given = batch()
+    start = Progress(seed=3, step=0, total=20, ramp=0.0)
+    terms = S5Mars().losses(student, teacher, given, start)
+    assert terms.keys() == {"supervised"}
+    expected = Supervised().losses(student, teacher, given, start)["supervised"]
+    assert torch.equal(terms["supervised"].value, expected.value)
+
+
+def test_the_ramp_scales_the_unsupervised_weights() -> None:
+    student, teacher = (Double(n) for n in networks())
+    half = S5Mars().losses(student, teacher, batch(), dataclasses.replace(PROGRESS, ramp=0.5))
+    assert [term.weight for term in half.values()] == [1.0, 1.0, 1.0]
+    whole = S5Mars().losses(student, teacher, batch(), PROGRESS)
+    assert [term.weight for term in whole.values()] == [1.0, 2.0, 2.0]

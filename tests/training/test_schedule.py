@@ -42,6 +42,14 @@ def test_ramp() -> None:
     assert values == sorted(values) and values[37] < 1 == values[38]
 
 
+def test_the_warm_up_comes_before_the_ramp() -> None:
+    values = [ramp(step, start=10, length=5) for step in range(20)]
+    assert values[:10] == [0.0] * 10
+    assert values[10] == pytest.approx(math.exp(-5))
+    assert values[15:] == [1.0] * 5
+    assert [ramp(step, start=3, length=0) for step in (2, 3)] == [0.0, 1.0]
+
+
 def test_the_teachers_memory_fits_the_run() -> None:
     assert momentum_limit(150_000, limit=0.996, span=0.05) == 0.996
     assert momentum_limit(600, limit=0.996, span=0.05) == pytest.approx(1 - 1 / 30)

@@ -26,6 +26,7 @@ from s5mars.augment.sam_mix import SamMix
 from s5mars.augment.statistics import Swap, augin, partners
 from s5mars.classes import IGNORE
 from s5mars.losses import Over, cross_entropy, hard_loss, ohem_cross_entropy, soft_loss
+from s5mars.methods.supervised import Supervised
 from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
 
 
@@ -52,9 +53,11 @@ class S5Mars:
     def losses(
         self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
     ) -> dict[str, Term]:
-        """Three terms: ``supervised``, ``hard`` and ``soft``."""
+        """Three terms: ``supervised``, ``hard`` and ``soft``; the first alone in a warm-up."""
         if batch.pool is None:
             raise ValueError("S5Mars needs the pool stream; the batch has none")
+        if not progress.ramp:
+            return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
         strong = self.strong_view(teacher, batch, batch.pool, progress)
 
         labelled = batch.labelled

@@ -48,7 +48,7 @@ class SegmentationModule(lightning.LightningModule):
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0  # of training and validation, over all parts of the run
         self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._counts: dict[str, int] = {}
         self._step = 0
 
     @property
@@ -80,7 +80,11 @@ class SegmentationModule(lightning.LightningModule):
             seed=self.config.seed,
             step=self._step,
             total=self.total_steps,
-            ramp=ramp(self._step, length=self.config.ramp * self.total_steps),
+            ramp=ramp(
+                self._step,
+                start=self.config.warm_up * self.total_steps,
+                length=self.config.ramp * self.total_steps,
+            ),
         )
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -89,7 +93,7 @@ class SegmentationModule(lightning.LightningModule):
                 integer_seed(progress.seed, "layers", step=self._step, sample=self.global_rank)
             )
             teacher: nn.Module = self.student if self.teacher is None else self.teacher
-            if self.alignment is not None:
+            if self.alignment is not None and progress.ramp:
                 self.alignment.observe_labels(batch.labelled.label)
                 teacher = AlignedTeacher(teacher, self.alignment)
             terms = self.method.losses(self.student, teacher, batch, progress)
@@ -99,7 +103,6 @@ class SegmentationModule(lightning.LightningModule):
             self._add(f"terms/{name}", term.value)
             if term.share is not None:
                 self._add(f"shares/{name}", term.share)
-        self._count += 1
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
         return loss
 
@@ -142,8 +145,8 @@ class SegmentationModule(lightning.LightningModule):
 
     def take_averages(self) -> dict[str, float]:
         """Averages of loss, terms and shares since the last call, and start anew."""
-        averages = {k: float(v) / max(self._count, 1) for k, v in self._sums.items()}
-        self._sums, self._count = {}, 0
+        averages = {k: float(v) / self._counts[k] for k, v in self._sums.items()}
+        self._sums, self._counts = {}, {}
         return averages
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -151,7 +154,7 @@ class SegmentationModule(lightning.LightningModule):
         checkpoint["s5mars"] = {
             "history": self.history,
             "sums": {k: v.detach().cpu() for k, v in self._sums.items()},
-            "count": self._count,
+            "counts": self._counts,
             "seconds": self.seconds,
         }
 
@@ -160,9 +163,10 @@ class SegmentationModule(lightning.LightningModule):
         state = checkpoint["s5mars"]
         self.history = state["history"]
         self._sums = {k: v.to(self.device) for k, v in state["sums"].items()}
-        self._count = state["count"]
+        self._counts = state["counts"]
         self.seconds = state["seconds"]
 
     def _add(self, name: str, value: Tensor) -> None:
         value = value.detach().double() if value.device.type == "cpu" else value.detach()
         self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._counts[name] = self._counts.get(name, 0) + 1

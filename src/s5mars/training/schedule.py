@@ -18,17 +18,22 @@ def polynomial(step: int, *, total: int, power: float = 0.9, freeze_at: float = 
     return float(max(0.0, 1 - min(step, freeze_at * total) / total) ** power)
 
 
-def ramp(step: int, *, length: float) -> float:
-    """exp(−5 (1 − step/length)²), the sigmoid-shaped ramp of Mean Teacher (Tarvainen and
-    Valpola, NeurIPS 2017), as a factor on the unsupervised terms.
+def ramp(step: int, *, start: float = 0.0, length: float) -> float:
+    """The factor on the unsupervised terms: 0 in the warm-up, then exp(−5 (1 − t)²) up to 1.
+
+    The sigmoid-shaped ramp is Mean Teacher's (Tarvainen and Valpola, NeurIPS 2017), with t from 0
+    to 1 over ``length``.
 
     Args:
         step: counted from 0.
-        length: in steps; 0 means no ramp, as in the S5Mars paper.
+        start: steps on labels alone.
+        length: of the ramp after them in steps; with both 0 there is neither, as in the paper.
     """
-    if step >= length:
+    if step < start:
+        return 0.0
+    if step >= start + length:
         return 1.0
-    return math.exp(-5 * (1 - step / length) ** 2)
+    return math.exp(-5 * (1 - (step - start) / length) ** 2)
 
 
 def momentum_limit(total: int, *, limit: float, span: float) -> float:
