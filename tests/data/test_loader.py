@@ -158,6 +158,14 @@ def test_a_resumed_run_goes_on_with_the_same_batches(dataset: Dataset) -> None:
         assert_equal(a, b)
 
 
+def test_a_warm_up_reads_no_pool_and_changes_nothing_else(dataset: Dataset) -> None:
+    warm, whole = batches_of(dataset, pool_from=2), batches_of(dataset)
+    assert [warm[step].pool is None for step in range(4)] == [True, True, False, False]
+    for step in range(4):
+        assert torch.equal(warm[step].labelled.image, whole[step].labelled.image)
+    assert all(map(torch.equal, tensors(warm[2]), tensors(whole[2])))
+
+
 def test_labels_outside_the_partition_are_never_opened(
     fake_data: ModuleType, tmp_path: Path
 ) -> None:

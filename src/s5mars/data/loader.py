@@ -46,6 +46,7 @@ class LoaderSettings:
     coding: MaskCoding
     objects: ObjectStore | None = None  # None: no object is drawn
     object_filter: ObjectFilter = field(default_factory=ObjectFilter)
+    pool_from: int = 0  # first step whose batch holds the pool and objects: not in a warm-up
     rank: int = 0
     world: int = 1
 
@@ -89,6 +90,7 @@ class TrainingBatches(Dataset[Batch]):
         streams = {
             name: _stack([self._draw(name, samples, step, k) for k in settings.local])
             for name, samples in self.streams.items()
+            if name == "labelled" or step >= settings.pool_from
         }
         return Batch(labelled=streams["labelled"], pool=streams.get("pool"))
 
@@ -99,7 +101,8 @@ class TrainingBatches(Dataset[Batch]):
         position = step * settings.batch + k
         index = image_index(settings.seed, stream, position=position, size=len(samples))
         rng = generator(settings.seed, f"crop of {stream}", step=step, sample=k)
-        objects = settings.objects if stream == "labelled" else None
+        pasted = stream == "labelled" and step >= settings.pool_from
+        objects = settings.objects if pasted else None
         return load_crop(samples[index], rng=rng, settings=settings, objects=objects)
 
 

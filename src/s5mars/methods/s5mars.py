@@ -54,10 +54,10 @@ class S5Mars:
         self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
     ) -> dict[str, Term]:
         """Three terms: ``supervised``, ``hard`` and ``soft``; the first alone in a warm-up."""
-        if batch.pool is None:
-            raise ValueError("S5Mars needs the pool stream; the batch has none")
         if not progress.ramp:
             return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
+        if batch.pool is None:
+            raise ValueError("S5Mars needs the pool stream; the batch has none")
         strong = self.strong_view(teacher, batch, batch.pool, progress)
 
         labelled = batch.labelled

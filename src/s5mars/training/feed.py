@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -50,6 +51,7 @@ class Feed(lightning.LightningDataModule):
             coding=self.coding,
             objects=self.objects,
             object_filter=ObjectFilter(),
+            pool_from=math.ceil(self.config.warm_up * self.total_steps),
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )
