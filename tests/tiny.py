@@ -15,11 +15,27 @@ class PixelNet(nn.Module):
     def __init__(self, classes: int = 4) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(3, classes, 1)
+        self.embedding = nn.Conv2d(classes, 8, 1)
 
     def forward(self, image: Tensor) -> Tensor:
+        return self.features(image)[1]
+
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
         image = image.float() / 255 if image.dtype == torch.uint8 else image
-        logits: Tensor = self.convolution(image)
-        return logits * 8
+        return image, self.convolution(image) * 8
+
+    def fuse(self, low: Tensor, high: Tensor) -> Tensor:
+        return high
+
+    def classify(self, fused: Tensor, *, size: tuple[int, int]) -> Tensor:
+        return fused
+
+    def represent(self, fused: Tensor) -> Tensor:
+        embedded: Tensor = self.embedding(fused)
+        return embedded
+
+    def decode(self, low: Tensor, high: Tensor, *, size: tuple[int, int]) -> Tensor:
+        return self.classify(self.fuse(low, high), size=size)
 
 
 def crops(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Thresholds = Literal["fixed", "flexmatch", "freematch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,9 @@ class TrainConfig:
         alignment: Momentum of the class shares that keep the teacher's classes as frequent as the
             labels' are, in [0, 1); 0 switches this off (the paper).
         alignment_power: Exponent of the labels' class shares; below 1 favours rare classes.
+        thresholds: Of pseudo-labels: ``fixed``, or class by class as ``flexmatch`` or
+            ``freematch`` let them follow what has been learned.
+        threshold_momentum: Of the averages that those two follow, in [0, 1).
         teacher_momentum: Largest momentum of the teacher's moving average.
         teacher_span: Share of the run that this average spans at most (the paper: 0, no limit).
         validate_every: Steps between validations; 0: twenty times in a run.
@@ -91,6 +95,8 @@ class TrainConfig:
     ramp: float = 0.1
     alignment: float = 0.98
     alignment_power: float = 1.0
+    thresholds: Thresholds = "fixed"
+    threshold_momentum: float = 0.99
     teacher_momentum: float = 0.996
     teacher_span: float = 0.05
     validate_every: int = 0
@@ -123,7 +129,10 @@ class TrainConfig:
             length = getattr(self, name)
             if length is not None and length <= 0:
                 raise ValueError(f"{name} is {length}: it must be above 0")
-        for name in ("warm_up", "ramp", "alignment", "teacher_momentum", "teacher_span"):
+        for name in (
+            "warm_up", "ramp", "alignment", "threshold_momentum", "teacher_momentum",
+            "teacher_span",
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1)")
         if not 0 <= self.alignment_power <= 1:

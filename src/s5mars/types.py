@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from s5mars.classes import IGNORE
 from s5mars.randomness import generator
+from s5mars.thresholds import Keep, above_threshold
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +81,7 @@ class Needs:
     pool: bool = False  # a second stream over every training image, labelled or not
     objects: bool = False  # one object proposal for each image of the labelled stream
     teacher: bool = False  # an exponential moving average of the student
+    representation: int = 0  # channels of a second head that embeds pixels; 0: none
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Progress:
     step: int  # counted from 0
     total: int
     ramp: float = 1.0  # factor on unsupervised terms, in [0, 1]
+    keep: Keep = above_threshold  # which pseudo-labels count, see ``thresholds.py``
 
     def generator(self, purpose: str) -> np.random.Generator:
         """A generator that is a pure function of (seed, step, purpose)."""

@@ -153,3 +153,21 @@ def test_what_cannot_be_is_refused_in_one_line(keywords: dict[str, object], mess
     with pytest.raises(ValueError, match=message) as caught:
         DeepLabV3Plus(**{"encoder": TINY, "classes": 3, **keywords})
     assert "\n" not in str(caught.value)
+
+
+def test_the_parts_of_the_network_make_the_whole(model: DeepLabV3Plus) -> None:
+    given = image()
+    with torch.no_grad():
+        low, high = model.features(given)
+        fused = model.fuse(low, high)
+        assert torch.equal(model.classify(fused, size=(64, 64)), model(given))
+        assert torch.equal(model.decode(low, high, size=(64, 64)), model(given))
+    with pytest.raises(ValueError, match="representation head"):
+        model.represent(fused)
+
+
+def test_a_representation_head_embeds_every_fourth_pixel() -> None:
+    network = DeepLabV3Plus(TINY, 5, representation=16).eval()
+    with torch.no_grad():
+        embedded = network.represent(network.fuse(*network.features(image())))
+    assert embedded.shape == (2, 16, 16, 16) and embedded.dtype == torch.float32

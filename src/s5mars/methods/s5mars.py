@@ -67,9 +67,9 @@ class S5Mars:
         )
 
         targets = strong.targets
-        confidence = targets.confidence
-        hard = targets.valid & (confidence > self.hard_threshold)
-        soft = targets.valid & (confidence < self.soft_threshold)
+        sure = progress.keep(targets.probability, targets.valid, above=self.hard_threshold)
+        hard = sure | (targets.valid & (targets.label != IGNORE))
+        soft = targets.valid & (targets.confidence < self.soft_threshold)
         criterion = ohem_cross_entropy if self.ohem else cross_entropy
         valid_pixels = targets.valid.sum().clamp(min=1)
         weight = self.unsupervised_weight * progress.ramp

@@ -48,6 +48,8 @@ def save_model(
         f"{name}.{key}": value.detach().cpu().contiguous()
         for name, network in networks.items()
         for key, value in network.state_dict().items()
+        # A head that only training uses; every reader does without it.
+        if not key.startswith("representation.")
     }
     student = networks["student"]
     facts = {

@@ -60,6 +60,8 @@ class DeepLabV3Plus(nn.Module):
         normalisation: ``encoder`` (the statistics that its weights were trained with) or
             ``as_released`` (the divisor of the released S5Mars code, a variance).
         multi_grid: factors on the dilation of the last stage's blocks; ResNets only.
+        representation: channels of a second head that embeds every pixel beside the classifier,
+            for methods that compare pixels (U²PL: 256); 0: none.
     """
 
     mean: Tensor
@@ -75,6 +77,7 @@ class DeepLabV3Plus(nn.Module):
         weights: str = "none",
         normalisation: str = "encoder",
         multi_grid: Sequence[int] | None = None,
+        representation: int = 0,
     ) -> None:
         super().__init__()
         features, depth = _timm_features(encoder, output_stride=output_stride)
@@ -99,6 +102,13 @@ class DeepLabV3Plus(nn.Module):
             _conv3x3(shape.decoder_channels, shape.decoder_channels, separable=shape.separable),
         )
         self.classifier = nn.Conv2d(shape.decoder_channels, classes, 1)
+        self.representation: nn.Module | None = None
+        if representation:
+            self.representation = nn.Sequential(
+                _conv3x3(joined, shape.decoder_channels, separable=shape.separable),
+                _conv3x3(shape.decoder_channels, shape.decoder_channels, separable=shape.separable),
+                nn.Conv2d(shape.decoder_channels, representation, 1),
+            )
 
         mean, std = _statistics(named_weights(weights) or encoder, normalisation)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
@@ -127,11 +137,29 @@ class DeepLabV3Plus(nn.Module):
         outputs = self.encoder((image - self.mean) / self.std)
         return outputs[0], outputs[-1]
 
+    def fuse(self, low: Tensor, high: Tensor) -> Tensor:
+        """Features → (B, C, H/4, W/4): pyramid and skip connection side by side."""
+        high = _resize(self.pyramid(high), low.shape[-2:])
+        return torch.cat([high, self.low_level(low)], dim=1)
+
+    def classify(self, fused: Tensor, *, size: tuple[int, int]) -> Tensor:
+        """Fused features → float32 logits at ``size``."""
+        return _resize(self.classifier(self.decoder(fused)).float(), size)
+
+    def represent(self, fused: Tensor) -> Tensor:
+        """Fused features → (B, D, H/4, W/4) float32 embedding of every fourth pixel.
+
+        Raises:
+            ValueError: if the network was built without this head.
+        """
+        if self.representation is None:
+            raise ValueError("this network has no representation head: build it with one")
+        embedded: Tensor = self.representation(fused).float()
+        return embedded
+
     def decode(self, low: Tensor, high: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Features → logits at ``size``."""
-        high = _resize(self.pyramid(high), low.shape[-2:])
-        joined = self.decoder(torch.cat([high, self.low_level(low)], dim=1))
-        return _resize(self.classifier(joined).float(), size)
+        return self.classify(self.fuse(low, high), size=size)
 
 
 class SpatialPyramid(nn.Module):

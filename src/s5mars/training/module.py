@@ -14,6 +14,7 @@ from s5mars.config import TrainConfig
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.randomness import integer_seed
 from s5mars.teacher import momentum_at, update_teacher
+from s5mars.thresholds import ClassThresholds, above_threshold
 from s5mars.training.schedule import momentum_limit, polynomial, ramp
 from s5mars.types import Batch, Method, Progress
 
@@ -40,6 +41,11 @@ class SegmentationModule(lightning.LightningModule):
         if config.alignment and method.needs.pool:
             self.alignment = Alignment(
                 self.classes, momentum=config.alignment, power=config.alignment_power
+            )
+        self.thresholds: ClassThresholds | None = None
+        if config.thresholds != "fixed" and method.needs.pool:
+            self.thresholds = ClassThresholds(
+                self.classes, kind=config.thresholds, momentum=config.threshold_momentum
             )
         # A method with state is an nn.Module, and becomes a part of the checkpoint here.
         self.method = method
@@ -85,6 +91,7 @@ class SegmentationModule(lightning.LightningModule):
                 start=self.config.warm_up * self.total_steps,
                 length=self.config.ramp * self.total_steps,
             ),
+            keep=self.thresholds or above_threshold,
         )
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):

@@ -219,6 +219,7 @@ def _build_module(
         weights=config.weights,
         normalisation=config.normalisation,
         multi_grid=config.multi_grid,
+        representation=method.needs.representation,
     ).to(memory_format=torch.channels_last)
     images = max(len(streams.labelled), len(streams.pool or ()))
     if config.steps is not None:

@@ -1,0 +1,76 @@
+"""Class-wise thresholds against hand-computed numbers, and their reduction to a fixed one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from s5mars.thresholds import ClassThresholds, above_threshold
+from s5mars.types import Progress
+
+# Four pixels, three classes: confidences 0.8 and 0.6 for class 0, 0.9 for class 1, 0.5 for class 2.
+PROBABILITY = (
+    torch.tensor([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.05, 0.9, 0.05], [0.3, 0.2, 0.5]])
+    .T.reshape(1, 3, 2, 2)
+    .contiguous()
+)
+VALID = torch.ones(1, 2, 2, dtype=torch.bool)
+
+
+def test_a_run_asks_for_a_fixed_threshold_unless_told_otherwise() -> None:
+    kept = Progress(seed=0, step=0, total=1).keep(PROBABILITY, VALID, above=0.7)
+    assert kept.flatten().tolist() == [True, False, True, False]
+    assert not above_threshold(PROBABILITY, ~VALID, above=0.0).any()
+
+
+def test_flexmatch_by_hand() -> None:
+    rule = ClassThresholds(3, kind="flexmatch", momentum=0.0)
+    kept = rule(PROBABILITY, VALID, above=0.7)
+    # Above 0.7: a quarter of the pixels each for classes 0 and 1; unused: a half, the largest.
+    effect = torch.tensor([0.5, 0.5, 0.0])
+    torch.testing.assert_close(rule.shares, torch.tensor([0.25, 0.25, 0.0]))
+    torch.testing.assert_close(rule.thresholds(0.7), effect / (2 - effect) * 0.7)
+    assert kept.all()
+
+
+def test_flexmatch_is_fixmatch_for_a_class_that_is_learned_best() -> None:
+    rule = ClassThresholds(2, kind="flexmatch", momentum=0.0)
+    probability = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.9, 0.1]])
+    rule(probability.T.reshape(1, 2, 2, 2), VALID, above=0.7)
+    assert rule.thresholds(0.7)[0] == pytest.approx(0.7)
+    assert rule.thresholds(0.7)[1] == 0
+
+
+def test_freematch_by_hand() -> None:
+    rule = ClassThresholds(3, kind="freematch", momentum=0.0)
+    kept = rule(PROBABILITY, VALID, above=0.99)
+    mean = PROBABILITY.mean((0, 2, 3))
+    torch.testing.assert_close(rule.mean, mean)
+    assert float(rule.confidence) == pytest.approx(0.7)
+    torch.testing.assert_close(rule.thresholds(0.99), mean / mean.max() * 0.7)
+    # Class 0 is the commonest: its threshold is the mean confidence.
+    assert kept.flatten().tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize("kind", ["flexmatch", "freematch"])
+def test_pixels_that_are_not_valid_say_nothing(kind: str) -> None:
+    rule = ClassThresholds(3, kind=kind, momentum=0.5)  # type: ignore[arg-type]
+    before = {name: value.clone() for name, value in rule.named_buffers()}
+    kept = rule(PROBABILITY, ~VALID, above=0.7)
+    assert not kept.any()
+    for name, value in rule.named_buffers():
+        assert torch.equal(value, before[name]), name
+    half = VALID.clone()
+    half[0, 1] = False
+    other = PROBABILITY.clone()
+    other[:, :, 1] = 1 / 3
+    again = ClassThresholds(3, kind=kind, momentum=0.5)  # type: ignore[arg-type]
+    assert torch.equal(
+        again(other, half, above=0.7),
+        ClassThresholds(3, kind=kind, momentum=0.5)(PROBABILITY, half, above=0.7),  # type: ignore[arg-type]
+    )
+
+
+def test_an_unknown_kind_names_the_choices() -> None:
+    with pytest.raises(ValueError, match="flexmatch, freematch"):
+        ClassThresholds(3, kind="fixed")
