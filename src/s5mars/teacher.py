@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -34,3 +37,20 @@ def update_teacher(teacher: nn.Module, student: nn.Module, *, momentum: float) -
         else:
             target.copy_(source)
     torch._foreach_lerp_(old, new, 1 - momentum)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, the mode of every submodule as it was afterwards.
+
+    A student that labels for itself then uses its running batch statistics without moving them.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        # Older versions of torch would train with the weights cast here, which have no gradient.
+        torch.clear_autocast_cache()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from s5mars.methods.augseg import AugSeg
+from s5mars.methods.fixmatch import FixMatch
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
+from s5mars.methods.unimatch import UniMatch
 from s5mars.types import Method
 
 METHODS: Mapping[str, type[Method]] = {
     "supervised": Supervised,
+    "fixmatch": FixMatch,
+    "augseg": AugSeg,
+    "unimatch": UniMatch,
     "s5mars": S5Mars,
 }
 

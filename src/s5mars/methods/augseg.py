@@ -1,0 +1,129 @@
+"""AugSeg: random intensities, and labelled patches on the images that the teacher is unsure of.
+
+Zhao et al., CVPR 2023, with an EMA teacher:
+
+    L   = L_x + λ_u · mean over pixels of CE(p_s, argmax p_t)
+    ρ_i = mean over pixels of max p_t · (1 − H(p_t) / log C)
+
+    x_i  ← 1 to k = 3 of eleven intensity operations on x_i
+    x'_j ← x_j with a patch of a labelled image, at the probability 1 − ρ_j, λ ~ Beta(8, 2)
+    x_i  ← x_i with a patch of x'_j of another image j, λ ~ Beta(4, 4)
+
+A patch is a rectangle of side √(1 − λ). So labels arrive inside of CutMix patches, not beside them.
+
+- λ_u = 2 and no threshold: the released settings for Cityscapes, the nearest data set (those for
+  VOC are 1 and 0.95). A threshold of 0 keeps every pixel; theirs is −0.7.
+- The mean is over the valid pixels; the code's over all.
+- A labelled patch brings its true labels, and trains nothing where it has none (code).
+- Each image has its own λ and centre; the code draws one λ a batch and centres off the first
+  eighth, and takes donors and partners from one permutation, here from two.
+- ρ is taken over the valid pixels.
+- True labels of the pool override pseudo-labels and are kept, so that every method gets the same
+  information; ``true_labels`` switches that off. They do not enter ρ.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from s5mars.augment.geometric import rectangles
+from s5mars.augment.mix import paste, select
+from s5mars.augment.photometric import Photometric, photometric
+from s5mars.augment.statistics import partners
+from s5mars.classes import IGNORE
+from s5mars.losses import cross_entropy, ohem_cross_entropy
+from s5mars.methods.fixmatch import consistency, kept_pixels, weak_view
+from s5mars.methods.s5mars import as_float
+from s5mars.methods.supervised import Supervised
+from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugSeg:
+    """The method, with the constants of its Cityscapes settings."""
+
+    unsupervised_weight: float = 2.0  # λ_u
+    threshold: float = 0.0
+    photometric: Photometric = "augseg"
+    labelled_patches: bool = True
+    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    ohem: bool = False  # as in the released settings for Cityscapes
+
+    @property
+    def needs(self) -> Needs:
+        """A pool and a teacher."""
+        return Needs(pool=True, teacher=True)
+
+    def losses(
+        self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
+    ) -> dict[str, Term]:
+        """Two terms: ``supervised`` and ``strong``; the first alone in a warm-up."""
+        if not progress.ramp:
+            return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
+        if batch.pool is None:
+            raise ValueError("AugSeg needs the pool stream; the batch has none")
+        labelled = batch.labelled
+        weak = weak_view(teacher, batch.pool, true_labels=self.true_labels)
+        kept = kept_pixels(weak.targets, progress, above=self.threshold)
+        strong, kept = self.strong_view(weak, kept, labelled, progress.generator("strong view"))
+
+        images = torch.cat([as_float(labelled.image), strong.image])
+        logits, strong_logits = torch.split(
+            student(images), [len(labelled.image), len(strong.image)]
+        )
+        criterion = ohem_cross_entropy if self.ohem else cross_entropy
+        weight = self.unsupervised_weight * progress.ramp
+        return {
+            "supervised": Term(criterion(logits, labelled.label)),
+            "strong": consistency(strong_logits, strong.targets, kept=kept, weight=weight),
+        }
+
+    def strong_view(
+        self, weak: View, kept: Tensor, labelled: Crops, rng: np.random.Generator
+    ) -> tuple[View, Tensor]:
+        """Intensities, labelled patches on the unsure, CutMix; ``kept`` moves along."""
+        batch, _, height, width = weak.image.shape
+        device = weak.image.device
+        image = photometric(weak.image, weak.targets.valid, kind=self.photometric, generator=rng)
+        strong = View(image, weak.targets)
+
+        injected, injected_kept = strong, kept
+        if self.labelled_patches:
+            donors = labelled_view(labelled, classes=weak.targets.probability.shape[1])
+            chosen = (partners(batch, rng) % len(donors.image)).to(device)
+            source = select(donors, chosen)
+            unsure = torch.from_numpy(rng.random(batch)).to(device) > confidence(weak.targets)
+            region = rectangles(batch, (height, width), rng, alpha=8.0, beta=2.0).to(device)
+            region &= unsure[:, None, None] & source.targets.valid
+            injected = paste(region, source, strong)
+            injected_kept = torch.where(region, source.targets.label != IGNORE, kept)
+
+        partner = partners(batch, rng).to(device)
+        region = rectangles(batch, (height, width), rng, beta=4.0).to(device)
+        mixed = paste(region, select(injected, partner), strong)
+        return mixed, torch.where(region, injected_kept[partner], kept)
+
+
+def confidence(targets: Targets) -> Tensor:
+    """(B,) ρ in [0, 1] of each image's prediction; 0 without a valid pixel."""
+    probability = targets.probability
+    entropy = torch.special.entr(probability).sum(1)
+    sure = probability.amax(1) * (1 - entropy / math.log(probability.shape[1]))
+    count = targets.valid.sum((1, 2)).clamp(min=1)
+    mean: Tensor = sure.where(targets.valid, 0).sum((1, 2)) / count
+    return mean
+
+
+def labelled_view(labelled: Crops, *, classes: int) -> View:
+    """The labelled images with their labels; where there is none, nothing is predicted."""
+    batch, height, width = labelled.label.shape
+    nothing = torch.zeros(batch, classes, height, width, device=labelled.image.device)
+    return View(
+        as_float(labelled.image),
+        Targets(probability=nothing, label=labelled.label.long(), valid=labelled.valid),
+    )

@@ -1,0 +1,127 @@
+"""FixMatch: a network labels weak views for itself and learns from strong ones.
+
+Sohn et al., NeurIPS 2020, for segmentation as the FixMatch baseline of Yang et al., CVPR 2023:
+
+    L   = L_x + λ_u · L_u
+    L_u = mean over pixels of 1(max p_w > τ) · CE(p_s, argmax p_w)
+
+with p_w the prediction for the weak view and p_s that for the strong one: colours changed, then a
+CutMix rectangle of another image of the pool, at 0.5. One network, no average: what is scored is
+the student.
+
+- λ_u = 1, as the paper. The baseline's code halves the whole sum, which is half a learning rate.
+- The mean is over the valid pixels, kept or not (paper and code).
+- The network labels in evaluation mode: no dropout, and its running batch statistics, which this
+  pass does not move. The baseline's code does so for the image that is pasted, and takes the labels
+  of the other one from the training pass.
+- The pasted image comes from the same batch; the code has a second loader.
+- True labels of the pool override pseudo-labels and are kept, so that every method gets the same
+  information; ``true_labels`` switches that off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from s5mars.augment.geometric import inner_rectangles
+from s5mars.augment.mix import paste, select
+from s5mars.augment.photometric import Photometric, photometric
+from s5mars.augment.statistics import partners
+from s5mars.classes import IGNORE
+from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy
+from s5mars.methods.s5mars import as_float
+from s5mars.methods.supervised import Supervised
+from s5mars.teacher import evaluating
+from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixMatch:
+    """The method, with the constants of the UniMatch paper's baseline."""
+
+    unsupervised_weight: float = 1.0  # λ_u
+    threshold: float = 0.95  # τ
+    photometric: Photometric = "fixmatch"
+    rectangle: float = 0.5  # probability of a CutMix rectangle
+    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    ohem: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        """A pool; the student labels for itself."""
+        return Needs(pool=True)
+
+    def losses(
+        self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
+    ) -> dict[str, Term]:
+        """Two terms: ``supervised`` and ``strong``; the first alone in a warm-up."""
+        if not progress.ramp:
+            return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
+        if batch.pool is None:
+            raise ValueError("FixMatch needs the pool stream; the batch has none")
+        weak = weak_view(teacher, batch.pool, true_labels=self.true_labels)
+        kept = kept_pixels(weak.targets, progress, above=self.threshold)
+        strong, kept = strong_view(
+            weak,
+            kept,
+            progress.generator("strong view"),
+            kind=self.photometric,
+            rectangle=self.rectangle,
+        )
+        labelled = batch.labelled
+        images = torch.cat([as_float(labelled.image), strong.image])
+        logits, strong_logits = torch.split(
+            student(images), [len(labelled.image), len(strong.image)]
+        )
+        criterion = ohem_cross_entropy if self.ohem else cross_entropy
+        weight = self.unsupervised_weight * progress.ramp
+        return {
+            "supervised": Term(criterion(logits, labelled.label)),
+            "strong": consistency(strong_logits, strong.targets, kept=kept, weight=weight),
+        }
+
+
+@torch.no_grad()
+def weak_view(teacher: nn.Module, pool: Crops, *, true_labels: bool) -> View:
+    """The pool as it is, with the teacher's answer in evaluation mode as its targets."""
+    image = as_float(pool.image)
+    with evaluating(teacher):
+        probability = teacher(image).softmax(1)
+    label = pool.label.long() if true_labels else torch.full_like(pool.label, IGNORE).long()
+    return View(image, Targets(probability=probability, label=label, valid=pool.valid))
+
+
+def kept_pixels(targets: Targets, progress: Progress, *, above: float) -> Tensor:
+    """(B, H, W) bool: sure pseudo-labels and true labels.
+
+    Asked once a step, before any mixing: thresholds that follow the predictions then see each
+    pixel once.
+    """
+    sure = progress.keep(targets.probability, targets.valid, above=above)
+    return sure | (targets.valid & (targets.label != IGNORE))
+
+
+def strong_view(
+    weak: View, kept: Tensor, rng: np.random.Generator, *, kind: Photometric, rectangle: float
+) -> tuple[View, Tensor]:
+    """Change colours, then paste a rectangle of a partner; ``kept`` (B, H, W) moves along."""
+    batch, _, height, width = weak.image.shape
+    device = weak.image.device
+    image = photometric(weak.image, weak.targets.valid, kind=kind, generator=rng)
+    strong = View(image, weak.targets)
+    partner = partners(batch, rng).to(device)
+    region = inner_rectangles(batch, (height, width), rng, probability=rectangle).to(device)
+    return paste(region, select(strong, partner), strong), torch.where(region, kept[partner], kept)
+
+
+def consistency(logits: Tensor, targets: Targets, *, kept: Tensor, weight: float) -> Term:
+    """L_u: cross-entropy with the kept labels, over the valid pixels."""
+    return Term(
+        hard_loss(logits, targets.hard, kept=kept, valid=targets.valid, over="valid"),
+        weight=weight,
+        share=kept.sum() / targets.valid.sum().clamp(min=1),
+    )

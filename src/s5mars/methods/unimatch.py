@@ -1,0 +1,109 @@
+"""UniMatch: two strong views, and disturbed features of the weak one.
+
+Yang et al., CVPR 2023:
+
+    L = (L_x + λ_u · (μ_1 · L_s1 + μ_2 · L_s2 + λ_fp · L_fp)) / 2
+
+    L_s1, L_s2   FixMatch's loss on two strong views, each with its own colours and CutMix
+    L_fp         the same on the weak view, decoded from features of which half the channels
+                 are dropped
+
+with λ_u = 1, μ_1 = μ_2 = 0.25 and λ_fp = 0.5. The division by 2 is a part of the published loss, and
+stays in a warm-up, so that the step does not change when the pool comes in. One network, no
+average: what is scored is the student.
+
+- The means are over the valid pixels, kept or not (paper and code).
+- Labels come from a pass in evaluation mode, as in ``fixmatch.py``; the code takes them from the
+  training pass, except those of the pasted image.
+- Both the low-level and the high-level features are dropped (code; the paper shows one arrow).
+- Labelled, weak and strong images pass the encoder in one batch; the code has two, so that batch
+  statistics are of all of them here, and of labelled and weak or of strong ones there. The weak
+  view is decoded only with dropped features, since nothing else is read from it.
+- True labels of the pool override pseudo-labels and are kept; ``true_labels`` switches that off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s5mars.augment.photometric import Photometric
+from s5mars.losses import cross_entropy, ohem_cross_entropy
+from s5mars.methods.fixmatch import consistency, kept_pixels, strong_view, weak_view
+from s5mars.methods.s5mars import as_float
+from s5mars.methods.supervised import Supervised
+from s5mars.models.network import Network
+from s5mars.types import Batch, Needs, Progress, Term
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniMatch:
+    """The method, with the constants of its paper."""
+
+    unsupervised_weight: float = 1.0  # λ_u
+    strong_weights: tuple[float, float] = (0.25, 0.25)  # μ_1, μ_2
+    feature_weight: float = 0.5  # λ_fp
+    threshold: float = 0.95  # τ
+    dropped: float = 0.5  # share of the feature channels
+    photometric: Photometric = "fixmatch"
+    rectangle: float = 0.5  # probability of a CutMix rectangle
+    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    ohem: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        """A pool; the student labels for itself."""
+        return Needs(pool=True)
+
+    def losses(
+        self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
+    ) -> dict[str, Term]:
+        """``supervised``, ``strong_1``, ``strong_2``, ``features``; in a warm-up the first."""
+        if not progress.ramp:
+            terms = Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
+            return {name: replace(term, weight=term.weight / 2) for name, term in terms.items()}
+        if batch.pool is None:
+            raise ValueError("UniMatch needs the pool stream; the batch has none")
+        weak = weak_view(teacher, batch.pool, true_labels=self.true_labels)
+        kept = kept_pixels(weak.targets, progress, above=self.threshold)
+        (first, kept_1), (second, kept_2) = (
+            strong_view(
+                weak,
+                kept,
+                progress.generator(purpose),
+                kind=self.photometric,
+                rectangle=self.rectangle,
+            )
+            for purpose in ("strong view", "second strong view")
+        )
+        labelled = batch.labelled
+        logits, weak_logits, logits_1, logits_2 = self.logits(
+            cast(Network, student),
+            [as_float(labelled.image), weak.image, first.image, second.image],
+        )
+        criterion = ohem_cross_entropy if self.ohem else cross_entropy
+        half = self.unsupervised_weight * progress.ramp / 2
+        mu_1, mu_2 = self.strong_weights
+        return {
+            "supervised": Term(criterion(logits, labelled.label), weight=0.5),
+            "strong_1": consistency(logits_1, first.targets, kept=kept_1, weight=half * mu_1),
+            "strong_2": consistency(logits_2, second.targets, kept=kept_2, weight=half * mu_2),
+            "features": consistency(
+                weak_logits, weak.targets, kept=kept, weight=half * self.feature_weight
+            ),
+        }
+
+    def logits(self, student: Network, images: list[Tensor]) -> list[Tensor]:
+        """Logits of labelled, weak and strong images; the weak ones' features lose channels."""
+        sizes = [len(image) for image in images]
+        disturbed = []
+        for features in student.features(torch.cat(images)):
+            labelled, weak, *strong = torch.split(features, sizes)
+            weak = F.dropout2d(weak, self.dropped, training=True)
+            disturbed.append(torch.cat([labelled, weak, *strong]))
+        height, width = images[0].shape[-2:]
+        return list(torch.split(student.decode(*disturbed, size=(height, width)), sizes))
