@@ -8,7 +8,7 @@ Yang et al., CVPR 2023:
     L_fp         the same on the weak view, decoded from features of which half the channels
                  are dropped
 
-with λ_u = 1, μ_1 = μ_2 = 0.25 and λ_fp = 0.5. The division by 2 is a part of the published loss, and
+with λ_u = 1, μ_1 = μ_2 = 0.25 and λ_fp = 0.5. The division by 2 is a part of the published loss. It
 stays in a warm-up, so that the step does not change when the pool comes in. One network, no
 average: what is scored is the student.
 
