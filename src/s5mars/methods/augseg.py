@@ -12,7 +12,8 @@ Zhao et al., CVPR 2023, with an EMA teacher:
 A patch is a rectangle of side √(1 − λ). So labels arrive inside of CutMix patches, not beside them.
 
 - λ_u = 2 and no threshold: the released settings for Cityscapes, the nearest data set (those for
-  VOC are 1 and 0.95). A threshold of 0 keeps every pixel; theirs is −0.7.
+  VOC are 1 and 0.95). A threshold of 0 keeps every pixel, whatever class-wise thresholds make of
+  it, except ``freematch``, which learns its own; theirs is −0.7.
 - The mean is over the valid pixels; the code's over all.
 - A labelled patch brings its true labels, and trains nothing where it has none (code).
 - Each image has its own λ and centre; the code draws one λ a batch and centres off the first
@@ -36,8 +37,7 @@ from s5mars.augment.mix import paste, select
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy, ohem_cross_entropy
-from s5mars.methods.fixmatch import consistency, kept_pixels, weak_view
+from s5mars.methods.fixmatch import kept_pixels, supervised_and_strong, weak_view
 from s5mars.methods.s5mars import as_float
 from s5mars.methods.supervised import Supervised
 from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
@@ -67,21 +67,18 @@ class AugSeg:
             return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
         if batch.pool is None:
             raise ValueError("AugSeg needs the pool stream; the batch has none")
-        labelled = batch.labelled
         weak = weak_view(teacher, batch.pool, true_labels=self.true_labels)
         kept = kept_pixels(weak.targets, progress, above=self.threshold)
-        strong, kept = self.strong_view(weak, kept, labelled, progress.generator("strong view"))
-
-        images = torch.cat([as_float(labelled.image), strong.image])
-        logits, strong_logits = torch.split(
-            student(images), [len(labelled.image), len(strong.image)]
+        rng = progress.generator("strong view")
+        strong, kept = self.strong_view(weak, kept, batch.labelled, rng)
+        return supervised_and_strong(
+            student,
+            batch.labelled,
+            strong,
+            kept=kept,
+            weight=self.unsupervised_weight * progress.ramp,
+            ohem=self.ohem,
         )
-        criterion = ohem_cross_entropy if self.ohem else cross_entropy
-        weight = self.unsupervised_weight * progress.ramp
-        return {
-            "supervised": Term(criterion(logits, labelled.label)),
-            "strong": consistency(strong_logits, strong.targets, kept=kept, weight=weight),
-        }
 
     def strong_view(
         self, weak: View, kept: Tensor, labelled: Crops, rng: np.random.Generator

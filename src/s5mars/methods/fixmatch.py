@@ -72,17 +72,14 @@ class FixMatch:
             kind=self.photometric,
             rectangle=self.rectangle,
         )
-        labelled = batch.labelled
-        images = torch.cat([as_float(labelled.image), strong.image])
-        logits, strong_logits = torch.split(
-            student(images), [len(labelled.image), len(strong.image)]
+        return supervised_and_strong(
+            student,
+            batch.labelled,
+            strong,
+            kept=kept,
+            weight=self.unsupervised_weight * progress.ramp,
+            ohem=self.ohem,
         )
-        criterion = ohem_cross_entropy if self.ohem else cross_entropy
-        weight = self.unsupervised_weight * progress.ramp
-        return {
-            "supervised": Term(criterion(logits, labelled.label)),
-            "strong": consistency(strong_logits, strong.targets, kept=kept, weight=weight),
-        }
 
 
 @torch.no_grad()
@@ -116,6 +113,19 @@ def strong_view(
     partner = partners(batch, rng).to(device)
     region = inner_rectangles(batch, (height, width), rng, probability=rectangle).to(device)
     return paste(region, select(strong, partner), strong), torch.where(region, kept[partner], kept)
+
+
+def supervised_and_strong(
+    student: nn.Module, labelled: Crops, strong: View, *, kept: Tensor, weight: float, ohem: bool
+) -> dict[str, Term]:
+    """L_x and λ_u · L_u from one pass over labelled images and strong views."""
+    images = torch.cat([as_float(labelled.image), strong.image])
+    logits, strong_logits = torch.split(student(images), [len(labelled.image), len(strong.image)])
+    criterion = ohem_cross_entropy if ohem else cross_entropy
+    return {
+        "supervised": Term(criterion(logits, labelled.label)),
+        "strong": consistency(strong_logits, strong.targets, kept=kept, weight=weight),
+    }
 
 
 def consistency(logits: Tensor, targets: Targets, *, kept: Tensor, weight: float) -> Term:
