@@ -205,3 +205,14 @@ def test_the_names_import_nothing_heavy() -> None:
     code = "import sys, s5mars.ablations; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_documentation_has_every_row_and_every_score() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "method.md").read_text("utf-8")
+    for table, content in ABLATIONS.items():
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| `{table}` | `"))
+        rows = " ".join(f"`{row}`" for row in content.rows)
+        assert line.startswith(f"| `{table}` | {rows} | {content.source} |")
+        for row, one in content.rows.items():
+            if one.paper:
+                assert f"`{row}` | {one.paper[0]:.2f} / {one.paper[1]:.2f} |" in text
