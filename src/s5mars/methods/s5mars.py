@@ -17,17 +17,18 @@ enters the hard loss and never the soft one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from s5mars.augment.sam_mix import SamMix
 from s5mars.augment.statistics import Swap, augin, partners
 from s5mars.classes import IGNORE
 from s5mars.losses import Over, cross_entropy, hard_loss, ohem_cross_entropy, soft_loss
 from s5mars.methods.supervised import Supervised
-from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
+from s5mars.methods.views import as_float, weak_views, without_labels
+from s5mars.types import Batch, Crops, Needs, Progress, Term, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,24 +111,9 @@ class S5Mars:
         """
         rng = progress.generator("strong view")
         crops = [pool] if self.mix.source == "none" else [pool, batch.labelled]
-        images = torch.cat([as_float(c.image) for c in crops])
-        probability = teacher(images).softmax(1)
-        sizes = [len(c.image) for c in crops]
-        weak = [
-            View(image, Targets(probability=p, label=c.label.long(), valid=c.valid))
-            for image, p, c in zip(
-                torch.split(images, sizes), torch.split(probability, sizes), crops, strict=True
-            )
-        ]
-        targets = weak[0].targets
-        if not self.true_labels:
-            targets = replace(targets, label=torch.full_like(targets.label, IGNORE))
+        weak = weak_views(teacher, crops)
+        view = weak[0] if self.true_labels else without_labels(weak[0])
         partner = partners(len(pool.image), rng).to(pool.image.device)
-        exchanged = augin(weak[0].image, pool.valid, partner=partner, swap=self.swap)
+        exchanged = augin(view.image, pool.valid, partner=partner, swap=self.swap)
         donors = weak[1] if len(weak) > 1 else None
-        return self.mix(View(exchanged, targets), donors, batch.labelled.objects, rng)
-
-
-def as_float(image: Tensor) -> Tensor:
-    """uint8 → float in [0, 1]; floats pass."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image
+        return self.mix(View(exchanged, view.targets), donors, batch.labelled.objects, rng)

@@ -1,0 +1,58 @@
+"""What the teacher says about weak views, shared by the methods that ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from s5mars.classes import IGNORE
+from s5mars.types import Batch, Crops, Targets, View
+
+
+def pool_of(batch: Batch) -> Crops:
+    """The pool of a batch.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if batch.pool is None:
+        raise ValueError("this method needs the pool stream; the batch has none")
+    return batch.pool
+
+
+@torch.no_grad()
+def weak_views(teacher: nn.Module, crops: Sequence[Crops]) -> list[View]:
+    """Label one or more streams, seen by the teacher in one batch."""
+    images = torch.cat([as_float(c.image) for c in crops])
+    return as_views(images, teacher(images).softmax(1), crops)
+
+
+def as_views(images: Tensor, probability: Tensor, crops: Sequence[Crops]) -> list[View]:
+    """Cut joined streams, and the teacher's answer to them, apart again.
+
+    Args:
+        images: (ΣB, 3, H, W) float in [0, 1], the streams one after the other.
+        probability: (ΣB, C, H, W) float.
+        crops: the streams.
+    """
+    sizes = [len(c.image) for c in crops]
+    return [
+        View(image, Targets(probability=p, label=c.label.long(), valid=c.valid))
+        for image, p, c in zip(
+            torch.split(images, sizes), torch.split(probability, sizes), crops, strict=True
+        )
+    ]
+
+
+def without_labels(view: View) -> View:
+    """The same view when nobody knows a true label."""
+    label = torch.full_like(view.targets.label, IGNORE)
+    return replace(view, targets=replace(view.targets, label=label))
+
+
+def as_float(image: Tensor) -> Tensor:
+    """uint8 → float in [0, 1]; floats pass."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
