@@ -24,10 +24,9 @@ from torch import nn
 
 from s5mars.augment.sam_mix import SamMix
 from s5mars.augment.statistics import Swap, augin, partners
-from s5mars.classes import IGNORE
 from s5mars.losses import Over, cross_entropy, hard_loss, ohem_cross_entropy, soft_loss
 from s5mars.methods.supervised import Supervised
-from s5mars.methods.views import as_float, weak_views, without_labels
+from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_views, without_labels
 from s5mars.types import Batch, Crops, Needs, Progress, Term, View
 
 
@@ -57,25 +56,18 @@ class S5Mars:
         """Three terms: ``supervised``, ``hard`` and ``soft``; the first alone in a warm-up."""
         if not progress.ramp:
             return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
-        if batch.pool is None:
-            raise ValueError("S5Mars needs the pool stream; the batch has none")
-        strong = self.strong_view(teacher, batch, batch.pool, progress)
+        strong = self.strong_view(teacher, batch, pool_of(batch), progress)
 
-        labelled = batch.labelled
-        images = torch.cat([as_float(labelled.image), strong.image])
-        logits, strong_logits = torch.split(
-            student(images), [len(labelled.image), len(strong.image)]
-        )
+        logits, strong_logits = logits_of_both(student, batch.labelled, strong)
 
         targets = strong.targets
-        sure = progress.keep(targets.probability, targets.valid, above=self.hard_threshold)
-        hard = sure | (targets.valid & (targets.label != IGNORE))
+        hard = kept_pixels(targets, progress, above=self.hard_threshold)
         soft = targets.valid & (targets.confidence < self.soft_threshold)
         criterion = ohem_cross_entropy if self.ohem else cross_entropy
         valid_pixels = targets.valid.sum().clamp(min=1)
         weight = self.unsupervised_weight * progress.ramp
         return {
-            "supervised": Term(criterion(logits, labelled.label)),
+            "supervised": Term(criterion(logits, batch.labelled.label)),
             "hard": Term(
                 hard_loss(
                     strong_logits,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
-from s5mars.types import Batch, Crops, Targets, View
+from s5mars.types import Batch, Crops, Progress, Targets, View
 
 
 def pool_of(batch: Batch) -> Crops:
@@ -51,6 +51,18 @@ def without_labels(view: View) -> View:
     """The same view when nobody knows a true label."""
     label = torch.full_like(view.targets.label, IGNORE)
     return replace(view, targets=replace(view.targets, label=label))
+
+
+def logits_of_both(student: nn.Module, labelled: Crops, strong: View) -> tuple[Tensor, Tensor]:
+    """The student's logits of the labelled stream and of a view of the pool, in one batch."""
+    logits: Tensor = student(torch.cat([as_float(labelled.image), strong.image]))
+    return logits[: len(labelled.image)], logits[len(labelled.image) :]
+
+
+def kept_pixels(targets: Targets, progress: Progress, *, above: float) -> Tensor:
+    """(B, H, W) bool: the label is known, or ``progress.keep`` takes the pseudo-label."""
+    sure = progress.keep(targets.probability, targets.valid, above=above)
+    return sure | (targets.valid & (targets.label != IGNORE))
 
 
 def as_float(image: Tensor) -> Tensor:
