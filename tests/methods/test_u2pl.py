@@ -51,6 +51,9 @@ def test_objective_against_the_equations(cutmix: float, true_labels: bool) -> No
             images = torch.cat([labelled.image, mixed.image])
             logits = student(images)
             embedding = student.represent(logits)
+            # No pixel of this network sees another: what is pasted is what the paste would give.
+            pasted = teacher.represent(teacher(mixed.image))
+            torch.testing.assert_close(teacher_embedding[3:], pasted)
         targets = mixed.targets
         array = {
             "probability": targets.probability.double().numpy(),
