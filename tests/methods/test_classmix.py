@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,6 @@ from oracles.pseudo_labels import Images
 from s5mars.classes import IGNORE
 from s5mars.losses import cross_entropy
 from s5mars.methods.classmix import ClassMix
-from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import as_float
 from s5mars.types import Batch, Progress, View
 from tiny import PixelNet, batch
@@ -92,17 +89,3 @@ def test_a_pool_of_nothing_sure_weighs_nothing() -> None:
     student, teacher = networks()
     terms = ClassMix(confident=1.0).losses(student, teacher, batch(pool_labelled=0.0), PROGRESS)
     assert terms["mixed"].value == 0
-
-
-def test_in_the_warm_up_it_is_supervised_and_the_ramp_scales() -> None:
-    student, teacher = networks()
-    given = batch()
-    start = dataclasses.replace(PROGRESS, ramp=0.0)
-    terms = ClassMix().losses(student, teacher, Batch(labelled=given.labelled), start)
-    expected = Supervised().losses(student, teacher, given, start)
-    assert terms.keys() == expected.keys()
-    assert torch.equal(terms["supervised"].value, expected["supervised"].value)
-    half = dataclasses.replace(PROGRESS, ramp=0.5)
-    assert ClassMix().losses(student, teacher, given, half)["mixed"].weight == 0.5
-    with pytest.raises(ValueError, match="pool"):
-        ClassMix().losses(student, teacher, Batch(labelled=given.labelled), PROGRESS)

@@ -107,17 +107,3 @@ def test_without_noise_its_supervised_term_is_supervised() -> None:
     terms = MeanTeacher(noise=0.0).losses(student, PixelNet(), given, PROGRESS)
     expected = Supervised().losses(student, student, given, PROGRESS)
     torch.testing.assert_close(terms["supervised"].value, expected["supervised"].value)
-
-
-def test_in_the_warm_up_it_is_supervised() -> None:
-    student = PixelNet()
-    given, start = batch(), Progress(seed=3, step=0, total=20, ramp=0.0)
-    terms = MeanTeacher().losses(student, student, Batch(labelled=given.labelled), start)
-    expected = Supervised().losses(student, student, given, start)
-    assert terms.keys() == expected.keys()
-    assert torch.equal(terms["supervised"].value, expected["supervised"].value)
-
-
-def test_a_batch_without_pool_is_refused() -> None:
-    with pytest.raises(ValueError, match="pool"):
-        MeanTeacher().losses(PixelNet(), PixelNet(), Batch(labelled=batch().labelled), PROGRESS)

@@ -14,7 +14,6 @@ from s5mars.augment.random_paste import random_paste
 from s5mars.classes import IGNORE
 from s5mars.losses import cross_entropy
 from s5mars.methods.ranpaste import RanPaste
-from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import weak_views, without_labels
 from s5mars.randomness import generator
 from s5mars.types import Batch, Progress, View
@@ -109,17 +108,3 @@ def test_donors_without_a_valid_pixel_leave_pseudo_labelling() -> None:
         expected = cross_entropy(student(given.pool.image), pseudo)
     assert terms["pasted"].share == 1
     torch.testing.assert_close(terms["pasted"].value.detach(), expected)
-
-
-def test_in_the_warm_up_it_is_supervised_and_the_ramp_scales() -> None:
-    student, teacher = networks()
-    given = batch()
-    start = dataclasses.replace(PROGRESS, ramp=0.0)
-    terms = RanPaste().losses(student, teacher, Batch(labelled=given.labelled), start)
-    expected = Supervised().losses(student, teacher, given, start)
-    assert terms.keys() == expected.keys()
-    assert torch.equal(terms["supervised"].value, expected["supervised"].value)
-    half = dataclasses.replace(PROGRESS, ramp=0.5)
-    assert RanPaste().losses(student, teacher, given, half)["pasted"].weight == 0.5
-    with pytest.raises(ValueError, match="pool"):
-        RanPaste().losses(student, teacher, Batch(labelled=given.labelled), PROGRESS)

@@ -115,15 +115,17 @@ class U2PL(nn.Module):
         few = quantile(entropy, unknown, self.anchor_percent / 100 * left)
         reliable = known | (taken & (entropy <= most))
         labelled_known = known_view.targets.label != IGNORE
-        contrast, share = self.contrast(
-            embedding,
-            teacher_embedding,
-            _joined(known_view.targets, targets),
-            known=torch.cat([labelled_known, known]),
-            sure=torch.cat([labelled_known, known | (taken & (entropy <= few))]),
-            unsure=torch.cat([torch.zeros_like(labelled_known), unknown & (entropy > most)]),
-            progress=progress,
-        )
+        # Sums over many pixels leave the range of half precision.
+        with torch.autocast(embedding.device.type, enabled=False):
+            contrast, share = self.contrast(
+                embedding,
+                teacher_embedding,
+                _joined(known_view.targets, targets),
+                known=torch.cat([labelled_known, known]),
+                sure=torch.cat([labelled_known, known | (taken & (entropy <= few))]),
+                unsure=torch.cat([torch.zeros_like(labelled_known), unknown & (entropy > most)]),
+                progress=progress,
+            )
         valid_pixels = targets.valid.sum().clamp(min=1)
         first = len(labelled.image)
         # λ_u · L_u: the mean over reliable pixels, times pixels over reliable ones.
