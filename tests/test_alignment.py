@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from s5mars.alignment import AlignedTeacher, Alignment
 from s5mars.classes import IGNORE
+from tiny import PixelNet
 
 
 class Fixed(nn.Module):
@@ -62,3 +64,30 @@ def test_black_pixels_and_empty_batches_say_nothing() -> None:
     half[..., 0] = 0.5
     AlignedTeacher(Fixed([0.9, 0.1]), alignment)(half)
     assert alignment.predicted[0] > 0.5
+
+
+def test_the_parts_give_what_the_whole_gives() -> None:
+    image = torch.randint(0, 255, (2, 3, 6, 6), dtype=torch.uint8)
+    image[..., :2] = 0
+    label = torch.tensor([[[0, 0, 1, IGNORE]]])
+    network = PixelNet()
+    results, averages = [], []
+    for whole in (True, False):
+        alignment = Alignment(4, momentum=0.5)
+        alignment.observe_labels(label)
+        teacher = AlignedTeacher(network, alignment)
+        if whole:
+            results.append(teacher(image))
+        else:
+            results.append(teacher.decode(*teacher.features(image), size=(6, 6)))
+        averages.append(alignment.predicted)
+    assert torch.equal(*results)
+    assert torch.equal(*averages)
+    fused = network.fuse(*network.features(image))
+    assert torch.equal(teacher.represent(fused), network.represent(fused))
+
+
+def test_parts_of_another_image_are_refused() -> None:
+    teacher = AlignedTeacher(PixelNet(), Alignment(4))
+    with pytest.raises(ValueError, match="features"):
+        teacher.classify(torch.zeros(1, 4, 2, 2), size=(2, 2))

@@ -8,10 +8,13 @@ little on unfamiliar images feeds on its own pseudo-labels.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
+from s5mars.models.network import Network
 
 BLACK = 12 / 255
 """Padding and no-data borders are at most this bright, and do not count."""
@@ -66,16 +69,61 @@ class Alignment(nn.Module):
 
 
 class AlignedTeacher(nn.Module):
-    """A teacher whose logits are corrected: softmax then gives the aligned distribution."""
+    """A teacher whose logits are corrected: softmax then gives the aligned distribution.
+
+    It offers the parts of ``models.network.Network`` where its teacher has them. What it predicts
+    enters the running average, in ``forward`` as in ``classify``.
+    """
 
     def __init__(self, teacher: nn.Module, alignment: Alignment) -> None:
         super().__init__()
         self.teacher = teacher
         self.alignment = alignment
+        self._counted: Tensor | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, C, H, W) logits; what it predicts enters the running average."""
+        """(B, 3, H, W) → (B, C, H, W) corrected logits."""
         logits: Tensor = self.teacher(image)
-        dark = BLACK * (255 if image.dtype == torch.uint8 else 1)
-        self.alignment.observe_predictions(logits.detach().softmax(1), image.amax(1) > dark)
+        return self._correct(logits, _bright(image))
+
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the teacher; which pixels of the image count is kept for ``classify``."""
+        self._counted = _bright(image)
+        return self._network.features(image)
+
+    def fuse(self, low: Tensor, high: Tensor) -> Tensor:
+        """As the teacher does."""
+        return self._network.fuse(low, high)
+
+    def represent(self, fused: Tensor) -> Tensor:
+        """As the teacher does."""
+        return self._network.represent(fused)
+
+    def classify(self, fused: Tensor, *, size: tuple[int, int]) -> Tensor:
+        """Corrected logits at ``size``, the image's.
+
+        Raises:
+            ValueError: if they are not of the last image that ``features`` saw.
+        """
+        logits = self._network.classify(fused, size=size)
+        counted = self._counted
+        if counted is None or counted.shape != (len(logits), *logits.shape[-2:]):
+            raise ValueError("an aligned teacher classifies the last image that `features` saw")
+        return self._correct(logits, counted)
+
+    def decode(self, low: Tensor, high: Tensor, *, size: tuple[int, int]) -> Tensor:
+        """Features → corrected logits at ``size``."""
+        return self.classify(self.fuse(low, high), size=size)
+
+    @property
+    def _network(self) -> Network:
+        return cast(Network, self.teacher)
+
+    def _correct(self, logits: Tensor, counted: Tensor) -> Tensor:
+        self.alignment.observe_predictions(logits.detach().softmax(1), counted)
         return logits + self.alignment.correction.view(1, -1, 1, 1).to(logits.dtype)
+
+
+def _bright(image: Tensor) -> Tensor:
+    dark = BLACK * (255 if image.dtype == torch.uint8 else 1)
+    return image.amax(1) > dark

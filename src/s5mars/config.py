@@ -20,7 +20,8 @@ class TrainConfig:
     Args:
         data: Folder of images and labels, in any layout that ``s5mars`` knows.
         out: Folder of the run; must not hold another run.
-        method: ``supervised`` or ``s5mars``.
+        method: ``supervised``, ``mean_teacher``, ``classmix``, ``fixmatch``, ``ranpaste``,
+            ``u2pl``, ``augseg``, ``unimatch`` or ``s5mars``.
         recipe: ``default``, ``paper`` or ``as_released``: defaults that other options change.
         ablation: A row of the paper's ablations, such as ``augin/efdm``, for ``s5mars`` only;
             docs/method.md lists them.

@@ -13,7 +13,7 @@ from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
 from s5mars.losses import cross_entropy
 from s5mars.methods.augseg import AugSeg, confidence
-from s5mars.methods.fixmatch import as_float, kept_pixels, weak_view
+from s5mars.methods.views import as_float, kept_pixels, weak_view
 from s5mars.types import Batch, Progress, Targets, View
 from tiny import PixelNet, batch, crops
 

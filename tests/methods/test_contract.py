@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 from s5mars.classes import IGNORE
 from s5mars.methods import METHODS, method_class
+from s5mars.methods.supervised import Supervised
 from s5mars.types import Batch, Crops, Needs, Progress, Term
 from tiny import PixelNet, batch
 
@@ -112,6 +114,32 @@ def test_the_same_step_gives_the_same_terms(name: str) -> None:
     first, _, _ = terms_of(name, batch())
     second, _, _ = terms_of(name, batch())
     assert all(torch.equal(first[k].value, second[k].value) for k in first)
+
+
+def test_in_a_warm_up_it_is_supervised(name: str) -> None:
+    student, teacher = networks()
+    given, start = Batch(labelled=batch().labelled), replace(PROGRESS, ramp=0.0)
+    terms = METHODS[name]().losses(student, teacher, given, start)
+    expected = Supervised().losses(student, teacher, given, start)
+    assert terms.keys() == expected.keys()
+    torch.testing.assert_close(terms["supervised"].value, expected["supervised"].value)
+
+
+def test_the_ramp_scales_what_the_pool_adds(name: str) -> None:
+    whole, half = (
+        METHODS[name]().losses(*networks(), batch(), replace(PROGRESS, ramp=ramp))
+        for ramp in (1.0, 0.5)
+    )
+    for key, term in whole.items():
+        scale = 1.0 if key == "supervised" else 0.5
+        assert half[key].weight == pytest.approx(scale * term.weight), key
+
+
+def test_a_batch_without_the_pool_that_it_needs_is_refused(name: str) -> None:
+    method = METHODS[name]()
+    if method.needs.pool:
+        with pytest.raises(ValueError, match="pool"):
+            method.losses(*networks(), Batch(labelled=batch().labelled), PROGRESS)
 
 
 def test_an_unknown_method_names_the_nearest() -> None:

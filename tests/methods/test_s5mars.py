@@ -12,8 +12,9 @@ from oracles import s5mars as oracle
 from s5mars.augment.sam_mix import SamMix
 from s5mars.classes import IGNORE
 from s5mars.losses import cross_entropy
-from s5mars.methods.s5mars import S5Mars, as_float
+from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
+from s5mars.methods.views import as_float
 from s5mars.recipes import find_recipe
 from s5mars.types import Batch, Progress, Term
 from tiny import PixelNet, batch

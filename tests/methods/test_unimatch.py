@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from oracles import unimatch as oracle
-from s5mars.methods.fixmatch import FixMatch, consistency, kept_pixels, strong_view, weak_view
-from s5mars.methods.s5mars import as_float
+from s5mars.methods.fixmatch import FixMatch, consistency, strong_view
 from s5mars.methods.unimatch import UniMatch
+from s5mars.methods.views import as_float, kept_pixels, weak_view
 from s5mars.types import Progress, Targets, Term, View
 from tiny import PixelNet, batch
 

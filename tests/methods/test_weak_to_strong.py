@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from s5mars.alignment import AlignedTeacher, Alignment
 from s5mars.classes import IGNORE
 from s5mars.methods.augseg import AugSeg
-from s5mars.methods.fixmatch import FixMatch, kept_pixels, weak_view
+from s5mars.methods.fixmatch import FixMatch
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.unimatch import UniMatch
+from s5mars.methods.views import kept_pixels, weak_view
 from s5mars.teacher import evaluating
 from s5mars.thresholds import above_threshold
 from s5mars.types import Batch, Progress, Term

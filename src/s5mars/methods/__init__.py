@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from s5mars.methods.augseg import AugSeg
+from s5mars.methods.classmix import ClassMix
 from s5mars.methods.fixmatch import FixMatch
+from s5mars.methods.mean_teacher import MeanTeacher
+from s5mars.methods.ranpaste import RanPaste
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
+from s5mars.methods.u2pl import U2PL
 from s5mars.methods.unimatch import UniMatch
 from s5mars.types import Method
 
 METHODS: Mapping[str, type[Method]] = {
     "supervised": Supervised,
+    "mean_teacher": MeanTeacher,
+    "classmix": ClassMix,
     "fixmatch": FixMatch,
+    "ranpaste": RanPaste,
+    "u2pl": U2PL,
     "augseg": AugSeg,
     "unimatch": UniMatch,
     "s5mars": S5Mars,

@@ -37,9 +37,9 @@ from s5mars.augment.mix import paste, select
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
-from s5mars.methods.fixmatch import kept_pixels, supervised_and_strong, weak_view
-from s5mars.methods.s5mars import as_float
+from s5mars.methods.fixmatch import supervised_and_strong
 from s5mars.methods.supervised import Supervised
+from s5mars.methods.views import as_float, kept_pixels, pool_of, weak_view
 from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
 
 
@@ -65,9 +65,7 @@ class AugSeg:
         """Two terms: ``supervised`` and ``strong``; the first alone in a warm-up."""
         if not progress.ramp:
             return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
-        if batch.pool is None:
-            raise ValueError("AugSeg needs the pool stream; the batch has none")
-        weak = weak_view(teacher, batch.pool, true_labels=self.true_labels)
+        weak = weak_view(teacher, pool_of(batch), true_labels=self.true_labels)
         kept = kept_pixels(weak.targets, progress, above=self.threshold)
         rng = progress.generator("strong view")
         strong, kept = self.strong_view(weak, kept, batch.labelled, rng)

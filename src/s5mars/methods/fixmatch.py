@@ -31,11 +31,9 @@ from s5mars.augment.geometric import inner_rectangles
 from s5mars.augment.mix import paste, select
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.statistics import partners
-from s5mars.classes import IGNORE
 from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy
-from s5mars.methods.s5mars import as_float
 from s5mars.methods.supervised import Supervised
-from s5mars.teacher import evaluating
+from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_view
 from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
 
 
@@ -61,9 +59,7 @@ class FixMatch:
         """Two terms: ``supervised`` and ``strong``; the first alone in a warm-up."""
         if not progress.ramp:
             return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
-        if batch.pool is None:
-            raise ValueError("FixMatch needs the pool stream; the batch has none")
-        weak = weak_view(teacher, batch.pool, true_labels=self.true_labels)
+        weak = weak_view(teacher, pool_of(batch), true_labels=self.true_labels)
         kept = kept_pixels(weak.targets, progress, above=self.threshold)
         strong, kept = strong_view(
             weak,
@@ -80,26 +76,6 @@ class FixMatch:
             weight=self.unsupervised_weight * progress.ramp,
             ohem=self.ohem,
         )
-
-
-@torch.no_grad()
-def weak_view(teacher: nn.Module, pool: Crops, *, true_labels: bool) -> View:
-    """The pool as it is, with the teacher's answer in evaluation mode as its targets."""
-    image = as_float(pool.image)
-    with evaluating(teacher):
-        probability = teacher(image).softmax(1)
-    label = pool.label.long() if true_labels else torch.full_like(pool.label, IGNORE).long()
-    return View(image, Targets(probability=probability, label=label, valid=pool.valid))
-
-
-def kept_pixels(targets: Targets, progress: Progress, *, above: float) -> Tensor:
-    """(B, H, W) bool: sure pseudo-labels and true labels.
-
-    Asked once a step, before any mixing: thresholds that follow the predictions then see each
-    pixel once.
-    """
-    sure = progress.keep(targets.probability, targets.valid, above=above)
-    return sure | (targets.valid & (targets.label != IGNORE))
 
 
 def strong_view(
@@ -119,8 +95,7 @@ def supervised_and_strong(
     student: nn.Module, labelled: Crops, strong: View, *, kept: Tensor, weight: float, ohem: bool
 ) -> dict[str, Term]:
     """L_x and λ_u · L_u from one pass over labelled images and strong views."""
-    images = torch.cat([as_float(labelled.image), strong.image])
-    logits, strong_logits = torch.split(student(images), [len(labelled.image), len(strong.image)])
+    logits, strong_logits = logits_of_both(student, labelled, strong)
     criterion = ohem_cross_entropy if ohem else cross_entropy
     return {
         "supervised": Term(criterion(logits, labelled.label)),

@@ -30,10 +30,10 @@ from s5mars.augment.exchange import Exchange, exchange
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.sam_mix import SamMix
 from s5mars.augment.statistics import partners
-from s5mars.classes import IGNORE
 from s5mars.losses import Over, cross_entropy, hard_loss, ohem_cross_entropy, soft_loss
 from s5mars.methods.supervised import Supervised
-from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
+from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_views, without_labels
+from s5mars.types import Batch, Crops, Needs, Progress, Term, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,25 +64,18 @@ class S5Mars:
         """Three terms: ``supervised``, ``hard`` and ``soft``; the first alone in a warm-up."""
         if not progress.ramp:
             return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
-        if batch.pool is None:
-            raise ValueError("S5Mars needs the pool stream; the batch has none")
-        strong = self.strong_view(teacher, batch, batch.pool, progress)
+        strong = self.strong_view(teacher, batch, pool_of(batch), progress)
 
-        labelled = batch.labelled
-        images = torch.cat([as_float(labelled.image), strong.image])
-        logits, strong_logits = torch.split(
-            student(images), [len(labelled.image), len(strong.image)]
-        )
+        logits, strong_logits = logits_of_both(student, batch.labelled, strong)
 
         targets = strong.targets
-        sure = progress.keep(targets.probability, targets.valid, above=self.hard_threshold)
-        hard = sure | (targets.valid & (targets.label != IGNORE))
+        hard = kept_pixels(targets, progress, above=self.hard_threshold)
         soft = targets.valid & (targets.confidence < self.soft_threshold)
         criterion = ohem_cross_entropy if self.ohem else cross_entropy
         valid_pixels = targets.valid.sum().clamp(min=1)
         weight = self.unsupervised_weight * progress.ramp
         return {
-            "supervised": Term(criterion(logits, labelled.label)),
+            "supervised": Term(criterion(logits, batch.labelled.label)),
             "hard": Term(
                 hard_loss(
                     strong_logits,
@@ -117,18 +110,9 @@ class S5Mars:
         """
         rng = progress.generator("strong view")
         crops = [pool, batch.labelled] if self.mix.donors == "labelled" else [pool]
-        images = torch.cat([as_float(c.image) for c in crops])
-        probability = teacher(images).softmax(1)
-        sizes = [len(c.image) for c in crops]
-        weak, *labelled = (
-            View(image, Targets(probability=p, label=c.label.long(), valid=c.valid))
-            for image, p, c in zip(
-                torch.split(images, sizes), torch.split(probability, sizes), crops, strict=True
-            )
-        )
+        weak, *labelled = weak_views(teacher, crops)
         if not self.true_labels:
-            unknown = torch.full_like(weak.targets.label, IGNORE)
-            weak = replace(weak, targets=replace(weak.targets, label=unknown))
+            weak = without_labels(weak)
         donors = weak if self.mix.donors == "pool" else next(iter(labelled), None)
         partner = partners(len(pool.image), rng).to(pool.image.device)
         return self.disturb(weak, donors, batch.labelled.objects, partner=partner, rng=rng)
@@ -157,8 +141,3 @@ class S5Mars:
         image = photometric(weak.image, valid, kind=self.photometric, generator=rng)
         image = exchange(image, valid, partner=partner, kind=self.swap)
         return self.mix(replace(weak, image=image), donors, objects, rng)
-
-
-def as_float(image: Tensor) -> Tensor:
-    """uint8 → float in [0, 1]; floats pass."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image

@@ -33,9 +33,9 @@ from torch import Tensor, nn
 
 from s5mars.augment.photometric import Photometric
 from s5mars.losses import cross_entropy, ohem_cross_entropy
-from s5mars.methods.fixmatch import consistency, kept_pixels, strong_view, weak_view
-from s5mars.methods.s5mars import as_float
+from s5mars.methods.fixmatch import consistency, strong_view
 from s5mars.methods.supervised import Supervised
+from s5mars.methods.views import as_float, kept_pixels, pool_of, weak_view
 from s5mars.models.network import Network
 from s5mars.types import Batch, Needs, Progress, Term
 
@@ -66,9 +66,7 @@ class UniMatch:
         if not progress.ramp:
             terms = Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
             return {name: replace(term, weight=term.weight / 2) for name, term in terms.items()}
-        if batch.pool is None:
-            raise ValueError("UniMatch needs the pool stream; the batch has none")
-        weak = weak_view(teacher, batch.pool, true_labels=self.true_labels)
+        weak = weak_view(teacher, pool_of(batch), true_labels=self.true_labels)
         kept = kept_pixels(weak.targets, progress, above=self.threshold)
         (first, kept_1), (second, kept_2) = (
             strong_view(

@@ -32,7 +32,8 @@ from s5mars.data.layouts import open_dataset
 from s5mars.data.loader import LoaderSettings, load_crop
 from s5mars.data.partition import pool
 from s5mars.files import write_figure
-from s5mars.methods.s5mars import S5Mars, as_float
+from s5mars.methods.s5mars import S5Mars
+from s5mars.methods.views import as_float
 from s5mars.proposals.prepare import object_store
 from s5mars.randomness import generator
 from s5mars.types import Sample, Targets, View

@@ -1,0 +1,63 @@
+"""RanPaste: a rectangle cut anywhere in one image, pasted anywhere in another."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s5mars.augment.mix import paste
+from s5mars.types import Targets, View
+
+
+def random_paste(
+    donors: View, target: View, generator: np.random.Generator, *, beta: float = 4.0
+) -> View:
+    """Paste a random rectangle of each donor at a random place of the image of its rank.
+
+    The rectangle's sides are √(1 − λ) of the image's, λ ~ Beta(β, β), as in CutMix; it lies within
+    the image at both places, which are independent. Pixels of the donor that are not valid stay
+    behind.
+
+    Args:
+        donors: B images and their targets.
+        target: B images and their targets, of the same size.
+        generator: of the step.
+        beta: β.
+    """
+    batch, _, height, width = target.image.shape
+    side = np.sqrt(1 - generator.beta(beta, beta, batch))
+    rows, inside_rows = _moved(side, height, generator)
+    columns, inside_columns = _moved(side, width, generator)
+    device = target.image.device
+    rows, columns = rows.to(device), columns.to(device)
+    region = (inside_rows[:, :, None] & inside_columns[:, None, :]).to(device)
+
+    image = torch.arange(batch, device=device)[:, None, None]
+    at = (image, rows[:, :, None], columns[:, None, :])
+    source = donors.targets
+    valid = source.valid[at]
+    moved = View(
+        image=donors.image.movedim(1, -1)[at].movedim(-1, 1),
+        targets=Targets(
+            probability=source.probability.movedim(1, -1)[at].movedim(-1, 1),
+            label=source.label[at],
+            valid=valid,
+        ),
+    )
+    return paste(region & valid, moved, target)
+
+
+def _moved(
+    side: np.ndarray[tuple[int], np.dtype[np.float64]],
+    length: int,
+    generator: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Along one axis: where each pixel comes from, and which lie in the rectangle; (B, length)."""
+    size = np.clip(np.rint(side * length), 1, length).astype(np.int64)
+    source, target = (generator.integers(0, length - size + 1) for _ in range(2))
+    position = np.arange(length)[None]
+    offset = position - target[:, None]
+    inside = (offset >= 0) & (offset < size[:, None])
+    index = np.where(inside, source[:, None] + offset, position)
+    return torch.from_numpy(index), torch.from_numpy(inside)

@@ -1,0 +1,93 @@
+"""ClassMix on a Mean Teacher: half of an image's classes, pasted on another image.
+
+Olsson et al., "ClassMix: Segmentation-Based Data Augmentation for Semi-Supervised Learning",
+WACV 2021; the row MT + ClassMix of table III:
+
+    S_A   = argmax f_θ'(A)                      what the teacher predicts in image A
+    M     = S_A ∈ c, c: half of the classes     in ``augment/class_mix.py``
+    X, Y  = M ⊙ (A, S_A) + (1 − M) ⊙ (B, S_B)
+    L     = L_sup + λ · mean over pixels of CE(f_θ(X), Y)
+
+with λ the share of mixed pixels whose confidence is above 0.968, over the batch, and θ' the moving
+average in ``teacher.py``.
+
+- B's partner A comes from a random permutation of the pool; the released code takes the next image.
+- The paper perturbs by the mix alone, as here; its released code adds colour jitter and blur.
+- Probabilities, true labels and validity are mixed with their pixels. Where the label of a pool
+  pixel is known (``true_labels``) it decides the class, the pseudo-label and a confidence of 1.
+- Pixels that are not valid are neither pasted nor counted; the paper has none.
+- Class-wise thresholds (``thresholds.py``) change which pixels count in λ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from s5mars.augment.class_mix import class_regions
+from s5mars.augment.mix import paste, select
+from s5mars.augment.statistics import partners
+from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy
+from s5mars.methods.supervised import Supervised
+from s5mars.methods.views import (
+    kept_pixels,
+    logits_of_both,
+    pool_of,
+    weak_views,
+    without_labels,
+)
+from s5mars.types import Batch, Crops, Needs, Progress, Term, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMix:
+    """The method, with the constants of its paper."""
+
+    unsupervised_weight: float = 1.0  # on top of λ
+    confident: float = 0.968  # λ is the share of pixels above it
+    class_share: float = 0.5  # of the classes of A that are pasted
+    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    ohem: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        """A pool and a teacher."""
+        return Needs(pool=True, teacher=True)
+
+    def losses(
+        self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
+    ) -> dict[str, Term]:
+        """Two terms: ``supervised`` and ``mixed``, whose share is λ; the first in a warm-up."""
+        if not progress.ramp:
+            return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
+        mixed = self.mixed_view(teacher, pool_of(batch), progress)
+
+        logits, mixed_logits = logits_of_both(student, batch.labelled, mixed)
+        targets = mixed.targets
+        sure = kept_pixels(targets, progress, above=self.confident)
+        share = sure.sum() / targets.valid.sum().clamp(min=1)  # λ
+        loss = hard_loss(
+            mixed_logits, targets.hard, kept=targets.valid, valid=targets.valid, over="valid"
+        )
+        criterion = ohem_cross_entropy if self.ohem else cross_entropy
+        return {
+            "supervised": Term(criterion(logits, batch.labelled.label)),
+            "mixed": Term(
+                share * loss, weight=self.unsupervised_weight * progress.ramp, share=share
+            ),
+        }
+
+    @torch.no_grad()
+    def mixed_view(self, teacher: nn.Module, pool: Crops, progress: Progress) -> View:
+        """X and Y: half of A's classes on B."""
+        rng = progress.generator("class mix")
+        (view,) = weak_views(teacher, [pool])
+        if not self.true_labels:
+            view = without_labels(view)
+        other = select(view, partners(len(pool.image), rng).to(pool.image.device))
+        region = class_regions(
+            other.targets.hard, other.targets.valid, generator=rng, share=self.class_share
+        )
+        return paste(region, other, view)

@@ -1,0 +1,63 @@
+"""A queue of pixel embeddings for each class: what a class should be unlike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MemoryBank(nn.Module):
+    """First in, first out; a part of every checkpoint, which holds only what is filled.
+
+    Embeddings are kept as unit vectors in float16: only their direction is ever compared, and half
+    of the memory is saved. In a distributed run every process pushes the embeddings of all of them,
+    so that their banks are the same.
+
+    Args:
+        size: longest queue of a class.
+        first_size: that of class 0.
+
+    Raises:
+        ValueError: for a size below 1.
+    """
+
+    def __init__(self, *, size: int, first_size: int) -> None:
+        super().__init__()
+        for name, value in (("size", size), ("first_size", first_size)):
+            if value < 1:
+                raise ValueError(f"{name} of a memory bank is {value}: it must be above 0")
+        self.size = size
+        self.first_size = first_size
+        self._queues: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def push(self, label: int, embedding: Tensor) -> None:
+        """Append (N, D) embeddings to the queue of a class; the oldest ones leave a full queue."""
+        new = F.normalize(embedding[-self.longest(label) :].float(), dim=1).half()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, new.cpu())
+            new = torch.cat(parts).to(embedding.device)[-self.longest(label) :]
+        old = self._queues.get(label, new[:0]).to(new.device)
+        surplus = max(0, len(old) + len(new) - self.longest(label))
+        self._queues[label] = torch.cat([old[surplus:], new])
+
+    def queue(self, label: int) -> Tensor:
+        """(N, D) float16 unit vectors of a class, the oldest first; N is 0 at the start."""
+        return self._queues.get(label, torch.empty(0, 0, dtype=torch.float16))
+
+    def longest(self, label: int) -> int:
+        """How many embeddings the queue of a class can hold."""
+        return self.first_size if label == 0 else self.size
+
+    def get_extra_state(self) -> dict[int, Tensor]:
+        """For ``state_dict``."""
+        return {label: queue.cpu() for label, queue in sorted(self._queues.items())}
+
+    def set_extra_state(self, state: dict[int, Tensor]) -> None:
+        """For ``load_state_dict``."""
+        self._queues = dict(state)

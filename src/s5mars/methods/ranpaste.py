@@ -1,0 +1,94 @@
+"""RanPaste: labelled rectangles pasted anywhere on pool images, with pseudo-labels around them.
+
+Wang et al., "RanPaste: Paste Consistency and Pseudo Label for Semisupervised Remote Sensing Image
+Semantic Segmentation", IEEE TGRS 2022; a row of table III.
+
+Known of the paper when this was written: its title, that regions of labelled images are pasted at
+random on unlabelled ones, that the network must be consistent under the paste, and that
+pseudo-labels count above a threshold. Neither its text nor code was at hand, so the rest is a
+reading of it and may differ from it in any detail:
+
+    x, y = R ⊙ (labelled image, label) + (1 − R) ⊙ (pool image, argmax p_t)
+    L    = L_sup + λ · mean over valid pixels of 1(max p_t > τ) · CE(p_s(x), y)
+
+- R is one rectangle an image, cut at one random place and pasted at another, its sides drawn as in
+  CutMix (``augment/random_paste.py``).
+- "Paste consistency" is taken to be this cross-entropy: what is said of the pasted image should be
+  the paste of what is said of its parts. It is not a second term.
+- p_t is an EMA teacher's answer to the weak view; τ = 0.95 and λ = 1, as in FixMatch.
+- The donor's pixels without a label (labels here are sparse) have the teacher's pseudo-label.
+- No photometric augmentation.
+
+Where the label of a pool pixel is known (``true_labels``) it replaces the pseudo-label, with
+confidence 1. A pasted pixel keeps its label whatever that switch says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from s5mars.augment.mix import select
+from s5mars.augment.random_paste import random_paste
+from s5mars.augment.statistics import partners
+from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy
+from s5mars.methods.supervised import Supervised
+from s5mars.methods.views import (
+    kept_pixels,
+    logits_of_both,
+    pool_of,
+    weak_views,
+    without_labels,
+)
+from s5mars.types import Batch, Needs, Progress, Term, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class RanPaste:
+    """The method; no constant of its paper was at hand."""
+
+    unsupervised_weight: float = 1.0  # λ
+    threshold: float = 0.95  # τ
+    beta: float = 4.0  # sides of the rectangles, as in CutMix
+    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    ohem: bool = False
+
+    @property
+    def needs(self) -> Needs:
+        """A pool and a teacher."""
+        return Needs(pool=True, teacher=True)
+
+    def losses(
+        self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
+    ) -> dict[str, Term]:
+        """Two terms: ``supervised`` and ``pasted``; the first alone in a warm-up."""
+        if not progress.ramp:
+            return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
+        pasted = self.pasted_view(teacher, batch, progress)
+
+        logits, pasted_logits = logits_of_both(student, batch.labelled, pasted)
+        targets = pasted.targets
+        kept = kept_pixels(targets, progress, above=self.threshold)
+        loss = hard_loss(pasted_logits, targets.hard, kept=kept, valid=targets.valid, over="valid")
+        criterion = ohem_cross_entropy if self.ohem else cross_entropy
+        return {
+            "supervised": Term(criterion(logits, batch.labelled.label)),
+            "pasted": Term(
+                loss,
+                weight=self.unsupervised_weight * progress.ramp,
+                share=kept.sum() / targets.valid.sum().clamp(min=1),
+            ),
+        }
+
+    @torch.no_grad()
+    def pasted_view(self, teacher: nn.Module, batch: Batch, progress: Progress) -> View:
+        """x and y: one rectangle of a labelled image on every pool image."""
+        rng = progress.generator("random paste")
+        pool, donors = weak_views(teacher, [pool_of(batch), batch.labelled])
+        if not self.true_labels:
+            pool = without_labels(pool)
+        chosen = partners(len(pool.image), rng) % len(donors.image)
+        donors = select(donors, chosen.to(pool.image.device))
+        return random_paste(donors, pool, rng, beta=self.beta)

@@ -1,0 +1,267 @@
+"""U²PL: sure pixels are pseudo-labels, unsure ones are examples of what they are not.
+
+Wang et al., "Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels", CVPR 2022:
+
+    L   = L_s + λ_u L_u + λ_c L_c
+    H   = −Σ_c p(c) log p(c)                    entropy of the teacher's prediction
+    γ_t = quantile of H at 1 − α_t,  α_t = α_0 (1 − t / T),  α_0 = 20 %
+    L_u = mean over H ≤ γ_t of CE(p_s, argmax p_t),   λ_u = η · pixels / pixels with H ≤ γ_t
+    L_c = −1 / (C M) Σ_c Σ_i log e⁺ / (e⁺ + Σ_j e⁻),
+          e⁺ = exp(⟨z_ci, z_c⁺⟩ / τ),  e⁻ = exp(⟨z_ci, z_cij⁻⟩ / τ)
+
+⟨·, ·⟩ is the cosine. Anchors z_ci: M = 256 of the student's embeddings where the class is c, by
+label or reliable pseudo-label, and the teacher gives it more than δ_p = 0.3. Positive z_c⁺: the
+centre of the teacher's embeddings of all these pixels. Negatives z_cij⁻: N = 50 an anchor, from the
+memory bank of c, which receives the teacher's embeddings where c is surely wrong: on labelled
+pixels of another class where c is among the first 3 of the teacher's ranking (hard negatives), on
+unreliable pixels where its rank, counted from 0, is in [3, 20). Cityscapes has 19 classes, so
+there this is all but the first 3; so it is for any number of classes up to 20: [3, 9) for nine, and
+nothing for three or fewer.
+
+Where paper and released code differ, or the paper is silent:
+
+- Anchors on pixels without a label: the code takes the lowest α_t of the entropies, the paper every
+  reliable pixel; the code's is the default, ``anchor_percent``.
+- The code multiplies the mask of negatives of c by the pixels labelled c, which leaves none of the
+  labelled ones, and reads anchors and centres of absent classes by a shifted index; here as the
+  paper. Its centre ignores δ_p; the paper's, followed here, does not. Whose embeddings are
+  averaged: the teacher's, as in the code.
+- C in L_c: the classes that have both anchors and negatives.
+- λ_c: the released settings give none, which the code reads as 1; η = 1.
+- CutMix on the pool in half of the steps, as in the code, with this project's rectangles
+  (``augment/geometric.py``); the code's cover half of the image exactly.
+- The code runs the teacher again, in training mode, on the mixed images for entropy, ranking and
+  embedding. Here it sees weak views once, in evaluation mode, and all it says of a pixel, the
+  embedding included, is pasted with the pixel.
+- Embeddings are at a quarter of the resolution. Labels, masks and probabilities are brought there
+  by taking the nearest pixel; the code takes the probabilities before they are enlarged.
+
+Known labels of the pool (``true_labels``) count as labels in every place; quantiles are over the
+valid pixels without one. Class-wise thresholds, where chosen, must take a pseudo-label, too.
+"""
+
+# No postponed annotations: the command line must see the types of a Module's fields, and cannot
+# evaluate those that `nn.Module` itself is annotated with.
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s5mars.augment.geometric import rectangles
+from s5mars.augment.mix import paste, select
+from s5mars.augment.statistics import partners
+from s5mars.classes import IGNORE
+from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy
+from s5mars.methods.memory_bank import MemoryBank
+from s5mars.methods.views import as_float, as_views, pool_of, without_labels
+from s5mars.models.network import Network
+from s5mars.types import Batch, Needs, Progress, Targets, Term, View
+
+
+@dataclass(kw_only=True, eq=False)
+class U2PL(nn.Module):
+    """The method, with the constants of its Cityscapes runs. Percentages are of entropies."""
+
+    unsupervised_weight: float = 1.0  # η
+    contrastive_weight: float = 1.0  # λ_c
+    drop_percent: float = 80.0  # reliable pixels at the start of the run, 100 at its end
+    anchor_percent: float = 20.0  # pixels without label that may be anchors; 0 at its end
+    cutmix: float = 0.5  # probability of CutMix in a step
+    anchors: int = 256  # M, a class
+    negatives: int = 50  # N, an anchor
+    anchor_probability: float = 0.3  # δ_p
+    low_rank: int = 3  # first ranks: negatives on labelled pixels
+    high_rank: int = 20  # ranks from low_rank to below this one: negatives on unreliable pixels
+    temperature: float = 0.5  # τ
+    queue: int = 30_000  # longest memory of a class
+    first_queue: int = 50_000  # and that of class 0
+    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    ohem: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        for name in ("drop_percent", "anchor_percent"):
+            if not 0 <= getattr(self, name) <= 100:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 100]")
+        self.bank = MemoryBank(size=self.queue, first_size=self.first_queue)
+
+    @property
+    def needs(self) -> Needs:
+        """A pool, a teacher and a second head of 256 channels."""
+        return Needs(pool=True, teacher=True, representation=256)
+
+    def losses(
+        self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
+    ) -> dict[str, Term]:
+        """``supervised``, ``reliable`` and ``contrastive``; the first alone in a warm-up."""
+        labelled, size = batch.labelled, _size(batch.labelled.image)
+        criterion = ohem_cross_entropy if self.ohem else cross_entropy
+        if not progress.ramp:
+            logits, embedding = _both_heads(student, as_float(labelled.image), size)
+            # A head without a gradient would stop a distributed run.
+            return {"supervised": Term(criterion(logits, labelled.label) + 0 * embedding.sum())}
+        known_view, mixed, teacher_embedding = self.weak_answers(teacher, batch, progress)
+        logits, embedding = _both_heads(student, torch.cat([known_view.image, mixed.image]), size)
+
+        targets = mixed.targets
+        entropy = -(targets.probability * targets.probability.clamp(min=1e-10).log()).sum(1)
+        known = targets.valid & (targets.label != IGNORE)
+        unknown = targets.valid & ~known
+        taken = unknown & progress.keep(targets.probability, targets.valid, above=0.0)
+        left = 1 - progress.step / progress.total
+        most = quantile(entropy, unknown, 1 - (1 - self.drop_percent / 100) * left)  # γ_t
+        few = quantile(entropy, unknown, self.anchor_percent / 100 * left)
+        reliable = known | (taken & (entropy <= most))
+        labelled_known = known_view.targets.label != IGNORE
+        # Sums over many pixels leave the range of half precision.
+        with torch.autocast(embedding.device.type, enabled=False):
+            contrast, share = self.contrast(
+                embedding,
+                teacher_embedding,
+                _joined(known_view.targets, targets),
+                known=torch.cat([labelled_known, known]),
+                sure=torch.cat([labelled_known, known | (taken & (entropy <= few))]),
+                unsure=torch.cat([torch.zeros_like(labelled_known), unknown & (entropy > most)]),
+                progress=progress,
+            )
+        valid_pixels = targets.valid.sum().clamp(min=1)
+        first = len(labelled.image)
+        # λ_u · L_u: the mean over reliable pixels, times pixels over reliable ones.
+        unsupervised = hard_loss(
+            logits[first:], targets.hard, kept=reliable, valid=targets.valid, over="kept"
+        ) * (valid_pixels / reliable.sum().clamp(min=1))
+        return {
+            "supervised": Term(criterion(logits[:first], labelled.label)),
+            "reliable": Term(
+                unsupervised,
+                weight=self.unsupervised_weight * progress.ramp,
+                share=reliable.sum() / valid_pixels,
+            ),
+            "contrastive": Term(
+                contrast, weight=self.contrastive_weight * progress.ramp, share=share
+            ),
+        }
+
+    @torch.no_grad()
+    def weak_answers(
+        self, teacher: nn.Module, batch: Batch, progress: Progress
+    ) -> tuple[View, View, Tensor]:
+        """The labelled view, the mixed view of the pool, and the teacher's embedding of both."""
+        crops = [batch.labelled, pool_of(batch)]
+        images = torch.cat([as_float(c.image) for c in crops])
+        logits, embedding = _both_heads(teacher, images, _size(images))
+        labelled, pool = as_views(images, logits.softmax(1), crops)
+        if not self.true_labels:
+            pool = without_labels(pool)
+        rng = progress.generator("cutmix")
+        if rng.random() >= self.cutmix:
+            return labelled, pool, embedding
+        batch_size = len(pool.image)
+        partner = partners(batch_size, rng).to(images.device)
+        other = select(pool, partner)
+        region = rectangles(batch_size, _size(images), rng).to(images.device)
+        region &= other.targets.valid
+        of_labelled, of_pool = embedding[: len(labelled.image)], embedding[len(labelled.image) :]
+        small = nearest(region, _size(embedding)).unsqueeze(1)
+        mixed_embedding = torch.where(small, of_pool[partner], of_pool)
+        return labelled, paste(region, other, pool), torch.cat([of_labelled, mixed_embedding])
+
+    def contrast(
+        self,
+        embedding: Tensor,
+        teacher_embedding: Tensor,
+        targets: Targets,
+        *,
+        known: Tensor,
+        sure: Tensor,
+        unsure: Tensor,
+        progress: Progress,
+    ) -> tuple[Tensor, Tensor]:
+        """L_c, and the share of the valid pixels that may be anchors; fills the memory bank.
+
+        Args:
+            embedding: (B, D, h, w) float, the student's.
+            teacher_embedding: (B, D, h, w) float.
+            targets: at (H, W), like the masks.
+            known: (B, H, W) bool, the true label is known.
+            sure: (B, H, W) bool, the class may be believed: ``known``, or of low entropy.
+            unsure: (B, H, W) bool, unreliable.
+            progress: of the step.
+        """
+        size = _size(embedding)
+        label, known, sure, unsure, valid = (
+            nearest(x, size).flatten().unsqueeze(1)
+            for x in (targets.hard, known, sure, unsure, targets.valid)
+        )
+        probability = _by_pixel(nearest(targets.probability, size))
+        classes = probability.shape[1]
+        rank = probability.argsort(dim=1, descending=True, stable=True).argsort(1)
+        is_class = label == torch.arange(classes, device=label.device)
+        anchor = sure & is_class & (probability > self.anchor_probability)
+        negative = known & ~is_class & (rank < self.low_rank)
+        negative |= unsure & (rank >= self.low_rank) & (rank < self.high_rank)
+
+        ours, theirs = _by_pixel(embedding), _by_pixel(teacher_embedding)
+        weight = anchor.to(theirs.dtype)
+        centre = F.normalize(weight.T @ theirs / weight.sum(0).clamp(min=1).unsqueeze(1), dim=1)
+        losses = []
+        for c in range(classes):
+            self.bank.push(c, theirs[negative[:, c].nonzero()[-self.bank.longest(c) :, 0]])
+            candidates, queue = anchor[:, c].nonzero()[:, 0], self.bank.queue(c)
+            if not len(candidates) or not len(queue):
+                continue
+            rng = progress.generator(f"contrast: class {c}")
+            chosen = torch.from_numpy(rng.integers(len(candidates), size=self.anchors))
+            drawn = torch.from_numpy(rng.integers(len(queue), size=(self.anchors, self.negatives)))
+            z = F.normalize(ours[candidates[chosen.to(ours.device)]], dim=1)
+            unlike = queue[drawn.to(queue.device)].to(z.dtype)
+            similarity = torch.cat(
+                [(z @ centre[c]).unsqueeze(1), torch.einsum("md,mnd->mn", z, unlike)], dim=1
+            )
+            losses.append(-F.log_softmax(similarity / self.temperature, dim=1)[:, 0].mean())
+        share = anchor.any(1).sum() / valid.sum().clamp(min=1)
+        return (torch.stack(losses).mean() if losses else 0 * embedding.sum()), share
+
+
+def quantile(values: Tensor, counted: Tensor, share: float) -> Tensor:
+    """The value below which a share in [0, 1] of the counted ones lies, linearly interpolated."""
+    ordered = values.masked_fill(~counted, torch.inf).flatten().sort().values
+    position = share * (counted.sum() - 1).clamp(min=0)
+    below = position.floor().long()
+    first, second = ordered[below], ordered[position.ceil().long()]
+    # At the end of the line both are infinite, and have no difference.
+    return torch.where(first == second, first, first + (second - first) * (position - below))
+
+
+def nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The pixels of (..., H, W) that stand for the cells of a coarser (..., h, w) grid."""
+    height, width = x.shape[-2:]
+    rows = torch.arange(size[0], device=x.device) * height // size[0]
+    columns = torch.arange(size[1], device=x.device) * width // size[1]
+    return x[..., rows[:, None], columns]
+
+
+def _both_heads(network: nn.Module, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Logits at ``size`` and embeddings; the encoder runs once."""
+    parts = cast(Network, network)
+    fused = parts.fuse(*parts.features(images))
+    return parts.classify(fused, size=size), parts.represent(fused)
+
+
+def _by_pixel(x: Tensor) -> Tensor:
+    """(B, C, H, W) → (B·H·W, C)."""
+    return x.movedim(1, -1).flatten(0, 2)
+
+
+def _joined(*parts: Targets) -> Targets:
+    return Targets(
+        probability=torch.cat([p.probability for p in parts]),
+        label=torch.cat([p.label for p in parts]),
+        valid=torch.cat([p.valid for p in parts]),
+    )
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    return (x.shape[-2], x.shape[-1])

@@ -1,0 +1,161 @@
+"""Every method in the real training module: it learns two images, and stopping changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from s5mars.classes import IGNORE
+from s5mars.config import TrainConfig
+from s5mars.losses import cross_entropy
+from s5mars.methods import METHODS
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.training.feed import Feed
+from s5mars.training.module import SegmentationModule
+from s5mars.types import Batch, Crops
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning, about tiny runs
+
+STEPS, STOP, SIZE, CLASSES = 26, 13, 48, 4
+
+
+def two_images(seed: int, *, labelled: float) -> Crops:
+    """Two images of coloured blocks, a colour a class, with noise and a border of padding."""
+    random = torch.Generator().manual_seed(seed)
+    colours = torch.tensor([[40.0, 40, 40], [200, 60, 60], [60, 200, 60], [60, 60, 200]])
+    blocks = torch.randint(0, CLASSES, (2, SIZE // 16, SIZE // 16), generator=random)
+    label = blocks.repeat_interleave(16, 1).repeat_interleave(16, 2)
+    image = colours[label].movedim(-1, 1) + 10 * torch.randn(2, 3, SIZE, SIZE, generator=random)
+    valid = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
+    valid[:, :, -3:] = False
+    unknown = ~valid | (torch.rand(label.shape, generator=random) >= labelled)
+    objects = torch.zeros_like(valid)
+    objects[:, 12:32, 10:30] = True
+    return Crops(
+        image=(image.clamp(0, 255) * valid.unsqueeze(1)).to(torch.uint8),
+        label=label.masked_fill(unknown, IGNORE).to(torch.uint8),
+        valid=valid,
+        objects=objects,
+    )
+
+
+BATCH = Batch(labelled=two_images(0, labelled=0.5), pool=two_images(1, labelled=0.1))
+
+
+class SameBatch(lightning.LightningDataModule):
+    """The two images at every step, from the step where the run stands."""
+
+    transfer_batch_to_device = Feed.transfer_batch_to_device
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        assert self.trainer is not None
+        batches: Sequence[Any] = [BATCH] * (STEPS - self.trainer.global_step)
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+class SaveAt(Callback):
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+def new_module(name: str, *, seed: int) -> SegmentationModule:
+    torch.manual_seed(seed)
+    method = METHODS[name]()
+    config = TrainConfig(
+        data=Path("none"), out=Path("none"), method=name, steps=STEPS, batch=2, crop=SIZE,
+        learning_rate=0.02, warm_up=0.3, ramp=0.2, thresholds="flexmatch",
+    )  # fmt: skip
+    student = DeepLabV3Plus("test_resnet", CLASSES, representation=method.needs.representation)
+    return SegmentationModule(student, method, config=config, total_steps=STEPS)
+
+
+def fit(
+    module: SegmentationModule, *callbacks: Callback, checkpoint: Path | None = None
+) -> SegmentationModule:
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_steps=STEPS, max_epochs=-1, gradient_clip_val=8.0,
+        callbacks=list(callbacks), logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=SameBatch(), ckpt_path=checkpoint, weights_only=False)
+    assert trainer.global_step == STEPS
+    return module
+
+
+def supervised_loss(module: SegmentationModule) -> float:
+    module.student.train()
+    with torch.no_grad():
+        logits = module.student(BATCH.labelled.image)
+    return float(cross_entropy(logits, BATCH.labelled.label))
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str
+    before: float
+    after: float
+    state: dict[str, Any]
+    averages: dict[str, float]
+    checkpoint: Path
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A whole run, of which a checkpoint remains that was written on the way."""
+    name = str(request.param)
+    checkpoint = tmp_path_factory.mktemp(name) / "stopped.ckpt"
+    module = new_module(name, seed=0)
+    before = supervised_loss(module)
+    fit(module, SaveAt(STOP, checkpoint))
+    state = {key: copied(value) for key, value in module.state_dict().items()}
+    averages = module.take_averages()
+    return Run(name, before, supervised_loss(module), state, averages, checkpoint)
+
+
+def test_it_learns_two_images(unbroken: Run) -> None:
+    assert unbroken.after < unbroken.before / 2
+
+
+def test_every_term_entered_the_loss(unbroken: Run) -> None:
+    terms = {key for key in unbroken.averages if key.startswith("terms/")}
+    needs_pool = METHODS[unbroken.name]().needs.pool
+    assert len(terms) > 1 if needs_pool else terms == {"terms/supervised"}
+    assert all(abs(unbroken.averages[key]) > 0 for key in terms)
+
+
+def test_a_resumed_run_equals_the_unbroken_one(unbroken: Run) -> None:
+    saved = torch.load(unbroken.checkpoint, weights_only=False)["state_dict"]
+    extra = [value for key, value in saved.items() if key.startswith("method.")]
+    has_state = isinstance(METHODS[unbroken.name](), torch.nn.Module)
+    assert has_state == any(len(tensor) for value in extra for tensor in value.values())
+    resumed = fit(new_module(unbroken.name, seed=1), checkpoint=unbroken.checkpoint)
+    state = resumed.state_dict()
+    assert state.keys() == unbroken.state.keys()
+    assert [key for key in state if not same(state[key], unbroken.state[key])] == []
+    assert resumed.take_averages() == unbroken.averages
+
+
+def copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return value.clone()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Tensors, and the dicts of tensors that a method keeps besides them, bit for bit."""
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
