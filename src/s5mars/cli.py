@@ -25,6 +25,7 @@ class Command:
     example: str
     options: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], object]
+    passes_on: bool = False  # options that it does not know are somebody else's to judge
 
 
 class OneLineParser(ArgumentParser):
@@ -80,16 +81,18 @@ def _dispatch(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     command.options(parser)
-    command.run(_parse(parser, rest))
+    command.run(_parse(parser, rest, passes_on=command.passes_on))
     return 0
 
 
-def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+def _parse(parser: ArgumentParser, arguments: Sequence[str], *, passes_on: bool) -> Namespace:
     try:
         namespace, unknown = parser.parse_known_args(arguments)
     except ArgumentError as error:
         parser.error(str(error))
-    if unknown:
+    if passes_on:
+        namespace.passed_on = unknown
+    elif unknown:
         known = [o for action in parser._actions for o in action.option_strings]
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; the nearest is {near[0]}" if near else f"; see {parser.prog} --help"
@@ -320,7 +323,51 @@ def _demo(options: Namespace) -> object:
     return demo(options.out, data=options.data, settings=settings)
 
 
-_ORDER = ("demo", "synth", "stats", "split", "train", "evaluate", "predict", "report")
+# many runs -----------------------------------------------------------------------------------
+
+
+def _compare_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--methods", nargs="+", default=[], help="names, or all")
+    parser.add_argument("--ablation", help="rows of an ablation of S5Mars, such as augin")
+    parser.add_argument(
+        "--labelled", nargs="+", default=["1.0"], help="shares of the train split, or lists (1.0)"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(0)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the comparison")
+    parser.add_argument(
+        "--protocol", choices=["full", "paper"], default="full",
+        help="test on whole images, or on centre crops of 1024 (full)",
+    )  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, help="cells at once (1)")
+    parser.add_argument("--note", help="for the tables, such as what was tuned")
+    parser.add_argument("--retry-failed", action="store_true", help="try failed cells again")
+    parser.add_argument("--keep-checkpoints", action="store_true", help="keep every last.ckpt")
+    parser.epilog = f"all other options are those of train\n\n{parser.epilog}"
+
+
+def _compare(options: Namespace) -> object:
+    from s5mars.compare.runner import Request, compare
+
+    return compare(
+        Request(
+            out=options.out,
+            arguments=options.passed_on,
+            methods=options.methods,
+            ablation=options.ablation,
+            labelled=options.labelled,
+            seeds=options.seeds,
+            protocol=options.protocol,
+            jobs=options.jobs,
+            note=options.note,
+            retry_failed=options.retry_failed,
+            keep_checkpoints=options.keep_checkpoints,
+        )
+    )
+
+
+_ORDER = (
+    "demo", "synth", "stats", "split", "train", "evaluate", "predict", "report", "compare",
+)  # fmt: skip
 
 COMMANDS = {
     "demo": Command(
@@ -364,6 +411,14 @@ COMMANDS = {
         "s5mars report runs/a",
         _report_options,
         _report,
+    ),
+    "compare": Command(
+        "Train and score methods on several labelled shares and seeds; goes on where it stopped.",
+        "s5mars compare --data DATA --methods all --labelled 0.125 0.25 --seeds 0 1 2 --steps 600 "
+        "--out results/x",
+        _compare_options,
+        _compare,
+        passes_on=True,
     ),
 }
 
