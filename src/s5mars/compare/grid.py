@@ -13,6 +13,7 @@ from s5mars.report.folder import method_title
 
 METHODS_GROUP = "methods"
 BASELINE = "supervised"
+ABLATED = "s5mars"
 
 _TAKEN = {
     "--seed": "--seeds",
@@ -83,7 +84,7 @@ def ablation_rows(name: str) -> tuple[Row, ...]:
     if name not in ABLATIONS:
         raise ValueError(f"unknown ablation {name!r}; ablations: {_nearest_first(name, ABLATIONS)}")
     return tuple(
-        Row(f"{name}/{row}", row, name, ("--method=s5mars", f"--ablation={name}/{row}"))
+        Row(f"{name}/{row}", row, name, (f"--method={ABLATED}", f"--ablation={name}/{row}"))
         for row in ABLATIONS[name].rows
     )
 

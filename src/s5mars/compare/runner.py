@@ -20,6 +20,7 @@ from typing import IO, Any
 from s5mars.compare import settings
 from s5mars.compare.child import STOPPED
 from s5mars.compare.grid import (
+    ABLATED,
     BASELINE,
     METHODS_GROUP,
     Cell,
@@ -152,9 +153,7 @@ def _planned(
     shares: Mapping[str, Any] = {cell.share: settings.describe_share(cell) for cell in cells}
     # As JSON gives them back, so that lists and tuples are alike.
     common, facts, shares = json.loads(json.dumps([common, facts, shares]))
-    references = {row.group: row.name for row in reversed(rows)}
-    if METHODS_GROUP in references and BASELINE in facts:
-        references[METHODS_GROUP] = BASELINE
+    references = _references(request, rows, facts, base, cells[0])
     old = _old(request.out)
     if old is not None:
         different = settings.differences(old.settings, common)
@@ -188,6 +187,27 @@ def _planned(
             ),
         )
     return replace(planned, cells=tuple(known_cells.values()))
+
+
+def _references(
+    request: Request, rows: Sequence[Row], facts: Mapping[str, Any], base: Training, cell: Cell
+) -> dict[str, str]:
+    """What the rows of a group are compared with.
+
+    Methods with the baseline; the rows of an ablation with the whole method, where it is one of
+    them, else with the first row.
+    """
+    references = {row.group: row.name for row in reversed(rows)}
+    if BASELINE in facts:
+        references[METHODS_GROUP] = BASELINE
+    if request.ablation is not None:
+        (whole,) = method_rows([ABLATED])
+        settings_of_whole = settings.describe_row(_training(request, whole, cell), base)
+        fields = json.loads(json.dumps(settings_of_whole[ABLATED]))
+        for row in rows:
+            if row.group == request.ablation and facts[row.name]["settings"][ABLATED] == fields:
+                references[row.group] = row.name
+    return references
 
 
 def _old(out: Path) -> Comparison | None:
