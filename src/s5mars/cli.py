@@ -412,7 +412,8 @@ def _cost_options(parser: ArgumentParser) -> None:
 
 
 def _cost(options: Namespace) -> object:
-    from s5mars.compare.cost import CostSettings, cost
+    from s5mars.compare.cost import cost
+    from s5mars.compare.step import CostSettings
 
     return cost(
         options.methods,

@@ -83,7 +83,7 @@ def write_figures(
     for kind in dict.fromkeys(group.name for group in groups):
         of_kind = [group for group in groups if group.name == kind]
         ending = "" if kind == METHODS_GROUP else f"-{kind}"
-        written.append(_save(_bars(of_kind), out / f"scores{ending}.png"))
+        written.append(_save(_bars(comparison, of_kind), out / f"scores{ending}.png"))
         written.append(_save(_curves(comparison, of_kind), out / f"curves{ending}.png"))
         group = of_kind[-1]
         seed = _common_seed(group)
@@ -100,7 +100,7 @@ def write_figures(
 # scores --------------------------------------------------------------------------------------
 
 
-def _bars(groups: Sequence[Group]) -> Figure:
+def _bars(comparison: Comparison, groups: Sequence[Group]) -> Figure:
     """Mean mIoU of every row with its spread, and a dot for each seed; a panel a share."""
     rows = max(len(group.standings) for group in groups)
     figure = Figure(figsize=(3 + 3.2 * len(groups), 1.3 + 0.42 * rows), layout="constrained")
@@ -112,7 +112,7 @@ def _bars(groups: Sequence[Group]) -> Figure:
             places,
             [s.mIoU.mean for s in standings],
             xerr=[s.mIoU.spread or 0.0 for s in standings],
-            color=[_colour(group, s) for s in standings],
+            color=[_colour(comparison, s.row) for s in standings],
             alpha=0.75,
             error_kw={"ecolor": "#333333", "capsize": 3, "lw": 1},
         )
@@ -136,7 +136,7 @@ def _curves(comparison: Comparison, groups: Sequence[Group]) -> Figure:
     for axes, group in zip(panels, groups, strict=True):
         for standing in group.standings:
             steps, mean, low, high = _band(standing.cells)
-            colour = _colour(group, standing)
+            colour = _colour(comparison, standing.row)
             axes.plot(steps, mean, color=colour, label=standing.title, lw=1.6, marker=".", ms=4)
             axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
         axes.set(xlabel="step", title=f"labelled share {group.share}")
@@ -160,8 +160,11 @@ def _band(cells: Sequence[Result]) -> tuple[list[float], list[float], list[float
     return steps, mean, low, high
 
 
-def _colour(group: Group, standing: Standing) -> str:
-    return COLOURS[group.standings.index(standing) % len(COLOURS)]
+def _colour(comparison: Comparison, row: str) -> str:
+    """The same in every panel, whichever rows it has."""
+    group = comparison.rows[row]["group"]
+    rows = [name for name, facts in comparison.rows.items() if facts["group"] == group]
+    return COLOURS[rows.index(row) % len(COLOURS)]
 
 
 def _quiet(axes: Axes, *, grid: Any) -> None:

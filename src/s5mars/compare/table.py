@@ -32,8 +32,13 @@ def table(folder: Path, *, form: str = "md") -> str:
 
 def markdown(comparison: Comparison) -> str:
     """GitHub's tables."""
+    return markdown_of(blocks_of(comparison))
+
+
+def markdown_of(blocks: Sequence[Block]) -> str:
+    """The same for any tables."""
     parts = []
-    for block in blocks_of(comparison):
+    for block in blocks:
         rows = [_bar(block.header), _bar(["---"] * len(block.header))]
         rows += [_bar(row) for row in block.rows]
         parts.append("\n".join([f"### {block.title}", "", *rows, "", *_items(block)]))
