@@ -22,6 +22,8 @@ class TrainConfig:
         out: Folder of the run; must not hold another run.
         method: ``supervised`` or ``s5mars``.
         recipe: ``default``, ``paper`` or ``as_released``: defaults that other options change.
+        ablation: A row of the paper's ablations, such as ``augin/efdm``, for ``s5mars`` only;
+            docs/method.md lists them.
         labelled: Share of the train split whose labels may be read, in (0, 1], or a list file.
         seed: Of everything random: partition, order, crops, views, new layers.
         steps: Optimiser steps; give this or epochs.
@@ -71,6 +73,7 @@ class TrainConfig:
     out: Path
     method: str = "s5mars"
     recipe: str = "default"
+    ablation: str = ""
     labelled: float | str = 1.0
     seed: int = 0
     steps: int | None = None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jsonargparse
 import yaml
 
+from s5mars.ablations import find_ablation
 from s5mars.config import TrainConfig
 from s5mars.recipes import find_recipe
 
@@ -98,7 +99,8 @@ def parse_training(arguments: Sequence[str]) -> Training:
     """Settings from the arguments of ``s5mars train``.
 
     Raises:
-        ValueError: for an unknown option, key, method or recipe, or a value of the wrong type.
+        ValueError: for an unknown option, key, method, recipe or ablation, an ablation of another
+            method than S5Mars, or a value of the wrong type.
     """
     return _training(training_parser(arguments), arguments)
 
@@ -131,12 +133,18 @@ def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Pa
     name = _early(arguments, "method", DEFAULT_METHOD)
     recipe = find_recipe(_early(arguments, "recipe", "default"))
     parser.set_defaults(dict(recipe.training))
+    ablation = _early(arguments, "ablation", "")
+    change = find_ablation(ablation).change if ablation else None
+    if change is not None and name != DEFAULT_METHOD:
+        raise ValueError(f"ablation {ablation!r} changes {DEFAULT_METHOD}, not --method {name}")
     if with_method:
         from s5mars.methods import method_class
 
         chosen = method_class(name)
         parser.add_class_arguments(chosen, name)
         default = recipe.method(name, chosen())
+        if change is not None:
+            default = change(default)
         parser.set_defaults(_defaults(default, prefix=name))
     parser.dashes()
     return parser

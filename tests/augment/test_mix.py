@@ -152,7 +152,7 @@ def test_invalid_pixels_are_not_pasted() -> None:
     pool, donors = view(10), view(20)
     valid = torch.zeros(3, SIZE, SIZE, dtype=torch.bool)
     targets = Targets(donors.targets.probability, donors.targets.label, valid)
-    for source in ("objects", "rectangles"):
+    for source in ("objects", "rectangles", "classmix", "dacs"):
         mixed = SamMix(source=source)(  # type: ignore[arg-type]
             pool, View(donors.image, targets), disc(), generator(0, "mix")
         )
@@ -170,3 +170,59 @@ def test_select_moves_all_targets() -> None:
     chosen = select(source, torch.tensor([2, 0]))
     assert np.array_equal(chosen.targets.label[0], source.targets.label[2])
     assert torch.equal(chosen.targets.probability[1], source.targets.probability[0])
+
+
+def sources_of(mixed: View, pool: View, donors: View, i: int) -> tuple[torch.Tensor, set[int]]:
+    """Where image i changed, and the donors that every changed pixel could come from."""
+    changed = (mixed.image[i] != pool.image[i]).any(0)
+    same = [
+        torch.equal(mixed.image[i, :, changed], donors.image[j, :, changed])
+        for j in range(len(donors.image))
+    ]
+    return changed, {j for j, equal in enumerate(same) if equal}
+
+
+def test_dacs_pastes_true_classes_of_the_donor_and_no_unlabelled_pixel() -> None:
+    pool, donors = view(10), view(20)
+    hidden = torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) < 0.5
+    label = donors.targets.label.masked_fill(hidden, IGNORE)
+    sparse = View(donors.image, Targets(donors.targets.probability, label, donors.targets.valid))
+    mixed = SamMix(source="dacs")(pool, sparse, None, generator(0, "mix"))
+    for i in range(3):
+        changed, candidates = sources_of(mixed, pool, donors, i)
+        (j,) = candidates
+        classes = set(label[j][changed].tolist())
+        assert len(classes) == CLASSES // 2 and IGNORE not in classes
+        whole = torch.stack([label[j] == c for c in classes]).any(0)
+        assert torch.equal(changed, whole)
+        assert torch.equal(mixed.targets.label[i][changed], label[j][changed])
+
+
+def test_classmix_pastes_predicted_classes_whatever_the_true_ones_are() -> None:
+    pool, weak = view(10), view(20)
+    mixed = SamMix(source="classmix")(pool, weak, None, generator(0, "mix"))
+    predicted = weak.targets.probability.argmax(1)
+    for i in range(3):
+        changed, candidates = sources_of(mixed, pool, weak, i)
+        (j,) = candidates
+        classes = set(predicted[j][changed].tolist())
+        assert len(classes) == CLASSES // 2
+        assert torch.equal(changed, torch.stack([predicted[j] == c for c in classes]).any(0))
+        assert torch.equal(mixed.targets.label[i][changed], weak.targets.label[j][changed])
+
+
+def test_an_image_without_true_labels_has_nothing_for_dacs() -> None:
+    pool, donors = view(10), view(20)
+    unknown = torch.full_like(donors.targets.label, IGNORE)
+    blank = View(donors.image, Targets(donors.targets.probability, unknown, donors.targets.valid))
+    mixed = SamMix(source="dacs")(pool, blank, None, generator(0, "mix"))
+    assert torch.equal(mixed.image, pool.image)
+
+
+@pytest.mark.parametrize(
+    ("source", "donors"),
+    [("objects", "labelled"), ("rectangles", "labelled"), ("dacs", "labelled"),
+     ("classmix", "pool"), ("none", "none")],
+)  # fmt: skip
+def test_whose_images_are_cut(source: str, donors: str) -> None:
+    assert SamMix(source=source).donors == donors  # type: ignore[arg-type]

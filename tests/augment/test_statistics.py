@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles import s5mars as oracle
-from s5mars.augment.statistics import augin, moments, partners
+from s5mars.augment.statistics import augin, moments, others, partners
 from s5mars.randomness import generator
 
 
@@ -78,3 +78,10 @@ def test_unknown_swap_lists_the_choices() -> None:
     image, valid = images(7)
     with pytest.raises(ValueError, match="std, mean, both, none"):
         augin(image, valid, partner=torch.arange(3), swap="sigma")  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 9), st.integers(0, 200))
+def test_nobody_is_its_own_partner(size: int, seed: int) -> None:
+    index = others(size, generator(seed, "test"))
+    assert sorted(index.tolist()) == list(range(size))
+    assert size == 1 or (index != torch.arange(size)).all()

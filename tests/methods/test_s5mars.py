@@ -171,3 +171,47 @@ def test_the_ramp_scales_the_unsupervised_weights() -> None:
     assert [term.weight for term in half.values()] == [1.0, 1.0, 1.0]
     whole = S5Mars().losses(student, teacher, batch(), PROGRESS)
     assert [term.weight for term in whole.values()] == [1.0, 2.0, 2.0]
+
+
+class Brightest(nn.Module):
+    """Predicts the brightest channel, so that every image shows three classes."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return as_float(image) * 9
+
+
+def test_classmix_mixes_the_pool_alone_and_asks_for_no_other_answer() -> None:
+    given = batch(pool_labelled=0.0)
+    assert given.pool is not None
+    method = S5Mars(mix=SamMix(source="classmix"), swap="none")
+    strong = method.strong_view(Brightest(), given, given.pool, PROGRESS)
+    weak = as_float(given.pool.image)
+    assert not torch.equal(strong.image, weak)
+    # Every pixel stands in some pool image at the same place.
+    found = (strong.image[:, None] == weak[None]).all(2).any(1)
+    assert found.all()
+    other = Batch(labelled=batch(seed=9).labelled, pool=given.pool)
+    again = method.strong_view(Brightest(), other, given.pool, PROGRESS)
+    assert torch.equal(again.image, strong.image)
+
+
+def test_colours_are_disturbed_before_the_paste() -> None:
+    _, teacher = networks()
+    given = batch(pool_labelled=0.0)
+    assert given.pool is not None
+    method = S5Mars(mix=SamMix(source="dacs"), swap="none", photometric="brightness")
+    strong = method.strong_view(Double(teacher), given, given.pool, PROGRESS)
+    pasted = strong.targets.label != IGNORE
+    assert pasted.any()
+    # Pasted pixels are those of a labelled image at the same place, as they were.
+    same = (strong.image[:, None] == as_float(given.labelled.image)[None]).all(2).any(1)
+    assert same[pasted].all()
+    around = given.pool.valid & ~pasted
+    dimmed = (strong.image != as_float(given.pool.image)).any(1)
+    assert dimmed[around].float().mean() > 0.9
+
+
+def test_a_weight_of_the_hard_loss_scales_it_alone() -> None:
+    student, teacher = (Double(n) for n in networks())
+    terms = S5Mars(hard_weight=0.25).losses(student, teacher, batch(), PROGRESS)
+    assert [term.weight for term in terms.values()] == [1.0, 0.5, 2.0]

@@ -94,20 +94,75 @@ def _middle(occupied: Tensor) -> Tensor:
 
 
 def rectangles(
-    batch: int, size: tuple[int, int], generator: np.random.Generator, *, beta: float = 4.0
+    batch: int,
+    size: tuple[int, int],
+    generator: np.random.Generator,
+    *,
+    beta: float = 4.0,
+    alpha: float | None = None,
 ) -> Tensor:
-    """Random CutMix rectangles: side √(1 − λ) of the image, λ ~ Beta(β, β), centre uniform.
+    """Random CutMix rectangles: side √(1 − λ) of the image, λ ~ Beta(α, β), centre uniform.
 
     Yun et al., ICCV 2019, with the released code's β = 4. Rectangles are clipped at the border.
+
+    Args:
+        alpha: None: the same as ``beta``.
 
     Returns:
         (B, H, W) bool.
     """
-    height, width = size
-    side = np.sqrt(1 - generator.beta(beta, beta, batch))
-    centre_y, centre_x = generator.uniform(0, 1, (2, batch))
-    rows = _interval(centre_y, side, height)
-    columns = _interval(centre_x, side, width)
+    side = np.sqrt(1 - generator.beta(beta if alpha is None else alpha, beta, batch))
+    return boxes(size, centre=generator.uniform(0, 1, (2, batch)), side=np.stack([side, side]))
+
+
+def inner_rectangles(
+    batch: int,
+    size: tuple[int, int],
+    generator: np.random.Generator,
+    *,
+    probability: float = 0.5,
+    area: tuple[float, float] = (0.02, 0.4),
+    ratio: tuple[float, float] = (0.3, 1 / 0.3),
+) -> Tensor:
+    """Random rectangles that lie inside the image, as in the code of UniMatch and its FixMatch.
+
+    Args:
+        probability: that an image has a rectangle; the others have an empty region.
+        area: smallest and largest share of the image.
+        ratio: smallest and largest height over width.
+
+    Returns:
+        (B, H, W) bool.
+    """
+    chosen = generator.random(batch) < probability
+    share = generator.uniform(*area, batch)
+    centre, side = np.zeros((2, batch)), np.zeros((2, batch))
+    pending = chosen.copy()
+    while pending.any():
+        stretch = generator.uniform(*ratio, batch)
+        tried = np.sqrt(np.stack([share * stretch, share / stretch]))
+        corner = generator.uniform(0, 1, (2, batch))
+        found = pending & (corner + tried <= 1).all(0)
+        side[:, found] = tried[:, found]
+        centre[:, found] = (corner + tried / 2)[:, found]
+        pending &= ~found
+    return boxes(size, centre=centre, side=side)
+
+
+def boxes(
+    size: tuple[int, int], *, centre: NDArray[np.float64], side: NDArray[np.float64]
+) -> Tensor:
+    """Rectangles as regions, clipped at the border; a side of 0 is empty.
+
+    Args:
+        size: height and width of the image.
+        centre: (2, B) rows and columns, in [0, 1].
+        side: (2, B) heights and widths, as shares of the image.
+
+    Returns:
+        (B, H, W) bool.
+    """
+    rows, columns = (_interval(*each) for each in zip(centre, side, size, strict=True))
     return torch.from_numpy(rows[:, :, None] & columns[:, None, :])
 
 
@@ -116,4 +171,4 @@ def _interval(
 ) -> NDArray[np.bool_]:
     position = (np.arange(length) + 0.5) / length
     inside: NDArray[np.bool_] = np.abs(position[None] - centre[:, None]) <= side[:, None] / 2
-    return inside
+    return inside & (side[:, None] > 0)

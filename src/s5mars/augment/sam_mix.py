@@ -3,6 +3,15 @@
 The object keeps its position in the image, so that sky does not land on the ground; it is only
 turned, mirrored and rescaled about its own centre. Its label is the true label where there is one
 and the teacher's prediction on the object's own image elsewhere.
+
+The other sources are the rows of table VIII. They differ in what is cut out, and from where; all
+paste a region at its own place, once on every pool image:
+
+- ``rectangles``: CutMix, from the labelled stream's images, where objects come from too;
+- ``classmix``: half of the classes that the teacher predicts, from the pool's own weak views in
+  another order, as ClassMix mixes unlabelled images with each other (Olsson et al., WACV 2021);
+- ``dacs``: half of the classes of the true labels, from the labelled stream's images (Tranheden et
+  al., WACV 2021); pixels without a true label are not pasted.
 """
 
 from __future__ import annotations
@@ -14,10 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s5mars.augment.class_mix import class_regions
 from s5mars.augment.geometric import object_transforms, rectangles, warp
 from s5mars.augment.mix import paste, select
-from s5mars.augment.statistics import partners
+from s5mars.augment.statistics import others, partners
 from s5mars.types import View
+
+Source = Literal["objects", "rectangles", "classmix", "dacs", "none"]
 
 MINIMUM_PIXELS = 100
 """An object with fewer pixels in the crop is replaced by a rectangle (released code)."""
@@ -31,29 +43,40 @@ class SamMix:
     project's choice, the flip's probability is the released code's.
     """
 
-    source: Literal["objects", "rectangles", "none"] = "objects"
+    source: Source = "objects"
     rotation: float = 20.0  # degrees, either way
     flip: float = 0.5
     rescale: tuple[float, float] = (0.75, 1.33)
     extra_rectangle: bool = False  # a CutMix between pool images after the paste (released code)
 
+    @property
+    def donors(self) -> Literal["labelled", "pool", "none"]:
+        """The stream whose weak views the pasted regions are cut from."""
+        if self.source == "none":
+            return "none"
+        return "pool" if self.source == "classmix" else "labelled"
+
     def __call__(
         self, pool: View, donors: View | None, objects: Tensor | None, rng: np.random.Generator
     ) -> View:
-        """Paste one object, or a rectangle where there is none, on every pool image.
+        """Paste one region on every pool image: an object, a rectangle, or some classes.
 
         Args:
             pool: B images and their targets.
-            donors: the labelled stream's images and their targets; None for ``source="none"``.
-            objects: (L, H, W) bool, one object a donor, possibly empty.
+            donors: images of the stream ``self.donors`` and their targets; None for ``"none"``.
+            objects: (L, H, W) bool, one object a donor, possibly empty; None for other sources.
             rng: the step's generator.
         """
         size = (pool.image.shape[2], pool.image.shape[3])
         mixed = pool
         if donors is not None:
-            chosen = partners(len(pool.image), rng) % len(donors.image)
+            order = partners if self.donors == "labelled" else others
+            chosen = order(len(pool.image), rng) % len(donors.image)
             source = select(donors, chosen.to(pool.image.device))
-            region = rectangles(len(pool.image), size, rng).to(pool.image.device)
+            if self.source in {"classmix", "dacs"}:
+                region = self._classes(source, rng)
+            else:
+                region = rectangles(len(pool.image), size, rng).to(pool.image.device)
             if self.source == "objects" and objects is not None:
                 source, region = self._objects(
                     source, objects[chosen.to(objects.device)], region, rng
@@ -64,6 +87,11 @@ class SamMix:
             region = rectangles(len(pool.image), size, rng).to(pool.image.device)
             mixed = paste(region, select(mixed, other), mixed)
         return mixed
+
+    def _classes(self, source: View, rng: np.random.Generator) -> Tensor:
+        targets = source.targets
+        label = targets.label if self.source == "dacs" else targets.probability.argmax(1)
+        return class_regions(label, targets.valid, generator=rng)
 
     def _objects(
         self, source: View, objects: Tensor, fallback: Tensor, rng: np.random.Generator

@@ -61,3 +61,9 @@ def augin(image: Tensor, valid: Tensor, *, partner: Tensor, swap: Swap = "std") 
 def partners(size: int, generator: np.random.Generator) -> Tensor:
     """A random permutation of a batch as an (B,) int64 index."""
     return torch.from_numpy(generator.permutation(size))
+
+
+def others(size: int, generator: np.random.Generator) -> Tensor:
+    """A random permutation as an (B,) int64 index in which nobody is its own partner, if B > 1."""
+    circle = partners(size, generator)
+    return torch.empty_like(circle).scatter(0, circle, circle.roll(1))

@@ -7,23 +7,29 @@ Zhang et al., "S5Mars: Semi-Supervised Learning for Mars Semantic Segmentation",
     L_hard  = mean over pixels of CE(p_s, 1(argmax p_t))   (3, 4), where max p_t > t_hard
     AugIN                                                  (5), in ``augment/statistics.py``
     L_soft  = mean over pixels of −p_t · log p_s           (6), where max p_t < t_soft
-    L_unsup = L_hard + λ_s · L_soft                        (7)
+    L_unsup = λ_h · L_hard + λ_s · L_soft                  (7), where λ_h is 1
 
 Where the released code differs, this file follows the paper; the recipe ``as_released`` lists the
 differences. Both losses divide by the valid pixels, which is the H×W of equations 3 and 6 when
 nothing is padded. True labels override pseudo-labels: a labelled pixel has confidence 1, so it
 enters the hard loss and never the soft one.
+
+The paper's ablations are values of the fields below, by name in ``ablations.py``. Eq. 7 has no λ_h;
+it is here so that the hard loss can be switched off (table X).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from s5mars.augment.exchange import Exchange, exchange
+from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.sam_mix import SamMix
-from s5mars.augment.statistics import Swap, augin, partners
+from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
 from s5mars.losses import Over, cross_entropy, hard_loss, ohem_cross_entropy, soft_loss
 from s5mars.methods.supervised import Supervised
@@ -35,12 +41,14 @@ class S5Mars:
     """The method, with the constants of section V-B."""
 
     unsupervised_weight: float = 2.0  # λ_u
+    hard_weight: float = 1.0  # λ_h; 0 leaves the soft labels alone
     soft_weight: float = 1.0  # λ_s; the soft term weighs λ_u · λ_s
     hard_threshold: float = 0.7  # t_hard
     soft_threshold: float = 0.9  # t_soft
     hard_over: Over = "valid"
     soft_over: Over = "valid"
-    swap: Swap = "std"  # AugIN-σ
+    photometric: Photometric = "none"  # figure 5; the method itself disturbs no colours
+    swap: Exchange = "std"  # AugIN-σ
     mix: SamMix = field(default_factory=SamMix)
     true_labels: bool = True  # labelled pixels of the pool keep their labels
     ohem: bool = False
@@ -83,7 +91,7 @@ class S5Mars:
                     valid=targets.valid,
                     over=self.hard_over,
                 ),
-                weight=weight,
+                weight=weight * self.hard_weight,
                 share=hard.sum() / valid_pixels,
             ),
             "soft": Term(
@@ -103,29 +111,52 @@ class S5Mars:
     def strong_view(
         self, teacher: nn.Module, batch: Batch, pool: Crops, progress: Progress
     ) -> View:
-        """Label the weak views, then exchange statistics and paste objects.
+        """Label the weak views, and disturb those of the pool.
 
-        The teacher sees pool and donors in one batch; an object is pasted as it was, the image
-        around it has exchanged statistics.
+        The teacher sees pool and donors in one batch.
         """
         rng = progress.generator("strong view")
-        crops = [pool] if self.mix.source == "none" else [pool, batch.labelled]
+        crops = [pool, batch.labelled] if self.mix.donors == "labelled" else [pool]
         images = torch.cat([as_float(c.image) for c in crops])
         probability = teacher(images).softmax(1)
         sizes = [len(c.image) for c in crops]
-        weak = [
+        weak, *labelled = (
             View(image, Targets(probability=p, label=c.label.long(), valid=c.valid))
             for image, p, c in zip(
                 torch.split(images, sizes), torch.split(probability, sizes), crops, strict=True
             )
-        ]
-        targets = weak[0].targets
+        )
         if not self.true_labels:
-            targets = replace(targets, label=torch.full_like(targets.label, IGNORE))
+            unknown = torch.full_like(weak.targets.label, IGNORE)
+            weak = replace(weak, targets=replace(weak.targets, label=unknown))
+        donors = weak if self.mix.donors == "pool" else next(iter(labelled), None)
         partner = partners(len(pool.image), rng).to(pool.image.device)
-        exchanged = augin(weak[0].image, pool.valid, partner=partner, swap=self.swap)
-        donors = weak[1] if len(weak) > 1 else None
-        return self.mix(View(exchanged, targets), donors, batch.labelled.objects, rng)
+        return self.disturb(weak, donors, batch.labelled.objects, partner=partner, rng=rng)
+
+    def disturb(
+        self,
+        weak: View,
+        donors: View | None,
+        objects: Tensor | None,
+        *,
+        partner: Tensor,
+        rng: np.random.Generator,
+    ) -> View:
+        """The strong view of weak ones: colours, exchange with the partner, paste.
+
+        What is pasted stays as it was; the image around it has exchanged statistics.
+
+        Args:
+            weak: B images of the pool and their targets.
+            donors: images that regions are cut from, see ``SamMix``.
+            objects: (L, H, W) bool, an object of each donor.
+            partner: (B,) int64, whose statistics each image takes.
+            rng: the step's generator.
+        """
+        valid = weak.targets.valid
+        image = photometric(weak.image, valid, kind=self.photometric, generator=rng)
+        image = exchange(image, valid, partner=partner, kind=self.swap)
+        return self.mix(replace(weak, image=image), donors, objects, rng)
 
 
 def as_float(image: Tensor) -> Tensor:

@@ -1,0 +1,44 @@
+"""ClassMix: cut out half of the classes of an image (Olsson et al., WACV 2021)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s5mars.classes import IGNORE
+
+
+def class_regions(
+    label: Tensor, valid: Tensor, *, generator: np.random.Generator, share: float = 0.5
+) -> Tensor:
+    """The pixels of a random share of the classes that each image shows.
+
+    Of n classes ⌊share · n⌋ are taken. The paper says "half"; its released code rounds down, as
+    here, so an image of one class gives an empty region and is pasted nowhere.
+
+    Args:
+        label: (B, H, W) integer class index or IGNORE; what the teacher predicts, in ClassMix.
+        valid: (B, H, W) bool; a class that shows on no valid pixel is not present.
+        generator: of the step.
+        share: of the classes, in [0, 1].
+
+    Returns:
+        (B, H, W) bool, False where ``label`` is IGNORE or the pixel is not valid.
+
+    Raises:
+        ValueError: for a share outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share is {share}: it must be in [0, 1]")
+    flat = label.long().where(valid, IGNORE).flatten(1)
+    present = torch.zeros(len(flat), IGNORE + 1, dtype=torch.bool, device=flat.device)
+    present.scatter_(1, flat, True)
+    present[:, IGNORE] = False
+    # Every class draws a number, seen or not: what one image shows changes no other's draw.
+    drawn = torch.from_numpy(generator.random(present.shape, dtype=np.float32)).to(flat.device)
+    rank = drawn.masked_fill(~present, 2.0).argsort(1).argsort(1)
+    # 0.7 · 10 is a little less than 7 in floating point.
+    wanted = torch.floor(share * present.sum(1, keepdim=True) + 1e-4)
+    chosen = present & (rank < wanted)
+    return chosen.gather(1, flat).view(label.shape)

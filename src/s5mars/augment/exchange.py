@@ -1,0 +1,36 @@
+"""What an image takes from another one of its batch: AugIN, or one of its rivals of table VII."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from s5mars.augment.rivals import Rival, efdm, fda, wct
+from s5mars.augment.statistics import Swap, augin
+
+Exchange = Literal[Swap, Rival]
+
+
+def exchange(image: Tensor, valid: Tensor, *, partner: Tensor, kind: Exchange = "std") -> Tensor:
+    """Give every image something of its partner's.
+
+    Args:
+        image: (B, C, H, W) float.
+        valid: (B, H, W) bool; padding and no-data do not count.
+        partner: (B,) int64 index of the other image for each.
+        kind: ``std``, ``mean`` or ``both`` for the variants of AugIN, ``efdm``, ``wct``, ``fda``,
+            or ``none``.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+    if kind == "efdm":
+        return efdm(image, valid, partner=partner)
+    if kind == "wct":
+        return wct(image, valid, partner=partner)
+    if kind == "fda":
+        return fda(image, valid, partner=partner)
+    if kind not in get_args(Swap):
+        raise ValueError(f"unknown exchange {kind!r}; choose {', '.join(get_args(Exchange))}")
+    return augin(image, valid, partner=partner, swap=kind)

@@ -1,0 +1,229 @@
+"""Photometric strong augmentation: the sets of the compared methods, and figure 5's single ones.
+
+Each image of a batch draws its own operations and strengths. Nothing moves, so targets stay as they
+are; that includes CutOut and pixel dropout, whose erased pixels keep their pseudo-labels (as in
+FixMatch): the student is asked what was there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s5mars.augment import intensity
+from s5mars.augment.geometric import boxes
+
+Photometric = Literal[
+    "none",
+    "fixmatch",
+    "augseg",
+    "gaussian_noise",
+    "cutout",
+    "gaussian_blur",
+    "hue",
+    "contrast",
+    "equalize",
+    "brightness",
+    "dropout",
+]
+
+Augmentation = Callable[[Tensor, Tensor, np.random.Generator], Tensor]
+"""One image (3, H, W), its validity (H, W), a generator → an image, all as in ``intensity``."""
+
+
+def photometric(
+    image: Tensor, valid: Tensor, *, kind: Photometric, generator: np.random.Generator
+) -> Tensor:
+    """Change the colours of every image of a batch at random.
+
+    - ``none``: nothing.
+    - ``fixmatch``: what UniMatch and its FixMatch baseline use (Yang et al., CVPR 2023): with
+      probability 0.8 brightness, contrast, saturation (factors within 1 ± 0.5) and hue (± 0.25) in
+      random order; with 0.2 greyscale; with 0.5 a Gaussian blur, σ in [0.1, 2] pixels.
+    - ``augseg``: one to three different ones of eleven intensity operations (Zhao et al., CVPR
+      2023), see ``AUGSEG``.
+    - the others: one operation, always applied, each at a random strength. These are the names of
+      figure 5 of the S5Mars paper, which gives no ranges: the ones in ``SINGLE`` are this
+      project's choice.
+
+    Args:
+        image: (B, 3, H, W) float in [0, 1].
+        valid: (B, H, W) bool; other pixels influence nothing and come back as they were.
+        kind: which operations.
+        generator: draws operations and strengths; equal states give equal results.
+
+    Returns:
+        (B, 3, H, W), dtype and range as given.
+
+    Raises:
+        ValueError: for an unknown kind, with the choices.
+    """
+    if kind not in get_args(Photometric):
+        raise ValueError(
+            f"unknown photometric augmentation {kind!r}; choose {', '.join(get_args(Photometric))}"
+        )
+    if kind == "none":
+        return image
+    augment = SETS[kind]
+    return torch.stack([augment(x, v, generator) for x, v in zip(image, valid, strict=True)])
+
+
+def fixmatch_set(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    """Colour jitter, greyscale and blur, each with its own probability."""
+    if generator.random() < 0.8:
+        for name in generator.permutation(len(JITTER)):
+            image = JITTER[name](image, valid, generator)
+    if generator.random() < 0.2:
+        image = intensity.grayscale(image, valid)
+    if generator.random() < 0.5:
+        image = gaussian_blur(image, valid, generator)
+    return image
+
+
+def augseg_set(
+    image: Tensor, valid: Tensor, generator: np.random.Generator, *, most: int = 3
+) -> Tensor:
+    """A random number 1..``most`` (k = 3 in the paper) of different operations of ``AUGSEG``.
+
+    The released code draws with replacement, so that one may be applied twice.
+    """
+    number = generator.integers(1, most + 1)
+    for index in generator.choice(len(AUGSEG), size=number, replace=False):
+        image = AUGSEG[index](image, valid, generator)
+    return image
+
+
+def brightness(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    """Factor in [0.5, 1.5], as FixMatch's jitter."""
+    return intensity.brightness(image, valid, factor=generator.uniform(0.5, 1.5))
+
+
+def contrast(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    """Factor in [0.5, 1.5], as FixMatch's jitter."""
+    return intensity.contrast(image, valid, factor=generator.uniform(0.5, 1.5))
+
+
+def saturation(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    """Factor in [0.5, 1.5], as FixMatch's jitter."""
+    return intensity.saturation(image, valid, factor=generator.uniform(0.5, 1.5))
+
+
+def hue(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    """Shift in [−0.25, 0.25], as FixMatch's jitter."""
+    return intensity.hue(image, valid, shift=generator.uniform(-0.25, 0.25))
+
+
+def gaussian_blur(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    """σ in [0.1, 2] pixels, as FixMatch and AugSeg."""
+    return intensity.gaussian_blur(image, valid, sigma=generator.uniform(0.1, 2.0))
+
+
+def equalize(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    """Has no strength."""
+    return intensity.equalize(image, valid)
+
+
+def gaussian_noise(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    """Independent noise in every pixel and channel; standard deviation in [0, 0.1]."""
+    sigma = generator.uniform(0.0, 0.1)
+    noise = torch.from_numpy(sigma * generator.standard_normal(tuple(image.shape)))
+    return intensity.add_noise(image, valid, noise=noise.to(image))
+
+
+def cutout(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    """A rectangle, its sides one share in [0, 0.5] of the image's, becomes grey (0.5).
+
+    DeVries & Taylor, 2017; the range is that of FixMatch's appendix. The centre is uniform, and the
+    rectangle is clipped at the border.
+    """
+    side = generator.uniform(0.0, 0.5)
+    region = boxes(
+        (image.shape[1], image.shape[2]),
+        centre=generator.uniform(0.0, 1.0, (2, 1)),
+        side=np.full((2, 1), side),
+    )[0]
+    return intensity.fill(image, valid, region=region.to(image.device), value=0.5)
+
+
+def dropout(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    """Pixels become black, each with the same probability in [0, 0.2].
+
+    The paper's Dropout acts on features; this is its counterpart on the input, without the division
+    by 1 − p, which would leave the range.
+    """
+    probability = generator.uniform(0.0, 0.2)
+    dropped = torch.from_numpy(generator.random(tuple(valid.shape)) < probability)
+    return intensity.fill(image, valid, region=dropped.to(image.device), value=0.0)
+
+
+def _identity(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    return image
+
+
+def _autocontrast(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    return intensity.autocontrast(image, valid)
+
+
+def _weaker(operation: Callable[..., Tensor]) -> Augmentation:
+    """A blend towards grey, black or smooth: AugSeg's factors only reduce, in [0.05, 0.95]."""
+
+    def augment(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+        return operation(image, valid, factor=generator.uniform(0.05, 0.95))
+
+    return augment
+
+
+def _any_hue(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    return intensity.hue(image, valid, shift=generator.uniform(-0.5, 0.5))
+
+
+def _posterize(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    return intensity.posterize(image, valid, bits=int(generator.integers(4, 9)))
+
+
+def _solarize(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+    return intensity.solarize(image, valid, threshold=generator.integers(1, 257) / 256)
+
+
+JITTER: tuple[Augmentation, ...] = (brightness, contrast, saturation, hue)
+"""The parts of colour jitter."""
+
+AUGSEG: tuple[Augmentation, ...] = (
+    _identity,
+    _autocontrast,
+    equalize,
+    gaussian_blur,
+    _weaker(intensity.contrast),
+    _weaker(intensity.sharpness),
+    _weaker(intensity.saturation),
+    _weaker(intensity.brightness),
+    _any_hue,
+    _posterize,  # to 4..8 bits; the released code's 8 − ⌈4u⌉ never gives 8
+    _solarize,  # from 1/256..1
+)
+"""The eleven operations of AugSeg's table of intensity augmentations, with its ranges.
+
+Hue: [0, 0.5] either way.
+"""
+
+SINGLE: Mapping[Photometric, Augmentation] = {
+    "gaussian_noise": gaussian_noise,
+    "cutout": cutout,
+    "gaussian_blur": gaussian_blur,
+    "hue": hue,
+    "contrast": contrast,
+    "equalize": equalize,
+    "brightness": brightness,
+    "dropout": dropout,
+}
+"""The single augmentations of figure 5 that change colours."""
+
+SETS: Mapping[Photometric, Augmentation] = {
+    "fixmatch": fixmatch_set,
+    "augseg": augseg_set,
+    **SINGLE,
+}
