@@ -151,6 +151,7 @@ class Record:
             notes.append(
                 "The checkpoint was chosen on the test split: the score on it is too good."
             )
+        notes += self.streams.warnings
         if self.streams.skipped:
             notes.append(
                 f"{len(self.streams.skipped)} unreadable files were left out (--skip-bad)."
