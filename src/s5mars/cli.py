@@ -346,7 +346,8 @@ def _compare_options(parser: ArgumentParser) -> None:
 
 
 def _compare(options: Namespace) -> object:
-    from s5mars.compare.runner import Request, compare
+    from s5mars.compare.plan import Request
+    from s5mars.compare.runner import compare
 
     return compare(
         Request(

@@ -128,7 +128,7 @@ def test_a_failed_cell_and_its_retry(
     whole = bad.read_bytes()
     bad.write_bytes(whole[:300])
     lists = ["--labelled", str(tmp_path / "1.txt"), str(tmp_path / "0.txt")]
-    command = [*arguments(data, out, steps=1, batch=1), "--methods", "supervised", *lists]
+    command = [*arguments(data, out, steps=1), "--methods", "supervised", *lists]
     assert main(command) == 0
     shown = capsys.readouterr()
     assert f"failed: supervised list-1 seed 0: {bad}" in shown.err

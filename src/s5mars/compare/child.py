@@ -25,6 +25,8 @@ _ORPHANED = 76
 
 def work() -> int:
     """Do what standard input says."""
+    if len(sys.argv) > 1:  # a further process of a distributed run, started by Lightning
+        return main(sys.argv[1:])
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     run = Path(job["run"])

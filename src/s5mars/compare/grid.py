@@ -30,7 +30,8 @@ class Row:
     name: str  # "s5mars", or "augin/efdm" for a row of an ablation
     title: str
     group: str  # rows of one group are compared: "methods", or the name of the ablation
-    arguments: tuple[str, ...]  # of ``s5mars train``: what makes this row
+    method: str
+    ablation: str = ""  # as ``s5mars train --ablation`` takes it
 
     @property
     def folder(self) -> str:
@@ -68,9 +69,7 @@ def method_rows(names: Sequence[str]) -> tuple[Row, ...]:
     for name in chosen:
         if name not in METHODS:
             raise ValueError(f"unknown method {name!r}; methods: {_nearest_first(name, METHODS)}")
-    return tuple(
-        Row(name, method_title(name), METHODS_GROUP, (f"--method={name}",)) for name in chosen
-    )
+    return tuple(Row(name, method_title(name), METHODS_GROUP, name) for name in chosen)
 
 
 def ablation_rows(name: str) -> tuple[Row, ...]:
@@ -84,8 +83,7 @@ def ablation_rows(name: str) -> tuple[Row, ...]:
     if name not in ABLATIONS:
         raise ValueError(f"unknown ablation {name!r}; ablations: {_nearest_first(name, ABLATIONS)}")
     return tuple(
-        Row(f"{name}/{row}", row, name, (f"--method={ABLATED}", f"--ablation={name}/{row}"))
-        for row in ABLATIONS[name].rows
+        Row(f"{name}/{row}", row, name, ABLATED, f"{name}/{row}") for row in ABLATIONS[name].rows
     )
 
 

@@ -151,11 +151,11 @@ class Record:
             notes.append(
                 "The checkpoint was chosen on the test split: the score on it is too good."
             )
-        notes += self.streams.warnings
         if self.streams.skipped:
             notes.append(
                 f"{len(self.streams.skipped)} unreadable files were left out (--skip-bad)."
             )
+        notes += self.streams.warnings
         if "synthetic" in self.dataset.taxonomy.name:
             notes.append("The images are synthetic: no score on them means anything about Mars.")
         return notes
