@@ -51,6 +51,10 @@ def killed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    time.sleep(0.5)
+    left = (second / "last.ckpt").stat().st_mtime_ns
+    time.sleep(1.0)  # several steps, each of which would save
+    assert (second / "last.ckpt").stat().st_mtime_ns == left, "the cell outlived the comparison"
     return out
 
 

@@ -29,10 +29,10 @@ from s5mars.report.pictures import class_picture, shrunk
 from s5mars.report.words import crop_of
 
 COLOURS = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b",
-    "#000000", "#bcbd22",
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f",
+    "#bcbd22", "#17becf", "#9467bd", "#000000",
 )  # fmt: skip
-"""Okabe and Ito's, which the colour-blind can tell apart, and two more."""
+"""Okabe and Ito's, which the colour-blind can tell apart, and some more for long ablations."""
 
 _DOTS_PER_INCH = 150
 _SIDE = 448  # pixels of the longer side of a picture
