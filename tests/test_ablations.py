@@ -15,6 +15,7 @@ import yaml
 
 from s5mars.ablations import ABLATIONS, find_ablation
 from s5mars.cli import main
+from s5mars.data.synthetic import write_synthetic
 from s5mars.methods.s5mars import S5Mars
 from s5mars.options import parse_training, training_from_yaml
 from s5mars.recipes import find_recipe
@@ -205,3 +206,28 @@ def test_the_names_import_nothing_heavy() -> None:
     code = "import sys, s5mars.ablations; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_documentation_has_every_row_and_every_score() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "method.md").read_text("utf-8")
+    for table, content in ABLATIONS.items():
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| `{table}` | `"))
+        rows = " ".join(f"`{row}`" for row in content.rows)
+        assert line.startswith(f"| `{table}` | {rows} | {content.source} |")
+        for row, one in content.rows.items():
+            if one.paper:
+                assert f"`{row}` | {one.paper[0]:.2f} / {one.paper[1]:.2f} |" in text
+
+
+def test_a_run_of_a_row_makes_no_objects_that_it_does_not_paste(tmp_path: Path) -> None:
+    scenes = write_synthetic(tmp_path / "scenes", images=14, size=64, unlabelled=2)
+    out = tmp_path / "run"
+    settings = {
+        "data": scenes, "out": out, "labelled": 0.5, "steps": 2, "batch": 2, "crop": 48,
+        "model": "test_resnet", "weights": "none", "workers": 0, "warm-up": 0, "ramp": 0,
+        "ablation": "mixing/classmix",
+    }  # fmt: skip
+    assert main(["train", *(f"--{key}={value}" for key, value in settings.items())]) == 0
+    assert not (out / "objects").exists()
+    written = training_from_yaml(out / "config.yaml")
+    assert written.method == find_ablation("mixing/classmix").change(S5Mars())

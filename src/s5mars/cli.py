@@ -309,6 +309,25 @@ def _report(options: Namespace) -> object:
     return page
 
 
+def _show_options(parser: ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="folder of the data set")
+    parser.add_argument(
+        "--augmentations", default="augin", help="strong, augin, mixing or objects (augin)"
+    )
+    parser.add_argument("--image", help="name of the image (drawn by the seed)")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random (0)")
+    parser.add_argument("--objects", type=Path, help="object proposals (graph segmentation)")
+    parser.add_argument("--out", type=Path, required=True, help="the picture, a PNG file")
+
+
+def _show(options: Namespace) -> object:
+    from s5mars.report.augmentations import show_augmentations
+
+    sheet = show_augmentations(**vars(options))
+    print(sheet)
+    return sheet
+
+
 def _demo_options(parser: ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="your images; without it, synthetic scenes")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="(runs/demo)")
@@ -431,7 +450,7 @@ def _cost(options: Namespace) -> object:
 
 
 _ORDER = (
-    "demo", "synth", "stats", "split", "train", "evaluate", "predict", "report", "compare",
+    "demo", "synth", "stats", "split", "show", "train", "evaluate", "predict", "report", "compare",
     "table", "cost",
 )  # fmt: skip
 
@@ -459,6 +478,12 @@ COMMANDS = {
         "s5mars split DATA --labelled 0.2 0.5 --seed 0 --out partitions",
         _split_options,
         _split,
+    ),
+    "show": Command(
+        "Pictures of the augmentations on one image (figures 6 and 8).",
+        "s5mars show DATA --augmentations augin --seed 0 --out sheet.png",
+        _show_options,
+        _show,
     ),
     "evaluate": Command(
         "Score a model on a labelled split.",

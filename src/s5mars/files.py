@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -56,3 +61,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write JSON whole, indented, keys in the order given."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure whole, as PNG at 150 dots per inch."""
+    # In memory first, because Pillow does not report a full disk as such.
+    encoded = io.BytesIO()
+    figure.savefig(encoded, format="png", dpi=150)
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.getbuffer())

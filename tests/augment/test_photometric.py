@@ -116,7 +116,7 @@ def test_filters_against_torchvision_away_from_the_border() -> None:
 
 
 def test_equalize_of_a_known_histogram() -> None:
-    # Four levels, 170 valid pixels each: PIL's step is 510 // 255 = 2, and the levels become thirds.
+    # Four levels, 170 valid pixels each: the step is 510 // 255 = 2, the result thirds.
     given_image = torch.full((3, 20, 45), 0.9)
     valid = torch.zeros(20, 45, dtype=torch.bool)
     valid[:17, :40] = True

@@ -22,8 +22,8 @@ COVARIANCE_EPSILON = 1e-5
 FDA_BETA = 0.01
 """Half the side of the low-frequency window, as a share of the image's shorter side.
 
-The smallest of the three that the FDA paper uses (0.01, 0.05, 0.09): the others leave visible
-ghosts of the partner. A crop below 100 pixels exchanges the mean of its channels alone.
+The smallest of the three that the FDA paper uses (0.01, 0.05, 0.09): larger windows carry more of
+the partner's shapes over. A crop below 100 pixels exchanges the mean of its channels alone.
 """
 
 

@@ -5,7 +5,6 @@ Images are read one after the other and only counts are kept, so memory does not
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.parallel import map_images
 from s5mars.data.read import no_data, open_image, read_label, size_mismatch
-from s5mars.files import replacing, write_text
+from s5mars.files import write_figure, write_text
 from s5mars.types import Sample
 
 CHANNELS = ("red", "green", "blue")
@@ -145,8 +144,8 @@ def write_statistics(data: Path, *, out: Path, split: str | None = None) -> Stat
     shares = {"labelled_share": found.labelled_share, "area_shares": found.area_shares}
     text = json.dumps(_without_nan({**asdict(found), **shares}), indent=2)
     write_text(out / "statistics.json", text + "\n")
-    _save(colour_figure(found), out / "colours.png")
-    _save(label_figure(found, dataset.taxonomy), out / "labels.png")
+    write_figure(out / "colours.png", colour_figure(found))
+    write_figure(out / "labels.png", label_figure(found, dataset.taxonomy))
     print(as_table(found))
     print(f"written to {out}: statistics.json, colours.png, labels.png")
     return found
@@ -273,11 +272,3 @@ def _without_nan(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_without_nan(each) for each in value]
     return None if isinstance(value, float) and np.isnan(value) else value
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # In memory first, because Pillow does not report a full disk as such.
-    encoded = io.BytesIO()
-    figure.savefig(encoded, format="png", dpi=150)
-    with replacing(path) as temporary:
-        temporary.write_bytes(encoded.getbuffer())

@@ -1,0 +1,237 @@
+"""A sheet of pictures: one image of the pool under each row of an ablation, figures 6 and 8.
+
+The rows go through ``S5Mars.disturb``, which training uses too. Only the teacher is missing: true
+labels stand in for what it predicts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from s5mars.ablations import ABLATIONS
+from s5mars.augment.sam_mix import SamMix
+from s5mars.classes import IGNORE
+from s5mars.data.crops import CropSettings
+from s5mars.data.dataset import Dataset
+from s5mars.data.layouts import open_dataset
+from s5mars.data.loader import LoaderSettings, load_crop
+from s5mars.data.partition import pool
+from s5mars.files import write_figure
+from s5mars.methods.s5mars import S5Mars, as_float
+from s5mars.proposals.prepare import object_store
+from s5mars.randomness import generator
+from s5mars.types import Sample, Targets, View
+
+BASES: Mapping[str, S5Mars] = {
+    "strong": S5Mars(),
+    "augin": S5Mars(mix=SamMix(source="none")),
+    "mixing": S5Mars(swap="none"),
+    "objects": S5Mars(swap="none"),
+}
+"""The ablations that change pixels, and the method whose fields their rows change: it does nothing
+else to the image, so that each picture shows its row alone."""
+
+CROP = 512
+"""Side of the shown crops in pixels, as in training; less for smaller images."""
+
+_OUTLINE = "#00e5ff"  # on no Mars
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of the sheet."""
+
+    title: str
+    image: NDArray[np.float32]  # (S, S, 3), clipped to [0, 1] when it is drawn
+    pasted: NDArray[np.bool_] | None = None  # (S, S), outlined
+
+
+def show_augmentations(
+    data: Path,
+    *,
+    augmentations: str,
+    out: Path,
+    image: str | None = None,
+    seed: int = 0,
+    objects: Path | None = None,
+) -> Path:
+    """Write the sheet of one ablation as a PNG file.
+
+    Args:
+        data: folder of the data set.
+        augmentations: a key of ``BASES``.
+        out: the file to write.
+        image: name of the image to show; None draws one of the train split.
+        seed: draws the image, its partner, crops, strengths and the pasted object.
+        objects: object proposals, as for training; None makes the partner's with graph
+            segmentation.
+
+    Raises:
+        ValueError: for an unknown ablation or image, a file that is no PNG, or data without another
+            labelled image; what the readers raise.
+        FileNotFoundError: if there is no such folder.
+    """
+    if augmentations not in BASES:
+        near = difflib.get_close_matches(augmentations, BASES, n=1, cutoff=0.0)
+        raise ValueError(
+            f"no pictures of {augmentations!r}; nearest: {near[0]}; all: {', '.join(BASES)}"
+        )
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"{out}: the sheet is a PNG file; give --out a name such as sheet.png")
+    dataset = open_dataset(data)
+    shown, partner = _choose(dataset, image, seed)
+    views, mask = _views(dataset, (shown, partner), seed, objects, augmentations)
+    tiles = [
+        Tile("the image", _pixels(views)),
+        Tile("its partner", _pixels(views, 1)),
+        *rows(views, mask, augmentations=augmentations, seed=seed),
+    ]
+    table = ABLATIONS[augmentations]
+    words = (
+        f"{shown.name}, and {partner.name} as its partner; seed {seed}. Each picture is its row "
+        "alone, clipped to [0, 1]."
+    )
+    if any(tile.pasted is not None for tile in tiles):
+        words += " What is pasted is outlined."
+    if augmentations == "mixing":
+        words += (
+            " ClassMix cuts out true classes here, each unlabelled pixel counted to the nearest "
+            "labelled one: there is no teacher to predict any."
+        )
+    write_figure(out, _sheet(tiles, f"{table.source}: {table.about}", words))
+    return out
+
+
+def rows(views: View, mask: Tensor, *, augmentations: str, seed: int) -> list[Tile]:
+    """What each row of an ablation makes of the first view.
+
+    Args:
+        views: the image and its partner, with what stands for the teacher's answer. The last
+            channel of ``probability`` is 1/2 in the partner and 0 in the image: it travels with the
+            pixels, and so tells which ones were pasted.
+        mask: (1, S, S) bool, the partner's object.
+        augmentations: a key of ``BASES``.
+        seed: draws strengths.
+    """
+    tiles = []
+    donor = View(views.image[1:], _one(views.targets, 1))
+    for name, row in ABLATIONS[augmentations].rows.items():
+        method = row.change(BASES[augmentations])
+        # The same generator for every row: what two rows draw alike looks alike.
+        rng = generator(seed, "strong view")
+        pair = torch.tensor([1, 0])
+        donors = None if method.mix.donors == "none" else donor
+        strong = method.disturb(views, donors, mask, partner=pair, rng=rng)
+        pasted = (strong.targets.probability[0, -1] > 0.25).numpy()
+        tiles.append(Tile(name, _pixels(strong), pasted if pasted.any() else None))
+    return tiles
+
+
+def _choose(dataset: Dataset, name: str | None, seed: int) -> tuple[Sample, Sample]:
+    """The image to show, and a labelled one of the train split to be its partner."""
+    rng = generator(seed, "image to show")
+    if name is None:
+        candidates = pool(dataset)
+        shown = candidates[int(rng.integers(len(candidates)))]
+    else:
+        shown = dataset.sample(name)
+    labelled = [s for s in dataset.split("train") if s.mask is not None and s.name != shown.name]
+    if not labelled:
+        raise ValueError(f"{dataset.root}: no other labelled image to be the partner")
+    return shown, labelled[int(rng.integers(len(labelled)))]
+
+
+def _views(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    seed: int,
+    objects: Path | None,
+    augmentations: str,
+) -> tuple[View, Tensor]:
+    """Both images at their own scale, and the partner's object."""
+    side = min(CROP, *(_shorter_side(sample) for sample in samples))
+    settings = LoaderSettings(
+        seed=seed,
+        batch=1,
+        crop=CropSettings(size=side, scale=(1.0, 1.0), flip=0.0),
+        coding=dataset.coding,
+    )
+    needs = [r.change(BASES[augmentations]).needs for r in ABLATIONS[augmentations].rows.values()]
+    crops = []
+    with TemporaryDirectory() as cache:
+        for k, sample in enumerate(samples):
+            store = None
+            if k == 1 and any(need.objects for need in needs):
+                store = object_store(objects, [sample], cache=Path(cache) / "objects")
+            rng = generator(seed, "crop to show", sample=k)
+            crops.append(load_crop(sample, rng=rng, settings=settings, objects=store))
+    labels = [crop["label"] for crop in crops]
+    classes = len(dataset.taxonomy)
+    answer = torch.from_numpy(np.stack([_nearest_label(label) for label in labels])).long()
+    probability = F.one_hot(answer, classes + 1).permute(0, 3, 1, 2).float()
+    probability[1, -1] = 0.5
+    targets = Targets(
+        probability=probability,
+        label=torch.from_numpy(np.stack(labels)).long(),
+        valid=torch.from_numpy(np.stack([crop["valid"] for crop in crops])),
+    )
+    image = torch.from_numpy(np.stack([crop["image"] for crop in crops])).permute(0, 3, 1, 2)
+    mask = crops[1].get("objects", np.zeros((side, side), bool))
+    return View(as_float(image), targets), torch.from_numpy(mask.astype(bool))[None]
+
+
+def _nearest_label(label: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Every pixel gets the class of the nearest labelled one; class 0 if there is none at all."""
+    unknown = label == IGNORE
+    if unknown.all():
+        return np.zeros_like(label)
+    nearest = distance_transform_edt(unknown, return_distances=False, return_indices=True)
+    filled: NDArray[np.generic] = label[tuple(nearest)]
+    return filled
+
+
+def _one(targets: Targets, index: int) -> Targets:
+    here = slice(index, index + 1)
+    return Targets(targets.probability[here], targets.label[here], targets.valid[here])
+
+
+def _pixels(view: View, index: int = 0) -> NDArray[np.float32]:
+    return view.image[index].permute(1, 2, 0).numpy()
+
+
+def _shorter_side(sample: Sample) -> int:
+    with Image.open(sample.image) as image:
+        return min(image.size)
+
+
+def _sheet(tiles: Sequence[Tile], title: str, words: str) -> Figure:
+    lines = max(1, round(math.sqrt(len(tiles) / 1.5)))
+    columns = math.ceil(len(tiles) / lines)
+    figure = Figure(figsize=(2.6 * columns, 2.75 * lines + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10, wrap=True)
+    figure.supxlabel(words, fontsize=8, wrap=True)
+    places = figure.subplots(lines, columns, squeeze=False).flat
+    for axes in places:
+        axes.set_axis_off()
+    for axes, tile in zip(figure.axes, tiles, strict=False):
+        axes.imshow(tile.image.clip(0, 1))
+        axes.set_title(tile.title, fontsize=9)
+        if tile.pasted is not None and not tile.pasted.all():
+            axes.contour(tile.pasted, levels=[0.5], colors=_OUTLINE, linewidths=0.9)
+    return figure
