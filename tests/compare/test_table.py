@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from s5mars.compare.grid import Cell, method_rows
+from s5mars.compare.paper import paper_ablation
 from s5mars.compare.results import read_comparison, write_comparison
 from s5mars.compare.runner import remaining_text
 from s5mars.compare.table import FORMS, table
@@ -127,6 +128,16 @@ def test_the_papers_numbers_stand_apart(
     assert bool(papers) == bool(shown)
     assert all(word in papers and word not in ours for word in shown)
     assert "paper" not in table(tmp_path, form="csv")
+
+
+def test_the_papers_ablations_are_of_its_data_with_all_labels() -> None:
+    data = {"layout": "s5mars", "taxonomy": "s5mars"}
+    found = paper_ablation(data, "1", "mixing")
+    assert found is not None
+    assert (found.name, found.rows["dacs"]) == ("table VIII", (83.80, 78.69))
+    assert paper_ablation(data, "0.5", "mixing") is None
+    assert paper_ablation({"layout": "plain", "taxonomy": "s5mars"}, "1", "mixing") is None
+    assert paper_ablation(data, "1", "objects") is None  # not readable
 
 
 def test_mixed_settings_are_refused(tmp_path: Path) -> None:
