@@ -89,6 +89,15 @@ def test_killed_and_continued(
     assert main([*arguments(scenes, killed), *TWO]) == 0
     assert "0 to do: nothing" in capsys.readouterr().out
 
+    # Killed between the score and its record: the score is taken over, nothing runs.
+    whole = (killed / "comparison.json").read_text()
+    content = json.loads(whole)
+    content["cells"][1] |= {"status": "running", "mIoU": None}
+    (killed / "comparison.json").write_text(json.dumps(content))
+    assert main([*arguments(scenes, killed), *TWO]) == 0
+    assert "had been scored: s5mars 0.5 seed 0" in capsys.readouterr().out
+    assert (killed / "comparison.json").read_text() == whole
+
     for form in ("md", "latex", "html", "csv"):
         assert main(["table", str(killed), "--format", form]) == 0
     assert "IoU hole" in capsys.readouterr().out

@@ -54,6 +54,11 @@ class Cell:
         return f"{self.row.name} {self.share} seed {self.seed}"
 
     @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells it from the others."""
+        return self.row.name, self.share, self.seed
+
+    @property
     def path(self) -> Path:
         """Of its run, below the folder of the comparison."""
         return Path("cells", self.row.folder, self.share, f"seed-{self.seed}")

@@ -148,7 +148,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     known_cells = {cell.key: cell for cell in (old.cells if old else ())}
     for cell in cells:
         known_cells.setdefault(
-            (cell.row.name, cell.share, cell.seed),
+            cell.key,
             Result(
                 row=cell.row.name,
                 share=cell.share,

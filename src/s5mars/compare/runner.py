@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import re
@@ -24,6 +25,7 @@ from s5mars.compare.plan import LOCK, SPLIT, Plan, Request, plan, train_argument
 from s5mars.compare.results import (
     Comparison,
     Result,
+    evaluation_path,
     is_trained,
     read_scores,
     write_comparison,
@@ -65,7 +67,7 @@ class _Work:
     def __init__(self, request: Request, planned: Plan) -> None:
         self.request = request
         self.out = request.out
-        self.cells = {(cell.row.name, cell.share, cell.seed): cell for cell in planned.cells}
+        self.cells = {cell.key: cell for cell in planned.cells}
         self.comparison = planned.comparison
         self.running: list[Running] = []
 
@@ -115,6 +117,11 @@ class _Work:
         except (ValueError, OSError) as error:
             self._set(cell, status="failed", reason=" ".join(str(error).split()))
             print(f"failed: {cell.name}", flush=True)
+            return
+        evaluation = evaluation_path(run, split=SPLIT, protocol=self.request.protocol)
+        if is_trained(run) and evaluation.is_file():
+            self._score(cell, elapsed=self._result(cell.key).elapsed)
+            print(f"had been scored: {cell.name}", flush=True)
             return
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w", encoding="utf-8") as file:
@@ -167,23 +174,28 @@ class _Work:
     def _end(self, running: Running, *, stopping: bool = False) -> None:
         """Write down how a cell ended; with ``stopping`` an early end is no failure."""
         cell, code = running.cell, running.process.returncode
-        if running.process.stdin is not None:
-            running.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            if running.process.stdin is not None:
+                running.process.stdin.close()
         text = _without_bars(running.log)
-        elapsed = self._result(_key(cell)).elapsed + time.monotonic() - running.since
+        elapsed = self._result(cell.key).elapsed + time.monotonic() - running.since
         if code == STOPPED or (code and stopping):
             self._set(cell, status="stopped", elapsed=elapsed)
         elif code:
             self._set(cell, status="failed", reason=_reason(code, text))
         else:
-            run = self.out / cell.path
-            try:
-                scores = read_scores(run, split=SPLIT, protocol=self.request.protocol)
-            except (ValueError, OSError) as error:
-                self._set(cell, status="failed", reason=" ".join(str(error).split()))
-            else:
-                self._set(cell, status="done", reason="", elapsed=elapsed, **scores)
-                self._tidy()
+            self._score(cell, elapsed=elapsed)
+
+    def _score(self, cell: Cell, *, elapsed: float) -> None:
+        """Take over the scores of a run that is trained and evaluated."""
+        run = self.out / cell.path
+        try:
+            scores = read_scores(run, split=SPLIT, protocol=self.request.protocol)
+        except (ValueError, OSError) as error:
+            self._set(cell, status="failed", reason=" ".join(str(error).split()))
+        else:
+            self._set(cell, status="done", reason="", elapsed=elapsed, **scores)
+            self._tidy()
 
     def _stop(self) -> None:
         """After Ctrl-C, which the cells have got too: they save, and end."""
@@ -204,7 +216,7 @@ class _Work:
             (self.out / result.folder / "last.ckpt").unlink(missing_ok=True)
 
     def _tell(self, cell: Cell, todo: Sequence[Cell]) -> None:
-        result = self._result(_key(cell))
+        result = self._result(cell.key)
         score = f"mIoU {result.mIoU:.2f} %" if result.mIoU is not None else result.reason
         left = [*(r.cell for r in self.running), *todo]
         print(f"{result.status}: {result.name}: {score}", flush=True)
@@ -216,7 +228,7 @@ class _Work:
         return next(cell for cell in self.comparison.cells if cell.key == key)
 
     def _set(self, cell: Cell, **changes: Any) -> None:
-        key = _key(cell)
+        key = cell.key
         self.comparison = replace(
             self.comparison,
             cells=tuple(
@@ -246,22 +258,18 @@ def remaining_text(left: Sequence[Cell], done: Sequence[Result], *, jobs: int) -
     return f"{text}, about {duration(seconds / min(jobs, len(left)))}"
 
 
-def _key(cell: Cell) -> tuple[str, str, int]:
-    return cell.row.name, cell.share, cell.seed
-
-
 def _listed(cells: Sequence[Cell], most: int = 12) -> str:
     more = f", and {len(cells) - most} more" if len(cells) > most else ""
     return (", ".join(cell.name for cell in cells[:most]) or "nothing") + more
 
 
 def _send(stream: IO[str] | None, job: Mapping[str, Any]) -> None:
-    if stream is not None:  # stays open: its end tells the child that its parent has died
-        try:
+    # Stays open: its end tells the child that its parent has died. Where the child died at once,
+    # its exit code tells.
+    with contextlib.suppress(BrokenPipeError):
+        if stream is not None:
             stream.write(json.dumps(job) + "\n")
             stream.flush()
-        except BrokenPipeError:
-            pass  # the child died at once; its exit code tells
 
 
 def _without_bars(log: Path) -> str:
