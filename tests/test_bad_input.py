@@ -245,6 +245,48 @@ def test_damage_in_the_pool_is_one_line_whoever_reads_it(
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+# too few labels --------------------------------------------------------------------------------
+
+
+def test_no_labelled_image(scenes: Path, tmp_path: Path, fails: Fails) -> None:
+    listed = tmp_path / "none.txt"
+    listed.write_text("# nothing yet\n")
+    arguments = train(scenes, tmp_path / "out", f"--labelled={listed}")
+    assert fails(*arguments) == f"{listed}: the list is empty: name at least one image"
+    unlabel(scenes)
+    listed.write_text("sol_000\n")
+    assert "no labelled pixel in the partition" in fails(*arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_few_labels_are_told_and_noted(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = scenes / "masks" / "sol_000.png"
+    ids = np.array(Image.open(mask))
+    Image.fromarray(np.where(ids == 7, 255, ids).astype(np.uint8)).save(mask)
+    listed = tmp_path / "one.txt"
+    listed.write_text("sol_000\n")
+    out = tmp_path / "out"
+    assert main(train(scenes, out, f"--labelled={listed}")) == 0
+    notes = json.loads((out / "metrics.json").read_text())["notes"]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert said == [f"warning: {note}" for note in notes]
+    assert "There is one labelled image: " in notes[0]
+    assert "No labelled pixel of sky among the labelled images (1): " in notes[1]
+    assert "counts as 0 in the mIoU" in notes[1]
+    assert "The batch of 2 is larger than the number of labelled images (1): " in notes[2]
+
+    # A resumed run says the same of its scores.
+    (out / "metrics.json").unlink()
+    assert main(["train", "--resume", str(out)]) == 0
+    assert json.loads((out / "metrics.json").read_text())["notes"] == notes
+
+
+def test_enough_labels_are_not_talked_about(run: Path) -> None:
+    assert json.loads((run / "metrics.json").read_text())["notes"] == []
+
+
 def test_predict_with_damaged_images(
     run: Path, scenes: Path, tmp_path: Path, fails: Fails, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,16 +38,25 @@ def test_commands(
     monkeypatch.chdir(tmp_path)
     lines = [line for block in blocks("") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("s5mars")]
-    assert len(commands) == 7
+    assert len(commands) == 10
     smaller = {"600": "4", "6": "2", "192": "48", "IMAGE_OR_FOLDER": str(scenes / "images")}
     smaller |= {"DATA": str(scenes)}
+    fewer = {
+        "--methods all": "--methods supervised s5mars",
+        "--seeds 0 1 2": "--seeds 0",
+        "--labelled 0.125 0.25": "--labelled 0.25",
+        "s5mars cost": "s5mars cost --rounds 1",
+    }
     for command in commands:
+        for shown, run in fewer.items():
+            command = command.replace(shown, run)
         words = [smaller.get(word, word) for word in shlex.split(command)[1:]]
         assert main(words) == 0, (command, capsys.readouterr().err)
     maps = [p for p in Path("maps").glob("*.png") if "confidence" not in p.name]
     assert len(maps) == 14
     assert Path("runs/a/report.html").stat().st_size > 10_000
     assert Path("maps/summary.csv").is_file()
+    assert len(list(Path("results/x/figures").glob("*.png"))) == 4
     capsys.readouterr()
     assert main(["evaluate", "runs/a", "--data", str(scenes), "--json"]) == 0
     result: dict[str, Any] = json.loads(capsys.readouterr().out)

@@ -156,7 +156,7 @@ def show(
         if sample.mask is not None
         else np.full(image.shape[:2], IGNORE, np.uint8)
     )
-    image, truth = _centre(image, crop), _centre(truth, crop)
+    image, truth = centre(image, crop), centre(truth, crop)
     panels = [
         Panel("image", photograph(image, side=side)),
         Panel("ground truth", class_map(truth, taxonomy, side=side)),
@@ -191,7 +191,8 @@ def _errors(
     return Panel("wrong pixels", wrong_pixels(image, truth, predicted, side=side), text=below)
 
 
-def _centre(array: NDArray[np.uint8], crop: int | None) -> NDArray[np.uint8]:
+def centre(array: NDArray[np.uint8], crop: int | None) -> NDArray[np.uint8]:
+    """The square of ``crop`` pixels in the middle of (H, W, ...); all of it for ``None``."""
     if crop is None:
         return array
     height, width = array.shape[:2]

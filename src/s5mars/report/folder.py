@@ -39,7 +39,7 @@ class Run:
     @property
     def title(self) -> str:
         """The method as a reader knows it, e.g. ``"S5Mars"``."""
-        return _TITLES.get(self.method, self.method)
+        return method_title(self.method)
 
     @property
     def data(self) -> Path | None:
@@ -91,6 +91,11 @@ class Run:
             if value:
                 return str(value)
         return ""
+
+
+def method_title(method: str) -> str:
+    """The name of a method as a reader knows it; its key where it has no other."""
+    return _TITLES.get(method, method)
 
 
 def read_run(folder: Path | str) -> Run:

@@ -19,15 +19,26 @@ _STRIPE = 6  # pixels of the shown image: a stripe of each tone
 
 def photograph(image: NDArray[np.uint8], *, side: int = 448) -> Markup:
     """An (H, W, 3) uint8 image as a JPEG data URI, its longer side at most ``side`` pixels."""
-    picture = Image.fromarray(image)
-    size = _fitted(picture.size, side)
     buffer = io.BytesIO()
-    picture.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=85)
+    shrunk(image, side=side).save(buffer, "JPEG", quality=85)
     return _uri(buffer, "jpeg")
+
+
+def shrunk(image: NDArray[np.uint8], *, side: int = 448) -> Image.Image:
+    """An (H, W, 3) uint8 image, its longer side at most ``side`` pixels."""
+    picture = Image.fromarray(image)
+    return picture.resize(_fitted(picture.size, side), Image.Resampling.LANCZOS)
 
 
 def class_map(labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = 448) -> Markup:
     """An (H, W) uint8 class map as an indexed PNG data URI; ``IGNORE`` is hatched in dark grey."""
+    buffer = io.BytesIO()
+    class_picture(labels, taxonomy, side=side).save(buffer, "PNG", optimize=True)
+    return _uri(buffer, "png")
+
+
+def class_picture(labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = 448) -> Image.Image:
+    """An (H, W) uint8 class map as an image of mode P; ``IGNORE`` is hatched in dark grey."""
     picture = Image.fromarray(labels)
     small = np.array(picture.resize(_fitted(picture.size, side), Image.Resampling.NEAREST))
     rows, columns = np.indices(small.shape)
@@ -36,7 +47,9 @@ def class_map(labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = 448)
     small[(small == IGNORE) & light_stripe] = IGNORE - 1
     palette = taxonomy.palette
     palette[3 * (IGNORE - 1) :] = [*_LESS_DARK, *_DARK]
-    return _indexed(small, palette)
+    indexed = Image.fromarray(small)
+    indexed.putpalette(palette)
+    return indexed
 
 
 def wrong_pixels(
@@ -70,14 +83,6 @@ def wrong_pixels(
 def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
     scale = min(1.0, side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _indexed(labels: NDArray[np.uint8], palette: list[int]) -> Markup:
-    picture = Image.fromarray(labels)
-    picture.putpalette(palette)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return _uri(buffer, "png")
 
 
 def _uri(buffer: io.BytesIO, kind: str) -> Markup:

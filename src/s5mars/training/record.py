@@ -155,6 +155,7 @@ class Record:
             notes.append(
                 f"{len(self.streams.skipped)} unreadable files were left out (--skip-bad)."
             )
+        notes += self.streams.warnings
         if "synthetic" in self.dataset.taxonomy.name:
             notes.append("The images are synthetic: no score on them means anything about Mars.")
         return notes

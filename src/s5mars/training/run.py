@@ -74,6 +74,8 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         write_json(out / "versions.json", versions())
         streams.write(out / "splits")
         print(module.student.weights_report, file=sys.stderr)
+        for line in streams.warnings:
+            print(f"warning: {line}", file=sys.stderr)
     return _fit(config, module, dataset, streams, checkpoint=None)
 
 

@@ -12,10 +12,12 @@ from s5mars.config import TrainConfig
 from s5mars.data.audit import report_skipped, undamaged
 from s5mars.data.dataset import Dataset
 from s5mars.data.partition import draw_partition, pool, withhold
+from s5mars.data.stratify import label_areas
 from s5mars.files import write_text
 from s5mars.types import Method, Sample
 
 SKIPPED = "skipped.txt"
+WARNINGS = "warnings.txt"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Streams:
     pool: tuple[Sample, ...] | None  # without the masks of images outside the partition
     selection: tuple[Sample, ...]  # what chooses the best checkpoint
     skipped: tuple[str, ...] = ()  # one line for each damaged image or label that was left out
+    warnings: tuple[str, ...] = ()  # what the labels are too few for, and what that means
 
     def write(self, folder: Path) -> None:
         """Write the names, one list a stream, so that the run can be repeated exactly."""
@@ -34,8 +37,9 @@ class Streams:
         ):  # fmt: skip
             if samples is not None:
                 write_text(folder / f"{name}.txt", "".join(f"{s.name}\n" for s in samples))
-        if self.skipped:
-            write_text(folder / SKIPPED, "".join(f"{line}\n" for line in self.skipped))
+        for name, lines in ((SKIPPED, self.skipped), (WARNINGS, self.warnings)):
+            if lines:
+                write_text(folder / name, "".join(f"{line}\n" for line in lines))
 
 
 def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Streams:
@@ -74,7 +78,40 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
         if not samples:
             raise ValueError(f"{dataset.root}: no readable {name} image is left: replace some")
     _require_room(labelled, config)
-    return Streams(labelled, candidates, selection, tuple(lines))
+    warnings = label_warnings(labelled, dataset, batch=config.batch)
+    return Streams(labelled, candidates, selection, tuple(lines), warnings)
+
+
+def label_warnings(labelled: Sequence[Sample], dataset: Dataset, *, batch: int) -> tuple[str, ...]:
+    """What so few labels mean for the score, one line each; empty where they suffice.
+
+    Args:
+        labelled: readable samples with masks; every mask is read.
+        dataset: they are of.
+        batch: labelled images in one step.
+    """
+    found = []
+    count = len(labelled)
+    if count == 1:
+        found.append(
+            "There is one labelled image: the score says how well that image stands for the "
+            "others, more than how well the method learns."
+        )
+    names = dataset.taxonomy.names
+    areas, _ = label_areas(labelled, dataset.coding, len(names))
+    absent = [name for name, area in zip(names, areas.sum(0), strict=True) if not area]
+    if absent:
+        found.append(
+            f"No labelled pixel of {', '.join(absent)} among the labelled images ({count}): what "
+            "is never shown is not learned, and counts as 0 in the mIoU where the scored split "
+            "has it."
+        )
+    if count < batch:
+        found.append(
+            f"The batch of {batch} is larger than the number of labelled images ({count}): a step "
+            "sees some of them more than once, which overfits sooner than as many images would."
+        )
+    return tuple(found)
 
 
 def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
@@ -115,6 +152,7 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
         pool=withhold(listed("pool"), labelled) if method.needs.pool else None,
         selection=tuple(listed("selection")),
         skipped=tuple(_lines(run / "splits" / SKIPPED)),
+        warnings=tuple(_lines(run / "splits" / WARNINGS)),
     )
 
 

@@ -1,0 +1,154 @@
+"""Tables as text, before any format: what stands in which cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from s5mars.compare import paper, words
+from s5mars.compare.grid import METHODS_GROUP
+from s5mars.compare.intervals import Difference, Summary
+from s5mars.compare.results import Comparison
+from s5mars.compare.standings import Group, Standing, groups_of
+
+ABSENT = "-"
+NO_DIFFERENCE = "no difference shown"
+
+
+@dataclass(frozen=True)
+class Block:
+    """One table: what it is, its cells, and the lines under it."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    lines: tuple[str, ...] = ()
+
+
+def blocks_of(comparison: Comparison) -> list[Block]:
+    """The tables of a comparison: for each share the scores, then the classes (table V).
+
+    Raises:
+        ValueError: if no cell is finished.
+    """
+    if not comparison.done():
+        failed = comparison.with_status("failed")
+        why = f"; the first failed with: {failed[0].reason}" if failed else ""
+        raise ValueError(f"no cell of the comparison is finished{why}")
+    blocks = []
+    for group in groups_of(comparison):
+        if not group.standings:
+            gone = words.missing_lines(group)
+            if gone:
+                blocks.append(Block(_title("Scores", group), ("row",), (), tuple(gone)))
+            continue
+        protocol = words.protocol_lines(comparison, group)
+        blocks += [_scores(group, protocol), *_of_paper(comparison, group)]
+        blocks += [_classes(group, protocol), *_classes_of_paper(comparison, group)]
+    return blocks
+
+
+def _scores(group: Group, protocol: Sequence[str]) -> Block:
+    header = ["row", "seeds", "mIoU", "mAcc"]
+    if group.reference is not None:
+        header.append(f"to {group.reference}")
+    header.append("to the best other row")
+    rows = []
+    for standing in group.standings:
+        row = [
+            standing.title,
+            str(standing.mIoU.n),
+            spread_text(standing.mIoU),
+            spread_text(standing.mAcc),
+        ]
+        if group.reference is not None:
+            is_reference = standing.title == group.reference
+            row.append(ABSENT if is_reference else difference_text(standing.to_reference))
+        row.append(_to_best(standing))
+        rows.append(tuple(row))
+    lines = [*words.reading_lines(group), *words.missing_lines(group), *protocol]
+    return Block(_title("Scores", group), tuple(header), tuple(rows), tuple(lines))
+
+
+def _classes(group: Group, protocol: Sequence[str]) -> Block:
+    names = list(dict.fromkeys(n for s in group.standings for n in s.classes))
+    rows = tuple(
+        (
+            standing.title,
+            *(spread_text(standing.classes.get(name)) for name in names),
+            spread_text(standing.mIoU),
+        )
+        for standing in group.standings
+    )
+    absent = [n for n in names if all(s.classes.get(n) is None for s in group.standings)]
+    lines = ["IoU in percent, mean ± standard deviation over seeds."]
+    if absent:
+        lines.append(
+            f"Not in the ground truth, and left out of the mean: {', '.join(absent)} ({ABSENT})."
+        )
+    return Block(
+        _title("IoU by class", group),
+        ("row", *names, "mIoU"),
+        rows,
+        (*lines, *words.missing_lines(group), *protocol),
+    )
+
+
+def _of_paper(comparison: Comparison, group: Group) -> list[Block]:
+    data = comparison.settings["data"]
+    if group.name == METHODS_GROUP:
+        table = paper.paper_scores(data, group.share)
+    else:
+        table = paper.paper_ablation(data, group.share, group.name)
+    return _apart(table, group)
+
+
+def _classes_of_paper(comparison: Comparison, group: Group) -> list[Block]:
+    if group.name != METHODS_GROUP:
+        return []
+    return _apart(paper.paper_classes(comparison.settings["data"], group.share), group)
+
+
+def _apart(table: paper.PaperTable | None, group: Group) -> list[Block]:
+    if table is None:
+        return []
+    return [
+        Block(
+            f"The paper's numbers, not measured here: {table.name}, share {group.share}",
+            ("row", *table.header),
+            tuple((row, *(f"{v:.2f}" for v in values)) for row, values in table.rows.items()),
+            (
+                f"As published, on {table.data}: ResNet-50, 240 epochs of batch 8, crop 512, "
+                "centre crops of 1024 tested, one run each. The paper does not say which split "
+                "chose its checkpoints; the code released with it takes the test split.",
+            ),
+        )
+    ]
+
+
+def spread_text(found: Summary | None) -> str:
+    """``"51.20 ± 1.30"``; without a spread for one seed."""
+    if found is None:
+        return ABSENT
+    return f"{found.mean:.2f}" + ("" if found.spread is None else f" ± {found.spread:.2f}")
+
+
+def difference_text(found: Difference | None) -> str:
+    """``"+1.20 [-0.40, +2.80], no difference shown"``."""
+    if found is None:
+        return "no common seed"
+    if found.low is None or found.high is None:
+        return f"{found.mean:+.2f} (one seed, no interval)"
+    text = f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    return text if found.shown else f"{text}, {NO_DIFFERENCE}"
+
+
+def _to_best(standing: Standing) -> str:
+    if standing.best_other is None:
+        return ABSENT
+    return f"{standing.best_other}: {difference_text(standing.to_best_other)}"
+
+
+def _title(what: str, group: Group) -> str:
+    kind = "" if group.name == METHODS_GROUP else f" of the ablation {group.name}"
+    return f"{what}{kind}, labelled share {group.share}"

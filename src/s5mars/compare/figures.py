@@ -1,0 +1,295 @@
+"""The figures of a comparison: bars (figure 5), curves (9), predictions (10), worst cases (11)."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from PIL import Image
+
+from s5mars.classes import Taxonomy, hex_colour
+from s5mars.compare.grid import BASELINE, METHODS_GROUP
+from s5mars.compare.results import Comparison, Result, read_comparison
+from s5mars.compare.standings import Group, Standing, by_seed, groups_of
+from s5mars.data.dataset import Dataset
+from s5mars.data.read import read_image, read_label
+from s5mars.files import replacing
+from s5mars.report.evaluations import evaluation_of
+from s5mars.report.examples import centre, open_data, open_network, scored, spread
+from s5mars.report.folder import read_run
+from s5mars.report.pictures import class_picture, shrunk
+from s5mars.report.words import crop_of
+
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f",
+    "#bcbd22", "#17becf", "#9467bd", "#000000",
+)  # fmt: skip
+"""Okabe and Ito's, which the colour-blind can tell apart, and some more for long ablations."""
+
+_DOTS_PER_INCH = 150
+_SIDE = 448  # pixels of the longer side of a picture
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Something that gives one picture of each image."""
+
+    title: str
+    predict: Any
+    scores: Mapping[str, float]  # image → mIoU
+
+
+def write_figures(
+    folder: Path,
+    out: Path,
+    *,
+    row: str | None = None,
+    images: int = 5,
+    data: Path | None = None,
+) -> list[Path]:
+    """Draw the figures of a comparison as PNG files.
+
+    Args:
+        folder: of the comparison.
+        out: folder for the files.
+        row: whose worst cases are shown; None: S5Mars, or the row with the highest mean.
+        images: how many images a figure shows.
+        data: the data set, where it is not in the place that the runs remember.
+
+    Returns:
+        The files, in the order in which they were drawn.
+
+    Raises:
+        FileNotFoundError: if the comparison, a run or the data is missing.
+        ValueError: if nothing is finished, the row is unknown, or ``images`` is below 1.
+    """
+    if images < 1:
+        raise ValueError(f"images is {images}: the least is 1")
+    comparison = read_comparison(folder)
+    groups = [group for group in groups_of(comparison) if group.standings]
+    if not groups:
+        raise ValueError(f"{folder}: no cell of the comparison is finished")
+    if row is not None and row not in comparison.rows:
+        raise ValueError(f"no row {row!r} in {folder}; there are {', '.join(comparison.rows)}")
+    written = []
+    for kind in dict.fromkeys(group.name for group in groups):
+        of_kind = [group for group in groups if group.name == kind]
+        ending = "" if kind == METHODS_GROUP else f"-{kind}"
+        written.append(_save(_bars(comparison, of_kind), out / f"scores{ending}.png"))
+        written.append(_save(_curves(comparison, of_kind), out / f"curves{ending}.png"))
+        group = of_kind[-1]
+        seed = _common_seed(group)
+        if seed is not None:
+            grid = _qualitative(folder, group, seed, images, data)
+            written.append(_save(grid, out / f"predictions{ending}.png"))
+        standing = _chosen(group, row)
+        if standing is not None:
+            worst = _worst(folder, group, standing, images, data)
+            written.append(_save(worst, out / f"worst{ending}.png"))
+    return written
+
+
+# scores --------------------------------------------------------------------------------------
+
+
+def _bars(comparison: Comparison, groups: Sequence[Group]) -> Figure:
+    """Mean mIoU of every row with its spread, and a dot for each seed; a panel a share."""
+    rows = max(len(group.standings) for group in groups)
+    figure = Figure(figsize=(3 + 3.2 * len(groups), 1.3 + 0.42 * rows), layout="constrained")
+    panels = figure.subplots(1, len(groups), squeeze=False)[0]
+    for axes, group in zip(panels, groups, strict=True):
+        standings = group.standings[::-1]
+        places = np.arange(len(standings))
+        axes.barh(
+            places,
+            [s.mIoU.mean for s in standings],
+            xerr=[s.mIoU.spread or 0.0 for s in standings],
+            color=[_colour(comparison, s.row) for s in standings],
+            alpha=0.75,
+            error_kw={"ecolor": "#333333", "capsize": 3, "lw": 1},
+        )
+        for place, standing in zip(places, standings, strict=True):
+            values = list(by_seed(standing.cells).values())
+            axes.plot(values, [place] * len(values), "o", color="#333333", ms=3, alpha=0.7)
+        axes.set_yticks(places, [f"{s.title} ({s.mIoU.n})" for s in standings])
+        axes.set(xlabel="mIoU, %", title=f"labelled share {group.share}")
+        axes.set_xlim(left=0)
+        _quiet(axes, grid="x")
+    figure.supxlabel(
+        "bar: mean over seeds, whisker: standard deviation, dot: one seed, (n): seeds", fontsize=8
+    )
+    return figure
+
+
+def _curves(comparison: Comparison, groups: Sequence[Group]) -> Figure:
+    """Validation mIoU over the steps: the mean of the seeds, and their spread as a band."""
+    figure = Figure(figsize=(1.2 + 4.2 * len(groups), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
+    for axes, group in zip(panels, groups, strict=True):
+        for standing in group.standings:
+            steps, mean, low, high = _band(standing.cells)
+            colour = _colour(comparison, standing.row)
+            axes.plot(steps, mean, color=colour, label=standing.title, lw=1.6, marker=".", ms=4)
+            axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
+        axes.set(xlabel="step", title=f"labelled share {group.share}")
+        _quiet(axes, grid="both")
+    split = comparison.settings["training"]["select_on"]
+    panels[0].set_ylabel(f"mIoU on {split}, %")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.supxlabel("line: mean over seeds, band: standard deviation", fontsize=8)
+    return figure
+
+
+def _band(cells: Sequence[Result]) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Steps that every seed has scored, their mean, and the ends of the spread."""
+    curves = [{s: v for s, v in cell.curve if s is not None and v is not None} for cell in cells]
+    steps = sorted(set(curves[0]).intersection(*curves[1:]))
+    values = [[curve[step] for curve in curves] for step in steps]
+    mean = [statistics.fmean(each) for each in values]
+    spread_of = [statistics.stdev(each) if len(each) > 1 else 0.0 for each in values]
+    low = [m - s for m, s in zip(mean, spread_of, strict=True)]
+    high = [m + s for m, s in zip(mean, spread_of, strict=True)]
+    return steps, mean, low, high
+
+
+def _colour(comparison: Comparison, row: str) -> str:
+    """The same in every panel, whichever rows it has."""
+    group = comparison.rows[row]["group"]
+    rows = [name for name, facts in comparison.rows.items() if facts["group"] == group]
+    return COLOURS[rows.index(row) % len(COLOURS)]
+
+
+def _quiet(axes: Axes, *, grid: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+# images --------------------------------------------------------------------------------------
+
+
+def _common_seed(group: Group) -> int | None:
+    """The lowest seed that every row has finished."""
+    seeds = [set(by_seed(standing.cells)) for standing in group.standings]
+    return min(seeds[0].intersection(*seeds[1:]), default=None)
+
+
+def _chosen(group: Group, row: str | None) -> Standing | None:
+    """The standing of a row; without a name that of S5Mars, or of the best row."""
+    by_row = {standing.row: standing for standing in group.standings}
+    if row is not None:
+        return by_row.get(row)
+    best = max(group.standings, key=lambda standing: standing.mIoU.mean)
+    return by_row.get("s5mars", best)
+
+
+def _qualitative(folder: Path, group: Group, seed: int, amount: int, data: Path | None) -> Figure:
+    """Image, ground truth and the prediction of every row."""
+    # The baseline stands first, as in the paper.
+    standings = sorted(group.standings, key=lambda standing: standing.row != BASELINE)
+    runs = [_run_of(folder, standing, seed) for standing in standings]
+    columns = [_column(run, s.title) for run, s in zip(runs, standings, strict=True)]
+    common = set(columns[0].scores).intersection(*(column.scores for column in columns[1:]))
+    means = {name: statistics.fmean(c.scores[name] for c in columns) for name in common}
+    names = spread(sorted(common, key=lambda name: (means[name], name)), amount)
+    return _pictures(
+        runs[0],
+        names,
+        columns,
+        data,
+        f"Labelled share {group.share}, seed {seed}. Images at even distances along the ranking of "
+        "the test split by the rows' mean mIoU, the hardest first; below each prediction its mIoU.",
+    )
+
+
+def _worst(
+    folder: Path, group: Group, standing: Standing, amount: int, data: Path | None
+) -> Figure:
+    """The images with the lowest scores of a row."""
+    seed = min(by_seed(standing.cells))
+    run = _run_of(folder, standing, seed)
+    column = _column(run, standing.title)
+    names = [name for name, _ in scored(evaluation_of(read_run(run)))[:amount]]
+    return _pictures(
+        run,
+        names,
+        [column],
+        data,
+        f"{standing.title}, labelled share {group.share}, seed {seed}: the images of the test "
+        "split with the lowest mIoU, the worst first.",
+    )
+
+
+def _run_of(folder: Path, standing: Standing, seed: int) -> Path:
+    return folder / next(cell.folder for cell in standing.cells if cell.seed == seed)
+
+
+def _column(run: Path, title: str) -> _Column:
+    read = read_run(run)
+    return _Column(title, open_network(read), dict(scored(evaluation_of(read))))
+
+
+def _pictures(
+    run: Path, names: Sequence[str], columns: Sequence[_Column], data: Path | None, text: str
+) -> Figure:
+    read = read_run(run)
+    if data is not None:
+        read = replace(read, metrics={**read.metrics, "data": str(data)})
+    dataset = open_data(read)
+    crop = crop_of(evaluation_of(read))
+    heads = ["image", "ground truth", *(column.title for column in columns)]
+    size = (max(4.0, 1.75 * len(heads)), 1.95 * len(names) + 1.1)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(names), len(heads), squeeze=False)
+    for axes_row, name in zip(grid, names, strict=True):
+        image, truth = _pair(dataset, name, crop)
+        shown = [shrunk(image, side=_SIDE), _coloured(truth, read.taxonomy)]
+        shown += [_coloured(column.predict(image), read.taxonomy) for column in columns]
+        below = ["", "", *(f"{column.scores[name]:.1f} %" for column in columns)]
+        for axes, picture, score, head in zip(axes_row, shown, below, heads, strict=True):
+            axes.imshow(np.asarray(picture))
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_xlabel(score, fontsize=8)
+            if axes in grid[0]:
+                axes.set_title(head, fontsize=9)
+        axes_row[0].set_ylabel(_short(name), fontsize=6)
+    figure.legend(
+        handles=[Patch(color=hex_colour(c.colour), label=c.name) for c in read.taxonomy.classes],
+        loc="outside lower center",
+        ncols=min(len(read.taxonomy), 2 + 2 * len(heads) // 2),
+        fontsize=8,
+        frameon=False,
+    )
+    figure.suptitle(text, fontsize=8, wrap=True)
+    return figure
+
+
+def _pair(
+    dataset: Dataset, name: str, crop: int | None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    sample = dataset.sample(name)
+    image, truth = read_image(sample.image), read_label(sample, dataset.coding)
+    return np.ascontiguousarray(centre(image, crop)), centre(truth, crop)
+
+
+def _coloured(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> Image.Image:
+    return class_picture(labels, taxonomy, side=_SIDE).convert("RGB")
+
+
+def _short(name: str, most: int = 28) -> str:
+    return name if len(name) <= most else "…" + name[-most:]
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=_DOTS_PER_INCH, format="png")
+    return path

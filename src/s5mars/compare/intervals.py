@@ -1,0 +1,68 @@
+"""Means over seeds, and differences of two rows paired by seed with Student's t interval."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of one row over its seeds."""
+
+    mean: float
+    spread: float | None  # standard deviation, divisor n − 1; None for one seed
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two rows over the seeds that both have."""
+
+    mean: float
+    low: float | None  # None for one pair
+    high: float | None
+    n: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+def summary(values: Sequence[float]) -> Summary:
+    """Mean and standard deviation.
+
+    Raises:
+        ValueError: if there is no value.
+    """
+    if not values:
+        raise ValueError("no value to take the mean of")
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return Summary(statistics.fmean(values), spread, len(values))
+
+
+def paired_difference(
+    first: Mapping[int, float], second: Mapping[int, float], *, level: float = LEVEL
+) -> Difference | None:
+    """First less second, mean ± t · s / √n over the seeds of both; None if they share none.
+
+    Args:
+        first: seed → score.
+        second: seed → score.
+        level: of Student's t interval.
+    """
+    pairs = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+    if not pairs:
+        return None
+    mean = statistics.fmean(pairs)
+    if len(pairs) == 1:
+        return Difference(mean, None, None, 1)
+    quantile = float(stats.t.ppf((1 + level) / 2, len(pairs) - 1))
+    half = quantile * statistics.stdev(pairs) / len(pairs) ** 0.5
+    return Difference(mean, mean - half, mean + half, len(pairs))

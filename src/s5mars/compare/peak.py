@@ -1,0 +1,64 @@
+"""Peak memory of a step on a CPU, in a process of its own: ``python -m s5mars.compare.peak``.
+
+An allocator gives little back, so that a second measurement in one process says nothing. What is
+counted is the highest resident memory of the process less what it was before the networks were
+made, that is without Python and the libraries.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from s5mars.compare.step import CostSettings, Step
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_in_fresh_process(name: str, settings: CostSettings) -> int:
+    """Bytes that two steps of a method need at most.
+
+    Raises:
+        ValueError: if the process fails, as for want of memory.
+    """
+    command = [sys.executable, "-m", "s5mars.compare.peak", name, json.dumps(asdict(settings))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise ValueError(
+            f"measuring the memory of {name} failed ({said[-1] if said else done.returncode}): "
+            "take a smaller --batch or --crop"
+        )
+    return int(done.stdout.split()[-1])
+
+
+def _bytes() -> tuple[int, int]:
+    """Resident memory of this process: now, and at most so far."""
+    if _STATUS.is_file():
+        # Not ru_maxrss, which begins with the peak of the process that started this one.
+        found = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE))
+        return 1024 * int(found["VmRSS"]), 1024 * int(found["VmHWM"])
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most *= 1 if sys.platform == "darwin" else 1024
+    return most, most
+
+
+def main(name: str, settings: CostSettings) -> int:
+    """Take two steps, the first of which makes the optimiser's state."""
+    before, _ = _bytes()
+    step = Step(name, settings, torch.device("cpu"))
+    step()
+    step()
+    return _bytes()[1] - before
+
+
+if __name__ == "__main__":
+    print(main(sys.argv[1], CostSettings(**json.loads(sys.argv[2]))))

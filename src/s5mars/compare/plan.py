@@ -1,0 +1,186 @@
+"""What is asked of a comparison, what its folder holds already, and whether the two fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from s5mars.compare import settings
+from s5mars.compare.grid import (
+    ABLATED,
+    BASELINE,
+    METHODS_GROUP,
+    Cell,
+    Row,
+    ablation_rows,
+    arguments_of,
+    cells_of,
+    method_rows,
+)
+from s5mars.compare.results import FILE, Comparison, Result, read_comparison
+from s5mars.data.layouts import open_dataset
+from s5mars.evaluation.protocols import find_protocol
+from s5mars.options import Training, parse_training
+
+SPLIT = "test"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to compare, and how.
+
+    Args:
+        out: folder of the comparison; more rows, shares and seeds may be added to an old one.
+        arguments: of ``s5mars train``, for every cell.
+        methods: names, or ``("all",)``.
+        ablation: name of an ablation of S5Mars, or None.
+        labelled: shares of the train split, or list files.
+        seeds: each draws its own partition, order and layers.
+        protocol: of the evaluation, ``full`` or ``paper``.
+        jobs: cells at once.
+        note: free text for the tables, such as what was tuned.
+        retry_failed: try the cells again that failed.
+        keep_checkpoints: keep ``last.ckpt`` of the cells that are scored.
+    """
+
+    out: Path
+    arguments: Sequence[str]
+    methods: Sequence[str] = ()
+    ablation: str | None = None
+    labelled: Sequence[str] = ("1.0",)
+    seeds: Sequence[int] = (0,)
+    protocol: str = "full"
+    jobs: int = 1
+    note: str | None = None
+    retry_failed: bool = False
+    keep_checkpoints: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.methods and self.ablation is None:
+            raise ValueError("nothing to compare: give --methods (all, or names) or --ablation")
+        if self.jobs < 1:
+            raise ValueError(f"jobs is {self.jobs}: it must be 1 or more")
+        find_protocol(self.protocol)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells that were asked for, and the comparison that they and the old ones make."""
+
+    cells: tuple[Cell, ...]
+    comparison: Comparison
+
+
+def plan(request: Request) -> Plan:
+    """Look at everything that can be wrong; write nothing.
+
+    Raises:
+        ValueError, FileNotFoundError: for settings or data that cannot work, or a folder that holds
+            a comparison of other settings.
+    """
+    rows = method_rows(request.methods)
+    if request.ablation is not None:
+        rows += ablation_rows(request.ablation)
+    cells = cells_of(rows, request.labelled, request.seeds)
+    return Plan(tuple(cells), _planned(request, rows, cells))
+
+
+def train_arguments(request: Request, row: Row, cell: Cell, out: Path) -> list[str]:
+    """Of ``s5mars train`` for one cell."""
+    return [
+        *arguments_of(row.method, request.arguments),
+        f"--method={row.method}",
+        *([f"--ablation={row.ablation}"] if row.ablation else []),
+        f"--labelled={cell.labelled}",
+        f"--seed={cell.seed}",
+        f"--out={out}",
+    ]
+
+
+def _training(request: Request, row: Row, cell: Cell) -> Training:
+    return parse_training(train_arguments(request, row, cell, request.out))
+
+
+def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Comparison:
+    """The comparison with what is in the folder already, and the new cells waiting.
+
+    Raises:
+        ValueError: naming the settings that differ from those of the folder.
+    """
+    base = _training(request, method_rows([BASELINE])[0], cells[0])
+    dataset = open_dataset(base.config.data)
+    for split in (SPLIT, base.config.select_on):
+        dataset.split(split)
+    common = settings.describe_comparison(dataset, base, split=SPLIT, protocol=request.protocol)
+    facts: Mapping[str, Any] = {
+        row.name: settings.facts_of(row, _training(request, row, cells[0]), base) for row in rows
+    }
+    shares: Mapping[str, Any] = {cell.share: settings.describe_share(cell) for cell in cells}
+    # As JSON gives them back, so that lists and tuples are alike.
+    common, facts, shares = json.loads(json.dumps([common, facts, shares]))
+    references = _references(request, rows, facts, base, cells[0])
+    old = _old(request.out)
+    if old is not None:
+        different = settings.differences(old.settings, common)
+        for kind, known, asked in (("row", old.rows, facts), ("share", old.shares, shares)):
+            for name in known.keys() & asked.keys():
+                different += settings.differences(known[name], asked[name], prefix=f"{kind} {name}")
+        if different:
+            raise ValueError(
+                f"{request.out} holds a comparison of other settings ({'; '.join(different)}): "
+                "scores of different settings are never put in one table; choose another --out"
+            )
+        facts, shares = {**old.rows, **facts}, {**old.shares, **shares}
+        references = {**references, **old.references}
+    if BASELINE in facts:
+        references[METHODS_GROUP] = BASELINE
+    planned = Comparison(
+        settings=common,
+        rows=facts,
+        shares=shares,
+        references=references,
+        note=request.note if request.note is not None else (old.note if old else ""),
+    )
+    known_cells = {cell.key: cell for cell in (old.cells if old else ())}
+    for cell in cells:
+        known_cells.setdefault(
+            cell.key,
+            Result(
+                row=cell.row.name,
+                share=cell.share,
+                seed=cell.seed,
+                folder=cell.path.as_posix(),
+                fingerprint=planned.fingerprint(cell.row.name, cell.share),
+            ),
+        )
+    return replace(planned, cells=tuple(known_cells.values()))
+
+
+def _references(
+    request: Request, rows: Sequence[Row], facts: Mapping[str, Any], base: Training, cell: Cell
+) -> dict[str, str]:
+    """What the rows of a group are compared with.
+
+    The rows of an ablation with the whole method, where it is one of them, else all with the first.
+    """
+    references = {row.group: row.name for row in reversed(rows)}
+    if request.ablation is not None:
+        (whole,) = method_rows([ABLATED])
+        settings_of_whole = settings.describe_row(_training(request, whole, cell), base)
+        fields = json.loads(json.dumps(settings_of_whole[ABLATED]))
+        for row in rows:
+            if row.group == request.ablation and facts[row.name]["settings"][ABLATED] == fields:
+                references[row.group] = row.name
+    return references
+
+
+def _old(out: Path) -> Comparison | None:
+    if (out / FILE).is_file():
+        return read_comparison(out)
+    if out.exists() and (not out.is_dir() or any(e.name != LOCK for e in out.iterdir())):
+        raise ValueError(f"{out} holds something that no comparison wrote: choose another --out")
+    return None

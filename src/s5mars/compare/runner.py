@@ -1,0 +1,302 @@
+"""The ``compare`` command: every cell of a grid trained and scored, whatever interrupts it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+from s5mars.compare import settings
+from s5mars.compare.child import STOPPED
+from s5mars.compare.grid import Cell
+from s5mars.compare.plan import LOCK, SPLIT, Plan, Request, plan, train_arguments
+from s5mars.compare.results import (
+    Comparison,
+    Result,
+    evaluation_path,
+    is_trained,
+    read_scores,
+    write_comparison,
+)
+from s5mars.files import write_text
+from s5mars.options import parse_training, training_from_yaml
+from s5mars.report.numbers import duration, plural
+
+_LOOK_SECONDS = 0.2  # between two looks at the running cells
+_DEVICES = {"gpu": "cuda"}  # Lightning's name → that of ``evaluate``
+
+
+@dataclass
+class Running:
+    """A cell that is being worked on."""
+
+    cell: Cell
+    process: subprocess.Popen[str]
+    log: Path
+    since: float = field(default_factory=time.monotonic)
+
+
+def compare(request: Request) -> Comparison:
+    """Train and score what is missing, and keep ``comparison.json`` up to date.
+
+    Raises:
+        ValueError, FileNotFoundError: for settings or data that cannot work, or a folder that holds
+            a comparison of other settings, or is being worked on; nothing is written then.
+    """
+    plan(request)  # refuses before a folder is made
+    request.out.mkdir(parents=True, exist_ok=True)
+    with _only_one(request.out):
+        return _Work(request, plan(request)).finish()
+
+
+class _Work:
+    """The cells of one call, worked off."""
+
+    def __init__(self, request: Request, planned: Plan) -> None:
+        self.request = request
+        self.out = request.out
+        self.cells = {cell.key: cell for cell in planned.cells}
+        self.comparison = planned.comparison
+        self.running: list[Running] = []
+
+    def finish(self) -> Comparison:
+        """Work until nothing is left."""
+        todo = self._todo()
+        self._write()
+        self._tidy()
+        asked = len(self.cells)
+        print(
+            f"{plural(asked, 'cell')} asked for, {asked - len(todo)} finished or failed before, "
+            f"{len(todo)} to do: {_listed(todo)}"
+        )
+        try:
+            while todo or self.running:
+                while todo and len(self.running) < self.request.jobs:
+                    self._start(todo.pop(0))
+                time.sleep(_LOOK_SECONDS)
+                for each in [r for r in self.running if r.process.poll() is not None]:
+                    self.running.remove(each)
+                    self._end(each)
+                    self._tell(each.cell, todo)
+        except KeyboardInterrupt:
+            self._stop()
+            raise
+        failed = [r for key in self.cells if (r := self._result(key)).status == "failed"]
+        for result in failed:
+            print(f"failed: {result.name}: {result.reason}", file=sys.stderr)
+        if failed:
+            print("the same command with --retry-failed tries them again", file=sys.stderr)
+        print(f"next: s5mars table {self.out} --format md --figures {self.out / 'figures'}")
+        return self.comparison
+
+    def _todo(self) -> list[Cell]:
+        """Cells without an end, those that were begun first."""
+        again = {"waiting", "running", "stopped"}
+        if self.request.retry_failed:
+            again.add("failed")
+        found = [cell for key, cell in self.cells.items() if self._result(key).status in again]
+        return sorted(found, key=lambda cell: not (self.out / cell.path).exists())
+
+    def _start(self, cell: Cell) -> None:
+        run = self.out / cell.path
+        log = run.with_suffix(".log")
+        try:
+            job = self._job(cell, run)
+        except (ValueError, OSError) as error:
+            self._set(cell, status="failed", reason=" ".join(str(error).split()))
+            print(f"failed: {cell.name}", flush=True)
+            return
+        evaluation = evaluation_path(run, split=SPLIT, protocol=self.request.protocol)
+        if is_trained(run) and evaluation.is_file():
+            self._score(cell, elapsed=self._result(cell.key).elapsed)
+            print(f"had been scored: {cell.name}", flush=True)
+            return
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w", encoding="utf-8") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "s5mars.compare.child"],
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        _send(process.stdin, job)
+        self.running.append(Running(cell, process, log))
+        self._set(cell, status="running", reason="")
+        print(f"started: {cell.name}", flush=True)
+
+    def _job(self, cell: Cell, run: Path) -> dict[str, Any]:
+        """What the child does; an unfinished run is gone on with where it was saved.
+
+        Raises:
+            ValueError: if the run there has other settings.
+        """
+        arguments = train_arguments(self.request, cell.row, cell, run.resolve())
+        training = parse_training(arguments)
+        arguments.append(f"--data={training.config.data.resolve()}")
+        if is_trained(run) or (run / "last.ckpt").is_file():
+            recorded = training_from_yaml(run / "config.yaml").config
+            if different := settings.same_run(training.config, recorded):
+                raise ValueError(
+                    f"{run} holds a run of other settings ({'; '.join(different)}): remove it"
+                )
+            train = ["train", "--resume", str(run.resolve())]
+        else:
+            # Stopped before its first save: nothing is lost by a clean start.
+            shutil.rmtree(run, ignore_errors=True)
+            train = ["train", *arguments]
+        accelerator = training.config.accelerator
+        return {
+            "run": str(run.resolve()),
+            "train": train,
+            "evaluate": [
+                "evaluate",
+                str(run.resolve()),
+                f"--data={training.config.data.resolve()}",
+                f"--split={SPLIT}",
+                f"--protocol={self.request.protocol}",
+                f"--device={_DEVICES.get(accelerator, accelerator)}",
+            ],
+        }
+
+    def _end(self, running: Running, *, stopping: bool = False) -> None:
+        """Write down how a cell ended; with ``stopping`` an early end is no failure."""
+        cell, code = running.cell, running.process.returncode
+        with contextlib.suppress(BrokenPipeError):
+            if running.process.stdin is not None:
+                running.process.stdin.close()
+        text = _without_bars(running.log)
+        elapsed = self._result(cell.key).elapsed + time.monotonic() - running.since
+        if code == STOPPED or (code and stopping):
+            self._set(cell, status="stopped", elapsed=elapsed)
+        elif code:
+            self._set(cell, status="failed", reason=_reason(code, text))
+        else:
+            self._score(cell, elapsed=elapsed)
+
+    def _score(self, cell: Cell, *, elapsed: float) -> None:
+        """Take over the scores of a run that is trained and evaluated."""
+        run = self.out / cell.path
+        try:
+            scores = read_scores(run, split=SPLIT, protocol=self.request.protocol)
+        except (ValueError, OSError) as error:
+            self._set(cell, status="failed", reason=" ".join(str(error).split()))
+        else:
+            self._set(cell, status="done", reason="", elapsed=elapsed, **scores)
+            self._tidy()
+
+    def _stop(self) -> None:
+        """After Ctrl-C, which the cells have got too: they save, and end."""
+        print("\nwaiting for the running cells to save; they go on next time", file=sys.stderr)
+        for each in self.running:
+            if each.process.poll() is None:
+                each.process.send_signal(signal.SIGTERM)
+        for each in self.running:
+            each.process.wait()
+            self._end(each, stopping=True)
+        self.running = []
+
+    def _tidy(self) -> None:
+        """The trainer state of a scored cell is several times its weights, and of no more use."""
+        if self.request.keep_checkpoints:
+            return
+        for result in self.comparison.done():
+            (self.out / result.folder / "last.ckpt").unlink(missing_ok=True)
+
+    def _tell(self, cell: Cell, todo: Sequence[Cell]) -> None:
+        result = self._result(cell.key)
+        score = f"mIoU {result.mIoU:.2f} %" if result.mIoU is not None else result.reason
+        left = [*(r.cell for r in self.running), *todo]
+        print(f"{result.status}: {result.name}: {score}", flush=True)
+        if left:
+            text = remaining_text(left, self.comparison.done(), jobs=self.request.jobs)
+            print(f"  {text}: {_listed(left)}", flush=True)
+
+    def _result(self, key: tuple[str, str, int]) -> Result:
+        return next(cell for cell in self.comparison.cells if cell.key == key)
+
+    def _set(self, cell: Cell, **changes: Any) -> None:
+        key = cell.key
+        self.comparison = replace(
+            self.comparison,
+            cells=tuple(
+                replace(result, **changes) if result.key == key else result
+                for result in self.comparison.cells
+            ),
+        )
+        self._write()
+
+    def _write(self) -> None:
+        write_comparison(self.out, self.comparison)
+
+
+def remaining_text(left: Sequence[Cell], done: Sequence[Result], *, jobs: int) -> str:
+    """``"3 cells left, about 2 h"``, from the finished cells of the same method where there are.
+
+    The time that running cells have spent already is not taken off.
+    """
+    text = f"{plural(len(left), 'cell')} left"
+    if not done:
+        return text
+    overall = statistics.fmean(result.elapsed for result in done)
+    seconds = 0.0
+    for cell in left:
+        same = [result.elapsed for result in done if result.row == cell.row.name]
+        seconds += statistics.fmean(same) if same else overall
+    return f"{text}, about {duration(seconds / min(jobs, len(left)))}"
+
+
+def _listed(cells: Sequence[Cell], most: int = 12) -> str:
+    more = f", and {len(cells) - most} more" if len(cells) > most else ""
+    return (", ".join(cell.name for cell in cells[:most]) or "nothing") + more
+
+
+def _send(stream: IO[str] | None, job: Mapping[str, Any]) -> None:
+    # Stays open: its end tells the child that its parent has died. Where the child died at once,
+    # its exit code tells.
+    with contextlib.suppress(BrokenPipeError):
+        if stream is not None:
+            stream.write(json.dumps(job) + "\n")
+            stream.flush()
+
+
+def _without_bars(log: Path) -> str:
+    """The log without the states that a progress bar has overwritten."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    text = re.sub(r"[^\n]*\r(?!\n)", "", text)
+    write_text(log, text)
+    return text
+
+
+def _reason(code: int, log: str) -> str:
+    """Why a process failed, in one line."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = ": perhaps out of memory" if name == "SIGKILL" else ""
+        return f"killed by {name}{hint}"
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    said = [line.removeprefix("s5mars: ") for line in lines if line.startswith("s5mars: ")]
+    return [*lines[-1:], *said[-1:]][-1] if lines else f"exit code {code}"
+
+
+@contextmanager
+def _only_one(out: Path) -> Iterator[None]:
+    """The system takes the lock back from a process that dies."""
+    with (out / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another `s5mars compare` works on {out}: wait for it") from None
+        yield

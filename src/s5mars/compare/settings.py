@@ -1,0 +1,139 @@
+"""What two results must have in common to stand in one table, and saying where they differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from s5mars import __version__
+from s5mars.compare.grid import Cell, Row
+from s5mars.config import TrainConfig
+from s5mars.data.dataset import Dataset
+from s5mars.options import Training
+
+_OF_THE_CELL = {"data", "out", "method", "labelled", "seed"}
+_CHANGE_NOTHING = {"config", "workers", "save_every"}
+"""A run is the same for any number of loader processes, however often it is saved."""
+
+_DIGITS = 16
+
+
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """The data set without a path: another copy of the same files is the same data."""
+    return {
+        "folder": dataset.root.resolve().name,
+        "layout": dataset.layout,
+        "taxonomy": dataset.taxonomy.name,
+        "classes": list(dataset.taxonomy.names),
+        "ignored": sorted(dataset.coding.ignored),
+        "splits": {
+            name: {"images": len(samples), "names": digest(s.name for s in samples)}
+            for name, samples in sorted(dataset.splits.items())
+            if samples
+        },
+        "unlabelled": {
+            "images": len(dataset.unlabelled),
+            "names": digest(s.name for s in dataset.unlabelled),
+        },
+    }
+
+
+def describe_comparison(
+    dataset: Dataset, base: Training, *, split: str, protocol: str
+) -> dict[str, Any]:
+    """Everything that all cells have in common.
+
+    Args:
+        dataset: that they read.
+        base: the settings as the baseline takes them; what a row changes is in ``describe_row``.
+        split: that is scored.
+        protocol: of the evaluation.
+    """
+    return {
+        "s5mars": __version__,
+        "data": describe_data(dataset),
+        "evaluation": {"split": split, "protocol": protocol},
+        "training": _common(base),
+    }
+
+
+def describe_row(training: Training, base: Training) -> dict[str, Any]:
+    """The fields of the row's method, and the training settings that it changes."""
+    here, there = _common(training), _common(base)
+    fields = yaml.safe_load(training.text).get(training.config.method) or {}
+    return {
+        "training": {key: value for key, value in here.items() if value != there.get(key)},
+        training.config.method: fields,
+    }
+
+
+def describe_share(cell: Cell) -> dict[str, Any]:
+    """The share, or the list file with what is in it.
+
+    Raises:
+        FileNotFoundError: if the list is missing.
+    """
+    if not cell.share.startswith("list-"):
+        return {"labelled": float(cell.labelled)}
+    path = Path(cell.labelled)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such list of labelled images")
+    return {"labelled": path.name, "names": digest(path.read_text(encoding="utf-8").split())}
+
+
+def facts_of(row: Row, training: Training, base: Training) -> dict[str, Any]:
+    """What ``comparison.json`` says about a row."""
+    return {
+        "title": row.title,
+        "group": row.group,
+        "method": training.config.method,
+        "settings": describe_row(training, base),
+    }
+
+
+def differences(old: object, new: object, *, prefix: str = "") -> list[str]:
+    """``["training.steps: 4 there, 8 now"]``, over nested mappings."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [
+            line
+            for key in dict.fromkeys([*old, *new])
+            for line in differences(
+                old.get(key), new.get(key), prefix=f"{prefix}.{key}" if prefix else str(key)
+            )
+        ]
+    return [] if old == new else [f"{prefix}: {old} there, {new} now"]
+
+
+def fingerprint(*parts: object) -> str:
+    """A short hash of settings; a cell carries that of what it was made with."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def digest(names: Iterable[str]) -> str:
+    """A short hash of names, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:_DIGITS]
+
+
+def same_run(config: TrainConfig, recorded: TrainConfig) -> list[str]:
+    """Where the settings of a run that was begun differ from those of its cell."""
+    return [
+        f"{name}: {getattr(recorded, name)} there, {getattr(config, name)} now"
+        for name in TrainConfig.__dataclass_fields__
+        if name not in {"data", "out"} | _CHANGE_NOTHING
+        and getattr(recorded, name) != getattr(config, name)
+    ]
+
+
+def _common(training: Training) -> dict[str, Any]:
+    settings = yaml.safe_load(training.text)
+    return {
+        name: settings.get(name)
+        for name in TrainConfig.__dataclass_fields__
+        if name not in _OF_THE_CELL | _CHANGE_NOTHING
+    }

@@ -1,0 +1,110 @@
+"""From cells to rows: means over seeds, and who is ahead of whom by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from s5mars.compare.intervals import Difference, Summary, paired_difference, summary
+from s5mars.compare.results import Comparison, Result
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row at one share, over its finished seeds."""
+
+    row: str
+    title: str
+    cells: tuple[Result, ...]
+    mIoU: Summary  # noqa: N815
+    mAcc: Summary | None  # noqa: N815
+    classes: Mapping[str, Summary | None]  # IoU; None where the ground truth lacks the class
+    to_reference: Difference | None  # of mIoU; None for the reference, and without common seeds
+    best_other: str | None  # title of the other row with the highest mean
+    to_best_other: Difference | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one kind at one share."""
+
+    name: str  # "methods", or the name of an ablation
+    share: str
+    reference: str | None  # its title, where it has a score
+    standings: tuple[Standing, ...]
+    failed: tuple[Result, ...]
+    unfinished: tuple[Result, ...]
+
+
+def groups_of(comparison: Comparison) -> list[Group]:
+    """Every kind of row at every share, in the order in which they were asked for."""
+    kinds = dict.fromkeys(str(facts["group"]) for facts in comparison.rows.values())
+    return [_group(comparison, kind, share) for kind in kinds for share in _shares(comparison)]
+
+
+def _shares(comparison: Comparison) -> list[str]:
+    """Fractions by size, then lists by name."""
+
+    def order(share: str) -> tuple[bool, float, str]:
+        is_list = share.startswith("list-")
+        return is_list, 0.0 if is_list else float(share), share
+
+    return sorted(comparison.shares, key=order)
+
+
+def _group(comparison: Comparison, kind: str, share: str) -> Group:
+    names = [name for name, facts in comparison.rows.items() if facts["group"] == kind]
+    here = [cell for cell in comparison.cells if cell.share == share and cell.row in names]
+    scored = {
+        name: cells
+        for name in names
+        if (cells := tuple(c for c in here if c.row == name and c.mIoU is not None))
+    }
+    means = {name: summary([c.mIoU for c in cells if c.mIoU is not None]).mean
+             for name, cells in scored.items()}  # fmt: skip
+    titles = {name: str(comparison.rows[name]["title"]) for name in names}
+    reference = comparison.references.get(kind)
+    standings = []
+    for name, cells in scored.items():
+        others = [other for other in scored if other != name]
+        best = max(others, key=lambda other: means[other], default=None)
+        standings.append(
+            Standing(
+                row=name,
+                title=titles[name],
+                cells=cells,
+                mIoU=summary(list(by_seed(cells).values())),
+                mAcc=_summary([cell.mAcc for cell in cells]),
+                classes=_classes(cells),
+                to_reference=None
+                if reference not in scored or reference == name
+                else paired_difference(by_seed(cells), by_seed(scored[reference])),
+                best_other=None if best is None else titles[best],
+                to_best_other=None
+                if best is None
+                else paired_difference(by_seed(cells), by_seed(scored[best])),
+            )
+        )
+    return Group(
+        name=kind,
+        share=share,
+        reference=titles[reference] if reference in scored else None,
+        standings=tuple(standings),
+        failed=tuple(cell for cell in here if cell.status == "failed"),
+        unfinished=tuple(c for c in here if c.status in {"waiting", "running", "stopped"}),
+    )
+
+
+def by_seed(cells: tuple[Result, ...]) -> dict[int, float]:
+    """Seed → mIoU, in percent."""
+    return {cell.seed: cell.mIoU for cell in cells if cell.mIoU is not None}
+
+
+def _classes(cells: tuple[Result, ...]) -> dict[str, Summary | None]:
+    names = dict.fromkeys(name for cell in cells for name in cell.classes)
+    return {name: _summary([cell.classes[name]["iou"] for cell in cells]) for name in names}
+
+
+def _summary(values: list[float | None]) -> Summary | None:
+    known = [value for value in values if value is not None]
+    return summary(known) if known else None

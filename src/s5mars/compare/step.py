@@ -1,0 +1,135 @@
+"""One training step of a method on random tensors, as the training module takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from s5mars.classes import IGNORE
+from s5mars.config import TrainConfig
+from s5mars.methods import METHODS, method_class
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.teacher import update_teacher
+from s5mars.training.module import SegmentationModule
+from s5mars.types import Batch, Crops, Progress
+
+_NOWHERE = Path("nowhere")  # no data is read and nothing is written
+_LABELLED = 0.5  # share of the pixels of the labelled stream, as in S5Mars (48.9 %)
+_TOTAL = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostSettings:
+    """Sizes of a step, and how it is measured."""
+
+    model: str = "resnet50"
+    crop: int = 512
+    batch: int = 8
+    classes: int = 9
+    rounds: int = 3
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, least in (("crop", 32), ("batch", 1), ("classes", 2), ("rounds", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+
+
+class Step:
+    """A method's networks, optimiser and batch, ready to be stepped.
+
+    Args:
+        name: a key of ``METHODS``.
+        settings: sizes.
+        device: where the networks and the batch lie.
+    """
+
+    def __init__(self, name: str, settings: CostSettings, device: torch.device) -> None:
+        method = method_class(name)()
+        config = TrainConfig(
+            data=_NOWHERE,
+            out=_NOWHERE,
+            method=name,
+            steps=_TOTAL,
+            batch=settings.batch,
+            crop=settings.crop,
+            model=settings.model,
+            weights="none",
+        )
+        student = DeepLabV3Plus(
+            settings.model,
+            settings.classes,
+            weights="none",
+            representation=method.needs.representation,
+        ).to(memory_format=torch.channels_last)
+        module = SegmentationModule(student, method, config=config, total_steps=_TOTAL)
+        self.module = module.to(device).train()
+        self.optimizer = module.configure_optimizers()["optimizer"]
+        self.batch = random_batch(settings, device, pool=method.needs.pool)
+        self.device = device
+        self.taken = 0
+
+    def __call__(self) -> None:
+        """Forward, backward, optimiser, teacher; on return the device has finished."""
+        module = self.module
+        teacher = module.student if module.teacher is None else module.teacher
+        progress = Progress(seed=0, step=self.taken, total=_TOTAL)
+        terms = module.method.losses(module.student, teacher, self.batch, progress)
+        self.optimizer.zero_grad()
+        loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if module.teacher is not None:
+            update_teacher(module.teacher, module.student, momentum=0.99)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+        self.taken += 1
+
+    @property
+    def trained(self) -> int:
+        """Parameters that the optimiser changes."""
+        return sum(p.numel() for group in self.optimizer.param_groups for p in group["params"])
+
+    @property
+    def held(self) -> int:
+        """Parameters of student and teacher, and the state of the method, such as a memory bank."""
+        networks = [self.module.student, self.module.teacher]
+        held = sum(p.numel() for network in networks if network for p in network.parameters())
+        method = self.module.method
+        if isinstance(method, torch.nn.Module):
+            held += sum(t.numel() for t in (*method.parameters(), *method.buffers()))
+        return held
+
+
+def random_batch(settings: CostSettings, device: torch.device, *, pool: bool) -> Batch:
+    """A batch of noise with labels on half of the labelled stream, and an object in the middle."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (settings.batch, settings.crop, settings.crop)
+
+    def stream(labelled: float) -> Crops:
+        image = torch.randint(0, 256, (shape[0], 3, *shape[1:]), generator=generator)
+        label = torch.randint(0, settings.classes, shape, generator=generator)
+        label[torch.rand(shape, generator=generator) >= labelled] = IGNORE
+        objects = torch.zeros(shape, dtype=torch.bool)
+        edge = settings.crop // 4
+        objects[:, edge:-edge, edge:-edge] = True
+        return Crops(
+            image=image.to(device, torch.uint8),
+            label=label.to(device, torch.uint8),
+            valid=torch.ones(shape, dtype=torch.bool, device=device),
+            objects=objects.to(device) if labelled else None,
+        )
+
+    return Batch(labelled=stream(_LABELLED), pool=stream(0.0) if pool else None)
+
+
+def method_names(names: list[str]) -> list[str]:
+    """All methods, or the ones named, the baseline first: ratios are to it."""
+    from s5mars.compare.grid import BASELINE, method_rows
+
+    chosen = [row.name for row in method_rows(names)]
+    return [BASELINE, *(name for name in chosen if name != BASELINE and name in METHODS)]

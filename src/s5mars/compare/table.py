@@ -1,0 +1,182 @@
+"""The tables of a comparison as Markdown, LaTeX, HTML or CSV."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from s5mars.compare.blocks import Block, blocks_of
+from s5mars.compare.results import Comparison, read_comparison
+from s5mars.compare.standings import Standing, groups_of
+from s5mars.compare.words import missing_lines, protocol_lines
+
+
+def table(folder: Path, *, form: str = "md") -> str:
+    """The tables of a comparison.
+
+    Args:
+        folder: of the comparison.
+        form: a key of ``FORMS``.
+
+    Raises:
+        FileNotFoundError: if there is no comparison.
+        ValueError: if it is damaged, mixes settings, has no finished cell, or for an unknown form.
+    """
+    if form not in FORMS:
+        raise ValueError(f"unknown format {form!r}; choose {', '.join(FORMS)}")
+    return FORMS[form](read_comparison(folder))
+
+
+def markdown(comparison: Comparison) -> str:
+    """GitHub's tables."""
+    return markdown_of(blocks_of(comparison))
+
+
+def markdown_of(blocks: Sequence[Block]) -> str:
+    """The same for any tables."""
+    parts = []
+    for block in blocks:
+        rows = [_bar(block.header), _bar(["---"] * len(block.header))]
+        rows += [_bar(row) for row in block.rows]
+        parts.append("\n".join([f"### {block.title}", "", *rows, "", *_items(block)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _bar(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _items(block: Block) -> list[str]:
+    return [f"- {line}" for line in block.lines]
+
+
+def latex(comparison: Comparison) -> str:
+    """One ``table`` environment a block; needs ``booktabs``."""
+    return "\n\n".join(_environment(block) for block in blocks_of(comparison)) + "\n"
+
+
+def _environment(block: Block) -> str:
+    def row(cells: Sequence[str]) -> str:
+        return " & ".join(_tex(cell) for cell in cells) + r" \\"
+
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_tex(block.title)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(block.header) - 1)}}}",
+            r"\toprule",
+            row(block.header),
+            r"\midrule",
+            *[row(cells) for cells in block.rows],
+            r"\bottomrule",
+            r"\end{tabular}",
+            *[rf"\par\footnotesize {_tex(line)}" for line in block.lines],
+            r"\end{table}",
+        ]
+    )
+
+
+_TEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+        "±": r"$\pm$", "²": r"$^2$", "×": r"$\times$", "–": "--", "μ": r"$\mu$", "σ": r"$\sigma$",
+    }
+)  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    return text.translate(_TEX)
+
+
+def page(comparison: Comparison) -> str:
+    """One self-contained HTML file."""
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><meta charset="utf-8"><title>Comparison</title>',
+        f"<style>{_STYLE}</style>",
+    ]
+    for block in blocks_of(comparison):
+        parts += [f"<h2>{html.escape(block.title)}</h2>", "<div><table>"]
+        parts.append(_tags("th", block.header))
+        parts += [_tags("td", row) for row in block.rows]
+        parts.append("</table></div>")
+        parts += [f"<p>{html.escape(line)}</p>" for line in block.lines]
+    return "\n".join([*parts, "</html>"]) + "\n"
+
+
+def _tags(name: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{name}>{html.escape(c)}</{name}>" for c in cells) + "</tr>"
+
+
+_STYLE = (
+    ":root{color-scheme:light dark}"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}"
+    "div{overflow-x:auto}"
+    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+    "th,td{padding:.3rem .8rem;border-bottom:1px solid #8886;text-align:left;white-space:nowrap}"
+    "p{margin:.2rem 0;opacity:.8}"
+)
+
+
+def numbers(comparison: Comparison) -> str:
+    """CSV with a number a field, one line a row and share; comments begin with ``#``."""
+    groups = [group for group in groups_of(comparison) if group.standings]
+    blocks_of(comparison)  # refuses a comparison without scores
+    classes = list(comparison.settings["data"]["classes"])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_COLUMNS, *(f"IoU {name}" for name in classes)])
+    for group in groups:
+        for standing in group.standings:
+            writer.writerow(
+                [
+                    group.name,
+                    group.share,
+                    standing.row,
+                    *_fields(standing, group.reference),
+                    *(_field(s.mean if (s := standing.classes.get(n)) else None) for n in classes),
+                ]
+            )
+    lines = [line for g in groups for line in (*missing_lines(g), *protocol_lines(comparison, g))]
+    return text.getvalue() + "".join(f"# {line}\n" for line in dict.fromkeys(lines))
+
+
+_COLUMNS = (
+    "group", "share", "row", "seeds", "mIoU", "mIoU sd", "mAcc", "mAcc sd", "reference",
+    "to reference", "to reference low", "to reference high", "best other", "to best other",
+    "to best other low", "to best other high",
+)  # fmt: skip
+
+
+def _fields(standing: Standing, reference: str | None) -> list[str]:
+    accuracy = standing.mAcc
+    fields = [
+        str(standing.mIoU.n),
+        _field(standing.mIoU.mean),
+        _field(standing.mIoU.spread),
+        _field(accuracy.mean if accuracy else None),
+        _field(accuracy.spread if accuracy else None),
+    ]
+    for other, found in (
+        (reference, standing.to_reference), (standing.best_other, standing.to_best_other)
+    ):  # fmt: skip
+        ends = (found.mean, found.low, found.high) if found else (None, None, None)
+        fields += [other or "", *(_field(end) for end in ends)]
+    return fields
+
+
+def _field(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+FORMS: Mapping[str, Callable[[Comparison], str]] = {
+    "md": markdown,
+    "latex": latex,
+    "html": page,
+    "csv": numbers,
+}

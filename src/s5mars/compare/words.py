@@ -1,0 +1,101 @@
+"""What stands under a table: how its numbers came about, and what they do not show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from s5mars.compare.intervals import LEVEL
+from s5mars.compare.results import Comparison, Result
+from s5mars.compare.standings import Group
+from s5mars.evaluation.protocols import PROTOCOLS
+
+
+def protocol_lines(comparison: Comparison, group: Group) -> list[str]:
+    """The protocol of a table, a sentence or two a line."""
+    settings, training = comparison.settings, comparison.settings["training"]
+    data, evaluation = settings["data"], settings["evaluation"]
+    cells = [cell for standing in group.standings for cell in standing.cells]
+    scored = _distinct(cell.test_images for cell in cells)
+    labelled = _distinct(cell.labelled_images for cell in cells)
+    length = f"{training['steps']} steps" if training["steps"] else f"{training['epochs']:g} epochs"
+    lines = [
+        f"Data: {data['folder']} (layout {data['layout']}, {len(data['classes'])} classes), "
+        f"labelled share {group.share} ({labelled} images); scored on the "
+        f"{evaluation['split']} split ({scored} images), of each "
+        f"{PROTOCOLS[evaluation['protocol']].words}.",
+        f"The {training['select_on']} split chose the checkpoint"
+        + (
+            ", which is the split that is scored: the scores are too good."
+            if training["select_on"] == evaluation["split"]
+            else "."
+        )
+        + f" Network scored: {_networks(group)}.",
+        f"Training: {length} of batch {training['batch']}, crop {training['crop']}, "
+        f"{training['model']}, recipe {training['recipe']}; "
+        f"{_distinct(cell.encoder_weights.rstrip('.') for cell in cells)}.",
+        f"Seeds: {_seeds(group)}. A seed draws the labelled images too, the same for every row.",
+    ]
+    if comparison.note:
+        lines.append(f"Note: {comparison.note}")
+    return lines + _warnings(cells)
+
+
+def reading_lines(group: Group) -> list[str]:
+    """How the table is to be read."""
+    lines = [
+        "Percent; mean ± standard deviation over seeds. Differences are of mIoU in points, paired "
+        f"by seed, with Student's t interval of {100 * LEVEL:.0f} % over the seeds; where it "
+        "covers zero, no difference is shown. The best other row is chosen by its mean on these "
+        "same seeds."
+    ]
+    if len({standing.mIoU.n for standing in group.standings}) > 1:
+        lines.append("Rows have different numbers of seeds: compare them by the paired columns.")
+    return lines
+
+
+def missing_lines(group: Group) -> list[str]:
+    """The cells without a score, by name."""
+    lines = [f"Failed: {cell.name}: {cell.reason}." for cell in group.failed]
+    if group.unfinished:
+        lines.append(f"Not finished: {', '.join(cell.name for cell in group.unfinished)}.")
+    return lines
+
+
+def _networks(group: Group) -> str:
+    by_network: dict[str, list[str]] = {}
+    for standing in group.standings:
+        by_network.setdefault(_distinct(c.network for c in standing.cells), []).append(
+            standing.title
+        )
+    if len(by_network) == 1:
+        return next(iter(by_network))
+    return "; ".join(f"{network} ({', '.join(rows)})" for network, rows in by_network.items())
+
+
+def _seeds(group: Group) -> str:
+    by_seeds: dict[str, list[str]] = {}
+    for standing in group.standings:
+        seeds = ", ".join(str(seed) for seed in sorted(cell.seed for cell in standing.cells))
+        by_seeds.setdefault(seeds, []).append(standing.title)
+    if len(by_seeds) == 1:
+        return next(iter(by_seeds))
+    return "; ".join(f"{seeds} ({', '.join(rows)})" for seeds, rows in by_seeds.items())
+
+
+def _warnings(cells: Sequence[Result]) -> list[str]:
+    """What the runs noted, each once, with the cells that it concerns where not all."""
+    whose: dict[str, list[str]] = {}
+    for cell in cells:
+        for note in cell.notes:
+            whose.setdefault(note, []).append(cell.name)
+    return [
+        f"Warning: {note}"
+        if len(names) == len(cells)
+        else f"Warning ({', '.join(sorted({n.partition(' ')[2] for n in names}))}): {note}"
+        for note, names in whose.items()
+    ]
+
+
+def _distinct(values: Any) -> str:
+    return " / ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "–"

@@ -1,0 +1,228 @@
+"""The real command line on tiny scenes: killed, continued, failed, retried, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s5mars.cli import main
+from s5mars.compare import runner
+from s5mars.compare.results import Comparison
+from s5mars.data.synthetic import write_synthetic
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic(tmp_path_factory.mktemp("data") / "scenes", images=14, size=64)
+
+
+def arguments(scenes: Path, out: Path, **changes: object) -> list[str]:
+    settings: dict[str, object] = {
+        "data": scenes, "labelled": 0.5, "steps": STEPS, "batch": 2, "crop": 48,
+        "model": "test_resnet", "weights": "none", "workers": 0, "validate-every": 4,
+        "save-every": 1, "warm-up": 0, "accelerator": "cpu", "devices": 1, "out": out,
+    }  # fmt: skip
+    settings |= {key.replace("_", "-"): value for key, value in changes.items()}
+    return ["compare", *(f"--{key}={value}" for key, value in settings.items())]
+
+
+TWO = ["--methods", "supervised", "s5mars", "--seeds", "0", "1"]
+
+
+@pytest.fixture(scope="module")
+def killed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison killed while its second cell trains."""
+    out = tmp_path_factory.mktemp("results") / "x"
+    process = subprocess.Popen([sys.executable, "-m", "s5mars", *arguments(scenes, out), *TWO])
+    second = out / "cells" / "s5mars" / "0.5" / "seed-0"
+    deadline = time.monotonic() + 300
+    while not (second / "last.ckpt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)
+    left = (second / "last.ckpt").stat().st_mtime_ns
+    time.sleep(1.0)  # several steps, each of which would save
+    assert (second / "last.ckpt").stat().st_mtime_ns == left, "the cell outlived the comparison"
+    return out
+
+
+def statuses(out: Path) -> dict[tuple[str, int], str]:
+    cells = json.loads((out / "comparison.json").read_text())["cells"]
+    return {(cell["row"], cell["seed"]): cell["status"] for cell in cells}
+
+
+def test_killed_and_continued(
+    killed: Path, scenes: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before = statuses(killed)
+    assert before == {
+        ("supervised", 0): "done", ("s5mars", 0): "running",
+        ("supervised", 1): "waiting", ("s5mars", 1): "waiting",
+    }  # fmt: skip
+    first = killed / "cells" / "supervised" / "0.5" / "seed-0"
+    assert not (first / "last.ckpt").exists()
+    written = {p: p.stat().st_mtime_ns for p in first.rglob("*") if p.is_file()}
+
+    assert main([*arguments(scenes, killed), *TWO]) == 0
+
+    assert set(statuses(killed).values()) == {"done"}
+    assert written == {p: p.stat().st_mtime_ns for p in first.rglob("*") if p.is_file()}
+    second = killed / "cells" / "s5mars" / "0.5" / "seed-0"
+    assert (second / "logs" / "csv" / "part_1").is_dir()  # resumed, not started anew
+    assert not list(killed.rglob("last.ckpt"))
+    shown = capsys.readouterr().out
+    assert "4 cells asked for, 1 finished or failed before, 3 to do: s5mars 0.5 seed 0," in shown
+    assert "1 cell left, about" in shown
+
+    assert main([*arguments(scenes, killed), *TWO]) == 0
+    assert "0 to do: nothing" in capsys.readouterr().out
+
+    # Killed between the score and its record: the score is taken over, nothing runs.
+    whole = (killed / "comparison.json").read_text()
+    content = json.loads(whole)
+    content["cells"][1] |= {"status": "running", "mIoU": None}
+    (killed / "comparison.json").write_text(json.dumps(content))
+    assert main([*arguments(scenes, killed), *TWO]) == 0
+    assert "had been scored: s5mars 0.5 seed 0" in capsys.readouterr().out
+    assert (killed / "comparison.json").read_text() == whole
+
+    for form in ("md", "latex", "html", "csv"):
+        assert main(["table", str(killed), "--format", form]) == 0
+    assert "IoU hole" in capsys.readouterr().out
+    figures = tmp_path / "figures"
+    command = ["table", str(killed), "--figures", str(figures), "--images", "2"]
+    assert main([*command, "--row", "supervised", "--out", str(tmp_path / "t.md")]) == 0
+    names = ["curves.png", "predictions.png", "scores.png", "worst.png"]
+    assert sorted(path.name for path in figures.iterdir()) == names
+    assert "IoU by class" in (tmp_path / "t.md").read_text()
+
+
+def test_other_settings_are_refused(
+    killed: Path, scenes: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before = (killed / "comparison.json").read_text()
+    fewer = shutil.copytree(scenes, tmp_path / "scenes")
+    listed = fewer / "splits" / "train.txt"
+    listed.write_text("".join(listed.read_text().splitlines(keepends=True)[1:]))
+    for changes, said in (
+        ({"steps": 3}, "training.steps: 8 there, 3 now"),
+        ({"s5mars.soft-weight": 0.5}, "row s5mars.settings.s5mars.soft_weight: 1.0 there, 0.5 now"),
+        ({"protocol": "paper"}, "evaluation.protocol: full there, paper now"),
+        ({"data": fewer}, "data.splits.train.images: 8 there, 7 now"),
+    ):
+        assert main([*arguments(scenes, killed, **changes), *TWO]) == 2
+        shown = capsys.readouterr().err
+        assert shown.count("\n") == 1 and said in shown and "choose another --out" in shown
+    assert (killed / "comparison.json").read_text() == before
+
+
+def test_a_failed_cell_and_its_retry(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(scenes, tmp_path / "scenes")
+    out = tmp_path / "y"
+    named = (data / "splits" / "train.txt").read_text().split()[:2]
+    for number, name in enumerate(named):
+        (tmp_path / f"{number}.txt").write_text(name)
+    bad = data / "images" / f"{named[1]}.jpg"
+    bad = bad if bad.exists() else bad.with_suffix(".png")
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:300])
+    lists = ["--labelled", str(tmp_path / "1.txt"), str(tmp_path / "0.txt")]
+    command = [*arguments(data, out, steps=1), "--methods", "supervised", *lists]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert f"failed: supervised list-1 seed 0: {bad}" in shown.err
+    cells = json.loads((out / "comparison.json").read_text())["cells"]
+    assert [cell["status"] for cell in cells] == ["failed", "done"]
+    assert any("one labelled image" in note for note in cells[1]["notes"])
+    assert main(["table", str(out)]) == 0
+    assert "Failed: supervised list-1 seed 0: " in capsys.readouterr().out
+
+    bad.write_bytes(whole)
+    assert main([*command, "--retry-failed"]) == 0
+    cells = json.loads((out / "comparison.json").read_text())["cells"]
+    assert [cell["status"] for cell in cells] == ["done", "done"]
+    assert cells[0]["reason"] == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--methods", "s5mras"], "unknown method 's5mras'; methods: s5mars, "),
+        (["--ablation", "mixin"], "unknown ablation 'mixin'; ablations: mixing, "),
+        ([], "nothing to compare: give --methods (all, or names) or --ablation"),
+        (["--methods", "all", "--seed", "3"], "compare takes no --seed: use --seeds"),
+        (["--methods", "all", "--stepz", "3"], "unknown option --stepz; the nearest is --steps"),
+        (["--methods", "all", "--labelled", "2"], "labelled is 2: give a fraction"),
+        (["--methods", "all", "--labelled", "no.txt"], "no.txt: no such list"),
+        (["--methods", "all", "--jobs", "0"], "jobs is 0"),
+        (["--methods", "all", "--seeds", "-1"], "a seed is -1"),
+        (["--methods", "all", "--select-on", "vall"], "no split 'vall'"),
+    ],
+)
+def test_mistakes_before_anything_runs(
+    more: list[str], said: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "z"
+    assert main([*arguments(scenes, out), *more]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1 and said in shown
+    assert not out.exists()
+
+
+def test_no_other_folder_is_touched(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").touch()
+    assert main([*arguments(scenes, tmp_path), *TWO]) == 2
+    assert "holds something that no comparison wrote" in capsys.readouterr().err
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[Comparison]:
+    """Comparisons as they would begin; nothing is run."""
+    kept: list[Comparison] = []
+
+    def finish(work: Any) -> Comparison:
+        kept.append(work.comparison)
+        return kept[-1]
+
+    monkeypatch.setattr(runner._Work, "finish", finish)
+    return kept
+
+
+def test_an_ablation_is_compared_with_the_whole_method(
+    scenes: Path, tmp_path: Path, planned: list[Comparison]
+) -> None:
+    command = [*arguments(scenes, tmp_path / "a"), "--ablation", "augin", "--seeds", "0", "1"]
+    assert main(command) == 0
+    (found,) = planned
+    assert found.references == {"augin": "augin/std"}
+    assert {row for row, _, _ in (cell.key for cell in found.cells)} == set(found.rows)
+    assert found.cells[0].folder == "cells/augin-identity/0.5/seed-0"
+    fields = found.rows["augin/efdm"]["settings"]
+    assert fields["s5mars"]["swap"] == "efdm" and fields["training"] == {"ablation": "augin/efdm"}
+
+
+def test_fields_of_a_method_are_for_its_cells(
+    scenes: Path, tmp_path: Path, planned: list[Comparison]
+) -> None:
+    more = ["--methods", "all", "--s5mars.soft-weight", "0.5", "--note", "by hand"]
+    assert main([*arguments(scenes, tmp_path / "a"), *more]) == 0
+    (found,) = planned
+    assert found.rows["s5mars"]["settings"]["s5mars"]["soft_weight"] == 0.5
+    assert found.note == "by hand" and found.references == {"methods": "supervised"}
+    assert {"supervised", "s5mars"} <= found.rows.keys()

@@ -1,0 +1,190 @@
+"""Renderers on a comparison made by hand, and what no table is made of."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s5mars.compare.grid import Cell, method_rows
+from s5mars.compare.paper import paper_ablation
+from s5mars.compare.results import read_comparison, write_comparison
+from s5mars.compare.runner import remaining_text
+from s5mars.compare.table import FORMS, table
+
+from .handmade import SCORES, SETTINGS, comparison
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    write_comparison(folder, replace(comparison(), **changes))
+    return folder
+
+
+def test_markdown(tmp_path: Path) -> None:
+    text = table(write(tmp_path), form="md")
+    assert (
+        "| S5_Mars | 3 | 47.00 ± 1.80 | 57.00 ± 1.80 | +5.00 [+3.76, +6.24] | "
+        "Supervised: +5.00 [+3.76, +6.24] |"
+    ) in text
+    assert "| Supervised | 3 | 42.00 ± 2.00 | 52.00 ± 2.00 | - | S5_Mars: -5.00" in text
+    assert "| row | soil | hole | mIoU |" in text
+    assert "| S5_Mars | 47.00 ± 1.80 | - | 47.00 ± 1.80 |" in text
+    assert "Not in the ground truth, and left out of the mean: hole (-)." in text
+    for words in (
+        "The val split chose the checkpoint.",
+        "student (Supervised); teacher (S5_Mars)",
+        "labelled share 0.25 (40 images)",
+        "test split (51 images), of each the whole image",
+        "600 steps of batch 6, crop 192, tf_efficientnet_lite0",
+        "encoder weights: none",
+        "Seeds: 0, 1, 2.",
+        "Note: nothing was tuned",
+    ):
+        assert text.count(words) == 2, words  # under both tables
+    assert "no difference shown" not in text.replace("no difference is shown", "")
+    assert "paper's numbers" not in text
+
+
+def test_no_difference_is_said(tmp_path: Path) -> None:
+    scores = SCORES | {("s5mars", 2): 43.0}
+    write_comparison(tmp_path, comparison(scores))
+    # Differences 5, 5.5, −1: mean 3.17, s = 3.62.
+    assert "+3.17 [-5.82, +12.15], no difference shown" in table(tmp_path)
+
+
+def test_one_seed_has_no_interval(tmp_path: Path) -> None:
+    write_comparison(tmp_path, comparison({("supervised", 0): 40.0, ("s5mars", 0): 45.0}))
+    text = table(tmp_path)
+    assert "| S5_Mars | 1 | 45.00 | 55.00 | +5.00 (one seed, no interval) |" in text
+
+
+def test_failed_and_unfinished_cells_are_named(tmp_path: Path) -> None:
+    cells = list(comparison().cells)
+    cells[3] = replace(cells[3], status="failed", reason="out of memory", mIoU=None)
+    cells[4] = replace(cells[4], status="running", mIoU=None)
+    for form in FORMS:
+        text = table(write(tmp_path, cells=tuple(cells)), form=form).replace("\\_", "_")
+        assert "Failed: s5mars 0.25 seed 0: out of memory." in text
+        assert "Not finished: s5mars 0.25 seed 1." in text
+    assert "2 (S5_Mars)" in table(tmp_path)
+    assert "Rows have different numbers of seeds" in table(tmp_path)
+
+
+def test_latex_escapes(tmp_path: Path) -> None:
+    text = table(write(tmp_path, note="50% of a & b_c"), form="latex")
+    assert r"S5\_Mars & 3 & 47.00 $\pm$ 1.80 &" in text
+    assert r"Note: 50\% of a \& b\_c" in text
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
+
+
+def test_html_escapes(tmp_path: Path) -> None:
+    text = table(write(tmp_path, note="<script>"), form="html")
+    assert "<td>47.00 ± 1.80</td>" in text
+    assert "&lt;script&gt;" in text and "<script>" not in text
+
+
+def test_csv_is_numbers(tmp_path: Path) -> None:
+    text = table(write(tmp_path), form="csv")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    supervised, s5mars = csv.DictReader(lines)
+    assert (s5mars["row"], s5mars["mIoU"], s5mars["mIoU sd"]) == ("s5mars", "47.0000", "1.8028")
+    assert s5mars["reference"] == "Supervised"
+    assert s5mars["to reference low"] == "3.7579"
+    assert (s5mars["IoU soil"], s5mars["IoU hole"]) == ("47.0000", "")
+    assert supervised["to reference"] == ""
+    assert "# The val split chose the checkpoint." in text
+
+
+def test_the_test_split_as_judge_is_told(tmp_path: Path) -> None:
+    training = SETTINGS["training"] | {"select_on": "test"}
+    write_comparison(tmp_path, comparison(settings=SETTINGS | {"training": training}))
+    assert "The test split chose the checkpoint, which is the split that is scored" in table(
+        tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+    ("layout", "taxonomy", "share", "shown"),
+    [
+        ("s5mars", "s5mars", "0.2", ["table III", "76.49"]),
+        ("mars-bench", "s5mars", "1", ["table III", "80.15", "table V", "95.64"]),
+        ("ai4mars", "ai4mars", "1", ["table IV", "74.68"]),
+        ("s5mars", "s5mars", "0.25", []),
+        ("ai4mars", "ai4mars", "0.5", []),
+        ("plain", "s5mars", "0.2", []),
+    ],
+)
+def test_the_papers_numbers_stand_apart(
+    layout: str, taxonomy: str, share: str, shown: list[str], tmp_path: Path
+) -> None:
+    data = SETTINGS["data"] | {"layout": layout, "taxonomy": taxonomy}
+    write_comparison(tmp_path, comparison(settings=SETTINGS | {"data": data}, share=share))
+    text = table(tmp_path)
+    ours, _, papers = text.partition("The paper's numbers, not measured here")
+    assert bool(papers) == bool(shown)
+    assert all(word in papers and word not in ours for word in shown)
+    assert "paper" not in table(tmp_path, form="csv")
+
+
+def test_the_papers_ablations_are_of_its_data_with_all_labels() -> None:
+    data = {"layout": "s5mars", "taxonomy": "s5mars"}
+    found = paper_ablation(data, "1", "mixing")
+    assert found is not None
+    assert (found.name, found.rows["dacs"]) == ("table VIII", (83.80, 78.69))
+    assert paper_ablation(data, "0.5", "mixing") is None
+    assert paper_ablation({"layout": "plain", "taxonomy": "s5mars"}, "1", "mixing") is None
+    assert paper_ablation(data, "1", "objects") is None  # not readable
+
+
+def test_mixed_settings_are_refused(tmp_path: Path) -> None:
+    other = comparison(settings=SETTINGS | {"training": SETTINGS["training"] | {"steps": 4}})
+    mixed = (*comparison().cells[:5], other.cells[5])
+    with pytest.raises(ValueError, match=r"s5mars 0\.25 seed 2 were made with other settings"):
+        table(write(tmp_path, cells=mixed))
+
+
+def test_other_labels_are_refused(tmp_path: Path) -> None:
+    cells = list(comparison().cells)
+    cells[5] = replace(cells[5], partition="another")
+    with pytest.raises(ValueError, match="different labelled images"):
+        table(write(tmp_path, cells=tuple(cells)))
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no comparison"):
+        table(tmp_path)
+    (tmp_path / "comparison.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        table(tmp_path)
+    (tmp_path / "comparison.json").write_text("{}")
+    with pytest.raises(ValueError, match="no comparison of this version"):
+        table(tmp_path)
+    write(tmp_path, cells=())
+    with pytest.raises(ValueError, match="no cell of the comparison is finished"):
+        table(tmp_path)
+    with pytest.raises(ValueError, match="unknown format 'pdf'; choose md, latex, html, csv"):
+        table(tmp_path, form="pdf")
+
+
+def test_reads_what_it_writes(tmp_path: Path) -> None:
+    write(tmp_path)
+    first = (tmp_path / "comparison.json").read_text()
+    write_comparison(tmp_path, read_comparison(tmp_path))
+    assert (tmp_path / "comparison.json").read_text() == first
+    assert json.loads(first)["format"] == 1
+
+
+def test_time_left_is_of_the_same_method() -> None:
+    supervised, s5mars = (
+        Cell(row, "0.25", "0.25", 9) for row in method_rows(["supervised", "s5mars"])
+    )
+    seconds = {"supervised": 60.0, "s5mars": 600.0}
+    done = [replace(cell, elapsed=seconds[cell.row]) for cell in comparison().cells]
+    assert remaining_text([supervised], done, jobs=1) == "1 cell left, about 1\u202fmin"
+    assert remaining_text([s5mars] * 2, done, jobs=2) == "2 cells left, about 10\u202fmin"
+    assert remaining_text([supervised, s5mars], done[:3], jobs=1).endswith("about 2\u202fmin")
+    assert remaining_text([s5mars], [], jobs=1) == "1 cell left"
