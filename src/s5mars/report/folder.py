@@ -15,8 +15,15 @@ from s5mars.classes import Taxonomy
 from s5mars.report.numbers import number
 
 _TITLES = {
-    "s5mars": "S5Mars",
     "supervised": "Supervised",
+    "mean_teacher": "Mean Teacher",
+    "classmix": "MT + ClassMix",
+    "fixmatch": "FixMatch",
+    "ranpaste": "RanPaste",
+    "u2pl": "U²PL",
+    "augseg": "AugSeg",
+    "unimatch": "UniMatch",
+    "s5mars": "S5Mars",
 }
 
 
