@@ -82,13 +82,6 @@ def test_the_ramp_scales_the_unsupervised_weights(method: FixMatch) -> None:
 
 
 @each
-def test_a_batch_without_pool_is_refused(method: FixMatch) -> None:
-    student, teacher = networks()
-    with pytest.raises(ValueError, match=f"{type(method).__name__} needs the pool"):
-        method.losses(student, teacher, Batch(labelled=batch().labelled), PROGRESS)
-
-
-@each
 def test_thresholds_are_asked_once_a_step_about_the_weak_view(method: FixMatch) -> None:
     student, teacher = networks()
     seen: list[tuple[Tensor, float]] = []
