@@ -1,0 +1,88 @@
+"""The command line. No logic: each command reads its options and calls one function of a room.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+
+from s5mars.cli import data, grids, models
+from s5mars.cli.train import ABOUT, EXAMPLE, train
+
+USER_ERROR = 2
+
+COMMANDS = data.COMMANDS | models.COMMANDS | grids.COMMANDS
+
+_ORDER = (
+    "demo", "synth", "stats", "split", "show", "train", "evaluate", "predict", "report", "compare",
+    "table", "cost",
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; users' mistakes become one line on standard error and exit code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; nothing may be flushed to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError, OSError) as error:
+        if os.environ.get("S5MARS_TRACEBACK"):
+            raise
+        print(f"s5mars: {_one_line(error)}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("s5mars: interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        from s5mars import __version__
+
+        print(f"s5mars {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name == "train":
+        return train(rest)
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, _ORDER, n=1, cutoff=0.0)
+        raise ValueError(f"unknown command {name!r}; nearest: {near[0]}; all: {', '.join(_ORDER)}")
+    COMMANDS[name].call(name, rest)
+    return 0
+
+
+def _overview() -> str:
+    width = max(len(name) for name in _ORDER)
+    lines = ["s5mars: from rover images with a few, sparse labels to terrain maps", ""]
+    shown = {"train": (ABOUT, EXAMPLE)} | {
+        name: (command.about, command.example) for name, command in COMMANDS.items()
+    }
+    for name in _ORDER:
+        about, example = shown[name]
+        lines += [f"  {name:<{width}}  {about}", f"  {'':<{width}}    {example}"]
+    lines += ["", "options of a command: s5mars COMMAND --help"]
+    return "\n".join(lines)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename}: a file is in the way: remove it, or choose another name"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # An error from a loader process arrives as its whole traceback; the last line is the message.
+    if lines[0].startswith("Caught ") and len(lines) > 1:
+        return lines[-1].partition(": ")[2] or lines[-1]
+    return " ".join(lines)

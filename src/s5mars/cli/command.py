@@ -1,0 +1,60 @@
+"""What a command is, and how its options are parsed."""
+
+from __future__ import annotations
+
+import difflib
+from argparse import ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it says of itself, its options, and what it runs."""
+
+    about: str
+    example: str
+    options: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], object]
+    passes_on: bool = False  # options that it does not know are somebody else's to judge
+
+    def call(self, name: str, arguments: Sequence[str]) -> None:
+        """Parse the arguments that follow the command's name, and run it.
+
+        Raises:
+            ValueError: for an option that it does not have, with the nearest one.
+        """
+        parser = OneLineParser(
+            prog=f"s5mars {name}",
+            description=self.about,
+            epilog=f"example:\n  {self.example}",
+            formatter_class=RawDescriptionHelpFormatter,
+            exit_on_error=False,
+            allow_abbrev=False,
+        )
+        self.options(parser)
+        self.run(_parse(parser, arguments, passes_on=self.passes_on))
+
+
+class OneLineParser(ArgumentParser):
+    """argparse without its usage text before an error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing and exiting."""
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def _parse(parser: ArgumentParser, arguments: Sequence[str], *, passes_on: bool) -> Namespace:
+    try:
+        namespace, unknown = parser.parse_known_args(arguments)
+    except ArgumentError as error:
+        parser.error(str(error))
+    if passes_on:
+        namespace.passed_on = unknown
+    elif unknown:
+        known = [o for action in parser._actions for o in action.option_strings]
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; the nearest is {near[0]}" if near else f"; see {parser.prog} --help"
+        raise ValueError(f"unknown option {unknown[0]}{hint}")
+    return namespace

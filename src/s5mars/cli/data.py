@@ -1,0 +1,104 @@
+"""Commands about data: synth, stats, split, show."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from s5mars.cli.command import Command
+
+
+def _synth_options(parser: ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="folder to make")
+    parser.add_argument("--images", type=int, default=60, help="labelled scenes (60)")
+    parser.add_argument("--size", type=int, default=512, help="side in pixels (512)")
+    parser.add_argument("--unlabelled", type=int, default=0, help="more scenes, no labels (0)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (0)")
+
+
+def _synth(options: Namespace) -> object:
+    from s5mars.data.synthetic import write_synthetic
+
+    return write_synthetic(
+        options.out,
+        images=options.images,
+        size=options.size,
+        seed=options.seed,
+        unlabelled=options.unlabelled,
+    )
+
+
+def _split_options(parser: ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="folder of the data set")
+    parser.add_argument(
+        "--labelled", type=float, nargs="+", default=[0.2, 0.5], help="shares (0.2 0.5)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another draw (0)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the lists")
+
+
+def _split(options: Namespace) -> object:
+    from s5mars.data.partition import write_partitions
+
+    return write_partitions(
+        options.data, labelled=options.labelled, seed=options.seed, out=options.out
+    )
+
+
+def _stats_options(parser: ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="folder of the data set")
+    parser.add_argument("--out", type=Path, required=True, help="folder for JSON and figures")
+    parser.add_argument("--split", help="one split (train, val and test together)")
+
+
+def _stats(options: Namespace) -> object:
+    from s5mars.data.statistics import write_statistics
+
+    return write_statistics(options.data, out=options.out, split=options.split)
+
+
+def _show_options(parser: ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="folder of the data set")
+    parser.add_argument(
+        "--augmentations", default="augin", help="strong, augin, mixing or objects (augin)"
+    )
+    parser.add_argument("--image", help="name of the image (drawn by the seed)")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random (0)")
+    parser.add_argument("--objects", type=Path, help="object proposals (graph segmentation)")
+    parser.add_argument("--out", type=Path, required=True, help="the picture, a PNG file")
+
+
+def _show(options: Namespace) -> object:
+    from s5mars.report.augmentations import show_augmentations
+
+    sheet = show_augmentations(**vars(options))
+    print(sheet)
+    return sheet
+
+
+COMMANDS = {
+    "synth": Command(
+        "Render synthetic Mars scenes with sparse labels.",
+        "s5mars synth scenes --images 60 --size 512 --seed 0",
+        _synth_options,
+        _synth,
+    ),
+    "stats": Command(
+        "Colour and label statistics of a data set (table II, figure 2).",
+        "s5mars stats DATA --out stats",
+        _stats_options,
+        _stats,
+    ),
+    "split": Command(
+        "Stratified, nested lists of the images whose labels may be used.",
+        "s5mars split DATA --labelled 0.2 0.5 --seed 0 --out partitions",
+        _split_options,
+        _split,
+    ),
+    "show": Command(
+        "Pictures of the augmentations on one image (figures 6 and 8).",
+        "s5mars show DATA --augmentations augin --seed 0 --out sheet.png",
+        _show_options,
+        _show,
+    ),
+}

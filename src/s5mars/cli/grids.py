@@ -1,0 +1,137 @@
+"""Commands about many runs: compare, table, cost."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from s5mars.cli.command import Command
+
+
+def _compare_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--methods", nargs="+", default=[], help="names, or all")
+    parser.add_argument("--ablation", help="rows of an ablation of S5Mars, such as augin")
+    parser.add_argument(
+        "--labelled", nargs="+", default=["1.0"], help="shares of the train split, or lists (1.0)"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(0)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the comparison")
+    parser.add_argument(
+        "--protocol", choices=["full", "paper"], default="full",
+        help="test on whole images, or on centre crops of 1024 (full)",
+    )  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, help="cells at once (1)")
+    parser.add_argument("--note", help="for the tables, such as what was tuned")
+    parser.add_argument("--retry-failed", action="store_true", help="try failed cells again")
+    parser.add_argument("--keep-checkpoints", action="store_true", help="keep every last.ckpt")
+    parser.epilog = f"all other options are those of train\n\n{parser.epilog}"
+
+
+def _compare(options: Namespace) -> object:
+    from s5mars.compare.plan import Request
+    from s5mars.compare.runner import compare
+
+    return compare(
+        Request(
+            out=options.out,
+            arguments=options.passed_on,
+            methods=options.methods,
+            ablation=options.ablation,
+            labelled=options.labelled,
+            seeds=options.seeds,
+            protocol=options.protocol,
+            jobs=options.jobs,
+            note=options.note,
+            retry_failed=options.retry_failed,
+            keep_checkpoints=options.keep_checkpoints,
+        )
+    )
+
+
+def _table_options(parser: ArgumentParser) -> None:
+    parser.add_argument("comparison", type=Path, help="folder of an s5mars compare --out")
+    parser.add_argument("--format", choices=["md", "latex", "html", "csv"], default="md")
+    parser.add_argument("--out", type=Path, help="file for the tables (standard output)")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the figures, too")
+    parser.add_argument("--row", help="of the worst cases (s5mars, or the best row)")
+    parser.add_argument("--images", type=int, default=5, help="in a figure of images (5)")
+    parser.add_argument("--data", type=Path, help="the data set, if it was moved")
+
+
+def _table(options: Namespace) -> object:
+    from s5mars.compare.table import table
+
+    text = table(options.comparison, form=options.format)
+    if options.out is None:
+        print(text, end="")
+    else:
+        from s5mars.files import write_text
+
+        write_text(options.out, text)
+        print(options.out)
+    if options.figures is not None:
+        from s5mars.compare.figures import write_figures
+
+        written = write_figures(
+            options.comparison,
+            options.figures,
+            row=options.row,
+            images=options.images,
+            data=options.data,
+        )
+        print("\n".join(map(str, written)), file=sys.stderr)
+    return text
+
+
+def _cost_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--methods", nargs="+", default=["all"], help="names, or all (all)")
+    parser.add_argument("--model", default="resnet50", help="encoder (resnet50)")
+    parser.add_argument("--crop", type=int, default=512, help="side in pixels (512)")
+    parser.add_argument("--batch", type=int, default=8, help="images of each stream (8)")
+    parser.add_argument("--classes", type=int, default=9, help="(9)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each method (3)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (auto)")
+    parser.add_argument("--out", type=Path, help="file for the numbers as JSON")
+
+
+def _cost(options: Namespace) -> object:
+    from s5mars.compare.cost import cost
+    from s5mars.compare.step import CostSettings
+
+    return cost(
+        options.methods,
+        CostSettings(
+            model=options.model,
+            crop=options.crop,
+            batch=options.batch,
+            classes=options.classes,
+            rounds=options.rounds,
+            device=options.device,
+        ),
+        out=options.out,
+    )
+
+
+COMMANDS = {
+    "compare": Command(
+        "Train and score methods on several labelled shares and seeds; goes on where it stopped.",
+        "s5mars compare --data DATA --methods all --labelled 0.125 0.25 --seeds 0 1 2 --steps 600 "
+        "--out results/x",
+        _compare_options,
+        _compare,
+        passes_on=True,
+    ),
+    "table": Command(
+        "The tables and figures of a comparison, with intervals over seeds and the protocol.",
+        "s5mars table results/x --format md --figures figures",
+        _table_options,
+        _table,
+    ),
+    "cost": Command(
+        "Parameters, operations, time and memory of a training step of each method (table XIII).",
+        "s5mars cost --methods all --model resnet50 --crop 512 --batch 8",
+        _cost_options,
+        _cost,
+    ),
+}

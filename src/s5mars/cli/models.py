@@ -1,0 +1,148 @@
+"""Commands about one model: demo, evaluate, predict, report."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from s5mars.cli.command import Command
+
+
+def _inference_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--network", choices=["teacher", "student"], default="teacher")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (auto)")
+    parser.add_argument("--window", type=int, default=1024, help="side of a window (1024)")
+    parser.add_argument("--overlap", type=float, default=0.25, help="share of a window (0.25)")
+    parser.add_argument("--batch", type=int, default=1, help="windows in one forward pass (1)")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="(fp32)")
+
+
+def _evaluate_options(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run folder or checkpoint")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--split", default="test", help="(test)")
+    parser.add_argument(
+        "--protocol", choices=["full", "paper"], default="full",
+        help="whole image, or centre crop 1024 (full)",
+    )  # fmt: skip
+    _inference_options(parser)
+    parser.add_argument(
+        "--merge", nargs="+", default=[], metavar="A+B", help="classes to count as one"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object only")
+
+
+def _evaluate(options: Namespace) -> object:
+    from s5mars.evaluation.command import evaluate
+
+    return evaluate(
+        options.run,
+        data=options.data,
+        split=options.split,
+        protocol=options.protocol,
+        network=options.network,
+        merge=options.merge,
+        as_json=options.json,
+        device=options.device,
+        window=options.window,
+        overlap=options.overlap,
+        batch=options.batch,
+        precision=options.precision,
+    )
+
+
+def _predict_options(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run folder or checkpoint")
+    parser.add_argument("inputs", type=Path, nargs="+", help="images or folders")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
+    _inference_options(parser)
+    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable files")
+    parser.add_argument("--no-overlay", action="store_true", help="write no overlays")
+    parser.add_argument("--no-confidence", action="store_true", help="write no confidence maps")
+
+
+def _predict(options: Namespace) -> object:
+    from s5mars.predict.folder import predict_images
+    from s5mars.predict.predictor import load
+
+    predictor = load(
+        options.run,
+        network=options.network,
+        device=options.device,
+        window=options.window,
+        overlap=options.overlap,
+        batch=options.batch,
+        precision=options.precision,
+    )
+    summary = predict_images(
+        predictor,
+        options.inputs,
+        out=options.out,
+        skip_bad=options.skip_bad,
+        overlays=not options.no_overlay,
+        confidence=not options.no_confidence,
+    )
+    print(summary)
+    return summary
+
+
+def _report_options(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, nargs="+", help="run folder; several are compared")
+    parser.add_argument("--out", type=Path, help="the page (RUN/report.html)")
+
+
+def _report(options: Namespace) -> object:
+    if len(options.run) == 1:
+        from s5mars.report.run import write_report
+
+        page = write_report(options.run[0], out=options.out)
+    else:
+        from s5mars.report.comparison import write_comparison
+
+        if options.out is None:
+            raise ValueError("several runs are compared on one page: give it a name with --out")
+        page = write_comparison(options.run, out=options.out)
+    print(page)
+    return page
+
+
+def _demo_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="your images; without it, synthetic scenes")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="(runs/demo)")
+    parser.add_argument("--labelled", type=float, default=0.25, help="share of labels (0.25)")
+    parser.add_argument("--steps", type=int, default=300, help="of each method (300)")
+
+
+def _demo(options: Namespace) -> object:
+    from s5mars.demo import DemoSettings, demo
+
+    settings = DemoSettings(labelled=options.labelled, steps=options.steps)
+    return demo(options.out, data=options.data, settings=settings)
+
+
+COMMANDS = {
+    "demo": Command(
+        "Train two methods on the same few labels, score both, and write one page.",
+        "s5mars demo --data DATA --out runs/demo",
+        _demo_options,
+        _demo,
+    ),
+    "evaluate": Command(
+        "Score a model on a labelled split.",
+        "s5mars evaluate runs/a --data DATA --split test",
+        _evaluate_options,
+        _evaluate,
+    ),
+    "predict": Command(
+        "Terrain maps of images of any size.",
+        "s5mars predict runs/a IMAGE_OR_FOLDER --out maps",
+        _predict_options,
+        _predict,
+    ),
+    "report": Command(
+        "One self-contained HTML page about a run, or about several.",
+        "s5mars report runs/a",
+        _report_options,
+        _report,
+    ),
+}
