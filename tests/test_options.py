@@ -14,7 +14,7 @@ from s5mars.config import TrainConfig
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
 from s5mars.options import parse_training, training_from_yaml
-from s5mars.recipes import RECIPES
+from s5mars.recipes import RECIPES, find_recipe
 
 BASE = ["--data", "d", "--out", "o", "--steps", "5"]
 
@@ -27,9 +27,17 @@ def refused(*arguments: str) -> str:
     return message
 
 
-def test_defaults_are_those_of_the_signatures() -> None:
+def test_the_signatures_hold_what_the_paper_says() -> None:
+    settings = parse_training([*BASE, "--recipe", "paper"])
+    assert settings.config == TrainConfig(data=Path("d"), out=Path("o"), steps=5, recipe="paper")
+    assert settings.method == S5Mars()
+
+
+def test_the_default_recipe_fits_short_runs_and_leaves_the_method_alone() -> None:
     settings = parse_training(BASE)
-    assert settings.config == TrainConfig(data=Path("d"), out=Path("o"), steps=5)
+    assert settings.config == TrainConfig(
+        data=Path("d"), out=Path("o"), steps=5, **find_recipe("default").training
+    )
     assert settings.method == S5Mars()
     assert parse_training([*BASE, "--method", "supervised"]).method == Supervised()
 

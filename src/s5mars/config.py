@@ -50,6 +50,8 @@ class TrainConfig:
             asking (the paper: 0).
         ramp: Share of the run after it over which unsupervised terms grow to their weight (the
             paper: 0).
+        unsupervised: Factor that this ramp ends at, on every unsupervised term of every method
+            (the papers: 1).
         alignment: Momentum of the class shares that keep the teacher's classes as frequent as the
             labels' are, in [0, 1); 0 switches this off (the paper).
         alignment_power: Exponent of the labels' class shares; below 1 favours rare classes.
@@ -95,14 +97,15 @@ class TrainConfig:
     clip: float = 8.0
     power: float = 0.9
     freeze_at: float = 1.0
-    warm_up: float = 0.4
-    ramp: float = 0.1
-    alignment: float = 0.98
+    warm_up: float = 0.0
+    ramp: float = 0.0
+    unsupervised: float = 1.0
+    alignment: float = 0.0
     alignment_power: float = 1.0
     thresholds: Thresholds = "fixed"
     threshold_momentum: float = 0.99
     teacher_momentum: float = 0.996
-    teacher_span: float = 0.05
+    teacher_span: float = 0.0
     validate_every: int = 0
     select_on: str = "val"
     save_every: int = 0
@@ -119,7 +122,10 @@ class TrainConfig:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
-        not_negative = ("momentum", "weight_decay", "clip", "power", "validate_every", "save_every")
+        not_negative = (
+            "momentum", "weight_decay", "clip", "power", "unsupervised", "validate_every",
+            "save_every",
+        )  # fmt: skip
         for name in not_negative:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must not be below 0")

@@ -47,21 +47,27 @@ def _released_supervised(method: Supervised) -> Supervised:
 
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
-        about="the paper's method, with a warm-up on labels alone, distribution alignment, and a "
-        "teacher whose memory fits the length of the run"
+        about="the papers' methods in runs of hundreds to thousands of steps: a higher learning "
+        "rate, a warm-up on labels alone, half the unsupervised weight, distribution alignment and "
+        "thresholds that favour rare classes, a teacher whose memory fits the length of the run",
+        training={
+            "learning_rate": 0.03,
+            "warm_up": 0.4,
+            "ramp": 0.1,
+            "unsupervised": 0.5,
+            "alignment": 0.98,
+            "alignment_power": 0.5,
+            "thresholds": "freematch",
+            "teacher_span": 0.05,
+        },
     ),
     "paper": Recipe(
         about="what the paper says",
-        training={"warm_up": 0.0, "ramp": 0.0, "alignment": 0.0, "teacher_span": 0.0},
     ),
     "as_released": Recipe(
         about="the authors' run: OHEM, every pixel in the hard loss, soft weight 1.0, a rectangle "
         "after every paste, variances as divisor, checkpoint chosen on the test split",
         training={
-            "warm_up": 0.0,
-            "ramp": 0.0,
-            "alignment": 0.0,
-            "teacher_span": 0.0,
             "model": "resnet50s",
             "multi_grid": [1, 2, 4],
             "normalisation": "as_released",

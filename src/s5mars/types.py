@@ -100,7 +100,7 @@ class Progress:
     seed: int
     step: int  # counted from 0
     total: int
-    ramp: float = 1.0  # factor on unsupervised terms, in [0, 1]
+    ramp: float = 1.0  # factor on unsupervised terms; 0 in a warm-up
     keep: Keep = above_threshold  # which pseudo-labels count, see ``thresholds.py``
 
     def generator(self, purpose: str) -> np.random.Generator:

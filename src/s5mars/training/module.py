@@ -86,7 +86,8 @@ class SegmentationModule(lightning.LightningModule):
             seed=self.config.seed,
             step=self._step,
             total=self.total_steps,
-            ramp=ramp(
+            ramp=self.config.unsupervised
+            * ramp(
                 self._step,
                 start=self.config.warm_up * self.total_steps,
                 length=self.config.ramp * self.total_steps,
