@@ -75,8 +75,8 @@ def test_a_switch_may_stand_alone(arguments: list[str], expected: bool) -> None:
 
 def test_fields_of_the_method() -> None:
     method = parse_training(
-        [*BASE, "--s5mars.hard-threshold", "0.5", "--s5mars.swap=both", "--s5mars.ohem",
-         "--s5mars.mix.source", "rectangles", "--s5mars.mix.rescale", "[0.5, 1.0]"]
+        [*BASE, "--thresholds=fixed", "--s5mars.hard-threshold", "0.5", "--s5mars.swap=both",
+         "--s5mars.ohem", "--s5mars.mix.source", "rectangles", "--s5mars.mix.rescale", "[0.5, 1.0]"]
     ).method  # fmt: skip
     assert isinstance(method, S5Mars)
     default = S5Mars()
@@ -211,3 +211,14 @@ def test_what_is_missing_is_named() -> None:
         parse_training(["--steps", "5"])
     with pytest.raises(ValueError, match="either steps or epochs"):
         parse_training(BASE[:4])
+
+
+def test_a_threshold_that_freematch_would_not_read_is_refused() -> None:
+    wanted = ["--s5mars.hard-threshold", "0.9"]
+    assert "freematch learns it" in refused(*wanted)
+    by_name = parse_training([*BASE, "--ablation", "hard_threshold/0.9"])
+    assert by_name.config.thresholds == "fixed"
+    for kind in ("fixed", "flexmatch"):
+        assert parse_training([*BASE, *wanted, "--thresholds", kind]).config.thresholds == kind
+    every = parse_training([*BASE, "--s5mars.hard-threshold", "0"])
+    assert every.config.thresholds == "freematch"

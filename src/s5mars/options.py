@@ -134,17 +134,19 @@ def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Pa
     recipe = find_recipe(_early(arguments, "recipe", "default"))
     parser.set_defaults(dict(recipe.training))
     ablation = _early(arguments, "ablation", "")
-    change = find_ablation(ablation).change if ablation else None
-    if change is not None and name != DEFAULT_METHOD:
+    row = find_ablation(ablation) if ablation else None
+    if row is not None and name != DEFAULT_METHOD:
         raise ValueError(f"ablation {ablation!r} changes {DEFAULT_METHOD}, not --method {name}")
+    if row is not None:
+        parser.set_defaults(dict(row.training))
     if with_method:
         from s5mars.methods import method_class
 
         chosen = method_class(name)
         parser.add_class_arguments(chosen, name)
         default = recipe.method(name, chosen())
-        if change is not None:
-            default = change(default)
+        if row is not None:
+            default = row.change(default)
         parser.set_defaults(_defaults(default, prefix=name))
     parser.dashes()
     return parser
@@ -161,7 +163,21 @@ def _training(parser: Parser, arguments: Sequence[str]) -> Training:
     method_settings = built[config.method]
     if isinstance(method_settings, jsonargparse.Namespace):
         method_settings = method_class(config.method)(**vars(method_settings))
+    _require_used_threshold(config, method_settings)
     return Training(config, method_settings, text)
+
+
+def _require_used_threshold(config: TrainConfig, method: Any) -> None:
+    """Refuse a threshold that nothing would read: FreeMatch learns its own."""
+    if config.thresholds != "freematch":
+        return
+    for name in ("threshold", "hard_threshold"):
+        given = getattr(method, name, 0.0)
+        if given > 0 and given != getattr(type(method)(), name):
+            raise ValueError(
+                f"{config.method}.{name} is {given:g}, but thresholds=freematch learns it: add "
+                "--thresholds fixed, or flexmatch"
+            )
 
 
 def _early(arguments: Sequence[str], key: str, default: str) -> str:

@@ -10,7 +10,8 @@ all of them:
 - ``freematch``: τ_c = p̃_c / max p̃ · τ_t, where p̃ is the mean prediction and τ_t the mean
   confidence (Wang et al., ICLR 2023, eq. 5–8). It learns τ_t; the method's τ does not enter.
 
-Both papers count images; here pixels are counted, as running averages over the steps.
+Both papers count images; here pixels are counted, as running averages over the steps. A method with
+τ ≤ 0 wants every pixel, and gets it under each rule.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class ClassThresholds(nn.Module):
     @torch.no_grad()
     def forward(self, probability: Tensor, valid: Tensor, *, above: float) -> Tensor:
         """Average this prediction in, and keep what is above the threshold of its class."""
+        if above <= 0:
+            return valid
         confidence, label = probability.max(1)
         self._observe(probability, confidence, label, valid, above)
         return valid & (confidence > self.thresholds(above)[label])
