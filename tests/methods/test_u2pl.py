@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given as given_values
 from hypothesis import strategies as st
-from torch import Tensor
 
 from oracles import u2pl as oracle
 from s5mars.alignment import AlignedTeacher, Alignment
@@ -179,17 +178,6 @@ def test_a_real_network_runs_each_encoder_once_and_embeds_every_fourth_pixel(
     torch.stack([term.value for term in terms.values()]).sum().backward()
     assert student.representation is not None
     assert all(p.grad is not None for p in student.representation.parameters())
-
-
-def test_class_wise_thresholds_have_a_say() -> None:
-    def none(probability: Tensor, valid: Tensor, *, above: float) -> Tensor:
-        return torch.zeros_like(valid)
-
-    student, teacher = networks()
-    progress = dataclasses.replace(PROGRESS, keep=none)
-    terms = U2PL().losses(student, teacher, given_batch(pool_labelled=0.0), progress)
-    assert terms["reliable"].share == 0
-    assert terms["reliable"].value == 0
 
 
 def test_the_command_line_builds_it() -> None:

@@ -37,7 +37,7 @@ Where paper and released code differ, or the paper is silent:
   by taking the nearest pixel; the code takes the probabilities before they are enlarged.
 
 Known labels of the pool (``true_labels``) count as labels in every place; quantiles are over the
-valid pixels without one. Class-wise thresholds, where chosen, must take a pseudo-label, too.
+valid pixels without one. The entropy decides alone: it has no threshold for a run's rule to change.
 """
 
 # No postponed annotations: the command line must see the types of a Module's fields, and cannot
@@ -109,11 +109,10 @@ class U2PL(nn.Module):
         entropy = -(targets.probability * targets.probability.clamp(min=1e-10).log()).sum(1)
         known = targets.valid & (targets.label != IGNORE)
         unknown = targets.valid & ~known
-        taken = unknown & progress.keep(targets.probability, targets.valid, above=0.0)
         left = 1 - progress.step / progress.total
         most = quantile(entropy, unknown, 1 - (1 - self.drop_percent / 100) * left)  # γ_t
         few = quantile(entropy, unknown, self.anchor_percent / 100 * left)
-        reliable = known | (taken & (entropy <= most))
+        reliable = known | (unknown & (entropy <= most))
         labelled_known = known_view.targets.label != IGNORE
         # Sums over many pixels leave the range of half precision.
         with torch.autocast(embedding.device.type, enabled=False):
@@ -122,7 +121,7 @@ class U2PL(nn.Module):
                 teacher_embedding,
                 _joined(known_view.targets, targets),
                 known=torch.cat([labelled_known, known]),
-                sure=torch.cat([labelled_known, known | (taken & (entropy <= few))]),
+                sure=torch.cat([labelled_known, known | (unknown & (entropy <= few))]),
                 unsure=torch.cat([torch.zeros_like(labelled_known), unknown & (entropy > most)]),
                 progress=progress,
             )
