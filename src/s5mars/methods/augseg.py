@@ -12,7 +12,7 @@ Zhao et al., CVPR 2023, with an EMA teacher:
 A patch is a rectangle of side √(1 − λ). So labels arrive inside of CutMix patches, not beside them.
 
 - λ_u = 2 and no threshold: the released settings for Cityscapes, the nearest data set (those for
-  VOC are 1 and 0.95). A threshold of 0 keeps every pixel, whatever rule the run has; theirs is −0.7.
+  VOC are 1 and 0.95). A threshold of 0 keeps every pixel, whatever rule the run has (theirs: −0.7).
 - The mean is over the valid pixels; the code's over all.
 - A labelled patch brings its true labels, and trains nothing where it has none (code).
 - Each image has its own λ and centre; the code draws one λ a batch and centres off the first
