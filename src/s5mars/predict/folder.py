@@ -16,12 +16,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from s5mars.classes import IGNORE, Taxonomy
-from s5mars.data.read import IMAGE_ENDINGS, no_data, read_image
+from s5mars.data.read import no_data
 from s5mars.files import write_text
 from s5mars.predict.ahead import ahead
 from s5mars.predict.overlay import indexed_png, overlay
 from s5mars.predict.predictor import Predictor, Segmentation
 from s5mars.predict.writing import write_picture
+from s5mars.products import PRODUCT_ENDINGS, open_product, product_files
 
 TABLE = "summary.csv"
 WRITERS = 2
@@ -82,13 +83,14 @@ def predict_images(
     ``NAME_confidence.png`` (grey, largest class probability, 0..255 for 0..1) and
     ``NAME_overlay.jpg``; then ``summary.csv``: image, width, height, mean confidence in 0..1, share
     of the image without data, and for each class its share of the pixels with data. Images of a
-    folder keep their sub-folders. Black borders (``s5mars.data.read.no_data``) become 255.
+    folder keep their sub-folders. Black borders (``s5mars.data.read.no_data``) and pixels that are
+    missing in their product become 255. ``products.open_product`` says what can be read.
 
     Images are read ahead and maps are written behind, in threads, so the network does not wait.
 
     Args:
         predictor: see ``s5mars.load``.
-        inputs: image files, or folders that are searched with all their sub-folders.
+        inputs: image or product files, or folders that are searched with all their sub-folders.
         out: folder for the maps; made if it is not there.
         skip_bad: leave out files that cannot be read, instead of stopping at the first.
         overlays: write overlays.
@@ -156,7 +158,7 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
                 raise ValueError(f"{out}: maps would lie among the images: choose another out")
             files = list(_images_below(given, out=out))
             if not files:
-                endings = " ".join(sorted(IMAGE_ENDINGS))
+                endings = " ".join(sorted(PRODUCT_ENDINGS))
                 raise ValueError(f"{given}: no image in this folder; looked for {endings}")
             names = [path.relative_to(given).with_suffix("").as_posix() for path in files]
         elif given.exists():
@@ -170,11 +172,10 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
 
 def _images_below(folder: Path, *, out: Path) -> Iterator[Path]:
     inside = folder.resolve() in out.resolve().parents
-    for path in sorted(folder.rglob("*")):
+    for path in product_files(sorted(folder.rglob("*"))):
         if inside and out.resolve() in path.resolve().parents:
             continue
-        is_image = path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
-        if is_image and path.is_file():
+        if path.is_file():
             yield path
 
 
@@ -197,8 +198,11 @@ def _refuse_collisions(
 
 def _read(source: Source) -> _Read | Exception:
     try:
-        image = read_image(source.path)
-        return _Read(source, image, no_data(image))
+        product = open_product(source.path)
+        empty = no_data(product.image)
+        if product.valid is not None:
+            empty |= ~product.valid
+        return _Read(source, product.image, empty)
     except (ValueError, OSError) as error:
         return error
 
