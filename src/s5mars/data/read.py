@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.products.decode import decode, is_deep
@@ -23,9 +23,9 @@ from s5mars.products.reader import open_product
 from s5mars.types import Sample
 
 __all__ = [
-    "IMAGE_ENDINGS",
     "DamagedFileError",
     "has_black_edge",
+    "image_size",
     "mask_ids",
     "no_data",
     "open_hidden",
@@ -84,6 +84,23 @@ def _is_mosaic(path: Path) -> bool:
 def read_image(path: Path | str) -> Bytes:
     """Read an image as (H, W, 3) uint8, RGB, 0..255; ``open_image`` states the conversions."""
     return np.array(open_image(path))
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """(width, height) of what ``open_image`` gives; only the head of usual formats is read.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedFileError: a ValueError; if it is no image.
+    """
+    path = Path(path)
+    if path.suffix.lower() in IMAGE_ENDINGS:
+        try:
+            with Image.open(path) as image:
+                return image.size
+        except UnidentifiedImageError:
+            pass  # open_image knows more formats, and what to say of none
+    return open_image(path).size
 
 
 def open_label(sample: Sample, coding: MaskCoding) -> Image.Image:
