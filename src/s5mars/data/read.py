@@ -47,6 +47,9 @@ NO_DATA_SHARE = 0.001
 NO_DATA_PURE = (2, 0.3)
 """Of a border, at least this share is at most this bright; deep shadows are not that pure."""
 
+NO_DATA_STRIP = 512
+"""Rows that are counted at a time: memory beside the image's own stays small."""
+
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
@@ -225,9 +228,14 @@ def no_data(image: Bytes) -> Bools:
     from scipy import ndimage
 
     components, count = ndimage.label(_darker(image, NO_DATA_LEVEL))
-    sizes = np.bincount(components.ravel(), minlength=count + 1)
     level, share = NO_DATA_PURE
-    pure = np.bincount(components[_darker(image, level)], minlength=count + 1)
+    sizes, pure = np.zeros((2, count + 1), np.int64)
+    # In strips, because bincount copies what it counts into 8 bytes a pixel.
+    for top in range(0, len(image), NO_DATA_STRIP):
+        strip = components[top : top + NO_DATA_STRIP]
+        sizes += np.bincount(strip.ravel(), minlength=count + 1)
+        dark = _darker(image[top : top + NO_DATA_STRIP], level)
+        pure += np.bincount(strip[dark], minlength=count + 1)
     outer = (components[0], components[-1], components[:, 0], components[:, -1])
     border = np.zeros(count + 1, bool)
     border[np.concatenate(outer)] = True

@@ -14,6 +14,9 @@ LEGEND_FRAME = (150, 150, 150)
 SMALLEST_TEXT = 12
 """Height of the legend's letters in pixels on a small image; on large ones it grows with them."""
 
+STRIP = 1024
+"""Rows that are mixed at a time."""
+
 TEXT_SHARE = 1 / 45
 """Height of the letters as a share of the image's width: readable when the image is shrunk."""
 
@@ -67,16 +70,27 @@ def overlay(
         )
     if not 0 <= opacity <= 1:
         raise ValueError(f"an opacity of {opacity}: not in [0, 1]")
-    picture = Image.fromarray(image)
-    colours = indexed_png(labels, taxonomy).convert("RGB")
-    # One class after another would be slow on large images: mix all, where there is a class.
-    picture.paste(Image.blend(picture, colours, opacity), mask=Image.fromarray(labels != IGNORE))
-    return _with_legend(picture, labels, taxonomy) if legend else picture
+    height, width = labels.shape
+    strip = _legend(labels, taxonomy, width) if legend else None
+    # One picture of full size and small pieces: of a panorama each copy has hundreds of megabytes.
+    size = (width, height) if strip is None else (strip.width, height + strip.height)
+    canvas = Image.new("RGB", size, LEGEND_BACKGROUND)
+    for top in range(0, height, STRIP):
+        rows = slice(top, top + STRIP)
+        picture = Image.fromarray(image[rows])
+        # One class after another would be slow: mix all, where there is a class.
+        colours = Image.fromarray(labels[rows])
+        colours.putpalette(taxonomy.palette)
+        mixed = Image.blend(picture, colours.convert("RGB"), opacity)
+        picture.paste(mixed, mask=Image.fromarray(labels[rows] != IGNORE))
+        canvas.paste(picture, (0, top))
+    if strip is not None:
+        canvas.paste(strip, (0, height))
+    return canvas
 
 
-def _with_legend(
-    picture: Image.Image, labels: NDArray[np.uint8], taxonomy: Taxonomy
-) -> Image.Image:
+def _legend(labels: NDArray[np.uint8], taxonomy: Taxonomy, width: int) -> Image.Image:
+    """A strip as wide as the image, or wider where one entry needs it."""
     counts = np.array(Image.fromarray(labels).histogram())
     entries: list[tuple[str, tuple[int, int, int] | None]] = [
         (f"{entry.name} {_share(int(count), labels.size)}", entry.colour)
@@ -85,11 +99,11 @@ def _with_legend(
     if counts[IGNORE]:
         entries.append((f"no class {_share(int(counts[IGNORE]), labels.size)}", None))
 
-    size = max(SMALLEST_TEXT, round(picture.width * TEXT_SHARE))
+    size = max(SMALLEST_TEXT, round(width * TEXT_SHARE))
     font = ImageFont.load_default(size)
     gap, line = size // 2 + 2, round(1.6 * size)
     widths = [line + round(font.getlength(text)) + 2 * gap for text, _ in entries]
-    width = max(picture.width, *(w + gap for w in widths))
+    width = max(width, *(w + gap for w in widths))
 
     places, x, y = [], gap, gap
     for entry_width in widths:
@@ -97,15 +111,13 @@ def _with_legend(
             x, y = gap, y + line
         places.append((x, y))
         x += entry_width
-    canvas = Image.new("RGB", (width, picture.height + y + line + gap), LEGEND_BACKGROUND)
-    canvas.paste(picture)
-    draw = ImageDraw.Draw(canvas)
+    strip = Image.new("RGB", (width, y + line + gap), LEGEND_BACKGROUND)
+    draw = ImageDraw.Draw(strip)
     for (text, colour), (x, y) in zip(entries, places, strict=True):
-        top = picture.height + y
-        swatch = (x, top + (line - size) // 2, x + size, top + (line + size) // 2)
+        swatch = (x, y + (line - size) // 2, x + size, y + (line + size) // 2)
         draw.rectangle(swatch, fill=colour, outline=LEGEND_FRAME, width=max(1, size // 12))
-        draw.text((x + line, top + line / 2), text, fill=LEGEND_TEXT, font=font, anchor="lm")
-    return canvas
+        draw.text((x + line, y + line / 2), text, fill=LEGEND_TEXT, font=font, anchor="lm")
+    return strip
 
 
 def _share(count: int, total: int) -> str:
