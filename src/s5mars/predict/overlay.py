@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +18,10 @@ SMALLEST_TEXT = 12
 
 TEXT_SHARE = 1 / 45
 """Height of the letters as a share of the image's width: readable when the image is shrunk."""
+
+
+Entry = tuple[str, tuple[int, int, int] | None]
+"""A text of a legend and its colour; None is an empty frame."""
 
 
 def indexed_png(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> Image.Image:
@@ -71,20 +77,11 @@ def overlay(
     colours = indexed_png(labels, taxonomy).convert("RGB")
     # One class after another would be slow on large images: mix all, where there is a class.
     picture.paste(Image.blend(picture, colours, opacity), mask=Image.fromarray(labels != IGNORE))
-    return _with_legend(picture, labels, taxonomy) if legend else picture
+    return with_legend(picture, _entries(labels, taxonomy)) if legend else picture
 
 
-def _with_legend(
-    picture: Image.Image, labels: NDArray[np.uint8], taxonomy: Taxonomy
-) -> Image.Image:
-    counts = np.array(Image.fromarray(labels).histogram())
-    entries: list[tuple[str, tuple[int, int, int] | None]] = [
-        (f"{entry.name} {_share(int(count), labels.size)}", entry.colour)
-        for entry, count in zip(taxonomy.classes, counts, strict=False)
-    ]
-    if counts[IGNORE]:
-        entries.append((f"no class {_share(int(counts[IGNORE]), labels.size)}", None))
-
+def with_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
+    """A taller copy of an image of mode RGB with a legend below it."""
     size = max(SMALLEST_TEXT, round(picture.width * TEXT_SHARE))
     font = ImageFont.load_default(size)
     gap, line = size // 2 + 2, round(1.6 * size)
@@ -106,6 +103,17 @@ def _with_legend(
         draw.rectangle(swatch, fill=colour, outline=LEGEND_FRAME, width=max(1, size // 12))
         draw.text((x + line, top + line / 2), text, fill=LEGEND_TEXT, font=font, anchor="lm")
     return canvas
+
+
+def _entries(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> list[Entry]:
+    counts = np.array(Image.fromarray(labels).histogram())
+    entries: list[Entry] = [
+        (f"{entry.name} {_share(int(count), labels.size)}", entry.colour)
+        for entry, count in zip(taxonomy.classes, counts, strict=False)
+    ]
+    if counts[IGNORE]:
+        entries.append((f"no class {_share(int(counts[IGNORE]), labels.size)}", None))
+    return entries
 
 
 def _share(count: int, total: int) -> str:
