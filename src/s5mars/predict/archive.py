@@ -66,7 +66,8 @@ def predict_images(
     255 = no data or no class, at full size), ``NAME_confidence.png`` (grey, largest class
     probability, 0..255 for 0..1), ``NAME_overlay.jpg`` and ``NAME_rle.json`` (COCO run lengths).
     Then ``index.parquet``, a row a product, and ``summary.csv``, an extract. Products of a folder
-    keep their sub-folders. Black borders (``s5mars.data.read.no_data``) become 255.
+    keep their sub-folders. Black borders (``s5mars.data.read.no_data``) and pixels that are missing
+    in their product become 255. ``products.open_product`` says what can be read.
 
     ``manifest.sqlite`` knows which products are done, failed, or still to do. Killed at any moment,
     the same call with ``resume`` ends with the same files as an unbroken one. A product that cannot
@@ -74,7 +75,7 @@ def predict_images(
 
     Args:
         predictor: see ``s5mars.load``.
-        inputs: image files, or folders that are searched with all their sub-folders.
+        inputs: image or product files, or folders that are searched with all their sub-folders.
         out: folder for the maps; made if it is not there.
         write: some of ``labels``, ``confidence``, ``overlay``, ``rle``.
         resume: go on with an unfinished run, try failed products again, and take in new ones. A

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from s5mars.classes import Taxonomy
 from s5mars.files import replacing, write_text
 from s5mars.predict.manifest import Entry, Manifest
+from s5mars.products import read_info
 
 INDEX = "index.parquet"
 TABLE = "summary.csv"
@@ -127,7 +128,8 @@ def class_columns(taxonomy: Taxonomy) -> list[str]:
 
 
 def _row(entry: Entry, shares: Sequence[str]) -> dict[str, Any]:
-    facts: Mapping[str, Any] = entry.facts
+    # Of a product that was not read, its name alone can speak.
+    facts: Mapping[str, Any] = entry.facts or read_info(entry.source.path).row()
     row: dict[str, Any] = {
         **{name: facts.get(name) for name in _PRODUCT},
         "name": entry.source.name,

@@ -13,11 +13,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from s5mars.classes import IGNORE, Taxonomy
-from s5mars.data.read import no_data, read_image
+from s5mars.data.read import no_data
 from s5mars.predict.overlay import indexed_png, overlay
 from s5mars.predict.predictor import Predictor, Segmentation
 from s5mars.predict.regions import largest_regions
 from s5mars.predict.sources import ENDINGS, Source
+from s5mars.products import open_product
 
 DEFAULT_WRITE = ("labels", "confidence", "overlay")
 
@@ -71,8 +72,11 @@ class Maps:
 def read_product(source: Source) -> Read | Failed:
     """Decode a product; whatever goes wrong is its own fault, and no reason to stop others."""
     try:
-        image = read_image(source.path)
-        return Read(source, image, no_data(image))
+        product = open_product(source.path)
+        empty = no_data(product.image)
+        if product.valid is not None:
+            empty |= ~product.valid
+        return Read(source, product.image, empty, product.row())
     # Readers of planetary formats raise what they like.
     except Exception as error:
         return failed(source, error)
@@ -89,7 +93,7 @@ def segment(predictor: Predictor, read: Read | Failed) -> tuple[Read, Segmentati
 
 
 def make_maps(answer: tuple[Read, Segmentation] | Failed, wish: Wish) -> Maps | Failed:
-    """Encode what is wanted; black borders become 255 with confidence 0."""
+    """Encode what is wanted; black borders and missing pixels become 255 with confidence 0."""
     if isinstance(answer, Failed):
         return answer
     read, segmentation = answer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from s5mars.data.read import IMAGE_ENDINGS
+from s5mars.products import PRODUCT_ENDINGS, product_files
 
 ENDINGS = {
     "confidence": "_confidence.png",
@@ -52,7 +52,7 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
                 raise ValueError(f"{out}: maps would lie among the images: choose another out")
             files = list(_products_below(given, out=out))
             if not files:
-                endings = " ".join(sorted(IMAGE_ENDINGS))
+                endings = " ".join(sorted(PRODUCT_ENDINGS))
                 raise ValueError(f"{given}: no image in this folder; looked for {endings}")
             names = [path.relative_to(given).with_suffix("").as_posix() for path in files]
         elif given.exists():
@@ -114,11 +114,10 @@ def refuse_overwriting(sources: Sequence[Source], out: Path) -> None:
 
 def _products_below(folder: Path, *, out: Path) -> Iterator[Path]:
     inside = folder.resolve() in out.resolve().parents
-    for path in sorted(folder.rglob("*")):
+    for path in product_files(sorted(folder.rglob("*"))):
         if inside and out.resolve() in path.resolve().parents:
             continue
-        is_image = path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
-        if is_image and path.is_file():
+        if path.is_file():
             yield path
 
 
