@@ -52,11 +52,13 @@ class Summary:
     images: int
     skipped: tuple[str, ...]  # one line for each file that could not be read
     table: Path
+    doubt: str = ""  # see ``Predictor.doubt``
 
     def __str__(self) -> str:
         """What the user is told."""
         left_out = f"; skipped {len(self.skipped)}: {self.skipped[0]}" if self.skipped else ""
-        return f"{self.table}: {self.images} image(s){left_out}"
+        doubt = f"; {self.doubt}" if self.doubt else ""
+        return f"{self.table}: {self.images} image(s){doubt}{left_out}"
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def predict_images(
     if not rows:
         raise ValueError(f"no image could be read, {len(skipped)} skipped; first: {skipped[0]}")
     _write_table(out / TABLE, rows)
-    return Summary(len(rows), tuple(skipped), out / TABLE)
+    return Summary(len(rows), tuple(skipped), out / TABLE, predictor.doubt)
 
 
 def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
