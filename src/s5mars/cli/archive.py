@@ -20,6 +20,12 @@ def _predict_options(parser: ArgumentParser) -> None:
         help="some of labels, confidence, overlay, rle (labels,confidence,overlay)",
     )  # fmt: skip
     inference_options(parser)
+    parser.add_argument(
+        "--abstain", type=float, metavar="P", help="no class where the confidence is below P"
+    )
+    parser.add_argument(
+        "--tta", action="store_true", help="mean over the horizontal flip; twice the time"
+    )
     parser.add_argument("--skip-bad", action="store_true", help="failed products are no error")
     parser.add_argument(
         "--workers", type=int, default=2,
@@ -41,6 +47,8 @@ def _predict(options: Namespace) -> object:
         overlap=options.overlap,
         batch=options.batch,
         precision=options.precision,
+        tta=options.tta,
+        abstain=options.abstain,
     )
     summary = predict_images(
         predictor,

@@ -40,11 +40,13 @@ class Summary:
     counts: Counts
     index: Path
     failure: str | None = None  # the first failed product's reason, in the order of names
+    doubt: str = ""  # see ``Predictor.doubt``
 
     def __str__(self) -> str:
         """What the user is told."""
+        doubt = f"; {self.doubt}" if self.doubt else ""
         first = f"; first failure: {self.failure}" if self.failure else ""
-        return f"{self.index}: {self.counts}{first}"
+        return f"{self.index}: {self.counts}{doubt}{first}"
 
 
 def predict_images(
@@ -118,7 +120,7 @@ def predict_images(
             _say_how_to_go_on(manifest, predictor, error)
         write_index(manifest, predictor.taxonomy)
         reasons = (entry.reason for entry in manifest.entries("failed"))
-        summary = Summary(manifest.counts(), out / INDEX, next(reasons, None))
+        summary = Summary(manifest.counts(), out / INDEX, next(reasons, None), predictor.doubt)
     _judge(summary, skip_bad=skip_bad)
     return summary
 

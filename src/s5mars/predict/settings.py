@@ -25,13 +25,30 @@ def settings_of(predictor: Predictor, *, write: Sequence[str], opacity: float) -
         "window": predictor.window,
         "overlap": predictor.overlap,
         "precision": predictor.precision,
+        "temperature": predictor.temperature,
+        "tta": predictor.tta,
+        "abstain": predictor.abstain,
         "write": sorted(write),
         "opacity": opacity if "overlay" in write else None,
     }
 
 
-def model_hash(model: nn.Module) -> str:
-    """16 hexadecimal digits of the SHA-256 of the kind of network and all its numbers."""
+def model_hash(model: object) -> str:
+    """16 hexadecimal digits of the SHA-256 of the kind of network and all its numbers.
+
+    A network that is no torch module says it by itself, in an attribute ``fingerprint``.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if not isinstance(model, nn.Module):
+        fingerprint = getattr(model, "fingerprint", None)
+        if not fingerprint:
+            raise ValueError(
+                f"{type(model).__name__} cannot be told from another network: give it an attribute "
+                "`fingerprint`, such as the SHA-256 of its file"
+            )
+        return str(fingerprint)[:16]
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, value in sorted(model.state_dict().items()):
         flat = value.detach().cpu().contiguous().reshape(-1)
