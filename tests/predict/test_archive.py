@@ -18,6 +18,7 @@ from s5mars.predict.archive import predict_images
 from s5mars.predict.manifest import Counts
 from s5mars.predict.sources import find_sources
 
+from .folders import save
 from .standin import THREE, Brightness
 
 ALWAYS = {"index.parquet", "summary.csv", "manifest.sqlite"}
@@ -25,15 +26,6 @@ ALWAYS = {"index.parquet", "summary.csv", "manifest.sqlite"}
 
 def predictor(**settings: object) -> Predictor:
     return Predictor(Brightness(), THREE, **settings)
-
-
-def save(path: Path, *, size: tuple[int, int] = (60, 40), grey: int = 255) -> Path:
-    """An image whose left third is ``grey``, the rest 128."""
-    pixels = np.full((size[1], size[0], 3), 128, np.uint8)
-    pixels[:, : size[0] // 3] = grey
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 def files_below(folder: Path) -> set[str]:

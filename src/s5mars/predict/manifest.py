@@ -260,4 +260,7 @@ class Manifest:
 def _short(value: str | None) -> str:
     if value is None:
         return "missing"
-    return value if len(value) <= 40 else f"{value[:37]}..."
+    read = json.loads(value)
+    plain = isinstance(read, list) and all(isinstance(item, str) for item in read)
+    said = ",".join(read) if plain else read if isinstance(read, str) else value
+    return said if len(said) <= 40 else f"{said[:37]}..."
