@@ -3,7 +3,8 @@
 A worker reads products, asks its copy of the network and encodes the maps, exactly as the local
 engine does; what travels back are finished files, which are small. Only the calling process writes,
 so one lock and one manifest hold for the whole cluster, and the workers need to see the archive but
-not the output folder. A worker that dies is started again by Ray, and its batch is done again.
+not the output folder. A worker that dies is started again by Ray, and its batch is done again; a
+batch that kills every worker is given up, and the others go on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 BATCH = 8
 """Products that a worker takes at once: what a killed worker costs."""
+
+RETRIES = 2
+"""Times that a batch is tried again after its worker died; then its products count as failed."""
 
 _SCHEMA = pa.schema(
     [
@@ -126,6 +130,8 @@ def _results(
 ) -> Iterator[Maps | Failed]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    # A batch that cannot be saved must not stop the others.
+    context.max_errored_blocks = -1
     table = pa.table({"path": [str(s.path) for s in sources], "name": [s.name for s in sources]})
     # A block is what Ray does again when a worker dies, so a block is a batch.
     blocks = [table.slice(start, BATCH) for start in range(0, len(table), BATCH)]
@@ -135,14 +141,27 @@ def _results(
         Worker,
         batch_size=None,
         batch_format="pyarrow",
-        concurrency=(1, workers) if workers > 1 else 1,
+        # One batch each: those that wait behind a fatal one would count their worker's deaths, too.
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1
+        ),
         num_cpus=1,
         num_gpus=1 if accelerator else 0,
+        max_restarts=-1,
+        max_task_retries=RETRIES,
         fn_constructor_args=(ray.put(predictor), wish),
     )
+    missing = {source.name: source for source in sources}
     for batch in maps.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
         for row in batch.to_pylist():
-            yield _unpacked(row)
+            result = _unpacked(row)
+            del missing[result.source.name]
+            yield result
+    if len(missing) == len(sources):
+        raise OSError("every worker of Ray died before it gave an answer: see Ray's logs")
+    for source in missing.values():
+        reason = f"{source.path}: its worker died {RETRIES + 1} times, as did its batch with it"
+        yield Failed(source, reason)
 
 
 def _packed(result: Maps | Failed) -> dict[str, object]:
