@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from predict import machine, picture
 from s5mars.classes import S5MARS
 from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.predict.folder import predict_images
+from s5mars.predict.archive import predict_images
 from s5mars.predict.predictor import Predictor
 
 AIM_BYTES = 3e9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from s5mars.products.errors import MAX_PIXELS, WAY_OUT, DamagedFileError, refuse_huge
+
+# Panoramas are large and no attack; what is too large, `refuse_huge` says.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def decode(path: Path) -> Image.Image:

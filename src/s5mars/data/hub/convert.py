@@ -90,6 +90,11 @@ def convert(
     return counts
 
 
+def rows_of(shard: Path) -> int:
+    """The number of rows of a shard."""
+    return int(_opened(shard, ()).metadata.num_rows)
+
+
 def _rows(shard: Path, source: Source) -> Iterator[Mapping[str, object]]:
     file = _opened(shard, source.columns)
     flags = [flag for flag in source.flags if flag in file.schema_arrow.names]

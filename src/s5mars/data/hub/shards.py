@@ -11,8 +11,10 @@ from typing import Protocol
 import yaml
 
 from s5mars.data.hub.sources import Source
+from s5mars.files import disk_full, is_disk_full
 
 HUB = "https://huggingface.co"
+UNSTATED = "not stated: ask its authors"
 
 _SHARD = re.compile(r"(?P<split>\w+?)-(?P<number>\d+)-of-(?P<count>\d+)(-\w+)?\.parquet")
 
@@ -99,7 +101,7 @@ class LocalStore:
 
 @dataclass(frozen=True)
 class HubStore:
-    """The hub itself; a broken download goes on where it broke off."""
+    """The hub itself; a connection that breaks goes on where it broke off."""
 
     source: Source
     endpoint: str | None = None  # None: what huggingface_hub is set to
@@ -118,11 +120,10 @@ class HubStore:
             info = HfApi(endpoint=self.endpoint).dataset_info(
                 self.source.repo, revision=self.revision, files_metadata=True
             )
-        except _unreachable() as error:
+        except Exception as error:  # of many kinds: by version it talks through other libraries
             raise self._unreached(error) from None
         files = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
-        card = info.card_data.to_dict() if info.card_data else {}
-        licence = _first(card.get("license")) or "not stated: ask its authors"
+        licence = _first(getattr(info.card_data, "license", None)) or UNSTATED
         return Listing(
             f"{HUB}/datasets/{self.source.repo}",
             str(info.sha or ""),
@@ -149,7 +150,9 @@ class HubStore:
                     endpoint=self.endpoint,
                 )
             )
-        except _unreachable() as error:
+        except Exception as error:
+            if is_disk_full(error):
+                raise disk_full(folder / shard.name) from None
             raise self._unreached(error) from None
 
     def _unreached(self, error: Exception) -> ConnectionError:
@@ -163,23 +166,6 @@ class HubStore:
     def __str__(self) -> str:
         """For messages."""
         return f"{HUB}/datasets/{self.source.repo}"
-
-
-def _unreachable() -> tuple[type[Exception], ...]:
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    found: list[type[Exception]] = [
-        HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, TimeoutError,
-    ]  # fmt: skip
-    try:  # what it talks through has changed between versions
-        import httpx
-
-        found.append(httpx.HTTPError)
-    except ImportError:
-        import requests  # type: ignore[import-untyped]
-
-        found.append(requests.RequestException)
-    return tuple(found)
 
 
 def _shards(files: dict[str, int], source: Source, where: object) -> tuple[Shard, ...]:
@@ -212,7 +198,7 @@ def _licence(card: str) -> str:
     except yaml.YAMLError:
         facts = None
     said = _first(facts.get("license")) if isinstance(facts, dict) else None
-    return said or "not stated: ask its authors"
+    return said or UNSTATED
 
 
 def _first(value: object) -> str | None:

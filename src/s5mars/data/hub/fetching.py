@@ -1,8 +1,9 @@
 """``s5mars fetch``: a public data set, downloaded and laid out as a folder; goes on after a stop.
 
-Shards are downloaded one after another into ``OUT/.shards`` and converted in the same order. Of a
-finished shard a small JSON stays beside it, so that a stopped run goes on with the next one. At
-the end the shards are removed and ``OUT/fetched.json`` says what the folder holds.
+Shards are downloaded one after another into ``OUT/.shards`` and converted in the same order. A
+connection that breaks goes on within the file; a run that was killed goes on with the shard that
+it was at, in downloading as in converting. At the end the shards are removed, and
+``OUT/fetched.json`` says what the folder holds.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import difflib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from s5mars.data.hub.convert import Names, convert, names_of
+from s5mars.data.hub.convert import convert, names_of, rows_of
 from s5mars.data.hub.shards import HubStore, Listing, LocalStore, Shard, Store
 from s5mars.data.hub.sources import SOURCES, Source
 from s5mars.files import write_json
@@ -89,16 +90,12 @@ def fetch(
 def _all_splits(
     source: Source, store: Store, listing: Listing, out: Path
 ) -> tuple[Counter[str], list[str]]:
+    """Column → files, and the splits whose images have no names."""
     total: Counter[str] = Counter()
     unnamed: list[str] = []
-    bar = tqdm(total=2 * len(listing.shards), unit="shard", desc="fetch", disable=None)
-    with bar:
+    with tqdm(total=2 * len(listing.shards), unit="shard", desc="fetch", disable=None) as bar:
         for split in source.splits:
             shards = [shard for shard in listing.shards if shard.split == split]
-            done = [_done(out, shard) for shard in shards]
-            if all(counts is not None for counts in done):
-                # Converted by an earlier run: its shards need not be here any more.
-                names = None
             paths = []
             for shard in shards:
                 paths.append(store.bring(shard, out / SHARDS))
@@ -106,39 +103,25 @@ def _all_splits(
             names = names_of(split, paths, source.columns[0])
             if not names.from_paths:
                 unnamed.append(split)
-            total += _one_split(source, shards, paths, names, out, bar)
+            first = 0
+            for shard, path in zip(shards, paths, strict=True):
+                rows = rows_of(path)
+                total += _one_shard(source, shard, path, names.rows[first : first + rows], out)
+                first += rows
+                bar.update()
     return total, unnamed
 
 
-def _one_split(
-    source: Source, shards: list[Shard], paths: list[Path], names: Names, out: Path, bar: tqdm[None]
+def _one_shard(
+    source: Source, shard: Shard, path: Path, names: Sequence[str], out: Path
 ) -> Counter[str]:
-    import pyarrow.parquet as pq
-
-    total: Counter[str] = Counter()
-    first = 0
-    for shard, path in zip(shards, paths, strict=True):
-        rows = pq.ParquetFile(path).metadata.num_rows
-        counts = _done(out, shard)
-        if counts is None:
-            part = names.rows[first : first + rows]
-            counts = convert(path, source, split=shard.split, names=part, out=out)
-            write_json(_mark(out, shard), dict(counts))
-        total += counts
-        first += rows
-        bar.update()
-    return total
-
-
-def _mark(out: Path, shard: Shard) -> Path:
-    return out / SHARDS / "done" / f"{shard.split}-{shard.number:05d}-of-{shard.count:05d}.json"
-
-
-def _done(out: Path, shard: Shard) -> Counter[str] | None:
+    mark = out / SHARDS / "done" / f"{shard.split}-{shard.number}.json"
     try:
-        return Counter(json.loads(_mark(out, shard).read_text(encoding="utf-8")))
+        return Counter(json.loads(mark.read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        return None
+        counts = convert(path, source, split=shard.split, names=names, out=out)
+        write_json(mark, dict(counts))
+        return counts
 
 
 def _begun(out: Path, name: str) -> Mapping[str, object] | None:
@@ -156,9 +139,7 @@ def _begun(out: Path, name: str) -> Mapping[str, object] | None:
     return found
 
 
-def _record(
-    name: str, source: Source, listing: Listing, *, complete: bool
-) -> dict[str, object]:
+def _record(name: str, source: Source, listing: Listing, *, complete: bool) -> dict[str, object]:
     return {
         "data": name,
         "source": listing.where,
