@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from predict import machine, picture
-from s5mars.classes import S5MARS
+from s5mars.classes import IGNORE, S5MARS
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.predict.archive import predict_images
 from s5mars.predict.predictor import Predictor
@@ -79,6 +80,7 @@ def main() -> None:
     print(f"{settings.encoder}, {width}×{height}, window {settings.window}")
     print(f"peak memory     {result['peak_bytes'] / 1e9:.2f} GB (aim: below {AIM_BYTES / 1e9:g})")
     print(f"  before        {result['before_bytes'] / 1e9:.2f} GB")
+    print(f"no data         {100 * result['no_data']:.1f} % of the pixels")
     print(f"seconds         {result['seconds']:.0f}, {settings.passes} network pass(es) computed")
     settings.out.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -95,30 +97,31 @@ def panorama(width: int, height: int) -> Image.Image:
 
 
 def child(settings: argparse.Namespace) -> None:
-    unit = 1 if sys.platform == "darwin" else 1024
     torch.manual_seed(0)
     model = DeepLabV3Plus(settings.encoder, len(S5MARS), weights="none")
     predictor = Predictor(
         Repeating(model, settings.passes), S5MARS, window=settings.window, batch=settings.batch
     )
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    before = peak_bytes()
     start = time.perf_counter()
     out = settings.child.parent / "maps"
     predict_images(predictor, [settings.child], out=out)
-    seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    Image.MAX_IMAGE_PIXELS = None
+    found = {
+        "peak_bytes": peak_bytes(),
+        "before_bytes": before,
+        "seconds": time.perf_counter() - start,
+    }
     labels = np.asarray(Image.open(out / "panorama.png"))
-    print(
-        json.dumps(
-            {
-                "peak_bytes": after,
-                "before_bytes": before,
-                "seconds": seconds,
-                "no_data": float((labels == 255).mean()),
-            }
-        )
-    )
+    print(json.dumps({**found, "no_data": float((labels == IGNORE).mean())}))
+
+
+def peak_bytes() -> int:
+    """The largest resident set so far; ru_maxrss would begin with that of the parent process."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":
