@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,14 +19,9 @@ from s5mars.predict.index import class_columns, read_index
 from .folders import save
 from .standin import THREE, Brightness
 
-NAMED = replace(
-    THREE,
-    classes=tuple(
-        Class(name, entry.colour)
-        for name, entry in zip(
-            ('big "dark" rock', "sol", "bright sand"), THREE.classes, strict=True
-        )
-    ),
+NAMES = ('big "dark" rock', "sol", "bright sand")
+NAMED = Taxonomy(
+    "named", tuple(Class(n, c.colour) for n, c in zip(NAMES, THREE.classes, strict=True))
 )
 
 
@@ -35,13 +29,9 @@ NAMED = replace(
 def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six Mastcam products of sols 40..45, brighter from sol to sol, and a broken one."""
     folder = tmp_path_factory.mktemp("find")
-    for step in range(6):
+    for step, grey in enumerate((10, 60, 128, 200, 250, 255)):
         name = f"{40 + step:04}ML0001930000102057E01_DXXX.jpg"
-        save(
-            folder / f"in/{name}",
-            size=(60 + 20 * step, 40),
-            grey=[10, 60, 128, 200, 250, 255][step],
-        )
+        save(folder / f"in/{name}", size=(60 + 20 * step, 40), grey=grey)
     (folder / "in/0050ML0001930000102057E01_DXXX.jpg").write_bytes(b"no image")
     predict_images(
         Predictor(Brightness(), NAMED), [folder / "in"], out=folder / "maps", skip_bad=True
@@ -75,7 +65,7 @@ def test_the_index_says_what_is_known_and_what_was_found(maps: Path) -> None:
         ("sol between 41 and 43", [41, 42, 43]),
         ("sol >= 44 and status = 'done'", [44, 45]),
         ("status <> 'done'", [50]),
-        ("bright sand > 0.2", [45, 44, 43]),
+        ("bright sand > 0.2", [43, 45, 44]),
         ('"bright sand" > 0.2 AND NOT width > 130', [43]),
         ('"big ""dark"" rock" > 0.2', [40, 41]),
         ("largest_bright sand > 900 and camera like 'Mast%'", [45, 44, 43]),
@@ -137,12 +127,12 @@ def test_answers_as_table_csv_json_and_sheet(
     assert main(words) == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines()[0].split("  ")[0] == "name" and len(shown.out.splitlines()) == 4
-    assert shown.err == "3 of 7 products, largest bright sand first\n"
+    assert shown.err == f"3 of 7 products, largest bright sand first; {sheet}\n"
     with Image.open(sheet) as picture:
         assert picture.width > 2 * 320 and picture.height > 2 * 320
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 50
     assert main([*words, "--format", "json"]) == 0
-    assert [row["sol"] for row in json.loads(capsys.readouterr().out)] == [45, 44, 43]
+    assert [row["sol"] for row in json.loads(capsys.readouterr().out)] == [43, 45, 44]
     assert main([*words, "--format", "csv"]) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("name,image,path,status")
 
@@ -154,8 +144,9 @@ def test_a_sheet_without_overlays_or_products(maps: Path, tmp_path: Path) -> Non
     assert (tmp_path / "sheet.jpg").is_file()
     with pytest.raises(ValueError, match=r"a \.png or a \.jpg"):
         find(maps, "true", sheet=tmp_path / "sheet.txt")
-    with pytest.raises(ValueError, match="no sheet to draw"):
-        find(maps, "sol > 1000", sheet=tmp_path / "none.png")
+    nothing = find(maps, "sol > 1000", sheet=tmp_path / "none.png")
+    assert nothing.summary == "0 of 7 products" and not (tmp_path / "none.png").exists()
+    assert nothing.text("csv").startswith("name,") and nothing.text("json") == "[]"
 
 
 def test_what_is_no_index(tmp_path: Path) -> None:
@@ -167,18 +158,11 @@ def test_what_is_no_index(tmp_path: Path) -> None:
 
 
 def test_class_names_never_hide_other_columns() -> None:
-    taxonomy = Taxonomy(
-        "odd", tuple(Class(n, (0, 0, 0)) for n in ("sol", "SOL", "a", "A", "class a"))
-    )
-    columns = class_columns(taxonomy)
-    assert columns == [
-        "class sol",
-        "class SOL".replace("SOL", "class SOL"),
-        "a",
-        "class A",
-        "class class a",
-    ]
-    assert len({c.lower() for c in columns}) == 5
+    names = ("sol", "SOL", "a", "A", "class a", "largest_a")
+    columns = class_columns(Taxonomy("odd", tuple(Class(name, (0, 0, 0)) for name in names)))
+    assert columns[:4] == ["class sol", "class class SOL", "a", "class A"]
+    both = [name.lower() for column in columns for name in (column, f"largest_{column}")]
+    assert len(set(both)) == len(both)
 
 
 def test_abstaining_has_a_column_and_shares_leave_room_for_it(tmp_path: Path) -> None:
