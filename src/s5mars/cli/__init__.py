@@ -18,8 +18,8 @@ USER_ERROR = 2
 COMMANDS = data.COMMANDS | models.COMMANDS | archive.COMMANDS | grids.COMMANDS
 
 _ORDER = (
-    "demo", "synth", "stats", "split", "show", "train", "evaluate", "predict", "find", "report",
-    "compare", "table", "cost",
+    "demo", "fetch", "synth", "stats", "split", "show", "train", "evaluate", "predict", "find",
+    "report", "compare", "table", "cost",
 )  # fmt: skip
 
 

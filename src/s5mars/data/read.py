@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.products.decode import decode, is_deep
@@ -23,9 +23,9 @@ from s5mars.products.reader import open_product
 from s5mars.types import Sample
 
 __all__ = [
-    "IMAGE_ENDINGS",
     "DamagedFileError",
     "has_black_edge",
+    "image_size",
     "mask_ids",
     "no_data",
     "open_hidden",
@@ -46,6 +46,9 @@ NO_DATA_SHARE = 0.001
 
 NO_DATA_PURE = (2, 0.3)
 """Of a border, at least this share is at most this bright; deep shadows are not that pure."""
+
+NO_DATA_STRIP = 512
+"""Rows that are counted at a time: memory beside the image's own stays small."""
 
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
@@ -84,6 +87,23 @@ def _is_mosaic(path: Path) -> bool:
 def read_image(path: Path | str) -> Bytes:
     """Read an image as (H, W, 3) uint8, RGB, 0..255; ``open_image`` states the conversions."""
     return np.array(open_image(path))
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """(width, height) of what ``open_image`` gives; only the head of usual formats is read.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedFileError: a ValueError; if it is no image.
+    """
+    path = Path(path)
+    if path.suffix.lower() in IMAGE_ENDINGS:
+        try:
+            with Image.open(path) as image:
+                return image.size
+        except UnidentifiedImageError:
+            pass  # open_image knows more formats, and what to say of none
+    return open_image(path).size
 
 
 def open_label(sample: Sample, coding: MaskCoding) -> Image.Image:
@@ -208,9 +228,14 @@ def no_data(image: Bytes) -> Bools:
     from scipy import ndimage
 
     components, count = ndimage.label(_darker(image, NO_DATA_LEVEL))
-    sizes = np.bincount(components.ravel(), minlength=count + 1)
     level, share = NO_DATA_PURE
-    pure = np.bincount(components[_darker(image, level)], minlength=count + 1)
+    sizes, pure = np.zeros((2, count + 1), np.int64)
+    # In strips, because bincount copies what it counts into 8 bytes a pixel.
+    for top in range(0, len(image), NO_DATA_STRIP):
+        strip = components[top : top + NO_DATA_STRIP]
+        sizes += np.bincount(strip.ravel(), minlength=count + 1)
+        dark = _darker(image[top : top + NO_DATA_STRIP], level)
+        pure += np.bincount(strip[dark], minlength=count + 1)
     outer = (components[0], components[-1], components[:, 0], components[:, -1])
     border = np.zeros(count + 1, bool)
     border[np.concatenate(outer)] = True

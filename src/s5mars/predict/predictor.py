@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from s5mars.classes import IGNORE, Taxonomy
 from s5mars.predict.temperature import check_temperature, tempered, tempered_largest
-from s5mars.predict.tiling import Grid, Network, blended
+from s5mars.predict.tiling import Block, Grid, Network, blended
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -134,12 +134,12 @@ class Predictor:
         full = (
             np.empty((len(self.taxonomy), *image.shape[:2]), np.float32) if probabilities else None
         )
-        for top, band in self._raw_bands(image):
-            rows = slice(top, top + band.shape[1])
-            classes = band.argmax(0).to(torch.uint8) if self.abstain is None else None
-            labels[rows] = (self._decide(band)[0] if classes is None else classes).cpu().numpy()
+        for rows, columns, block in self._raw_blocks(image):
+            classes = block.argmax(0).to(torch.uint8) if self.abstain is None else None
+            decided = self._decide(block)[0] if classes is None else classes
+            labels[rows, columns] = decided.cpu().numpy()
             if full is not None:
-                full[:, rows] = tempered(band, self.temperature).cpu().numpy()
+                full[:, rows, columns] = tempered(block, self.temperature).cpu().numpy()
         return labels if full is None else (labels, full)
 
     def segment(self, image: NDArray[np.uint8]) -> Segmentation:
@@ -154,32 +154,32 @@ class Predictor:
         image = checked(image)
         labels = np.empty(image.shape[:2], np.uint8)
         confidence = np.empty(image.shape[:2], np.uint8)
-        for top, band in self._raw_bands(image):
-            rows = slice(top, top + band.shape[1])
-            classes, sure = self._decide(band)
-            labels[rows] = classes.cpu().numpy()
-            confidence[rows] = sure.mul_(255).round_().clamp_(0, 255).to(torch.uint8).cpu()
+        for rows, columns, block in self._raw_blocks(image):
+            classes, sure = self._decide(block)
+            labels[rows, columns] = classes.cpu().numpy()
+            confidence[rows, columns] = sure.mul_(255).round_().clamp_(0, 255).to(torch.uint8).cpu()
         abstained = 0.0 if self.abstain is None else float((labels == IGNORE).mean())
         return Segmentation(labels, confidence, abstained)
 
-    def bands(self, image: NDArray[np.uint8]) -> Iterator[tuple[int, Tensor]]:
-        """Probabilities from top to bottom, for those who reduce them as they come.
+    def blocks(self, image: NDArray[np.uint8]) -> Iterator[Block]:
+        """Probabilities line by line, for those who reduce them as they come.
 
         Args:
             image: (H, W, 3) uint8 RGB, or (H, W) uint8 grey, of any size.
 
         Yields:
-            ``(top, probabilities)``, (C, rows, W) float32 on the device, calibrated, valid until
-            the next one is asked for; together the bands cover every row once.
+            ``(rows, columns, probabilities)``: two slices of the image, and (C, rows, columns)
+            float32 on the device, calibrated, valid until the next one is asked for; together the
+            blocks cover every pixel once.
 
         Raises:
             ValueError: if the array is no such image.
         """
-        for top, band in self._raw_bands(image):
-            yield top, tempered(band, self.temperature)
+        for rows, columns, block in self._raw_blocks(image):
+            yield rows, columns, tempered(block, self.temperature)
 
-    def _raw_bands(self, image: NDArray[np.uint8]) -> Iterator[tuple[int, Tensor]]:
-        """Bands at temperature 1; every label is decided on these."""
+    def _raw_blocks(self, image: NDArray[np.uint8]) -> Iterator[Block]:
+        """Blocks at temperature 1; every label is decided on these."""
         return blended(
             self.probabilities,
             checked(image),
@@ -188,10 +188,10 @@ class Predictor:
             batch=self.batch,
         )
 
-    def _decide(self, band: Tensor) -> tuple[Tensor, Tensor]:
+    def _decide(self, block: Tensor) -> tuple[Tensor, Tensor]:
         """(C, ...) uncalibrated → class or IGNORE, uint8, and calibrated confidence, float32."""
-        largest, index = band.max(0)
-        sure = tempered_largest(band, largest, self.temperature)
+        largest, index = block.max(0)
+        sure = tempered_largest(block, largest, self.temperature)
         classes = index.to(torch.uint8)
         if self.abstain is not None:
             classes[sure < self.abstain] = IGNORE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from s5mars.products.errors import MAX_PIXELS, WAY_OUT, DamagedFileError, refuse_huge
+
+# Panoramas are large and no attack; what is too large, `refuse_huge` says.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def decode(path: Path) -> Image.Image:
@@ -101,39 +105,48 @@ def _deep_png(path: Path) -> NDArray[Any]:
 
 
 def _tiff(path: Path) -> NDArray[Any]:
-    """With tifffile, which keeps all bits; with Pillow where a codec is missing."""
+    """With tifffile, which keeps all bits; with Pillow where that lacks a codec."""
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            refuse_huge(path, width=page.imagewidth, height=page.imagelength)
-            page_of_image = page.photometric in (0, 1, 2) and page.dtype is not None
-            depth = page.samplesperpixel
-            planar = page.planarconfig == 2
-            inverted = page.photometric == 0
-            if page_of_image and depth <= 4:
-                values: NDArray[Any] = page.asarray()
-            else:
-                return values_of(decode(path))
+        file = tifffile.TiffFile(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
-    except DamagedFileError:
-        raise
     except (PermissionError, IsADirectoryError):
         raise
-    except Exception:  # of many kinds, by what is damaged or which codec is missing
+    except Exception:  # of many kinds, by what is damaged
         return values_of(decode(path))
-    values = np.squeeze(np.moveaxis(values, 0, -1) if planar and values.ndim == 3 else values)
-    if values.ndim < 2:
-        values = values.reshape(page.imagelength, page.imagewidth)
+    with file:
+        try:
+            page = file.pages.first
+            refuse_huge(path, width=page.imagewidth, height=page.imagelength)
+            if page.samplesperpixel > 4:
+                raise DamagedFileError(
+                    f"{path}: {page.samplesperpixel} channels; 1 or 3 are needed: leave it out"
+                )
+            if page.photometric not in (0, 1, 2):  # palettes, YCbCr, ...: what Pillow knows better
+                return values_of(decode(path))
+            values: NDArray[Any] = page.asarray()
+        except DamagedFileError:
+            raise
+        except Exception as error:  # damage, or a codec that is not installed
+            try:
+                return values_of(decode(path))
+            except DamagedFileError:
+                raise _damaged(path, error) from None
+        return _arranged(values, page)
+
+
+def _arranged(values: NDArray[Any], page: Any) -> NDArray[Any]:
+    """(H, W) or (H, W, 3), 0 = black, of what tifffile gives."""
+    if page.planarconfig == 2 and values.ndim == 3:
+        values = np.moveaxis(values, 0, -1)
+    values = values.reshape(page.imagelength, page.imagewidth, -1)
     if values.dtype == bool:
         values = values.astype(np.uint8) * np.uint8(255)
-    if inverted and values.dtype.kind == "u":
+    if page.photometric == 0 and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
-    if values.ndim == 2:
-        return values
-    return values[..., 0] if values.shape[2] == 2 else values[..., :3]
+    return values[..., 0] if values.shape[2] < 3 else values[..., :3]
 
 
 def _no_image(path: Path) -> DamagedFileError:

@@ -12,6 +12,9 @@ IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".w
 PDS_ENDINGS = frozenset({".img", ".lbl", ".xml"})
 """Endings of PDS3 and PDS4 products, in lower case."""
 
+LISTED_ENDINGS = IMAGE_ENDINGS | {".img"}
+"""Endings of files that are images of a data set, in lower case: their labels stand aside."""
+
 PRODUCT_ENDINGS = IMAGE_ENDINGS | PDS_ENDINGS
 """Endings of all that ``open_product`` reads."""
 
