@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import errno
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from s5mars.classes import IGNORE
 from s5mars.predict import Predictor
@@ -228,10 +232,65 @@ def test_windows_and_batch_and_workers_do_not_change_the_files(tmp_path: Path) -
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_run_lengths_are_the_class_map(tmp_path: Path) -> None:
+    save(tmp_path / "in/deep/a.png", grey=0)
+    save(tmp_path / "in/b.png")
+    predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "maps", write=["rle", "labels"])
+    for name, classes in (("deep/a", {1}), ("b", {1, 2})):
+        content = json.loads((tmp_path / f"maps/{name}_rle.json").read_text())
+        with Image.open(tmp_path / f"maps/{name}.png") as picture:
+            labels = np.asarray(picture)
+        assert content["image"] == {"file_name": f"{name[-1]}.png", "height": 40, "width": 60}
+        assert [c["name"] for c in content["categories"]] == list(THREE.names)
+        assert {a["category_id"] for a in content["annotations"]} == classes
+        for annotation in content["annotations"]:
+            mask = labels == annotation["category_id"]
+            assert np.array_equal(coco_mask.decode(annotation["segmentation"]) == 1, mask)
+            assert annotation["area"] == mask.sum()
+
+
+def test_what_the_network_cannot_take_stops_no_other(tmp_path: Path) -> None:
+    class Choosy(Brightness):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            if image.shape[-1] == 61:
+                raise RuntimeError("out of memory\nand a long story")
+            return super().forward(image)
+
+    for name, width in (("a", 60), ("b", 61), ("c", 62)):
+        save(tmp_path / f"in/{name}.png", size=(width, 40))
+    with pytest.raises(ValueError, match=r"2 done, 1 failed, .*in/b\.png: out of memory$"):
+        predict_images(Predictor(Choosy(), THREE), [tmp_path / "in"], out=tmp_path / "maps")
+    assert len(table(tmp_path / "maps")) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"write": ["lables"]}, "nothing like lables .* choose from confidence, labels, overlay"),
+        ({"write": []}, "choose from"),
+        ({"workers": 0}, "0 workers"),
+        ({"engine": "spark"}, "choose from local, ray"),
+        ({"opacity": 2.0}, "opacity"),
+    ],
+)
+def test_settings_out_of_range_are_named_before_any_work(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    image = save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=message):
+        predict_images(predictor(), [image], out=tmp_path / "maps", **settings)
+    assert not (tmp_path / "maps").exists()
+
+
 def test_real_images_of_every_kind(tmp_path: Path, real_data: Path) -> None:
     colour = sorted((real_data / "marsscapes512/images").iterdir())[:2]
     raw = sorted((real_data / "raw_products").glob("*.png"))[:1]
-    summary = predict_images(predictor(window=512), [*colour, *raw], out=tmp_path / "maps")
-    assert summary.counts.done == 3
+    inputs = [*colour, *raw, real_data / "pds"]
+    predict_images(predictor(window=512), inputs, out=tmp_path / "maps", write=["labels"])
+    rows = pq.read_table(tmp_path / "maps/index.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["done"] * 5
+    known = {row["image"]: (row["mission"], row["camera"], row["sol"]) for row in rows}
+    assert {("MSL", "Navcam Left"), ("M2020", "Navcam Left")} <= {k[:2] for k in known.values()}
+    assert known[raw[0].name][2] is not None
     with Image.open(raw[0]) as image, Image.open(tmp_path / f"maps/{raw[0].stem}.png") as labels:
         assert image.size == labels.size

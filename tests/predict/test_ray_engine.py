@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -44,15 +45,16 @@ class Deadly(Predictor):
 @pytest.fixture(scope="module")
 def small_ray() -> Iterator[ModuleType]:
     """Ray on loopback, with one processor and little memory."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray = pytest.importorskip("ray")
-    pytest.importorskip("ray.data")
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    ray = ray_engine._import_ray(loopback=True)
     for module in (standin, sys.modules[__name__]):
         ray.cloudpickle.register_pickle_by_value(module)  # workers do not see the tests
     ray.init(
         num_cpus=2, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False,
-        logging_level=logging.ERROR, _node_ip_address="127.0.0.1",
+        logging_level=logging.ERROR,
     )  # fmt: skip
+    assert ray.util.get_node_ip_address() == "127.0.0.1"
     yield ray
     ray.shutdown()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from s5mars.predict.condition import Products
 from s5mars.predict.index import class_columns, read_index
-from s5mars.predict.sheet import Tile, write_sheet
+from s5mars.predict.sheet import Tile, check_ending, write_sheet
 
 FORMATS = ("table", "csv", "json")
 
@@ -27,13 +27,16 @@ class Found:
     order: str  # column
     ascending: bool
     shown: tuple[str, ...]  # columns that matter to a reader
+    sheet: Path | None = None  # the picture, where one was asked for and there was a product
 
     @property
     def summary(self) -> str:
         """One line about the answer."""
         first = "smallest" if self.ascending else "largest"
+        order = f", {first} {self.order} first" if self.rows else ""
         cut = f", the first {len(self.rows)} shown" if len(self.rows) < self.number else ""
-        return f"{self.number} of {self.total} products, {first} {self.order} first{cut}"
+        drawn = f"; {self.sheet}" if self.sheet else ""
+        return f"{self.number} of {self.total} products{order}{cut}{drawn}"
 
     def text(self, form: str = "table") -> str:
         """The rows as an aligned table of the columns that matter, or whole as CSV or JSON."""
@@ -73,15 +76,18 @@ def find(
         sort: the column to sort by, largest first; None takes the first class that the condition
             names, and the order of names (ascending) where it names none.
         ascending: smallest first.
-        sheet: an image file for a sheet of overlays with captions.
+        sheet: an image file for a sheet of overlays with captions; without any product it is not
+            written.
 
     Raises:
         FileNotFoundError: if there is no index.
-        ValueError: if the index is damaged, the condition is none, a column is not there, or there
-            is nothing to draw.
+        ValueError: if the index is damaged, the condition is none, a column is not there, or the
+            sheet has the ending of no picture.
     """
     if top < 1:
         raise ValueError(f"the top {top}: the least is 1")
+    if sheet is not None:
+        check_ending(Path(sheet))
     folder = Path(maps)
     table, taxonomy = read_index(folder)
     products = Products(table)
@@ -95,9 +101,8 @@ def find(
         ascending = ascending or order == "name"
     rows, number = products.rows(checked, order=order, ascending=ascending, top=top)
     matter = dict.fromkeys(("name", "sol", "camera", *checked.columns, order))
-    if sheet is not None:
-        if not rows:
-            raise ValueError(f"no product fulfils {condition!r}: there is no sheet to draw")
+    drawn = Path(sheet) if sheet is not None and rows else None
+    if drawn is not None:
         root = folder if folder.is_dir() else folder.parent
         about = [c for c in matter if c not in ("name", "path")]
         tiles = [
@@ -108,8 +113,8 @@ def find(
             )
             for row in rows
         ]
-        write_sheet(Path(sheet), tiles, maps=root, taxonomy=taxonomy)
-    return Found(rows, number, len(table), order, ascending, tuple(matter))
+        write_sheet(drawn, tiles, maps=root, taxonomy=taxonomy)
+    return Found(rows, number, len(table), order, ascending, tuple(matter), drawn)
 
 
 def _cell(value: object) -> str:

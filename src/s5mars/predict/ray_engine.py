@@ -67,7 +67,7 @@ def ray_engine(
     """
     if not sources:
         return
-    ray = _import_ray()
+    ray = _import_ray(loopback=address is None)
     started = _connect(ray, address, workers)
     try:
         yield from _results(ray, predictor, sources, wish, workers=workers)
@@ -93,9 +93,12 @@ class Worker:
         return pa.Table.from_pylist([_packed(result) for result in results], schema=_SCHEMA)
 
 
-def _import_ray() -> ModuleType:
-    # Before the import, which reads them: no statistics about users leave the machine.
+def _import_ray(*, loopback: bool) -> ModuleType:
+    # Before the import, which reads them: no statistics about users leave the machine, and a Ray
+    # for one machine listens to no other.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if loopback:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
         import ray.data
@@ -115,7 +118,6 @@ def _connect(ray: Any, address: str | None, workers: int) -> bool:
         settings |= {
             "include_dashboard": False,
             "num_cpus": max(workers + 1, os.cpu_count() or 1),
-            "_node_ip_address": "127.0.0.1",
         }
     try:
         ray.init(address=address or "local", **settings)

@@ -47,8 +47,7 @@ def write_sheet(path: Path, tiles: Sequence[Tile], *, maps: Path, taxonomy: Taxo
         ValueError: if the ending is of no image format.
         OSError: if writing fails; a full disk is said in words.
     """
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError(f"{path}: a sheet is a .png or a .jpg file")
+    check_ending(path)
     font = ImageFont.load_default(_TEXT)
     columns = math.ceil(math.sqrt(len(tiles)))
     cell = (SIDE + _GAP, SIDE + 2 * round(1.4 * _TEXT) + 2 * _GAP)
@@ -65,6 +64,12 @@ def write_sheet(path: Path, tiles: Sequence[Tile], *, maps: Path, taxonomy: Taxo
             draw.text((x, top), _fitting(text, font), fill=LEGEND_TEXT, font=font)
     entries = [(entry.name, entry.colour) for entry in taxonomy.classes]
     write_picture(path, with_legend(sheet, entries))
+
+
+def check_ending(path: Path) -> None:
+    """Raise ValueError if the ending of a sheet's name is of no picture."""
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"{path}: a sheet is a .png or a .jpg file")
 
 
 def _picture(tile: Tile, maps: Path, taxonomy: Taxonomy) -> Image.Image:

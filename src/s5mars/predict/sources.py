@@ -103,13 +103,23 @@ def refuse_overwriting(sources: Sequence[Source], out: Path) -> None:
     Raises:
         ValueError: naming the product.
     """
-    real = cache(Path.resolve)
-    inputs = {real(source.path.parent) / source.path.name for source in sources}
+    root = out.resolve()
+
+    @cache
+    def below_out(folder: Path) -> Path | None:
+        real = folder.resolve()
+        return real if real.is_relative_to(root) else None
+
+    folders = ((below_out(source.path.parent), source.path.name) for source in sources)
+    inputs = {folder / name for folder, name in folders if folder is not None}
+    if not inputs:
+        return
     for source in sources:
         for file in source.outputs(ENDINGS).values():
-            path = out / file
-            if real(path.parent) / path.name in inputs:
-                raise ValueError(f"{path} is an input and would be overwritten: choose another out")
+            if root / file in inputs:
+                raise ValueError(
+                    f"{out / file} is an input and would be overwritten: choose another out"
+                )
 
 
 def _products_below(folder: Path, *, out: Path) -> Iterator[Path]:
