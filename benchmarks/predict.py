@@ -31,10 +31,10 @@ from PIL import Image
 from s5mars.classes import S5MARS
 from s5mars.data.read import read_image
 from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.predict.folder import predict_images
+from s5mars.predict.archive import predict_images
 from s5mars.predict.predictor import Predictor
 
-AIM_RATIO = 0.85
+AIM_RATIO = 0.90
 AIM_BYTES = 2.5e9
 
 
@@ -91,7 +91,7 @@ def speed(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
             torch.accelerator.synchronize()
 
     def predict() -> None:
-        predict_images(predictor, files, out=folder / "out", overlays=False, confidence=False)
+        predict_images(predictor, files, out=folder / "out", write=["labels"])
 
     for warm in (bare, predict):
         warm()

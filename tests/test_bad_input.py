@@ -292,18 +292,20 @@ def test_predict_with_damaged_images(
 ) -> None:
     images, out = scenes / "images", tmp_path / "maps"
     truncate(images / "sol_000.jpg")
-    assert "sol_000.jpg: damaged image" in fails("predict", run, images, "--out", out)
-    assert not out.exists()
-    arguments = ["predict", str(run), str(images), "--out", str(out), "--skip-bad"]
-    assert main([*arguments, "--no-overlay", "--no-confidence"]) == 0
+    arguments = ["predict", str(run), str(images), "--out", str(out), "--write", "labels"]
+    said = fails(*arguments)
+    assert "11 done, 1 failed, 0 to do: all others are done" in said
+    assert "sol_000.jpg: damaged image" in said
+    assert main([*arguments, "--skip-bad"]) == 0
     said = capsys.readouterr().out
-    assert f"{out / 'summary.csv'}: 11 image(s); skipped 1: " in said
+    assert f"{out / 'index.parquet'}: 11 done, 1 failed, 0 to do; first failure: " in said
     assert "sol_000.jpg" in said
-    assert {path.suffix for path in out.iterdir()} == {".png", ".csv"}
-    assert len(list(out.iterdir())) == 12
+    kept = {"index.parquet", "manifest.sqlite", "summary.csv"}
+    assert {path.name for path in out.iterdir() if path.suffix != ".png"} == kept
+    assert len(list(out.glob("*.png"))) == 11
     for path in images.iterdir():
         path.write_text("hello")
-    assert "no image could be read, 12 skipped" in fails(*arguments)
+    assert "no image could be read, 12 failed" in fails(*arguments, "--skip-bad")
 
 
 def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails) -> None:
@@ -527,4 +529,5 @@ def test_a_full_disk(
     arguments = [re.sub("DATA|COPY|RUN|OUT", lambda m: str(names[m[0]]), a) for a in command]
     said = fails(*arguments)
     assert re.search(r"the disk is full; nothing was written to .*: free some space", said)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == (["manifest.sqlite"] if command[0] == "predict" else [])

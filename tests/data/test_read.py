@@ -60,10 +60,16 @@ def test_16_bit_grey_is_scaled_by_the_stated_rule(tmp_path, top, limit):
     assert (image[..., 1] == expected).all()
 
 
-def test_floating_point_pixels_are_refused(tmp_path):
-    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=r"a\.tif.*convert it"):
-        read_image(tmp_path / "a.tif")
+def test_floating_point_pixels_are_stretched_between_percentiles(tmp_path):
+    values = np.linspace(-1, 3, 1200, dtype=np.float32).reshape(30, 40)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    image = read_image(tmp_path / "a.tif")
+    low, high = np.percentile(values, [0.5, 99.5])
+    expected = np.floor(255 * np.clip((values - low) / (high - low), 0, 1) + 0.5)
+    assert np.abs(image[..., 1] - expected).max() <= 1
+    Image.fromarray(values * np.nan).save(tmp_path / "b.tif")
+    with pytest.raises(DamagedFileError, match=r"b\.tif: no pixel with a value"):
+        read_image(tmp_path / "b.tif")
 
 
 def test_damage_names_the_file_and_the_way_out(tmp_path, grey):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from s5mars.classes import S5MARS
+from s5mars.classes import IGNORE, S5MARS
 from s5mars.predict import Predictor, Segmentation
 from s5mars.predict.predictor import checked, find_device
 
@@ -150,6 +150,9 @@ def test_a_model_that_answers_at_another_size_is_refused() -> None:
         ({"batch": 0}, "batch of 0"),
         ({"precision": "fp64"}, "choose from fp32, bf16"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"abstain": 1.5}, r"confidence of 1\.5"),
+        ({"temperature": 0.0}, r"temperature of 0\.0"),
+        ({"temperature": float("nan")}, "temperature of nan"),
     ],
 )
 def test_settings_out_of_range_are_refused_at_once(
@@ -170,3 +173,76 @@ def test_devices() -> None:
         assert find_device("auto").type == "cpu"
         with pytest.raises(ValueError, match="only cpu"):
             find_device("cuda")
+
+
+def test_a_temperature_changes_confidence_and_never_a_label() -> None:
+    image = image_of(150, 170)
+    for window in (48, 512):  # with seams and without
+        plain = Predictor(Convolutions(), THREE, window=window)
+        labels, before = plain.predict(image, probabilities=True)
+        for temperature in (0.3, 1.7, 6.0):
+            predictor = Predictor(Convolutions(), THREE, window=window, temperature=temperature)
+            again, after = predictor.predict(image, probabilities=True)
+            found = predictor.segment(image)
+            assert np.array_equal(again, labels) and np.array_equal(found.labels, labels)
+            np.testing.assert_allclose(after.sum(0), 1, atol=1e-5)
+            np.testing.assert_allclose(found.confidence, 255 * after.max(0), atol=0.51)
+            assert (after.max(0).mean() > before.max(0).mean()) == (temperature < 1)
+            found = np.full_like(after, np.nan)
+            for rows, columns, block in predictor.blocks(image):
+                found[:, rows, columns] = block.numpy()
+            assert np.array_equal(found, after)
+
+
+def test_in_one_window_the_logits_are_divided_by_the_temperature() -> None:
+    image = image_of(60, 70)
+    model = Convolutions().eval()
+    _, found = Predictor(model, THREE, temperature=2.5).predict(image, probabilities=True)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(image).permute(2, 0, 1)[None])
+    np.testing.assert_allclose(found, (logits / 2.5).softmax(1)[0].numpy(), atol=1e-6)
+
+
+def test_abstaining_writes_ignore_below_the_calibrated_confidence() -> None:
+    image = image_of(90, 110)
+    for temperature in (1.0, 3.0):
+        settings = {"window": 64, "temperature": temperature}
+        labels, probabilities = Predictor(Convolutions(), THREE, **settings).predict(
+            image, probabilities=True
+        )
+        threshold = float(np.median(probabilities.max(0))) + 1e-5
+        unsure = probabilities.max(0) < threshold
+        predictor = Predictor(Convolutions(), THREE, abstain=threshold, **settings)
+        found = predictor.segment(image)
+        assert np.array_equal(found.labels, np.where(unsure, IGNORE, labels))
+        assert found.abstained == pytest.approx(unsure.mean())
+        assert np.array_equal(predictor.predict(image), found.labels)
+        whole = Predictor(Convolutions(), THREE, **settings).segment(image)
+        assert np.array_equal(found.confidence, whole.confidence) and whole.abstained == 0
+
+
+def test_the_flip_is_averaged_and_changes_nothing_where_it_cannot() -> None:
+    image = image_of(64, 96)
+    plain = Predictor(Brightness(), THREE).predict(image, probabilities=True)[1]
+    flipped = Predictor(Brightness(), THREE, tta=True).predict(image, probabilities=True)[1]
+    assert np.array_equal(plain, flipped)  # a network that looks at single pixels
+    one = Predictor(Convolutions(), THREE)
+    both = [one.predict(im, probabilities=True)[1] for im in (image, image[:, ::-1])]
+    mean = (both[0] + both[1][..., ::-1]) / 2
+    found = Predictor(Convolutions(), THREE, tta=True).predict(image, probabilities=True)[1]
+    np.testing.assert_allclose(found, mean, atol=1e-6)
+    assert np.abs(found - both[0]).max() > 1e-3
+
+
+def test_doubt_is_put_into_words() -> None:
+    assert Predictor(Brightness(), THREE).doubt == ""
+    predictor = Predictor(Brightness(), THREE, temperature=1.25, tta=True, abstain=0.6)
+    words = "temperature 1.250, mean over the horizontal flip, no class below confidence 0.6"
+    assert predictor.doubt == words
+
+
+def test_any_callable_is_a_network() -> None:
+    model = Convolutions().eval()
+    image = image_of(70, 90)
+    found = Predictor(lambda windows: model(windows), THREE).predict(image)
+    assert np.array_equal(found, Predictor(model, THREE).predict(image))

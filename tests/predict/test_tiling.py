@@ -1,4 +1,4 @@
-"""Windows cover, blend to one, and bands give what accumulating the whole image gives."""
+"""Windows cover, blend to one, and blocks give what accumulating the whole image gives."""
 
 from __future__ import annotations
 
@@ -39,14 +39,18 @@ def place_wise(windows: Tensor) -> Tensor:
 
 
 def whole(network: object, image: np.ndarray, **settings: object) -> np.ndarray:
-    parts = []
-    expected = 0
-    for top, band in blended(network, image, **{"overlap": 0.25, "batch": 1, **settings}):
-        assert top == expected
-        expected += band.shape[1]
-        parts.append(band.clone().numpy())
-    assert expected == image.shape[0]
-    return np.concatenate(parts, axis=1)
+    covered = np.zeros(image.shape[:2], int)
+    total: np.ndarray | None = None
+    for rows, columns, block in blended(
+        network, image, **{"overlap": 0.25, "batch": 1, **settings}
+    ):
+        if total is None:
+            total = np.full((len(block), *image.shape[:2]), np.nan, np.float32)
+        total[:, rows, columns] = block.numpy()
+        covered[rows, columns] += 1
+    assert (covered == 1).all()
+    assert total is not None
+    return total
 
 
 @given(sides, windows, overlaps)
@@ -110,7 +114,7 @@ def test_a_constant_model_gives_a_constant() -> None:
 
 @pytest.mark.parametrize("shape", [(150, 170), (97, 40), (40, 97), (300, 64), (65, 65)])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.6])
-def test_bands_equal_accumulating_the_whole_image(shape: tuple[int, int], overlap: float) -> None:
+def test_blocks_equal_accumulating_the_whole_image(shape: tuple[int, int], overlap: float) -> None:
     image = image_of(*shape)
     grid = Grid.over(*shape, window=64, overlap=overlap)
     h, w = grid.rows.window, grid.columns.window
@@ -158,12 +162,41 @@ def test_small_images_are_padded_for_the_model_and_cropped_again(shape: tuple[in
     np.testing.assert_allclose(whole(network, image, window=128), expected, atol=1e-6)
 
 
-def test_memory_is_one_band_not_the_image() -> None:
+def test_memory_is_one_window_and_not_the_image() -> None:
     sizes = []
-    for _, band in blended(position_wise, image_of(2000, 40), window=64, overlap=0.25, batch=4):
-        sizes.append(band.untyped_storage().nbytes())
-    assert len(sizes) > 30
-    assert max(sizes) == 3 * 64 * 40 * 4
+    image = image_of(2000, 300)
+    for _, _, block in blended(position_wise, image, window=64, overlap=0.25, batch=4):
+        sizes.append(block.untyped_storage().nbytes())
+    assert len(sizes) > 30 * 5
+    assert max(sizes) == 3 * 64 * 64 * 4
+
+
+def test_a_panorama_has_no_seams() -> None:
+    """A network that contradicts itself between windows: the steps stay small where they meet."""
+    image = np.zeros((300, 1200, 3), np.uint8)
+    image[:, 600:] = 40  # so that windows differ
+    calls = [0]
+
+    def moody(windows: Tensor) -> Tensor:
+        calls[0] += 1
+        sure = 0.9 if calls[0] % 2 else 0.1
+        answer = torch.tensor([sure, 1 - sure])[None, :, None, None]
+        return answer.expand(len(windows), 2, *windows.shape[2:])
+
+    blended_map = whole(moody, image, window=128, overlap=0.25)
+    assert blended_map.min() < 0.2 and blended_map.max() > 0.8
+    steps = [np.abs(np.diff(blended_map, axis=axis)).max() for axis in (1, 2)]
+    assert max(steps) < 0.06  # 0.8 lies between the two answers
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.8])
+def test_a_constant_network_gives_a_constant_panorama(overlap: float) -> None:
+    def constant(windows: Tensor) -> Tensor:
+        answer = torch.tensor([0.3, 0.7])[None, :, None, None]
+        return answer.expand(len(windows), 2, *windows.shape[2:])
+
+    found = whole(constant, image_of(90, 1500), window=64, overlap=overlap, batch=3)
+    np.testing.assert_allclose(found[1], 0.7, atol=2e-6)
 
 
 @pytest.mark.parametrize(

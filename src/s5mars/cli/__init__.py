@@ -10,16 +10,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from s5mars.cli import data, grids, models
+from s5mars.cli import archive, data, grids, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
 
 USER_ERROR = 2
 
-COMMANDS = data.COMMANDS | models.COMMANDS | grids.COMMANDS
+COMMANDS = data.COMMANDS | models.COMMANDS | archive.COMMANDS | grids.COMMANDS
 
 _ORDER = (
-    "demo", "synth", "stats", "split", "show", "train", "evaluate", "predict", "report", "compare",
-    "table", "cost",
+    "demo", "fetch", "synth", "stats", "split", "show", "train", "evaluate", "predict", "find",
+    "report", "compare", "table", "cost",
 )  # fmt: skip
 
 
@@ -37,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"s5mars: {_one_line(error)}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
-        print("s5mars: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupted:
+        said = f"; {interrupted}" if str(interrupted) else ""
+        print(f"s5mars: interrupted{said}", file=sys.stderr)
         return 130
 
 

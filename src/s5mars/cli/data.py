@@ -1,4 +1,4 @@
-"""Commands about data: synth, stats, split, show."""
+"""Commands about data: fetch, synth, stats, split, show."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from s5mars.cli.command import Command
+
+
+def _fetch_options(parser: ArgumentParser) -> None:
+    parser.add_argument("data", metavar="NAME", help="s5mars or ai4mars")
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument(
+        "--from", dest="local", type=Path, metavar="DIR", help="a copy of the hub's files"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show size and licence only")
+
+
+def _fetch(options: Namespace) -> object:
+    from s5mars.data.hub import fetch
+
+    return fetch(options.data, out=options.out, local=options.local, dry_run=options.dry_run)
 
 
 def _synth_options(parser: ArgumentParser) -> None:
@@ -77,6 +92,12 @@ def _show(options: Namespace) -> object:
 
 
 COMMANDS = {
+    "fetch": Command(
+        "Download a public data set as a folder that --data reads; goes on after a stop.",
+        "s5mars fetch ai4mars --out data/ai4mars",
+        _fetch_options,
+        _fetch,
+    ),
     "synth": Command(
         "Render synthetic Mars scenes with sparse labels.",
         "s5mars synth scenes --images 60 --size 512 --seed 0",

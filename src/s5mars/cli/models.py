@@ -1,4 +1,4 @@
-"""Commands about one model: demo, evaluate, predict, report."""
+"""Commands about one model: demo, evaluate, report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from s5mars.cli.command import Command
 
 
-def _inference_options(parser: ArgumentParser) -> None:
+def inference_options(parser: ArgumentParser) -> None:
+    """Which network runs, where, and how images are cut for it."""
     parser.add_argument("--network", choices=["teacher", "student"], default="teacher")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (auto)")
     parser.add_argument("--window", type=int, default=1024, help="side of a window (1024)")
@@ -25,7 +26,7 @@ def _evaluate_options(parser: ArgumentParser) -> None:
         "--protocol", choices=["full", "paper"], default="full",
         help="whole image, or centre crop 1024 (full)",
     )  # fmt: skip
-    _inference_options(parser)
+    inference_options(parser)
     parser.add_argument(
         "--merge", nargs="+", default=[], metavar="A+B", help="classes to count as one"
     )
@@ -49,41 +50,6 @@ def _evaluate(options: Namespace) -> object:
         batch=options.batch,
         precision=options.precision,
     )
-
-
-def _predict_options(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder or checkpoint")
-    parser.add_argument("inputs", type=Path, nargs="+", help="images or folders")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
-    _inference_options(parser)
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable files")
-    parser.add_argument("--no-overlay", action="store_true", help="write no overlays")
-    parser.add_argument("--no-confidence", action="store_true", help="write no confidence maps")
-
-
-def _predict(options: Namespace) -> object:
-    from s5mars.predict.folder import predict_images
-    from s5mars.predict.predictor import load
-
-    predictor = load(
-        options.run,
-        network=options.network,
-        device=options.device,
-        window=options.window,
-        overlap=options.overlap,
-        batch=options.batch,
-        precision=options.precision,
-    )
-    summary = predict_images(
-        predictor,
-        options.inputs,
-        out=options.out,
-        skip_bad=options.skip_bad,
-        overlays=not options.no_overlay,
-        confidence=not options.no_confidence,
-    )
-    print(summary)
-    return summary
 
 
 def _report_options(parser: ArgumentParser) -> None:
@@ -132,12 +98,6 @@ COMMANDS = {
         "s5mars evaluate runs/a --data DATA --split test",
         _evaluate_options,
         _evaluate,
-    ),
-    "predict": Command(
-        "Terrain maps of images of any size.",
-        "s5mars predict runs/a IMAGE_OR_FOLDER --out maps",
-        _predict_options,
-        _predict,
     ),
     "report": Command(
         "One self-contained HTML page about a run, or about several.",

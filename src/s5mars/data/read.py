@@ -15,10 +15,28 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from s5mars.classes import IGNORE, MaskCoding
+from s5mars.products.decode import decode, is_deep
+from s5mars.products.errors import DamagedFileError
+from s5mars.products.files import IMAGE_ENDINGS, PDS_ENDINGS
+from s5mars.products.names import parse_name
+from s5mars.products.reader import open_product
 from s5mars.types import Sample
 
-IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
-"""Endings of files that are listed as images, in lower case."""
+__all__ = [
+    "DamagedFileError",
+    "has_black_edge",
+    "image_size",
+    "mask_ids",
+    "no_data",
+    "open_hidden",
+    "open_image",
+    "open_label",
+    "open_pair",
+    "read_image",
+    "read_label",
+    "size_mismatch",
+    "unknown_ids",
+]
 
 NO_DATA_LEVEL = 12
 """At most this bright in every channel is black: JPEG noise lifts a black border a little."""
@@ -29,40 +47,63 @@ NO_DATA_SHARE = 0.001
 NO_DATA_PURE = (2, 0.3)
 """Of a border, at least this share is at most this bright; deep shadows are not that pure."""
 
-WAY_OUT = "replace it, or leave it out (train and predict do so with --skip-bad)"
-"""Of a damaged file; it must hold for the commands without that option, too."""
+NO_DATA_STRIP = 512
+"""Rows that are counted at a time: memory beside the image's own stays small."""
 
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
 
-class DamagedFileError(ValueError):
-    """A file that is truncated or no image at all: what ``--skip-bad`` may skip, and only that."""
-
-
 def open_image(path: Path | str) -> Image.Image:
-    """Decode an image file to mode RGB: the cheap way for somebody who will crop it.
+    """Decode an image file or product to mode RGB: the cheap way for somebody who will crop it.
 
-    Grey is repeated over three channels, alpha is dropped, a palette is applied. 16-bit grey is
-    scaled to 8 bits by ``value * 255 / top`` rounded, where ``top`` is the smallest of 255, 4095
-    (12-bit cameras) and 65535 that no pixel exceeds. Of 16-bit colour the high byte is kept.
+    What ``products.open_product`` makes of it, with its stretch ``auto``: grey is repeated over
+    three channels, alpha is dropped, a palette is applied, a Bayer mosaic is interpolated, values
+    of more than 8 bits are scaled by their full scale. Missing pixels are black.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DamagedFileError: a ValueError; if the file is truncated or no image.
-        ValueError: if it holds floating-point or negative values.
+        DamagedFileError: a ValueError; if the file is truncated, no image, or of a huge size.
+        ValueError: if a PDS product cannot be read, see ``open_product``.
     """
-    image = _decode(Path(path))
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_to_8_bits(np.asarray(image), Path(path)))
-    return image.convert("RGB")
+    path = Path(path)
+    ending = path.suffix.lower()
+    if ending in PDS_ENDINGS or _is_mosaic(path) or (ending in _DEEP_ENDINGS and is_deep(path)):
+        return Image.fromarray(open_product(path).image)
+    # Almost all images go this way: nothing is copied or computed that Pillow has done already.
+    image = decode(path)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+_DEEP_ENDINGS = frozenset({".png", ".tif", ".tiff"})
+"""Formats that may hold more than 8 bits a channel."""
+
+
+def _is_mosaic(path: Path) -> bool:
+    named = parse_name(path.name)
+    return named is not None and named.mosaic
 
 
 def read_image(path: Path | str) -> Bytes:
     """Read an image as (H, W, 3) uint8, RGB, 0..255; ``open_image`` states the conversions."""
     return np.array(open_image(path))
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """(width, height) of what ``open_image`` gives; only the head of usual formats is read.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedFileError: a ValueError; if it is no image.
+    """
+    path = Path(path)
+    if path.suffix.lower() in IMAGE_ENDINGS:
+        try:
+            with Image.open(path) as image:
+                return image.size
+        except UnidentifiedImageError:
+            pass  # open_image knows more formats, and what to say of none
+    return open_image(path).size
 
 
 def open_label(sample: Sample, coding: MaskCoding) -> Image.Image:
@@ -98,7 +139,7 @@ def open_hidden(sample: Sample, *, size: tuple[int, int]) -> Image.Image:
     """
     hidden = Image.new("L", size)
     for path in sample.hide:
-        mask = _decode(path)
+        mask = decode(path)
         if mask.size != size:
             raise ValueError(
                 f"{path}: {_size(mask.size)} pixels, but what it hides of {sample.image} has "
@@ -145,7 +186,7 @@ def mask_ids(sample: Sample) -> NDArray[Any]:
         raise ValueError(
             f"{sample.image}: has no mask: add one, or move the image to the unlabelled ones"
         )
-    mask = _decode(sample.mask)
+    mask = decode(sample.mask)
     if mask.mode in ("L", "P"):
         return np.asarray(mask)
     if mask.mode == "1":
@@ -187,9 +228,14 @@ def no_data(image: Bytes) -> Bools:
     from scipy import ndimage
 
     components, count = ndimage.label(_darker(image, NO_DATA_LEVEL))
-    sizes = np.bincount(components.ravel(), minlength=count + 1)
     level, share = NO_DATA_PURE
-    pure = np.bincount(components[_darker(image, level)], minlength=count + 1)
+    sizes, pure = np.zeros((2, count + 1), np.int64)
+    # In strips, because bincount copies what it counts into 8 bytes a pixel.
+    for top in range(0, len(image), NO_DATA_STRIP):
+        strip = components[top : top + NO_DATA_STRIP]
+        sizes += np.bincount(strip.ravel(), minlength=count + 1)
+        dark = _darker(image[top : top + NO_DATA_STRIP], level)
+        pure += np.bincount(strip[dark], minlength=count + 1)
     outer = (components[0], components[-1], components[:, 0], components[:, -1])
     border = np.zeros(count + 1, bool)
     border[np.concatenate(outer)] = True
@@ -212,31 +258,6 @@ def has_black_edge(image: Image.Image) -> bool:
 def _darker(pixels: Bytes, level: int) -> Bools:
     # A reduction over the short last axis is many times slower than three comparisons.
     return (pixels[..., 0] <= level) & (pixels[..., 1] <= level) & (pixels[..., 2] <= level)
-
-
-def _decode(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise DamagedFileError(f"{path}: not an image: {WAY_OUT}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, PermissionError | IsADirectoryError):
-            raise
-        reason = str(error).partition("\n")[0]
-        raise DamagedFileError(f"{path}: damaged image ({reason}): {WAY_OUT}") from None
-
-
-def _to_8_bits(values: NDArray[Any], path: Path) -> Bytes:
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-        raise ValueError(
-            f"{path}: pixel values are not whole numbers in 0..65535: convert it to 8 or 16 bits"
-        )
-    top = next(limit for limit in (255, 4095, 65535) if values.max() <= limit)
-    return ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
 
 
 def _indices(ids: NDArray[Any], coding: MaskCoding, sample: Sample) -> Image.Image:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,11 @@ class LoadedModel:
     taxonomy: Taxonomy
     facts: dict[str, Any]
     network: str  # "teacher" or "student": which of the two was loaded
+
+    @property
+    def temperature(self) -> float:
+        """What ``s5mars calibrate`` found for this network; 1 where it never ran."""
+        return temperature_of(self.facts, self.network)
 
 
 def save_model(
@@ -70,7 +77,7 @@ def save_model(
     write_json(path.with_suffix(".json"), facts)
 
 
-def load_model(path: Path | str, *, network: str = "teacher") -> LoadedModel:
+def load_model(path: str | PathLike[str], *, network: str = "teacher") -> LoadedModel:
     """Read a checkpoint written by ``save_model``.
 
     Args:
@@ -159,6 +166,26 @@ def read_facts(tensors_path: Path) -> dict[str, Any]:
         if key not in facts:
             raise ValueError(f"{path} is damaged: it has no {key!r}")
     return facts
+
+
+def temperature_of(facts: Mapping[str, Any], network: str) -> float:
+    """The temperature that a checkpoint's JSON carries for one of its networks, else 1."""
+    entry = (facts.get("calibration") or {}).get(network)
+    return float(entry["temperature"]) if entry else 1.0
+
+
+def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None:
+    """Note a temperature in the JSON of a checkpoint; better weights, saved later, drop it.
+
+    Args:
+        run: a run folder, or a checkpoint.
+        network: the network it was fitted for.
+        entry: ``temperature``, and what it was fitted on.
+    """
+    tensors_path = checkpoint_path(run)
+    facts = read_facts(tensors_path)
+    known = {**(facts.get("calibration") or {}), network: dict(entry)}
+    write_json(tensors_path.with_suffix(".json"), {**facts, "calibration": known})
 
 
 def _taxonomy(facts: dict[str, Any], path: Path) -> Taxonomy:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -14,8 +17,15 @@ LEGEND_FRAME = (150, 150, 150)
 SMALLEST_TEXT = 12
 """Height of the legend's letters in pixels on a small image; on large ones it grows with them."""
 
+STRIP = 1024
+"""Rows of a picture that are mixed at a time."""
+
 TEXT_SHARE = 1 / 45
 """Height of the letters as a share of the image's width: readable when the image is shrunk."""
+
+
+Entry = tuple[str, tuple[int, int, int] | None]
+"""A text of a legend and its colour; None is an empty frame."""
 
 
 def indexed_png(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> Image.Image:
@@ -67,45 +77,79 @@ def overlay(
         )
     if not 0 <= opacity <= 1:
         raise ValueError(f"an opacity of {opacity}: not in [0, 1]")
-    picture = Image.fromarray(image)
-    colours = indexed_png(labels, taxonomy).convert("RGB")
-    # One class after another would be slow on large images: mix all, where there is a class.
-    picture.paste(Image.blend(picture, colours, opacity), mask=Image.fromarray(labels != IGNORE))
-    return _with_legend(picture, labels, taxonomy) if legend else picture
+    height, width = labels.shape
+    strip = _Legend.of(width, _entries(labels, taxonomy)) if legend else None
+    # One picture of full size and small pieces: of a panorama each copy has hundreds of megabytes.
+    canvas = Image.new("RGB", (width, height)) if strip is None else strip.canvas(height)
+    for top in range(0, height, STRIP):
+        rows = slice(top, top + STRIP)
+        picture = Image.fromarray(image[rows])
+        # One class after another would be slow: mix all, where there is a class.
+        colours = Image.fromarray(labels[rows])
+        colours.putpalette(taxonomy.palette)
+        mixed = Image.blend(picture, colours.convert("RGB"), opacity)
+        picture.paste(mixed, mask=Image.fromarray(labels[rows] != IGNORE))
+        canvas.paste(picture, (0, top))
+    return canvas
 
 
-def _with_legend(
-    picture: Image.Image, labels: NDArray[np.uint8], taxonomy: Taxonomy
-) -> Image.Image:
+def with_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
+    """A taller copy of an image of mode RGB with a legend below it."""
+    canvas = _Legend.of(picture.width, entries).canvas(picture.height)
+    canvas.paste(picture)
+    return canvas
+
+
+@dataclass(frozen=True)
+class _Legend:
+    """A strip with an entry a class, laid out but not drawn."""
+
+    entries: Sequence[Entry]
+    places: tuple[tuple[int, int], ...]  # (x, y) of each entry in the strip
+    text: int  # height of the letters
+    width: int  # of the strip: that of the picture, or more where an entry needs it
+    height: int
+
+    @classmethod
+    def of(cls, width: int, entries: Sequence[Entry]) -> _Legend:
+        """Lay entries out below a picture of some width."""
+        size = max(SMALLEST_TEXT, round(width * TEXT_SHARE))
+        font = ImageFont.load_default(size)
+        gap, line = size // 2 + 2, round(1.6 * size)
+        widths = [line + round(font.getlength(text)) + 2 * gap for text, _ in entries]
+        width = max(width, *(w + gap for w in widths))
+
+        places, x, y = [], gap, gap
+        for entry_width in widths:
+            if x + entry_width > width and x > gap:
+                x, y = gap, y + line
+            places.append((x, y))
+            x += entry_width
+        return cls(entries, tuple(places), size, width, y + line + gap)
+
+    def canvas(self, above: int) -> Image.Image:
+        """An image with the legend at its foot and ``above`` free rows over it."""
+        size, line = self.text, round(1.6 * self.text)
+        font = ImageFont.load_default(size)
+        canvas = Image.new("RGB", (self.width, above + self.height), LEGEND_BACKGROUND)
+        draw = ImageDraw.Draw(canvas)
+        for (text, colour), (x, y) in zip(self.entries, self.places, strict=True):
+            top = above + y
+            swatch = (x, top + (line - size) // 2, x + size, top + (line + size) // 2)
+            draw.rectangle(swatch, fill=colour, outline=LEGEND_FRAME, width=max(1, size // 12))
+            draw.text((x + line, top + line / 2), text, fill=LEGEND_TEXT, font=font, anchor="lm")
+        return canvas
+
+
+def _entries(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> list[Entry]:
     counts = np.array(Image.fromarray(labels).histogram())
-    entries: list[tuple[str, tuple[int, int, int] | None]] = [
+    entries: list[Entry] = [
         (f"{entry.name} {_share(int(count), labels.size)}", entry.colour)
         for entry, count in zip(taxonomy.classes, counts, strict=False)
     ]
     if counts[IGNORE]:
         entries.append((f"no class {_share(int(counts[IGNORE]), labels.size)}", None))
-
-    size = max(SMALLEST_TEXT, round(picture.width * TEXT_SHARE))
-    font = ImageFont.load_default(size)
-    gap, line = size // 2 + 2, round(1.6 * size)
-    widths = [line + round(font.getlength(text)) + 2 * gap for text, _ in entries]
-    width = max(picture.width, *(w + gap for w in widths))
-
-    places, x, y = [], gap, gap
-    for entry_width in widths:
-        if x + entry_width > width and x > gap:
-            x, y = gap, y + line
-        places.append((x, y))
-        x += entry_width
-    canvas = Image.new("RGB", (width, picture.height + y + line + gap), LEGEND_BACKGROUND)
-    canvas.paste(picture)
-    draw = ImageDraw.Draw(canvas)
-    for (text, colour), (x, y) in zip(entries, places, strict=True):
-        top = picture.height + y
-        swatch = (x, top + (line - size) // 2, x + size, top + (line + size) // 2)
-        draw.rectangle(swatch, fill=colour, outline=LEGEND_FRAME, width=max(1, size // 12))
-        draw.text((x + line, top + line / 2), text, fill=LEGEND_TEXT, font=font, anchor="lm")
-    return canvas
+    return entries
 
 
 def _share(count: int, total: int) -> str:

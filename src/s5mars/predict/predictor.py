@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Literal, overload
 
 import numpy as np
@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from s5mars.classes import Taxonomy
-from s5mars.predict.tiling import Grid, blended
+from s5mars.classes import IGNORE, Taxonomy
+from s5mars.predict.temperature import check_temperature, tempered, tempered_largest
+from s5mars.predict.tiling import Block, Grid, Network, blended
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -23,12 +24,13 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 class Segmentation:
     """A class map and how sure the network was of it."""
 
-    labels: NDArray[np.uint8]  # (H, W) class index
+    labels: NDArray[np.uint8]  # (H, W) class index; IGNORE where the predictor abstained
     confidence: NDArray[np.uint8]  # (H, W) largest class probability, 0..255 for 0..1
+    abstained: float = 0.0  # share of the pixels without a class for want of confidence
 
 
 class Predictor:
-    """A model ready to be asked: windows, device and precision are settled here.
+    """A model ready to be asked: windows, device, precision and doubt are settled here.
 
     Example:
         >>> predictor = s5mars.load("runs/a")  # doctest: +SKIP
@@ -37,7 +39,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Network,
         taxonomy: Taxonomy,
         *,
         window: int = 1024,
@@ -45,12 +47,15 @@ class Predictor:
         batch: int = 1,
         device: str | torch.device = "cpu",
         precision: Precision = "fp32",
+        temperature: float = 1.0,
+        tta: bool = False,
+        abstain: float | None = None,
     ) -> None:
         """Move the model to its device, in evaluation mode (the module itself, not a copy).
 
         Args:
-            model: ``forward`` takes (B, 3, h, w) uint8 RGB with h, w >= 32 and gives (B, C, h, w)
-                logits; it normalises inside.
+            model: takes (B, 3, h, w) uint8 RGB with h, w >= 32 and gives (B, C, h, w) logits; it
+                normalises inside. A torch module, or anything else that can be called so.
             taxonomy: its C classes, in the order of the logits.
             window: side in pixels of the windows that larger images are cut into; an image that
                 fits into one window is a single forward pass.
@@ -58,6 +63,12 @@ class Predictor:
             batch: windows in one forward pass.
             device: ``"cpu"``, ``"cuda"``, ..., or ``"auto"``: the accelerator if there is one.
             precision: ``"bf16"`` computes in bfloat16 where that is safe (autocast).
+            temperature: what the logits are divided by for calibrated probabilities; no label
+                depends on it (see ``s5mars.predict.temperature``).
+            tta: average the probabilities of each window and of its mirror image, left to right
+                (test-time augmentation); it takes twice the time.
+            abstain: leave a pixel without a class (255, ``IGNORE``) where the largest calibrated
+                probability is below this, in [0, 1]; None never does.
 
         Raises:
             ValueError: if a setting is out of range, or the device is not there.
@@ -67,14 +78,29 @@ class Predictor:
             raise ValueError(f"a batch of {batch} windows: the least is 1")
         if precision not in PRECISIONS:
             raise ValueError(f"precision {precision!r}: choose from {', '.join(PRECISIONS)}")
+        if abstain is not None and not 0 <= abstain <= 1:
+            raise ValueError(f"abstain below a confidence of {abstain}: not in [0, 1]")
         self.device = find_device(device)
-        # Convolutions are faster with channels last, which is how images lie in memory anyway.
-        self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        if isinstance(model, nn.Module):
+            # Convolutions are faster with channels last, which is how images lie in memory anyway.
+            model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.model = model
         self.taxonomy = taxonomy
         self.window = window
         self.overlap = overlap
         self.batch = batch
         self.precision = precision
+        self.temperature = check_temperature(temperature)
+        self.tta = tta
+        self.abstain = abstain
+
+    @property
+    def doubt(self) -> str:
+        """How confidence is made and used, for summaries; "" where nothing was asked for."""
+        parts = [f"temperature {self.temperature:.3f}"] if self.temperature != 1 else []
+        parts += ["mean over the horizontal flip"] if self.tta else []
+        parts += [f"no class below confidence {self.abstain:g}"] if self.abstain is not None else []
+        return ", ".join(parts)
 
     @overload
     def predict(
@@ -96,8 +122,9 @@ class Predictor:
             probabilities: also return the probability of every class. They need 4·C·H·W bytes.
 
         Returns:
-            labels, (H, W) uint8 class indices; with ``probabilities`` a pair of them and
-            (C, H, W) float32 that sum to 1 over the classes.
+            labels, (H, W) uint8 class indices, ``IGNORE`` where the predictor abstains; with
+            ``probabilities`` a pair of them and (C, H, W) float32, calibrated, that sum to 1 over
+            the classes.
 
         Raises:
             ValueError: if the array is no such image.
@@ -107,11 +134,12 @@ class Predictor:
         full = (
             np.empty((len(self.taxonomy), *image.shape[:2]), np.float32) if probabilities else None
         )
-        for top, band in self.bands(image):
-            rows = slice(top, top + band.shape[1])
-            labels[rows] = band.argmax(0).to(torch.uint8).cpu().numpy()
+        for rows, columns, block in self._raw_blocks(image):
+            classes = block.argmax(0).to(torch.uint8) if self.abstain is None else None
+            decided = self._decide(block)[0] if classes is None else classes
+            labels[rows, columns] = decided.cpu().numpy()
             if full is not None:
-                full[:, rows] = band.cpu().numpy()
+                full[:, rows, columns] = tempered(block, self.temperature).cpu().numpy()
         return labels if full is None else (labels, full)
 
     def segment(self, image: NDArray[np.uint8]) -> Segmentation:
@@ -126,26 +154,32 @@ class Predictor:
         image = checked(image)
         labels = np.empty(image.shape[:2], np.uint8)
         confidence = np.empty(image.shape[:2], np.uint8)
-        for top, band in self.bands(image):
-            rows = slice(top, top + band.shape[1])
-            largest, index = band.max(0)
-            labels[rows] = index.to(torch.uint8).cpu().numpy()
-            confidence[rows] = largest.mul_(255).round_().clamp_(0, 255).to(torch.uint8).cpu()
-        return Segmentation(labels, confidence)
+        for rows, columns, block in self._raw_blocks(image):
+            classes, sure = self._decide(block)
+            labels[rows, columns] = classes.cpu().numpy()
+            confidence[rows, columns] = sure.mul_(255).round_().clamp_(0, 255).to(torch.uint8).cpu()
+        abstained = 0.0 if self.abstain is None else float((labels == IGNORE).mean())
+        return Segmentation(labels, confidence, abstained)
 
-    def bands(self, image: NDArray[np.uint8]) -> Iterator[tuple[int, Tensor]]:
-        """Probabilities from top to bottom, for those who reduce them as they come.
+    def blocks(self, image: NDArray[np.uint8]) -> Iterator[Block]:
+        """Probabilities line by line, for those who reduce them as they come.
 
         Args:
             image: (H, W, 3) uint8 RGB, or (H, W) uint8 grey, of any size.
 
         Yields:
-            ``(top, probabilities)``, (C, rows, W) float32 on the device, valid until the next one
-            is asked for; together the bands cover every row once.
+            ``(rows, columns, probabilities)``: two slices of the image, and (C, rows, columns)
+            float32 on the device, calibrated, valid until the next one is asked for; together the
+            blocks cover every pixel once.
 
         Raises:
             ValueError: if the array is no such image.
         """
+        for rows, columns, block in self._raw_blocks(image):
+            yield rows, columns, tempered(block, self.temperature)
+
+    def _raw_blocks(self, image: NDArray[np.uint8]) -> Iterator[Block]:
+        """Blocks at temperature 1; every label is decided on these."""
         return blended(
             self.probabilities,
             checked(image),
@@ -154,15 +188,34 @@ class Predictor:
             batch=self.batch,
         )
 
+    def _decide(self, block: Tensor) -> tuple[Tensor, Tensor]:
+        """(C, ...) uncalibrated → class or IGNORE, uint8, and calibrated confidence, float32."""
+        largest, index = block.max(0)
+        sure = tempered_largest(block, largest, self.temperature)
+        classes = index.to(torch.uint8)
+        if self.abstain is not None:
+            classes[sure < self.abstain] = IGNORE
+        return classes, sure
+
     @torch.inference_mode()
     def probabilities(self, windows: Tensor) -> Tensor:
         """The tensor core: (B, 3, h, w) uint8, h, w >= 32 → (B, C, h, w) float32 on the device.
 
+        They are those of the network, at temperature 1; with ``tta`` the mean over the flip.
+
         Raises:
             ValueError: if the model does not give one score for each class and pixel.
         """
+        windows = windows.to(self.device, non_blocking=True)
+        probability = self._forward(windows)
+        if self.tta:
+            mirrored = self._forward(windows.flip(-1)).flip(-1)
+            probability = (probability + mirrored).mul_(0.5)
+        return probability
+
+    def _forward(self, windows: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits: Tensor = self.model(windows.to(self.device, non_blocking=True))
+            logits: Tensor = self.model(windows)
         expected = (len(windows), len(self.taxonomy), *windows.shape[2:])
         if logits.shape != expected:
             raise ValueError(
@@ -173,7 +226,7 @@ class Predictor:
 
 
 def load(
-    path: str | Path,
+    path: str | PathLike[str],
     *,
     network: str = "teacher",
     window: int = 1024,
@@ -181,6 +234,9 @@ def load(
     batch: int = 1,
     device: str | torch.device = "cpu",
     precision: Precision = "fp32",
+    temperature: float | None = None,
+    tta: bool = False,
+    abstain: float | None = None,
 ) -> Predictor:
     """Open a trained model.
 
@@ -192,6 +248,9 @@ def load(
         batch: windows in one forward pass.
         device: where to compute; ``"auto"`` takes the accelerator if there is one.
         precision: ``"fp32"`` or ``"bf16"``.
+        temperature: None takes the one that ``s5mars calibrate`` found, and 1 where it never ran.
+        tta: average over the horizontal flip.
+        abstain: least confidence of a pixel that gets a class.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
@@ -199,7 +258,7 @@ def load(
     """
     from s5mars.models.checkpoint import load_model
 
-    loaded = load_model(Path(path), network=network)
+    loaded = load_model(path, network=network)
     return Predictor(
         loaded.model,
         loaded.taxonomy,
@@ -208,6 +267,9 @@ def load(
         batch=batch,
         device=device,
         precision=precision,
+        temperature=loaded.temperature if temperature is None else temperature,
+        tta=tta,
+        abstain=abstain,
     )
 
 

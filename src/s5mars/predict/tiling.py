@@ -1,10 +1,11 @@
-"""Overlapping windows over an image of any size, blended in bands from top to bottom.
+"""Overlapping windows over an image of any size, blended in blocks, line by line.
 
 Windows stand on a regular grid, so their blending weights are products of a vertical and a
 horizontal one. Each of the two is divided by its sum over the windows beforehand: a partition of
-unity, and blending is a weighted sum without a second pass. Rows above the next line of windows
-will not change any more; they leave the band, and the band moves down. So memory holds one band of
-class scores, (C, window, W), however tall the image is.
+unity, and blending is a weighted sum without a second pass. Columns to the left of the next window
+are complete for their line of windows; of those, rows above the next line will not change any more
+and leave as a block, and the others wait for the next line. So memory holds class scores of one
+window and of the rows that two lines share, (C, window - step, W), however tall the image is.
 
 What is blended are softmax probabilities, not logits. Logits have no common scale between windows:
 one sure window would outvote its neighbours by the size of its numbers. Probabilities are bounded,
@@ -30,6 +31,9 @@ LARGEST_OVERLAP = 0.9
 
 Network = Callable[[Tensor], Tensor]
 """(B, 3, h, w) uint8 on the CPU → (B, C, h, w) float32 probabilities on any device."""
+
+Block = tuple[slice, slice, Tensor]
+"""Rows and columns of an image, and (C, rows, columns) float32."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ class Grid:
 
 def blended(
     network: Network, image: NDArray[np.uint8], *, window: int, overlap: float, batch: int
-) -> Iterator[tuple[int, Tensor]]:
-    """Class probabilities of an image, in bands that cover it once from top to bottom.
+) -> Iterator[Block]:
+    """Class probabilities of an image, in blocks that cover it once, line by line.
 
     Windows are added in the same order whatever the batch, so the batch matters only as far as
     the network itself answers differently to another batch size.
@@ -92,8 +96,8 @@ def blended(
         batch: windows in one call of the network.
 
     Yields:
-        ``(top, probabilities)`` with (C, rows, W) float32 on the network's device. The tensor is
-        only valid until the next one is asked for.
+        ``(rows, columns, probabilities)``: two slices of the image, and (C, rows, columns)
+        float32 on the network's device. The tensor is only valid until the next one is asked for.
 
     Raises:
         ValueError: if ``window``, ``overlap`` or ``batch`` is out of range.
@@ -104,30 +108,44 @@ def blended(
         raise ValueError(f"a batch of {batch} windows: the least is 1")
     scores = _window_scores(network, image, grid, batch=batch)
     if len(grid.corners) == 1:
-        yield 0, next(scores)
+        yield slice(0, height), slice(0, width), next(scores)
         return
-    yield from _bands(scores, grid, height=height, width=width)
+    yield from _blocks(scores, grid, height=height, width=width)
 
 
-def _bands(
-    scores: Iterator[Tensor], grid: Grid, *, height: int, width: int
-) -> Iterator[tuple[int, Tensor]]:
-    band: Tensor | None = None
-    tops = grid.rows.starts
+def _blocks(scores: Iterator[Tensor], grid: Grid, *, height: int, width: int) -> Iterator[Block]:
+    tops, lefts = grid.rows.starts, grid.columns.starts
+    below: Tensor | None = None  # of finished lines: what their windows say of rows still to come
+    line_scores: Tensor | None = None  # of this line, from the left of the current window on
+    shared = 0  # rows of `below` that hold something
     for line, top in enumerate(tops):
-        for column, left in enumerate(grid.columns.starts):
+        bottom = tops[line + 1] if line + 1 < len(tops) else height
+        done = bottom - top
+        kept = grid.rows.window - done
+        for column, left in enumerate(lefts):
             probability = next(scores)
-            if band is None:
-                band = probability.new_zeros(len(probability), grid.rows.window, width)
+            if below is None or line_scores is None:
+                most = grid.rows.window - min(np.diff(tops), default=grid.rows.window)
+                below = probability.new_zeros(len(probability), int(most), width)
+                line_scores = torch.zeros_like(probability)
             weight = np.outer(grid.rows.weights[line], grid.columns.weights[column])
-            part = band[:, :, left : left + grid.columns.window]
-            part.addcmul_(probability, torch.from_numpy(weight).to(band.device))
-        assert band is not None
-        done = (tops[line + 1] if line + 1 < len(tops) else height) - top
-        yield top, band[:, :done]
-        for plane in band:  # plane by plane: the copy that the move needs stays small
-            plane[: len(plane) - done] = plane[done:].clone()
-        band[:, band.shape[1] - done :] = 0
+            line_scores.addcmul_(probability, torch.from_numpy(weight).to(line_scores.device))
+            right = lefts[column + 1] if column + 1 < len(lefts) else width
+            columns = slice(left, right)
+            complete = line_scores[:, :, : right - left]
+            complete[:, :shared] += below[:, :shared, columns]
+            below[:, :kept, columns] = complete[:, done:]
+            yield slice(top, bottom), columns, complete[:, :done]
+            _move_left(line_scores, right - left)
+        shared = kept
+
+
+def _move_left(scores: Tensor, step: int) -> None:
+    """Drop the first columns, and let zeros come in on the right."""
+    rest = scores.shape[2] - step
+    for plane in scores:  # plane by plane: the copy that the move needs stays small
+        plane[:, :rest] = plane[:, step:].clone()
+    scores[:, :, rest:] = 0
 
 
 def _window_scores(

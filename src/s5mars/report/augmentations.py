@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
@@ -31,6 +30,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.loader import LoaderSettings, load_crop
 from s5mars.data.partition import pool
+from s5mars.data.read import image_size
 from s5mars.files import write_figure
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.views import as_float
@@ -165,7 +165,7 @@ def _views(
     augmentations: str,
 ) -> tuple[View, Tensor]:
     """Both images at their own scale, and the partner's object."""
-    side = min(CROP, *(_shorter_side(sample) for sample in samples))
+    side = min(CROP, *(min(image_size(sample.image)) for sample in samples))
     settings = LoaderSettings(
         seed=seed,
         batch=1,
@@ -213,11 +213,6 @@ def _one(targets: Targets, index: int) -> Targets:
 
 def _pixels(view: View, index: int = 0) -> NDArray[np.float32]:
     return view.image[index].permute(1, 2, 0).numpy()
-
-
-def _shorter_side(sample: Sample) -> int:
-    with Image.open(sample.image) as image:
-        return min(image.size)
 
 
 def _sheet(tiles: Sequence[Tile], title: str, words: str) -> Figure:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from s5mars.config import TrainConfig
 from s5mars.data.audit import report_skipped, undamaged
 from s5mars.data.dataset import Dataset
 from s5mars.data.partition import draw_partition, pool, withhold
+from s5mars.data.read import image_size
 from s5mars.data.stratify import label_areas
 from s5mars.files import write_text
 from s5mars.types import Method, Sample
@@ -116,7 +115,7 @@ def label_warnings(labelled: Sequence[Sample], dataset: Dataset, *, batch: int) 
 
 def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
     """Refuse crops that are larger than every image can become: the rest would be padding."""
-    width, height = max((_size(sample) for sample in samples), key=max)
+    width, height = max((image_size(sample.image) for sample in samples), key=max)
     limit = int(max(width, height) * config.scale[1])
     if config.crop > limit:
         raise ValueError(
@@ -124,11 +123,6 @@ def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
             f"{width}×{height} pixels, enlarged at most {config.scale[1]:g} times: take "
             f"--crop {limit} or less"
         )
-
-
-def _size(sample: Sample) -> tuple[int, int]:
-    with Image.open(sample.image) as image:  # reads no more than the header
-        return image.size
 
 
 def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: Method) -> Streams:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from s5mars.data.read import IMAGE_ENDINGS
+from s5mars.products.files import LISTED_ENDINGS
 from s5mars.types import Sample
 
 
@@ -33,7 +33,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for file in files:
             # Hidden files are the litter of file managers, such as ._tile.jpg.
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in IMAGE_ENDINGS:  # noqa: PTH122
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in LISTED_ENDINGS:  # noqa: PTH122
                 yield Path(parent, file)
 
 
@@ -49,7 +49,7 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
             raise FileNotFoundError(f"{folder}: no such folder")
     image_of, mask_of = list_images(images), list_images(masks)
     if not image_of:
-        raise FileNotFoundError(f"{images}: no image in it ({', '.join(sorted(IMAGE_ENDINGS))})")
+        raise FileNotFoundError(f"{images}: no image in it ({', '.join(sorted(LISTED_ENDINGS))})")
     orphans = mask_of.keys() - image_of.keys()
     if orphans:
         first = mask_of[min(orphans)]
@@ -129,7 +129,7 @@ def _find(entry: str, samples: Mapping[str, Sample]) -> Sample | None:
     if entry in samples:
         return samples[entry]
     path = Path(entry)
-    stem = path.with_suffix("") if path.suffix.lower() in IMAGE_ENDINGS else path
+    stem = path.with_suffix("") if path.suffix.lower() in LISTED_ENDINGS else path
     return samples.get(stem.as_posix()) or samples.get(stem.name)
 
 

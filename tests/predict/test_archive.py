@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import csv
 import errno
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from s5mars.classes import IGNORE
 from s5mars.predict import Predictor
-from s5mars.predict.folder import Summary, find_sources, predict_images
+from s5mars.predict.archive import predict_images
+from s5mars.predict.manifest import Counts
+from s5mars.predict.sources import find_sources
 
+from .folders import save
 from .standin import THREE, Brightness
+
+ALWAYS = {"index.parquet", "summary.csv", "manifest.sqlite"}
 
 
 def predictor(**settings: object) -> Predictor:
     return Predictor(Brightness(), THREE, **settings)
-
-
-def save(path: Path, *, size: tuple[int, int] = (60, 40), grey: int = 255) -> Path:
-    """An image whose left third is ``grey``, the rest 128."""
-    pixels = np.full((size[1], size[0], 3), 128, np.uint8)
-    pixels[:, : size[0] // 3] = grey
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 def files_below(folder: Path) -> set[str]:
@@ -45,10 +46,12 @@ def test_folder_gives_every_output_and_keeps_sub_folders(tmp_path: Path) -> None
     save(tmp_path / "in/deep/er/b.jpg", size=(70, 50))
     (tmp_path / "in/notes.txt").write_text("no image")
     summary = predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "maps")
-    assert summary == Summary(2, (), tmp_path / "maps/summary.csv")
+    assert summary.counts == Counts(done=2, failed=0, to_do=0)
+    assert summary.index == tmp_path / "maps/index.parquet"
+    assert str(summary) == f"{summary.index}: 2 done, 0 failed, 0 to do"
     names = {f"{n}{end}" for n in ("a", "deep/er/b") for end in
              (".png", "_confidence.png", "_overlay.jpg")}  # fmt: skip
-    assert files_below(tmp_path / "maps") == {*names, "summary.csv"}
+    assert files_below(tmp_path / "maps") == {*names, *ALWAYS}
     with Image.open(tmp_path / "maps/a.png") as labels:
         assert labels.mode == "P" and labels.size == (60, 40)
         assert np.array_equal(
@@ -105,8 +108,8 @@ def test_an_image_without_any_data_has_empty_cells(tmp_path: Path) -> None:
 
 def test_only_labels_where_only_labels_are_wanted(tmp_path: Path) -> None:
     image = save(tmp_path / "a.png")
-    predict_images(predictor(), [image], out=tmp_path / "maps", overlays=False, confidence=False)
-    assert files_below(tmp_path / "maps") == {"a.png", "summary.csv"}
+    predict_images(predictor(), [image], out=tmp_path / "maps", write=["labels"])
+    assert files_below(tmp_path / "maps") == {"a.png", *ALWAYS}
 
 
 def test_files_and_folders_mix_and_an_image_given_twice_is_one(tmp_path: Path) -> None:
@@ -118,7 +121,7 @@ def test_files_and_folders_mix_and_an_image_given_twice_is_one(tmp_path: Path) -
 def test_maps_of_an_earlier_run_inside_the_folder_are_no_input(tmp_path: Path) -> None:
     save(tmp_path / "a.png")
     for _ in range(2):
-        assert predict_images(predictor(), [tmp_path], out=tmp_path / "maps").images == 1
+        assert predict_images(predictor(), [tmp_path], out=tmp_path / "maps").counts.done == 1
 
 
 def test_out_may_be_above_the_input_folder(tmp_path: Path) -> None:
@@ -135,13 +138,18 @@ def test_out_may_be_above_the_input_folder(tmp_path: Path) -> None:
         ("one/a.png", "one/a_confidence.png"),  # a's confidence map and the other's class map
     ],
 )
-def test_two_images_for_one_name_are_refused_before_any_work(
+def test_two_images_of_one_name_get_files_of_their_own(
     tmp_path: Path, names: tuple[str, str]
 ) -> None:
-    images = [save(tmp_path / name) for name in names]
-    with pytest.raises(ValueError, match=r"would both be written to .*maps"):
-        predict_images(predictor(), images, out=tmp_path / "maps")
-    assert not (tmp_path / "maps").exists()
+    images = [save(tmp_path / names[0], grey=255), save(tmp_path / names[1], grey=50)]
+    predict_images(predictor(), images, out=tmp_path / "maps")
+    assert len(files_below(tmp_path / "maps") - ALWAYS) == 6
+    rows = pq.read_table(tmp_path / "maps/index.parquet").to_pylist()
+    brightest = {row["path"]: row["bright"] > 0 for row in rows}
+    assert brightest == {str(images[0]): True, str(images[1]): False}
+    for row in rows:
+        with Image.open(tmp_path / "maps" / f"{row['name']}.png") as labels:
+            assert (np.asarray(labels) == 2).any() == (row["bright"] > 0)
 
 
 def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
@@ -181,13 +189,17 @@ def test_a_bad_file_is_named_or_skipped_and_counted(tmp_path: Path, kind: str) -
         truncated(bad)
     else:
         bad.write_text("not an image" if kind == "text" else "")
-    with pytest.raises(ValueError, match=r"in/b\.png") as raised:
-        predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "stopped")
+    with pytest.raises(ValueError, match=r"1 failed.*in/b\.png") as raised:
+        predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "maps")
     assert "\n" not in str(raised.value)
-    assert not any(name.startswith("b") for name in files_below(tmp_path / "stopped"))
-    summary = predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "maps", skip_bad=True)
-    assert summary.images == 2 and len(summary.skipped) == 1 and "b.png" in summary.skipped[0]
+    assert not any(name.startswith("b") for name in files_below(tmp_path / "maps"))
     assert [row["image"] for row in table(tmp_path / "maps")] == ["a.png", "c.png"]
+    failed = pq.read_table(tmp_path / "maps/index.parquet").to_pylist()[1]
+    assert failed["status"] == "failed" and str(bad) in failed["reason"]
+    assert failed["bright"] is None and failed["width"] is None
+    summary = predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "maps", skip_bad=True)
+    assert summary.counts == Counts(done=2, failed=1, to_do=0)
+    assert summary.failure is not None and "b.png" in summary.failure
 
 
 def test_nothing_readable_is_an_error_even_when_skipping(tmp_path: Path) -> None:
@@ -207,23 +219,78 @@ def test_a_full_disk_is_said_in_words_and_leaves_no_half_file(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match=r"disk is full.*a_confidence\.png"):
+    with pytest.raises(OSError, match=r"disk is full.*a_confidence\.png.*1 to do.*--resume"):
         predict_images(predictor(), [image], out=tmp_path / "maps")
-    assert files_below(tmp_path / "maps") == set()
+    assert files_below(tmp_path / "maps") == ALWAYS
 
 
-def test_windows_and_batch_do_not_change_the_files(tmp_path: Path) -> None:
+def test_windows_and_batch_and_workers_do_not_change_the_files(tmp_path: Path) -> None:
     image = save(tmp_path / "a.png", size=(200, 150))
     predict_images(predictor(), [image], out=tmp_path / "one")
-    predict_images(predictor(window=64, batch=3), [image], out=tmp_path / "two")
+    predict_images(predictor(window=64, batch=3), [image], out=tmp_path / "two", workers=5)
     for name in ("a.png", "a_overlay.jpg", "summary.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_run_lengths_are_the_class_map(tmp_path: Path) -> None:
+    save(tmp_path / "in/deep/a.png", grey=0)
+    save(tmp_path / "in/b.png")
+    predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "maps", write=["rle", "labels"])
+    for name, classes in (("deep/a", {1}), ("b", {1, 2})):
+        content = json.loads((tmp_path / f"maps/{name}_rle.json").read_text())
+        with Image.open(tmp_path / f"maps/{name}.png") as picture:
+            labels = np.asarray(picture)
+        assert content["image"] == {"file_name": f"{name[-1]}.png", "height": 40, "width": 60}
+        assert [c["name"] for c in content["categories"]] == list(THREE.names)
+        assert {a["category_id"] for a in content["annotations"]} == classes
+        for annotation in content["annotations"]:
+            mask = labels == annotation["category_id"]
+            assert np.array_equal(coco_mask.decode(annotation["segmentation"]) == 1, mask)
+            assert annotation["area"] == mask.sum()
+
+
+def test_what_the_network_cannot_take_stops_no_other(tmp_path: Path) -> None:
+    class Choosy(Brightness):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            if image.shape[-1] == 61:
+                raise RuntimeError("out of memory\nand a long story")
+            return super().forward(image)
+
+    for name, width in (("a", 60), ("b", 61), ("c", 62)):
+        save(tmp_path / f"in/{name}.png", size=(width, 40))
+    with pytest.raises(ValueError, match=r"2 done, 1 failed, .*in/b\.png: out of memory$"):
+        predict_images(Predictor(Choosy(), THREE), [tmp_path / "in"], out=tmp_path / "maps")
+    assert len(table(tmp_path / "maps")) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"write": ["lables"]}, "nothing like lables .* choose from confidence, labels, overlay"),
+        ({"write": []}, "choose from"),
+        ({"workers": 0}, "0 workers"),
+        ({"engine": "spark"}, "choose from local, ray"),
+        ({"opacity": 2.0}, "opacity"),
+    ],
+)
+def test_settings_out_of_range_are_named_before_any_work(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    image = save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=message):
+        predict_images(predictor(), [image], out=tmp_path / "maps", **settings)
+    assert not (tmp_path / "maps").exists()
 
 
 def test_real_images_of_every_kind(tmp_path: Path, real_data: Path) -> None:
     colour = sorted((real_data / "marsscapes512/images").iterdir())[:2]
     raw = sorted((real_data / "raw_products").glob("*.png"))[:1]
-    summary = predict_images(predictor(window=512), [*colour, *raw], out=tmp_path / "maps")
-    assert summary.images == 3
+    inputs = [*colour, *raw, real_data / "pds"]
+    predict_images(predictor(window=512), inputs, out=tmp_path / "maps", write=["labels"])
+    rows = pq.read_table(tmp_path / "maps/index.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["done"] * 5
+    known = {row["image"]: (row["mission"], row["camera"], row["sol"]) for row in rows}
+    assert {("MSL", "Navcam Left"), ("M2020", "Navcam Left")} <= {k[:2] for k in known.values()}
+    assert known[raw[0].name][2] is not None
     with Image.open(raw[0]) as image, Image.open(tmp_path / f"maps/{raw[0].stem}.png") as labels:
         assert image.size == labels.size

@@ -1,0 +1,133 @@
+"""From Parquet shards with images in them to files in folders, row group by row group."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from s5mars.data.hub.sources import Source
+from s5mars.files import replacing
+
+_KINDS = ((b"\x89PNG\r\n\x1a\n", ".png"), (b"\xff\xd8\xff", ".jpg"))
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the rows of a split are called."""
+
+    rows: tuple[str, ...]
+    from_paths: bool  # False: the hub's copy has no names, or one stands twice; rows are counted
+
+
+def names_of(split: str, shards: Sequence[Path], column: str) -> Names:
+    """The stems of the ``path`` of an image column over all shards of a split, in order.
+
+    Where one is missing or stands twice, all rows are named by their position instead:
+    ``train-000042``. Only the paths are read, not the images.
+
+    Raises:
+        ValueError: if a shard is no Parquet file or lacks the column.
+    """
+    stems: list[str | None] = []
+    for shard in shards:
+        file = _opened(shard, (column,))
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=[f"{column}.path"])
+            if table.num_columns == 0:
+                stems += [None] * file.metadata.row_group(group).num_rows
+                continue
+            for value in table.column(0).to_pylist():
+                path = value.get("path") if isinstance(value, dict) else value
+                stems.append(PurePosixPath(str(path).replace("\\", "/")).stem if path else None)
+    named = [stem for stem in stems if stem]
+    if len(named) == len(stems) and len(set(named)) == len(named):
+        return Names(tuple(named), from_paths=True)
+    return Names(tuple(f"{split}-{i:06d}" for i in range(len(stems))), from_paths=False)
+
+
+def convert(
+    shard: Path, source: Source, *, split: str, names: Sequence[str], out: Path
+) -> Counter[str]:
+    """Write the files of one shard, each by rename; files that are there already stay.
+
+    Args:
+        shard: the Parquet file.
+        source: says where each column belongs.
+        split: of the shard.
+        names: of the shard's rows, in order.
+        out: the data set's folder.
+
+    Returns:
+        Column → number of files that it has now.
+
+    Raises:
+        ValueError: if the shard is damaged, lacks a column, or an image is neither PNG nor JPEG
+            (masks: PNG, because JPEG changes their numbers).
+    """
+    counts: Counter[str] = Counter()
+    for name, row in zip(names, _rows(shard, source), strict=True):
+        places = source.places(split, name, row)
+        for column, place in places.items():
+            content = _bytes_of(row.get(column))
+            if content is None:
+                if column == source.columns[0]:
+                    raise ValueError(f"{shard}: row {name!r} has no image: download it again")
+                continue
+            ending = _ending(content)
+            if ending is None or (ending == ".jpg" and column != source.columns[0]):
+                kind = "JPEG, which changes its numbers" if ending else "neither PNG nor JPEG"
+                raise ValueError(f"{shard}: {column!r} of {name!r} is {kind}")
+            path = out / f"{place}{ending}"
+            if not path.exists():
+                with replacing(path) as temporary:
+                    temporary.write_bytes(content)
+            counts[column] += 1
+    return counts
+
+
+def rows_of(shard: Path) -> int:
+    """The number of rows of a shard."""
+    return int(_opened(shard, ()).metadata.num_rows)
+
+
+def _rows(shard: Path, source: Source) -> Iterator[Mapping[str, object]]:
+    file = _opened(shard, source.columns)
+    flags = [flag for flag in source.flags if flag in file.schema_arrow.names]
+    columns = [*source.columns, *flags]
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        # A few rows at a time: a row group may hold a gigabyte of images.
+        for batch in file.iter_batches(batch_size=16, row_groups=[group], columns=columns):
+            rows -= batch.num_rows
+            yield from batch.to_pylist()
+        if rows:
+            raise ValueError(f"{shard}: {rows} rows fewer than it declares: download it again")
+
+
+def _opened(shard: Path, columns: Sequence[str]) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(shard)
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise ValueError(f"{shard}: damaged ({error}): remove it and fetch again") from None
+    lacking = [name for name in columns if name not in file.schema_arrow.names]
+    if lacking:
+        raise ValueError(
+            f"{shard}: no column {lacking[0]!r}; it has {', '.join(file.schema_arrow.names)}"
+        )
+    return file
+
+
+def _bytes_of(value: object) -> bytes | None:
+    content = value.get("bytes") if isinstance(value, Mapping) else None
+    return content if isinstance(content, bytes) and content else None
+
+
+def _ending(content: bytes) -> str | None:
+    return next((ending for magic, ending in _KINDS if content.startswith(magic)), None)

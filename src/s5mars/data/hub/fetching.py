@@ -1,0 +1,159 @@
+"""``s5mars fetch``: a public data set, downloaded and laid out as a folder; goes on after a stop.
+
+Shards are downloaded one after another into ``OUT/.shards`` and converted in the same order. A
+connection that breaks goes on within the file; a run that was killed goes on with the shard that
+it was at, in downloading as in converting. At the end the shards are removed, and
+``OUT/fetched.json`` says what the folder holds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from s5mars.data.hub.convert import convert, names_of, rows_of
+from s5mars.data.hub.shards import HubStore, Listing, LocalStore, Shard, Store
+from s5mars.data.hub.sources import SOURCES, Source
+from s5mars.files import write_json
+
+RECORD = "fetched.json"
+SHARDS = ".shards"
+
+
+def fetch(
+    name: str,
+    *,
+    out: str | Path,
+    local: str | Path | None = None,
+    dry_run: bool = False,
+    endpoint: str | None = None,
+) -> Path:
+    """Fetch a public data set; prints source, size and licence first.
+
+    Args:
+        name: a key of ``SOURCES``.
+        out: the folder to make; one that an earlier, stopped fetch left is gone on with.
+        local: a folder with the hub's files, downloaded by other means; None: the hub.
+        dry_run: stop after the printing.
+        endpoint: address of the hub; None: what huggingface_hub is set to.
+
+    Returns:
+        ``out``, which ``open_dataset`` reads.
+
+    Raises:
+        ConnectionError: if the hub cannot be reached; says where else the data are.
+        FileNotFoundError: if ``local`` is missing.
+        ValueError: if the name is unknown, ``out`` holds something else, or a shard is damaged.
+        OSError: if writing fails; a full disk is said in words.
+    """
+    source, out = _named(name), Path(out)
+    recorded = _begun(out, name)
+    if recorded is not None and recorded.get("complete"):
+        print(f"{out}: complete; next: s5mars stats {out} --out stats")
+        return out
+    store: Store
+    if local is None:
+        # A download that was begun goes on at its own revision, whatever the hub has by now.
+        revision = str(recorded["revision"]) if recorded and recorded.get("revision") else None
+        hub = HubStore(source, endpoint, revision)
+        listing = hub.listing()
+        store = replace(hub, revision=listing.revision or None)
+    else:
+        store = LocalStore(source, Path(local))
+        listing = store.listing()
+    print(listing)
+    print(f"published at {source.published}")
+    if dry_run:
+        return out
+    write_json(out / RECORD, _record(name, source, listing, complete=False))
+    counts, unnamed = _all_splits(source, store, listing, out)
+    write_json(
+        out / RECORD, _record(name, source, listing, complete=True) | {"files": dict(counts)}
+    )
+    shutil.rmtree(out / SHARDS, ignore_errors=True)
+    print(f"{out}: {', '.join(f'{count} {column}' for column, count in counts.items())}")
+    if unnamed:
+        print(
+            f"the copy does not name the images of {', '.join(unnamed)}: they are numbered, and "
+            "a validation split that is drawn from them cannot keep neighbouring frames together"
+        )
+    return out
+
+
+def _all_splits(
+    source: Source, store: Store, listing: Listing, out: Path
+) -> tuple[Counter[str], list[str]]:
+    """Column → files, and the splits whose images have no names."""
+    total: Counter[str] = Counter()
+    unnamed: list[str] = []
+    with tqdm(total=2 * len(listing.shards), unit="shard", desc="fetch", disable=None) as bar:
+        for split in source.splits:
+            shards = [shard for shard in listing.shards if shard.split == split]
+            paths = []
+            for shard in shards:
+                paths.append(store.bring(shard, out / SHARDS))
+                bar.update()
+            names = names_of(split, paths, source.columns[0])
+            if not names.from_paths:
+                unnamed.append(split)
+            first = 0
+            for shard, path in zip(shards, paths, strict=True):
+                rows = rows_of(path)
+                total += _one_shard(source, shard, path, names.rows[first : first + rows], out)
+                first += rows
+                bar.update()
+    return total, unnamed
+
+
+def _one_shard(
+    source: Source, shard: Shard, path: Path, names: Sequence[str], out: Path
+) -> Counter[str]:
+    mark = out / SHARDS / "done" / f"{shard.split}-{shard.number}.json"
+    try:
+        return Counter(json.loads(mark.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        counts = convert(path, source, split=shard.split, names=names, out=out)
+        write_json(mark, dict(counts))
+        return counts
+
+
+def _begun(out: Path, name: str) -> Mapping[str, object] | None:
+    """What an earlier fetch wrote down; None if the folder is new or empty."""
+    if not out.exists() or not any(out.iterdir()):
+        return None
+    try:
+        recorded = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        begun = recorded["data"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(f"{out}: not empty, and no earlier fetch: choose another --out") from None
+    if begun != name:
+        raise ValueError(f"{out}: holds {begun!r}, not {name!r}: choose another --out")
+    found: Mapping[str, object] = recorded
+    return found
+
+
+def _record(name: str, source: Source, listing: Listing, *, complete: bool) -> dict[str, object]:
+    return {
+        "data": name,
+        "source": listing.where,
+        "revision": listing.revision,
+        "licence": listing.licence,
+        "published": source.published,
+        "bytes": listing.size,
+        "complete": complete,
+    }
+
+
+def _named(name: str) -> Source:
+    if name in SOURCES:
+        return SOURCES[name]
+    near = difflib.get_close_matches(name, SOURCES, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"no public data set {name!r}; there are {', '.join(SOURCES)}{hint}")

@@ -1,0 +1,206 @@
+"""Where the shards come from: the hub, or a folder with the same files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import yaml
+
+from s5mars.data.hub.sources import Source
+from s5mars.files import disk_full, is_disk_full
+
+HUB = "https://huggingface.co"
+UNSTATED = "not stated: ask its authors"
+
+_SHARD = re.compile(r"(?P<split>\w+?)-(?P<number>\d+)-of-(?P<count>\d+)(-\w+)?\.parquet")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file of a split."""
+
+    name: str  # path in the repository
+    split: str
+    number: int
+    count: int  # shards of the split
+    size: int  # bytes
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What there is to be had."""
+
+    where: str
+    revision: str  # "" of a folder
+    licence: str
+    shards: tuple[Shard, ...]  # by split and number
+
+    @property
+    def size(self) -> int:
+        """Bytes of all shards."""
+        return sum(shard.size for shard in self.shards)
+
+    def __str__(self) -> str:
+        """What the user is told before anything is downloaded."""
+        revision = f" (revision {self.revision[:12]})" if self.revision else ""
+        return (
+            f"{self.where}{revision}: {len(self.shards)} files, {self.size / 1e9:.2f} GB, "
+            f"licence {self.licence}"
+        )
+
+
+class Store(Protocol):
+    """Lists shards and brings one here."""
+
+    def listing(self) -> Listing:
+        """What there is; downloads nothing."""
+        ...
+
+    def bring(self, shard: Shard, folder: Path) -> Path:
+        """The shard as a local file, downloaded below a folder where it has to be."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """A folder with the files of the hub's repository."""
+
+    source: Source
+    folder: Path
+
+    def listing(self) -> Listing:
+        """As ``Store`` says.
+
+        Raises:
+            FileNotFoundError: if the folder is missing.
+            ValueError: if a split's shards are missing.
+        """
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder}: no such folder")
+        files = {
+            path.relative_to(self.folder).as_posix(): path.stat().st_size
+            for path in self.folder.rglob("*.parquet")
+            if not any(part.startswith(".") for part in path.relative_to(self.folder).parts)
+        }
+        card = self.folder / "README.md"
+        text = card.read_text(encoding="utf-8") if card.is_file() else ""
+        return Listing(str(self.folder), "", _licence(text), _shards(files, self.source, self))
+
+    def bring(self, shard: Shard, folder: Path) -> Path:
+        """As ``Store`` says; nothing is copied."""
+        return self.folder / shard.name
+
+    def __str__(self) -> str:
+        """For messages."""
+        return str(self.folder)
+
+
+@dataclass(frozen=True)
+class HubStore:
+    """The hub itself; a connection that breaks goes on where it broke off."""
+
+    source: Source
+    endpoint: str | None = None  # None: what huggingface_hub is set to
+    revision: str | None = None  # a commit: files of one download never mix
+
+    def listing(self) -> Listing:
+        """As ``Store`` says.
+
+        Raises:
+            ConnectionError: if the hub cannot be reached; says where else the data are.
+            ValueError: if a split's shards are missing.
+        """
+        from huggingface_hub import HfApi
+
+        try:
+            info = HfApi(endpoint=self.endpoint).dataset_info(
+                self.source.repo, revision=self.revision, files_metadata=True
+            )
+        except Exception as error:  # of many kinds: by version it talks through other libraries
+            raise self._unreached(error) from None
+        files = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
+        licence = _first(getattr(info.card_data, "license", None)) or UNSTATED
+        return Listing(
+            f"{HUB}/datasets/{self.source.repo}",
+            str(info.sha or ""),
+            licence,
+            _shards(files, self.source, self),
+        )
+
+    def bring(self, shard: Shard, folder: Path) -> Path:
+        """As ``Store`` says.
+
+        Raises:
+            ConnectionError: if the hub cannot be reached.
+        """
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return Path(
+                hf_hub_download(
+                    self.source.repo,
+                    shard.name,
+                    repo_type="dataset",
+                    revision=self.revision,
+                    local_dir=folder,
+                    endpoint=self.endpoint,
+                )
+            )
+        except Exception as error:
+            if is_disk_full(error):
+                raise disk_full(folder / shard.name) from None
+            raise self._unreached(error) from None
+
+    def _unreached(self, error: Exception) -> ConnectionError:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return ConnectionError(
+            f"the hub cannot be reached ({reason[:120]}); what is here already is kept: run the "
+            f"command again, or download {HUB}/datasets/{self.source.repo} elsewhere and give the "
+            f"folder with --from; the data set is published at {self.source.published}"
+        )
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{HUB}/datasets/{self.source.repo}"
+
+
+def _shards(files: dict[str, int], source: Source, where: object) -> tuple[Shard, ...]:
+    shards: list[Shard] = []
+    for name, size in files.items():
+        found = _SHARD.fullmatch(name.rpartition("/")[2])
+        if found and found["split"] in source.splits:
+            number, count = int(found["number"]), int(found["count"])
+            shards.append(Shard(name, found["split"], number, count, size))
+    for split in source.splits:
+        _complete([shard for shard in shards if shard.split == split], split, where)
+    return tuple(sorted(shards, key=lambda s: (source.splits.index(s.split), s.number)))
+
+
+def _complete(shards: Iterable[Shard], split: str, where: object) -> None:
+    numbers = sorted((shard.number, shard.count) for shard in shards)
+    count = numbers[0][1] if numbers else 1
+    if numbers != [(number, count) for number in range(count)]:
+        raise ValueError(
+            f"{where}: {len(numbers)} of {count} shards of {split!r} "
+            f"({split}-NNNNN-of-NNNNN.parquet): download the missing ones"
+        )
+
+
+def _licence(card: str) -> str:
+    """The licence in the front matter of a dataset card."""
+    found = re.match(r"---\s*\n(.*?)\n---", card, re.DOTALL)
+    try:
+        facts = yaml.safe_load(found[1]) if found else None
+    except yaml.YAMLError:
+        facts = None
+    said = _first(facts.get("license")) if isinstance(facts, dict) else None
+    return said or UNSTATED
+
+
+def _first(value: object) -> str | None:
+    value = value[0] if isinstance(value, list) and value else value
+    return str(value) if value else None

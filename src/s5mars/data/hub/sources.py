@@ -1,0 +1,68 @@
+"""Which public data sets there are, and where each column of a row becomes a file.
+
+On the hub both lie as Parquet shards, ``data/SPLIT-00000-of-00004.parquet``, whose image columns
+are structs of the file's ``bytes`` and its ``path``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+Row = Mapping[str, object]
+Places = Callable[[str, str, Row], dict[str, str]]
+"""(split, name, flags of the row) → column → path below the folder, without an ending."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set of the hub."""
+
+    repo: str
+    layout: str  # key of ``data.layouts.LAYOUTS`` that reads the folder
+    splits: tuple[str, ...]
+    columns: tuple[str, ...]  # image columns; the first is the image itself
+    flags: tuple[str, ...]  # boolean columns
+    places: Places
+    published: str  # where the authors publish it
+
+
+def _mars_bench(split: str, name: str, row: Row) -> dict[str, str]:
+    folder = f"data/{split}"
+    return {"image": f"{folder}/images/{name}", "mask": f"{folder}/masks/{name}"}
+
+
+def _ai4mars(split: str, name: str, row: Row) -> dict[str, str]:
+    places = {"image": f"images/edr/{name}"}
+    if row.get("has_labels") is not False:
+        gold = f"labels/test/masked-gold-{split.removeprefix('test_')}-100agree"
+        places["label_mask"] = f"{'labels/train' if split == 'train' else gold}/{name}"
+    if row.get("has_masks") is not False:
+        places["rover_mask"] = f"images/mxy/{name.replace('EDR', 'MXY')}"
+        places["range_mask"] = f"images/rng-30m/{name.replace('EDR', 'RNG')}"
+    return places
+
+
+SOURCES: Mapping[str, Source] = MappingProxyType(
+    {
+        "s5mars": Source(
+            repo="Mirali33/mb-s5mars",
+            layout="mars-bench",
+            splits=("train", "val", "test"),
+            columns=("image", "mask"),
+            flags=(),
+            places=_mars_bench,
+            published="https://jhang2020.github.io/S5Mars.github.io/",
+        ),
+        "ai4mars": Source(
+            repo="hassanjbara/AI4MARS",
+            layout="ai4mars",
+            splits=("train", "test_min1", "test_min2", "test_min3"),
+            columns=("image", "label_mask", "rover_mask", "range_mask"),
+            flags=("has_masks", "has_labels"),
+            places=_ai4mars,
+            published="https://doi.org/10.5281/zenodo.15995036",
+        ),
+    }
+)

@@ -1,0 +1,150 @@
+"""``index.parquet``: a row a product, made from the manifest alone; and ``summary.csv`` of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from s5mars.classes import Taxonomy
+from s5mars.files import replacing, write_text
+from s5mars.predict.manifest import Entry, Manifest
+from s5mars.products import read_info
+
+INDEX = "index.parquet"
+TABLE = "summary.csv"
+FOOTER = b"s5mars.index"
+
+_PRODUCT = {
+    "name": pa.string(),  # of the maps, below the output folder, without an ending
+    "image": pa.string(),  # the same with the product's ending
+    "path": pa.string(),
+    "status": pa.string(),  # done, failed, to do
+    "reason": pa.string(),
+    "mission": pa.string(),
+    "rover": pa.string(),
+    "camera": pa.string(),
+    "sol": pa.int64(),
+    "product_id": pa.string(),
+    "utc": pa.string(),
+    "sclk": pa.float64(),
+    "sources": pa.string(),  # where mission ... sclk stand written
+    "stretch": pa.string(),
+    "mosaic": pa.string(),
+    "width": pa.int64(),
+    "height": pa.int64(),
+    "no_data": pa.float64(),  # share of all pixels
+    "abstained": pa.float64(),  # share of the pixels with data, as all that follow
+    "mean_confidence": pa.float64(),
+}
+_IN_TABLE = ("image", "width", "height", "mean_confidence", "no_data")
+_ROWS = 10_000
+
+
+def write_index(manifest: Manifest, taxonomy: Taxonomy) -> Path:
+    """Write both files whole; the same manifest gives the same bytes.
+
+    Columns of the index: what the product knows of itself (null where nothing says so), sizes,
+    ``no_data`` (share of all pixels), and of the pixels with data: ``abstained``,
+    ``mean_confidence``, under each class's name its share, under ``largest_`` and its name the
+    pixels of its largest connected region.
+
+    Raises:
+        OSError: if writing fails; a full disk is said in words.
+    """
+    shares = class_columns(taxonomy)
+    schema = pa.schema(
+        [
+            *_PRODUCT.items(),
+            *((column, pa.float64()) for column in shares),
+            *((f"largest_{column}", pa.int64()) for column in shares),
+        ],
+        metadata={FOOTER: json.dumps({"taxonomy": taxonomy.to_dict()}, ensure_ascii=False)},
+    )
+    path = manifest.out / INDEX
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*_IN_TABLE, *shares])
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        found = (_row(entry, shares) for entry in manifest.entries())
+        while rows := list(islice(found, _ROWS)):
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            table.writerows(
+                [_cell(name, row[name]) for name in (*_IN_TABLE, *shares)]
+                for row in rows
+                if row["status"] == "done"
+            )
+    write_text(manifest.out / TABLE, text.getvalue())
+    return path
+
+
+def read_index(maps: Path) -> tuple[pa.Table, Taxonomy]:
+    """The index of an output folder and the classes of its maps.
+
+    Args:
+        maps: the folder, or its ``index.parquet``.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the file is damaged or no index.
+    """
+    path = maps / INDEX if maps.is_dir() else maps
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no index; `s5mars predict` writes one when it ends")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: no readable index ({reason})") from error
+    footer = (table.schema.metadata or {}).get(FOOTER)
+    if footer is None:
+        raise ValueError(f"{path}: not an index that `s5mars predict` wrote")
+    return table, Taxonomy.from_dict(json.loads(footer)["taxonomy"])
+
+
+def class_columns(taxonomy: Taxonomy) -> list[str]:
+    """The columns of class shares: the class names, with ``class`` before one that is taken.
+
+    Queries do not tell upper from lower case, so neither do columns.
+    """
+    taken = {name.lower() for name in _PRODUCT}
+    columns = []
+    for name in taxonomy.names:
+        while name.lower() in taken or f"largest_{name}".lower() in taken:
+            name = f"class {name}"
+        taken |= {name.lower(), f"largest_{name}".lower()}
+        columns.append(name)
+    return columns
+
+
+def _row(entry: Entry, shares: Sequence[str]) -> dict[str, Any]:
+    # Of a product that was not read, its name alone can speak.
+    facts: Mapping[str, Any] = entry.facts or read_info(entry.source.path).row()
+    row: dict[str, Any] = {
+        **{name: facts.get(name) for name in _PRODUCT},
+        "name": entry.source.name,
+        "image": (PurePosixPath(entry.source.name).parent / entry.source.path.name).as_posix(),
+        "path": str(entry.source.path),
+        "status": entry.state,
+        "reason": entry.reason,
+    }
+    nothing = [None] * len(shares)
+    row |= zip(shares, facts.get("shares", nothing), strict=True)
+    largest = facts.get("largest", nothing)
+    return row | {f"largest_{c}": pixels for c, pixels in zip(shares, largest, strict=True)}
+
+
+def _cell(name: str, value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.4f}" if name == "mean_confidence" else f"{value:.6f}"
+    return "" if value is None else value

@@ -1,0 +1,266 @@
+"""The manifest of an output folder: what is done, what failed and why, what is still to do.
+
+One SQLite file. Its write-ahead log makes every record whole or absent whenever the process dies,
+and its own lock keeps a second run out. A product is recorded as done after its files are in their
+place, so a kill between the two costs that product's work and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from s5mars.files import disk_full
+from s5mars.predict.sources import Names, Source
+
+FILE = "manifest.sqlite"
+FORMAT = 1
+
+State = Literal["to do", "done", "failed"]
+
+_TABLES = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE products (
+    name TEXT PRIMARY KEY,
+    path TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL DEFAULT 'to do' CHECK (state IN ('to do', 'done', 'failed')),
+    reason TEXT,
+    facts TEXT
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many products are in each state."""
+
+    done: int
+    failed: int
+    to_do: int
+
+    def __str__(self) -> str:
+        """What the user is told."""
+        return f"{self.done} done, {self.failed} failed, {self.to_do} to do"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One product."""
+
+    source: Source
+    state: State
+    reason: str | None  # of a failure, one line
+    facts: Mapping[str, Any]  # of a done product, what the index says; else empty
+
+
+class Manifest:
+    """Open, it locks its folder; leave it with ``with``, which is what releases the folder."""
+
+    def __init__(self, out: Path) -> None:
+        """Open or make the manifest of an output folder.
+
+        Raises:
+            ValueError: if another run has it open, or the file is damaged or of another version.
+            OSError: if the disk is full.
+        """
+        self.out = out
+        self.path = out / FILE
+        out.mkdir(parents=True, exist_ok=True)
+        with self._errors():
+            self._database = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+        try:
+            self._open()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._database.close()
+
+    def begin(self, settings: Mapping[str, object], *, resume: bool) -> None:
+        """Agree on the settings, and put back to do what has to be tried again.
+
+        A manifest without any done product takes the settings as they are. Else they must be the
+        same. With ``resume`` failed products are tried again, and products whose files are missing
+        are made again.
+
+        Args:
+            settings: anything JSON holds, by name.
+            resume: go on; without it the manifest must have nothing left to do.
+
+        Raises:
+            ValueError: naming the settings that differ, or saying that a run is unfinished.
+        """
+        counts = self.counts()
+        given = {name: json.dumps(value, sort_keys=True) for name, value in settings.items()}
+        with self._transaction():
+            if counts.done:
+                self._refuse_others(given)
+                if counts.to_do and not resume:
+                    raise ValueError(
+                        f"{self.out} holds an unfinished run ({counts}): go on with --resume, or "
+                        "choose another out"
+                    )
+            else:
+                self._database.execute("DELETE FROM products")
+                self._database.execute("DELETE FROM settings")
+                self._database.executemany("INSERT INTO settings VALUES (?, ?)", given.items())
+            if resume:
+                self._put_back([entry.source.name for entry in self.entries("failed")])
+                self._put_back(self._with_missing_files(settings))
+
+    def add(self, sources: Iterable[Source], *, again: bool) -> None:
+        """Take in products; each gets a name whose files no other one has.
+
+        Args:
+            sources: they may be known; their names are wishes.
+            again: put known ones back to do.
+        """
+        known = dict(self._database.execute("SELECT path, name FROM products"))
+        names = Names(known.values())
+        with self._transaction():
+            for source in sources:
+                path = str(source.path)
+                if path in known:
+                    if again:
+                        self._put_back([known[path]])
+                    continue
+                known[path] = names.free(source).name
+                self._database.execute(
+                    "INSERT INTO products (name, path) VALUES (?, ?)", (known[path], path)
+                )
+
+    def record_done(self, name: str, facts: Mapping[str, Any]) -> None:
+        """The files of a product are in their place."""
+        self._record(name, "done", None, json.dumps(facts))
+
+    def record_failed(self, name: str, reason: str) -> None:
+        """A product cannot be predicted."""
+        self._record(name, "failed", reason, None)
+
+    def counts(self) -> Counts:
+        """How many products are in each state."""
+        found = dict(
+            self._database.execute("SELECT state, count(*) FROM products GROUP BY state").fetchall()
+        )
+        return Counts(found.get("done", 0), found.get("failed", 0), found.get("to do", 0))
+
+    def entries(self, state: State | None = None) -> Iterator[Entry]:
+        """Products in the order of their names, all of them or those in one state."""
+        rows = self._database.execute(
+            "SELECT name, path, state, reason, facts FROM products "
+            "WHERE ? IS NULL OR state = ? ORDER BY name",
+            (state, state),
+        )
+        for name, path, found, reason, facts in rows:
+            source = Source(Path(path), name)
+            yield Entry(source, found, reason, json.loads(facts) if facts else {})
+
+    def _open(self) -> None:
+        with self._errors():
+            # The lock is taken by the first access and kept to the end, whatever ends the process.
+            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._database.execute("PRAGMA journal_mode = WAL")
+            # A power cut may take back the last records, whose products are then made again.
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute("BEGIN IMMEDIATE")
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in _TABLES.split(";"):
+                    self._database.execute(statement)
+                self._database.execute(f"PRAGMA user_version = {FORMAT}")
+            elif version != FORMAT:
+                raise ValueError(
+                    f"{self.path}: manifest format {version}, this version writes {FORMAT}: choose "
+                    "another out"
+                )
+            self._database.execute("COMMIT")
+
+    def _record(self, name: str, state: State, reason: str | None, facts: str | None) -> None:
+        with self._errors():
+            self._database.execute(
+                "UPDATE products SET state = ?, reason = ?, facts = ? WHERE name = ?",
+                (state, reason, facts, name),
+            )
+
+    def _put_back(self, names: Iterable[str]) -> None:
+        self._database.executemany(
+            "UPDATE products SET state = 'to do', reason = NULL, facts = NULL WHERE name = ?",
+            ((name,) for name in names),
+        )
+
+    def _with_missing_files(self, settings: Mapping[str, object]) -> list[str]:
+        write = settings.get("write")
+        kinds = [str(kind) for kind in write] if isinstance(write, list) else []
+        return [
+            entry.source.name
+            for entry in self.entries("done")
+            if not all((self.out / f).is_file() for f in entry.source.outputs(kinds).values())
+        ]
+
+    def _refuse_others(self, given: Mapping[str, str]) -> None:
+        kept = dict(self._database.execute("SELECT name, value FROM settings"))
+        names = [name for name in {**kept, **given} if kept.get(name) != given.get(name)]
+        if names:
+            differences = "; ".join(
+                f"{name} {_short(kept.get(name))} there, {_short(given.get(name))} now"
+                for name in names
+            )
+            raise ValueError(
+                f"{self.out} was begun with other settings ({differences}): use the same, or "
+                "choose another out"
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._errors():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            primary = code & 0xFF if isinstance(code, int) else None
+            if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise ValueError(
+                    f"another run is writing to {self.out}: wait for it, or choose another out"
+                ) from None
+            if primary == sqlite3.SQLITE_FULL:
+                raise disk_full(self.path) from error
+            if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise ValueError(
+                    f"{self.path} is damaged ({error}): remove it to begin anew, or choose another "
+                    "out"
+                ) from error
+            raise OSError(f"{self.path}: {error}") from error
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "missing"
+    read = json.loads(value)
+    plain = isinstance(read, list) and all(isinstance(item, str) for item in read)
+    said = ",".join(read) if plain else read if isinstance(read, str) else value
+    return said if len(said) <= 40 else f"{said[:37]}..."

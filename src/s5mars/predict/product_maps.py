@@ -1,0 +1,189 @@
+"""From one product to the files and facts that stand for it: what every engine computes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from s5mars.classes import IGNORE, Taxonomy
+from s5mars.data.read import no_data
+from s5mars.predict.overlay import indexed_png, overlay
+from s5mars.predict.predictor import Predictor, Segmentation
+from s5mars.predict.regions import class_counts, largest_regions
+from s5mars.predict.sources import ENDINGS, Source
+from s5mars.products import open_product
+
+DEFAULT_WRITE = ("labels", "confidence", "overlay")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of every product."""
+
+    taxonomy: Taxonomy
+    write: tuple[str, ...] = DEFAULT_WRITE  # keys of ``ENDINGS``
+    opacity: float = 0.5  # of the class colours in overlays
+
+    def __post_init__(self) -> None:
+        unknown = [kind for kind in self.write if kind not in ENDINGS]
+        if unknown or not self.write:
+            raise ValueError(
+                f"nothing like {', '.join(unknown) or 'nothing'} can be written; choose from "
+                f"{', '.join(sorted(ENDINGS))}"
+            )
+        if not 0 <= self.opacity <= 1:
+            raise ValueError(f"an opacity of {self.opacity}: not in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A product that cannot be predicted."""
+
+    source: Source
+    reason: str  # one line that names the file
+
+
+@dataclass(frozen=True)
+class Read:
+    """A decoded product."""
+
+    source: Source
+    image: NDArray[np.uint8]  # (H, W, 3)
+    empty: NDArray[np.bool_]  # (H, W), no data
+    info: Mapping[str, object] = field(default_factory=dict)  # what the product knows of itself
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The finished files of a product and what the index says of it."""
+
+    source: Source
+    files: Mapping[str, bytes]  # path below the output folder → content
+    facts: Mapping[str, object]  # JSON holds it
+
+
+def read_product(source: Source) -> Read | Failed:
+    """Decode a product; whatever goes wrong is its own fault, and no reason to stop others."""
+    try:
+        product = open_product(source.path)
+        empty = no_data(product.image)
+        if product.valid is not None:
+            empty |= ~product.valid
+        return Read(source, product.image, empty, product.row())
+    # Readers of planetary formats raise what they like.
+    except Exception as error:
+        return failed(source, error)
+
+
+def segment(predictor: Predictor, read: Read | Failed) -> tuple[Read, Segmentation] | Failed:
+    """Ask the network."""
+    if isinstance(read, Failed):
+        return read
+    try:
+        return read, predictor.segment(read.image)
+    except Exception as error:
+        return failed(read.source, error)
+
+
+def make_maps(answer: tuple[Read, Segmentation] | Failed, wish: Wish) -> Maps | Failed:
+    """Encode what is wanted; black borders and missing pixels become 255 with confidence 0."""
+    if isinstance(answer, Failed):
+        return answer
+    read, segmentation = answer
+    labels, confidence = segmentation.labels, segmentation.confidence
+    labels[read.empty] = IGNORE
+    confidence[read.empty] = 0
+    try:
+        # Facts first: they need memory of their own, and what encoding leaves behind is scattered.
+        facts = _facts(read, labels, confidence, wish.taxonomy)
+        files = {
+            name: _encoded(kind, read, labels, confidence, wish)
+            for kind, name in read.source.outputs(wish.write).items()
+        }
+        return Maps(read.source, files, facts)
+    except Exception as error:
+        return failed(read.source, error)
+
+
+def failed(source: Source, error: BaseException) -> Failed:
+    """The error as one line that names the product."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    if isinstance(error, MemoryError):
+        text = "not enough memory"
+    return Failed(source, text if str(source.path) in text else f"{source.path}: {text}")
+
+
+def _encoded(
+    kind: str, read: Read, labels: NDArray[np.uint8], confidence: NDArray[np.uint8], wish: Wish
+) -> bytes:
+    if kind == "rle":
+        return _rle(read.source, labels, wish.taxonomy)
+    if kind == "labels":
+        return _picture(indexed_png(labels, wish.taxonomy), "PNG")
+    if kind == "confidence":
+        return _picture(Image.fromarray(confidence), "PNG", compress_level=3)
+    drawn = overlay(read.image, labels, wish.taxonomy, opacity=wish.opacity)
+    return _picture(drawn, "JPEG", quality=90)
+
+
+def _picture(picture: Image.Image, kind: str, **options: object) -> bytes:
+    encoded = io.BytesIO()
+    picture.save(encoded, kind, **options)
+    return encoded.getvalue()
+
+
+def _rle(source: Source, labels: NDArray[np.uint8], taxonomy: Taxonomy) -> bytes:
+    """COCO's form: one annotation a class that is there, with compressed run lengths."""
+    height, width = labels.shape
+    annotations = []
+    for index, entry in enumerate(taxonomy.classes):
+        mask = labels == index
+        if not mask.any():
+            continue
+        encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        annotations.append(
+            {
+                "category_id": index,
+                "category": entry.name,
+                "segmentation": {
+                    "size": [height, width],
+                    "counts": encoded["counts"].decode("ascii"),
+                },
+                "area": int(coco_mask.area(encoded)),
+                "bbox": [float(side) for side in coco_mask.toBbox(encoded)],
+            }
+        )
+    content = {
+        "image": {"file_name": source.path.name, "height": height, "width": width},
+        "categories": [{"id": i, "name": name} for i, name in enumerate(taxonomy.names)],
+        "annotations": annotations,
+    }
+    return (json.dumps(content, ensure_ascii=False) + "\n").encode()
+
+
+def _facts(
+    read: Read, labels: NDArray[np.uint8], confidence: NDArray[np.uint8], taxonomy: Taxonomy
+) -> dict[str, object]:
+    counts = class_counts(labels)
+    empty = int(np.count_nonzero(read.empty))
+    pixels = labels.size - empty
+    # Pixels without data have confidence 0, so the sum is that of the others.
+    total = int(confidence.sum(dtype=np.int64))
+    return {
+        "height": labels.shape[0],
+        "width": labels.shape[1],
+        "no_data": empty / labels.size,
+        "abstained": (int(counts[IGNORE]) - empty) / pixels if pixels else None,
+        "mean_confidence": total / 255 / pixels if pixels else None,
+        "shares": [int(counts[i]) / pixels if pixels else None for i in range(len(taxonomy))],
+        "largest": largest_regions(labels, len(taxonomy)),
+        **read.info,
+    }

@@ -1,0 +1,185 @@
+"""The engine of many processes or machines: Ray Data, with models as actors.
+
+A worker reads products, asks its copy of the network and encodes the maps, exactly as the local
+engine does; what travels back are finished files, which are small. Only the calling process writes,
+so one lock and one manifest hold for the whole cluster, and the workers need to see the archive but
+not the output folder. A worker that dies is started again by Ray, and its batch is done again; a
+batch that kills every worker is given up, and the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from s5mars.predict.local import local_engine
+from s5mars.predict.predictor import Predictor
+from s5mars.predict.product_maps import Failed, Maps, Wish
+from s5mars.predict.sources import Source
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+BATCH = 8
+"""Products that a worker takes at once: what a killed worker costs."""
+
+RETRIES = 2
+"""Times that a batch is tried again after its worker died; then its products count as failed."""
+
+_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("name", pa.string()),
+        ("reason", pa.string()),  # null: done
+        ("facts", pa.string()),  # JSON
+        ("files", pa.list_(pa.string())),
+        ("contents", pa.list_(pa.large_binary())),
+    ]
+)
+
+
+def ray_engine(
+    predictor: Predictor,
+    sources: Sequence[Source],
+    wish: Wish,
+    *,
+    workers: int,
+    address: str | None = None,
+) -> Iterator[Maps | Failed]:
+    """What becomes of each product, as they are finished.
+
+    Args:
+        predictor: its network is copied to every worker; on an accelerator, each worker takes one.
+        sources: the products; workers must find them under the same paths.
+        wish: what to make.
+        workers: models at work at the same time.
+        address: of a cluster, or ``"auto"`` for the one that runs here; None starts Ray on this
+            machine, unless this process is connected already.
+
+    Raises:
+        ValueError: if Ray is not installed, or there is no cluster at the address.
+    """
+    if not sources:
+        return
+    ray = _import_ray(loopback=address is None)
+    started = _connect(ray, address, workers)
+    try:
+        yield from _results(ray, predictor, sources, wish, workers=workers)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+class Worker:
+    """A model in a process of its own; Ray makes and calls it."""
+
+    def __init__(self, predictor: Any, wish: Wish) -> None:
+        """Fetch the model; ``predictor`` is Ray's reference to it."""
+        import ray
+
+        self.predictor: Predictor = ray.get(predictor)
+        self.wish = wish
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Predict some products: paths and names in, finished files out."""
+        sources = [Source(Path(row["path"]), row["name"]) for row in batch.to_pylist()]
+        results = local_engine(self.predictor, sources, self.wish, workers=1)
+        return pa.Table.from_pylist([_packed(result) for result in results], schema=_SCHEMA)
+
+
+def _import_ray(*, loopback: bool) -> ModuleType:
+    # Before the import, which reads them: no statistics about users leave the machine, and a Ray
+    # for one machine listens to no other.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if loopback:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ValueError(
+            "the engine ray needs Ray, which is not installed: pip install 's5mars[ray]'"
+        ) from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None, workers: int) -> bool:
+    """Whether a Ray was started or joined, to be left again."""
+    if ray.is_initialized():
+        return False
+    settings: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        settings |= {
+            "include_dashboard": False,
+            "num_cpus": max(workers + 1, os.cpu_count() or 1),
+        }
+    try:
+        ray.init(address=address or "local", **settings)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"no Ray cluster at {address or 'this machine'} ({reason})") from error
+    return True
+
+
+def _results(
+    ray: Any, predictor: Predictor, sources: Sequence[Source], wish: Wish, *, workers: int
+) -> Iterator[Maps | Failed]:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # A batch that cannot be saved must not stop the others.
+    context.max_errored_blocks = -1
+    table = pa.table({"path": [str(s.path) for s in sources], "name": [s.name for s in sources]})
+    # A block is what Ray does again when a worker dies, so a block is a batch.
+    blocks = [table.slice(start, BATCH) for start in range(0, len(table), BATCH)]
+    products = ray.data.from_arrow(blocks)
+    accelerator = predictor.device.type != "cpu"
+    maps = products.map_batches(
+        Worker,
+        batch_size=None,
+        batch_format="pyarrow",
+        # One batch each: those that wait behind a fatal one would count their worker's deaths, too.
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1
+        ),
+        num_cpus=1,
+        num_gpus=1 if accelerator else 0,
+        max_restarts=-1,
+        max_task_retries=RETRIES,
+        fn_constructor_args=(ray.put(predictor), wish),
+    )
+    missing = {source.name: source for source in sources}
+    for batch in maps.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+        for row in batch.to_pylist():
+            result = _unpacked(row)
+            del missing[result.source.name]
+            yield result
+    if len(missing) == len(sources):
+        raise OSError("every worker of Ray died before it gave an answer: see Ray's logs")
+    for source in missing.values():
+        reason = f"{source.path}: its worker died {RETRIES + 1} times, as did its batch with it"
+        yield Failed(source, reason)
+
+
+def _packed(result: Maps | Failed) -> dict[str, object]:
+    row: dict[str, object] = {"path": str(result.source.path), "name": result.source.name}
+    if isinstance(result, Failed):
+        return row | {"reason": result.reason}
+    return row | {
+        "facts": json.dumps(result.facts),
+        "files": list(result.files),
+        "contents": list(result.files.values()),
+    }
+
+
+def _unpacked(row: dict[str, Any]) -> Maps | Failed:
+    source = Source(Path(row["path"]), row["name"])
+    if row["reason"] is not None:
+        return Failed(source, row["reason"])
+    files = dict(zip(row["files"], row["contents"], strict=True))
+    return Maps(source, files, json.loads(row["facts"]))

@@ -1,0 +1,111 @@
+"""A contact sheet: overlays of many products, small, with captions, and one legend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from s5mars.classes import Taxonomy
+from s5mars.predict.overlay import LEGEND_BACKGROUND, LEGEND_TEXT, overlay, with_legend
+from s5mars.predict.product_maps import Failed, read_product
+from s5mars.predict.sources import Source
+from s5mars.predict.writing import write_picture
+
+SIDE = 320
+"""Longer side of a picture in pixels."""
+
+_TEXT, _GAP = 14, 8
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One product of the sheet."""
+
+    name: str  # of its maps
+    path: Path
+    caption: str  # second line, below the name
+
+
+def write_sheet(path: Path, tiles: Sequence[Tile], *, maps: Path, taxonomy: Taxonomy) -> None:
+    """Draw the tiles line by line, as nearly square as they fill it.
+
+    A tile is the overlay that prediction wrote, else one drawn from product and class map, else
+    the product or the class map alone, whichever is still there.
+
+    Args:
+        path: an image file; its ending says the format.
+        tiles: at least one.
+        maps: the folder of the maps.
+        taxonomy: their classes.
+
+    Raises:
+        ValueError: if the ending is of no image format.
+        OSError: if writing fails; a full disk is said in words.
+    """
+    check_ending(path)
+    font = ImageFont.load_default(_TEXT)
+    columns = math.ceil(math.sqrt(len(tiles)))
+    cell = (SIDE + _GAP, SIDE + 2 * round(1.4 * _TEXT) + 2 * _GAP)
+    size = (columns * cell[0] + _GAP, math.ceil(len(tiles) / columns) * cell[1] + _GAP)
+    sheet = Image.new("RGB", size, LEGEND_BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        x, y = _GAP + column * cell[0], _GAP + row * cell[1]
+        picture = _picture(tile, maps, taxonomy)
+        sheet.paste(picture, (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2))
+        for line, text in enumerate((tile.name, tile.caption)):
+            top = y + SIDE + _GAP // 2 + line * round(1.4 * _TEXT)
+            draw.text((x, top), _fitting(text, font), fill=LEGEND_TEXT, font=font)
+    entries = [(entry.name, entry.colour) for entry in taxonomy.classes]
+    write_picture(path, with_legend(sheet, entries))
+
+
+def check_ending(path: Path) -> None:
+    """Raise ValueError if the ending of a sheet's name is of no picture."""
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"{path}: a sheet is a .png or a .jpg file")
+
+
+def _picture(tile: Tile, maps: Path, taxonomy: Taxonomy) -> Image.Image:
+    source = Source(tile.path, tile.name)
+    files = {kind: maps / f for kind, f in source.outputs(("labels", "overlay")).items()}
+    labels = _open(files["labels"])
+    drawn = _open(files["overlay"])
+    if drawn is not None:
+        # Its upper left is the image; the rest is its legend.
+        picture = drawn.convert("RGB").crop((0, 0, *(labels or drawn).size))
+    else:
+        read = read_product(source)
+        if isinstance(read, Failed):
+            picture = labels.convert("RGB") if labels else Image.new("RGB", (SIDE, SIDE))
+        elif labels is not None and labels.size == read.image.shape[1::-1]:
+            picture = overlay(read.image, np.array(labels), taxonomy, legend=False)
+        else:
+            picture = Image.fromarray(read.image)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _open(path: Path) -> Image.Image | None:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _fitting(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """The text, with an ellipsis in its middle where it is too long for a tile."""
+    kept = text
+    keep = len(text)
+    while font.getlength(kept) > SIDE and keep > 2:
+        keep -= 1
+        kept = f"{text[: (keep + 1) // 2]}…{text[len(text) - keep // 2 :]}"
+    return kept

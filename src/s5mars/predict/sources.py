@@ -1,0 +1,145 @@
+"""What there is to predict, and what its maps are called: no two products share a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from s5mars.products import PRODUCT_ENDINGS, product_files
+
+ENDINGS = {
+    "confidence": "_confidence.png",
+    "overlay": "_overlay.jpg",
+    "rle": "_rle.json",
+    "labels": ".png",
+}
+"""What can be written for a product, and how its file's name ends, in the order of writing: the
+class map last, so that where there is one the product is whole."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A product to predict and what its maps are called."""
+
+    path: Path  # absolute; links are not followed, because a file's name says what it shows
+    name: str  # path below the output folder, with forward slashes, without an ending
+
+    def outputs(self, write: Iterable[str]) -> dict[str, str]:
+        """The files of some kinds (keys of ``ENDINGS``), below the output folder."""
+        return {kind: f"{self.name}{ENDINGS[kind]}" for kind in ENDINGS if kind in set(write)}
+
+
+def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
+    """Products among the inputs and below input folders, in a fixed order, each once.
+
+    The name of a file in a folder is its path below the folder, that of any other file its own;
+    ``Names`` makes them unique. Where ``out`` lies inside an input folder it is left out, so that
+    maps of an earlier run are no input of the next.
+
+    Raises:
+        FileNotFoundError: if an input is not there.
+        ValueError: if there is no input, a folder holds no product, or ``out`` is an input folder.
+    """
+    if not inputs:
+        raise ValueError("nothing to predict: give image files or folders")
+    found: dict[Path, Source] = {}
+    for given in map(Path, inputs):
+        if given.is_dir():
+            if given.resolve() == out.resolve():
+                raise ValueError(f"{out}: maps would lie among the images: choose another out")
+            files = list(_products_below(given, out=out))
+            if not files:
+                endings = " ".join(sorted(PRODUCT_ENDINGS))
+                raise ValueError(f"{given}: no image in this folder; looked for {endings}")
+            names = [path.relative_to(given).with_suffix("").as_posix() for path in files]
+        elif given.exists():
+            files, names = [given], [given.stem]
+        else:
+            raise FileNotFoundError(f"{given}: no such file or folder")
+        for path, name in zip(files, names, strict=True):
+            # resolve() would follow links, whose names say what the products show.
+            absolute = Path(os.path.abspath(path))  # noqa: PTH100
+            found.setdefault(absolute, Source(absolute, name))
+    return list(found.values())
+
+
+class Names:
+    """Names that are taken, and free ones for newcomers."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._files: set[str] = set()
+        self._folders: set[str] = set()
+        for name in taken:
+            self._take(name)
+
+    def free(self, source: Source) -> Source:
+        """The source under a name whose files nobody else has, which is taken from now on.
+
+        Its own name if possible, else with its ending (``a.IMG`` beside ``a.png``), else numbered.
+        """
+        for name in _candidates(source):
+            if self._is_free(name):
+                self._take(name)
+                return Source(source.path, name)
+        raise AssertionError("there is always one more number")
+
+    def _is_free(self, name: str) -> bool:
+        files = [name + ending for ending in ENDINGS.values()]
+        return not any(file in self._files or file in self._folders for file in files) and not any(
+            folder in self._files for folder in _folders(name)
+        )
+
+    def _take(self, name: str) -> None:
+        self._files.update(name + ending for ending in ENDINGS.values())
+        self._folders.update(_folders(name))
+
+
+def refuse_overwriting(sources: Sequence[Source], out: Path) -> None:
+    """Stop where a map would replace a product.
+
+    Raises:
+        ValueError: naming the product.
+    """
+    root = out.resolve()
+
+    @cache
+    def below_out(folder: Path) -> Path | None:
+        real = folder.resolve()
+        return real if real.is_relative_to(root) else None
+
+    folders = ((below_out(source.path.parent), source.path.name) for source in sources)
+    inputs = {folder / name for folder, name in folders if folder is not None}
+    if not inputs:
+        return
+    for source in sources:
+        for file in source.outputs(ENDINGS).values():
+            if root / file in inputs:
+                raise ValueError(
+                    f"{out / file} is an input and would be overwritten: choose another out"
+                )
+
+
+def _products_below(folder: Path, *, out: Path) -> Iterator[Path]:
+    inside = folder.resolve() in out.resolve().parents
+    for path in product_files(sorted(folder.rglob("*"))):
+        if inside and out.resolve() in path.resolve().parents:
+            continue
+        if path.is_file():
+            yield path
+
+
+def _candidates(source: Source) -> Iterator[str]:
+    yield source.name
+    whole = source.name + source.path.suffix
+    yield whole
+    number = 2
+    while True:
+        yield f"{whole}~{number}"
+        number += 1
+
+
+def _folders(name: str) -> list[str]:
+    return [parent.as_posix() for parent in PurePosixPath(name).parents][:-1]

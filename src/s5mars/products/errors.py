@@ -1,0 +1,28 @@
+"""What may be wrong with a file that should hold an image."""
+
+from __future__ import annotations
+
+WAY_OUT = "replace it, or leave it out (train and predict do so with --skip-bad)"
+"""Of a damaged file; it must hold for the commands without that option, too."""
+
+MAX_PIXELS = 178_956_970
+"""Above it a file is refused before memory is taken: Pillow's own limit, 16 000 × 11 000 pixels."""
+
+
+class DamagedFileError(ValueError):
+    """A file that is truncated or no image at all: what ``--skip-bad`` may skip, and only that."""
+
+
+def refuse_huge(where: object, *, width: int, height: int) -> None:
+    """Refuse a declared size before anything of that size is made.
+
+    Raises:
+        DamagedFileError: if it is not in 1..``MAX_PIXELS``.
+    """
+    if width < 1 or height < 1:
+        raise DamagedFileError(f"{where}: declares {width}×{height} pixels, an image without any")
+    if width * height > MAX_PIXELS:
+        raise DamagedFileError(
+            f"{where}: declares {width}×{height} pixels, more than the {MAX_PIXELS:,} that are "
+            "read at once: cut it into parts, or check whether it is damaged"
+        )

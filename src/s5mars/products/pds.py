@@ -1,0 +1,358 @@
+"""PDS3 and PDS4 image products: pixels through pdr, after their label was checked against them.
+
+What a label declares is compared with the file's size before any memory is taken, and with the
+values afterwards: a label that contradicts its data is an error, not a strange picture.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s5mars.products.errors import WAY_OUT, DamagedFileError, refuse_huge
+from s5mars.products.info import ProductInfo
+from s5mars.products.labels import info_of_pds3, info_of_pds4, local, texts_of
+
+INSTALL = "pip install 's5mars[products]'"
+
+
+@dataclass(frozen=True)
+class Raster:
+    """The values of a product with what its label says of them."""
+
+    values: NDArray[Any]  # (H, W) or (H, W, 3), native byte order
+    valid: NDArray[np.bool_] | None  # (H, W); None: all are
+    full_scale: int | None  # largest value that the label allows
+    mosaic: str | None  # Bayer pattern; "" where the label says that it is none; None: not said
+    info: ProductInfo
+
+
+def read_pds(path: Path) -> Raster:
+    """Read an ``.IMG``, ``.LBL`` or ``.XML``; the other part is found by what the label names.
+
+    Raises:
+        FileNotFoundError: if the file is missing, or the one that its label names.
+        DamagedFileError: if it is empty, truncated, huge, no product, or contradicts its label.
+        ValueError: if pdr is not installed, or the product holds no image of 1 or 3 channels.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise DamagedFileError(f"{path}: an empty file (0 bytes): {WAY_OUT}")
+    label = _label_of(path)
+    return _read_pds4(label) if label.suffix.lower() == ".xml" else _read_pds3(path, label)
+
+
+def _label_of(path: Path) -> Path:
+    """The detached label of a data file, .LBL before .XML; else the file, with its own label."""
+    if path.suffix.lower() != ".img":
+        return path
+    label = next((label for ending in (".lbl", ".xml") for label in _siblings(path, ending)), path)
+    if label == path and not _attached(path):
+        raise DamagedFileError(
+            f"{path}: no PDS product: no label in it, and no .LBL or .XML of its name: add the "
+            "label, or leave the file out"
+        )
+    return label
+
+
+def _siblings(path: Path, ending: str) -> list[Path]:
+    return [p for p in (path.with_suffix(ending), path.with_suffix(ending.upper())) if p.exists()]
+
+
+def _attached(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(1024)  # older products begin with a line of their archive's transport
+    return b"PDS_VERSION_ID" in start or b"ODL_VERSION_ID" in start
+
+
+def _pdr() -> Any:
+    try:
+        import pdr
+    except ImportError:
+        raise ValueError(f"reading PDS products needs pdr: {INSTALL}") from None
+    warnings.filterwarnings("ignore", module=r"pdr(\..*)?")  # of keywords that stand twice, ...
+    return pdr
+
+
+# PDS3 ------------------------------------------------------------------------------------------
+
+
+def _read_pds3(path: Path, label: Path) -> Raster:
+    pdr = _pdr()
+    try:
+        data = pdr.Data(str(path), label_fn=str(label))
+        pointers = [str(name) for name in data.index]
+    except Exception as error:  # parsers of damaged text raise anything
+        raise DamagedFileError(
+            f"{path}: its label cannot be read ({_line(error)}): {WAY_OUT}"
+        ) from None
+    names = [n for n in pointers if n.endswith("IMAGE")]
+    if not names:
+        there = ", ".join(n for n in pointers if n != "LABEL") or "none"
+        raise ValueError(f"{path}: a PDS product without an image; its objects: {there}")
+    name = "IMAGE" if "IMAGE" in names else names[0]
+    block = data.metablock_(name) or {}
+    where = _file_of(data, name, label)
+    _check_size(label, where, block, offset=_offset(data, name), name=name)
+    try:
+        # Not load(): it turns every error into a warning.
+        data.file_mapping[name] = str(where)
+        array = data.load_from_pointer(name)[name]
+    except (FileNotFoundError, MemoryError):
+        raise
+    except Exception as error:
+        raise DamagedFileError(f"{where}: damaged image ({_line(error)}): {WAY_OUT}") from None
+    return _raster(
+        path,
+        array,
+        missing=_constants(block, "MISSING_CONSTANT", "INVALID_CONSTANT"),
+        full_scale=_mask(block),
+        most=_number(block.get("MAXIMUM")),
+        mosaic=_pds3_mosaic(data.metaget_),
+        info=info_of_pds3(data.metaget_),
+    )
+
+
+def _file_of(data: Any, name: str, path: Path) -> Path:
+    target = data.metaget_(f"^{name}")
+    first = target[0] if isinstance(target, list | tuple) and target else target
+    if not isinstance(first, str):
+        if path.suffix.lower() == ".lbl":
+            raise DamagedFileError(f"{path}: names no file of its {name}: correct ^{name}")
+        return path
+    folder = path.parent
+    wanted = Path(first.strip()).name  # labels name files, and lead to no other folder
+    for each in (wanted, wanted.lower(), wanted.upper()):
+        if (folder / each).exists():
+            return folder / each
+    raise FileNotFoundError(
+        f"{path}: its label names {wanted}, which is not beside it: put both into one folder"
+    )
+
+
+def _offset(data: Any, name: str) -> int:
+    target = data.metaget_(f"^{name}")
+    last = target[-1] if isinstance(target, list | tuple) and target else target
+    if isinstance(last, Mapping):  # 28673 <BYTES>
+        return max(int(_number(last.get("value")) or 1) - 1, 0)
+    record = _number(data.metaget_("RECORD_BYTES"))
+    number = _number(last)
+    return int((number - 1) * record) if number and record else 0
+
+
+def _check_size(
+    path: Path, where: Path, block: Mapping[str, object], *, offset: int, name: str
+) -> None:
+    lines, samples = _number(block.get("LINES")), _number(block.get("LINE_SAMPLES"))
+    bits = _number(block.get("SAMPLE_BITS"))
+    if not lines or not samples or not bits:
+        raise DamagedFileError(f"{path}: its label gives no size of its {name}: {WAY_OUT}")
+    refuse_huge(path, width=int(samples), height=int(lines))
+    bands = int(_number(block.get("BANDS")) or 1)
+    _check_bytes(path, where, offset + int(lines * samples * bands * bits) // 8)
+
+
+def _check_bytes(label: Path, where: Path, wanted: int) -> None:
+    found = where.stat().st_size
+    if found < wanted:
+        raise DamagedFileError(
+            f"{where}: {found:,} bytes, but {label.name if label != where else 'its label'} "
+            f"declares {wanted:,}: truncated, or another product's label: {WAY_OUT}"
+        )
+
+
+def _mask(block: Mapping[str, object]) -> int | None:
+    mask = _number(block.get("SAMPLE_BIT_MASK"))
+    full = int(mask) if mask and mask > 0 else 0
+    return full if full and full & (full + 1) == 0 else None
+
+
+def _pds3_mosaic(lookup: Any) -> str | None:
+    method = str(lookup("BAYER_METHOD") or lookup("CFA_METHOD") or "").upper()
+    if not method or method in ("N/A", "UNK", "NONE", "NULL"):
+        return None
+    if "RAW_BAYER" not in method:
+        return ""
+    return _pattern(str(lookup("CFA_TYPE") or lookup("BAYER_PATTERN") or ""))
+
+
+# PDS4 ------------------------------------------------------------------------------------------
+
+_PDS4_BYTES = {
+    "UnsignedByte": 1, "SignedByte": 1,
+    "UnsignedLSB2": 2, "UnsignedMSB2": 2, "SignedLSB2": 2, "SignedMSB2": 2,
+    "UnsignedLSB4": 4, "UnsignedMSB4": 4, "SignedLSB4": 4, "SignedMSB4": 4,
+    "IEEE754LSBSingle": 4, "IEEE754MSBSingle": 4, "IEEE754LSBDouble": 8, "IEEE754MSBDouble": 8,
+}  # fmt: skip
+
+
+def _read_pds4(path: Path) -> Raster:
+    pdr = _pdr()
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, UnicodeError) as error:
+        raise DamagedFileError(f"{path}: no XML label ({_line(error)}): {WAY_OUT}") from None
+    area, array = _image_array(root)
+    if area is None or array is None:
+        raise ValueError(f"{path}: no label of an image: no Array_2D_Image or Array_3D_Image in it")
+    file = Path(texts_of(area).get("file_name", "")).name
+    where = path.parent / file
+    if not file or not where.exists():
+        raise FileNotFoundError(
+            f"{path}: its label names {file or 'no file'}, which is not beside it: put both into "
+            "one folder"
+        )
+    lengths = {
+        texts_of(axis).get("axis_name", "").lower(): int(texts_of(axis).get("elements", "0"))
+        for axis in array.iter()
+        if local(axis.tag) == "Axis_Array"
+    }
+    texts = texts_of(array)
+    size = _PDS4_BYTES.get(texts.get("data_type", ""))
+    if size is None or "line" not in lengths or "sample" not in lengths:
+        raise DamagedFileError(
+            f"{path}: an image of data type {texts.get('data_type')!r} with the axes "
+            f"{', '.join(lengths) or 'none'}: Line and Sample (and Band) of a PDS4 type are needed"
+        )
+    refuse_huge(path, width=lengths["sample"], height=lengths["line"])
+    count = int(np.prod(list(lengths.values())))
+    _check_bytes(path, where, int(float(texts.get("offset", "0"))) + count * size)
+    try:
+        data = pdr.Data(str(path))
+        name = texts.get("local_identifier") or texts.get("name")
+        values = data[_pds4_name(data, name)]
+    except Exception as error:
+        raise DamagedFileError(f"{path}: damaged image ({_line(error)}): {WAY_OUT}") from None
+    order = list(lengths)
+    if values.ndim == 3:
+        band = next(i for i, axis in enumerate(order) if axis not in ("line", "sample"))
+        values = np.moveaxis(values, (order.index("line"), order.index("sample"), band), (0, 1, 2))
+        values = np.moveaxis(values, 2, 0)  # as PDS3 gives it
+    state, kind = (
+        texts_of(root).get(f"color_filter_array_{what}", "") for what in ("state", "type")
+    )
+    mosaic = None
+    if state or kind:
+        mosaic = _pattern(kind) if state.lower() == "encoded" else ""
+    return _raster(
+        path,
+        values,
+        missing=_constants(texts, "missing_constant", "invalid_constant"),
+        full_scale=_pds4_mask(root),
+        most=_number(texts.get("maximum")),
+        mosaic=mosaic,
+        info=info_of_pds4(root),
+    )
+
+
+def _image_array(
+    root: ElementTree.Element,
+) -> tuple[ElementTree.Element | None, ElementTree.Element | None]:
+    for area in root.iter():
+        if local(area.tag) == "File_Area_Observational":
+            for array in area:
+                if local(array.tag) in ("Array_2D_Image", "Array_3D_Image"):
+                    return area, array
+    return None, None
+
+
+def _pds4_name(data: Any, name: str | None) -> str:
+    wanted = (name or "").replace(" ", "_")
+    names: list[str] = [n for n in data.index if n.lower() != "label"]
+    if wanted in names:
+        return wanted
+    return next(n for n in names if getattr(data[n], "ndim", 0) in (2, 3))
+
+
+def _pds4_mask(root: ElementTree.Element) -> int | None:
+    mask = texts_of(root).get("sample_bit_mask", "").partition("#")[2].strip("#")
+    full = int(mask, 2) if mask and set(mask) <= {"0", "1"} else 0
+    return full if full and full & (full + 1) == 0 else None
+
+
+# both ------------------------------------------------------------------------------------------
+
+
+def _raster(
+    path: Path,
+    array: object,
+    *,
+    missing: tuple[float, ...],
+    full_scale: int | None,
+    most: float | None,
+    mosaic: str | None,
+    info: ProductInfo,
+) -> Raster:
+    values = np.asarray(array)
+    if values.dtype.kind not in "uif" or values.ndim not in (2, 3):
+        raise ValueError(f"{path}: its image is an array of {values.ndim} axes of {values.dtype}")
+    if values.ndim == 3:
+        values = np.moveaxis(values, 0, -1)
+        if values.shape[2] not in (1, 3):
+            raise ValueError(
+                f"{path}: an image of {values.shape[2]} channels; 1 or 3 are needed: leave it out"
+            )
+        values = values[..., 0] if values.shape[2] == 1 else values
+    values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
+    # A pixel is missing where all its channels are.
+    absent = np.isin(values, missing).reshape(*values.shape[:2], -1).all(-1)
+    valid: NDArray[np.bool_] | None = np.asarray(~absent) if absent.any() else None
+    counted = values if valid is None else values[valid]
+    _check_values(path, counted, full_scale, most)
+    if values.dtype.kind == "i" and (counted.size == 0 or counted.min() >= 0):
+        unsigned = np.dtype(f"u{values.dtype.itemsize}")
+        values = np.where(values < 0, 0, values).astype(unsigned)
+    return Raster(values, valid, full_scale, mosaic, info)
+
+
+def _check_values(
+    path: Path, values: NDArray[Any], full_scale: int | None, most: float | None
+) -> None:
+    if values.dtype.kind == "f" or values.size == 0:
+        return
+    limit = full_scale if full_scale is not None else most
+    least, largest = int(values.min()), int(values.max())
+    if limit is None or (largest <= limit and (least >= 0 or full_scale is None)):
+        return
+    swapped = values.byteswap()
+    if int(swapped.max()) <= limit and int(swapped.min()) >= 0:
+        raise DamagedFileError(
+            f"{path}: values up to {largest}, but its label allows {limit:g}, as they would be "
+            "with their bytes swapped: its label gives the wrong byte order; correct SAMPLE_TYPE"
+        )
+    if full_scale is not None:
+        raise DamagedFileError(
+            f"{path}: values {least} to {largest}, but its label declares 0 to {full_scale}: "
+            f"label and data do not belong together: {WAY_OUT}"
+        )
+
+
+def _constants(block: Mapping[str, object], *names: str) -> tuple[float, ...]:
+    numbers = (_number(block.get(name)) for name in names)
+    return tuple({n for n in numbers if n is not None and np.isfinite(n)})
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, Mapping):
+        value = value.get("value")
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _pattern(text: str) -> str:
+    letters = "".join(c for c in text.upper().replace("BAYER", "") if c in "RGB")
+    return letters if len(letters) == 4 else "RGGB"
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).partition("\n")[0]

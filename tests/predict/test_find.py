@@ -1,0 +1,176 @@
+"""Questions to an index: conditions and nothing else, clear answers, a sheet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from s5mars.classes import Class, Taxonomy
+from s5mars.cli import main
+from s5mars.predict import Predictor
+from s5mars.predict.archive import predict_images
+from s5mars.predict.find import find
+from s5mars.predict.index import class_columns, read_index
+
+from .folders import save
+from .standin import THREE, Brightness
+
+NAMES = ('big "dark" rock', "sol", "bright sand")
+NAMED = Taxonomy(
+    "named", tuple(Class(n, c.colour) for n, c in zip(NAMES, THREE.classes, strict=True))
+)
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six Mastcam products of sols 40..45, brighter from sol to sol, and a broken one."""
+    folder = tmp_path_factory.mktemp("find")
+    for step, grey in enumerate((10, 60, 128, 200, 250, 255)):
+        name = f"{40 + step:04}ML0001930000102057E01_DXXX.jpg"
+        save(folder / f"in/{name}", size=(60 + 20 * step, 40), grey=grey)
+    (folder / "in/0050ML0001930000102057E01_DXXX.jpg").write_bytes(b"no image")
+    predict_images(
+        Predictor(Brightness(), NAMED), [folder / "in"], out=folder / "maps", skip_bad=True
+    )
+    return folder / "maps"
+
+
+def sols(maps: Path, condition: str, **settings: object) -> list[int]:
+    return [row["sol"] for row in find(maps, condition, **settings).rows]
+
+
+def test_the_index_says_what_is_known_and_what_was_found(maps: Path) -> None:
+    rows = pq.read_table(maps / "index.parquet").to_pylist()
+    assert len(rows) == 7
+    assert [row["sol"] for row in rows] == [40, 41, 42, 43, 44, 45, 50]
+    assert {row["camera"] for row in rows} == {"Mastcam Left"}
+    assert {row["mission"] for row in rows} == {"MSL"}
+    last = rows[-2]
+    assert (last["status"], last["width"], last["height"]) == ("done", 160, 40)
+    assert last["bright sand"] == pytest.approx(53 / 160, abs=0.02)
+    assert last["largest_bright sand"] == pytest.approx(53 * 40, rel=0.05)
+    assert last["no_data"] == last["abstained"] == 0
+    shares = [last[column] for column in class_columns(NAMED)]
+    assert sum(shares) == pytest.approx(1)
+    assert rows[-1]["status"] == "failed" and "0050ML" in rows[-1]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("sol between 41 and 43", [41, 42, 43]),
+        ("sol >= 44 and status = 'done'", [44, 45]),
+        ("status <> 'done'", [50]),
+        ("bright sand > 0.2", [43, 45, 44]),
+        ('"bright sand" > 0.2 AND NOT width > 130', [43]),
+        ('"big ""dark"" rock" > 0.2', [40, 41]),
+        ("largest_bright sand > 900 and camera like 'Mast%'", [45, 44, 43]),
+        ("lower(camera) = 'mastcam left' and sol in (40, 42)", [40, 42]),
+        ("case when sol = 40 then true else false end", [40]),
+        ("reason is not null", [50]),
+        ("name = 'bright sand'", []),
+        ("class sol > 0.99 -- a comment", [42]),
+        ("true", [40, 41, 42, 43, 44, 45, 50]),
+    ],
+)
+def test_conditions(maps: Path, condition: str, expected: list[int]) -> None:
+    assert sols(maps, condition) == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("brigth_sand > 0.2", r"no column 'brigth_sand'; columns, nearest first: bright sand, "),
+        ("index.sol > 1", r"no column 'index.sol'"),
+        ("sol >", "no condition"),
+        ("sol > 1; drop table products", "no condition"),
+        ("true) union select * from products where (true", "more than a condition"),
+        ("true) group by (sol", "more than a condition"),
+        ("true) limit (1", "more than a condition"),
+        ("sol in (select sol from products)", "holds no subquery"),
+        ("exists(select 1 from read_csv('/etc/passwd'))", "holds no subquery"),
+        ("sum(sol) over () > 1", "holds no window"),
+        ("max(sol) > 1", "no function max; functions, nearest first: "),
+        ("getenv('HOME') = 'x'", "no function getenv"),
+        ("read_text('/etc/passwd') = 'x'", "no function read_text"),
+        ("columns(*) > 1", "holds no "),
+        ("sol > 'many'", "many"),
+        ("", "an empty condition"),
+    ],
+)
+def test_what_is_no_condition_is_refused(maps: Path, condition: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        find(maps, condition)
+    assert "\n" not in str(raised.value)
+
+
+def test_top_and_sort(maps: Path) -> None:
+    found = find(maps, "sol < 46", top=2, sort="width")
+    assert [row["sol"] for row in found.rows] == [45, 44]
+    assert found.summary == "6 of 7 products, largest width first, the first 2 shown"
+    assert sols(maps, "sol < 46", sort="WIDTH", ascending=True, top=1) == [40]
+    with pytest.raises(ValueError, match="nearest first: width"):
+        find(maps, "true", sort="widht")
+    with pytest.raises(ValueError, match="the least is 1"):
+        find(maps, "true", top=0)
+
+
+def test_answers_as_table_csv_json_and_sheet(
+    maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "sheet.png"
+    words = ["find", str(maps), "bright sand > 0.2", "--sheet", str(sheet)]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0].split("  ")[0] == "name" and len(shown.out.splitlines()) == 4
+    assert shown.err == f"3 of 7 products, largest bright sand first; {sheet}\n"
+    with Image.open(sheet) as picture:
+        assert picture.width > 2 * 320 and picture.height > 2 * 320
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 50
+    assert main([*words, "--format", "json"]) == 0
+    assert [row["sol"] for row in json.loads(capsys.readouterr().out)] == [43, 45, 44]
+    assert main([*words, "--format", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("name,image,path,status")
+
+
+def test_a_sheet_without_overlays_or_products(maps: Path, tmp_path: Path) -> None:
+    for overlay in list(maps.glob("004[1-5]*_overlay.jpg")):
+        overlay.rename(tmp_path / overlay.name)
+    find(maps, "true", sheet=tmp_path / "sheet.jpg")
+    assert (tmp_path / "sheet.jpg").is_file()
+    with pytest.raises(ValueError, match=r"a \.png or a \.jpg"):
+        find(maps, "true", sheet=tmp_path / "sheet.txt")
+    nothing = find(maps, "sol > 1000", sheet=tmp_path / "none.png")
+    assert nothing.summary == "0 of 7 products" and not (tmp_path / "none.png").exists()
+    assert nothing.text("csv").startswith("name,") and nothing.text("json") == "[]"
+
+
+def test_what_is_no_index(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no index; `s5mars predict` writes one"):
+        find(tmp_path, "true")
+    (tmp_path / "index.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="no readable index"):
+        find(tmp_path, "true")
+
+
+def test_class_names_never_hide_other_columns() -> None:
+    names = ("sol", "SOL", "a", "A", "class a", "largest_a")
+    columns = class_columns(Taxonomy("odd", tuple(Class(name, (0, 0, 0)) for name in names)))
+    assert columns[:4] == ["class sol", "class class SOL", "a", "class A"]
+    both = [name.lower() for column in columns for name in (column, f"largest_{column}")]
+    assert len(set(both)) == len(both)
+
+
+def test_abstaining_has_a_column_and_shares_leave_room_for_it(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", grey=75)
+    predictor = Predictor(Brightness(), THREE, abstain=0.95)
+    predict_images(predictor, [tmp_path / "a.png"], out=tmp_path / "maps")
+    table, taxonomy = read_index(tmp_path / "maps")
+    (row,) = table.to_pylist()
+    assert taxonomy == THREE
+    assert row["abstained"] > 0 and row["no_data"] == 0
+    assert row["abstained"] + sum(row[name] for name in THREE.names) == pytest.approx(1)

@@ -1,0 +1,170 @@
+"""The manifest against a plain dict, whatever is done to it; names; settings; regions."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from s5mars.predict.manifest import FILE, Counts, Manifest
+from s5mars.predict.regions import largest_regions
+from s5mars.predict.settings import model_hash
+from s5mars.predict.sources import ENDINGS, Names, Source
+
+from .standin import Brightness, Convolutions
+
+SETTINGS = {"model": "m", "write": ["labels"]}
+
+NUMBER = st.integers(0, 5)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("done"), NUMBER),
+        st.tuples(st.just("failed"), NUMBER),
+        st.tuples(st.just("add"), NUMBER),
+        st.tuples(st.just("reopen"), NUMBER),
+    ),
+    max_size=25,
+)
+
+
+@hypothesis_settings(max_examples=40)
+@given(STEPS)
+def test_a_manifest_remembers_whatever_happens(steps: list[tuple[str, int]]) -> None:
+    """The model: a dict of states; to reopen is what a new run with --resume does."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        states: dict[str, str] = {}
+        manifest = Manifest(out)
+        manifest.begin(SETTINGS, resume=True)
+        for what, number in steps:
+            name = f"p{number}"
+            if what == "add":
+                manifest.add([Source(Path("/in", f"{name}.png"), name)], again=False)
+                states.setdefault(name, "to do")
+            elif what == "reopen":
+                manifest.__exit__(None, None, None)
+                manifest = Manifest(out)
+                manifest.begin(SETTINGS, resume=True)
+                if "done" not in states.values():
+                    states = {}
+                states = {n: s.replace("failed", "to do") for n, s in states.items()}
+            elif name in states:
+                if what == "done":
+                    (out / f"{name}.png").touch()
+                    manifest.record_done(name, {"share": 1 / 3})
+                else:
+                    manifest.record_failed(name, "why")
+                states[name] = what
+            found = {entry.source.name: entry.state for entry in manifest.entries()}
+            assert found == states
+            for entry in manifest.entries("done"):
+                assert entry.facts == {"share": 1 / 3}
+            counted = [list(states.values()).count(s) for s in ("done", "failed", "to do")]
+            assert manifest.counts() == Counts(*counted)
+        manifest.__exit__(None, None, None)
+
+
+PART = st.sampled_from(["a", "b", "a.png", "a_confidence", "a_rle.json", "a.png~2"])
+SOURCE = st.builds(
+    lambda parts, ending: Source(
+        Path("/in", *parts).with_name(parts[-1] + ending), "/".join(parts)
+    ),
+    st.lists(PART, min_size=1, max_size=3),
+    st.sampled_from([".png", ".IMG"]),
+)
+
+
+@given(st.lists(SOURCE, max_size=12))
+def test_names_never_share_a_file_nor_make_one_a_folder(sources: list[Source]) -> None:
+    names = Names()
+    given_names = [names.free(source).name for source in sources]
+    files = [name + ending for name in given_names for ending in ENDINGS.values()]
+    assert len(set(files)) == len(files)
+    folders = {p.as_posix() for file in files for p in PurePosixPath(file).parents}
+    assert not folders & set(files)
+    assert not sources or given_names[0] == sources[0].name
+
+
+def test_names_that_are_taken_stay_taken(tmp_path: Path) -> None:
+    with Manifest(tmp_path) as manifest:
+        manifest.begin(SETTINGS, resume=False)
+        manifest.add([Source(Path("/in/a.png"), "a")], again=True)
+    with Manifest(tmp_path) as manifest:
+        newcomers = [Source(Path("/in/a.IMG"), "a"), Source(Path("/in/a.png"), "a")]
+        manifest.add(newcomers, again=True)
+        found = {entry.source.path.name: entry.source.name for entry in manifest.entries()}
+    assert found == {"a.png": "a", "a.IMG": "a.IMG"}
+
+
+def test_a_damaged_or_later_manifest_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("not a database, and longer than a header of SQLite " * 40)
+    with pytest.raises(ValueError, match=r"manifest\.sqlite is damaged"):
+        Manifest(tmp_path)
+    (tmp_path / FILE).unlink()
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(ValueError, match="manifest format 99"):
+        Manifest(tmp_path)
+
+
+def test_a_full_disk_under_the_manifest_is_said_in_words(tmp_path: Path) -> None:
+    with Manifest(tmp_path) as manifest:
+        manifest.begin(SETTINGS, resume=False)
+        sources = [Source(Path(f"/in/{i}.png"), str(i)) for i in range(50)]
+        manifest.add(sources, again=True)
+        (pages,) = manifest._database.execute("PRAGMA page_count").fetchone()
+        manifest._database.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(OSError, match=r"disk is full.*manifest\.sqlite"):
+            for source in sources:
+                manifest.record_done(source.name, {"text": "x" * 2000})
+
+
+def test_a_hash_tells_numbers_and_kinds_apart() -> None:
+    one, other = Convolutions(), Convolutions()
+    assert model_hash(one) == model_hash(other) != model_hash(Brightness())
+    with torch.no_grad():
+        other.layers[0].weight[0, 0, 0, 0] += 1e-6
+    assert model_hash(one) != model_hash(other)
+    assert model_hash(one.bfloat16()) != model_hash(Convolutions())
+
+
+def test_a_network_that_is_no_module_says_who_it_is() -> None:
+    class Outside:
+        fingerprint = "abc"
+
+    assert model_hash(Outside()) == "abc"
+    with pytest.raises(ValueError, match="give it an attribute `fingerprint`"):
+        model_hash(lambda image: image)
+
+
+@given(arrays(np.uint8, (7, 9), elements=st.sampled_from([0, 1, 2, 255])))
+def test_largest_regions_against_a_flood(labels: np.ndarray) -> None:
+    largest = [0, 0, 0]
+    left = {(r, c) for r in range(7) for c in range(9)}
+    while left:
+        start = left.pop()
+        index, edge, size = labels[start], [start], 0
+        while edge:
+            row, column = edge.pop()
+            size += 1
+            for near in (
+                (row + 1, column),
+                (row - 1, column),
+                (row, column + 1),
+                (row, column - 1),
+            ):
+                if near in left and labels[near] == index:
+                    left.remove(near)
+                    edge.append(near)
+        if index != 255:
+            largest[index] = max(largest[index], size)
+    assert largest_regions(labels, 3) == largest

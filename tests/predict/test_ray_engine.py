@@ -1,0 +1,139 @@
+"""Ray: the same files as the local engine's, also when a worker is killed."""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from s5mars.predict import Predictor, Segmentation, ray_engine
+from s5mars.predict.archive import predict_images
+from s5mars.predict.manifest import Counts
+from s5mars.predict.product_maps import Failed, Wish
+from s5mars.predict.sources import find_sources
+
+from . import standin
+from .folders import archive, contents
+from .standin import THREE, Brightness
+
+
+class Deadly(Predictor):
+    """Kills its own process once; a file says that it was done."""
+
+    def __init__(self, mark: Path) -> None:
+        super().__init__(Brightness(), THREE)
+        self.mark = mark
+
+    def segment(self, image: NDArray[np.uint8]) -> Segmentation:
+        if image.shape[1] == 50 and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().segment(image)
+
+
+@pytest.fixture(scope="module")
+def small_ray() -> Iterator[ModuleType]:
+    """Ray on loopback, with one processor and little memory."""
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    ray = ray_engine._import_ray(loopback=True)
+    for module in (standin, sys.modules[__name__]):
+        ray.cloudpickle.register_pickle_by_value(module)  # workers do not see the tests
+    ray.init(
+        num_cpus=2, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False,
+        logging_level=logging.ERROR,
+    )  # fmt: skip
+    assert ray.util.get_node_ip_address() == "127.0.0.1"
+    yield ray
+    ray.shutdown()
+
+
+def test_ray_writes_what_the_local_engine_writes_and_survives_a_kill(
+    tmp_path: Path, small_ray: ModuleType
+) -> None:
+    products = archive(tmp_path / "in", products=20)
+    write = ["labels", "overlay", "rle"]
+    predict_images(
+        Predictor(Brightness(), THREE), [products], out=tmp_path / "local", write=write,
+        skip_bad=True,
+    )  # fmt: skip
+    mark = tmp_path / "killed"
+    summary = predict_images(
+        Deadly(mark), [products], out=tmp_path / "ray", write=write, engine="ray", workers=1,
+        skip_bad=True,
+    )  # fmt: skip
+    assert mark.exists()
+    assert summary.counts == Counts(done=20, failed=1, to_do=0)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+class HalfRay:
+    """Stands in for ray and ray.data; answers for the first batch only, as Ray does where every
+    worker that takes the second one dies."""
+
+    def __init__(self) -> None:
+        self.data = self
+        self.DataContext = self
+
+    def get_current(self) -> HalfRay:
+        return self
+
+    def ActorPoolStrategy(self, **_: object) -> None:
+        return None
+
+    def put(self, value: object) -> object:
+        return value
+
+    def from_arrow(self, blocks: list[pa.Table]) -> HalfRay:
+        self.blocks = blocks
+        return self
+
+    def map_batches(self, work: type, *, fn_constructor_args: tuple, **_: object) -> HalfRay:
+        self.worker = work.__new__(work)
+        self.worker.predictor, self.worker.wish = fn_constructor_args
+        return self
+
+    def iter_batches(self, **_: object) -> Iterator[pa.Table]:
+        yield self.worker(self.blocks[0])
+
+
+def test_a_batch_that_kills_every_worker_fails_alone(tmp_path: Path) -> None:
+    sources = find_sources([archive(tmp_path / "in", products=11)], out=tmp_path / "maps")
+    predictor, wish = Predictor(Brightness(), THREE), Wish(THREE, ("labels",))
+    results = list(ray_engine._results(HalfRay(), predictor, sources, wish, workers=1))
+    assert [result.source for result in results] == sources
+    died = [r for r in results if isinstance(r, Failed) and "its worker died 3 times" in r.reason]
+    assert len(sources) == 12 and [r.source for r in died] == sources[ray_engine.BATCH :]
+
+
+def test_without_ray_the_way_to_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = builtins.__import__
+
+    def without_ray(name: str, *arguments: object, **named: object) -> ModuleType:
+        if name.partition(".")[0] == "ray":
+            raise ImportError("No module named 'ray'")
+        return whole(name, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", without_ray)
+    products = archive(tmp_path / "in", products=3)
+    with pytest.raises(ValueError, match=r"not installed: pip install 's5mars\[ray\]'"):
+        predict_images(
+            Predictor(Brightness(), THREE), [products], out=tmp_path / "maps", engine="ray"
+        )
+    with pytest.raises(ValueError, match="add --engine ray"):
+        predict_images(
+            Predictor(Brightness(), THREE), [products], out=tmp_path / "maps", address="auto"
+        )

@@ -1,0 +1,230 @@
+"""Whatever ends a run, at any moment: going on ends with the same files as an unbroken run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from s5mars.cli import main
+from s5mars.models.checkpoint import save_model
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.predict import Predictor, load
+from s5mars.predict.archive import predict_images
+from s5mars.predict.manifest import Counts, Manifest
+
+from .folders import archive, contents, save
+from .standin import THREE, Brightness, Convolutions
+
+KINDS = ["labels", "confidence", "overlay", "rle"]
+
+
+def predict(archive_folder: Path, out: Path, **settings: Any) -> Counts:
+    predictor = Predictor(Brightness(), THREE)
+    settings = {"write": KINDS, "skip_bad": True, **settings}
+    return predict_images(predictor, [archive_folder], out=out, **settings).counts
+
+
+def in_a_child(work: Callable[[], object]) -> int:
+    """How a forked process ended that did some work: 0, or minus its signal."""
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed_at(moment: int, work: Callable[[], object]) -> int:
+    """Do some work that is killed before, inside or after its writes, counted together."""
+    left = [moment]
+
+    def tick() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def patched() -> None:
+        write, replace, record = Path.write_bytes, Path.replace, Manifest._record
+
+        def slow_write(path: Path, content: bytes) -> int:
+            write(path, bytes(content)[:5])
+            tick()
+            return write(path, content)
+
+        def slow_replace(path: Path, target: Path) -> Path:
+            tick()
+            return replace(path, target)
+
+        def slow_record(manifest: Manifest, *arguments: Any) -> None:
+            tick()
+            record(manifest, *arguments)
+            tick()
+
+        Path.write_bytes, Path.replace = slow_write, slow_replace  # type: ignore[assignment]
+        Manifest._record = slow_record  # type: ignore[method-assign]
+        work()
+
+    return in_a_child(patched)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    products = archive(folder / "in", products=3)
+    assert predict(products, folder / "maps") == Counts(done=3, failed=1, to_do=0)
+    return products, contents(folder / "maps")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_every_moment(unbroken: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
+    products, expected = unbroken
+    ends = []
+    for moment in range(0, 40, 3):
+        out = tmp_path / str(moment)
+        ends.append(killed_at(moment, lambda out=out: predict(products, out)))
+        predict(products, out, resume=True)
+        assert contents(out) == expected, f"killed at moment {moment}"
+    assert ends[0] == -signal.SIGKILL and ends[-1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_again_and_again(unbroken: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
+    products, expected = unbroken
+    ended, kills = 1, 0
+    while ended:
+        ended = killed_at(
+            7 + kills, lambda: predict(products, tmp_path / "maps", resume=True, workers=3)
+        )
+        kills += 1
+        assert kills < 30
+    assert kills > 2 and contents(tmp_path / "maps") == expected
+
+
+def test_killed_from_outside_and_resumed_by_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real command, a real network, a real kill -9."""
+    torch.manual_seed(0)
+    network = DeepLabV3Plus("mobilenetv3_small_050", 3, weights="none").eval()
+    run = tmp_path / "run"
+    save_model(run / "best.safetensors", {"student": network}, taxonomy=THREE, training={})
+    products = archive(tmp_path / "in", products=40)
+    words = ["predict", str(run), str(products), "--skip-bad", "--write", "labels,rle"]
+    words += ["--device", "cpu", "--window", "64"]
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    program = [sys.executable, "-m", "s5mars", *words, "--out", str(broken)]
+    child = subprocess.Popen(program, stdout=subprocess.DEVNULL)
+    while len(list(broken.rglob("*.json"))) < 5:
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert not (broken / "index.parquet").exists()
+    assert main([*words, "--out", str(broken), "--resume"]) == 0
+    assert "40 done, 1 failed, 0 to do; first failure: " in capsys.readouterr().out
+    predictor = load(run, window=64)
+    predict_images(predictor, [products], out=whole, write=["labels", "rle"], skip_bad=True)
+    assert contents(broken) == contents(whole)
+
+
+def test_an_interrupt_leaves_an_index_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = archive(tmp_path / "in")
+    record = Manifest.record_done
+
+    def interrupt(manifest: Manifest, *arguments: Any) -> None:
+        record(manifest, *arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "record_done", interrupt)
+        with pytest.raises(KeyboardInterrupt, match=r"1 done, 0 failed, 6 to do.*--resume"):
+            predict(products, tmp_path / "maps")
+    assert (tmp_path / "maps/index.parquet").is_file()
+    with pytest.raises(ValueError, match=r"unfinished run \(1 done.*--resume"):
+        predict(products, tmp_path / "maps")
+    assert predict(products, tmp_path / "maps", resume=True) == Counts(6, 1, 0)
+
+
+def test_failed_and_new_products_and_lost_files_are_made_when_going_on(tmp_path: Path) -> None:
+    products = archive(tmp_path / "in")
+    predict(products, tmp_path / "maps")
+    save(products / "sol2/bad.jpg")
+    save(products / "sol0/b.png")
+    (tmp_path / "maps/sol1/a_rle.json").unlink()
+    stamp = (tmp_path / "maps/sol3/a.png").stat().st_mtime_ns
+    assert predict(products, tmp_path / "maps", resume=True) == Counts(8, 0, 0)
+    assert (tmp_path / "maps/sol1/a_rle.json").is_file()
+    assert (tmp_path / "maps/sol3/a.png").stat().st_mtime_ns == stamp
+    predict(products, tmp_path / "anew")
+    assert contents(tmp_path / "maps") == contents(tmp_path / "anew")
+
+
+def test_a_finished_folder_takes_more_images_of_the_same_model(tmp_path: Path) -> None:
+    images = [save(tmp_path / f"{name}.png") for name in "ab"]
+    assert predict(images[0], tmp_path / "maps").done == 1
+    assert predict(images[1], tmp_path / "maps").done == 2
+
+
+def test_another_model_or_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png")
+    predict(image, tmp_path / "maps")
+    before = contents(tmp_path / "maps")
+    with pytest.raises(ValueError, match=r"other settings \(model \w{16} there, \w{16} now"):
+        predict_images(
+            Predictor(Convolutions(), THREE), [image], out=tmp_path / "maps", write=KINDS
+        )
+    for resume in (True, False):
+        said = r"; write confidence,labels,overlay,rle there, labels now\): use the same"
+        with pytest.raises(ValueError, match=said):
+            predict(image, tmp_path / "maps", write=["labels"], resume=resume)
+    with pytest.raises(ValueError, match=r"\(window 1024 there, 64 now\)"):
+        predictor = Predictor(Brightness(), THREE, window=64)
+        predict_images(predictor, [image], out=tmp_path / "maps", write=KINDS)
+    assert contents(tmp_path / "maps") == before
+
+
+def test_a_folder_without_any_map_takes_new_settings(tmp_path: Path) -> None:
+    bad = tmp_path / "a.png"
+    bad.write_bytes(b"")
+    with pytest.raises(ValueError, match="no image could be read"):
+        predict(bad, tmp_path / "maps")
+    save(bad)
+    assert predict(bad, tmp_path / "maps", write=["labels"]) == Counts(1, 0, 0)
+
+
+def test_two_runs_on_one_folder(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png")
+    with (
+        Manifest(tmp_path / "maps"),
+        pytest.raises(ValueError, match=r"another run is writing to .*maps"),
+    ):
+        predict(image, tmp_path / "maps")
+    assert predict(image, tmp_path / "maps").done == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_two_processes_on_one_folder(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png")
+    with Manifest(tmp_path / "maps"):
+        assert in_a_child(lambda: predict(image, tmp_path / "maps")) == 1
+    assert in_a_child(lambda: predict(image, tmp_path / "maps")) == 0
+
+
+def test_a_name_too_long_fails_alone(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    save(tmp_path / f"in/{'b' * 250}.png")
+    assert predict(tmp_path / "in", tmp_path / "maps") == Counts(1, 1, 0)

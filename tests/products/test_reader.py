@@ -1,0 +1,343 @@
+"""One reader for every format: the right pixels, the right words, and clear refusals."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from s5mars.data.read import image_size, open_image, read_image
+from s5mars.products import DamagedFileError, open_product, product_files
+
+from .test_bayer import mosaic_of
+from .written import MASTCAM, NAVCAM, pds3, pds4
+
+RAMP = np.linspace(1, 4095, 20 * 30).astype(np.uint16).reshape(20, 30)
+EXPECTED = np.floor(RAMP * 255.0 / 4095 + 0.5)
+M2020 = "NLF_0670_0726421423_362ECM_N0320604NCAM08111_01_095J01"
+TWELVE_BITS = "SAMPLE_BIT_MASK = 2#0000111111111111#"
+COLOUR = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+
+pytest.importorskip("pdr")
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_pds3_with_its_label_inside_or_beside_it(tmp_path: Path, detached: bool):
+    path = pds3(
+        tmp_path / f"{NAVCAM}.IMG", RAMP.astype(">i2"), detached=detached, image=TWELVE_BITS,
+        declared=">i2",
+        more=f'PRODUCT_ID = "{NAVCAM}"\nPLANET_DAY_NUMBER = 1343\n'
+        'SPACECRAFT_CLOCK_START_COUNT = "1/516721703-665"\nSTART_TIME = 2016-05-17T02:09:14.164',
+    )  # fmt: skip
+    product = open_product(path)
+    assert product.image.dtype == np.uint8
+    assert (product.image == EXPECTED[..., None]).all()
+    assert product.valid is None
+    assert product.row() == {
+        "mission": "MSL", "rover": "Curiosity", "camera": "Navcam Left", "sol": 1343,
+        "product_id": NAVCAM, "utc": "2016-05-17T02:09:14.164", "sclk": 516721703.665,
+        "sources": "mission: label; rover: label; camera: label; sol: label; product_id: label; "
+        "utc: label; sclk: label",
+        "stretch": "linear: round(255 * clip((v - 0) / 4095, 0, 1))", "mosaic": None,
+    }  # fmt: skip
+    if detached:
+        assert (open_product(path.with_suffix(".LBL")).image == product.image).all()
+    assert (read_image(path) == product.image).all()
+    assert image_size(path) == (30, 20)
+
+
+def test_a_field_that_the_label_lacks_comes_from_the_file_name(tmp_path: Path):
+    product = open_product(pds3(tmp_path / f"{NAVCAM}.IMG", RAMP.astype(">u2"), declared=">u2"))
+    sources = product.info.sources
+    assert (sources["mission"], sources["product_id"], sources["sol"]) == (
+        "label", "file name", "clock",
+    )  # fmt: skip
+    assert product.info.sol == 1343
+
+
+def test_unk_in_a_label_is_not_known(tmp_path: Path):
+    path = pds3(tmp_path / "x.IMG", RAMP.astype(">u2"), declared=">u2",
+                more='PRODUCT_ID = "UNK"\nSTART_TIME = "N/A"\nINSTRUMENT_NAME = "CAM"')  # fmt: skip
+    info = open_product(path).info
+    assert (info.product_id, info.utc, info.sol) == (None, None, None)
+    assert info.camera == "CAM"
+
+
+def test_missing_pixels_are_not_valid(tmp_path: Path):
+    values = RAMP.copy()
+    values[3:5] = 0
+    path = pds3(tmp_path / "a.IMG", values.astype(">u2"), declared=">u2",
+                image=f"{TWELVE_BITS}\nMISSING_CONSTANT = 0")  # fmt: skip
+    product = open_product(path)
+    assert product.valid is not None
+    assert (~product.valid == (values == 0)).all()
+
+
+def test_three_bands(tmp_path: Path):
+    path = pds3(tmp_path / "a.IMG", np.ascontiguousarray(COLOUR.transpose(2, 0, 1)))
+    product = open_product(path)
+    assert (product.image == COLOUR).all()
+    assert product.stretch.rule == "none"
+
+
+def test_a_mosaic_by_the_name_and_by_the_label(tmp_path: Path):
+    colour = np.tile(np.array([200, 120, 30], np.uint8), (20, 30, 1))
+    by_name = open_product(pds3(tmp_path / f"{MASTCAM}.IMG", mosaic_of(colour, "RGGB")))
+    by_label = open_product(
+        pds3(tmp_path / "x.IMG", mosaic_of(colour, "GBRG"),
+             more='BAYER_METHOD = "RAW_BAYER"\nCFA_TYPE = "BAYER_GBRG"')
+    )  # fmt: skip
+    denied = open_product(
+        pds3(tmp_path / "y" / f"{MASTCAM}.IMG", mosaic_of(colour, "RGGB"),
+             more='BAYER_METHOD = "MALVAR"')
+    )  # fmt: skip
+    assert (by_name.image == colour).all()
+    assert (by_label.image == colour).all()
+    assert (by_name.mosaic, by_label.mosaic, denied.mosaic) == ("RGGB", "GBRG", None)
+    assert (denied.image == mosaic_of(colour, "RGGB")[..., None]).all()
+
+
+@pytest.mark.parametrize("grey_as_rgb", [False, True])
+def test_a_mosaic_of_the_raw_feed(tmp_path: Path, grey_as_rgb: bool):
+    colour = np.tile(np.array([200, 120, 30], np.uint8), (20, 30, 1))
+    mosaic = mosaic_of(colour, "RGGB")
+    path = tmp_path / f"{M2020.replace('NLF', 'NLE')}.png"
+    Image.fromarray(np.repeat(mosaic[..., None], 3, 2) if grey_as_rgb else mosaic).save(path)
+    assert (open_product(path).image == colour).all()
+    assert (np.asarray(open_image(path)) == colour).all()
+    coloured = tmp_path / f"{M2020.replace('NLF', 'ZL0')}.png"
+    Image.fromarray(COLOUR).save(coloured)
+    assert (open_product(coloured).image == COLOUR).all()
+    assert open_product(coloured).mosaic is None
+
+
+def test_pds4(tmp_path: Path):
+    path = pds4(
+        tmp_path / f"{M2020}.xml", RAMP.astype(">u2"), kind="UnsignedMSB2",
+        more="<x:start_sol_number xmlns:x='urn:x'>670</x:start_sol_number>"
+        "<x:sample_bit_mask xmlns:x='urn:x'>2#0000111111111111</x:sample_bit_mask>",
+    )  # fmt: skip
+    product = open_product(path)
+    assert (product.image == EXPECTED[..., None]).all()
+    info = product.info
+    assert (info.mission, info.rover, info.sol) == ("M2020", "Perseverance", 670)
+    assert (info.camera, info.utc) == ("Navcam Left", "2023-01-08T01:02:03.4Z")
+    assert set(info.sources.values()) == {"label"}
+    assert info.product_id == M2020
+    assert (open_product(path.with_suffix(".IMG")).image == product.image).all()
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiff_of_8_and_16_bits_tiled_or_not(
+    tmp_path: Path, tile: tuple[int, int] | None, deep: bool, channels: int
+):
+    values = RAMP if deep else COLOUR[..., 0]
+    if channels == 3:
+        values = np.stack([values, values // 2, values // 3], -1)
+    kind = "rgb" if channels == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", values, tile=tile, photometric=kind)
+    expected = np.floor(values * 255.0 / 4095 + 0.5) if deep else values
+    expected = expected if channels == 3 else expected[..., None]
+    assert (open_product(tmp_path / "a.tif").image == expected).all()
+    assert (read_image(tmp_path / "a.tif") == expected).all()
+
+
+def test_png_of_16_bits_in_colour_keeps_its_low_bits(tmp_path: Path):
+    values = np.stack([RAMP, RAMP // 2, RAMP // 3], -1)
+    path = tmp_path / "a.png"
+    path.write_bytes(_png(values))
+    assert (open_product(path).image == np.floor(values * 255.0 / 4095 + 0.5)).all()
+    assert (read_image(path) == open_product(path).image).all()
+
+
+def test_jpeg_is_what_pillow_decodes(tmp_path: Path):
+    path = tmp_path / f"{M2020}.jpg"
+    Image.fromarray(COLOUR).save(path)
+    product = open_product(path)
+    assert (product.image == np.asarray(Image.open(path))).all()
+    assert (product.info.sol, product.stretch.rule) == (670, "none")
+    Image.fromarray(COLOUR[..., 0]).save(tmp_path / "grey.jpg")
+    assert open_product(tmp_path / "grey.jpg").image.shape == (20, 30, 3)
+
+
+def test_nan_in_part_is_not_valid_and_nan_throughout_is_refused(tmp_path: Path):
+    values = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
+    values[:4] = np.nan
+    pds3(tmp_path / "part.IMG", values.astype("<f4"))
+    tifffile.imwrite(tmp_path / "part.tif", values)
+    for name in ("part.IMG", "part.tif"):
+        product = open_product(tmp_path / name)
+        assert product.valid is not None
+        assert not product.valid[:4].any() and product.valid[4:].all()
+        assert product.image[:4].max() == 0
+        assert product.stretch.rule == "percentile"
+    pds3(tmp_path / "all.IMG", np.full((20, 30), np.nan, "<f4"))
+    with pytest.raises(DamagedFileError, match=r"all\.IMG: no pixel with a value.*NaN"):
+        open_product(tmp_path / "all.IMG")
+
+
+# what is wrong ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".tif", ".IMG", ".LBL", ".xml"])
+def test_an_empty_file(tmp_path: Path, ending: str):
+    path = tmp_path / f"a{ending}"
+    path.touch()
+    with pytest.raises(DamagedFileError, match=rf"a{ending}: an empty file \(0 bytes\): replace"):
+        open_product(path)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".tif", ".IMG", ".LBL", ".xml"])
+def test_what_is_no_image(tmp_path: Path, ending: str):
+    path = tmp_path / f"a{ending}"
+    path.write_text("nothing of the kind\n" * 50)
+    with pytest.raises(ValueError, match=rf"a{ending}: ") as caught:
+        open_product(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match=rf"b{ending}: no such file"):
+        open_product(tmp_path / f"b{ending}")
+
+
+def test_truncated_files(tmp_path: Path):
+    pds3(tmp_path / "a.IMG", RAMP.astype(">u2"), declared=">u2")
+    pds3(tmp_path / "b.IMG", RAMP.astype(">u2"), declared=">u2", detached=True)
+    pds4(tmp_path / "c.xml", RAMP.astype(">u2"), kind="UnsignedMSB2")
+    tifffile.imwrite(tmp_path / "d.tif", np.random.default_rng(0).integers(0, 9, (64, 64)))
+    Image.fromarray(COLOUR).save(tmp_path / "e.png")
+    for name in ("a.IMG", "b.IMG", "c.IMG", "d.tif", "e.png"):
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes()[:-200])
+        with pytest.raises(DamagedFileError, match=rf"{name}: (.* declares|damaged)") as caught:
+            open_product(path)
+        assert "\n" not in str(caught.value)
+
+
+def _png(values: np.ndarray, *, declared: tuple[int, int] | None = None) -> bytes:
+    """16-bit RGB, which Pillow cannot write."""
+    width, height = declared or values.shape[1::-1]
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+def _huge_tiff(path: Path) -> None:
+    tifffile.imwrite(path, np.zeros((16, 16), np.uint8))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags["ImageWidth"].overwrite(100_000)
+        file.pages.first.tags["ImageLength"].overwrite(100_000)
+
+
+def test_a_huge_declared_size_is_refused_without_the_memory(tmp_path: Path):
+    side = 100_000
+    (tmp_path / "a.png").write_bytes(_png(np.zeros((2, 2, 3), np.uint16), declared=(side, side)))
+    _huge_tiff(tmp_path / "b.tif")
+    pds3(tmp_path / "c.IMG", np.zeros((2, 40_000), np.uint8), lines=side)
+    pds4(tmp_path / "d.xml", np.zeros((2, 40_000), np.uint8), kind="UnsignedByte", lines=side)
+    bitmap = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, side, side, 1, 24,
+                         0, 0, 0, 0, 0, 0)  # fmt: skip
+    (tmp_path / "e.bmp").write_bytes(bitmap + bytes(100))
+    tracemalloc.start()
+    for name in ("a.png", "b.tif", "c.IMG", "d.xml", "e.bmp"):
+        for read in (open_product, open_image):
+            with pytest.raises(DamagedFileError, match=rf"{name}: declares .*pixels.*cut it"):
+                read(tmp_path / name)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e7
+
+
+def test_a_label_of_the_wrong_byte_order(tmp_path: Path):
+    path = pds3(tmp_path / "a.IMG", RAMP.astype("<i2"), declared=">i2", image=TWELVE_BITS)
+    with pytest.raises(
+        DamagedFileError, match=r"a\.IMG: values .*wrong byte order; correct SAMPLE"
+    ):
+        open_product(path)
+
+
+def test_a_label_that_contradicts_its_data(tmp_path: Path):
+    values = np.full((20, 30), 0x3FFF, np.uint16)
+    values[0, 0] = 0x1F1F
+    path = pds3(tmp_path / "a.IMG", values.astype(">u2"), declared=">u2", image=TWELVE_BITS)
+    with pytest.raises(DamagedFileError, match=r"a\.IMG: values 7967 to 16383.*0 to 4095"):
+        open_product(path)
+
+
+def test_a_label_whose_image_is_elsewhere(tmp_path: Path):
+    path = pds3(tmp_path / "a.IMG", RAMP.astype(">u2"), declared=">u2", detached=True)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.LBL: its label names a\.IMG.*not beside it"):
+        open_product(path.with_suffix(".LBL"))
+    path = pds4(tmp_path / "b.xml", RAMP.astype(">u2"), kind="UnsignedMSB2")
+    path.with_suffix(".IMG").unlink()
+    with pytest.raises(FileNotFoundError, match=r"b\.xml: its label names b\.IMG.*not beside it"):
+        open_product(path)
+
+
+def test_without_pdr_the_message_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "pdr", None)
+    path = pds3(tmp_path / "a.IMG", RAMP.astype(">u2"), declared=">u2")
+    with pytest.raises(ValueError, match=r"needs pdr: pip install 's5mars\[products\]'"):
+        open_product(path)
+
+
+def test_one_file_stands_for_a_product(tmp_path: Path):
+    pds3(tmp_path / "a.IMG", RAMP.astype(">u2"), declared=">u2", detached=True)
+    pds4(tmp_path / "b.xml", RAMP.astype(">u2"), kind="UnsignedMSB2")
+    pds4(tmp_path / "c.xml", RAMP.astype(">u2"), kind="UnsignedMSB2").with_suffix(".IMG").unlink()
+    (tmp_path / "d.LBL").touch()
+    (tmp_path / "collection.xml").write_text("<Product_Collection/>")
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / ".e.jpg").touch()
+    (tmp_path / "f.JPG").touch()
+    names = [path.name for path in product_files(sorted(tmp_path.iterdir()))]
+    assert names == ["a.IMG", "b.IMG", "c.xml", "d.LBL", "f.JPG"]
+
+
+# real ------------------------------------------------------------------------------------------
+
+
+def test_real_navcam_frames_with_detached_and_attached_labels(real_data: Path, tmp_path: Path):
+    for path, sol in zip(sorted((real_data / "pds").glob("*.IMG")), (1343, 1347), strict=True):
+        product = open_product(path)
+        assert product.image.shape == (1024, 1024, 3)
+        assert (product.info.sol, product.info.sources["sol"]) == (sol, "label")
+        assert product.info.camera == "Navcam Left"
+        assert product.stretch.high == 4095
+        alone = tmp_path / path.name
+        alone.write_bytes(path.read_bytes())
+        attached = open_product(alone)
+        assert (attached.image == product.image).all()
+        assert attached.info == product.info
+        # Of the same brightness as the same camera's frames in AI4Mars.
+        assert 50 < np.median(product.image) < 90
+
+
+def test_real_raw_feed(real_data: Path):
+    sols = []
+    for path in sorted((real_data / "raw_products").glob("*.png")):
+        product = open_product(path)
+        assert product.mosaic is None  # colour was made on the rover
+        assert (product.image == np.asarray(Image.open(path))).all()
+        assert product.info.mission == "M2020"
+        sols.append(product.info.sol)
+    assert sols == [670, 731, 53]
