@@ -8,7 +8,8 @@ from pathlib import Path
 from s5mars.cli.command import Command
 
 
-def _inference_options(parser: ArgumentParser) -> None:
+def inference_options(parser: ArgumentParser) -> None:
+    """Options of every command that asks a network."""
     parser.add_argument("--network", choices=["teacher", "student"], default="teacher")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (auto)")
     parser.add_argument("--window", type=int, default=1024, help="side of a window (1024)")
@@ -18,14 +19,14 @@ def _inference_options(parser: ArgumentParser) -> None:
 
 
 def _evaluate_options(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder or checkpoint")
+    parser.add_argument("run", type=Path, help="run folder, checkpoint, ONNX file or hf:OWNER/NAME")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--split", default="test", help="(test)")
     parser.add_argument(
         "--protocol", choices=["full", "paper"], default="full",
         help="whole image, or centre crop 1024 (full)",
     )  # fmt: skip
-    _inference_options(parser)
+    inference_options(parser)
     parser.add_argument(
         "--merge", nargs="+", default=[], metavar="A+B", help="classes to count as one"
     )
@@ -52,10 +53,10 @@ def _evaluate(options: Namespace) -> object:
 
 
 def _predict_options(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder or checkpoint")
+    parser.add_argument("run", type=Path, help="run folder, checkpoint, ONNX file or hf:OWNER/NAME")
     parser.add_argument("inputs", type=Path, nargs="+", help="images or folders")
     parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
-    _inference_options(parser)
+    inference_options(parser)
     parser.add_argument("--skip-bad", action="store_true", help="leave out unreadable files")
     parser.add_argument("--no-overlay", action="store_true", help="write no overlays")
     parser.add_argument("--no-confidence", action="store_true", help="write no confidence maps")

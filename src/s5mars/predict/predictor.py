@@ -78,6 +78,8 @@ class Predictor:
             raise ValueError(f"a batch of {batch} windows: the least is 1")
         if precision not in PRECISIONS:
             raise ValueError(f"precision {precision!r}: choose from {', '.join(PRECISIONS)}")
+        if precision != "fp32" and not isinstance(model, nn.Module):
+            raise ValueError(f"precision {precision}: only a torch module can change its own")
         if abstain is not None and not 0 <= abstain <= 1:
             raise ValueError(f"abstain below a confidence of {abstain}: not in [0, 1]")
         self.device = find_device(device)
@@ -134,7 +136,7 @@ class Predictor:
         full = (
             np.empty((len(self.taxonomy), *image.shape[:2]), np.float32) if probabilities else None
         )
-        for top, band in self._raw_bands(image):
+        for top, band in self.bands(image, temperature=1.0):
             rows = slice(top, top + band.shape[1])
             classes = band.argmax(0).to(torch.uint8) if self.abstain is None else None
             labels[rows] = (self._decide(band)[0] if classes is None else classes).cpu().numpy()
@@ -154,7 +156,7 @@ class Predictor:
         image = checked(image)
         labels = np.empty(image.shape[:2], np.uint8)
         confidence = np.empty(image.shape[:2], np.uint8)
-        for top, band in self._raw_bands(image):
+        for top, band in self.bands(image, temperature=1.0):
             rows = slice(top, top + band.shape[1])
             classes, sure = self._decide(band)
             labels[rows] = classes.cpu().numpy()
@@ -162,31 +164,31 @@ class Predictor:
         abstained = 0.0 if self.abstain is None else float((labels == IGNORE).mean())
         return Segmentation(labels, confidence, abstained)
 
-    def bands(self, image: NDArray[np.uint8]) -> Iterator[tuple[int, Tensor]]:
+    def bands(
+        self, image: NDArray[np.uint8], *, temperature: float | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
         """Probabilities from top to bottom, for those who reduce them as they come.
 
         Args:
             image: (H, W, 3) uint8 RGB, or (H, W) uint8 grey, of any size.
+            temperature: None takes the predictor's; 1 gives what the network itself says.
 
         Yields:
-            ``(top, probabilities)``, (C, rows, W) float32 on the device, calibrated, valid until
-            the next one is asked for; together the bands cover every row once.
+            ``(top, probabilities)``, (C, rows, W) float32 on the device, valid until the next one
+            is asked for; together the bands cover every row once.
 
         Raises:
             ValueError: if the array is no such image.
         """
-        for top, band in self._raw_bands(image):
-            yield top, tempered(band, self.temperature)
-
-    def _raw_bands(self, image: NDArray[np.uint8]) -> Iterator[tuple[int, Tensor]]:
-        """Bands at temperature 1; every label is decided on these."""
-        return blended(
+        at = self.temperature if temperature is None else check_temperature(temperature)
+        raw = blended(
             self.probabilities,
             checked(image),
             window=self.window,
             overlap=self.overlap,
             batch=self.batch,
         )
+        return ((top, tempered(band, at)) for top, band in raw)
 
     def _decide(self, band: Tensor) -> tuple[Tensor, Tensor]:
         """(C, ...) uncalibrated → class or IGNORE, uint8, and calibrated confidence, float32."""
@@ -241,7 +243,8 @@ def load(
     """Open a trained model.
 
     Args:
-        path: a run folder, or a checkpoint (``.safetensors`` with its JSON beside it).
+        path: a run folder; a checkpoint (``.safetensors`` with its JSON beside it); an ONNX file of
+            ``s5mars export``; or ``"hf:OWNER/NAME"``, a model on the hub.
         network: ``"teacher"`` (the moving average, which is what is evaluated) or ``"student"``.
         window: see ``Predictor``, as for all that follow.
         overlap: share of a window that its neighbour covers, too.
@@ -253,12 +256,12 @@ def load(
         abstain: least confidence of a pixel that gets a class.
 
     Raises:
-        FileNotFoundError: if there is no checkpoint.
+        FileNotFoundError: if there is no checkpoint, or the hub cannot be reached.
         ValueError: if the checkpoint is damaged, or a setting is out of range.
     """
-    from s5mars.models.checkpoint import load_model
+    from s5mars.models.opened import open_model
 
-    loaded = load_model(path, network=network)
+    loaded = open_model(path, network=network)
     return Predictor(
         loaded.model,
         loaded.taxonomy,
