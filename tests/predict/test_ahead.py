@@ -41,3 +41,23 @@ def test_an_error_is_raised_where_its_result_would_have_been() -> None:
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="item 2"):
         next(results)
+
+
+def test_an_item_that_must_be_alone_is_worked_on_when_nothing_else_waits() -> None:
+    begun: list[int] = []
+    taken: list[int] = []
+    alone_with: list[tuple[int, int]] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        if item >= 100:
+            alone_with.append((item, len(begun) - 1 - len(taken)))
+        return item
+
+    items = [1, 2, 3, 100, 101, 4, 5, 102]
+    for result in ahead(work, items, workers=2, alone=lambda item: item >= 100):
+        if result >= 100:
+            assert begun[-1] == result  # nothing was begun after it
+        taken.append(result)
+    assert taken == items
+    assert alone_with == [(100, 0), (101, 0), (102, 0)]

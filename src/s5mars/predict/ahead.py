@@ -12,19 +12,28 @@ Result = TypeVar("Result")
 
 
 def ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int = 2
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int = 2,
+    alone: Callable[[Item], bool] | None = None,
 ) -> Iterator[Result]:
     """Yield ``work(item)`` in order, with the next ``workers`` items under way meanwhile.
 
     Decoding an image releases Python's lock, so threads are enough. Memory is bounded: at most
-    ``workers`` results wait. An error of ``work`` is raised where its result would have been.
+    ``workers`` results wait. An item for which ``alone`` says so is worked on when no other result
+    waits, and none is begun before its own is taken: for items that fill the memory by themselves.
+    An error of ``work`` is raised where its result would have been.
     """
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
+                single = alone is not None and alone(item)
+                while single and waiting:
+                    yield waiting.popleft().result()
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > workers:
+                while len(waiting) > (0 if single else workers):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 
+from s5mars.data.read import image_size
 from s5mars.predict.ahead import ahead
-from s5mars.predict.predictor import Predictor
-from s5mars.predict.product_maps import Failed, Maps, Wish, make_maps, read_product, segment
+from s5mars.predict.predictor import Predictor, Segmentation
+from s5mars.predict.product_maps import Failed, Maps, Read, Wish, make_maps, read_product, segment
 from s5mars.predict.sources import Source
+from s5mars.products.files import PDS_ENDINGS
+
+LARGE = 4096 * 4096
+"""Pixels of a panorama, about: from here on a product and its maps take hundreds of megabytes."""
 
 
 def local_engine(
@@ -26,7 +31,23 @@ def local_engine(
         sources: the products.
         wish: what to make.
         workers: threads that read, and as many that make maps; so many of each wait at most.
+            Of products above ``LARGE`` pixels, one at a time is in memory.
     """
-    read = ahead(read_product, sources, workers=workers)
+    read = ahead(read_product, sources, workers=workers, alone=_is_large_file)
     answers = (segment(predictor, product) for product in read)
-    yield from ahead(partial(make_maps, wish=wish), answers, workers=workers)
+    make = partial(make_maps, wish=wish)
+    yield from ahead(make, answers, workers=workers, alone=_is_large_answer)
+
+
+def _is_large_file(source: Source) -> bool:
+    try:
+        if source.path.suffix.lower() in PDS_ENDINGS:
+            return source.path.stat().st_size > LARGE  # a byte a pixel, or more
+        width, height = image_size(source.path)
+        return width * height > LARGE
+    except (OSError, ValueError):
+        return False  # what is wrong with it is said where it is read
+
+
+def _is_large_answer(answer: tuple[Read, Segmentation] | Failed) -> bool:
+    return not isinstance(answer, Failed) and answer[1].labels.size > LARGE

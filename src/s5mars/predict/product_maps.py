@@ -16,7 +16,7 @@ from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.read import no_data
 from s5mars.predict.overlay import indexed_png, overlay
 from s5mars.predict.predictor import Predictor, Segmentation
-from s5mars.predict.regions import largest_regions
+from s5mars.predict.regions import class_counts, largest_regions
 from s5mars.predict.sources import ENDINGS, Source
 from s5mars.products import open_product
 
@@ -101,11 +101,13 @@ def make_maps(answer: tuple[Read, Segmentation] | Failed, wish: Wish) -> Maps | 
     labels[read.empty] = IGNORE
     confidence[read.empty] = 0
     try:
+        # Facts first: they need memory of their own, and what encoding leaves behind is scattered.
+        facts = _facts(read, labels, confidence, wish.taxonomy)
         files = {
             name: _encoded(kind, read, labels, confidence, wish)
             for kind, name in read.source.outputs(wish.write).items()
         }
-        return Maps(read.source, files, _facts(read, labels, confidence, wish.taxonomy))
+        return Maps(read.source, files, facts)
     except Exception as error:
         return failed(read.source, error)
 
@@ -170,7 +172,7 @@ def _rle(source: Source, labels: NDArray[np.uint8], taxonomy: Taxonomy) -> bytes
 def _facts(
     read: Read, labels: NDArray[np.uint8], confidence: NDArray[np.uint8], taxonomy: Taxonomy
 ) -> dict[str, object]:
-    counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
+    counts = class_counts(labels)
     empty = int(np.count_nonzero(read.empty))
     pixels = labels.size - empty
     # Pixels without data have confidence 0, so the sum is that of the others.

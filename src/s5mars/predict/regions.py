@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 _ROWS = 1 << 22  # pixels counted at once: numpy's counting widens them to 8 bytes each
+
+
+def class_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Pixels of each of the 256 values of a class map."""
+    # Pillow counts bytes as they are, and faster; numpy widens them to eight times the memory.
+    return np.array(Image.fromarray(labels).histogram(), np.int64)
 
 
 def largest_regions(labels: NDArray[np.uint8], classes: int) -> list[int]:
@@ -19,7 +26,7 @@ def largest_regions(labels: NDArray[np.uint8], classes: int) -> list[int]:
     Returns:
         One count for each class, 0 where it is absent.
     """
-    counts = np.bincount(labels.ravel(), minlength=classes)
+    counts = class_counts(labels)
     return [_largest(labels == index) if counts[index] else 0 for index in range(classes)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from s5mars.products.errors import MAX_PIXELS, WAY_OUT, DamagedFileError, refuse
 
 # Panoramas are large and no attack; what is too large, `refuse_huge` says.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# What is damaged is said once, in the error; both libraries would also say it as they go.
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def decode(path: Path) -> Image.Image:
@@ -164,4 +168,5 @@ def _huge(path: Path) -> DamagedFileError:
 
 def _damaged(path: Path, error: Exception) -> DamagedFileError:
     reason = str(error).partition("\n")[0]
+    reason = reason if " " in reason else f"{type(error).__name__} {reason}".strip()
     return DamagedFileError(f"{path}: damaged image ({reason}): {WAY_OUT}")

@@ -69,8 +69,8 @@ def _siblings(path: Path, ending: str) -> list[Path]:
 
 def _attached(path: Path) -> bool:
     with path.open("rb") as file:
-        start = file.read(64).lstrip()
-    return start.startswith((b"PDS_VERSION_ID", b"ODL_VERSION_ID"))
+        start = file.read(1024)  # older products begin with a line of their archive's transport
+    return b"PDS_VERSION_ID" in start or b"ODL_VERSION_ID" in start
 
 
 def _pdr() -> Any:
@@ -129,7 +129,7 @@ def _file_of(data: Any, name: str, path: Path) -> Path:
             raise DamagedFileError(f"{path}: names no file of its {name}: correct ^{name}")
         return path
     folder = path.parent
-    wanted = first.strip()
+    wanted = Path(first.strip()).name  # labels name files, and lead to no other folder
     for each in (wanted, wanted.lower(), wanted.upper()):
         if (folder / each).exists():
             return folder / each
@@ -203,7 +203,7 @@ def _read_pds4(path: Path) -> Raster:
     area, array = _image_array(root)
     if area is None or array is None:
         raise ValueError(f"{path}: no label of an image: no Array_2D_Image or Array_3D_Image in it")
-    file = texts_of(area).get("file_name", "")
+    file = Path(texts_of(area).get("file_name", "")).name
     where = path.parent / file
     if not file or not where.exists():
         raise FileNotFoundError(
