@@ -88,9 +88,7 @@ def _scores(training: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -
 
 
 def _classes(taxonomy: Taxonomy, evaluation: Mapping[str, Any] | None) -> str:
-    rows = [
-        "| index | class | colour | IoU, % | accuracy, % | pixels | when a pixel belongs to it |"
-    ]
+    rows = ["| index | class | colour | IoU, % | accuracy, % | pixels | criterion |"]
     rows += ["|---|---|---|---|---|---|---|"]
     for index, entry in enumerate(taxonomy.classes):
         found = ((evaluation or {}).get("classes") or {}).get(entry.name) or {}
