@@ -88,9 +88,7 @@ def _scores(training: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -
 
 
 def _classes(taxonomy: Taxonomy, evaluation: Mapping[str, Any] | None) -> str:
-    rows = [
-        "| index | class | colour | IoU, % | accuracy, % | pixels | when a pixel belongs to it |"
-    ]
+    rows = ["| index | class | colour | IoU, % | accuracy, % | pixels | criterion |"]
     rows += ["|---|---|---|---|---|---|---|"]
     for index, entry in enumerate(taxonomy.classes):
         found = ((evaluation or {}).get("classes") or {}).get(entry.name) or {}
@@ -160,13 +158,14 @@ def _limits(
     if evaluation is not None:
         found = evaluation["classes"]
         absent = [n for n in taxonomy.names if not (found.get(n) or {}).get("support")]
-        weak = [n for n in taxonomy.names if (number((found.get(n) or {}).get("iou")) or 100) < 30]
+        ious = {name: number((found.get(name) or {}).get("iou")) for name in taxonomy.names}
+        weak = [name for name, iou in ious.items() if iou is not None and iou < _WEAK]
         if absent:
             limits.append(
                 f"Not in the ground truth of the scores, so unknown: {', '.join(absent)}."
             )
         if weak:
-            limits.append(f"Weak (IoU below 30 %): {', '.join(weak)}.")
+            limits.append(f"Weak (IoU below {_WEAK} %): {', '.join(weak)}.")
         images = number((evaluation.get("protocol") or {}).get("images"))
         if images:
             limits.append(

@@ -11,7 +11,7 @@ from typing import Any
 
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from s5mars.evaluation.calibrate import calibration_file
 from s5mars.evaluation.found import find_evaluation, read_evaluation
@@ -55,6 +55,8 @@ def push(
         validate_repo_id(name)
     except HFValidationError as error:
         raise ValueError(f"{name!r} is no name of a model: write OWNER/NAME") from error
+    if "/" not in name:
+        raise ValueError(f"{name!r} does not say whose it is: write OWNER/NAME")
     if dry_run is not None:
         folder = Path(dry_run)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -134,7 +136,7 @@ def _upload(folder: Path, name: str, *, private: bool) -> str:
         raise ValueError(f"the hub refused {name} ({reason})") from error
     except Exception as error:
         # Failures of the connection come from more than one library, without a common class.
-        if "onnect" not in type(error).__name__ and not isinstance(error, ConnectionError):
+        if not any(word in type(error).__name__ for word in ("Connect", "Timeout")):
             raise
         raise FileNotFoundError(unreachable("so nothing was uploaded")) from error
     return str(commit.commit_url)

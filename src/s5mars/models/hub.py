@@ -61,10 +61,8 @@ def fetch_checkpoint(name: str) -> Path:
         raise ValueError(
             f"hf:{name} holds no {TENSORS} with its {FACTS}: not a model of `s5mars push`"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
-        if isinstance(error, HfHubHTTPError) or not isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(unreachable(_reason(error))) from error
-        raise
+    except (HfHubHTTPError, ConnectionError) as error:
+        raise FileNotFoundError(unreachable(_reason(error))) from error
 
 
 def unreachable(reason: str) -> str:
