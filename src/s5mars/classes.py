@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 IGNORE = 255
 """In memory, everywhere: a pixel whose class is unknown, padded, hidden or doubtful."""
@@ -101,6 +102,19 @@ class MaskCoding:
     def identity(cls, number_of_classes: int, *, ignored: Iterable[int] = (IGNORE,)) -> MaskCoding:
         """Ids are class indices."""
         return cls({i: i for i in range(number_of_classes)}, frozenset(ignored))
+
+
+def same_classes(checkpoint: Taxonomy, data_set: Taxonomy, *, run: Path, data: Path) -> None:
+    """Refuse to score or calibrate a model on data with other classes.
+
+    Raises:
+        ValueError: naming both lists.
+    """
+    if checkpoint.names != data_set.names:
+        raise ValueError(
+            f"{data} has the classes {', '.join(data_set.names)}, but {run} was trained on "
+            f"{', '.join(checkpoint.names)}: evaluate on data with the same classes in this order"
+        )
 
 
 def rgb(text: str) -> tuple[int, int, int]:

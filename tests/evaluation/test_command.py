@@ -44,7 +44,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(
         command,
-        "load_model",
+        "open_model",
         lambda path, *, network: SimpleNamespace(
             model=Tint(), taxonomy=TINTS, facts={}, network=network
         ),
@@ -151,7 +151,7 @@ def test_another_taxonomy_is_refused_naming_both(
     swapped = Taxonomy("swapped", tuple(reversed(TINTS.classes)))
     monkeypatch.setattr(
         command,
-        "load_model",
+        "open_model",
         lambda path, *, network: SimpleNamespace(model=Tint(), taxonomy=swapped, network=network),
     )
     with pytest.raises(ValueError, match=r"sand, rock, sky, ridge.*ridge, sky, rock, sand"):

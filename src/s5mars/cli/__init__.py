@@ -10,16 +10,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from s5mars.cli import archive, data, grids, models
+from s5mars.cli import archive, data, export, grids, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
 
 USER_ERROR = 2
 
-COMMANDS = data.COMMANDS | models.COMMANDS | archive.COMMANDS | grids.COMMANDS
+COMMANDS = data.COMMANDS | models.COMMANDS | archive.COMMANDS | export.COMMANDS | grids.COMMANDS
 
 _ORDER = (
     "demo", "fetch", "synth", "stats", "split", "show", "train", "evaluate", "predict", "find",
-    "report", "compare", "table", "cost",
+    "calibrate", "report", "export", "push", "compare", "table", "cost",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from s5mars.cli.models import inference_options
 
 
 def _predict_options(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder or checkpoint")
+    parser.add_argument("run", type=Path, help="run folder, checkpoint, ONNX file or hf:OWNER/NAME")
     parser.add_argument("inputs", type=Path, nargs="+", help="images or folders")
     parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
     parser.add_argument("--resume", action="store_true", help="go on with an unfinished run")

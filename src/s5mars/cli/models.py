@@ -19,7 +19,7 @@ def inference_options(parser: ArgumentParser) -> None:
 
 
 def _evaluate_options(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder or checkpoint")
+    parser.add_argument("run", type=Path, help="run folder, checkpoint, ONNX file or hf:OWNER/NAME")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--split", default="test", help="(test)")
     parser.add_argument(

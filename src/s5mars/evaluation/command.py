@@ -10,13 +10,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from s5mars.classes import Taxonomy
+from s5mars.classes import Taxonomy, same_classes
 from s5mars.data.layouts import open_dataset
 from s5mars.evaluation.bootstrap import DRAWS, LEVEL, Interval, bootstrap
 from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json
-from s5mars.models.checkpoint import load_model
+from s5mars.models.opened import beside, open_model
 from s5mars.predict.predictor import Precision, Predictor
 
 
@@ -45,7 +45,7 @@ def evaluate(
     added to the name where they apply.
 
     Args:
-        run: a run folder, or a checkpoint.
+        run: a run folder, a checkpoint, an ONNX file, or ``hf:OWNER/NAME``.
         data: a folder of images and labels with the classes of the checkpoint.
         split: ``"train"``, ``"val"``, ``"test"``, or what else the data set has.
         protocol: ``"full"`` (whole images) or ``"paper"`` (the middle 1024 × 1024 pixels).
@@ -61,7 +61,7 @@ def evaluate(
         layout: of ``data``; recognised if None.
         draws: bootstrap draws for the 95 % interval over images.
         seed: of the bootstrap.
-        out: folder for the file; the run folder if None.
+        out: folder for the file; the run folder if None (see ``models.opened.beside``).
 
     Returns:
         What the file holds: ``mIoU``, ``mAcc``, ``pixel_accuracy`` in percent, ``classes`` (name →
@@ -73,12 +73,11 @@ def evaluate(
         ValueError: if the data set has other classes than the checkpoint, there is no such split
             or protocol, or a file is damaged.
     """
-    run = Path(run)
     chosen = find_protocol(protocol)
     dataset = open_dataset(data, layout=layout)
     samples = dataset.split(split)
-    loaded = load_model(run, network=network)
-    _same_classes(loaded.taxonomy, dataset.taxonomy, run=run, data=Path(data))
+    loaded = open_model(run, network=network)
+    same_classes(loaded.taxonomy, dataset.taxonomy, run=Path(run), data=Path(data))
     groups = _groups(merge, loaded.taxonomy)
     predictor = Predictor(
         loaded.model,
@@ -113,19 +112,12 @@ def evaluate(
         },
         "run": str(run),
     }
-    folder = Path(out) if out is not None else run if run.is_dir() else run.parent
-    path = folder / _file_name(split, protocol, network, merge)
+    path = beside(run, _file_name(split, protocol, network, merge))
+    if out is not None:
+        path = Path(out) / path.name
     write_json(path, result)
     print(json.dumps(result, ensure_ascii=False) if as_json else _table(result, path))
     return result
-
-
-def _same_classes(checkpoint: Taxonomy, data_set: Taxonomy, *, run: Path, data: Path) -> None:
-    if checkpoint.names != data_set.names:
-        raise ValueError(
-            f"{data} has the classes {', '.join(data_set.names)}, but {run} was trained on "
-            f"{', '.join(checkpoint.names)}: evaluate on data with the same classes in this order"
-        )
 
 
 def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor
 
 from s5mars.classes import Taxonomy
 from s5mars.files import replacing, write_json
@@ -21,11 +21,14 @@ FORMAT = 1
 NETWORKS = ("teacher", "student")
 
 
+Model = TypeVar("Model", bound=Callable[[Tensor], Tensor], covariant=True)
+
+
 @dataclass(frozen=True)
-class LoadedModel:
+class LoadedModel(Generic[Model]):
     """A network ready for inference, its classes, and what is known about its training."""
 
-    model: nn.Module
+    model: Model
     taxonomy: Taxonomy
     facts: dict[str, Any]
     network: str  # "teacher" or "student": which of the two was loaded
@@ -77,7 +80,9 @@ def save_model(
     write_json(path.with_suffix(".json"), facts)
 
 
-def load_model(path: str | PathLike[str], *, network: str = "teacher") -> LoadedModel:
+def load_model(
+    path: str | PathLike[str], *, network: str = "teacher"
+) -> LoadedModel[DeepLabV3Plus]:
     """Read a checkpoint written by ``save_model``.
 
     Args:
@@ -106,7 +111,7 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
         if key.startswith(f"{chosen}.")
     }
     description = facts["model"]
-    taxonomy = _taxonomy(facts, tensors_path.with_suffix(".json"))
+    taxonomy = read_taxonomy(facts, tensors_path.with_suffix(".json"))
     try:
         model = DeepLabV3Plus(
             description["encoder"],
@@ -169,9 +174,21 @@ def read_facts(tensors_path: Path) -> dict[str, Any]:
 
 
 def temperature_of(facts: Mapping[str, Any], network: str) -> float:
-    """The temperature that a checkpoint's JSON carries for one of its networks, else 1."""
+    """The temperature that a checkpoint's facts carry for one of its networks, else 1.
+
+    Raises:
+        ValueError: if what they carry is no temperature.
+    """
     entry = (facts.get("calibration") or {}).get(network)
-    return float(entry["temperature"]) if entry else 1.0
+    if entry is None:
+        return 1.0
+    try:
+        temperature = float(entry["temperature"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the calibration of the checkpoint is damaged ({error})") from error
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"the calibration of the checkpoint is damaged: {temperature}")
+    return temperature
 
 
 def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None:
@@ -188,7 +205,12 @@ def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None
     write_json(tensors_path.with_suffix(".json"), {**facts, "calibration": known})
 
 
-def _taxonomy(facts: dict[str, Any], path: Path) -> Taxonomy:
+def read_taxonomy(facts: Mapping[str, Any], path: Path) -> Taxonomy:
+    """The classes that a checkpoint's facts name.
+
+    Raises:
+        ValueError: if they are damaged, or not as many as the network has.
+    """
     try:
         taxonomy = Taxonomy.from_dict(facts["taxonomy"])
         classes = facts["model"]["classes"]

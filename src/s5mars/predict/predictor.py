@@ -78,6 +78,8 @@ class Predictor:
             raise ValueError(f"a batch of {batch} windows: the least is 1")
         if precision not in PRECISIONS:
             raise ValueError(f"precision {precision!r}: choose from {', '.join(PRECISIONS)}")
+        if precision != "fp32" and not isinstance(model, nn.Module):
+            raise ValueError(f"precision {precision}: only a torch module can change its own")
         if abstain is not None and not 0 <= abstain <= 1:
             raise ValueError(f"abstain below a confidence of {abstain}: not in [0, 1]")
         self.device = find_device(device)
@@ -134,7 +136,7 @@ class Predictor:
         full = (
             np.empty((len(self.taxonomy), *image.shape[:2]), np.float32) if probabilities else None
         )
-        for rows, columns, block in self._raw_blocks(image):
+        for rows, columns, block in self.blocks(image, temperature=1.0):
             classes = block.argmax(0).to(torch.uint8) if self.abstain is None else None
             decided = self._decide(block)[0] if classes is None else classes
             labels[rows, columns] = decided.cpu().numpy()
@@ -154,39 +156,39 @@ class Predictor:
         image = checked(image)
         labels = np.empty(image.shape[:2], np.uint8)
         confidence = np.empty(image.shape[:2], np.uint8)
-        for rows, columns, block in self._raw_blocks(image):
+        for rows, columns, block in self.blocks(image, temperature=1.0):
             classes, sure = self._decide(block)
             labels[rows, columns] = classes.cpu().numpy()
             confidence[rows, columns] = sure.mul_(255).round_().clamp_(0, 255).to(torch.uint8).cpu()
         abstained = 0.0 if self.abstain is None else float((labels == IGNORE).mean())
         return Segmentation(labels, confidence, abstained)
 
-    def blocks(self, image: NDArray[np.uint8]) -> Iterator[Block]:
+    def blocks(
+        self, image: NDArray[np.uint8], *, temperature: float | None = None
+    ) -> Iterator[Block]:
         """Probabilities line by line, for those who reduce them as they come.
 
         Args:
             image: (H, W, 3) uint8 RGB, or (H, W) uint8 grey, of any size.
+            temperature: None takes the predictor's; 1 gives what the network itself says.
 
         Yields:
             ``(rows, columns, probabilities)``: two slices of the image, and (C, rows, columns)
-            float32 on the device, calibrated, valid until the next one is asked for; together the
-            blocks cover every pixel once.
+            float32 on the device, valid until the next one is asked for; together the blocks cover
+            every pixel once.
 
         Raises:
             ValueError: if the array is no such image.
         """
-        for rows, columns, block in self._raw_blocks(image):
-            yield rows, columns, tempered(block, self.temperature)
-
-    def _raw_blocks(self, image: NDArray[np.uint8]) -> Iterator[Block]:
-        """Blocks at temperature 1; every label is decided on these."""
-        return blended(
+        at = self.temperature if temperature is None else check_temperature(temperature)
+        raw = blended(
             self.probabilities,
             checked(image),
             window=self.window,
             overlap=self.overlap,
             batch=self.batch,
         )
+        return ((rows, columns, tempered(block, at)) for rows, columns, block in raw)
 
     def _decide(self, block: Tensor) -> tuple[Tensor, Tensor]:
         """(C, ...) uncalibrated → class or IGNORE, uint8, and calibrated confidence, float32."""
@@ -241,7 +243,8 @@ def load(
     """Open a trained model.
 
     Args:
-        path: a run folder, or a checkpoint (``.safetensors`` with its JSON beside it).
+        path: a run folder; a checkpoint (``.safetensors`` with its JSON beside it); an ONNX file of
+            ``s5mars export``; or ``"hf:OWNER/NAME"``, a model on the hub.
         network: ``"teacher"`` (the moving average, which is what is evaluated) or ``"student"``.
         window: see ``Predictor``, as for all that follow.
         overlap: share of a window that its neighbour covers, too.
@@ -253,12 +256,12 @@ def load(
         abstain: least confidence of a pixel that gets a class.
 
     Raises:
-        FileNotFoundError: if there is no checkpoint.
+        FileNotFoundError: if there is no checkpoint, or the hub cannot be reached.
         ValueError: if the checkpoint is damaged, or a setting is out of range.
     """
-    from s5mars.models.checkpoint import load_model
+    from s5mars.models.opened import open_model
 
-    loaded = load_model(path, network=network)
+    loaded = open_model(path, network=network)
     return Predictor(
         loaded.model,
         loaded.taxonomy,

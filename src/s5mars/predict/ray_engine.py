@@ -14,17 +14,15 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
+from s5mars.extras import needed
 from s5mars.predict.local import local_engine
 from s5mars.predict.predictor import Predictor
 from s5mars.predict.product_maps import Failed, Maps, Wish
 from s5mars.predict.sources import Source
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 BATCH = 8
 """Products that a worker takes at once: what a killed worker costs."""
@@ -93,19 +91,14 @@ class Worker:
         return pa.Table.from_pylist([_packed(result) for result in results], schema=_SCHEMA)
 
 
-def _import_ray(*, loopback: bool) -> ModuleType:
+def _import_ray(*, loopback: bool) -> Any:
     # Before the import, which reads them: no statistics about users leave the machine, and a Ray
     # for one machine listens to no other.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if loopback:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ValueError(
-            "the engine ray needs Ray, which is not installed: pip install 's5mars[ray]'"
-        ) from error
+    ray = needed("ray", extra="ray")
+    needed("ray.data", extra="ray")
     return ray
 
 

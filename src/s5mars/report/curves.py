@@ -55,8 +55,8 @@ def training_curves(run: Run) -> list[Drawing]:
     ]
     if len(terms) != 1:
         terms.append(Curve("weighted sum", steps, loss, series=7, dash=2))
-    return _present(
-        _drawing(
+    return present(
+        drawing(
             "Validation scores",
             scores,
             name="validation",
@@ -65,7 +65,7 @@ def training_curves(run: Run) -> list[Drawing]:
             marked=marked,
             caption="" if marked is None else f"Dashed: step {marked:g}, whose weights were kept.",
         ),
-        _drawing(
+        drawing(
             "Loss terms",
             terms,
             name="loss",
@@ -74,7 +74,7 @@ def training_curves(run: Run) -> list[Drawing]:
             if len(terms) > 1
             else "",
         ),
-        _drawing(
+        drawing(
             "Learning rate", [Curve("learning rate", *values(run, "learning_rate"))], name="rate"
         ),
     )
@@ -86,7 +86,7 @@ def class_curves(run: Run) -> list[Drawing]:
     for index, (name, colour) in enumerate(_classes(run.taxonomy)):
         curve = Curve("IoU", *values(run, "validation", "classes", name, "iou"))
         drawings.append(_small(name, colour, [curve], name=f"iou-{index}", title=f"IoU of {name}"))
-    return _present(*drawings)
+    return present(*drawings)
 
 
 def teacher_curves(run: Run) -> list[Drawing]:
@@ -102,8 +102,8 @@ def teacher_curves(run: Run) -> list[Drawing]:
     predicted = [
         _aligned(steps, values(run, "pseudo_labels", "classes", n, "predicted")) for n in names
     ]
-    return _present(
-        _drawing(
+    return present(
+        drawing(
             "Pseudo-labels",
             [
                 Curve("confident share", *confident, series=0),
@@ -113,7 +113,7 @@ def teacher_curves(run: Run) -> list[Drawing]:
             unit="%",
             limits=_PERCENT,
         ),
-        _drawing(
+        drawing(
             "Pixels that each term sees",
             shares,
             name="shares",
@@ -156,15 +156,15 @@ def teacher_classes(run: Run) -> list[Block]:
                 last_of=1,
             )
         )
-    present = _present(*drawings)
-    if not present:
+    shown = present(*drawings)
+    if not shown:
         return []
     return [
         Block(
             "By class",
             "In percent over the steps; on the right the last accuracy.",
             tuple(legend),
-            tuple(present),
+            tuple(shown),
         )
     ]
 
@@ -175,9 +175,9 @@ def compared_curves(labelled: Sequence[tuple[Curve, Run]]) -> list[Drawing]:
     Args:
         labelled: for each run a curve without values, which says its label, colour and dash.
     """
-    return _present(
+    return present(
         *(
-            _drawing(
+            drawing(
                 f"Validation {title}",
                 [_like(curve, values(run, "validation", key)) for curve, run in labelled],
                 name=key,
@@ -201,7 +201,7 @@ def compared_classes(labelled: Sequence[tuple[Curve, Run]], taxonomy: Taxonomy) 
         drawings.append(
             _small(name, colour, curves, name=f"iou-{index}", title=f"IoU of {name}", last_of=None)
         )
-    return _present(*drawings)
+    return present(*drawings)
 
 
 def best_step(run: Run) -> float | None:
@@ -261,11 +261,12 @@ def _classes(taxonomy: Taxonomy) -> list[tuple[str, str]]:
     return [(c.name, hex_colour(c.colour)) for c in taxonomy.classes]
 
 
-def _present(*drawings: Drawing) -> list[Drawing]:
+def present(*drawings: Drawing) -> list[Drawing]:
+    """Those that show anything."""
     return [drawing for drawing in drawings if drawing.svg]
 
 
-def _drawing(
+def drawing(
     title: str,
     curves: Sequence[Curve],
     *,
@@ -275,16 +276,20 @@ def _drawing(
     marked: float | None = None,
     smooth: bool = False,
     caption: str = "",
+    along: str = "step",
 ) -> Drawing:
+    """A chart with its legend; see ``figures.chart`` for what is not said here."""
     known = [curve for curve in curves if not curve.empty]
+    over = "training steps" if along == "step" else along
     svg = chart(
         known,
         name=_identifier(name),
-        title=f"{title} over the training steps: {', '.join(c.label for c in known)}",
+        title=f"{title} over the {over}: {', '.join(c.label for c in known)}",
         unit=unit,
         limits=limits,
         marked=marked,
         smooth=smooth,
+        along=along,
     )
     # A curve that stands alone because the others have no values still needs its name.
     return Drawing(title, svg, tuple(known) if len(curves) > 1 else (), caption)

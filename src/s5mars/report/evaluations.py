@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from s5mars.data.layouts import open_dataset
 from s5mars.evaluation.command import evaluate
+from s5mars.evaluation.found import find_evaluation, read_evaluation
 from s5mars.report.folder import Run
 
 _SPLITS = ("test", "val")
@@ -25,36 +24,17 @@ def evaluation_of(run: Run) -> Mapping[str, Any]:
         ValueError: if an evaluation file is damaged, or there is none and the data is not known.
         FileNotFoundError: if there is none and the data or the checkpoint is not there.
     """
-    found = _find(run)
-    return _made(run) if found is None else _read(found)
+    found = find_evaluation(run.folder)
+    return _made(run) if found is None else read_evaluation(found)
 
 
 def is_stale(run: Run) -> bool:
     """Whether the weights of the run were written after its evaluation."""
-    found, weights = _find(run), run.folder / "best.safetensors"
+    found, weights = find_evaluation(run.folder), run.folder / "best.safetensors"
     if found is None or not weights.is_file():
         return False
     # Copying a folder may write its files in any order, but all of them within moments.
     return weights.stat().st_mtime > found.stat().st_mtime + _MOMENTS
-
-
-def _find(run: Run) -> Path | None:
-    return min(run.folder.glob("evaluation-*.json"), key=_preference, default=None)
-
-
-def _preference(path: Path) -> tuple[bool, bool, bool, str]:
-    _, split, *protocol = path.stem.split("-", 2)
-    return split != "test", not split.startswith("test"), protocol != ["full"], path.name
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); remove it and evaluate again") from None
-    if not isinstance(value, dict) or not isinstance(value.get("classes"), dict):
-        raise ValueError(f"{path} is no evaluation: no `classes`; remove it and evaluate again")
-    return value
 
 
 def _made(run: Run) -> Mapping[str, Any]:

@@ -86,8 +86,9 @@ def chart(
     smooth: bool = False,
     small: bool = False,
     below: str = "",
+    along: str = "step",
 ) -> Markup:
-    """Draw curves over the training step.
+    """Draw curves over the training step, or over what ``along`` says.
 
     Args:
         curves: what to draw; empty ones are left out.
@@ -99,6 +100,7 @@ def chart(
         smooth: draw a running mean over the faint values, when there are many.
         small: one of many small drawings.
         below: ``#rrggbb`` to tint the area below the first curve with.
+        along: what the x axis shows, written at its end.
 
     Returns:
         An ``<svg>`` element with a ``viewBox`` and no size of its own; empty if no curve has a
@@ -119,7 +121,7 @@ def chart(
         if marked is not None:
             axes.axvline(marked, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
         _limits(axes, last, limits, drawn)
-        _ticks(axes, small=small, unit=unit)
+        _ticks(axes, small=small, unit=unit, along=along)
         return _svg(figure, name=name, title=title)
 
 
@@ -155,7 +157,7 @@ def stacked_shares(
         axes.stackplot(along, table, colors=list(colours), linewidth=0)
         axes.set_xlim(float(along[0]), float(along[-1]))
         axes.set_ylim(0, 100)
-        _ticks(axes, small=False, unit="%")
+        _ticks(axes, small=False, unit="%", along="step")
         return _svg(figure, name=name, title=title)
 
 
@@ -258,7 +260,7 @@ def _limits(
         axes.set_ylim(0, float(values.max()) * 1.08 or 1)
 
 
-def _ticks(axes: Axes, *, small: bool, unit: str) -> None:
+def _ticks(axes: Axes, *, small: bool, unit: str, along: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(3 if small else 5, integer=True, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(2 if small else 5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _thousands(value)))
@@ -270,7 +272,7 @@ def _ticks(axes: Axes, *, small: bool, unit: str) -> None:
             0, 1.03, unit, color=INK, transform=axes.transAxes, ha="right", va="bottom", fontsize=7
         )
     axes.text(
-        1, -0.13, "step", color=INK, transform=axes.transAxes, ha="right", va="top", fontsize=7
+        1, -0.13, along, color=INK, transform=axes.transAxes, ha="right", va="top", fontsize=7
     )
 
 

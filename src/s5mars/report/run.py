@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from s5mars.report import curves, examples, tables, words
+from s5mars.report import confidence, curves, examples, tables, words
 from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.folder import Run, read_run
 from s5mars.report.numbers import count, duration, number, plural, score
@@ -61,6 +61,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, each: int) -> dict[s
     classes = examples.legend(run.taxonomy)
     groups, no_images = _groups(run, evaluation, each)
     network, split = words.network_word(run), run.selection_split or "val"
+    calibration = confidence.calibration_of(run)
     return {
         "title": f"{run.title} on {run.data_name}",
         "eyebrow": "s5mars · training report",
@@ -72,6 +73,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, each: int) -> dict[s
             ("scores", "Scores"),
             ("classes", "Classes"),
             *([("confusion", "Confusion")] if confusion else []),
+            *([("confidence", "Confidence")] if calibration else []),
             ("training", "Training"),
             ("teacher", "Pseudo-labels"),
             ("images", "Images"),
@@ -86,6 +88,8 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, each: int) -> dict[s
         "absent": ", ".join(row["name"] for row in rows if row["absent"]),
         "criteria": classes if any(entry["criterion"] for entry in classes) else [],
         "confusion": confusion,
+        "confidence": confidence.drawings(calibration) if calibration else [],
+        "confidence_note": confidence.sentence(calibration) if calibration else "",
         "curves": curves.training_curves(run),
         "curves_note": f"Scores are those of the {network} on the {split} split.",
         "class_curves": curves.class_curves(run),

@@ -1,0 +1,285 @@
+"""Whether a confidence of 0.8 is right in 80 % of the pixels, and one number that makes it so.
+
+Temperature scaling (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017) divides the
+logits z of every pixel by one temperature T > 0, fitted on a split that training did not see:
+
+    T = argmin_T  - mean over labelled pixels of log softmax(z / T)[label]          (NLL)
+
+It moves confidence and no label. What is measured before and after:
+
+- expected calibration error, ECE = sum_b n_b / n · |accuracy_b - confidence_b| over 15 bins of
+  equal width of the largest probability (Guo et al., eq. 3);
+- the risk-coverage curve: the share of wrong pixels among the surest share of all pixels, and its
+  mean over all coverages, AURC (Geifman and El-Yaniv, NeurIPS 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from s5mars.classes import IGNORE, MaskCoding
+from s5mars.data.read import open_pair
+from s5mars.predict.ahead import ahead
+from s5mars.predict.predictor import Predictor
+from s5mars.randomness import generator
+from s5mars.types import Sample
+
+BINS = 15
+LOWEST, HIGHEST = 0.05, 20.0
+"""Temperatures among which the best is sought; a fit at one of them is said to be there."""
+
+PIXELS = 500_000
+"""Pixels that are kept of a split: an ECE from them is known to about 0.1 points."""
+
+_CURVE_POINTS = 200
+_CHUNK = 1 << 16  # pixels in float64 at once
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Labelled pixels and what the network said of them."""
+
+    logits: NDArray[np.float32]  # (N, C), up to a constant a pixel: log-probabilities will do
+    label: NDArray[np.uint8]  # (N,) class index, never IGNORE
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Bins of confidence, of equal width in [0, 1]; a pixel on an edge is in the bin below it."""
+
+    count: NDArray[np.int64]  # (bins,)
+    confidence: NDArray[np.float64]  # (bins,) mean; NaN where the bin is empty
+    accuracy: NDArray[np.float64]  # (bins,) share of right pixels; NaN where the bin is empty
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error, in [0, 1]."""
+        share = self.count / self.count.sum()
+        return float(np.nansum(share * np.abs(self.accuracy - self.confidence)))
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """Share of wrong pixels among the surest k of N, for k = 1..N."""
+
+    risk: NDArray[np.float64]  # (N,); pixels of equal confidence are in random order: the mean
+    threshold: NDArray[np.float64]  # (N,) the least confidence among the surest k
+
+    @property
+    def aurc(self) -> float:
+        """Area under the curve: the mean risk over k = 1..N."""
+        return float(self.risk.mean())
+
+
+def fit_temperature(pixels: Pixels) -> float:
+    """The temperature of least NLL, within ``LOWEST``..``HIGHEST``.
+
+    The NLL is convex in 1 / T, so it has one minimum in log T, and a bracket finds it.
+
+    Raises:
+        ValueError: if there is no pixel.
+    """
+    if not len(pixels):
+        raise ValueError("no labelled pixel to fit a temperature on")
+    found = minimize_scalar(
+        lambda log_t: negative_log_likelihood(pixels, float(np.exp(log_t))),
+        bounds=(np.log(LOWEST), np.log(HIGHEST)),
+        method="bounded",
+        options={"xatol": 1e-5},
+    )
+    return float(np.exp(found.x))
+
+
+def negative_log_likelihood(pixels: Pixels, temperature: float) -> float:
+    """Mean of -log softmax(z / T)[label] over the pixels, in nats."""
+    total = 0.0
+    for logits, label in _chunks(pixels):
+        scaled = logits / temperature
+        scaled -= scaled.max(1, keepdims=True)
+        total += float(np.log(np.exp(scaled).sum(1)).sum())
+        total -= float(scaled[np.arange(len(label)), label].sum())
+    return total / len(pixels)
+
+
+def confidences(
+    pixels: Pixels, temperature: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(N,) largest probability at a temperature, and whether its class is the right one."""
+    sure, right = [], []
+    for logits, label in _chunks(pixels):
+        below = (logits - logits.max(1, keepdims=True)) / temperature
+        sure.append(1 / np.exp(below).sum(1))
+        right.append(logits.argmax(1) == label)
+    return np.concatenate(sure), np.concatenate(right)
+
+
+def reliability(
+    confidence: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = BINS
+) -> Reliability:
+    """Sort pixels into bins ((b - 1) / bins, b / bins] of confidence.
+
+    Args:
+        confidence: (N,) in [0, 1].
+        right: (N,) whether the label was right.
+        bins: number of bins.
+
+    Raises:
+        ValueError: if there is no pixel, the lengths differ, or ``bins`` is below 1.
+    """
+    _check(confidence, right)
+    if bins < 1:
+        raise ValueError(f"{bins} bins of confidence: the least is 1")
+    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(index, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(index, confidence, bins) / count
+        accuracy = np.bincount(index, right, bins) / count
+    return Reliability(count, mean, accuracy)
+
+
+def risk_coverage(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> RiskCoverage:
+    """The risk at every coverage, surest pixels first.
+
+    Args:
+        confidence: (N,).
+        right: (N,) whether the label was right.
+
+    Raises:
+        ValueError: if there is no pixel, or the lengths differ.
+    """
+    _check(confidence, right)
+    order = np.argsort(-confidence, kind="stable")
+    sorted_confidence, wrong = confidence[order].astype(np.float64), ~right[order]
+    # Among equals any order is as good as another: each has the share of errors of its group.
+    _, first, size = np.unique(-sorted_confidence, return_index=True, return_counts=True)
+    mean = np.add.reduceat(wrong.astype(np.float64), first) / size
+    errors = np.cumsum(np.repeat(mean, size))
+    return RiskCoverage(errors / np.arange(1, len(wrong) + 1), sorted_confidence)
+
+
+def collect_pixels(
+    predictor: Predictor,
+    samples: Sequence[Sample],
+    coding: MaskCoding,
+    *,
+    limit: int = PIXELS,
+    seed: int = 0,
+    progress: Callable[[], object] | None = None,
+) -> Pixels:
+    """Log-probabilities of labelled pixels; a uniform draw of ``limit`` where there are more.
+
+    Every pixel has a random number, a pure function of (seed, image, pixel); those with the least
+    are kept. So memory is bounded, each set of ``limit`` pixels is as likely as another, and the
+    same call draws the same. Pixels that are ignored are left out before the draw.
+
+    Args:
+        predictor: asked at temperature 1, whatever its own.
+        samples: with masks.
+        coding: of their masks.
+        limit: pixels to keep.
+        seed: of the draw.
+        progress: called after each image.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, or no pixel is labelled.
+    """
+    classes = len(predictor.taxonomy)
+    kept = Pixels(np.empty((0, classes), np.float32), np.empty(0, np.uint8))
+    rank = np.empty(0)
+    pairs = ahead(lambda sample: _read(sample, coding), samples)
+    for number, (image, label) in enumerate(pairs):
+        draw = generator(seed, "calibration", sample=number).random(label.shape)
+        # Nothing above the largest number that is kept can enter a full sample any more.
+        chosen = (label != IGNORE) & (draw < (rank.max() if len(rank) == limit else 1))
+        if chosen.any():
+            logits = _logits_at(predictor, image, chosen)
+            kept = Pixels(
+                np.concatenate([kept.logits, logits]), np.concatenate([kept.label, label[chosen]])
+            )
+            rank = np.concatenate([rank, draw[chosen]])
+        if len(rank) > limit:
+            least = np.argpartition(rank, limit)[:limit]
+            kept, rank = Pixels(kept.logits[least], kept.label[least]), rank[least]
+        if progress is not None:
+            progress()
+    if not len(kept):
+        raise ValueError(f"nothing to calibrate on: no labelled pixel in {len(samples)} images")
+    return kept
+
+
+def measure(pixels: Pixels, temperature: float) -> dict[str, Any]:
+    """Calibration and risk at one temperature, for JSON.
+
+    Returns:
+        ``temperature``, ``nll``, ``ece`` and ``aurc`` (in [0, 1]), ``bins`` (``count``,
+        ``confidence``, ``accuracy``), ``risk_coverage`` (``coverage``, ``risk``, ``threshold`` at
+        about 200 places), all shares of 1.
+    """
+    confidence, right = confidences(pixels, temperature)
+    binned, curve = reliability(confidence, right), risk_coverage(confidence, right)
+    at = np.unique(np.linspace(1, len(pixels), min(len(pixels), _CURVE_POINTS)).round().astype(int))
+    return {
+        "temperature": temperature,
+        "nll": negative_log_likelihood(pixels, temperature),
+        "ece": binned.ece,
+        "aurc": curve.aurc,
+        "bins": {
+            "count": binned.count.tolist(),
+            "confidence": _known(binned.confidence),
+            "accuracy": _known(binned.accuracy),
+        },
+        "risk_coverage": {
+            "coverage": (at / len(pixels)).tolist(),
+            "risk": curve.risk[at - 1].tolist(),
+            "threshold": curve.threshold[at - 1].tolist(),
+        },
+    }
+
+
+def _logits_at(
+    predictor: Predictor, image: NDArray[np.uint8], chosen: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """(N, C) log-probabilities of the chosen pixels, row by row."""
+    logits = np.empty((int(np.count_nonzero(chosen)), len(predictor.taxonomy)), np.float32)
+    place = np.empty(chosen.shape, np.int64)
+    place[chosen] = np.arange(len(logits))
+    for rows, columns, block in predictor.blocks(image, temperature=1.0):
+        here = torch.from_numpy(chosen[rows, columns]).to(block.device)
+        # The least positive float32 instead of 0, whose logarithm nothing can be done with.
+        probability = block[:, here].T.clamp_min(torch.finfo(torch.float32).tiny)
+        logits[place[rows, columns][chosen[rows, columns]]] = probability.log().cpu().numpy()
+    return logits
+
+
+def _read(sample: Sample, coding: MaskCoding) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    image, label = open_pair(sample, coding)
+    return np.asarray(image), np.asarray(label)
+
+
+def _chunks(pixels: Pixels) -> Iterator[tuple[NDArray[np.float64], NDArray[np.uint8]]]:
+    for start in range(0, len(pixels), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        yield pixels.logits[part].astype(np.float64), pixels.label[part]
+
+
+def _check(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> None:
+    if confidence.shape != right.shape or confidence.ndim != 1 or not len(right):
+        raise ValueError(
+            f"confidence of shape {confidence.shape}, right or wrong of shape {right.shape}: "
+            "two lists of one length, at least 1, are needed"
+        )
+
+
+def _known(values: NDArray[np.float64]) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]

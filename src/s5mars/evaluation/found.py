@@ -1,0 +1,32 @@
+"""The evaluation that lies in a run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def find_evaluation(folder: Path) -> Path | None:
+    """An evaluation file: of the test split before others, ``full`` before others; None: none."""
+    return min(folder.glob("evaluation-*.json"), key=_preference, default=None)
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """What ``s5mars evaluate`` wrote.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); remove it and evaluate again") from None
+    if not isinstance(value, dict) or not isinstance(value.get("classes"), dict):
+        raise ValueError(f"{path} is no evaluation: no `classes`; remove it and evaluate again")
+    return value
+
+
+def _preference(path: Path) -> tuple[bool, bool, bool, str]:
+    _, split, *protocol = path.stem.split("-", 2)
+    return split != "test", not split.startswith("test"), protocol != ["full"], path.name

@@ -1,0 +1,172 @@
+"""The ``export`` command: a run in, one ONNX file out, and how well the two agree."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from s5mars.data.layouts import open_dataset
+from s5mars.data.read import read_image
+from s5mars.export.graph import write_onnx
+from s5mars.export.parity import Parity, onnx_answer, parity, seconds_per_megapixel, torch_answer
+from s5mars.export.quantise import middle, quantise
+from s5mars.models.checkpoint import FORMAT, LoadedModel, checkpoint_path, load_model
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.opened import ONNX
+from s5mars.predict.tiling import SMALLEST_SIDE
+from s5mars.products.files import IMAGE_ENDINGS
+from s5mars.randomness import generator
+
+FORMATS = ("onnx",)
+CALIBRATION_IMAGES = 32
+COMPARED_IMAGES = 8
+COMPARED_SIDE = 1024
+"""Of the middle of an image that is compared: one forward pass of torch in bounded memory."""
+
+
+def export(
+    run: str | Path,
+    *,
+    out: str | Path | None = None,
+    form: str = "onnx",
+    int8: bool = False,
+    images: str | Path | None = None,
+    network: str = "teacher",
+    calibration_images: int = CALIBRATION_IMAGES,
+) -> dict[str, Any]:
+    """Write a run's network as ONNX, compare the two on images, and print how they agree.
+
+    Args:
+        run: a run folder, or a checkpoint.
+        out: the file; ``model.onnx`` or ``model.int8.onnx`` beside the checkpoint if None.
+        form: ``"onnx"``.
+        int8: weights and activations in eight bits, see ``quantise.py``.
+        images: a folder of the user's images to compare on and to measure ranges for ``int8`` on;
+            None takes the images that the run was trained on.
+        network: ``"teacher"`` or ``"student"``.
+        calibration_images: images to measure ranges on, spread evenly over those there are.
+
+    Returns:
+        ``file``, ``bytes``, ``temperature``, ``parity`` (see ``Parity``), ``on`` (what it was
+        compared on), ``threads``, ``seconds_per_megapixel`` of ``torch`` and of ``onnx``.
+
+    Raises:
+        FileNotFoundError: if the run, or the folder of images is missing.
+        ValueError: if a package or the images for ``int8`` are missing, or the form is unknown.
+    """
+    if form not in FORMATS:
+        raise ValueError(f"no export format {form!r}; choose {', '.join(FORMATS)}")
+    if calibration_images < 1:
+        raise ValueError(f"{calibration_images} images to calibrate on: the least is 1")
+    loaded = load_model(run, network=network)
+    name = "model.int8.onnx" if int8 else "model.onnx"
+    target = checkpoint_path(Path(run)).parent / name if out is None else Path(out)
+    if target.suffix.lower() != ONNX:
+        raise ValueError(f"{target}: the name has to end in {ONNX}, or nothing would open it")
+    paths = _images(loaded, images)
+    if int8 and not paths:
+        raise ValueError(
+            "the images that the run was trained on are not there, and int8 has to see some: give "
+            "--images a folder of yours"
+        )
+    facts = {
+        "format": FORMAT,
+        "network": loaded.network,
+        "model": loaded.facts["model"],
+        "training": loaded.facts["training"],
+        "calibration": {
+            k: v for k, v in (loaded.facts.get("calibration") or {}).items() if k == loaded.network
+        },
+        "input": "image: (N, H, W, 3) uint8 RGB, H and W at least 32",
+        "output": "probabilities: (N, C, H, W) float32, calibrated by the temperature",
+        "precision": "int8" if int8 else "float32",
+    }
+    if int8:
+        seen = _read(_spread(paths, calibration_images))
+        with tempfile.TemporaryDirectory() as scratch:
+            single = Path(scratch) / "float32.onnx"
+            write_onnx(
+                single,
+                loaded.model,
+                loaded.taxonomy,
+                temperature=loaded.temperature,
+                facts={**facts, "ranges_from": f"{len(seen)} images of {paths[0].parent.name}"},
+            )
+            quantise(single, target, [middle(image) for image in seen])
+    else:
+        write_onnx(
+            target, loaded.model, loaded.taxonomy, temperature=loaded.temperature, facts=facts
+        )
+    return _compared(loaded, target, paths)
+
+
+def _compared(
+    loaded: LoadedModel[DeepLabV3Plus], target: Path, paths: Sequence[Path]
+) -> dict[str, Any]:
+    shown = [middle(i, side=COMPARED_SIDE) for i in _read(_spread(paths, COMPARED_IMAGES))]
+    on = f"images of {paths[0].parent}" if shown else "noise: no image of the run is there"
+    shown = shown or _noise()
+    ours = torch_answer(loaded.model, temperature=loaded.temperature)
+    theirs = onnx_answer(target)
+    found = parity(ours, theirs, shown)
+    times = seconds_per_megapixel([ours, theirs], shown[0], rounds=3)
+    result = {
+        "file": str(target),
+        "bytes": target.stat().st_size,
+        "temperature": loaded.temperature,
+        "parity": asdict(found),
+        "on": on,
+        "threads": torch.get_num_threads(),
+        "seconds_per_megapixel": dict(zip(("torch", "onnx"), times, strict=True)),
+    }
+    print(_words(result, found))
+    return result
+
+
+def _words(result: dict[str, Any], found: Parity) -> str:
+    times = result["seconds_per_megapixel"]
+    return (
+        f"{result['file']}: {result['bytes'] / 1e6:.1f} MB, temperature "
+        f"{result['temperature']:.3f}\n{found} ({result['on']})\n"
+        f"{times['onnx']:.3f} s a megapixel against {times['torch']:.3f} s with torch in float32 "
+        f"({times['torch'] / times['onnx']:.2f} times as fast, {result['threads']} thread(s))"
+    )
+
+
+def _images(loaded: LoadedModel[DeepLabV3Plus], folder: str | Path | None) -> list[Path]:
+    """Image files of a folder, or of the train split of the run's data; empty if that is gone."""
+    if folder is None:
+        data = Path(str(loaded.facts["training"].get("data") or ""))
+        if not data.name or not data.is_dir():
+            return []
+        return [sample.image for sample in open_dataset(data).split("train")]
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of images")
+    found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_ENDINGS]
+    if not found:
+        raise ValueError(f"{folder}: no image in this folder; looked for {' '.join(IMAGE_ENDINGS)}")
+    return found
+
+
+def _spread(paths: Sequence[Path], number: int) -> list[Path]:
+    """At most ``number`` of them, at even distances."""
+    at = np.linspace(0, len(paths) - 1, min(number, len(paths))).round().astype(int)
+    return [paths[i] for i in at]
+
+
+def _read(paths: Sequence[Path]) -> list[NDArray[np.uint8]]:
+    images = [np.ascontiguousarray(read_image(path)) for path in paths]
+    return [image for image in images if min(image.shape[:2]) >= SMALLEST_SIDE]
+
+
+def _noise() -> list[NDArray[np.uint8]]:
+    draw = generator(0, "export")
+    return [draw.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((256, 256), (250, 333))]

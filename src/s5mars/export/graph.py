@@ -1,0 +1,159 @@
+"""A trained network as one ONNX file: any image size in, calibrated probabilities out.
+
+The file is made by tracing (``torch.onnx.export(dynamo=False)``), because a trace follows sizes as
+tensors. Some encoders pad by the size of their input (TensorFlow's "same"); the newer exporter,
+which reasons about sizes as symbols, needs minutes for such a network, one more package, and leaves
+batch normalisation beside its convolution. Here that padding becomes ONNX's own ``SAME_UPPER``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
+from torch import Tensor, nn
+
+from s5mars.classes import Taxonomy
+from s5mars.extras import needed
+from s5mars.files import replacing
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.onnx_network import INPUT, METADATA_KEY, OUTPUT
+
+OPSET = 17
+"""Of ONNX 1.12, 2022: old enough for the runtimes of small devices."""
+
+
+class Deployed(nn.Module):
+    """What the file computes: normalisation, network, temperature, softmax."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, model: DeepLabV3Plus, *, temperature: float) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+        # (x / 255 - mean) / std as one multiplication and one addition.
+        self.register_buffer("scale", 1 / (255 * model.std))
+        self.register_buffer("shift", -model.mean / model.std)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 → (N, C, H, W) float32 probabilities."""
+        scaled = image.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        features = self.model.encoder(scaled)
+        size = (image.shape[1], image.shape[2])
+        logits = self.model.decode(features[0], features[-1], size=size)
+        # Not the softmax operator: over the second of four axes runtimes transpose for it, and it
+        # took as long as half of a light network.
+        powers = ((logits - logits.amax(1, keepdim=True)) / self.temperature).exp()
+        return powers / powers.sum(1, keepdim=True)
+
+
+def write_onnx(
+    path: Path,
+    model: DeepLabV3Plus,
+    taxonomy: Taxonomy,
+    *,
+    temperature: float = 1.0,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the file whole, with what there is to know about it in its metadata.
+
+    Input ``image``: (N, H, W, 3) uint8 RGB as decoders give it, H and W at least 32. Output
+    ``probabilities``: (N, C, H, W) float32. The metadata entry ``s5mars`` is JSON.
+
+    Args:
+        path: such as ``model.onnx``.
+        model: the network, not changed.
+        taxonomy: its classes.
+        temperature: of the softmax.
+        facts: more for the metadata, such as how it was trained.
+
+    Raises:
+        ValueError: if the package onnx is not installed.
+    """
+    onnx = needed("onnx", extra="export")
+    deployed = Deployed(_same_upper(model), temperature=temperature).cpu().eval()
+    example = torch.zeros(2, 97, 131, 3, dtype=torch.uint8)  # sizes that no stride divides
+    axes = {0: "images", 1: "height", 2: "width"}
+    with replacing(path) as temporary:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that tracing is old, and that sizes are traced
+            torch.onnx.export(
+                deployed,
+                (example,),
+                temporary,
+                dynamo=False,
+                autograd_inlining=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: axes, OUTPUT: {0: "images", 2: "height", 3: "width"}},
+            )
+        proto = onnx.load(temporary)
+        _without_aliases(proto.graph)
+        about = {**facts, "taxonomy": taxonomy.to_dict(), "temperature": temperature}
+        onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(about, ensure_ascii=False)})
+        onnx.save(proto, temporary)
+
+
+def _without_aliases(graph: Any) -> None:
+    """Let nodes read a weight itself where the exporter gave equal weights one place and aliases.
+
+    An alias is a computed value: quantisation leaves a convolution with such a bias in float.
+    """
+    weights = {weight.name for weight in graph.initializer}
+    aliases = [n for n in graph.node if n.op_type == "Identity" and n.input[0] in weights]
+    meant = {node.output[0]: node.input[0] for node in aliases}
+    for node in aliases:
+        graph.node.remove(node)
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = meant.get(name, name)
+
+
+class _SameUpper(torch.autograd.Function):
+    """A convolution with padding by the size of its input, as one ONNX operator."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *how: Any) -> Tensor:
+        stride, groups = how
+        padded = pad_same(x, list(weight.shape[-2:]), stride)
+        return F.conv2d(padded, weight, bias, stride, 0, 1, groups)
+
+    @staticmethod
+    def symbolic(graph: Any, x: Any, weight: Any, bias: Any, *how: Any) -> Any:
+        stride, groups = how
+        return graph.op(
+            "Conv", x, weight, bias, auto_pad_s="SAME_UPPER", strides_i=stride, group_i=groups
+        )
+
+
+class _SameUpperConv(nn.Module):
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        c = self.convolution
+        bias = c.weight.new_zeros(len(c.weight)) if c.bias is None else c.bias
+        convolved: Tensor = _SameUpper.apply(x, c.weight, bias, list(c.stride), c.groups)
+        return convolved
+
+
+def _same_upper(model: DeepLabV3Plus) -> DeepLabV3Plus:
+    """A copy whose convolutions with timm's "same" padding say so to the exporter."""
+    copied = copy.deepcopy(model)
+    for module in list(copied.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Conv2dSame) and tuple(child.dilation) == (1, 1):
+                setattr(module, name, _SameUpperConv(child))
+    return copied

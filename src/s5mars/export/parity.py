@@ -1,0 +1,109 @@
+"""Whether an exported file answers as the network does, and how fast."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from s5mars.models.onnx_network import INPUT, OUTPUT, open_session
+
+Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""(H, W, 3) uint8 → (C, H, W) float32 probabilities."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Two networks on the same images."""
+
+    images: int
+    pixels: int
+    equal: float  # share of the pixels that get the same class
+    worst: float  # largest difference of a probability
+    mean: float  # mean absolute difference of a probability
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"{100 * self.equal:.4f} % of {self.pixels:,} pixels of {self.images} image(s) get the "
+            f"same class; probabilities differ by {self.worst:.2g} at most, {self.mean:.2g} in the "
+            "mean"
+        )
+
+
+def parity(one: Answer, other: Answer, images: Sequence[NDArray[np.uint8]]) -> Parity:
+    """Compare two networks.
+
+    Args:
+        one: the reference.
+        other: what should answer the same.
+        images: (H, W, 3) uint8 RGB, H and W at least 32.
+
+    Raises:
+        ValueError: if there is no image.
+    """
+    if not images:
+        raise ValueError("no image to compare two networks on")
+    pixels = equal = 0
+    worst = total = 0.0
+    for image in images:
+        a, b = one(image), other(image)
+        difference = np.abs(a - b)
+        pixels += a[0].size
+        equal += int((a.argmax(0) == b.argmax(0)).sum())
+        worst = max(worst, float(difference.max()))
+        total += float(difference.mean()) * a[0].size
+    return Parity(len(images), pixels, equal / pixels, worst, total / pixels)
+
+
+def torch_answer(model: nn.Module, *, temperature: float = 1.0) -> Answer:
+    """A torch network that gives logits, on the CPU and as fast as torch is there."""
+    fast = model.cpu().to(memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def answer(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits = fast(torch.from_numpy(image[None]).permute(0, 3, 1, 2))
+        found: NDArray[np.float32] = (logits / temperature).softmax(1)[0].numpy()
+        return found
+
+    return answer
+
+
+def onnx_answer(path: Path, *, threads: int | None = None) -> Answer:
+    """An ONNX file of ``write_onnx`` or ``quantise``."""
+    session = open_session(path, threads=threads)
+
+    def answer(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = session.run([OUTPUT], {INPUT: image[None]})[0][0]
+        return found
+
+    return answer
+
+
+def seconds_per_megapixel(
+    answers: Sequence[Answer], image: NDArray[np.uint8], *, rounds: int = 5
+) -> list[float]:
+    """The median time of each, taking turns, so that a busier moment is one for all.
+
+    Args:
+        answers: what to time; each is called once before.
+        image: (H, W, 3) uint8 RGB.
+        rounds: turns.
+    """
+    times: list[list[float]] = [[] for _ in answers]
+    for answer in answers:
+        answer(image)
+    for _ in range(rounds):
+        for answer, spent in zip(answers, times, strict=True):
+            start = time.perf_counter()
+            answer(image)
+            spent.append(time.perf_counter() - start)
+    megapixels = image.shape[0] * image.shape[1] / 1e6
+    return [statistics.median(spent) / megapixels for spent in times]

@@ -1,0 +1,165 @@
+"""The ``push`` command: a run as a repository of the hub, with a card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+from s5mars.evaluation.calibrate import calibration_file
+from s5mars.evaluation.found import find_evaluation, read_evaluation
+from s5mars.export.card import model_card
+from s5mars.files import write_json, write_text
+from s5mars.models.checkpoint import checkpoint_path, load_model
+from s5mars.models.hub import FACTS, TENSORS, unreachable
+
+CARD = "README.md"
+
+
+def push(
+    run: str | Path,
+    name: str,
+    *,
+    licence: str | None = None,
+    private: bool = False,
+    dry_run: str | Path | None = None,
+) -> Path | str:
+    """Upload a run's weights and a card, so that ``s5mars.load("hf:NAME")`` finds them.
+
+    What goes up: ``best.safetensors``, its JSON (folders of this machine are cut to their last
+    part), ``README.md``, and ``calibration.json`` and the evaluation where they are there.
+
+    Args:
+        run: a run folder, or a checkpoint.
+        name: ``OWNER/NAME``; made on the hub if it is not there.
+        licence: of the weights, such as ``apache-2.0``, for the card.
+        private: make a new repository private.
+        dry_run: write the folder that would be uploaded here, and upload nothing.
+
+    Returns:
+        The folder of a dry run, or the address of the commit.
+
+    Raises:
+        FileNotFoundError: if the run is missing, there is no token, or the hub cannot be reached.
+        ValueError: if the name is none, the checkpoint is damaged or of another format, the hub
+            refuses, or the folder of a dry run is not empty.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ValueError(f"{name!r} is no name of a model: write OWNER/NAME") from error
+    if "/" not in name:
+        raise ValueError(f"{name!r} does not say whose it is: write OWNER/NAME")
+    if dry_run is not None:
+        folder = Path(dry_run)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"{folder} is not empty: choose another folder for --dry-run")
+        write_folder(run, name, folder, licence=licence)
+        print(f"{folder}: what would be uploaded as {name}")
+        return folder
+    if not huggingface_hub.get_token():
+        raise FileNotFoundError(
+            "no token of the hub: `hf auth login`, or set HF_TOKEN; --dry-run DIR needs none"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        write_folder(run, name, folder, licence=licence)
+        address = _upload(folder, name, private=private)
+    print(f'{address}\nload it with s5mars.load("hf:{name}")')
+    return address
+
+
+def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | None = None) -> None:
+    """Write what ``push`` uploads.
+
+    Args:
+        run: a run folder, or a checkpoint.
+        name: ``OWNER/NAME``, for the card.
+        folder: made if it is not there.
+        licence: for the card.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if it is damaged or of another format.
+    """
+    tensors = checkpoint_path(Path(run))
+    loaded = load_model(tensors)  # refuses what `load` could not read on the other side
+    facts = {**loaded.facts, "training": _without_paths(loaded.facts["training"])}
+    if facts.get("calibration"):
+        facts["calibration"] = {k: _without_paths(v) for k, v in facts["calibration"].items()}
+    evaluation_file = find_evaluation(tensors.parent)
+    evaluation = None if evaluation_file is None else read_evaluation(evaluation_file)
+    calibration = _calibration(tensors.parent, loaded.temperature)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(tensors, folder / TENSORS)
+    write_json(folder / FACTS, facts)
+    if evaluation is not None and evaluation_file is not None:
+        protocol = _without_paths(evaluation.get("protocol") or {})
+        shared = {**evaluation, "protocol": protocol, "run": Path(str(evaluation.get("run"))).name}
+        write_json(folder / evaluation_file.name, shared)
+    if calibration is not None:
+        fitted_on = _without_paths(calibration["fitted_on"])
+        write_json(folder / calibration_file("teacher"), {**calibration, "fitted_on": fitted_on})
+    card = model_card(
+        name,
+        facts,
+        loaded.taxonomy,
+        evaluation=evaluation,
+        calibration=calibration,
+        licence=licence,
+    )
+    write_text(folder / CARD, card)
+
+
+def _upload(folder: Path, name: str, *, private: bool) -> str:
+    api = huggingface_hub.HfApi()
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=name, folder_path=folder, commit_message="Weights and card of s5mars"
+        )
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        reason = (str(error).strip().splitlines() or [""])[0]
+        if status in (401, 403):
+            raise ValueError(
+                f"the hub does not let this token write {name} ({reason}): log in with a token "
+                "that may, or choose a name of your own"
+            ) from error
+        raise ValueError(f"the hub refused {name} ({reason})") from error
+    except Exception as error:
+        # Failures of the connection come from more than one library, without a common class.
+        if not any(word in type(error).__name__ for word in ("Connect", "Timeout")):
+            raise
+        raise FileNotFoundError(unreachable("so nothing was uploaded")) from error
+    return str(commit.commit_url)
+
+
+def _calibration(folder: Path, temperature: float) -> dict[str, Any] | None:
+    """The calibration in a run folder, where it is that of the weights."""
+    path = folder / calibration_file("teacher")
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if found["temperature"] == temperature else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is no calibration ({error}); remove it, or calibrate again"
+        ) from None
+
+
+def _without_paths(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Folders of this machine say nothing to a stranger, or too much."""
+    return {
+        key: Path(value).name if key in ("data", "labelled", "run") and isinstance(value, str)
+        else value
+        for key, value in facts.items()
+    }  # fmt: skip

@@ -1,0 +1,105 @@
+"""Eight bits for weights and activations, with ranges measured on the user's own images.
+
+Static post-training quantisation in the QDQ form: weights int8 with one scale a channel,
+activations uint8 (what x86 processors with VNNI multiply fastest). Normalisation, the last
+upsampling and the softmax stay in float: they are few operations, and the probabilities keep their
+resolution.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s5mars.extras import needed
+from s5mars.files import replacing
+from s5mars.models.onnx_network import INPUT, METADATA_KEY
+
+QUANTISED = ("Conv", "Add", "Concat", "Resize", "GlobalAveragePool", "ReduceMean", "MaxPool",
+             "Clip", "Relu", "Expand", "Mul", "HardSigmoid", "HardSwish", "Sigmoid")  # fmt: skip
+"""Operators that get eight bits, before the last upsampling."""
+
+CALIBRATION_SIDE = 512
+"""Of the middle of a calibration image that is looked at; ranges do not need more, memory does."""
+
+
+def quantise(source: Path, target: Path, images: Sequence[NDArray[np.uint8]]) -> None:
+    """Write an int8 copy of an ONNX file of ``write_onnx``; its metadata go along.
+
+    Args:
+        source: the float32 file.
+        target: the file to write, whole.
+        images: (H, W, 3) uint8 RGB each, H and W at least 32: what the network will see.
+
+    Raises:
+        ValueError: if there is no image, or onnx or onnxruntime is not installed.
+    """
+    if not images:
+        raise ValueError("no image to calibrate eight bits on: give --images a folder")
+    onnx = needed("onnx", extra="export")
+    quantization = needed("onnxruntime.quantization", extra="export")
+    graph = onnx.load(source).graph
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        written = Path(scratch) / "int8.onnx"
+        quantization.quantize_static(
+            str(source),
+            str(written),
+            _Reader(images),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            op_types_to_quantize=list(QUANTISED),
+            nodes_to_exclude=_kept_in_float(graph),
+        )
+        proto = onnx.load(written)
+    known = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
+    onnx.helper.set_model_props(proto, {METADATA_KEY: known[METADATA_KEY]})
+    with replacing(target) as temporary:
+        onnx.save(proto, temporary)
+
+
+def _kept_in_float(graph: Any) -> list[str]:
+    """Names of the nodes before the first convolution and from the last upsampling on."""
+    kinds = [node.op_type for node in graph.node]
+    first = kinds.index("Conv")
+    last = len(kinds) - 1 - kinds[::-1].index("Resize")
+    return [node.name for node in [*graph.node[:first], *graph.node[last:]]]
+
+
+class _Reader:
+    """What ``quantize_static`` asks for images, one at a time."""
+
+    def __init__(self, images: Sequence[NDArray[np.uint8]]) -> None:
+        self._left = iter(images)
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        image = next(self._left, None)
+        return None if image is None else {INPUT: image[None]}
+
+
+def middle(image: NDArray[np.uint8], *, side: int = CALIBRATION_SIDE) -> NDArray[np.uint8]:
+    """The square of ``side`` pixels in the middle of an image, or all where a side is shorter."""
+    height, width = image.shape[:2]
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    return image[top : top + side, left : left + side]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without its advice to preprocess the file, which `write_onnx` has no need of."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)

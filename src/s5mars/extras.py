@@ -1,0 +1,25 @@
+"""Packages that only some commands need."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def needed(module: str, *, extra: str) -> Any:
+    """Import a module of an extra.
+
+    Args:
+        module: such as ``"onnxruntime"``.
+        extra: of this package, which installs it.
+
+    Raises:
+        ValueError: with the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"{module.partition('.')[0]} is needed for this and not installed "
+            f"(`pip install 's5mars[{extra}]'`)"
+        ) from error

@@ -1,0 +1,121 @@
+"""A network in an ONNX file, run by onnxruntime: what ``s5mars export`` writes, read again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s5mars.extras import needed
+from s5mars.models.checkpoint import FORMAT, LoadedModel, read_taxonomy, temperature_of
+
+INPUT, OUTPUT = "image", "probabilities"
+METADATA_KEY = "s5mars"
+"""Of the metadata entry that holds the facts as JSON."""
+
+
+class OnnxNetwork:
+    """Stands where a torch module stands: (B, 3, h, w) uint8 → (B, C, h, w) float32 logits.
+
+    The file answers with calibrated probabilities p; the logits are T · log p, up to a constant a
+    pixel those that it computed. onnxruntime works on the CPU with as many threads as torch.
+    """
+
+    def __init__(self, path: Path, *, session: Any, temperature: float) -> None:
+        self.path = path
+        self.session = session
+        self.temperature = temperature
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A session cannot travel to another process: the file is opened there."""
+        return _opened, (self.path, self.temperature)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the file."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(B, 3, h, w) uint8 on any device → (B, C, h, w) float32 logits on the same."""
+        pixels = image.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        (probability,) = self.session.run([OUTPUT], {INPUT: pixels})
+        # The least positive float32 instead of 0: its logarithm is finite.
+        logits = torch.from_numpy(probability).clamp_min_(torch.finfo(torch.float32).tiny).log_()
+        return logits.mul_(self.temperature).to(image.device)
+
+
+def load_onnx(path: Path, *, network: str = "teacher") -> LoadedModel[OnnxNetwork]:
+    """Open an ONNX file that ``s5mars export`` wrote.
+
+    Args:
+        path: the file.
+        network: ``"teacher"``, the default, takes what the file holds; ``"student"`` insists.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, of another origin or format, holds the other network, or
+            onnxruntime is not installed.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no ONNX file at {path}")
+    session = open_session(path)
+    facts = onnx_facts(session, path)
+    held = str(facts.get("network"))
+    if network == "student" and held != "student":
+        raise ValueError(f"{path} holds the {held}: export the student with --network student")
+    taxonomy = read_taxonomy(facts, path)
+    return LoadedModel(
+        OnnxNetwork(path.absolute(), session=session, temperature=temperature_of(facts, held)),
+        taxonomy,
+        facts,
+        held,
+    )
+
+
+def _opened(path: Path, temperature: float) -> OnnxNetwork:
+    return OnnxNetwork(path, session=open_session(path), temperature=temperature)
+
+
+def open_session(path: Path, *, threads: int | None = None) -> Any:
+    """An onnxruntime session on the CPU.
+
+    Args:
+        path: the file.
+        threads: to compute with; None takes as many as torch does.
+
+    Raises:
+        ValueError: if onnxruntime cannot read the file, or is not installed.
+    """
+    runtime = needed("onnxruntime", extra="export")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; it warns of every constant that it folds
+    try:
+        return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common class
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is no ONNX file that can be read ({reason})") from error
+
+
+def onnx_facts(session: Any, path: Path) -> dict[str, Any]:
+    """What ``s5mars export`` wrote into a file's metadata.
+
+    Raises:
+        ValueError: if nothing is there, or it is of another format.
+    """
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ValueError(f"{path} was not written by `s5mars export`: it does not name its classes")
+    try:
+        facts = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: its metadata is not JSON ({error})") from error
+    found = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
+    if found != FORMAT:
+        raise ValueError(f"{path}: format {found!r}, this version reads {FORMAT}")
+    return dict(facts)

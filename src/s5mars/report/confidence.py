@@ -1,0 +1,100 @@
+"""What a run's calibration says: reliability diagram and risk-coverage curve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from s5mars.evaluation.calibrate import at_threshold, calibration_file
+from s5mars.models.checkpoint import temperature_of
+from s5mars.report.curves import Drawing, drawing, present
+from s5mars.report.figures import Curve
+from s5mars.report.folder import Run
+from s5mars.report.numbers import score
+
+_SHOWN_THRESHOLD = 0.6
+
+
+def calibration_of(run: Run) -> Mapping[str, Any] | None:
+    """The calibration in the run folder; None if there is none, or it is of other weights.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    path = run.folder / calibration_file("teacher")
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        same = float(found["temperature"]) == temperature_of(run.best, str(found["network"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} is no calibration ({error}); remove it, or calibrate again"
+        ) from None
+    return found if same else None
+
+
+def drawings(calibration: Mapping[str, Any]) -> list[Drawing]:
+    """Reliability before and after, and the risk at every coverage after."""
+    before, after = calibration["before"], calibration["after"]
+    ideal = Curve("perfect", [0, 100], [0, 100], series=7, dash=2)
+    curve = after["risk_coverage"]
+    return present(
+        drawing(
+            "Reliability",
+            [
+                Curve("before", *_bins(before), series=1, dash=1),
+                Curve("calibrated", *_bins(after), series=0),
+                ideal,
+            ],
+            name="reliability",
+            unit="% right",
+            limits=(0.0, 100.0),
+            along="confidence, %",
+            caption=f"Accuracy of the pixels in each of {calibration['bins']} bins of confidence; "
+            "empty bins are left out.",
+        ),
+        drawing(
+            "Risk and coverage",
+            [Curve("wrong pixels", _percent(curve["coverage"]), _percent(curve["risk"]))],
+            name="risk",
+            unit="% wrong",
+            along="surest pixels kept, %",
+            caption="Share of wrong pixels among those kept when the least sure are left out.",
+        ),
+    )
+
+
+def sentence(calibration: Mapping[str, Any]) -> str:
+    """The numbers in words."""
+    before, after, on = calibration["before"], calibration["after"], calibration["fitted_on"]
+    left, risk = at_threshold(after, _SHOWN_THRESHOLD)
+    kept = (
+        ""
+        if risk is None
+        else f" Where confidence is at least {_SHOWN_THRESHOLD:g}, {score(100 * left, digits=1)} % "
+        f"of the pixels are left and {score(100 * risk)} % of them are wrong (without a threshold "
+        f"{score(100 * after['risk_coverage']['risk'][-1])} %)."
+    )
+    return (
+        f"Logits are divided by the temperature {score(calibration['temperature'], digits=3)}, "
+        f"fitted on {on['pixels']:,} labelled pixels of the {on['split']} split; labels do not "
+        f"change. Expected calibration error ({calibration['bins']} bins of equal width): "
+        f"{score(100 * before['ece'])} % before, {score(100 * after['ece'])} % after; area under "
+        f"the risk-coverage curve: {score(after['aurc'], digits=4)}.{kept} All is measured on the "
+        "pixels that the temperature was fitted on."
+    )
+
+
+def _bins(measured: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    bins = measured["bins"]
+    known = [i for i, value in enumerate(bins["confidence"]) if value is not None]
+    return (
+        _percent([bins["confidence"][i] for i in known]),
+        _percent([bins["accuracy"][i] for i in known]),
+    )
+
+
+def _percent(values: list[float]) -> list[float]:
+    return [100 * value for value in values]

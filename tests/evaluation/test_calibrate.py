@@ -1,0 +1,90 @@
+"""The command: a temperature in the run, used by ``load``, gone with the weights it belongs to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+import s5mars
+from s5mars.cli import main
+from s5mars.data.layouts import open_dataset
+from s5mars.evaluation.calibrate import at_threshold, calibrate
+from s5mars.models.checkpoint import load_model, save_model
+from s5mars.models.deeplab import DeepLabV3Plus
+
+
+def save(folder: Path, data: Path, *, scale: float = 30.0) -> Path:
+    networks = {}
+    for seed, name in enumerate(("student", "teacher")):
+        torch.manual_seed(seed)
+        network = DeepLabV3Plus("mobilenetv3_small_050", 3, weights="none").eval()
+        network.classifier.weight.data *= scale * (seed + 1)
+        networks[name] = network
+    taxonomy = open_dataset(data).taxonomy
+    training = {"seed": 0, "step": 5, "data": str(data)}
+    save_model(folder / "best.safetensors", networks, taxonomy=taxonomy, training=training)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path, fake_data: ModuleType) -> Path:
+    return Path(fake_data.plain(tmp_path / "data"))
+
+
+def test_load_uses_it_labels_stay_and_new_weights_drop_it(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save(tmp_path / "run", data)
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    before = s5mars.load(run)
+    assert main(["calibrate", str(run), "--data", str(data), "--window", "64"]) == 0
+    printed = capsys.readouterr().out
+    assert "expected calibration error, 15 bins" in printed and "labels do not change" in printed
+    found = json.loads((run / "calibration.json").read_text())
+    predictor = s5mars.load(run)
+    assert predictor.temperature == found["temperature"] != 1
+    assert f"temperature {found['temperature']:.3f}" in predictor.doubt
+    assert found["after"]["nll"] < found["before"]["nll"]
+    assert found["fitted_on"]["split"] == "val" and found["network"] == "teacher"
+    labels, probabilities = predictor.predict(image, probabilities=True)
+    plain, sharp = before.predict(image, probabilities=True)
+    assert np.array_equal(labels, plain) and np.abs(probabilities - sharp).max() > 1e-3
+    assert s5mars.load(run, network="student").temperature == 1
+    assert s5mars.load(run, temperature=2.0).temperature == 2
+    assert s5mars.load(run / "best.safetensors").temperature == predictor.temperature
+    save(run, data)
+    assert s5mars.load(run).temperature == 1
+
+
+def test_the_student_has_its_own(tmp_path: Path, data: Path) -> None:
+    run = save(tmp_path / "run", data)
+    calibrate(run, data=data, window=64)
+    found = calibrate(run, data=data, network="student", pixels=200, window=64)
+    assert found["fitted_on"]["pixels"] == 200 and (run / "calibration-student.json").is_file()
+    temperatures = [load_model(run, network=name).temperature for name in ("teacher", "student")]
+    assert temperatures[1] == found["temperature"] != temperatures[0]
+
+
+def test_thresholds_read_the_curve() -> None:
+    curve = {"coverage": [0.25, 0.5, 1.0], "risk": [0.0, 0.1, 0.3], "threshold": [0.9, 0.8, 0.4]}
+    assert at_threshold({"risk_coverage": curve}, 0.8) == (0.5, 0.1)
+    assert at_threshold({"risk_coverage": curve}, 0.0) == (1.0, 0.3)
+    assert at_threshold({"risk_coverage": curve}, 0.95) == (0.0, None)
+
+
+def test_mistakes_are_named(tmp_path: Path, data: Path, fake_data: ModuleType) -> None:
+    run = save(tmp_path / "run", data)
+    with pytest.raises(ValueError, match="0 pixels"):
+        calibrate(run, data=data, pixels=0)
+    with pytest.raises(ValueError, match="valid"):
+        calibrate(run, data=data, split="valid")
+    facts = json.loads((run / "best.json").read_text())
+    facts["calibration"] = {"teacher": {"temperature": -1}}
+    (run / "best.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match="calibration of the checkpoint is damaged"):
+        s5mars.load(run)

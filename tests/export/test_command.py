@@ -1,0 +1,101 @@
+"""From a run to a file, and the file in the place of the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import s5mars
+from s5mars.cli import main
+from s5mars.export.command import export
+
+from .networks import picture, run
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for seed in range(3):
+        Image.fromarray(picture(seed, 72, 80)).save(folder / f"{seed}.png")
+    return folder
+
+
+def test_predict_with_the_file_is_predict_with_the_run(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(tmp_path / "run", temperature=1.5)
+    file = tmp_path / "out" / "model.onnx"
+    assert main(["export", str(folder), "--out", str(file), "--images", str(images)]) == 0
+    printed = capsys.readouterr().out
+    assert "100.0000 % of 17,280 pixels of 3 image(s) get the same class" in printed
+    image = picture(7, 150, 130)
+    for settings in ({}, {"window": 64}, {"window": 64, "tta": True}):
+        ours, theirs = s5mars.load(folder, **settings), s5mars.load(file, **settings)
+        assert theirs.temperature == ours.temperature == 1.5
+        assert theirs.taxonomy == ours.taxonomy
+        expected, probabilities = ours.predict(image, probabilities=True)
+        found, other = theirs.predict(image, probabilities=True)
+        assert np.array_equal(found, expected)
+        np.testing.assert_allclose(other, probabilities, atol=0.02)
+    maps = tmp_path / "maps"
+    assert main(["predict", str(file), str(images), "--out", str(maps)]) == 0
+    assert len(list(maps.glob("*_confidence.png"))) == 3
+
+
+def test_evaluating_the_file_leaves_the_scores_of_the_run_alone(
+    tmp_path: Path, fake_data: ModuleType
+) -> None:
+    from s5mars.classes import Class, Taxonomy
+
+    data = fake_data.plain(tmp_path / "data")
+    folder = run(tmp_path / "run", data=str(data))
+    facts = json.loads((folder / "best.json").read_text())
+    names = ("soil", "bedrock", "sky")
+    facts["taxonomy"] = Taxonomy("fake", tuple(Class(n, (0, 0, 0)) for n in names)).to_dict()
+    (folder / "best.json").write_text(json.dumps(facts))
+    assert main(["evaluate", str(folder), "--data", str(data)]) == 0
+    file = export(folder)["file"]
+    assert main(["evaluate", file, "--data", str(data)]) == 0
+    scores = [
+        json.loads((folder / f"{start}evaluation-test-full.json").read_text())
+        for start in ("", "model.")
+    ]
+    assert scores[0]["confusion"] == scores[1]["confusion"]
+    assert scores[1]["protocol"]["network"] == "teacher"
+
+
+def test_eight_bits_need_images_and_say_how_far_they_are(tmp_path: Path, images: Path) -> None:
+    folder = run(tmp_path / "run")
+    with pytest.raises(ValueError, match="give --images"):
+        export(folder, int8=True)
+    found = export(folder, int8=True, images=images)
+    assert found["file"].endswith("run/model.int8.onnx") and found["parity"]["equal"] > 0.6
+    assert s5mars.load(found["file"]).predict(picture(1, 60, 60)).shape == (60, 60)
+    assert export(folder)["on"].startswith("noise")
+
+
+def test_mistakes_are_named(tmp_path: Path, images: Path) -> None:
+    folder = run(tmp_path / "run")
+    with pytest.raises(ValueError, match="choose onnx"):
+        export(folder, form="tflite")
+    with pytest.raises(ValueError, match=r"end in \.onnx"):
+        export(folder, out=tmp_path / "model.bin")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        export(folder, images=tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: no image"):
+        export(folder, images=tmp_path / "empty")
+
+
+def test_real_tiles(tmp_path: Path, real_data: Path) -> None:
+    found = export(run(tmp_path / "run"), images=real_data / "marsscapes512/unlabelled")
+    assert found["parity"]["equal"] > 0.9999 and found["parity"]["mean"] < 1e-5

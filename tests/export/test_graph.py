@@ -1,0 +1,71 @@
+"""The ONNX file answers as the network does, at every size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from s5mars.export.graph import write_onnx
+from s5mars.export.parity import onnx_answer, parity, torch_answer
+
+from .networks import THREE, TINY, network, picture
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+SIZES = ((32, 32), (33, 47), (64, 64), (70, 101), (128, 96), (40, 131))
+
+
+# The second pads by the size of its input, which a trace with fixed sizes would get wrong.
+@pytest.mark.parametrize("encoder", [TINY, "tf_efficientnet_lite0"])
+def test_probabilities_are_those_of_torch_at_any_size(tmp_path: Path, encoder: str) -> None:
+    model = network(encoder)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    write_onnx(tmp_path / "a.onnx", model, THREE, temperature=1.7, facts={"format": 1})
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    images = [picture(i, *size) for i, size in enumerate(SIZES)]
+    theirs = onnx_answer(tmp_path / "a.onnx", threads=1)
+    found = parity(torch_answer(model, temperature=1.7), theirs, images)
+    assert (
+        found.equal == 1 and found.worst < 5e-3 and found.mean < 1e-5 and found.images == len(SIZES)
+    )
+    assert len(np.unique(theirs(images[-1]).argmax(0))) > 1
+    np.testing.assert_allclose(theirs(images[0]).sum(0), 1, atol=1e-5)
+    graph = onnx.load(tmp_path / "a.onnx").graph
+    kinds = {node.op_type for node in graph.node}
+    assert not kinds & {"BatchNormalization", "Identity", "Softmax"}
+    assert "Pad" not in kinds
+
+
+def test_several_images_at_once(tmp_path: Path) -> None:
+    from s5mars.models.onnx_network import open_session
+
+    model = network()
+    write_onnx(tmp_path / "a.onnx", model, THREE, facts={})
+    images = np.stack([picture(i, 50, 60) for i in range(3)])
+    (found,) = open_session(tmp_path / "a.onnx").run(None, {"image": images})
+    for image, one in zip(images, found, strict=True):
+        np.testing.assert_allclose(one, torch_answer(model)(image), atol=5e-3)
+
+
+def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+    write_onnx(tmp_path / "a.onnx", network(), THREE, temperature=2.0, facts={"seed": 7})
+    (entry,) = onnx.load(tmp_path / "a.onnx").metadata_props
+    about = json.loads(entry.value)
+    assert entry.key == "s5mars" and about["seed"] == 7 and about["temperature"] == 2
+    assert about["taxonomy"] == THREE.to_dict()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_without_the_package_the_message_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ValueError, match=r"onnx is needed.*s5mars\[export\]"):
+        write_onnx(tmp_path / "a.onnx", network(), THREE, facts={})

@@ -1,0 +1,56 @@
+"""Files that are no export are refused in words."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import s5mars
+from s5mars.models.opened import beside
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+def write(path: Path, metadata: dict[str, str]) -> Path:
+    """An ONNX file that hands its input on."""
+    helper, number = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["image"], ["probabilities"])],
+        "nothing",
+        [helper.make_tensor_value_info("image", number, [1])],
+        [helper.make_tensor_value_info("probabilities", number, [1])],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(proto, metadata)
+    onnx.save(proto, path)
+    return path
+
+
+def test_what_is_no_export_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.onnx"):
+        s5mars.load(tmp_path / "nowhere.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.onnx is no ONNX file"):
+        s5mars.load(tmp_path / "text.onnx")
+    with pytest.raises(ValueError, match="not written by `s5mars export`"):
+        s5mars.load(write(tmp_path / "other.onnx", {}))
+    with pytest.raises(ValueError, match="metadata is not JSON"):
+        s5mars.load(write(tmp_path / "broken.onnx", {"s5mars": "{"}))
+    with pytest.raises(ValueError, match="format 9, this version reads 1"):
+        s5mars.load(write(tmp_path / "newer.onnx", {"s5mars": '{"format": 9}'}))
+    teacher = write(tmp_path / "teacher.onnx", {"s5mars": '{"format": 1, "network": "teacher"}'})
+    with pytest.raises(ValueError, match="--network student"):
+        s5mars.load(teacher, network="student")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match=r"onnxruntime is needed.*s5mars\[export\]"):
+        s5mars.load(teacher)
+
+
+def test_files_about_a_model_have_their_place(tmp_path: Path) -> None:
+    assert beside(tmp_path, "a.json") == tmp_path / "a.json"
+    assert beside(tmp_path / "best.safetensors", "a.json") == tmp_path / "a.json"
+    assert beside(tmp_path / "m.int8.onnx", "a.json") == tmp_path / "m.int8.a.json"
+    assert beside("hf:me/mars", "a.json") == Path("me_mars.a.json")
