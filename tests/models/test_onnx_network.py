@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 
 import pytest
 
 import s5mars
+from s5mars.models.onnx_network import OnnxNetwork, open_session
 from s5mars.models.opened import beside
 
 onnx = pytest.importorskip("onnx")
@@ -54,3 +56,14 @@ def test_files_about_a_model_have_their_place(tmp_path: Path) -> None:
     assert beside(tmp_path / "best.safetensors", "a.json") == tmp_path / "a.json"
     assert beside(tmp_path / "m.int8.onnx", "a.json") == tmp_path / "m.int8.a.json"
     assert beside("hf:me/mars", "a.json") == Path("me_mars.a.json")
+
+
+def test_a_network_travels_by_its_file_and_says_which_one_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.onnx", {})
+    network = OnnxNetwork(path, session=open_session(path), temperature=1.5)
+    travelled = pickle.loads(pickle.dumps(network))
+    assert (travelled.path, travelled.temperature) == (path, 1.5)
+    assert travelled.session.get_inputs()[0].name == "image"
+    other = write(tmp_path / "b.onnx", {"s5mars": "{}"})
+    assert network.fingerprint == travelled.fingerprint
+    assert OnnxNetwork(other, session=None, temperature=1.5).fingerprint != network.fingerprint
