@@ -8,8 +8,9 @@ With a run: mIoU on a split, and seconds a megapixel on one thread, of the netwo
 float32, of its ONNX file, and of the int8 ONNX file, whose ranges come from the run's train images.
 The card: parameters, operations, size, memory and time of encoders with random weights, on which
 none of these depend; the score of an encoder is only known where a run was trained. Forms take
-turns, so that a busier moment is one for all, and the median counts. Memory is the peak of a
-process of its own that answers once, less what it held when only its libraries were loaded.
+turns, and the median counts; of one thread (the default) it is the processor time, so that other
+work on the machine matters little. Memory is the peak of a process of its own that answers once,
+less what it held when only its libraries were loaded.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +80,7 @@ def score(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
     answers = [torch_answer(loaded.model, temperature=loaded.temperature)]
     answers += [onnx_answer(file, threads=settings.threads) for file in files]
     images = [middle(read_image(s.image), side=settings.size) for s in samples]
-    times = seconds_per_megapixel(answers, images[0], rounds=settings.rounds)
+    times = seconds_per_megapixel(answers, images[0], rounds=settings.rounds, clock=clock(settings))
     sizes = [(settings.run / "best.safetensors").stat().st_size, *(f.stat().st_size for f in files)]
     rows = []
     for form, model, answer, seconds, size in zip(
@@ -125,7 +128,7 @@ def card(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
         quantise(single, eight, [image])
         answers = [torch_answer(model), *(onnx_answer(f, threads=settings.threads)
                                           for f in (single, eight))]  # fmt: skip
-        times = seconds_per_megapixel(answers, image, rounds=settings.rounds)
+        times = seconds_per_megapixel(answers, image, rounds=settings.rounds, clock=clock(settings))
         parameters = sum(p.numel() for p in model.parameters())
         sizes = [4 * parameters, single.stat().st_size, eight.stat().st_size]
         for form, seconds, size, what in zip(
@@ -145,6 +148,11 @@ def card(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
             )
             print(rows[-1], file=sys.stderr)
     return {"rows": rows}
+
+
+def clock(settings: argparse.Namespace) -> Callable[[], float]:
+    """One thread's processor time is the time that it takes on a core of its own."""
+    return time.process_time if settings.threads == 1 else time.perf_counter
 
 
 def untrained(encoder: str, classes: int):
