@@ -39,7 +39,7 @@ def test_commands(
     monkeypatch.chdir(tmp_path)
     lines = [line for block in blocks("") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("s5mars")]
-    assert len(commands) == 0
+    assert len(commands) == 16
     smaller = {"600": "4", "6": "2", "192": "48", "IMAGE_OR_FOLDER": str(scenes / "images")}
     smaller |= {"DATA": str(scenes), "ARCHIVE": str(scenes / "images")}
     fewer = {
