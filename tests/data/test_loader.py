@@ -215,8 +215,8 @@ def test_hidden_pixels_are_not_valid(tmp_path: Path, monkeypatch: pytest.MonkeyP
     mask = np.ones((SIZE, SIZE), np.uint8)
     sample = sample_of(tmp_path, "a", grey(), mask, rover, far)
     opened: list[Path] = []
-    decode = read._decode
-    monkeypatch.setattr(read, "_decode", lambda path: opened.append(path) or decode(path))
+    decode = read.decode
+    monkeypatch.setattr(read, "decode", lambda path: opened.append(path) or decode(path))
 
     crop = crop_of(sample)
 
