@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import s5mars
 from s5mars.cli import main
 from s5mars.data.synthetic import write_synthetic
 
@@ -38,7 +39,7 @@ def test_commands(
     monkeypatch.chdir(tmp_path)
     lines = [line for block in blocks("") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("s5mars")]
-    assert len(commands) == 12
+    assert len(commands) == 16
     smaller = {"600": "4", "6": "2", "192": "48", "IMAGE_OR_FOLDER": str(scenes / "images")}
     smaller |= {"DATA": str(scenes), "ARCHIVE": str(scenes / "images")}
     fewer = {
@@ -62,12 +63,17 @@ def test_commands(
     result: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert {"mIoU", "mAcc", "pixel_accuracy", "classes", "protocol"} <= result.keys()
 
-    (code,) = blocks("python")
+    code, more = blocks("python")
     image = np.asarray(Image.open(next((scenes / "images").iterdir())))
     names: dict[str, Any] = {"image": image}
     exec(code.replace("path/to/folder", str(scenes)), names)
     assert names["labels"].shape == image.shape[:2]
     assert names["probabilities"].shape == (9, *image.shape[:2])
+    without_hub = [line for line in more.splitlines() if "hf:" not in line]
+    assert len(without_hub) == 2
+    for line in without_hub:
+        exec(line, names | {"s5mars": s5mars})
+    assert "s5mars.load" in Path("upload/README.md").read_text(encoding="utf-8")
 
 
 def test_settings_of_the_readme_are_a_data_set(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_predict_with_the_file_is_predict_with_the_run(
         found, other = theirs.predict(image, probabilities=True)
         assert np.array_equal(found, expected)
         np.testing.assert_allclose(other, probabilities, atol=0.02)
+    assert b"/some/where" not in file.read_bytes()
     maps = tmp_path / "maps"
     assert main(["predict", str(file), str(images), "--out", str(maps)]) == 0
     assert len(list(maps.glob("*_confidence.png"))) == 3
@@ -89,6 +90,8 @@ def test_mistakes_are_named(tmp_path: Path, images: Path) -> None:
         export(folder, form="tflite")
     with pytest.raises(ValueError, match=r"end in \.onnx"):
         export(folder, out=tmp_path / "model.bin")
+    with pytest.raises(ValueError, match="ONNX file: give the run"):
+        export(tmp_path / "model.onnx")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         export(folder, images=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()

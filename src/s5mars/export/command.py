@@ -17,7 +17,13 @@ from s5mars.data.read import read_image
 from s5mars.export.graph import write_onnx
 from s5mars.export.parity import Parity, onnx_answer, parity, seconds_per_megapixel, torch_answer
 from s5mars.export.quantise import middle, quantise
-from s5mars.models.checkpoint import FORMAT, LoadedModel, checkpoint_path, load_model
+from s5mars.models.checkpoint import (
+    FORMAT,
+    LoadedModel,
+    checkpoint_path,
+    load_model,
+    without_folders,
+)
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.opened import ONNX
 from s5mars.predict.tiling import SMALLEST_SIDE
@@ -80,9 +86,11 @@ def export(
         "format": FORMAT,
         "network": loaded.network,
         "model": loaded.facts["model"],
-        "training": loaded.facts["training"],
+        "training": without_folders(loaded.facts["training"]),
         "calibration": {
-            k: v for k, v in (loaded.facts.get("calibration") or {}).items() if k == loaded.network
+            name: without_folders(entry)
+            for name, entry in (loaded.facts.get("calibration") or {}).items()
+            if name == loaded.network
         },
         "input": "image: (N, H, W, 3) uint8 RGB, H and W at least 32",
         "output": "probabilities: (N, C, H, W) float32, calibrated by the temperature",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from s5mars.evaluation.calibrate import calibration_file
 from s5mars.evaluation.found import find_evaluation, read_evaluation
 from s5mars.export.card import model_card
 from s5mars.files import write_json, write_text
-from s5mars.models.checkpoint import checkpoint_path, load_model
+from s5mars.models.checkpoint import checkpoint_path, load_model, without_folders
 from s5mars.models.hub import FACTS, TENSORS, unreachable
 
 CARD = "README.md"
@@ -91,9 +90,9 @@ def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | Non
     """
     tensors = checkpoint_path(Path(run))
     loaded = load_model(tensors)  # refuses what `load` could not read on the other side
-    facts = {**loaded.facts, "training": _without_paths(loaded.facts["training"])}
+    facts = {**loaded.facts, "training": without_folders(loaded.facts["training"])}
     if facts.get("calibration"):
-        facts["calibration"] = {k: _without_paths(v) for k, v in facts["calibration"].items()}
+        facts["calibration"] = {k: without_folders(v) for k, v in facts["calibration"].items()}
     evaluation_file = find_evaluation(tensors.parent)
     evaluation = None if evaluation_file is None else read_evaluation(evaluation_file)
     calibration = _calibration(tensors.parent, loaded.temperature)
@@ -101,11 +100,11 @@ def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | Non
     shutil.copyfile(tensors, folder / TENSORS)
     write_json(folder / FACTS, facts)
     if evaluation is not None and evaluation_file is not None:
-        protocol = _without_paths(evaluation.get("protocol") or {})
-        shared = {**evaluation, "protocol": protocol, "run": Path(str(evaluation.get("run"))).name}
+        protocol = without_folders(evaluation.get("protocol") or {})
+        shared = {**without_folders(evaluation), "protocol": protocol}
         write_json(folder / evaluation_file.name, shared)
     if calibration is not None:
-        fitted_on = _without_paths(calibration["fitted_on"])
+        fitted_on = without_folders(calibration["fitted_on"])
         write_json(folder / calibration_file("teacher"), {**calibration, "fitted_on": fitted_on})
     card = model_card(
         name,
@@ -154,12 +153,3 @@ def _calibration(folder: Path, temperature: float) -> dict[str, Any] | None:
         raise ValueError(
             f"{path} is no calibration ({error}); remove it, or calibrate again"
         ) from None
-
-
-def _without_paths(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Folders of this machine say nothing to a stranger, or too much."""
-    return {
-        key: Path(value).name if key in ("data", "labelled", "run") and isinstance(value, str)
-        else value
-        for key, value in facts.items()
-    }  # fmt: skip

@@ -137,7 +137,10 @@ def checkpoint_path(path: Path) -> Path:
 
     Raises:
         FileNotFoundError: saying what was looked for.
+        ValueError: if it is an ONNX file.
     """
+    if path.suffix.lower() == ".onnx":
+        raise ValueError(f"{path} is an ONNX file: give the run that it was exported from")
     if path.is_file():
         return path
     candidate = path / "best.safetensors"
@@ -203,6 +206,15 @@ def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None
     facts = read_facts(tensors_path)
     known = {**(facts.get("calibration") or {}), network: dict(entry)}
     write_json(tensors_path.with_suffix(".json"), {**facts, "calibration": known})
+
+
+def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts for strangers: paths of this machine, cut to their last part."""
+    paths = ("data", "labelled", "run")
+    return {
+        key: Path(value).name if key in paths and isinstance(value, str) else value
+        for key, value in facts.items()
+    }
 
 
 def read_taxonomy(facts: Mapping[str, Any], path: Path) -> Taxonomy:

@@ -1,0 +1,275 @@
+"""Export: what eight bits cost and gain, and a card of encoders for small computers.
+
+    python benchmarks/export.py --run runs/a --data DATA        # score and time of one run
+    python benchmarks/export.py                                 # the card: three encoders
+    python benchmarks/export.py --encoders mobilenetv2_100 --size 1024
+
+With a run: mIoU on a split, and seconds a megapixel on one thread, of the network in torch
+float32, of its ONNX file, and of the int8 ONNX file, whose ranges come from the run's train images.
+The card: parameters, operations, size, memory and time of encoders with random weights, on which
+none of these depend; the score of an encoder is only known where a run was trained. Forms take
+turns, and the median counts; of one thread (the default) it is the processor time, so that other
+work on the machine matters little. Memory is the peak of a process of its own that answers once,
+less what it held when only its libraries were loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+AIM_GAIN = 2.5
+AIM_LOSS = 1.0  # points of mIoU
+ENCODERS = ("resnet50", "tf_efficientnet_lite0", "mobilenetv2_100")
+FORMS = ("torch float32", "ONNX float32", "ONNX int8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--run", type=Path, help="a run folder; without it, the card")
+    parser.add_argument("--data", type=Path, help="its data set, to score on")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--encoders", nargs="+", default=list(ENCODERS))
+    parser.add_argument("--classes", type=int, default=9)
+    parser.add_argument("--size", type=int, default=512, help="side of the image that is timed")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/export.json"))
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    settings = parser.parse_args()
+    if settings.child:
+        print(json.dumps(peak(*settings.child, settings)))
+        return
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        result = score(settings, Path(folder)) if settings.run else card(settings, Path(folder))
+    result = {"machine": machine(settings), "size": settings.size, **result}
+    settings.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(score_table(result) if settings.run else card_table(result))
+
+
+def score(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """mIoU and time of the three forms of a run."""
+    import s5mars
+    from s5mars.data.read import read_image
+    from s5mars.evaluation.protocols import evaluate_samples
+    from s5mars.export.command import export
+    from s5mars.export.parity import onnx_answer, parity, seconds_per_megapixel, torch_answer
+    from s5mars.export.quantise import middle
+    from s5mars.models.checkpoint import load_model
+
+    dataset = s5mars.open_dataset(settings.data)
+    samples = dataset.split(settings.split)
+    files = [folder / "model.onnx", folder / "model.int8.onnx"]
+    for file in files:
+        export(settings.run, out=file, int8="int8" in file.name)
+    loaded = load_model(settings.run)
+    answers = [torch_answer(loaded.model, temperature=loaded.temperature)]
+    answers += [onnx_answer(file, threads=settings.threads) for file in files]
+    images = [middle(read_image(s.image), side=settings.size) for s in samples]
+    times = seconds_per_megapixel(answers, images[0], rounds=settings.rounds, clock=clock(settings))
+    sizes = [(settings.run / "best.safetensors").stat().st_size, *(f.stat().st_size for f in files)]
+    rows = []
+    for form, model, answer, seconds, size in zip(
+        FORMS, [settings.run, *files], answers, times, sizes, strict=True
+    ):
+        confusion = evaluate_samples(s5mars.load(model), samples, dataset.coding).confusion
+        rows.append(
+            {
+                "form": form,
+                "mIoU": 100 * confusion.mIoU,
+                "seconds_per_megapixel": seconds,
+                "gain": times[0] / seconds,
+                "bytes": size,
+                "equal": parity(answers[0], answer, images).equal,
+            }
+        )
+    return {
+        "run": str(settings.run), "encoder": loaded.facts["model"]["encoder"], "rows": rows,
+        "split": settings.split, "images": len(samples), "data": dataset.taxonomy.name,
+        "training": loaded.facts["training"], "aim": {"gain": AIM_GAIN, "loss": AIM_LOSS},
+    }  # fmt: skip
+
+
+def card(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Parameters, operations, memory and time of encoders."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from s5mars.classes import Class, Taxonomy
+    from s5mars.export.graph import write_onnx
+    from s5mars.export.parity import onnx_answer, seconds_per_megapixel, torch_answer
+    from s5mars.export.quantise import quantise
+
+    names = [Class(f"class {i}", (0, 0, 0)) for i in range(settings.classes)]
+    taxonomy = Taxonomy("card", tuple(names))
+    image = picture(settings.size)
+    rows = []
+    for encoder in settings.encoders:
+        model = untrained(encoder, settings.classes)
+        counter = FlopCounterMode(display=False)
+        with counter, torch.inference_mode():
+            model(torch.from_numpy(image[None]).permute(0, 3, 1, 2))
+        single, eight = folder / f"{encoder}.onnx", folder / f"{encoder}.int8.onnx"
+        write_onnx(single, model, taxonomy, facts={"format": 1})
+        quantise(single, eight, [image])
+        answers = [torch_answer(model), *(onnx_answer(f, threads=settings.threads)
+                                          for f in (single, eight))]  # fmt: skip
+        times = seconds_per_megapixel(answers, image, rounds=settings.rounds, clock=clock(settings))
+        parameters = sum(p.numel() for p in model.parameters())
+        sizes = [4 * parameters, single.stat().st_size, eight.stat().st_size]
+        for form, seconds, size, what in zip(
+            FORMS, times, sizes, (encoder, str(single), str(eight)), strict=True
+        ):
+            rows.append(
+                {
+                    "encoder": encoder,
+                    "form": form,
+                    "parameters": parameters,
+                    "macs_per_megapixel": counter.get_total_flops() / 2 / image[..., 0].size * 1e6,
+                    "bytes": size,
+                    "peak_bytes": in_fresh_process(form, what, settings),
+                    "seconds_per_megapixel": seconds,
+                    "gain": times[0] / seconds,
+                }
+            )
+            print(rows[-1], file=sys.stderr)
+    return {"rows": rows}
+
+
+def clock(settings: argparse.Namespace) -> Callable[[], float]:
+    """One thread's processor time is the time that it takes on a core of its own."""
+    return time.process_time if settings.threads == 1 else time.perf_counter
+
+
+def untrained(encoder: str, classes: int):
+    import torch
+
+    from s5mars.models.deeplab import DeepLabV3Plus
+
+    torch.manual_seed(0)
+    return DeepLabV3Plus(encoder, classes, weights="none").eval()
+
+
+def in_fresh_process(form: str, what: str, settings: argparse.Namespace) -> int:
+    command = [
+        sys.executable, __file__, "--child", form, what, "--size", str(settings.size),
+        "--classes", str(settings.classes), "--threads", str(settings.threads),
+    ]  # fmt: skip
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.splitlines()[-1])
+
+
+def peak(form: str, what: str, settings: argparse.Namespace) -> int:
+    """In a process of its own: answer once. The ONNX forms never import torch."""
+    image = picture(settings.size)
+    if form == FORMS[0]:
+        import torch
+
+        from s5mars.export.parity import torch_answer
+
+        untrained("mobilenetv3_small_050", settings.classes)  # load what is loaded once
+        torch.set_num_threads(settings.threads)
+        before = held("VmRSS")
+        torch_answer(untrained(what, settings.classes))(image)
+    else:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = settings.threads
+        options.log_severity_level = 3
+        before = held("VmRSS")
+        session = onnxruntime.InferenceSession(what, options, providers=["CPUExecutionProvider"])
+        session.run(None, {"image": image[None]})
+    return held("VmHWM") - before
+
+
+def held(key: str) -> int:
+    """Bytes, from the kernel: now (VmRSS), or at most so far (VmHWM)."""
+    found = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found
+    return 1024 * int(found[1])
+
+
+def picture(side: int) -> np.ndarray:
+    random = np.random.default_rng(0)
+    coarse = random.integers(60, 180, (side // 16 + 1, side // 16 + 1, 3))
+    patches = np.repeat(np.repeat(coarse, 16, 0), 16, 1)[:side, :side]
+    return (patches + random.integers(-40, 40, patches.shape)).astype(np.uint8)
+
+
+def machine(settings: argparse.Namespace) -> dict[str, object]:
+    import onnxruntime
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.is_file() else ""
+    name = re.search(r"model name\s*: (.*)", text)
+    return {
+        "processor": name[1] if name else platform.processor(),
+        "vnni": "avx512_vnni" in text or "avx_vnni" in text,
+        "threads": settings.threads,
+        "load": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def words(result: dict) -> str:
+    m = result["machine"]
+    return (
+        f"{m['processor']} ({'with' if m['vnni'] else 'without'} VNNI), {m['threads']} thread(s), "
+        f"load {m['load']:.1f}; image {result['size']} × {result['size']}; torch {m['torch']}, "
+        f"onnxruntime {m['onnxruntime']}"
+    )
+
+
+def score_table(result: dict) -> str:
+    lines = ["| form | mIoU, % | same class as torch, % | s a megapixel | gain | file, MB |"]
+    lines += ["|---|---|---|---|---|---|"]
+    lines += [
+        f"| {r['form']} | {r['mIoU']:.2f} | {100 * r['equal']:.2f} | "
+        f"{r['seconds_per_megapixel']:.3f} | {r['gain']:.2f} × | {r['bytes'] / 1e6:.1f} |"
+        for r in result["rows"]
+    ]
+    single, eight = result["rows"][0], result["rows"][-1]
+    loss = single["mIoU"] - eight["mIoU"]
+    met = eight["gain"] >= AIM_GAIN and loss <= AIM_LOSS
+    lines += [
+        "",
+        f"{result['encoder']} on {result['images']} images of the {result['split']} split of "
+        f"{result['data']}. {words(result)}.",
+        f"int8: {eight['gain']:.2f} times as fast at {loss:.2f} points of mIoU less; aim "
+        f"{AIM_GAIN} times at {AIM_LOSS} point: {'met' if met else 'not met'}.",
+    ]
+    return "\n".join(lines)
+
+
+def card_table(result: dict) -> str:
+    lines = ["| encoder | form | parameters, M | GMAC a megapixel | file, MB | memory, MB | "
+             "s a megapixel | gain |"]  # fmt: skip
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    lines += [
+        f"| {r['encoder']} | {r['form']} | {r['parameters'] / 1e6:.2f} | "
+        f"{r['macs_per_megapixel'] / 1e9:.1f} | {r['bytes'] / 1e6:.1f} | "
+        f"{r['peak_bytes'] / 1e6:.0f} | {r['seconds_per_megapixel']:.2f} | {r['gain']:.2f} × |"
+        for r in result["rows"]
+    ]
+    return "\n".join([*lines, "", f"{words(result)}."])
+
+
+if __name__ == "__main__":
+    main()
