@@ -93,6 +93,13 @@ def test_names_never_share_a_file_nor_make_one_a_folder(sources: list[Source]) -
     assert not sources or given_names[0] == sources[0].name
 
 
+def test_a_folder_with_the_name_of_a_map() -> None:
+    names = Names()
+    assert names.free(Source(Path("/in/a.jpg"), "a")).name == "a"
+    assert names.free(Source(Path("/in/a.png/b.jpg"), "a.png/b")).name == "~2/a.png/b.jpg"
+    assert names.free(Source(Path("/in/a.png/c.jpg"), "a.png/c")).name == "~2/a.png/c.jpg"
+
+
 def test_names_that_are_taken_stay_taken(tmp_path: Path) -> None:
     with Manifest(tmp_path) as manifest:
         manifest.begin(SETTINGS, resume=False)

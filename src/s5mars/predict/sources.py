@@ -78,7 +78,8 @@ class Names:
     def free(self, source: Source) -> Source:
         """The source under a name whose files nobody else has, which is taken from now on.
 
-        Its own name if possible, else with its ending (``a.IMG`` beside ``a.png``), else numbered.
+        Its own name if possible, else with its ending (``a.IMG`` beside ``a.png``), else numbered,
+        or in a numbered folder.
         """
         for name in _candidates(source):
             if self._is_free(name):
@@ -138,6 +139,7 @@ def _candidates(source: Source) -> Iterator[str]:
     number = 2
     while True:
         yield f"{whole}~{number}"
+        yield f"~{number}/{whole}"  # where a folder above it has the name of another's file
         number += 1
 
 
