@@ -10,16 +10,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from s5mars.cli import data, grids, models
+from s5mars.cli import data, grids, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
 
 USER_ERROR = 2
 
-COMMANDS = data.COMMANDS | models.COMMANDS | grids.COMMANDS
+COMMANDS = data.COMMANDS | masks.COMMANDS | models.COMMANDS | grids.COMMANDS
 
 _ORDER = (
-    "demo", "synth", "stats", "split", "show", "train", "evaluate", "predict", "report", "compare",
-    "table", "cost",
+    "demo", "synth", "stats", "split", "show", "masks", "train", "evaluate", "predict", "report",
+    "compare", "table", "cost",
 )  # fmt: skip
 
 
