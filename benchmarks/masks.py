@@ -4,8 +4,8 @@
 
 A store of that many images and masks is written to a temporary folder, once as one file and once as
 shards of 64 images. Of each, in turn: the first draw after opening (it reads the index), and draws
-from images at random after it; with and without cutting the mask out for a crop of 512 pixels. Times
-are those of one core, because machines are shared.
+from images at random after it; with and without cutting the mask out for a crop of 512 pixels.
+Times are those of one core, because machines are shared.
 """
 
 from __future__ import annotations
