@@ -27,6 +27,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/sample.py
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/masks.py
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info runs/demo

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE, S5MARS
+from s5mars.devices import find_device
 from s5mars.predict import Predictor, Segmentation
-from s5mars.predict.predictor import checked, find_device
+from s5mars.predict.predictor import checked
 
 from .standin import THREE, Brightness, Convolutions
 

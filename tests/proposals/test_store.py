@@ -227,11 +227,11 @@ def test_a_killed_build_goes_on_where_it_stopped(tmp_path, samples, monkeypatch)
     path, done, patience = tmp_path / "killed", [], 3
     original = build_module._propose
 
-    def recording(make_proposer, settings, sample):
+    def recording(proposer, settings, hardware, sample):
         if len(done) == patience:
             raise KeyboardInterrupt
         done.append(sample.name)
-        return original(make_proposer, settings, sample)
+        return original(proposer, settings, hardware, sample)
 
     monkeypatch.setattr(build_module, "_propose", recording)
     with pytest.raises(KeyboardInterrupt):

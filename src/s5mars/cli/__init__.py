@@ -10,16 +10,23 @@ import os
 import sys
 from collections.abc import Sequence
 
-from s5mars.cli import archive, data, export, grids, models
+from s5mars.cli import archive, data, export, grids, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
 
 USER_ERROR = 2
 
-COMMANDS = data.COMMANDS | models.COMMANDS | archive.COMMANDS | export.COMMANDS | grids.COMMANDS
+COMMANDS = (
+    data.COMMANDS
+    | masks.COMMANDS
+    | models.COMMANDS
+    | archive.COMMANDS
+    | export.COMMANDS
+    | grids.COMMANDS
+)
 
 _ORDER = (
-    "demo", "fetch", "synth", "stats", "split", "show", "train", "evaluate", "predict", "find",
-    "calibrate", "report", "export", "push", "compare", "table", "cost",
+    "demo", "fetch", "synth", "stats", "split", "show", "masks", "train", "evaluate", "predict",
+    "find", "calibrate", "report", "export", "push", "compare", "table", "cost",
 )  # fmt: skip
 
 

@@ -22,8 +22,8 @@ from s5mars.compare.paper import TABLE_XIII
 from s5mars.compare.peak import peak_in_fresh_process
 from s5mars.compare.step import CostSettings, Step, method_names
 from s5mars.compare.table import markdown_of
+from s5mars.devices import find_device
 from s5mars.files import write_json
-from s5mars.predict.predictor import find_device
 from s5mars.report.folder import method_title
 
 _STEPS_A_TURN = 2

@@ -27,7 +27,7 @@ from s5mars.data.read import (
     size_mismatch,
 )
 from s5mars.data.sampler import image_index
-from s5mars.proposals.draw import ObjectFilter, decode_window, draw_object
+from s5mars.proposals.draw import ObjectFilter, check_size, decode_window, draw_object
 from s5mars.proposals.store import ObjectStore
 from s5mars.randomness import generator
 from s5mars.types import Batch, Crops, Sample
@@ -116,7 +116,8 @@ def load_crop(
     """Read one sample and cut one crop from it: image, label, valid and, if asked for, objects.
 
     Raises:
-        ValueError: if image and mask differ in size; what the readers raise.
+        ValueError: if image and mask, or image and object masks, differ in size; what the readers
+            raise.
     """
     image = open_image(sample.image)
     width, height = image.size
@@ -140,7 +141,9 @@ def load_crop(
         "image": crop.image(image), "label": label, "valid": valid,
     }  # fmt: skip
     if objects is not None:
-        arrays["objects"] = valid & _object(sample, objects, crop, rng, settings.object_filter)
+        arrays["objects"] = valid & _object(
+            sample, objects, crop, rng, settings.object_filter, size=(height, width)
+        )
     return arrays
 
 
@@ -177,6 +180,8 @@ def _object(
     crop: Crop,
     rng: np.random.Generator,
     settings: ObjectFilter,
+    *,
+    size: tuple[int, int],
 ) -> NDArray[np.bool_]:
     # An image that the store does not know gets a rectangle, as one without a qualified mask.
     known = sample.name in store
@@ -185,6 +190,7 @@ def _object(
     )
     if proposal is None:
         return np.zeros((crop.size, crop.size), bool)
+    check_size(proposal, sample, size)
     mask = decode_window(proposal, box=crop.window, size=(crop.size, crop.size), blur=settings.blur)
     return mask[:, ::-1] if crop.flip else mask
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE, Taxonomy
+from s5mars.devices import find_device
 from s5mars.predict.temperature import check_temperature, tempered, tempered_largest
 from s5mars.predict.tiling import Block, Grid, Network, blended
 
@@ -274,27 +275,6 @@ def load(
         tta=tta,
         abstain=abstain,
     )
-
-
-def find_device(device: str | torch.device) -> torch.device:
-    """``"auto"`` → the accelerator if there is one, else the CPU; other names are checked.
-
-    Raises:
-        ValueError: if the name is unknown or the device is not there.
-    """
-    available = torch.accelerator.is_available()
-    here = torch.accelerator.current_accelerator() if available else None
-    if device == "auto":
-        return here or torch.device("cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"unknown device {device!r}: try auto, cpu, cuda or mps") from None
-    number = torch.accelerator.device_count() if here and here.type == found.type else 0
-    if found.type != "cpu" and (found.index or 0) >= number:
-        there = f"cpu and {number} of {here.type}" if here else "only cpu"
-        raise ValueError(f"device {str(device)!r} is not there: this machine has {there}; use auto")
-    return found
 
 
 def checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

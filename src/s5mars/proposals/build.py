@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.proposal import Proposal
 from s5mars.proposals.store import ObjectStore, write_store
 from s5mars.types import Sample
@@ -36,6 +37,7 @@ def build_store(
     workers: int = 1,
     progress: bool = True,
     shard_images: int = SHARD_IMAGES,
+    hardware: Hardware | None = None,
 ) -> ObjectStore:
     """Find the objects of every sample's image and store them as shards in the folder ``path``.
 
@@ -46,29 +48,35 @@ def build_store(
         samples: ``s5mars.types.Sample``; only ``name`` and ``image`` are used, no mask is opened.
         path: folder of the shards; made if absent.
         proposer: a key of ``PROPOSERS``.
-        settings: dataclass of that proposer's settings (``GraphSettings``), None for its defaults.
-        workers: processes.
+        settings: dataclass of that proposer's settings (``GraphSettings``, ``SamSettings``); None
+            for the defaults of ``graph``.
+        workers: processes; with SAM on GPUs they take them in turn.
         progress: show a bar with the remaining time.
         shard_images: images a shard.
+        hardware: what SAM computes with.
 
     Raises:
+        FileNotFoundError: if SAM's weights cannot be had.
         ValueError: if ``path`` holds a store of another proposer or other settings, or an image
-            is unreadable (named); finished shards stay.
+            is unreadable (named), or weights do not fit; finished shards stay.
     """
     if proposer not in PROPOSERS:
         raise ValueError(f"no proposer {proposer!r}; there are: {', '.join(PROPOSERS)}")
     if workers < 1 or shard_images < 1:
         raise ValueError(f"{workers} workers, {shard_images} images a shard: need at least 1")
-    make_settings, make_proposer = PROPOSERS[proposer]
-    settings = settings or make_settings()
-    # Through JSON, because that is how a stored shard gives them back (lists for tuples).
-    described = json.loads(json.dumps(asdict(settings)))
+    kind = PROPOSERS[proposer]
+    if settings is None:
+        settings = kind.defaults()
+    described = kind.describe(settings)
     path = Path(path)
     todo = _missing_samples(samples, path, proposer, described)
     if todo:
         path.mkdir(parents=True, exist_ok=True)
-        propose = partial(_propose, make_proposer, settings)
-        _write_shards(todo, path, propose, workers, progress, shard_images, proposer, described)
+        propose = partial(_propose, proposer, settings, hardware or Hardware())
+        try:
+            _write_shards(todo, path, propose, workers, progress, shard_images, proposer, described)
+        finally:
+            _ready.cache_clear()  # a network, perhaps
     return ObjectStore(path)
 
 
@@ -117,19 +125,45 @@ def _in_order(
 
     # Not fork: the caller may hold threads (torch, Arrow) that a forked child would deadlock on.
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context)
+    executor = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_number_worker, initargs=(context.Value("i", 0),)
+    )
     try:
         yield from executor.map(propose, todo)
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-def _propose(
-    make_proposer: Callable[[Any], Proposer], settings: Any, sample: Sample
-) -> list[Proposal]:
+_worker = 0
+"""Which of the processes this is."""
+
+
+def _number_worker(count: Any) -> None:
+    global _worker
+    with count.get_lock():
+        _worker = count.value
+        count.value += 1
+
+
+def _propose(proposer: str, settings: Any, hardware: Hardware, sample: Sample) -> list[Proposal]:
     from s5mars.data.read import read_image
 
-    return make_proposer(settings)(read_image(sample.image))
+    return _ready(proposer, settings, hardware.of_worker(_worker))(read_image(sample.image))
+
+
+@lru_cache(maxsize=1)
+def _ready(proposer: str, settings: Any, hardware: Hardware) -> Proposer:
+    """The proposer of this process; weights are loaded once."""
+    return PROPOSERS[proposer].make(settings, hardware)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to make proposals. Settings are frozen dataclasses, and travel to other processes."""
+
+    defaults: Callable[[], Any]
+    describe: Callable[[Any], dict[str, object]]  # what a store says of its settings
+    make: Callable[[Any, Hardware], Proposer]
 
 
 def _graph_settings() -> Any:
@@ -138,17 +172,47 @@ def _graph_settings() -> Any:
     return GraphSettings()
 
 
-def _graph_proposer(settings: Any) -> Proposer:
+def _graph_proposer(settings: Any, _: Hardware) -> Proposer:
     from s5mars.data.read import no_data
     from s5mars.proposals.graph import graph_proposals
 
     return lambda image: graph_proposals(image, settings=settings, valid=~no_data(image))
 
 
-PROPOSERS: dict[str, tuple[Callable[[], Any], Callable[[Any], Proposer]]] = {
-    "graph": (_graph_settings, _graph_proposer),
+def _sam_settings() -> Any:
+    raise ValueError("the proposer sam needs --weights: a folder of SAM's weights, or a hub id")
+
+
+def _describe_sam(settings: Any) -> dict[str, object]:
+    """Weights by their digest: a folder may be moved, and two may have the same name."""
+    from s5mars.proposals.sam_weights import digest, family, weights_folder
+
+    folder = weights_folder(settings.weights)
+    local = Path(settings.weights).is_dir()
+    return {
+        **_as_stored(settings),
+        "weights": Path(settings.weights).resolve().name if local else settings.weights,
+        "family": family(folder),
+        "digest": digest(folder),
+    }
+
+
+def _sam_proposer(settings: Any, hardware: Hardware) -> Proposer:
+    from s5mars.proposals.sam import SamProposer
+
+    return SamProposer(settings, hardware)
+
+
+def _as_stored(settings: Any) -> dict[str, object]:
+    # Through JSON, because that is how a stored shard gives them back (lists for tuples).
+    described: dict[str, object] = json.loads(json.dumps(asdict(settings)))
+    return described
+
+
+PROPOSERS = {
+    "graph": Kind(_graph_settings, _as_stored, _graph_proposer),
+    "sam": Kind(_sam_settings, _describe_sam, _sam_proposer),
 }
-"""Name → (default settings, settings to proposer); the values must be picklable functions."""
 
 
 def _missing_samples(

@@ -7,14 +7,17 @@ only the drawn mask is decoded, and resized and smoothed only within the crop.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from s5mars.proposals.proposal import Proposal, decode_counts
 from s5mars.proposals.store import ImageProposals, ObjectStore
 from s5mars.proposals.window import Box, resample
+from s5mars.types import Sample
 
 MINIMUM_CONFIDENCE = {"graph": 0.4}
 """Where ``ObjectFilter`` asks for the proposer's own default; 0.97 for every other one.
@@ -47,6 +50,89 @@ class ObjectFilter:
             raise ValueError(f"minimum confidence {self.minimum_confidence}: need 0 to 1")
         if (self.first is not None and self.first < 1) or self.blur < 0:
             raise ValueError(f"first {self.first}, blur {self.blur}: need first >= 1, blur >= 0")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of some images a store can serve; the others get a random rectangle instead."""
+
+    images: int
+    unknown: tuple[str, ...] = ()  # names that the store does not know
+    empty: tuple[str, ...] = ()  # nothing was found in them
+    unqualified: tuple[str, ...] = ()  # no mask passes the filter
+
+    @property
+    def without(self) -> int:
+        """Images that get rectangles."""
+        return len(self.unknown) + len(self.empty) + len(self.unqualified)
+
+    @property
+    def sentence(self) -> str:
+        """For notes and reports; "" if every image has a qualified mask."""
+        if not self.without:
+            return ""
+        kinds = (
+            ("not in the store", self.unknown),
+            ("without any mask", self.empty),
+            ("whose masks all fail the filter", self.unqualified),
+        )
+        parts = [f"{len(names)} {what} (such as {names[0]})" for what, names in kinds if names]
+        return (
+            f"{self.without} of {self.images} images have no qualified object mask: "
+            f"{', '.join(parts)}. Random rectangles are pasted from them."
+        )
+
+
+def coverage(
+    store: ObjectStore,
+    samples: Iterable[Sample],
+    *,
+    filter: ObjectFilter,  # noqa: A002
+) -> Coverage:
+    """Which of these images have a mask to draw; of an image only the size is read.
+
+    Raises:
+        ValueError: if masks are of another size than their image (the first is named, all are
+            counted), or the store is damaged.
+        FileNotFoundError: if an image is gone.
+    """
+    unknown, empty, unqualified, wrong = [], [], [], []
+    images = 0
+    for sample in samples:
+        images += 1
+        if sample.name not in store:
+            unknown.append(sample.name)
+            continue
+        ranks, proposals = _qualified(store, sample.name, filter)
+        if not len(proposals):
+            empty.append(sample.name)
+            continue
+        with Image.open(sample.image) as image:
+            width, height = image.size
+        if proposals.size != (height, width):
+            wrong.append((sample, proposals.size, (height, width)))
+        elif not ranks:
+            unqualified.append(sample.name)
+    if wrong:
+        sample, masks, size = wrong[0]
+        raise ValueError(
+            f"{store.path}: masks of another size than their image for {len(wrong)} of {images} "
+            f"images, such as {sample.name}: {_wrong_size(masks, size)}"
+        )
+    return Coverage(images, tuple(unknown), tuple(empty), tuple(unqualified))
+
+
+def check_size(proposal: Proposal, sample: Sample, size: tuple[int, int]) -> None:
+    """Raise ValueError if a mask is of another size than its image, (H, W) = ``size``."""
+    if proposal.size != size:
+        raise ValueError(f"{sample.image}: {_wrong_size(proposal.size, size)}")
+
+
+def _wrong_size(masks: tuple[int, int], image: tuple[int, int]) -> str:
+    return (
+        f"object masks of {masks[1]}×{masks[0]} pixels, but the image has {image[1]}×{image[0]}: "
+        "make or import the masks of these very images"
+    )
 
 
 def qualified(store: ObjectStore, name: str, *, filter: ObjectFilter) -> list[int]:  # noqa: A002

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from s5mars.proposals.build import build_store
 from s5mars.proposals.coco import import_json
+from s5mars.proposals.draw import Coverage, ObjectFilter, coverage
 from s5mars.proposals.store import ObjectStore
 from s5mars.types import Sample
 
@@ -22,8 +23,12 @@ def check_given(given: Path) -> None:
         )
 
 
-def object_store(given: Path | None, samples: Sequence[Sample], *, cache: Path) -> ObjectStore:
+def object_store(
+    given: Path | None, samples: Sequence[Sample], *, cache: Path
+) -> tuple[ObjectStore, Coverage]:
     """Open, import or build the store that holds the objects of these samples.
+
+    With it, how many of them have a mask to draw; the others are warned of.
 
     Args:
         given: a Parquet file, a folder of Parquet shards, a folder of per-image JSON files as the
@@ -33,11 +38,11 @@ def object_store(given: Path | None, samples: Sequence[Sample], *, cache: Path) 
 
     Raises:
         FileNotFoundError: if ``given`` does not exist.
-        ValueError: if it holds no objects of any of these images.
+        ValueError: if it knows none of these images, or its masks are of another size.
     """
     if given is None:
         build_store(samples, cache)
-        return ObjectStore(cache)
+        given = cache
     check_given(given)
     if given.is_dir() and not any(given.glob("*.parquet")):
         imported = cache.with_suffix(".parquet")
@@ -45,12 +50,10 @@ def object_store(given: Path | None, samples: Sequence[Sample], *, cache: Path) 
             import_json(given, imported)
         given = imported
     store = ObjectStore(given)
-    missing = store.missing(sample.name for sample in samples)
-    if len(missing) == len(samples):
-        store.check(missing)
-    if missing:
-        logger.warning(
-            "%s has no entry for %d of %d labelled images (such as %s): rectangles instead",
-            given, len(missing), len(samples), missing[0],
-        )  # fmt: skip
-    return store
+    names = [sample.name for sample in samples]
+    if len(store.missing(names)) == len(names):
+        store.check(names)
+    found = coverage(store, samples, filter=ObjectFilter())
+    if found.without:
+        logger.warning("%s: %s", given, found.sentence)
+    return store, found

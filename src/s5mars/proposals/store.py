@@ -102,6 +102,13 @@ class ImageProposals:
         return int(self.table.num_rows)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image that the masks are of; (0, 0) when there are none."""
+        if not len(self):
+            return 0, 0
+        return self.table.column("height")[0].as_py(), self.table.column("width")[0].as_py()
+
+    @property
     def share(self) -> NDArray[np.float64]:
         """(N,) area of each mask as a share of the image."""
         columns = [self.table.column(name).to_numpy() for name in ("area", "height", "width")]

@@ -178,7 +178,7 @@ def _views(
         for k, sample in enumerate(samples):
             store = None
             if k == 1 and any(need.objects for need in needs):
-                store = object_store(objects, [sample], cache=Path(cache) / "objects")
+                store, _ = object_store(objects, [sample], cache=Path(cache) / "objects")
             rng = generator(seed, "crop to show", sample=k)
             crops.append(load_crop(sample, rng=rng, settings=settings, objects=store))
     labels = [crop["label"] for crop in crops]

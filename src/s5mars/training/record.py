@@ -11,6 +11,7 @@ from s5mars.files import write_json
 from s5mars.models.checkpoint import save_model
 from s5mars.predict.predictor import Precision as InferencePrecision
 from s5mars.predict.predictor import Predictor
+from s5mars.proposals.draw import Coverage
 from s5mars.proposals.store import ObjectStore
 from s5mars.training.module import SegmentationModule
 from s5mars.training.streams import Streams
@@ -26,11 +27,13 @@ class Record:
         dataset: Dataset,
         streams: Streams,
         objects: ObjectStore | None,
+        coverage: Coverage | None = None,
     ) -> None:
         self.config = config
         self.dataset = dataset
         self.streams = streams
         self.objects = objects
+        self.coverage = coverage
         self._since = time.monotonic()
 
     def start(self) -> None:
@@ -156,6 +159,8 @@ class Record:
                 f"{len(self.streams.skipped)} unreadable files were left out (--skip-bad)."
             )
         notes += self.streams.warnings
+        if self.coverage is not None and self.coverage.without:
+            notes.append(self.coverage.sentence)
         if "synthetic" in self.dataset.taxonomy.name:
             notes.append("The images are synthetic: no score on them means anything about Mars.")
         return notes

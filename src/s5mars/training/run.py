@@ -148,10 +148,10 @@ def _fit(
     checkpoint: Path | None,
 ) -> Path:
     out = config.out
-    objects = None
+    objects, coverage = None, None
     if module.method.needs.objects:
-        objects = object_store(config.objects, streams.labelled, cache=out / "objects")
-    record = Record(config, dataset, streams, objects)
+        objects, coverage = object_store(config.objects, streams.labelled, cache=out / "objects")
+    record = Record(config, dataset, streams, objects, coverage)
     every = config.validate_every or max(1, math.ceil(module.total_steps / VALIDATIONS))
     saver = SaveLast(out / "last.ckpt", every=config.save_every)
     precision = choose_precision(config.precision, config.accelerator)

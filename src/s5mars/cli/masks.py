@@ -1,0 +1,121 @@
+"""The command about object masks."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from s5mars.cli.command import Command
+
+
+def _options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "data", type=Path, nargs="?", help="folder of the data set; with --export-json, the store"
+    )
+    parser.add_argument("--out", type=Path, help="the store; with --show, the picture")
+    parser.add_argument("--proposer", choices=["graph", "sam"], default="graph", help="(graph)")
+    parser.add_argument("--split", default="train", help="train, val, test, or all (train)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (1)")
+    parser.add_argument("--shard", type=int, default=64, help="images a file of the store (64)")
+    sam = parser.add_argument_group("options of --proposer sam")
+    sam.add_argument("--weights", help="folder or hub id of SAM, SAM 2 or SAM-HQ (transformers)")
+    sam.add_argument("--points-per-side", type=int, help="of the grid of prompts (32)")
+    sam.add_argument("--long-side", type=int, help="pixels while masks are chosen, 0: all (1024)")
+    sam.add_argument("--minimum-iou", type=float, help="predicted IoU of what is stored (0.88)")
+    sam.add_argument("--minimum-stability", type=float, help="of what is stored (0.95)")
+    sam.add_argument("--precision", choices=["fp32", "bf16"], help="(bf16 on a GPU)")
+    sam.add_argument("--device", help="auto, cpu, cuda, mps (auto)")
+    sam.add_argument("--points", type=int, help="prompts in one pass (64)")
+    sam.add_argument("--compile", action="store_true", default=None, help="the image encoder")
+    other = parser.add_argument_group("instead of making masks")
+    other.add_argument("--import-json", type=Path, metavar="DIR", help="JSON files into a store")
+    other.add_argument("--export-json", type=Path, metavar="DIR", help="a store into JSON files")
+    other.add_argument("--show", type=Path, metavar="STORE", help="a picture of its kept masks")
+    other.add_argument("--images", type=int, help="in the picture (6)")
+    other.add_argument("--seed", type=int, help="draws these images (0)")
+
+
+_SAM = (
+    "weights", "points_per_side", "long_side", "minimum_iou", "minimum_stability", "precision",
+)  # fmt: skip
+_HARDWARE = ("device", "points", "compile")
+_PICTURE = ("images", "seed")
+
+
+def _masks(options: Namespace) -> object:
+    others = [o for o in ("import_json", "export_json", "show") if getattr(options, o) is not None]
+    if len(others) > 1:
+        raise ValueError(f"{' and '.join(map(_option, others))}: one at a time")
+    if options.export_json is None:
+        _need(options, "out")
+    if not others:
+        _refuse(options, _PICTURE, "--show")
+        return _make(options)
+    _refuse(options, (*_SAM, *_HARDWARE), "making masks")
+    if options.show is None:
+        _refuse(options, _PICTURE, "--show")
+    if options.import_json is not None:
+        from s5mars.proposals.command import import_masks
+
+        return import_masks(
+            options.import_json, options.out, data=options.data, split=options.split
+        )
+    _need(options, "data")
+    if options.export_json is not None:
+        from s5mars.proposals.command import export_masks
+
+        return export_masks(options.data, options.export_json)
+    from s5mars.report.masks import show_masks
+
+    sheet = show_masks(
+        options.data, options.show, options.out, split=options.split, **_given(options, _PICTURE)
+    )
+    print(sheet)
+    return sheet
+
+
+def _make(options: Namespace) -> object:
+    from s5mars.proposals.command import make_masks
+
+    _need(options, "data")
+    return make_masks(
+        options.data,
+        options.out,
+        proposer=options.proposer,
+        sam=_given(options, _SAM),
+        hardware=_given(options, _HARDWARE),
+        split=options.split,
+        workers=options.workers,
+        shard_images=options.shard,
+    )
+
+
+def _given(options: Namespace, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _need(options: Namespace, name: str) -> None:
+    if getattr(options, name) is None:
+        what = "the folder of the data set, or the store" if name == "data" else "--out"
+        raise ValueError(f"{what} is missing; see s5mars masks --help")
+
+
+def _refuse(options: Namespace, names: tuple[str, ...], belongs: str) -> None:
+    given = list(_given(options, names))
+    if given:
+        raise ValueError(f"{_option(given[0])} is an option of {belongs}")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+COMMANDS = {
+    "masks": Command(
+        "Object masks of many images: made, imported, exported, shown (figure 7).",
+        "s5mars masks DATA --proposer graph --out masks.parquet",
+        _options,
+        _masks,
+    ),
+}

@@ -1,0 +1,26 @@
+"""Which device to compute on."""
+
+from __future__ import annotations
+
+import torch
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """``"auto"`` → the accelerator if there is one, else the CPU; other names are checked.
+
+    Raises:
+        ValueError: if the name is unknown or the device is not there.
+    """
+    available = torch.accelerator.is_available()
+    here = torch.accelerator.current_accelerator() if available else None
+    if device == "auto":
+        return here or torch.device("cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"unknown device {device!r}: try auto, cpu, cuda or mps") from None
+    number = torch.accelerator.device_count() if here and here.type == found.type else 0
+    if found.type != "cpu" and (found.index or 0) >= number:
+        there = f"cpu and {number} of {here.type}" if here else "only cpu"
+        raise ValueError(f"device {str(device)!r} is not there: this machine has {there}; use auto")
+    return found

@@ -1,0 +1,127 @@
+"""Making, importing and exporting a store: what ``s5mars masks`` calls."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from s5mars.data.layouts import open_dataset
+from s5mars.proposals.build import PROPOSERS, SHARD_IMAGES, build_store
+from s5mars.proposals.coco import export_json, import_json
+from s5mars.proposals.draw import ObjectFilter, coverage
+from s5mars.proposals.hardware import Hardware
+from s5mars.proposals.store import ObjectStore
+from s5mars.types import Sample
+
+EVERYTHING = "all"
+
+
+def make_masks(
+    data: Path,
+    out: Path,
+    *,
+    proposer: str = "graph",
+    sam: Mapping[str, Any] | None = None,
+    hardware: Mapping[str, Any] | None = None,
+    split: str = "train",
+    workers: int = 1,
+    shard_images: int = SHARD_IMAGES,
+) -> ObjectStore:
+    """Find the objects of one split; called again it goes on where it stopped.
+
+    Args:
+        data: folder of the data set.
+        out: folder of the shards.
+        proposer: ``graph`` or ``sam``.
+        sam: fields of ``SamSettings``; empty for ``graph``. Without ``precision``: bf16 on a GPU
+            that is fast with it.
+        hardware: fields of ``Hardware``; empty for ``graph``.
+        split: of the images; ``all`` takes every split and the unlabelled images.
+        workers: processes.
+        shard_images: images a shard.
+
+    Raises:
+        ValueError, FileNotFoundError: for what cannot be read, or options of another proposer.
+    """
+    if proposer not in PROPOSERS:
+        raise ValueError(f"no proposer {proposer!r}; there are: {', '.join(PROPOSERS)}")
+    sam, hardware = dict(sam or {}), dict(hardware or {})
+    settings = None
+    if proposer == "sam":
+        settings = _sam_settings(sam, str(hardware.get("device", "auto")))
+    elif sam or hardware:
+        option = next(iter([*sam, *hardware])).replace("_", "-")
+        raise ValueError(f"--{option} is an option of --proposer sam, not of {proposer}")
+    samples = _samples(data, split)
+    store = build_store(
+        samples,
+        out,
+        proposer=proposer,
+        settings=settings,
+        workers=workers,
+        shard_images=shard_images,
+        hardware=Hardware(**hardware),
+    )
+    _say(store, samples)
+    return store
+
+
+def import_masks(
+    folder: Path, out: Path, *, data: Path | None = None, split: str = "train"
+) -> ObjectStore:
+    """Read per-image JSON into one Parquet file, and compare it with the images if they are given.
+
+    Raises:
+        ValueError, FileNotFoundError: as ``import_json``; if it knows none of the images of
+            ``data``, or its masks are of another size.
+    """
+    if out.exists():
+        raise ValueError(f"{out}: exists already; choose another --out, or remove it")
+    samples = None if data is None else _samples(data, split)
+    store = import_json(folder, out)
+    _say(store, samples)
+    return store
+
+
+def export_masks(store: Path, folder: Path) -> int:
+    """Write a store as one JSON file of COCO run lengths an image; returns their number."""
+    written = export_json(ObjectStore(store), folder)
+    print(f"{folder}: {written} JSON files")
+    return written
+
+
+def _sam_settings(fields: dict[str, Any], device: str) -> Any:
+    from s5mars.proposals.sam_weights import import_transformers
+
+    if "weights" not in fields:
+        return PROPOSERS["sam"].defaults()
+    import_transformers()
+    from s5mars.proposals.sam import SamSettings, fast_precision
+
+    settings = SamSettings(**{"precision": "fp32", **fields})
+    if "precision" in fields:
+        return settings
+    return replace(settings, precision=fast_precision(device))
+
+
+def _samples(data: Path, split: str) -> Sequence[Sample]:
+    dataset = open_dataset(data)
+    if split != EVERYTHING:
+        return dataset.split(split)
+    found = {s.name: s for each in (*dataset.splits.values(), dataset.unlabelled) for s in each}
+    return list(found.values())
+
+
+def _say(store: ObjectStore, samples: Sequence[Sample] | None) -> None:
+    print(store.description)
+    if samples is None:
+        return
+    names = [sample.name for sample in samples]
+    if len(store.missing(names)) == len(names):
+        store.check(names)
+    sentence = coverage(store, samples, filter=ObjectFilter()).sentence
+    if sentence:
+        print(sentence, file=sys.stderr)

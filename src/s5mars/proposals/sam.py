@@ -1,0 +1,198 @@
+"""Object proposals by SAM, SAM 2 or SAM-HQ: a mask for every point of a grid, the good ones kept.
+
+Kirillov et al., "Segment anything", 2023, section 4 and appendix B, through transformers. The
+networks, the preparation of the image and the scaling of the masks are those of transformers; only
+the loop is written here, because its pipeline keeps no stability, holds every mask at full size,
+and for SAM 2 takes wrong points of images that are not square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.ops import masks_to_boxes, nms
+
+from s5mars.data.read import no_data
+from s5mars.devices import find_device
+from s5mars.proposals.hardware import Hardware
+from s5mars.proposals.proposal import Proposal, proposal_from_mask
+from s5mars.proposals.sam_weights import input_side, load_sam, weights_folder
+
+PROPOSER = "sam"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamSettings:
+    """How SAM is asked. Defaults: those of its automatic mask generator."""
+
+    weights: str  # a local folder, or a hub id
+    points_per_side: int = 32
+    long_side: int = 1024  # of the image while masks are chosen; 0: its own
+    minimum_iou: float = 0.88  # predicted IoU above it
+    minimum_stability: float = 0.95  # above it: IoU of the masks cut at logits of +1 and -1
+    duplicate: float = 0.7  # of two masks whose boxes have a larger IoU the better one is kept
+    precision: str = "fp32"  # or bf16, of the image encoder
+
+    def __post_init__(self) -> None:
+        if self.points_per_side < 1:
+            raise ValueError(f"{self.points_per_side} points a side: need at least 1")
+        if self.long_side != 0 and self.long_side < 64:
+            raise ValueError(f"long side {self.long_side}: need 0 (the image's own) or at least 64")
+        if not 0 < self.duplicate <= 1:
+            raise ValueError(f"duplicate {self.duplicate}: need an IoU in (0, 1]")
+        if self.precision not in {"fp32", "bf16"}:
+            raise ValueError(f"precision {self.precision!r}: choose from fp32, bf16")
+
+
+def fast_precision(device: str = "auto") -> str:
+    """``bf16`` on a GPU that multiplies it, else ``fp32``."""
+    on_gpu = find_device(device).type == "cuda"
+    return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+
+
+class SamProposer:
+    """A loaded SAM: an image (H, W, 3) uint8 in, proposals by falling predicted IoU out.
+
+    On a CPU it computes with one thread, so that the result does not depend on the number of
+    processes that share the machine: give it processes (``build_store(workers=)``), not threads.
+
+    Raises:
+        ValueError, FileNotFoundError: if the weights cannot be had or used.
+    """
+
+    def __init__(self, settings: SamSettings, hardware: Hardware | None = None) -> None:
+        hardware = hardware or Hardware()
+        self.settings = settings
+        self.points_at_once = hardware.points
+        self.device = find_device(hardware.device)
+        model, self.processor = load_sam(weights_folder(settings.weights))
+        self.model = model.to(self.device)
+        if hardware.compile:
+            self.model.vision_encoder.compile()
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[Proposal]:
+        """Proposals of one image; pixels of a black border are in none of them.
+
+        Raises:
+            ValueError: if the memory of the device does not suffice.
+        """
+        try:
+            with _threads(1 if self.device.type == "cpu" else None), torch.inference_mode():
+                return self._proposals(image)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"out of memory with {self.points_at_once} points in one pass and a long side of "
+                f"{self.settings.long_side}: take fewer (--points) or a smaller --long-side"
+            ) from error
+
+    def _proposals(self, image: NDArray[np.uint8]) -> list[Proposal]:
+        small = _within(image, self.settings.long_side)
+        inputs = self.processor(images=small, return_tensors="pt")
+        embeddings = self._embeddings(inputs["pixel_values"])
+        resized = inputs.get("reshaped_input_sizes")  # absent for SAM 2, which squares the image
+        found = []
+        for points in torch.split(self._grid(resized), self.points_at_once):
+            points = points.to(self.device)
+            answer = self.model(
+                input_points=points[None, :, None],
+                input_labels=torch.ones((1, len(points), 1), dtype=torch.int64, device=self.device),
+                **embeddings,
+            )
+            found.append(self._good(answer, small.shape[:2], resized))
+        logits, scores, stabilities, boxes = (torch.cat(part) for part in zip(*found, strict=True))
+        valid = ~no_data(image)
+        proposals = []
+        for k in nms(boxes, scores, self.settings.duplicate).tolist():
+            mask = self._scaled(logits[k : k + 1], image.shape[:2], resized)[0] > 0
+            whole = mask.cpu().numpy() & valid
+            if whole.any():
+                proposals.append(
+                    proposal_from_mask(
+                        whole,
+                        predicted_iou=float(scores[k]),
+                        stability=float(stabilities[k]),
+                        proposer=PROPOSER,
+                    )
+                )
+        return proposals
+
+    def _embeddings(self, pixels: Tensor) -> dict[str, Any]:
+        # The decoder stays in float32: 1/256 is too coarse for predicted IoUs cut at 0.97, and
+        # the encoder is where the time goes.
+        bf16 = self.settings.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext():
+            found = self.model.get_image_embeddings(pixels.to(self.device))
+        if isinstance(found, tuple):  # SAM-HQ: its early layers, too
+            image, early = found
+            return {
+                "image_embeddings": image.float(),
+                "intermediate_embeddings": [layer.float() for layer in early],
+            }
+        if isinstance(found, list):  # SAM 2: three resolutions
+            return {"image_embeddings": [level.float() for level in found]}
+        return {"image_embeddings": found.float()}
+
+    def _grid(self, resized: Tensor | None) -> Tensor:
+        """(N, 2) x, y of the points in pixels of the network's input."""
+        side = float(input_side(self.processor))
+        height, width = (side, side) if resized is None else map(float, resized[0])
+        count = self.settings.points_per_side
+        at = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+        rows, columns = torch.meshgrid(at * height, at * width, indexing="ij")
+        return torch.stack([columns, rows], dim=-1).reshape(-1, 2).float()
+
+    def _good(
+        self, answer: Any, size: tuple[int, ...], resized: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits (n, h, w) at the network's size, scores, stabilities and boxes of good masks."""
+        scores = answer.iou_scores.float().flatten()
+        logits = answer.pred_masks.float().flatten(0, 2)
+        sure = scores > self.settings.minimum_iou
+        scores, logits = scores[sure], logits[sure]
+        masks = self._scaled(logits, size, resized)
+        inner = (masks > 1).sum((1, 2))
+        stabilities = inner / (masks > -1).sum((1, 2)).clamp(min=1)
+        masks = masks > 0
+        stable = (stabilities > self.settings.minimum_stability) & masks.any(2).any(1)
+        boxes = masks_to_boxes(masks[stable])
+        return logits[stable], scores[stable], stabilities[stable], boxes.float()
+
+    def _scaled(self, logits: Tensor, size: tuple[int, ...], resized: Tensor | None) -> Tensor:
+        """Logits (n, h, w) scaled to an image of ``size``, as transformers does it."""
+        if not len(logits):
+            return logits.new_zeros((0, *size))
+        scaled: Tensor = self.processor.post_process_masks(
+            [logits[:, None]],
+            original_sizes=[list(size)],
+            reshaped_input_sizes=None if resized is None else resized.tolist(),
+            binarize=False,
+        )[0]
+        return scaled[:, 0]
+
+
+def _within(image: NDArray[np.uint8], long_side: int) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    factor = long_side / max(height, width) if long_side else 1.0
+    if factor >= 1:
+        return image.copy()  # writable, as torch wants it
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

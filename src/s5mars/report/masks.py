@@ -1,0 +1,129 @@
+"""A sheet of images with the masks that may be pasted from them in colour, as figure 7."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from s5mars.data.layouts import open_dataset
+from s5mars.data.read import read_image
+from s5mars.files import write_figure
+from s5mars.proposals.draw import ObjectFilter, check_size, decode_window, qualified
+from s5mars.proposals.store import ObjectStore
+from s5mars.randomness import generator
+from s5mars.types import Sample
+
+SIDE = 512
+"""Longer side of a shown image at most, pixels."""
+
+OPACITY = 0.55
+
+_EDGE = np.array((255, 255, 255), np.uint8)
+
+
+def show_masks(
+    data: Path, store: Path, out: Path, *, split: str = "train", images: int = 6, seed: int = 0
+) -> Path:
+    """Write the sheet as a PNG file: every image beside its kept masks, each in its own colour.
+
+    Kept is what training may paste: masks that pass ``ObjectFilter``, smoothed as when they are
+    pasted.
+
+    Args:
+        data: folder of the data set.
+        store: a Parquet file, or a folder of shards.
+        out: the file to write.
+        split: of the images, or ``all``.
+        images: how many are drawn at random from those that the store knows.
+        seed: draws them.
+
+    Raises:
+        ValueError: if the store knows none of the images, or its masks are of another size; for a
+            file that is no PNG.
+        FileNotFoundError: if there is no such folder or store.
+    """
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"{out}: the sheet is a PNG file; give --out a name such as sheet.png")
+    if images < 1:
+        raise ValueError(f"{images} images: need at least 1")
+    opened = ObjectStore(store)
+    dataset = open_dataset(data)
+    streams = dataset.splits.values() if split == "all" else [dataset.split(split)]
+    samples = {sample.name: sample for stream in streams for sample in stream}
+    if split == "all":
+        samples |= {sample.name: sample for sample in dataset.unlabelled}
+    known = [sample for sample in samples.values() if sample.name in opened]
+    if not known:
+        opened.check(samples)
+    order = generator(seed, "masks to show").permutation(len(known))[:images]
+    write_figure(out, _sheet([known[int(k)] for k in order], opened))
+    return out
+
+
+def coloured(
+    image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], *, opacity: float = OPACITY
+) -> NDArray[np.uint8]:
+    """An image (H, W, 3) uint8 with each mask (H, W) bool in a colour of its own, large ones first.
+
+    The last row of pixels inside a mask is white, so that neighbours are told apart.
+    """
+    shown = image.astype(np.float32)
+    palette = colormaps["hsv"](np.linspace(0, 1, max(1, len(masks)), endpoint=False))[:, :3] * 255
+    edge = np.zeros(image.shape[:2], bool)
+    for k in sorted(range(len(masks)), key=lambda k: -int(masks[k].sum())):
+        mask = masks[k]
+        shown[mask] = (1 - opacity) * image[mask] + opacity * palette[k]
+        inner = np.zeros_like(mask)
+        inner[1:-1, 1:-1] = (
+            mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+        )
+        edge = (edge & ~mask) | (mask & ~inner)
+    picture = shown.round().astype(np.uint8)
+    picture[edge] = _EDGE
+    return picture
+
+
+def _tile(sample: Sample, store: ObjectStore) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
+    image = read_image(sample.image)
+    height, width = image.shape[:2]
+    settings = ObjectFilter()
+    proposals = store.proposals(sample.name)
+    kept = [proposals[rank] for rank in qualified(store, sample.name, filter=settings)]
+    factor = min(1.0, SIDE / max(height, width))
+    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    masks = []
+    for proposal in kept:
+        check_size(proposal, sample, (height, width))
+        masks.append(
+            decode_window(proposal, box=(0, 0, width, height), size=size, blur=settings.blur)
+        )
+    small = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BOX))
+    return small, coloured(small, masks), f"{len(kept)} of {len(proposals)} masks"
+
+
+def _sheet(samples: Sequence[Sample], store: ObjectStore) -> Figure:
+    columns = min(3, len(samples))
+    lines = math.ceil(len(samples) / columns)
+    figure = Figure(figsize=(5.2 * columns, 2.9 * lines + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"Masks that may be pasted; {store.description}", fontsize=10)
+    places = figure.subplots(lines, 2 * columns, squeeze=False).flat
+    for axes in places:
+        axes.set_axis_off()
+    for k, sample in enumerate(samples):
+        image, masks, words = _tile(sample, store)
+        for axes, picture, title in (
+            (figure.axes[2 * k], image, sample.name),
+            (figure.axes[2 * k + 1], masks, words),
+        ):
+            axes.imshow(picture)
+            axes.set_title(title, fontsize=7)
+    return figure
