@@ -93,9 +93,17 @@ def overlay(
     return canvas
 
 
-def with_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
-    """A taller copy of an image of mode RGB with a legend below it."""
-    canvas = _Legend.of(picture.width, entries).canvas(picture.height)
+def with_legend(
+    picture: Image.Image, entries: Sequence[Entry], *, text: int | None = None
+) -> Image.Image:
+    """A taller copy of an image of mode RGB with a legend below it.
+
+    Args:
+        picture: the image.
+        entries: what the legend says, from left to right.
+        text: height of the letters in pixels; None grows with the image.
+    """
+    canvas = _Legend.of(picture.width, entries, text=text).canvas(picture.height)
     canvas.paste(picture)
     return canvas
 
@@ -111,12 +119,12 @@ class _Legend:
     height: int
 
     @classmethod
-    def of(cls, width: int, entries: Sequence[Entry]) -> _Legend:
+    def of(cls, width: int, entries: Sequence[Entry], *, text: int | None = None) -> _Legend:
         """Lay entries out below a picture of some width."""
-        size = max(SMALLEST_TEXT, round(width * TEXT_SHARE))
+        size = text or max(SMALLEST_TEXT, round(width * TEXT_SHARE))
         font = ImageFont.load_default(size)
         gap, line = size // 2 + 2, round(1.6 * size)
-        widths = [line + round(font.getlength(text)) + 2 * gap for text, _ in entries]
+        widths = [line + round(font.getlength(said)) + 2 * gap for said, _ in entries]
         width = max(width, *(w + gap for w in widths))
 
         places, x, y = [], gap, gap

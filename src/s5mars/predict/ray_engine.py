@@ -106,6 +106,7 @@ def _connect(ray: Any, address: str | None, workers: int) -> bool:
     """Whether a Ray was started or joined, to be left again."""
     if ray.is_initialized():
         return False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     settings: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         settings |= {
@@ -142,8 +143,7 @@ def _results(
         ),
         num_cpus=1,
         num_gpus=1 if accelerator else 0,
-        max_restarts=-1,
-        max_task_retries=RETRIES,
+        ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": RETRIES},
         fn_constructor_args=(ray.put(predictor), wish),
     )
     missing = {source.name: source for source in sources}

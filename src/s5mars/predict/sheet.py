@@ -63,7 +63,7 @@ def write_sheet(path: Path, tiles: Sequence[Tile], *, maps: Path, taxonomy: Taxo
             top = y + SIDE + _GAP // 2 + line * round(1.4 * _TEXT)
             draw.text((x, top), _fitting(text, font), fill=LEGEND_TEXT, font=font)
     entries = [(entry.name, entry.colour) for entry in taxonomy.classes]
-    write_picture(path, with_legend(sheet, entries))
+    write_picture(path, with_legend(sheet, entries, text=_TEXT + 4))
 
 
 def check_ending(path: Path) -> None:
