@@ -141,7 +141,7 @@ def _results(
             Worker,
             batch_size=None,
             batch_format="pyarrow",
-            # One batch each: those that wait behind a fatal one would count their worker's deaths, too.
+            # One batch each: what waits behind a fatal one would count its worker's deaths, too.
             compute=ray.data.ActorPoolStrategy(
                 min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1
             ),
