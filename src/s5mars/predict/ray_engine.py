@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,19 +134,22 @@ def _results(
     blocks = [table.slice(start, BATCH) for start in range(0, len(table), BATCH)]
     products = ray.data.from_arrow(blocks)
     accelerator = predictor.device.type != "cpu"
-    maps = products.map_batches(
-        Worker,
-        batch_size=None,
-        batch_format="pyarrow",
-        # One batch each: those that wait behind a fatal one would count their worker's deaths, too.
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1
-        ),
-        num_cpus=1,
-        num_gpus=1 if accelerator else 0,
-        ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": RETRIES},
-        fn_constructor_args=(ray.put(predictor), wish),
-    )
+    with warnings.catch_warnings():
+        # Ray 2.60 calls every way to limit retries deprecated and has no other yet.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args")
+        maps = products.map_batches(
+            Worker,
+            batch_size=None,
+            batch_format="pyarrow",
+            # One batch each: what waits behind a fatal one would count its worker's deaths, too.
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1
+            ),
+            num_cpus=1,
+            num_gpus=1 if accelerator else 0,
+            ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": RETRIES},
+            fn_constructor_args=(ray.put(predictor), wish),
+        )
     missing = {source.name: source for source in sources}
     for batch in maps.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
         for row in batch.to_pylist():
