@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from s5mars.models.depthwise import with_fast_dilation
 from s5mars.models.weights import WeightsReport, load_encoder_weights, named_weights
 
 RELEASED_MEAN = (0.625, 0.519, 0.363)
@@ -109,6 +110,8 @@ class DeepLabV3Plus(nn.Module):
                 _conv3x3(shape.decoder_channels, shape.decoder_channels, separable=shape.separable),
                 nn.Conv2d(shape.decoder_channels, representation, 1),
             )
+
+        with_fast_dilation(self)
 
         mean, std = _statistics(named_weights(weights) or encoder, normalisation)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
