@@ -27,6 +27,7 @@ from s5mars.augment.class_mix import class_regions
 from s5mars.augment.geometric import object_transforms, rectangles, warp
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import others, partners
+from s5mars.devices import send
 from s5mars.types import View
 
 Source = Literal["objects", "rectangles", "classmix", "dacs", "none"]
@@ -72,19 +73,19 @@ class SamMix:
         if donors is not None:
             order = partners if self.donors == "labelled" else others
             chosen = order(len(pool.image), rng) % len(donors.image)
-            source = select(donors, chosen.to(pool.image.device))
+            source = select(donors, send(chosen, pool.image.device))
             if self.source in {"classmix", "dacs"}:
                 region = self._classes(source, rng)
             else:
-                region = rectangles(len(pool.image), size, rng).to(pool.image.device)
+                region = send(rectangles(len(pool.image), size, rng), pool.image.device)
             if self.source == "objects" and objects is not None:
                 source, region = self._objects(
-                    source, objects[chosen.to(objects.device)], region, rng
+                    source, objects[send(chosen, objects.device)], region, rng
                 )
             mixed = paste(region & source.targets.valid, source, pool)
         if self.extra_rectangle:
-            other = partners(len(pool.image), rng).to(pool.image.device)
-            region = rectangles(len(pool.image), size, rng).to(pool.image.device)
+            other = send(partners(len(pool.image), rng), pool.image.device)
+            region = send(rectangles(len(pool.image), size, rng), pool.image.device)
             mixed = paste(region, select(mixed, other), mixed)
         return mixed
 
