@@ -25,6 +25,8 @@ check: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/sample.py
+	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/masks.py
