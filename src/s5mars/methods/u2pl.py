@@ -214,7 +214,8 @@ class U2PL(nn.Module):
             rng = progress.generator(f"contrast: class {c}")
             chosen = torch.from_numpy(rng.integers(len(candidates), size=self.anchors))
             drawn = torch.from_numpy(rng.integers(len(queue), size=(self.anchors, self.negatives)))
-            z = F.normalize(ours[candidates[chosen.to(ours.device)]], dim=1)
+            # Not ``ours[...]``: on several threads its gradient sums in an order of their own.
+            z = F.normalize(ours.index_select(0, candidates[chosen.to(ours.device)]), dim=1)
             unlike = queue[drawn.to(queue.device)].to(z.dtype)
             similarity = torch.cat(
                 [(z @ centre[c]).unsqueeze(1), torch.einsum("md,mnd->mn", z, unlike)], dim=1
