@@ -65,6 +65,7 @@ def describe_comparison(
 def describe_row(training: Training, base: Training) -> dict[str, Any]:
     """The fields of the row's method, and the training settings that it changes."""
     here, there = _common(training), _common(base)
+    del here["ablation"]  # a name for what is stated here
     fields = yaml.safe_load(training.text).get(training.config.method) or {}
     return {
         "training": {key: value for key, value in here.items() if value != there.get(key)},
