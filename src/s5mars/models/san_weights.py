@@ -101,8 +101,8 @@ def load_san(network: nn.Module, path: Path, *, split: int) -> AdapterReport:
     if missing or wrong:
         raise ValueError(
             f"{path} does not fit this SAN: {len(missing)} tensors missing, {len(wrong)} of "
-            f"another shape (first: {(missing or wrong)[0]}); the published ones are for CLIP ViT-B/16 and "
-            "ViT-L/14 at 336 pixels"
+            f"another shape (first: {(missing or wrong)[0]}); the published ones are for CLIP "
+            "ViT-B/16, and ViT-L/14 at 336 pixels"
         )
     # The same numbers in another shape: (1, E) for (E,), (1, 1 + N, D) for (1 + N, D).
     network.load_state_dict(
