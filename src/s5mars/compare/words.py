@@ -76,6 +76,8 @@ def _own_settings(comparison: Comparison, group: Group) -> str:
     sentences = []
     for standing in group.standings:
         changed = comparison.rows[standing.row]["settings"]["training"]
+        if changed.get("model") == "sam-cls":
+            changed = {**changed, "scale": "none (fixed crops)"}
         text = ", ".join(f"{name} {value}" for name, value in changed.items() if name not in _PATHS)
         sentences.append(f" {standing.title} changes {text}.")
     return "".join(sentences)

@@ -67,18 +67,18 @@ def check_network(config: TrainConfig, method: Method) -> None:
     if needs.pool:
         fitting = "san or supervised" if model == "san" else "supervised"
         raise ValueError(f"--model {model} learns from labels alone: take --method {fitting}")
-    if config.weights in {"auto", "none"}:
-        what = "SAM" if model == "sam-cls" else "CLIP"
-        raise ValueError(
-            f"--model {model} needs --weights: a folder of {what} in transformers' layout, or a "
-            "hub id"
-        )
     default = TrainConfig.__dataclass_fields__
     for name, option in _OF_DEEPLAB.items():
         if getattr(config, name) != default[name].default:
             raise ValueError(f"{option} is of DeepLabV3+, not of --model {model}")
     if model == "sam-cls" and tuple(config.scale) != default["scale"].default:
         raise ValueError("--scale does not fit --model sam-cls: its crops are fixed, to be cached")
+    if config.weights in {"auto", "none"}:
+        what = "SAM" if model == "sam-cls" else "CLIP"
+        raise ValueError(
+            f"--model {model} needs --weights: a folder of {what} in transformers' layout, or a "
+            "hub id"
+        )
 
 
 def rebuild_network(description: Mapping[str, Any]) -> AnyNetwork:

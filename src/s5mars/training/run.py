@@ -241,5 +241,6 @@ def _quieten_lightning() -> None:
     for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*val_dataloader.*",
                     ".*batch_size.*", ".*resuming from.*", ".*isn't resumable.*",
                     ".*Checkpoint directory.*", ".*weights_only.*", ".*in eval mode at the start.*",
-                    ".*smaller than the logging interval.*", ".*log_every_n_steps.*"):  # fmt: skip
+                    ".*smaller than the logging interval.*", ".*log_every_n_steps.*",
+                    ".*across ranks is zero.*"):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)
