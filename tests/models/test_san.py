@@ -124,9 +124,7 @@ def test_adapter_proposes_at_every_supervised_depth_while_training() -> None:
     adapter = SideAdapter(16, 2, shape)
     clip = [torch.randn(2, 16, 2, 3) for _ in range(4)]
     found = adapter.train()(torch.randn(2, 3, 32, 80), clip)
-    assert [(p.masks.shape, p.bias.shape) for p in found] == [
-        ((2, 7, 2, 5), (2, 2, 7, 2, 5))
-    ] * 2
+    assert [(p.masks.shape, p.bias.shape) for p in found] == [((2, 7, 2, 5), (2, 2, 7, 2, 5))] * 2
     (last,) = adapter.eval()(torch.randn(2, 3, 32, 80), clip)
     assert last.masks.shape == (2, 7, 2, 5)
 
@@ -150,9 +148,7 @@ def test_the_authors_layout_comes_back_and_the_rest_is_named(
     for name in ("a.safetensors", "san.pth"):
         torch.manual_seed(5)
         read = san(str(clip), THREE, adapter=str(tmp_path / name), side=SIDE)
-        assert read.weights_report.details == [
-            "not placed: ov_classifier.token_embedding.weight"
-        ]
+        assert read.weights_report.details == ["not placed: ov_classifier.token_embedding.weight"]
         assert name in str(read.weights_report)
         own = network.state_dict()
         for key, value in read.state_dict().items():

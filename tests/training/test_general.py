@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from safetensors.torch import load_file, save_file
 import tinyclip
 from proposals import tinysam
 from s5mars.cli import main
+from s5mars.compare.general import GeneralWeights, missing_weights, table_vi_rows
+from s5mars.compare.grid import Cell
+from s5mars.compare.plan import Request, train_arguments
 from s5mars.data.layouts import open_dataset
 from s5mars.data.synthetic import write_synthetic
+from s5mars.models.build import check_network
 from s5mars.models.sam_cls import SamCls
 from s5mars.models.san import san
+from s5mars.options import parse_training
 
 pytest.importorskip("transformers")
 COMMON = {
@@ -63,7 +69,7 @@ def train(scenes: Path, out: Path, **settings: object) -> dict[str, Any]:
 def sam_run(
     scenes: Path, weights: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any], list[int]]:
-    """40 epochs of two images; and how often the encoder had run after each step."""
+    """24 epochs of two images; and how often the encoder had run after each step."""
     out = tmp_path_factory.mktemp("runs") / "sam"
     runs: list[int] = []
     original = SamCls._encode
@@ -75,8 +81,8 @@ def sam_run(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SamCls, "_encode", counted)
         metrics = train(
-            scenes, out, method="supervised", model="sam-cls", weights=weights["sam"], epochs=40,
-            validate_every=20, learning_rate=0.1, recipe="paper",
+            scenes, out, method="supervised", model="sam-cls", weights=weights["sam"], epochs=24,
+            validate_every=12, learning_rate=0.1, recipe="paper",
         )  # fmt: skip
     return out, metrics, runs
 
@@ -85,7 +91,7 @@ def test_sam_cls_encodes_each_crop_once_in_all_epochs(
     sam_run: tuple[Path, dict[str, Any], list[int]],
 ) -> None:
     out, metrics, runs = sam_run
-    assert metrics["steps"] == 40
+    assert metrics["steps"] == 24
     # Two images, each as it is and mirrored, and the validation image; validated twice.
     assert len(runs) == 5
     assert len(list((out / "features").rglob("*.safetensors"))) == 5
@@ -97,7 +103,10 @@ def test_sam_cls_learns_and_its_encoder_does_not(
     out, metrics, _ = sam_run
     first, last = (entry["loss"] for entry in metrics["history"])
     assert last < 0.8 * first
-    state, given = load_file(out / "best.safetensors"), load_file(weights["sam"] / "model.safetensors")
+    state, given = (
+        load_file(out / "best.safetensors"),
+        load_file(weights["sam"] / "model.safetensors"),
+    )
     frozen = {k: v for k, v in given.items() if k.startswith("vision_encoder.")}
     assert len(frozen) > 20
     for key, value in frozen.items():
@@ -133,8 +142,8 @@ def test_san_as_it_comes_and_fine_tuned(
     assert main(["evaluate", str(tmp_path / "zero"), "--data", str(scenes)]) == 0
     assert main(["report", str(tmp_path / "zero")]) == 0
     tuned = train(
-        scenes, tmp_path / "ft", steps=16, recipe="san", learning_rate=1e-3, clip=1.0,
-        validate_every=8, **general,
+        scenes, tmp_path / "ft", steps=10, recipe="san", learning_rate=1e-3, clip=1.0,
+        validate_every=5, **general,
     )  # fmt: skip
     first, last = (entry["loss"] for entry in tuned["history"])
     assert last < first
@@ -168,13 +177,34 @@ def test_table_vi(
     shown = capsys.readouterr().out
     assert "| SAM-CLS | 1 |" in shown and shown.count("| weights not available here |") == 2
     assert "no weights file at" in shown and "scale none (fixed crops), model sam-cls" in shown
-
-    command[-1] = f"--san-weights={weights['san']}"
-    assert main(command) == 0
     cells = json.loads((out / "comparison.json").read_text())["cells"]
-    assert [cell["status"] for cell in cells] == ["done"] * 3
-    steps = {cell["row"]: cell["best_step"] for cell in cells}
-    assert steps["zero_shot/san"] == 0 and steps["zero_shot/san_ft"] > 0
+    assert [cell["status"] for cell in cells] == ["done", "unavailable", "unavailable"]
+
+
+def test_the_rows_of_table_vi_are_runs_of_train(
+    scenes: Path, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    """What ``compare`` gives ``train``: the row's own settings, not those of DeepLabV3+."""
+    given = GeneralWeights(**{name: str(path) for name, path in weights.items()})
+    common = ["--head=light", "--learning-rate=0.5", "--steps=7", "--scale=[1,1]", "--clip=3"]
+    request = Request(
+        out=tmp_path, table_vi=True, weights=given,
+        arguments=[f"--data={scenes}", "--san.points=5", "--s5mars.soft-weight=1", *common],
+    )  # fmt: skip
+    configs = {}
+    for row in table_vi_rows(given, tmp_path):
+        assert missing_weights(row, given) == ""
+        cell = Cell(row, "1", "1.0", 3)
+        settings = parse_training(train_arguments(request, row, cell, tmp_path / "run"))
+        check_network(settings.config, settings.method)
+        configs[row.title] = settings.config
+    assert [c.steps for c in configs.values()] == [7, 0, 7]
+    assert [c.learning_rate for c in configs.values()] == [0.5, 1e-4, 1e-4]
+    assert [c.optimiser for c in configs.values()] == [None, "adamw", "adamw"]
+    assert {c.seed for c in configs.values()} == {3}
+    assert configs["SAM-CLS"].features == tmp_path / "features"
+    missing = missing_weights(table_vi_rows(given, tmp_path)[1], replace(given, clip="nowhere"))
+    assert missing.startswith("weights not available here: nowhere: no such folder")
 
 
 @pytest.mark.parametrize(
@@ -216,3 +246,12 @@ def test_without_transformers_the_way_to_install_it_is_said(
     settings = COMMON | {"model": "san", "weights": weights["clip"], "steps": 1, "method": "san"}
     assert main(["train", *options(data=scenes, out=tmp_path / "r", **settings)]) == 2
     assert "pip install 's5mars[sam]'" in capsys.readouterr().err
+
+
+def test_the_commands_of_the_documentation_are_commands() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "zero-shot.md").read_text(encoding="utf-8")
+    lines = [line.split()[1:] for line in text.splitlines() if line.startswith("s5mars ")]
+    assert [line[0] for line in lines] == ["train", "train", "train", "compare"]
+    for line in lines[:3]:
+        settings = parse_training(line[1:])
+        check_network(settings.config, settings.method)

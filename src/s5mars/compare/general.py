@@ -1,7 +1,7 @@
 """The rows of table VI: models that know much of the world, and nothing of Mars.
 
-They stand on weights that a machine may not have. Such a row is not left out, and gets no number: it
-says so, and is tried again the next time.
+They stand on weights that a machine may not have. Such a row is not left out, and gets no number:
+it says so, and is tried again the next time.
 """
 
 from __future__ import annotations
