@@ -82,6 +82,7 @@ class Needs:
     objects: bool = False  # one object proposal for each image of the labelled stream
     teacher: bool = False  # an exponential moving average of the student
     representation: int = 0  # channels of a second head that embeds pixels; 0: none
+    queries: bool = False  # a network that proposes masks and names each of them, such as SAN
 
 
 @dataclass(frozen=True)

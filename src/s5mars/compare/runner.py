@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from s5mars.compare import settings
 from s5mars.compare.child import STOPPED
+from s5mars.compare.general import missing_weights
 from s5mars.compare.grid import Cell
 from s5mars.compare.plan import LOCK, SPLIT, Plan, Request, plan, train_arguments
 from s5mars.compare.results import (
@@ -104,7 +105,7 @@ class _Work:
 
     def _todo(self) -> list[Cell]:
         """Cells without an end, those that were begun first."""
-        again = {"waiting", "running", "stopped"}
+        again = {"waiting", "running", "stopped", "unavailable"}
         if self.request.retry_failed:
             again.add("failed")
         found = [cell for key, cell in self.cells.items() if self._result(key).status in again]
@@ -119,6 +120,10 @@ class _Work:
         run = self.out / cell.path
         log = run.with_suffix(".log")
         try:
+            if reason := missing_weights(cell.row, self.request.weights):
+                self._set(cell, status="unavailable", reason=reason)
+                print(f"{cell.name}: {reason}", flush=True)
+                return
             job = self._job(cell, run)
         except (ValueError, OSError) as error:
             self._set(cell, status="failed", reason=" ".join(str(error).split()))

@@ -17,8 +17,9 @@ from s5mars.data.dataset import Dataset
 from s5mars.options import Training
 
 _OF_THE_CELL = {"data", "out", "method", "labelled", "seed"}
-_CHANGE_NOTHING = {"config", "workers", "save_every"}
-"""A run is the same for any number of loader processes, however often it is saved."""
+_CHANGE_NOTHING = {"config", "workers", "save_every", "features"}
+"""A run is the same for any number of loader processes, however often it is saved, and wherever a
+frozen encoder's features are kept."""
 
 _DIGITS = 16
 

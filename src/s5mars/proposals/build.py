@@ -185,7 +185,8 @@ def _sam_settings() -> Any:
 
 def _describe_sam(settings: Any) -> dict[str, object]:
     """Weights by their digest: a folder may be moved, and two may have the same name."""
-    from s5mars.proposals.sam_weights import digest, family, weights_folder
+    from s5mars.pretrained import digest
+    from s5mars.proposals.sam_weights import family, weights_folder
 
     folder = weights_folder(settings.weights)
     local = Path(settings.weights).is_dir()

@@ -21,7 +21,7 @@ minutes of work at risk."""
 
 
 class Validate(Callback):
-    """Call ``score`` every so many steps and at the end."""
+    """Call ``score`` every so many steps and at the end; at once in a run without steps."""
 
     def __init__(self, score: Callable[[SegmentationModule], None], *, every: int) -> None:
         self.score = score
@@ -39,6 +39,12 @@ class Validate(Callback):
         assert isinstance(pl_module, SegmentationModule)
         step = trainer.global_step
         if step % self.every == 0 or step == pl_module.total_steps:
+            self.score(pl_module)
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Score what is not trained at all."""
+        assert isinstance(pl_module, SegmentationModule)
+        if pl_module.total_steps == 0:
             self.score(pl_module)
 
 

@@ -47,7 +47,11 @@ class Feed(lightning.LightningDataModule):
         settings = LoaderSettings(
             seed=self.config.seed,
             batch=self.config.batch,
-            crop=CropSettings(size=self.config.crop, scale=self.config.scale),
+            crop=CropSettings(
+                size=self.config.crop,
+                scale=self.config.scale,
+                fixed=self.config.model == "sam-cls",
+            ),
             coding=self.coding,
             objects=self.objects,
             object_filter=ObjectFilter(),

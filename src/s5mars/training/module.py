@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from s5mars.alignment import AlignedTeacher, Alignment
 from s5mars.config import TrainConfig
-from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.build import AnyNetwork
 from s5mars.randomness import integer_seed
 from s5mars.teacher import momentum_at, update_teacher
 from s5mars.thresholds import ClassThresholds, above_threshold
@@ -30,11 +30,11 @@ class SegmentationModule(lightning.LightningModule):
     """
 
     def __init__(
-        self, student: DeepLabV3Plus, method: Method, *, config: TrainConfig, total_steps: int
+        self, student: AnyNetwork, method: Method, *, config: TrainConfig, total_steps: int
     ) -> None:
         super().__init__()
         self.student = student
-        self.teacher: DeepLabV3Plus | None = None
+        self.teacher: AnyNetwork | None = None
         if method.needs.teacher:
             self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
         self.alignment: Alignment | None = None
@@ -63,14 +63,14 @@ class SegmentationModule(lightning.LightningModule):
         return "student" if self.teacher is None else "teacher"
 
     @property
-    def scored(self) -> DeepLabV3Plus:
+    def scored(self) -> AnyNetwork:
         """The network that is scored and shared."""
         return self.student if self.teacher is None else self.teacher
 
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return self.student.classifier.out_channels
+        return int(str(self.student.description["classes"]))
 
     def train(self, mode: bool = True) -> SegmentationModule:
         """The teacher labels in evaluation mode, always."""
@@ -127,14 +127,21 @@ class SegmentationModule(lightning.LightningModule):
             update_teacher(self.teacher, self.student, momentum=momentum)
 
     def configure_optimizers(self) -> Any:
-        """SGD with momentum and the polynomial schedule, section V-B."""
+        """SGD with momentum (section V-B) or AdamW, and the polynomial schedule."""
         config = self.config
-        optimizer = torch.optim.SGD(
-            self.student.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        trained = [p for p in self.student.parameters() if p.requires_grad]
+        optimizer: torch.optim.Optimizer
+        if config.optimiser == "adamw":
+            optimizer = torch.optim.AdamW(
+                trained, lr=config.learning_rate, weight_decay=config.weight_decay
+            )
+        else:
+            optimizer = torch.optim.SGD(
+                trained,
+                lr=config.learning_rate,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+            )
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: polynomial(

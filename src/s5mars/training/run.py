@@ -17,11 +17,11 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from s5mars.classes import Taxonomy
-from s5mars.config import TrainConfig
+from s5mars.config import GENERAL_MODELS, TrainConfig
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.files import write_json, write_text
-from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.build import build_network
 from s5mars.proposals.prepare import check_given, object_store
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
 from s5mars.training.environment import check_devices, choose_precision, versions
@@ -73,7 +73,8 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         write_text(out / "config.yaml", config_text)
         write_json(out / "versions.json", versions())
         streams.write(out / "splits")
-        print(module.student.weights_report, file=sys.stderr)
+        for line in (str(module.student.weights_report), *module.student.weights_report.details):
+            print(line, file=sys.stderr)
         for line in streams.warnings:
             print(f"warning: {line}", file=sys.stderr)
     return _fit(config, module, dataset, streams, checkpoint=None)
@@ -106,11 +107,13 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     check_devices(config)
     dataset = open_dataset(config.data)
     streams = recorded_streams(dataset, run, config, method)
-    module = _build_module(replace(config, weights="none"), method, dataset.taxonomy, streams)
     if step is None:
         print(f"{run} was stopped before its first save: starting again", file=sys.stderr)
         module = _build_module(config, method, dataset.taxonomy, streams)
         return _fit(config, module, dataset, streams, checkpoint=None)
+    # Those of the general models say of what shape the network is.
+    weights = config.weights if config.model in GENERAL_MODELS else "none"
+    module = _build_module(replace(config, weights=weights), method, dataset.taxonomy, streams)
     return _fit(config, module, dataset, streams, checkpoint=checkpoint)
 
 
@@ -213,16 +216,7 @@ def _build_module(
     config: TrainConfig, method: Method, taxonomy: Taxonomy, streams: Streams
 ) -> SegmentationModule:
     lightning.seed_everything(config.seed, verbose=False)  # initialises the new layers
-    student = DeepLabV3Plus(
-        config.model,
-        len(taxonomy),
-        output_stride=config.output_stride,
-        head=config.head,
-        weights=config.weights,
-        normalisation=config.normalisation,
-        multi_grid=config.multi_grid,
-        representation=method.needs.representation,
-    ).to(memory_format=torch.channels_last)
+    student = build_network(config, method, taxonomy).to(memory_format=torch.channels_last)
     images = max(len(streams.labelled), len(streams.pool or ()))
     if config.steps is not None:
         steps = config.steps
@@ -247,5 +241,6 @@ def _quieten_lightning() -> None:
     for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*val_dataloader.*",
                     ".*batch_size.*", ".*resuming from.*", ".*isn't resumable.*",
                     ".*Checkpoint directory.*", ".*weights_only.*", ".*in eval mode at the start.*",
-                    ".*smaller than the logging interval.*", ".*log_every_n_steps.*"):  # fmt: skip
+                    ".*smaller than the logging interval.*", ".*log_every_n_steps.*",
+                    ".*across ranks is zero.*"):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)
