@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import warnings
 from dataclasses import replace
@@ -253,7 +254,9 @@ def _build_module(
 
 def _is_first() -> bool:
     """Whether this process is the one that speaks, and writes, for all."""
-    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+    # Lightning started by hand on a further machine knows its rank only later.
+    node = os.environ.get("NODE_RANK", "0")
+    return bool(getattr(rank_zero_only, "rank", 0) == 0 and node == "0")
 
 
 def _loggers(out: Path) -> list[Any]:
