@@ -75,7 +75,8 @@ class TrainConfig:
         validate_every: Steps between validations; 0: twenty times in a run.
         select_on: Split that chooses the best checkpoint.
         save_every: Steps between writes of last.ckpt; 0: at most two minutes apart.
-        workers: Loader processes; -1: one fewer than the cores, at most 4.
+        workers: Loader processes; -1: one fewer than the cores, shared among the
+            processes, at most 4 each.
         accelerator: ``auto``, ``cpu``, ``gpu`` or another name that Lightning knows.
         devices: Number of devices (processes on a CPU), or ``auto``.
         num_nodes: Number of machines.

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,9 +29,10 @@ from s5mars.augment.exchange import Exchange, exchange
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.sam_mix import SamMix
 from s5mars.augment.statistics import partners
-from s5mars.losses import Over, cross_entropy, hard_loss, ohem_cross_entropy, soft_loss
+from s5mars.losses import Over, cross_entropy, hard_loss, ohem_cross_entropy, pixels, soft_loss
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_views, without_labels
+from s5mars.randomness import Generators
 from s5mars.types import Batch, Crops, Needs, Progress, Term, View
 
 
@@ -72,7 +72,7 @@ class S5Mars:
         hard = kept_pixels(targets, progress, above=self.hard_threshold)
         soft = targets.valid & (targets.confidence < self.soft_threshold)
         criterion = ohem_cross_entropy if self.ohem else cross_entropy
-        valid_pixels = targets.valid.sum().clamp(min=1)
+        valid_pixels = pixels(targets.valid).clamp(min=1)
         weight = self.unsupervised_weight * progress.ramp
         return {
             "supervised": Term(criterion(logits, batch.labelled.label)),
@@ -85,7 +85,7 @@ class S5Mars:
                     over=self.hard_over,
                 ),
                 weight=weight * self.hard_weight,
-                share=hard.sum() / valid_pixels,
+                share=pixels(hard) / valid_pixels,
             ),
             "soft": Term(
                 soft_loss(
@@ -96,7 +96,7 @@ class S5Mars:
                     over=self.soft_over,
                 ),
                 weight=weight * self.soft_weight,
-                share=soft.sum() / valid_pixels,
+                share=pixels(soft) / valid_pixels,
             ),
         }
 
@@ -108,14 +108,14 @@ class S5Mars:
 
         The teacher sees pool and donors in one batch.
         """
-        rng = progress.generator("strong view")
         crops = [pool, batch.labelled] if self.mix.donors == "labelled" else [pool]
         weak, *labelled = weak_views(teacher, crops)
         if not self.true_labels:
             weak = without_labels(weak)
         donors = weak if self.mix.donors == "pool" else next(iter(labelled), None)
-        partner = partners(len(pool.image), rng).to(pool.image.device)
-        return self.disturb(weak, donors, batch.labelled.objects, partner=partner, rng=rng)
+        partner = partners(len(pool.image)).to(pool.image.device)
+        rngs = progress.generators("strong view", len(pool.image))
+        return self.disturb(weak, donors, batch.labelled.objects, partner=partner, rngs=rngs)
 
     def disturb(
         self,
@@ -124,7 +124,7 @@ class S5Mars:
         objects: Tensor | None,
         *,
         partner: Tensor,
-        rng: np.random.Generator,
+        rngs: Generators,
     ) -> View:
         """The strong view of weak ones: colours, exchange with the partner, paste.
 
@@ -135,9 +135,9 @@ class S5Mars:
             donors: images that regions are cut from, see ``SamMix``.
             objects: (L, H, W) bool, an object of each donor.
             partner: (B,) int64, whose statistics each image takes.
-            rng: the step's generator.
+            rngs: the step's generators, one an image.
         """
         valid = weak.targets.valid
-        image = photometric(weak.image, valid, kind=self.photometric, generator=rng)
+        image = photometric(weak.image, valid, kind=self.photometric, generators=rngs)
         image = exchange(image, valid, partner=partner, kind=self.swap)
-        return self.mix(replace(weak, image=image), donors, objects, rng)
+        return self.mix(replace(weak, image=image), donors, objects, rngs)
