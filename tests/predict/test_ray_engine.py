@@ -16,10 +16,12 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from s5mars.cluster import import_ray
 from s5mars.predict import Predictor, Segmentation, ray_engine
 from s5mars.predict.archive import predict_images
 from s5mars.predict.manifest import Counts
-from s5mars.predict.product_maps import Failed, Wish
+from s5mars.predict.product_maps import Wish
+from s5mars.predict.reading import Failed, read_product
 from s5mars.predict.sources import find_sources
 
 from . import standin
@@ -46,7 +48,7 @@ def small_ray() -> Iterator[ModuleType]:
     """Ray on loopback, with one processor and little memory."""
     if find_spec("ray") is None:
         pytest.skip("Ray is not installed")
-    ray = ray_engine._import_ray(loopback=True)
+    ray = import_ray(loopback=True)
     for module in (standin, sys.modules[__name__]):
         ray.cloudpickle.register_pickle_by_value(module)  # workers do not see the tests
     ray.init(
@@ -101,6 +103,7 @@ class HalfRay:
     def map_batches(self, work: type, *, fn_constructor_args: tuple, **_: object) -> HalfRay:
         self.worker = work.__new__(work)
         self.worker.predictor, self.worker.wish = fn_constructor_args
+        self.worker.read = read_product
         return self
 
     def iter_batches(self, **_: object) -> Iterator[pa.Table]:
