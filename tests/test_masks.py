@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -59,6 +62,25 @@ def test_all_takes_every_image(data: Path, tmp_path: Path) -> None:
     assert main(command) == 0
     assert len(ObjectStore(out)) == 12 + 3
     assert len(list(out.glob("*.parquet"))) == 4
+
+
+def test_a_killed_command_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> None:
+    """The real command with two processes, a real kill -9."""
+    words = ["masks", str(data), "--split", "all", "--shard", "1"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    program = [sys.executable, "-m", "s5mars", *words, "--workers", "2", "--out", str(killed)]
+    child = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list(killed.glob("*.parquet"))) < 2:
+        assert child.poll() is None
+        time.sleep(0.002)
+    child.kill()
+    child.wait()
+    for out in (killed, whole):
+        assert main([*words, "--out", str(out)]) == 0
+    stores = [
+        {path.name: path.read_bytes() for path in out.glob("*.parquet")} for out in (killed, whole)
+    ]
+    assert stores[0] == stores[1] and len(stores[0]) == 15
 
 
 def test_a_picture_of_the_kept_masks(made: Path, data: Path, tmp_path: Path) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import queue
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from s5mars.extras import needed
+from s5mars.processes import CrashError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -30,6 +35,68 @@ def connected(address: str | None, *, workers: int) -> Iterator[Any]:
     finally:
         if started:
             ray.shutdown()
+
+
+class RayWorkers(Generic[Item, Result]):
+    """As ``s5mars.processes.Processes``, with workers that Ray places; they end with it.
+
+    Args:
+        ray: the package, connected.
+        start: gives the function that does the work; its number is always 0, because a worker of
+            Ray sees no other GPU than its own.
+        most: workers at the same time, each with a core.
+        on_gpu: share the cluster's GPUs among them, if it has any.
+
+    Raises:
+        ValueError: if the cluster has fewer cores.
+    """
+
+    def __init__(
+        self, ray: Any, start: Callable[[int], Callable[[Item], Result]], *, most: int, on_gpu: bool
+    ) -> None:
+        there = ray.cluster_resources()
+        if there.get("CPU", 0) < most:
+            raise ValueError(
+                f"{most} workers, but Ray's cluster has {there.get('CPU', 0):g} cores: take fewer "
+                "--workers"
+            )
+        gpus = min(1.0, there.get("GPU", 0) / most) if on_gpu else 0
+        self._ray = ray
+        self._make = ray.remote(_Worker).options(num_cpus=1, num_gpus=gpus).remote
+        self._start = start
+        self._places: queue.LifoQueue[Any] = queue.LifoQueue()
+        for _ in range(most):
+            self._places.put(None)
+
+    def __call__(self, item: Item) -> Result:
+        """The result for an item.
+
+        Raises:
+            CrashError: if the worker died over it.
+            Exception: what the work raised.
+        """
+        worker = self._places.get()
+        try:
+            worker = worker or self._make(self._start)
+            result: Result = self._ray.get(worker.work.remote(item))
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except self._ray.exceptions.RayActorError:
+            worker = None
+            raise CrashError("its worker of Ray died") from None
+        finally:
+            self._places.put(worker)
+        return result
+
+
+class _Worker:
+    def __init__(self, start: Callable[[int], Callable[[Any], Any]]) -> None:
+        self._start = start
+        self._work: Callable[[Any], Any] | None = None
+
+    def work(self, item: Any) -> Any:
+        self._work = self._work or self._start(0)
+        return self._work(item)
 
 
 def import_ray(*, loopback: bool) -> Any:
