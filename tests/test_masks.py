@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -206,6 +207,56 @@ def test_a_store_of_other_images_is_an_error(data: Path, tmp_path: Path) -> None
     write(tmp_path / "s.parquet", [("other", [block()])])
     with pytest.raises(ValueError, match=r"no entry for 6 of 6 images .* made from others"):
         object_store(tmp_path / "s.parquet", samples, cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("other", r"no entry for 6 of 6 images .*it was made from others \(x\): make one"),
+        ("none", r"no entry for 6 of 6 images .*it holds none: make one from these"),
+        ("size", r"masks of another size than their image for 6 of 6 images, such as "),
+        ("cut", r"damaged or no Parquet file; delete it and make it again"),
+    ],
+)
+def test_a_bad_store_stops_training_before_it_starts(
+    kind: str, said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(name, [block(size=(80, 96) if kind == "size" else SIZE)]) for name in names(data)]
+    rows = {"other": [("x", [block()])], "none": []}.get(kind, rows)
+    store = tmp_path / "s.parquet"
+    write(store, rows)
+    if kind == "cut":
+        store.write_bytes(store.read_bytes()[:-30])
+    run = tmp_path / "run"
+    command = ["train", f"--data={data}", f"--out={run}", "--method=s5mars", f"--objects={store}"]
+    command += ["--model=resnet10t", "--weights=none", "--crop=32", "--steps=2"]
+    assert main([*command, "--batch=2", "--accelerator=cpu", "--devices=1"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"s\.parquet: {said}", error) and error.count("\n") == 1
+    assert not run.exists()
+
+
+def test_masks_of_other_images_are_not_imported(data: Path, tmp_path: Path) -> None:
+    write(tmp_path / "s.parquet", [(name, [block(size=(80, 96))]) for name in names(data)])
+    words = ["masks", str(tmp_path / "s.parquet"), "--export-json", str(tmp_path / "json")]
+    assert main(words) == 0
+    out = tmp_path / "out.parquet"
+    words = ["masks", str(data), "--import-json", str(tmp_path / "json"), "--out", str(out)]
+    assert main(words) == 2
+    assert not out.exists()
+
+
+def test_without_ray_no_folder_is_left(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    out = tmp_path / "out"
+    words = ["masks", str(data), "--out", str(out)]
+    assert main([*words, "--engine", "ray"]) == 2
+    assert "`pip install 's5mars[ray]'`" in capsys.readouterr().err
+    assert main([*words, "--address", "auto"]) == 2
+    assert "add --engine ray" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_an_empty_list_in_json_is_an_image_without_masks(data: Path, tmp_path: Path) -> None:

@@ -81,8 +81,10 @@ class Readers(Processes[Source, Read | Failed]):
 
 def failed(source: Source, error: BaseException) -> Failed:
     """The error as one line that names the product."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    path = " ".join(str(source.path).splitlines())
+    said = str(error).replace(str(source.path), path)
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     if isinstance(error, MemoryError):
         text = "not enough memory"
-    return Failed(source, text if str(source.path) in text else f"{source.path}: {text}")
+    return Failed(source, text if path in text else f"{path}: {text}")

@@ -102,7 +102,6 @@ def build_store(
     path = Path(path)
     todo = _missing_samples(samples, path, proposer, described)
     if todo:
-        path.mkdir(parents=True, exist_ok=True)
         hardware = hardware or Hardware()
         workers = min(workers, len(todo))
         found = _found(

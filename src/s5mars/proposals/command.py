@@ -88,7 +88,11 @@ def import_masks(
         raise ValueError(f"{out}: exists already; choose another --out, or remove it")
     samples = None if data is None else _samples(data, split)
     store = import_json(folder, out)
-    _say(store, samples)
+    try:
+        _say(store, samples)
+    except ValueError:
+        out.unlink()  # of other images: nobody can use it
+        raise
     return store
 
 
