@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from s5mars.processes import CrashError, Processes
 
 
 def test_results_errors_and_crashes() -> None:
-    with Processes(start_work, most=1) as work:
+    with closing(Processes(start_work, most=1)) as work:
         filled, empty, text = work(7)
         assert np.array_equal(filled, np.full((50, 70, 3), 7, np.uint8))
         assert filled.flags.writeable and empty.shape == (0, 3) and text == "text"
@@ -35,7 +36,7 @@ def test_results_errors_and_crashes() -> None:
 
 
 def test_threads_share_a_few_of_them() -> None:
-    with Processes(start_work, most=2) as work:
+    with closing(Processes(start_work, most=2)) as work:
         answers = list(ahead(work, ["who"] * 12, workers=4))
     assert {number for number, _, _ in answers} <= {0, 1}
     assert len({process for _, process, _ in answers}) <= 2

@@ -17,8 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import IO, Any, Generic, Self, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -45,7 +44,7 @@ class Processes(Generic[Item, Result]):
     """A function that works in one of a few processes; call it from as many threads as there are.
 
     A process is started when one is first needed, and again after one died. Each has one thread of
-    numerical work. They end when this does, also where it is killed.
+    numerical work. They end when it is closed, or the calling process ends, whatever ends it.
 
     Args:
         start: gives the function that does the work, from the number of the process, 0 up to
@@ -62,15 +61,8 @@ class Processes(Generic[Item, Result]):
         for number in reversed(range(most)):
             self._places.put((number, None))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the processes; who is still waiting for an answer gets it first."""
         for _ in range(self._most):
             number, process = self._places.get()
             if process is not None:

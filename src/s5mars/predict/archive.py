@@ -151,7 +151,7 @@ def _work(
             results = ray_engine(predictor, every, wish, workers=workers, address=address)
             _record(manifest, results, bar)
             return
-        with Readers(most=workers) as read:
+        with closing(Readers(most=workers)) as read:
             for sources in (others, *([suspect] for suspect in suspects)):
                 results = local_engine(
                     predictor, sources, wish, workers=workers, read=read, journal=manifest

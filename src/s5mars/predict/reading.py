@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,9 +66,6 @@ class Readers(Processes[Source, Read | Failed]):
 
     def __init__(self, *, most: int, start: Callable[[int], Reader] = start_reader) -> None:
         super().__init__(start, most=most)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __call__(self, source: Source) -> Read | Failed:
         """The product, or why there is none."""

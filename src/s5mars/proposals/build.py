@@ -163,7 +163,7 @@ def _found(
     elif workers == 1:
         yield from map(start(0), images)
     else:
-        with Processes(start, most=workers) as processes:
+        with closing(Processes(start, most=workers)) as processes:
             yield from _ahead(processes, images, workers=workers, waiting=waiting)
 
 
