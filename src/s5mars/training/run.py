@@ -23,7 +23,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.files import write_json, write_text
 from s5mars.models.build import build_network
-from s5mars.proposals.prepare import check_given
+from s5mars.proposals.prepare import check_given, check_store
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
 from s5mars.training.environment import (
     check_devices,
@@ -73,6 +73,8 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         check_given(config.objects)
     dataset = open_dataset(config.data)
     streams = choose_streams(dataset, config, method)
+    if config.objects is not None and method.needs.objects:
+        check_store(config.objects, streams.labelled)
     # Built before the folder exists: wrong names and files that do not fit leave nothing behind.
     module = _build_module(config, method, dataset.taxonomy, streams)
     if first:
