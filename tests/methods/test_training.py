@@ -126,7 +126,7 @@ def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_it_learns_two_images(unbroken: Run) -> None:
-    assert unbroken.after < unbroken.before / 2
+    assert unbroken.after < 0.65 * unbroken.before
 
 
 def test_every_term_entered_the_loss(unbroken: Run) -> None:
