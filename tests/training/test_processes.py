@@ -131,6 +131,7 @@ def test_a_killed_process_ends_the_run_with_one_line_and_a_checkpoint(folder: Pa
     while not saved.is_file() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    assert process.poll() is None, process.communicate()[1]
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 1
     os.kill(int(children[0]), signal.SIGKILL)

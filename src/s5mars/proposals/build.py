@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.ahead import ahead
-from s5mars.workers import CrashError, Processes
 from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.proposal import Proposal
 from s5mars.proposals.store import ObjectStore, write_store
+from s5mars.workers import CrashError, Processes
 
 if TYPE_CHECKING:  # it brings torch, which processes of ``graph`` do without
     from s5mars.types import Sample

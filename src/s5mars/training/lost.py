@@ -79,7 +79,12 @@ class LostProcess(Callback):
             time.sleep(0.05)
         if not reason and first:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        self._end_the_others()
         return self._line(reason) if reason else ""
+
+    def _end_the_others(self) -> None:
+        for process in self._started:
+            process.kill()
 
     @property
     def _watches(self) -> bool:
@@ -107,8 +112,7 @@ class LostProcess(Callback):
                 continue
             if self._finished.wait(GRACE_SECONDS):
                 return
-            for process in self._started:
-                process.kill()
+            self._end_the_others()
             if trainer.local_rank <= 1:  # of several survivors one speaks
                 print(f"\ns5mars: {self._line(reason)}", file=sys.stderr, flush=True)
             os._exit(LOST)

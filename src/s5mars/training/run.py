@@ -210,6 +210,8 @@ def _fit(
             ) from error
         if is_lost(error):
             message = lost.message(error, first=trainer.is_global_zero)
+            if message and not trainer.is_global_zero:
+                print(file=sys.stderr)  # the bar of the first process had no end
             raise (ValueError(message) if message else SystemExit(LOST)) from error
         if "memory" not in str(error):
             raise
