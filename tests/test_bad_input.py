@@ -391,7 +391,10 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
         (["--strategy=foo"], r"cannot train with .*strategy foo"),
         (["--devices=x"], r"cannot train with .*devices x"),
         (["--devices=2", "--batch=3"], r"batch 3 does not divide among 2 processes"),
-        (["--batch=1"], r"batch is 1: batch normalisation needs two .*: take --batch 2 or more"),
+        (
+            ["--batch=1"],
+            r"batch is 1: batch normalisation and mixing need two .*: take --batch 2 or more",
+        ),
         (["--batch=0"], r"batch is 0: it must be above 0"),
         (["--crop=16"], r"crop is 16: it must be 32 pixels or more"),
         (["--crop=129"], r"crop is 129, but .* 64×64 pixels, .*: take --crop 128 or less"),

@@ -107,10 +107,10 @@ class SaveLast(Callback):
         self._saved_at = time.monotonic()
         self.saved_step = trainer.global_step
 
-    def teardown(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Give the signals back."""
+        """Give the signals back before Lightning does: the other way round its own would stay."""
         self._give_back()
 
     def on_exception(
