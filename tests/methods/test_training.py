@@ -126,7 +126,7 @@ def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_it_learns_two_images(unbroken: Run) -> None:
-    # Of the nine, three seeds each, the slowest halves it: the bound leaves room for other CPUs.
+    # Of nine methods with three seeds each the slowest reaches 0.56: room for other CPUs.
     assert unbroken.after < 0.75 * unbroken.before
 
 
