@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from s5mars.compare.figures import known_only
 from s5mars.compare.grid import Cell, method_rows
 from s5mars.compare.paper import paper_ablation
 from s5mars.compare.results import read_comparison, write_comparison
@@ -190,11 +188,3 @@ def test_time_left_is_of_the_same_method() -> None:
     assert remaining_text([s5mars] * 2, done, jobs=2) == "2 cells left, about 10\u202fmin"
     assert remaining_text([supervised, s5mars], done[:3], jobs=1).endswith("about 2\u202fmin")
     assert remaining_text([s5mars], [], jobs=1) == "1 cell left"
-
-
-def test_what_the_truth_ignores_is_ignored_in_every_picture() -> None:
-    predicted = np.array([[0, 1, 2], [2, 255, 0]], np.uint8)
-    truth = np.array([[255, 1, 0], [2, 0, 255]], np.uint8)
-    shown = known_only(predicted, truth)
-    assert shown.dtype == np.uint8
-    assert shown.tolist() == [[255, 1, 2], [2, 255, 255]]

@@ -20,7 +20,7 @@ from s5mars.compare.grid import BASELINE, METHODS_GROUP
 from s5mars.compare.results import Comparison, Result, read_comparison
 from s5mars.compare.standings import Group, Standing, by_seed, groups_of
 from s5mars.data.dataset import Dataset
-from s5mars.data.read import read_image, read_label
+from s5mars.data.read import no_data, read_image, read_label
 from s5mars.files import replacing
 from s5mars.report.evaluations import evaluation_of
 from s5mars.report.examples import centre, open_data, open_network, scored, spread
@@ -252,8 +252,10 @@ def _pictures(
     for axes_row, name in zip(grid, names, strict=True):
         image, truth = _pair(dataset, name, crop)
         shown = [shrunk(image, side=_SIDE), _coloured(truth, read.taxonomy)]
-        predicted = (known_only(column.predict(image), truth) for column in columns)
-        shown += [_coloured(labels, read.taxonomy) for labels in predicted]
+        empty = no_data(image)
+        for column in columns:
+            predicted = np.where(empty, np.uint8(IGNORE), column.predict(image))
+            shown.append(_coloured(predicted, read.taxonomy))
         below = ["", "", *(f"{column.scores[name]:.1f} %" for column in columns)]
         for axes, picture, score, head in zip(axes_row, shown, below, heads, strict=True):
             axes.imshow(np.asarray(picture))
@@ -277,11 +279,6 @@ def _pictures(
     )
     figure.suptitle(text, fontsize=8, wrap=True)
     return figure
-
-
-def known_only(predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A class map that is ``IGNORE`` where the truth is: such pixels are in no score either."""
-    return np.where(truth == IGNORE, np.uint8(IGNORE), predicted)
 
 
 def _pair(
