@@ -21,7 +21,7 @@ from s5mars.cli import main
 from s5mars.methods import METHODS
 from s5mars.training.record import Record
 
-PATIENCE = 240  # seconds for all commands together
+PATIENCE = 600  # seconds for all commands together
 STOP = "stop after the first validation"
 _PRELOADED = (s5mars.training.run, METHODS)
 

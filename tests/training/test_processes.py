@@ -127,7 +127,7 @@ def test_a_killed_process_ends_the_run_with_one_line_and_a_checkpoint(folder: Pa
         [sys.executable, "-m", "s5mars", *command], stderr=subprocess.PIPE, text=True
     )
     saved = folder / "lost" / "last.ckpt"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 500
     while not saved.is_file() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -135,7 +135,7 @@ def test_a_killed_process_ends_the_run_with_one_line_and_a_checkpoint(folder: Pa
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 1
     os.kill(int(children[0]), signal.SIGKILL)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=120)[1]
     assert process.returncode == 2
     assert "Traceback" not in said
     (line,) = [line for line in said.splitlines() if line.startswith("s5mars: ")]
