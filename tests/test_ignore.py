@@ -17,7 +17,7 @@ from s5mars.data.crops import CropSettings
 from s5mars.data.loader import LoaderSettings, TrainingBatches
 from s5mars.data.read import read_label
 from s5mars.evaluation.confusion import Confusion
-from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, soft_loss
+from s5mars.losses import cross_entropy, hard_and_soft_loss, hard_loss, ohem_cross_entropy
 from s5mars.predict.overlay import indexed_png
 from s5mars.types import Sample, Targets, View
 from tiny import rngs
@@ -115,7 +115,14 @@ def test_ignored_and_padded_pixels_change_nothing(tmp_path: Path) -> None:
                 for over in ("valid", "all", "kept")
             },
             "soft": (
-                soft_loss(logits, probability, kept=unsure, valid=valid, over="valid"),
+                hard_and_soft_loss(
+                    logits,
+                    hard,
+                    probability,
+                    kept=(confident, unsure),
+                    valid=valid,
+                    over=("valid", "valid"),
+                )[1],
                 ~unsure,
             ),
         }

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, soft_loss
+from s5mars.losses import cross_entropy, hard_and_soft_loss, hard_loss, ohem_cross_entropy
+from s5mars.pixel_losses import pixel_cross_entropies, pixel_cross_entropy
 
 
 def logits(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -73,10 +74,41 @@ def test_soft_loss_with_one_hot_targets_is_the_hard_loss() -> None:
     scores, hard = logits(2, 4, 3, 3), torch.randint(0, 4, (2, 3, 3))
     everything = torch.ones(2, 3, 3, dtype=torch.bool)
     one_hot = F.one_hot(hard, 4).permute(0, 3, 1, 2).double()
-    torch.testing.assert_close(
-        soft_loss(scores, one_hot, kept=everything, valid=everything, over="valid"),
-        hard_loss(scores, hard, kept=everything, valid=everything, over="valid"),
+    of_hard, of_soft = hard_and_soft_loss(
+        scores,
+        hard,
+        one_hot,
+        kept=(everything, everything),
+        valid=everything,
+        over=("valid", "kept"),
     )
+    alone = hard_loss(scores, hard, kept=everything, valid=everything, over="valid")
+    torch.testing.assert_close(of_soft, of_hard)
+    torch.testing.assert_close(of_hard, alone)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (0.7, 1.9)])
+def test_the_fused_losses_are_pytorchs_own(weights: tuple[float, float]) -> None:
+    probability = logits(2, 4, 5, 6, seed=1).softmax(1)
+    label = torch.randint(0, 4, (2, 5, 6), generator=torch.Generator().manual_seed(2))
+    label[:, :2] = IGNORE
+    fused, plain = (logits(2, 4, 5, 6).requires_grad_() for _ in range(2))
+    hard, soft = pixel_cross_entropies(fused, label, probability)
+    torch.testing.assert_close(pixel_cross_entropy(fused, label.to(torch.uint8)), hard)
+    expected = F.cross_entropy(plain, label, ignore_index=IGNORE, reduction="none")
+    distribution = -(probability * plain.log_softmax(1)).sum(1)
+    torch.testing.assert_close((hard, soft), (expected, distribution))
+    some = torch.rand(2, 5, 6, dtype=torch.float64)  # each pixel has a gradient of its own
+    for a, b, scores in ((hard, soft, fused), (expected, distribution, plain)):
+        ((weights[0] * a + weights[1] * b) * some).sum().backward()
+        assert scores.grad is not None
+    torch.testing.assert_close(fused.grad, plain.grad)
+
+
+def test_the_gradient_of_one_label_is_pytorchs_own() -> None:
+    label = torch.tensor([[[0, 3, IGNORE], [1, 2, IGNORE]]])
+    scores = logits(1, 4, 2, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: pixel_cross_entropy(x, label), scores)
 
 
 def test_ohem_keeps_the_hard_pixels() -> None:

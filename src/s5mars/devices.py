@@ -24,3 +24,11 @@ def find_device(device: str | torch.device) -> torch.device:
         there = f"cpu and {number} of {here.type}" if here else "only cpu"
         raise ValueError(f"device {str(device)!r} is not there: this machine has {there}; use auto")
     return found
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A small tensor of this step's draws on the device, without waiting until it is there.
+
+    Memory that is not pinned is copied aside before this returns, so that it may be reused.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")

@@ -20,11 +20,11 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from s5mars import processes
 from s5mars.classes import IGNORE
+from s5mars.pixel_losses import pixel_cross_entropies, pixel_cross_entropy
 
 Over = Literal["valid", "all", "kept"]
 
@@ -77,25 +77,31 @@ def hard_loss(logits: Tensor, hard: Tensor, *, kept: Tensor, valid: Tensor, over
     return masked_mean(pixel_cross_entropy(logits, hard), kept, valid, over=over)
 
 
-def soft_loss(
-    logits: Tensor, probability: Tensor, *, kept: Tensor, valid: Tensor, over: Over
-) -> Tensor:
-    """Cross-entropy with the teacher's distribution as target, eq. 6.
+def hard_and_soft_loss(
+    logits: Tensor,
+    hard: Tensor,
+    probability: Tensor,
+    *,
+    kept: tuple[Tensor, Tensor],
+    valid: Tensor,
+    over: tuple[Over, Over],
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy with one-hot pseudo-labels, eq. 3, and with the teacher's distribution, eq. 6.
 
     Args:
         logits: (B, C, H, W) float, the student's.
+        hard: (B, H, W) int64 class index.
         probability: (B, C, H, W) float, the teacher's softmax output.
-        kept: (B, H, W) bool, the pixels that enter the sum.
+        kept: two (B, H, W) bool, the pixels that enter each sum.
         valid: (B, H, W) bool, see ``over``.
-        over: the divisor, see the module.
+        over: the divisor of each, see the module.
     """
-    loss = -(probability * F.log_softmax(logits, dim=1)).sum(1)
-    return masked_mean(loss, kept, valid, over=over)
-
-
-def pixel_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """(B, H, W) cross-entropy at every pixel, 0 where the label is IGNORE."""
-    return F.cross_entropy(logits, label.long(), ignore_index=IGNORE, reduction="none")
+    losses = pixel_cross_entropies(logits, hard, probability)
+    of_hard, of_soft = (
+        masked_mean(loss, mask, valid, over=divisor)
+        for loss, mask, divisor in zip(losses, kept, over, strict=True)
+    )
+    return of_hard, of_soft
 
 
 def pixels(mask: Tensor) -> Tensor:
@@ -108,8 +114,7 @@ def masked_mean(loss: Tensor, kept: Tensor, valid: Tensor, *, over: Over) -> Ten
     if over == "valid":
         divisor = pixels(valid)
     elif over == "all":
-        number = valid.numel() * processes.number()
-        divisor = valid.new_tensor(number, dtype=torch.int64)
+        divisor = torch.full_like(valid.sum(), valid.numel() * processes.number())
     elif over == "kept":
         divisor = pixels(kept)
     else:

@@ -25,7 +25,7 @@ def update_teacher(teacher: nn.Module, student: nn.Module, *, momentum: float) -
 
     Buffers are averaged too, so that the teacher's batch statistics belong to its weights.
     """
-    old, new = [], []
+    old, new, counters, counted = [], [], [], []
     for target, source in zip(
         (*teacher.parameters(), *teacher.buffers()),
         (*student.parameters(), *student.buffers()),
@@ -35,7 +35,10 @@ def update_teacher(teacher: nn.Module, student: nn.Module, *, momentum: float) -
             old.append(target.detach())
             new.append(source.detach())
         else:
-            target.copy_(source)
+            counters.append(target)
+            counted.append(source)
+    if counters:
+        torch._foreach_copy_(counters, counted)
     torch._foreach_lerp_(old, new, 1 - momentum)
 
 

@@ -7,6 +7,7 @@ use ``s5mars.classes.IGNORE`` (255) for "nobody knows", whatever the reason.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -55,15 +56,21 @@ class Targets:
     label: Tensor  # (B, H, W) int64 true label, overrides `probability`; IGNORE where unknown
     valid: Tensor  # (B, H, W) bool
 
+    @cached_property
+    def best(self) -> tuple[Tensor, Tensor]:
+        """Two (B, H, W): the largest probability and its class, found in one pass and kept."""
+        confidence, label = self.probability.max(1)
+        return confidence, label
+
     @property
     def confidence(self) -> Tensor:
         """(B, H, W) float: 1 where the true label is known, else the largest probability."""
-        return self.probability.amax(1).masked_fill(self.label != IGNORE, 1.0)
+        return self.best[0].masked_fill(self.label != IGNORE, 1.0)
 
     @property
     def hard(self) -> Tensor:
         """(B, H, W) int64: the true label where it is known, else the pseudo-label, eq. 4."""
-        return self.probability.argmax(1).where(self.label == IGNORE, self.label)
+        return self.best[1].where(self.label == IGNORE, self.label)
 
 
 @dataclass(frozen=True)

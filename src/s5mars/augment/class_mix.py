@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from s5mars.classes import IGNORE
+from s5mars.devices import send
 from s5mars.randomness import Generators, each
 
 
@@ -38,7 +39,7 @@ def class_regions(
     present[:, IGNORE] = False
     # Every class draws a number, seen or not: what one image shows changes no other's draw.
     numbers = each(generators, lambda g: g.random(IGNORE + 1, dtype=np.float32))
-    drawn = torch.from_numpy(numbers).to(flat.device)
+    drawn = send(torch.from_numpy(numbers), flat.device)
     rank = drawn.masked_fill(~present, 2.0).argsort(1).argsort(1)
     # 0.7 · 10 is a little less than 7 in floating point.
     wanted = torch.floor(share * present.sum(1, keepdim=True) + 1e-4)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from s5mars.classes import IGNORE
+from s5mars.devices import send
 from s5mars.randomness import Generators, each
 from s5mars.types import Targets, View
 
@@ -48,7 +49,7 @@ def object_transforms(
         ],
         1,
     )
-    linear = torch.from_numpy(matrix).to(region.device, torch.float32)
+    linear = send(torch.from_numpy(matrix).float(), region.device)
     centre = _box_centre(region)
     shift = centre - (linear @ centre.unsqueeze(-1)).squeeze(-1)
     return torch.cat([linear, shift.unsqueeze(-1)], dim=-1)

@@ -26,6 +26,7 @@ from s5mars.augment.class_mix import class_regions
 from s5mars.augment.geometric import object_transforms, rectangles, warp
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
+from s5mars.devices import send
 from s5mars.randomness import Generators
 from s5mars.types import View
 
@@ -71,19 +72,19 @@ class SamMix:
         mixed = pool
         if donors is not None:
             chosen = partners(len(pool.image)) % len(donors.image)
-            source = select(donors, chosen.to(pool.image.device))
+            source = select(donors, send(chosen, pool.image.device))
             if self.source in {"classmix", "dacs"}:
                 region = self._classes(source, rngs)
             else:
-                region = rectangles(size, rngs).to(pool.image.device)
+                region = send(rectangles(size, rngs), pool.image.device)
             if self.source == "objects" and objects is not None:
                 source, region = self._objects(
-                    source, objects[chosen.to(objects.device)], region, rngs
+                    source, objects[send(chosen, objects.device)], region, rngs
                 )
             mixed = paste(region & source.targets.valid, source, pool)
         if self.extra_rectangle:
-            other = partners(len(pool.image)).to(pool.image.device)
-            region = rectangles(size, rngs).to(pool.image.device)
+            other = send(partners(len(pool.image)), pool.image.device)
+            region = send(rectangles(size, rngs), pool.image.device)
             mixed = paste(region, select(mixed, other), mixed)
         return mixed
 

@@ -26,7 +26,7 @@ def moments(image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     weight = valid.unsqueeze(1).to(image.dtype)
     count = weight.sum((2, 3), keepdim=True).clamp(min=1)
     mean = (image * weight).sum((2, 3), keepdim=True) / count
-    variance = ((image - mean).square() * weight).sum((2, 3), keepdim=True) / count
+    variance = ((image - mean).square_().mul_(weight)).sum((2, 3), keepdim=True) / count
     return mean, variance.sqrt()
 
 
@@ -54,7 +54,7 @@ def augin(image: Tensor, valid: Tensor, *, partner: Tensor, swap: Swap = "std") 
     # A flat image has no contrast to rescale, and an empty partner none to give.
     flat = (std < EPSILON) | (target_std < EPSILON)
     gain = torch.where(flat, torch.ones_like(std), target_std / (std + EPSILON))
-    return (image - mean) * gain + target_mean
+    return torch.addcmul(target_mean - mean * gain, image, gain)
 
 
 def partners(size: int) -> Tensor:

@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,13 +52,21 @@ def _bytes() -> tuple[int, int]:
     return most, most
 
 
-def main(name: str, settings: CostSettings) -> int:
-    """Take two steps, the first of which makes the optimiser's state."""
+def peak_of(make: Callable[[], Callable[[], object]]) -> int:
+    """Bytes that this process grows by at most, for a step to be made and taken twice.
+
+    The first step makes the optimiser's state. Only a process that did nothing else tells.
+    """
     before, _ = _bytes()
-    step = Step(name, settings, torch.device("cpu"))
+    step = make()
     step()
     step()
     return _bytes()[1] - before
+
+
+def main(name: str, settings: CostSettings) -> int:
+    """The peak of a method's step."""
+    return peak_of(lambda: Step(name, settings, torch.device("cpu")))
 
 
 if __name__ == "__main__":

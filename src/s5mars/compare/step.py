@@ -13,7 +13,7 @@ from s5mars.methods import METHODS, method_class
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.teacher import update_teacher
 from s5mars.training.module import SegmentationModule
-from s5mars.types import Batch, Crops, Progress
+from s5mars.types import Batch, Crops, Method, Progress
 
 _NOWHERE = Path("nowhere")  # no data is read and nothing is written
 _LABELLED = 0.5  # share of the pixels of the labelled stream, as in S5Mars (48.9 %)
@@ -44,10 +44,18 @@ class Step:
         name: a key of ``METHODS``.
         settings: sizes.
         device: where the networks and the batch lie.
+        method: with other settings than its defaults, or a variant of the one named.
     """
 
-    def __init__(self, name: str, settings: CostSettings, device: torch.device) -> None:
-        method = method_class(name)()
+    def __init__(
+        self,
+        name: str,
+        settings: CostSettings,
+        device: torch.device,
+        *,
+        method: Method | None = None,
+    ) -> None:
+        method = method or method_class(name)()
         config = TrainConfig(
             data=_NOWHERE,
             out=_NOWHERE,
@@ -74,20 +82,31 @@ class Step:
     def __call__(self) -> None:
         """Forward, backward, optimiser, teacher; on return the device has finished."""
         module = self.module
-        teacher = module.student if module.teacher is None else module.teacher
-        progress = Progress(seed=0, step=self.taken, total=_TOTAL)
-        terms = module.method.losses(module.student, teacher, self.batch, progress)
+        loss = self.loss(module.student, module.scored)
         self.optimizer.zero_grad()
-        loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
+        self.update()
+        self.wait()
+
+    def loss(self, student: torch.nn.Module, teacher: torch.nn.Module) -> torch.Tensor:
+        """The objective, with other networks in place of the module's own if they are given."""
+        progress = Progress(seed=0, step=self.taken, total=_TOTAL)
+        terms = self.module.method.losses(student, teacher, self.batch, progress)
+        self.taken += 1
+        return torch.stack([term.weight * term.value for term in terms.values()]).sum()
+
+    def update(self) -> None:
+        """Optimiser and teacher."""
         self.optimizer.step()
-        if module.teacher is not None:
-            update_teacher(module.teacher, module.student, momentum=0.99)
+        if self.module.teacher is not None:
+            update_teacher(self.module.teacher, self.module.student, momentum=0.99)
+
+    def wait(self) -> None:
+        """Until the device has finished."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
-        self.taken += 1
 
     @property
     def trained(self) -> int:

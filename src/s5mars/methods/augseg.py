@@ -35,6 +35,7 @@ from s5mars.augment.mix import paste, select
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
+from s5mars.devices import send
 from s5mars.methods.fixmatch import supervised_and_strong
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import as_float, kept_pixels, pool_of, weak_view
@@ -89,17 +90,17 @@ class AugSeg:
         injected, injected_kept = strong, kept
         if self.labelled_patches:
             donors = labelled_view(labelled, classes=weak.targets.probability.shape[1])
-            chosen = (partners(batch) % len(donors.image)).to(device)
+            chosen = send(partners(batch) % len(donors.image), device)
             source = select(donors, chosen)
-            chance = torch.from_numpy(each(rngs, lambda g: g.random())).to(device)
+            chance = send(torch.from_numpy(each(rngs, lambda g: g.random())), device)
             unsure = chance > confidence(weak.targets)
-            region = rectangles((height, width), rngs, alpha=8.0, beta=2.0).to(device)
+            region = send(rectangles((height, width), rngs, alpha=8.0, beta=2.0), device)
             region &= unsure[:, None, None] & source.targets.valid
             injected = paste(region, source, strong)
             injected_kept = torch.where(region, source.targets.label != IGNORE, kept)
 
-        partner = partners(batch).to(device)
-        region = rectangles((height, width), rngs, beta=4.0).to(device)
+        partner = send(partners(batch), device)
+        region = send(rectangles((height, width), rngs, beta=4.0), device)
         mixed = paste(region, select(injected, partner), strong)
         return mixed, torch.where(region, injected_kept[partner], kept)
 

@@ -29,6 +29,7 @@ from torch import nn
 from s5mars.augment.class_mix import class_regions
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
+from s5mars.devices import send
 from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, pixels
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import (
@@ -85,7 +86,7 @@ class ClassMix:
         (view,) = weak_views(teacher, [pool])
         if not self.true_labels:
             view = without_labels(view)
-        other = select(view, partners(len(pool.image)).to(pool.image.device))
+        other = select(view, send(partners(len(pool.image)), pool.image.device))
         region = class_regions(
             other.targets.hard,
             other.targets.valid,

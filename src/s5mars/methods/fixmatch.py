@@ -30,6 +30,7 @@ from s5mars.augment.geometric import inner_rectangles
 from s5mars.augment.mix import paste, select
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.statistics import partners
+from s5mars.devices import send
 from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, pixels
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_view
@@ -86,8 +87,8 @@ def strong_view(
     device = weak.image.device
     image = photometric(weak.image, weak.targets.valid, kind=kind, generators=rngs)
     strong = View(image, weak.targets)
-    partner = partners(len(kept)).to(device)
-    region = inner_rectangles((height, width), rngs, probability=rectangle).to(device)
+    partner = send(partners(len(kept)), device)
+    region = send(inner_rectangles((height, width), rngs, probability=rectangle), device)
     return paste(region, select(strong, partner), strong), torch.where(region, kept[partner], kept)
 
 

@@ -33,6 +33,7 @@ from torch import nn
 from s5mars.augment.mix import select
 from s5mars.augment.random_paste import random_paste
 from s5mars.augment.statistics import partners
+from s5mars.devices import send
 from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, pixels
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import (
@@ -90,5 +91,5 @@ class RanPaste:
             pool = without_labels(pool)
         rngs = progress.generators("random paste", len(pool.image))
         chosen = partners(len(pool.image)) % len(donors.image)
-        donors = select(donors, chosen.to(pool.image.device))
+        donors = select(donors, send(chosen, pool.image.device))
         return random_paste(donors, pool, rngs, beta=self.beta)

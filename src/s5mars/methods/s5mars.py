@@ -29,7 +29,8 @@ from s5mars.augment.exchange import Exchange, exchange
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.sam_mix import SamMix
 from s5mars.augment.statistics import partners
-from s5mars.losses import Over, cross_entropy, hard_loss, ohem_cross_entropy, pixels, soft_loss
+from s5mars.devices import send
+from s5mars.losses import Over, cross_entropy, hard_and_soft_loss, ohem_cross_entropy, pixels
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_views, without_labels
 from s5mars.randomness import Generators
@@ -74,29 +75,21 @@ class S5Mars:
         criterion = ohem_cross_entropy if self.ohem else cross_entropy
         valid_pixels = pixels(targets.valid).clamp(min=1)
         weight = self.unsupervised_weight * progress.ramp
+        of_hard, of_soft = hard_and_soft_loss(
+            strong_logits,
+            targets.hard,
+            targets.probability,
+            kept=(hard, soft),
+            valid=targets.valid,
+            over=(self.hard_over, self.soft_over),
+        )
         return {
             "supervised": Term(criterion(logits, batch.labelled.label)),
             "hard": Term(
-                hard_loss(
-                    strong_logits,
-                    targets.hard,
-                    kept=hard,
-                    valid=targets.valid,
-                    over=self.hard_over,
-                ),
-                weight=weight * self.hard_weight,
-                share=pixels(hard) / valid_pixels,
+                of_hard, weight=weight * self.hard_weight, share=pixels(hard) / valid_pixels
             ),
             "soft": Term(
-                soft_loss(
-                    strong_logits,
-                    targets.probability,
-                    kept=soft,
-                    valid=targets.valid,
-                    over=self.soft_over,
-                ),
-                weight=weight * self.soft_weight,
-                share=pixels(soft) / valid_pixels,
+                of_soft, weight=weight * self.soft_weight, share=pixels(soft) / valid_pixels
             ),
         }
 
@@ -113,7 +106,7 @@ class S5Mars:
         if not self.true_labels:
             weak = without_labels(weak)
         donors = weak if self.mix.donors == "pool" else next(iter(labelled), None)
-        partner = partners(len(pool.image)).to(pool.image.device)
+        partner = send(partners(len(pool.image)), pool.image.device)
         rngs = progress.generators("strong view", len(pool.image))
         return self.disturb(weak, donors, batch.labelled.objects, partner=partner, rngs=rngs)
 

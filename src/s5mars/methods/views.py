@@ -31,7 +31,7 @@ def weak_views(teacher: nn.Module, crops: Sequence[Crops]) -> list[View]:
     A shared network that labels for itself is in training mode: its dropout rests then, and its
     batch statistics move once a step.
     """
-    images = torch.cat([as_float(c.image) for c in crops])
+    images = as_float(torch.cat([c.image for c in crops]))
     with evaluating(teacher):
         return as_views(images, teacher(images).softmax(1), crops)
 
@@ -68,7 +68,9 @@ def without_labels(view: View) -> View:
 def logits_of_both(student: nn.Module, labelled: Crops, strong: View) -> tuple[Tensor, Tensor]:
     """The student's logits of the labelled stream and of a view of the pool, in one batch."""
     logits: Tensor = student(torch.cat([as_float(labelled.image), strong.image]))
-    return logits[: len(labelled.image)], logits[len(labelled.image) :]
+    # Not two slices, whose gradients would each fill a tensor of the whole batch with zeros.
+    of_labelled, of_strong = torch.split(logits, [len(labelled.image), len(strong.image)])
+    return of_labelled, of_strong
 
 
 def kept_pixels(targets: Targets, progress: Progress, *, above: float) -> Tensor:
@@ -82,4 +84,4 @@ def kept_pixels(targets: Targets, progress: Progress, *, above: float) -> Tensor
 
 def as_float(image: Tensor) -> Tensor:
     """uint8 → float in [0, 1]; floats pass."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image
+    return image.float().div_(255) if image.dtype == torch.uint8 else image

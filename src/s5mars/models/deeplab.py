@@ -20,6 +20,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from s5mars.models.depthwise import with_fast_dilation
 from s5mars.models.dropout import ChannelDropout
+from s5mars.models.upsample import upsample
 from s5mars.models.weights import WeightsReport, load_encoder_weights, named_weights
 
 RELEASED_MEAN = (0.625, 0.519, 0.363)
@@ -143,12 +144,15 @@ class DeepLabV3Plus(nn.Module):
 
     def fuse(self, low: Tensor, high: Tensor) -> Tensor:
         """Features → (B, C, H/4, W/4): pyramid and skip connection side by side."""
-        high = _resize(self.pyramid(high), low.shape[-2:])
+        size = (low.shape[-2], low.shape[-1])
+        high = upsample(self.pyramid(high), size, training=self.training)
         return torch.cat([high, self.low_level(low)], dim=1)
 
     def classify(self, fused: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Fused features → float32 logits at ``size``."""
-        return _resize(self.classifier(self.decoder(fused)).float(), size)
+        # Classes are few and the softmax runs over them: planes are faster than channels last.
+        logits = self.classifier(self.decoder(fused)).float().contiguous()
+        return upsample(logits, size, training=self.training)
 
     def represent(self, fused: Tensor) -> Tensor:
         """Fused features → (B, D, H/4, W/4) float32 embedding of every fourth pixel.
@@ -198,12 +202,6 @@ def _conv3x3(inputs: int, outputs: int, *, dilation: int = 1, separable: bool) -
         inputs, inputs, 3, padding=dilation, dilation=dilation, groups=inputs, bias=False
     )
     return nn.Sequential(depthwise, Conv2dNormActivation(inputs, outputs, 1))
-
-
-def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def _timm_features(name: str, *, output_stride: int) -> tuple[Any, int]:

@@ -136,6 +136,14 @@ class SaveLast(Callback):
 class ProgressBar(TQDMProgressBar):
     """Lightning's bar, over the steps of the whole run."""
 
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Ask a GPU for its loss at every tenth step only: each time the step waits for it."""
+        super().setup(trainer, pl_module, stage)
+        if trainer.strategy.root_device.type == "cuda":
+            self._refresh_rate = 10
+
     def on_train_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:

@@ -54,7 +54,7 @@ def choose_precision(asked: str, accelerator: str) -> LightningPrecision:
     """
     if asked == "auto":
         on_gpu = accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available()
-        fast = torch.cuda.is_bf16_supported() if on_gpu else _has_amx()
+        fast = torch.cuda.is_bf16_supported() if on_gpu else has_amx()
         asked = "bf16" if fast else "fp32"
     return _LIGHTNING[asked]
 
@@ -113,6 +113,7 @@ def _trainer(config: TrainConfig) -> lightning.Trainer:
     )
 
 
-def _has_amx() -> bool:
+def has_amx() -> bool:
+    """Whether the CPU multiplies bf16 matrices in units of their own."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(supported and supported())

@@ -1,0 +1,36 @@
+"""The steps that S5Mars is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from s5mars.augment.photometric import Photometric
+from s5mars.compare.step import CostSettings, Step, random_batch
+from s5mars.methods.fixmatch import FixMatch
+from s5mars.types import Needs
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherFixMatch(FixMatch):
+    """FixMatch whose labels come from a moving average, as those of S5Mars do."""
+
+    @property
+    def needs(self) -> Needs:
+        """A pool and a teacher."""
+        return Needs(pool=True, teacher=True)
+
+
+def fixmatch_step(
+    settings: CostSettings, device: torch.device, *, photometric: Photometric = "fixmatch"
+) -> Step:
+    """FixMatch with an EMA teacher."""
+    return Step("fixmatch", settings, device, method=TeacherFixMatch(photometric=photometric))
+
+
+def supervised_step(settings: CostSettings, device: torch.device) -> Step:
+    """The student batch of S5Mars, labelled and pool, all of it labelled."""
+    step = Step("supervised", settings, device)
+    step.batch = random_batch(replace(settings, batch=2 * settings.batch), device, pool=False)
+    return step
