@@ -232,7 +232,7 @@ def test_an_ablation_is_compared_with_the_whole_method(
     assert {row for row, _, _ in (cell.key for cell in found.cells)} == set(found.rows)
     assert found.cells[0].folder == "cells/augin-identity/0.5/seed-0"
     fields = found.rows["augin/efdm"]["settings"]
-    assert fields["s5mars"]["swap"] == "efdm" and fields["training"] == {"ablation": "augin/efdm"}
+    assert fields["s5mars"]["swap"] == "efdm" and fields["training"] == {}
 
 
 def test_fields_of_a_method_are_for_its_cells(
