@@ -1,9 +1,8 @@
 """One S5Mars step written plainly, as training scripts often have it: something to compare with.
 
-The same networks, batch, settings and objective (up to how batch normalisation sees the two
-streams), but: teacher and student pass each stream on its own, images are mixed one by one in a
-Python loop, every intermediate is kept until the end, each loss takes a softmax of its own, and the
-moving average goes parameter by parameter.
+The same networks, batch, settings and objective, but: the teacher passes each stream on its own,
+images are mixed one by one in a Python loop, every intermediate is kept until the end, each loss
+takes a softmax of its own, and the moving average goes parameter by parameter.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from s5mars.augment.geometric import object_transforms
 from s5mars.classes import IGNORE
 from s5mars.compare.step import Step
 from s5mars.methods.s5mars import S5Mars
-from s5mars.randomness import generator
+from s5mars.randomness import generator, generators
 
 
 class NaiveStep:
@@ -54,7 +53,8 @@ def naive_loss(step: Step, student: nn.Module, teacher: nn.Module, method: S5Mar
     images, donors = pool.image.float() / 255, labelled.image.float() / 255
     with torch.no_grad():
         probability, of_donors = teacher(images).softmax(1), teacher(donors).softmax(1)
-    theta = object_transforms(labelled.objects, rng, rotation=20.0, flip=0.5, rescale=(0.75, 1.33))
+    rngs = generators(0, "naive objects", step=step.taken, samples=range(len(donors)))
+    theta = object_transforms(labelled.objects, rngs, rotation=20.0, flip=0.5, rescale=(0.75, 1.33))
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     strong, targets, known = [], [], []
     for k, partner in enumerate(rng.permutation(len(images)).tolist()):
@@ -73,7 +73,8 @@ def naive_loss(step: Step, student: nn.Module, teacher: nn.Module, method: S5Mar
         targets.append(pasted + (1 - inside) * probability[k])
         known.append(torch.where(inside > 0, label, pool.label[k].long())[0])
     seen, soft, true = torch.stack(strong), torch.stack(targets), torch.stack(known)
-    logits, strong_logits = student(donors), student(seen)
+    both = student(torch.cat([donors, seen]))
+    logits, strong_logits = both[: len(donors)], both[len(donors) :]
     confidence, hard = soft.max(1)
     confidence[true != IGNORE] = 1.0
     hard[true != IGNORE] = true[true != IGNORE]

@@ -12,14 +12,18 @@ import os
 import re
 import shutil
 import signal
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import tifffile
 from PIL import Image
 
+from products.written import pds3
 from s5mars.cli import main
 
 Edit = Callable[[Path], object]
@@ -308,6 +312,58 @@ def test_predict_with_damaged_images(
     assert "no image could be read, 12 failed" in fails(*arguments, "--skip-bad")
 
 
+def test_an_archive_of_bad_products(run: Path, tmp_path: Path, fails: Fails) -> None:
+    """Whatever is wrong with a product is a row of the manifest, in one line, and costs it only."""
+    pytest.importorskip("pdr")
+    folder, out = tmp_path / "in", tmp_path / "maps"
+    folder.mkdir()
+    colour = np.random.default_rng(0).integers(1, 255, (40, 50, 3)).astype(np.uint8)
+    ramp = np.linspace(1, 4095, 600).astype(np.uint16).reshape(20, 30)
+    Image.fromarray(colour).save(folder / "good.png")
+    for ending in (".png", ".tif", ".IMG", ".xml"):
+        (folder / f"empty{ending}").touch()
+    for name in ("cut.jpg", "cut.tif", "evil\nname.png"):
+        Image.fromarray(colour).save(folder / name)
+        truncate(folder / name)
+    (folder / "link.png").symlink_to("nowhere.png")
+    tifffile.imwrite(folder / "nan.tif", np.full((40, 50), np.nan, np.float32))
+    tifffile.imwrite(
+        folder / "ten.tif", np.zeros((40, 50, 10), np.uint8), photometric="minisblack",
+        planarconfig="contig",
+    )  # fmt: skip
+    side = 100_000
+    head = struct.pack("<2sIHHIIiiHHII", b"BM", 54, 0, 0, 54, 40, side, side, 1, 24, 0, 0)
+    (folder / "huge.bmp").write_bytes(head + bytes(116))
+    pds3(folder / "huge.IMG", np.zeros((2, 40_000), np.uint8), lines=side)
+    pds3(folder / "short.IMG", ramp.astype(">u2"), declared=">u2", lines=400)
+    bits = "SAMPLE_BIT_MASK = 2#0000111111111111#"
+    pds3(folder / "swapped.IMG", ramp.astype("<i2"), declared=">i2", image=bits)
+    pds3(folder / "gone.IMG", ramp.astype(">u2"), declared=">u2", detached=True).unlink()
+    said = {
+        "empty": "an empty file (0 bytes): replace it", "cut": "damaged image (",
+        "evil name.png": "damaged image (", "link": "no such file", "nan": "no pixel with a value",
+        "ten": "10 channels; 1 or 3 are needed", "huge": "more than the 178,956,970",
+        "short": "3,248 bytes, but its label declares 26,048", "swapped": "the wrong byte order",
+        "gone": "its label names gone.IMG, which is not beside it",
+    }  # fmt: skip
+
+    arguments = ("predict", run, folder, "--out", out, "--write", "labels")
+    assert "1 done, 14 failed, 0 to do" in fails(*arguments)
+    rows = {row["image"]: row for row in pq.read_table(out / "index.parquet").to_pylist()}
+    assert [name for name, row in rows.items() if row["status"] == "done"] == ["good.png"]
+    for name, row in rows.items():
+        if row["status"] == "failed":
+            (expected,) = [text for start, text in said.items() if _one(name).startswith(start)]
+            assert expected in row["reason"] and _one(name).partition(".")[0] in row["reason"]
+            assert "\n" not in row["reason"]
+    kept = {"good.png", "index.parquet", "manifest.sqlite", "summary.csv"}
+    assert {path.name for path in out.rglob("*")} == kept
+
+
+def _one(name: str) -> str:
+    return " ".join(name.splitlines())
+
+
 def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails) -> None:
     images = scenes / "images"
     assert "choose another out" in fails("predict", run, images, "--out", images)
@@ -335,7 +391,10 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
         (["--strategy=foo"], r"cannot train with .*strategy foo"),
         (["--devices=x"], r"cannot train with .*devices x"),
         (["--devices=2", "--batch=3"], r"batch 3 does not divide among 2 processes"),
-        (["--batch=1"], r"batch is 1: batch normalisation needs two .*: take --batch 2 or more"),
+        (
+            ["--batch=1"],
+            r"batch is 1: batch normalisation and mixing need two .*: take --batch 2 or more",
+        ),
         (["--batch=0"], r"batch is 0: it must be above 0"),
         (["--crop=16"], r"crop is 16: it must be 32 pixels or more"),
         (["--crop=129"], r"crop is 129, but .* 64×64 pixels, .*: take --crop 128 or less"),

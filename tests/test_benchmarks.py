@@ -114,7 +114,7 @@ def test_the_plain_step_has_the_objective_of_the_method(script: Any) -> None:
     naive, step = script("naive"), script("step").CANDIDATES["s5mars"](TINY)
     module = step.module
     plain = naive.naive_loss(step, module.student, module.teacher, module.method)
-    # Other draws, and batch statistics of each stream alone: near, not equal.
+    # Other draws: near, not equal.
     assert float(plain.detach()) == pytest.approx(
         float(step.loss(module.student, module.teacher).detach()), rel=0.3
     )

@@ -11,7 +11,7 @@ import pytest
 import s5mars
 from s5mars.augment.sam_mix import SamMix
 from s5mars.config import TrainConfig
-from s5mars.methods import METHODS
+from s5mars.methods import METHODS, OF_A_NETWORK, method_class
 
 SOURCE = Path(s5mars.__file__).parent
 
@@ -29,10 +29,10 @@ def test_every_setting_is_read_somewhere(name: str) -> None:
     assert re.search(rf"config\.{name}\b", code_outside("config.py")), f"nothing reads {name}"
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted({**METHODS, **OF_A_NETWORK}))
 def test_every_field_of_a_method_is_read_in_its_file(name: str) -> None:
     text = (SOURCE / "methods" / f"{name}.py").read_text(encoding="utf-8")
-    for field in fields(METHODS[name]):  # type: ignore[arg-type]
+    for field in fields(method_class(name)):  # type: ignore[arg-type]
         assert re.search(rf"self\.{field.name}\b", text), field.name
 
 

@@ -19,8 +19,8 @@ from s5mars.data.read import read_label
 from s5mars.evaluation.confusion import Confusion
 from s5mars.losses import cross_entropy, hard_and_soft_loss, hard_loss, ohem_cross_entropy
 from s5mars.predict.overlay import indexed_png
-from s5mars.randomness import generator
 from s5mars.types import Sample, Targets, View
+from tiny import rngs
 
 SIDE = 32
 UNKNOWN = 99  # in the mask file
@@ -68,9 +68,7 @@ def test_ignored_and_padded_pixels_change_nothing(tmp_path: Path) -> None:
         ways = [torch.rot90(before, k, (1, 2)) for k in (1, 3)]
         assert any(torch.equal(after, way) for way in ways)
         assert not torch.equal(after, before)
-    shrink = object_transforms(
-        everywhere, generator(0, "x"), rotation=0, flip=0, rescale=(0.5, 0.5)
-    )
+    shrink = object_transforms(everywhere, rngs(0, 2), rotation=0, flip=0, rescale=(0.5, 0.5))
     shrunk, moved = warp(view, everywhere, theta=shrink)
     assert (~moved).sum() == 2 * SIDE * SIDE * 3 // 4
     assert not shrunk.targets.valid[~moved].any()

@@ -101,8 +101,10 @@ def test_network_passes() -> None:
 
 @pytest.mark.parametrize("name", ["s5mars", "mean_teacher", "classmix", "ranpaste"])
 def test_no_operation_is_done_image_by_image(name: str) -> None:
-    few, many = (recorded(name, replace(SIZES, batch=batch)).operations for batch in (2, 5))
-    assert many - few == Counter()
+    few, many = (recorded(name, replace(SIZES, batch=batch)).operations for batch in (2, 6))
+    more = many - few
+    del more["normal_"]  # every image draws for itself
+    assert more == Counter()
 
 
 def test_tensors_of_the_logits_size() -> None:

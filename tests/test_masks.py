@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -59,6 +63,25 @@ def test_all_takes_every_image(data: Path, tmp_path: Path) -> None:
     assert main(command) == 0
     assert len(ObjectStore(out)) == 12 + 3
     assert len(list(out.glob("*.parquet"))) == 4
+
+
+def test_a_killed_command_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> None:
+    """The real command with two processes, a real kill -9."""
+    words = ["masks", str(data), "--split", "all", "--shard", "1"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    program = [sys.executable, "-m", "s5mars", *words, "--workers", "2", "--out", str(killed)]
+    child = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list(killed.glob("*.parquet"))) < 2:
+        assert child.poll() is None
+        time.sleep(0.002)
+    child.kill()
+    child.wait()
+    for out in (killed, whole):
+        assert main([*words, "--out", str(out)]) == 0
+    stores = [
+        {path.name: path.read_bytes() for path in out.glob("*.parquet")} for out in (killed, whole)
+    ]
+    assert stores[0] == stores[1] and len(stores[0]) == 15
 
 
 def test_a_picture_of_the_kept_masks(made: Path, data: Path, tmp_path: Path) -> None:
@@ -184,6 +207,56 @@ def test_a_store_of_other_images_is_an_error(data: Path, tmp_path: Path) -> None
     write(tmp_path / "s.parquet", [("other", [block()])])
     with pytest.raises(ValueError, match=r"no entry for 6 of 6 images .* made from others"):
         object_store(tmp_path / "s.parquet", samples, cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("other", r"no entry for 6 of 6 images .*it was made from others \(x\): make one"),
+        ("none", r"no entry for 6 of 6 images .*it holds none: make one from these"),
+        ("size", r"masks of another size than their image for 6 of 6 images, such as "),
+        ("cut", r"damaged or no Parquet file; delete it and make it again"),
+    ],
+)
+def test_a_bad_store_stops_training_before_it_starts(
+    kind: str, said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(name, [block(size=(80, 96) if kind == "size" else SIZE)]) for name in names(data)]
+    rows = {"other": [("x", [block()])], "none": []}.get(kind, rows)
+    store = tmp_path / "s.parquet"
+    write(store, rows)
+    if kind == "cut":
+        store.write_bytes(store.read_bytes()[:-30])
+    run = tmp_path / "run"
+    command = ["train", f"--data={data}", f"--out={run}", "--method=s5mars", f"--objects={store}"]
+    command += ["--model=resnet10t", "--weights=none", "--crop=32", "--steps=2"]
+    assert main([*command, "--batch=2", "--accelerator=cpu", "--devices=1"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"s\.parquet: {said}", error) and error.count("\n") == 1
+    assert not run.exists()
+
+
+def test_masks_of_other_images_are_not_imported(data: Path, tmp_path: Path) -> None:
+    write(tmp_path / "s.parquet", [(name, [block(size=(80, 96))]) for name in names(data)])
+    words = ["masks", str(tmp_path / "s.parquet"), "--export-json", str(tmp_path / "json")]
+    assert main(words) == 0
+    out = tmp_path / "out.parquet"
+    words = ["masks", str(data), "--import-json", str(tmp_path / "json"), "--out", str(out)]
+    assert main(words) == 2
+    assert not out.exists()
+
+
+def test_without_ray_no_folder_is_left(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    out = tmp_path / "out"
+    words = ["masks", str(data), "--out", str(out)]
+    assert main([*words, "--engine", "ray"]) == 2
+    assert "`pip install 's5mars[ray]'`" in capsys.readouterr().err
+    assert main([*words, "--address", "auto"]) == 2
+    assert "add --engine ray" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_an_empty_list_in_json_is_an_image_without_masks(data: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
+from s5mars.randomness import Generators, generators
 from s5mars.types import Batch, Crops
 
 
@@ -36,6 +37,11 @@ class PixelNet(nn.Module):
 
     def decode(self, low: Tensor, high: Tensor, *, size: tuple[int, int]) -> Tensor:
         return self.classify(self.fuse(low, high), size=size)
+
+
+def rngs(seed: int, size: int) -> Generators:
+    """A generator for each image of a batch."""
+    return generators(seed, "test", samples=range(size))
 
 
 def crops(

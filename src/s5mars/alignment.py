@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from s5mars import processes
 from s5mars.models.network import Network
 
 BLACK = 12 / 255
@@ -63,6 +64,7 @@ class Alignment(nn.Module):
         return wanted.log() - self.predicted.clamp(min=FLOOR).log()
 
     def _average(self, average: Tensor, counts: Tensor) -> None:
+        counts = processes.total(counts)  # the shares stay the same in all of them
         total = counts.sum()
         # A batch without a label, or without a valid pixel, says nothing.
         share = torch.where(total > 0, counts / total.clamp(min=1e-9), average)

@@ -11,6 +11,10 @@ from typing import Literal
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Thresholds = Literal["fixed", "flexmatch", "freematch"]
+Optimiser = Literal["sgd", "adamw"]
+
+GENERAL_MODELS = ("sam-cls", "san")
+"""Networks of table VI, which stand on SAM and on CLIP; any other model is a timm encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,26 +25,34 @@ class TrainConfig:
         data: Folder of images and labels, in any layout that ``s5mars`` knows.
         out: Folder of the run; must not hold another run.
         method: ``supervised``, ``mean_teacher``, ``classmix``, ``fixmatch``, ``ranpaste``,
-            ``u2pl``, ``augseg``, ``unimatch`` or ``s5mars``.
-        recipe: ``default``, ``paper`` or ``as_released``: defaults that other options change.
+            ``u2pl``, ``augseg``, ``unimatch`` or ``s5mars``; ``san`` fine-tunes ``--model san``.
+        recipe: ``default``, ``paper``, ``as_released`` or ``san``: defaults that other options
+            change.
         ablation: A row of the paper's ablations, such as ``augin/efdm``, for ``s5mars`` only;
             docs/method.md lists them.
         labelled: Share of the train split whose labels may be read, in (0, 1], or a list file.
         seed: Of everything random: partition, order, crops, views, new layers.
-        steps: Optimiser steps; give this or epochs.
+        steps: Optimiser steps; give this or epochs. 0 scores ``--model san`` without training.
         epochs: Passes over the larger stream (the pool, for methods that use one).
         batch: Images of each stream (labelled, pool) in one step, over all processes.
         crop: Side of the square training crop in pixels.
         scale: Smallest and largest factor on the image size before the crop.
-        model: Any timm encoder, such as ``resnet50`` (the paper) or ``tf_efficientnet_lite0``.
+        model: Any timm encoder, such as ``resnet50`` (the paper) or ``tf_efficientnet_lite0``; or
+            ``sam-cls`` or ``san`` of table VI (see docs/zero-shot.md).
         weights: Encoder weights: ``auto``, ``none``, a .safetensors or .pth file, or a timm name.
+            For ``sam-cls`` and ``san`` a folder or hub id of SAM or of CLIP.
+        adapter: For ``--model san``: the authors' checkpoint of the side adapter; random without.
+        input_side: For ``--model san``: what the shorter side of an image becomes, pixels (640).
+        features: For ``--model sam-cls``: folder that keeps the encoder's features; several runs
+            may share one (a folder in the run).
         head: ``paper``, ``light`` or ``auto`` (paper for encoders with 1024 channels or more).
         output_stride: Of the encoder: 8, 16 or 32.
         normalisation: ``encoder`` or ``as_released`` (see docs/method.md).
         multi_grid: Dilation factors of the last ResNet stage, such as [1, 2, 4].
         objects: Object proposals for SAM-Mix: a Parquet file, a folder of shards, or a folder of
             the authors' JSON files; made with graph segmentation and kept in the run when absent.
-        learning_rate: Of SGD at the start.
+        optimiser: ``sgd`` (the default) or ``adamw``.
+        learning_rate: At the start.
         momentum: Of SGD.
         weight_decay: Of SGD.
         clip: Largest gradient norm; 0 switches clipping off.
@@ -63,7 +75,8 @@ class TrainConfig:
         validate_every: Steps between validations; 0: twenty times in a run.
         select_on: Split that chooses the best checkpoint.
         save_every: Steps between writes of last.ckpt; 0: at most two minutes apart.
-        workers: Loader processes; -1: one fewer than the cores, at most 4.
+        workers: Loader processes; -1: one fewer than the cores, shared among the
+            processes, at most 4 each.
         accelerator: ``auto``, ``cpu``, ``gpu`` or another name that Lightning knows.
         devices: Number of devices (processes on a CPU), or ``auto``.
         num_nodes: Number of machines.
@@ -86,11 +99,15 @@ class TrainConfig:
     scale: tuple[float, float] = (0.5, 2.0)
     model: str = "resnet50"
     weights: str = "auto"
+    adapter: str | None = None
+    input_side: int | None = None
+    features: Path | None = None
     head: str = "auto"
     output_stride: int = 16
     normalisation: str = "encoder"
     multi_grid: list[int] | None = None
     objects: Path | None = None
+    optimiser: Optimiser | None = None
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -129,6 +146,8 @@ class TrainConfig:
         for name in not_negative:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must not be below 0")
+        if self.input_side is not None and self.input_side < 32:
+            raise ValueError(f"input_side is {self.input_side}: it must be 32 pixels or more")
         if self.crop < 32:
             raise ValueError(f"crop is {self.crop}: it must be 32 pixels or more")
         if not 0 < self.scale[0] <= self.scale[1]:
@@ -137,7 +156,8 @@ class TrainConfig:
             raise ValueError("give either steps or epochs (such as --steps 600)")
         for name in ("steps", "epochs"):
             length = getattr(self, name)
-            if length is not None and length <= 0:
+            zero_shot = name == "steps" and length == 0 and self.model == "san"
+            if length is not None and length <= 0 and not zero_shot:
                 raise ValueError(f"{name} is {length}: it must be above 0")
         for name in (
             "warm_up", "ramp", "alignment", "threshold_momentum", "teacher_momentum",

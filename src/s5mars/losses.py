@@ -7,6 +7,10 @@
 - ``all``: every pixel of the tensor, as in the released code's hard loss;
 - ``kept``: the pixels that enter the sum, as in FixMatch implementations that skip the rest.
 
+Pixels are counted over all processes of a run. Gradients are averaged over the processes, so each
+returns its own share of the sum, times the number of processes, over the common divisor: the mean
+of what they return is the mean over the whole batch, and so is the gradient.
+
 The same objective under another divisor is another objective: its weight changes with the share of
 kept pixels, and so do the results. A sum over no pixel is zero and has a zero gradient.
 """
@@ -18,6 +22,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from s5mars import processes
 from s5mars.classes import IGNORE
 from s5mars.pixel_losses import pixel_cross_entropies, pixel_cross_entropy
 
@@ -35,7 +40,7 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
         A scalar; 0 with a zero gradient when no pixel is labelled.
     """
     kept = label != IGNORE
-    return _mean(pixel_cross_entropy(logits, label), kept, kept, over="kept")
+    return masked_mean(pixel_cross_entropy(logits, label), kept, kept, over="kept")
 
 
 def ohem_cross_entropy(
@@ -44,7 +49,7 @@ def ohem_cross_entropy(
     """Cross-entropy over hard pixels only: online hard example mining, as in the released code.
 
     A labelled pixel is kept where the probability of its true class is at most ``threshold``, or
-    where it is among the ``minimum_kept`` least likely ones, whichever keeps more.
+    where it is among the ``minimum_kept`` least likely ones of all processes, whichever keeps more.
 
     Args:
         logits: (B, C, H, W) float.
@@ -53,10 +58,10 @@ def ohem_cross_entropy(
     loss = pixel_cross_entropy(logits, label)
     labelled = label != IGNORE
     probability = torch.exp(-loss.detach()).masked_fill(~labelled, torch.inf)
-    rank = min(minimum_kept, probability.numel()) - 1
-    least_likely = probability.flatten().kthvalue(rank + 1).values
+    everywhere = processes.joined(probability.flatten())
+    least_likely = everywhere.kthvalue(min(minimum_kept, everywhere.numel())).values
     kept = labelled & (probability <= torch.clamp(least_likely, min=threshold))
-    return _mean(loss, kept, labelled, over="kept")
+    return masked_mean(loss, kept, labelled, over="kept")
 
 
 def hard_loss(logits: Tensor, hard: Tensor, *, kept: Tensor, valid: Tensor, over: Over) -> Tensor:
@@ -69,7 +74,7 @@ def hard_loss(logits: Tensor, hard: Tensor, *, kept: Tensor, valid: Tensor, over
         valid: (B, H, W) bool, see ``over``.
         over: the divisor, see the module.
     """
-    return _mean(pixel_cross_entropy(logits, hard), kept, valid, over=over)
+    return masked_mean(pixel_cross_entropy(logits, hard), kept, valid, over=over)
 
 
 def hard_and_soft_loss(
@@ -93,19 +98,26 @@ def hard_and_soft_loss(
     """
     losses = pixel_cross_entropies(logits, hard, probability)
     of_hard, of_soft = (
-        _mean(loss, pixels, valid, over=divisor)
-        for loss, pixels, divisor in zip(losses, kept, over, strict=True)
+        masked_mean(loss, mask, valid, over=divisor)
+        for loss, mask, divisor in zip(losses, kept, over, strict=True)
     )
     return of_hard, of_soft
 
 
-def _mean(loss: Tensor, kept: Tensor, valid: Tensor, *, over: Over) -> Tensor:
+def pixels(mask: Tensor) -> Tensor:
+    """How many pixels a (B, H, W) mask has in all processes; a scalar, int64."""
+    return processes.total(mask.sum())
+
+
+def masked_mean(loss: Tensor, kept: Tensor, valid: Tensor, *, over: Over) -> Tensor:
+    """The sum of (B, H, W) losses over the kept pixels, over one of the divisors."""
     if over == "valid":
-        divisor = valid.sum()
+        divisor = pixels(valid)
     elif over == "all":
-        divisor = torch.full_like(valid.sum(), valid.numel())
+        divisor = torch.full_like(valid.sum(), valid.numel() * processes.number())
     elif over == "kept":
-        divisor = kept.sum()
+        divisor = pixels(kept)
     else:
         raise ValueError(f"unknown divisor over={over!r}; choose {', '.join(get_args(Over))}")
-    return loss.where(kept, 0).sum() / divisor.clamp(min=1)
+    mean = loss.where(kept, 0).sum() / divisor.clamp(min=1)
+    return mean * processes.number()

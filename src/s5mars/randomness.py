@@ -6,8 +6,14 @@ Nothing here has a state that a worker, a process or a resumed run could get out
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+Generators = Sequence[np.random.Generator]
+"""One for each image of a batch: what one image draws changes no other's draw."""
 
 
 def generator(seed: int, purpose: str, *, step: int = 0, sample: int = 0) -> np.random.Generator:
@@ -18,6 +24,18 @@ def generator(seed: int, purpose: str, *, step: int = 0, sample: int = 0) -> np.
     """
     key = (seed % 2**64) ^ (zlib.crc32(purpose.encode()) << 64)
     return np.random.Generator(np.random.Philox(key=key, counter=[0, sample, step, 0]))
+
+
+def generators(
+    seed: int, purpose: str, *, step: int = 0, samples: range
+) -> list[np.random.Generator]:
+    """One generator for each of these samples of the step's batch."""
+    return [generator(seed, purpose, step=step, sample=k) for k in samples]
+
+
+def each(generators: Generators, draw: Callable[[np.random.Generator], object]) -> NDArray[Any]:
+    """(B, ...) what ``draw`` gives for each image."""
+    return np.stack([np.asarray(draw(g)) for g in generators])
 
 
 def integer_seed(seed: int, purpose: str, *, step: int = 0, sample: int = 0) -> int:

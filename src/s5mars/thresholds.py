@@ -10,8 +10,8 @@ all of them:
 - ``freematch``: τ_c = p̃_c / max p̃ · τ_t, where p̃ is the mean prediction and τ_t the mean
   confidence (Wang et al., ICLR 2023, eq. 5–8). It learns τ_t; the method's τ does not enter.
 
-Both papers count images; here pixels are counted, as running averages over the steps. A method with
-τ ≤ 0 wants every pixel, and gets it under each rule.
+Both papers count images; here pixels are counted, of all processes, as running averages over the
+steps. A method with τ ≤ 0 wants every pixel, and gets it under each rule.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Protocol, get_args
 import torch
 from torch import Tensor, nn
 
+from s5mars import processes
 from s5mars.config import Thresholds
 
 
@@ -83,15 +84,15 @@ class ClassThresholds(nn.Module):
     def _observe(
         self, probability: Tensor, confidence: Tensor, label: Tensor, valid: Tensor, above: float
     ) -> None:
-        count = valid.sum()
+        count = processes.total(valid.sum())
         weight = (1 - self.momentum) * (count > 0)  # nothing valid says nothing
         divisor = count.clamp(min=1)
         if self.kind == "freematch":
-            mean = (probability * valid.unsqueeze(1)).sum((0, 2, 3)) / divisor
+            mean = processes.total((probability * valid.unsqueeze(1)).sum((0, 2, 3))) / divisor
             self.mean.lerp_(mean.to(self.mean.dtype), weight)
-            average = (confidence * valid).sum() / divisor
+            average = processes.total((confidence * valid).sum()) / divisor
             self.confidence.lerp_(average.to(self.confidence.dtype), weight)
         else:
             used = (valid & (confidence > above)).flatten().to(self.shares.dtype)
             counts = torch.zeros_like(self.shares).scatter_add_(0, label.flatten(), used)
-            self.shares.lerp_(counts / divisor, weight)
+            self.shares.lerp_(processes.total(counts) / divisor, weight)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from s5mars.classes import IGNORE
-from s5mars.randomness import generator
+from s5mars.randomness import generator, generators
 from s5mars.thresholds import Keep, above_threshold
 
 if TYPE_CHECKING:
@@ -89,15 +89,16 @@ class Needs:
     objects: bool = False  # one object proposal for each image of the labelled stream
     teacher: bool = False  # an exponential moving average of the student
     representation: int = 0  # channels of a second head that embeds pixels; 0: none
+    queries: bool = False  # a network that proposes masks and names each of them, such as SAN
 
 
 @dataclass(frozen=True)
 class Term:
     """One term of the objective: ``weight * value`` is added to the loss."""
 
-    value: Tensor  # scalar
+    value: Tensor  # scalar; its mean over the processes is that of the whole batch
     weight: float = 1.0
-    share: Tensor | None = None  # scalar in [0, 1]: share of the valid pixels that it sees
+    share: Tensor | None = None  # scalar in [0, 1]: share of the valid pixels that it sees, of all
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,21 @@ class Progress:
     total: int
     ramp: float = 1.0  # factor on unsupervised terms; 0 in a warm-up
     keep: Keep = above_threshold  # which pseudo-labels count, see ``thresholds.py``
+    first: int = 0  # place of this process's first image in the batch of all processes
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """A generator that is a pure function of (seed, step, purpose)."""
+        """For what the whole batch shares: a pure function of (seed, step, purpose)."""
         return generator(self.seed, purpose, step=self.step)
+
+    def generators(self, purpose: str, size: int) -> list[np.random.Generator]:
+        """One for each image k of a stream: a pure function of (seed, step, k, purpose).
+
+        Args:
+            purpose: what is drawn, and for which stream if there are more than one.
+            size: images of the stream in this process; k counts over all processes.
+        """
+        samples = range(self.first, self.first + size)
+        return generators(self.seed, purpose, step=self.step, samples=samples)
 
 
 class Method(Protocol):

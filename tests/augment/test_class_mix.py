@@ -12,12 +12,12 @@ from torch import Tensor
 
 from s5mars.augment.class_mix import class_regions
 from s5mars.classes import IGNORE
-from s5mars.randomness import generator
+from tiny import rngs
 
 
 def regions(label: Tensor, valid: Tensor | None = None, *, seed: int = 0, **share: float) -> Tensor:
     valid = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
-    return class_regions(label, valid, generator=generator(seed, "classes"), **share)
+    return class_regions(label, valid, generators=rngs(seed, len(label)), **share)
 
 
 def test_a_label_made_by_hand() -> None:

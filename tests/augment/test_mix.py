@@ -12,8 +12,8 @@ from s5mars.augment.geometric import object_transforms, rectangles, warp
 from s5mars.augment.mix import paste, select
 from s5mars.augment.sam_mix import MINIMUM_PIXELS, SamMix
 from s5mars.classes import IGNORE
-from s5mars.randomness import generator
 from s5mars.types import Targets, View
+from tiny import rngs
 
 SIZE, CLASSES = 32, 4
 
@@ -51,7 +51,7 @@ def test_paste_takes_everything_from_one_side(seed: int) -> None:
 
 def test_identity_transform_is_the_identity() -> None:
     source, region = view(0), disc()
-    theta = object_transforms(region, generator(0, "t"), rotation=0, flip=0, rescale=(1.0, 1.0))
+    theta = object_transforms(region, rngs(0, 3), rotation=0, flip=0, rescale=(1.0, 1.0))
     moved, where = warp(source, region, theta=theta)
     torch.testing.assert_close(moved.image, source.image, atol=1e-4, rtol=0)
     assert torch.equal(moved.targets.label, source.targets.label)
@@ -61,7 +61,7 @@ def test_identity_transform_is_the_identity() -> None:
 def test_flip_mirrors_about_the_objects_own_centre() -> None:
     source, region = view(1), torch.zeros(3, SIZE, SIZE, dtype=torch.bool)
     region[:, 4:10, 6:12] = True
-    theta = object_transforms(region, generator(0, "t"), rotation=0, flip=1, rescale=(1.0, 1.0))
+    theta = object_transforms(region, rngs(0, 3), rotation=0, flip=1, rescale=(1.0, 1.0))
     moved, where = warp(source, region, theta=theta)
     assert torch.equal(where, region)
     assert torch.equal(
@@ -72,9 +72,7 @@ def test_flip_mirrors_about_the_objects_own_centre() -> None:
 @pytest.mark.parametrize("factor", [0.5, 1.5])
 def test_rescaling_changes_the_area_and_keeps_the_centre(factor: float) -> None:
     region = disc(1)
-    theta = object_transforms(
-        region, generator(0, "t"), rotation=0, flip=0, rescale=(factor, factor)
-    )
+    theta = object_transforms(region, rngs(0, 1), rotation=0, flip=0, rescale=(factor, factor))
     _, where = warp(view(2, batch=1), region, theta=theta)
     assert where.sum() == pytest.approx(factor**2 * int(region.sum()), rel=0.15)
     rows, columns = torch.nonzero(where[0], as_tuple=True)
@@ -91,9 +89,7 @@ def test_labels_follow_their_pixels_through_any_transform(seed: int) -> None:
     image = source.image.clone()
     image[:, 0] = label / 10
     source = View(image, Targets(source.targets.probability, label, source.targets.valid))
-    theta = object_transforms(
-        disc(), generator(seed, "t"), rotation=30, flip=0.5, rescale=(0.7, 1.4)
-    )
+    theta = object_transforms(disc(), rngs(seed, 3), rotation=30, flip=0.5, rescale=(0.7, 1.4))
     moved, _ = warp(source, disc(), theta=theta)
     known = moved.targets.label != IGNORE
     agrees = (moved.image[:, 0] * 10 - moved.targets.label).abs() < 0.05
@@ -102,7 +98,7 @@ def test_labels_follow_their_pixels_through_any_transform(seed: int) -> None:
 
 
 def test_what_comes_from_outside_is_ignored() -> None:
-    theta = object_transforms(disc(), generator(0, "t"), rotation=0, flip=0, rescale=(0.5, 0.5))
+    theta = object_transforms(disc(), rngs(0, 3), rotation=0, flip=0, rescale=(0.5, 0.5))
     moved, where = warp(view(3), torch.ones(3, SIZE, SIZE, dtype=torch.bool), theta=theta)
     assert not moved.targets.valid[:, 0, 0].any()
     assert (moved.targets.label[:, 0, 0] == IGNORE).all()
@@ -110,7 +106,7 @@ def test_what_comes_from_outside_is_ignored() -> None:
 
 
 def test_rectangles_have_the_side_of_their_lambda() -> None:
-    region = rectangles(400, (64, 64), generator(3, "r"))
+    region = rectangles((64, 64), rngs(3, 400))
     # E[1 - λ] = 1/2 for Beta(4, 4); clipping at the border only makes them smaller.
     share = region.double().mean().item()
     assert 0.2 < share < 0.5
@@ -122,7 +118,7 @@ def test_rectangles_have_the_side_of_their_lambda() -> None:
 def sam_mix(objects: torch.Tensor, **kwargs: object) -> tuple[View, View, View]:
     pool, donors = view(10), view(20)
     mix = SamMix(**kwargs)  # type: ignore[arg-type]
-    return mix(pool, donors, objects, generator(1, "mix")), pool, donors
+    return mix(pool, donors, objects, rngs(1, 3)), pool, donors
 
 
 def test_the_object_keeps_its_position() -> None:
@@ -154,14 +150,14 @@ def test_invalid_pixels_are_not_pasted() -> None:
     targets = Targets(donors.targets.probability, donors.targets.label, valid)
     for source in ("objects", "rectangles", "classmix", "dacs"):
         mixed = SamMix(source=source)(  # type: ignore[arg-type]
-            pool, View(donors.image, targets), disc(), generator(0, "mix")
+            pool, View(donors.image, targets), disc(), rngs(0, 3)
         )
         assert torch.equal(mixed.image, pool.image)
         assert mixed.targets.valid.all()
 
 
 def test_a_pool_larger_than_the_donors() -> None:
-    mixed = SamMix()(view(1, batch=5), view(2, batch=2), disc(2), generator(0, "mix"))
+    mixed = SamMix()(view(1, batch=5), view(2, batch=2), disc(2), rngs(0, 5))
     assert mixed.image.shape[0] == 5
 
 
@@ -187,7 +183,7 @@ def test_dacs_pastes_true_classes_of_the_donor_and_no_unlabelled_pixel() -> None
     hidden = torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) < 0.5
     label = donors.targets.label.masked_fill(hidden, IGNORE)
     sparse = View(donors.image, Targets(donors.targets.probability, label, donors.targets.valid))
-    mixed = SamMix(source="dacs")(pool, sparse, None, generator(0, "mix"))
+    mixed = SamMix(source="dacs")(pool, sparse, None, rngs(0, 3))
     for i in range(3):
         changed, candidates = sources_of(mixed, pool, donors, i)
         (j,) = candidates
@@ -200,7 +196,7 @@ def test_dacs_pastes_true_classes_of_the_donor_and_no_unlabelled_pixel() -> None
 
 def test_classmix_pastes_predicted_classes_whatever_the_true_ones_are() -> None:
     pool, weak = view(10), view(20)
-    mixed = SamMix(source="classmix")(pool, weak, None, generator(0, "mix"))
+    mixed = SamMix(source="classmix")(pool, weak, None, rngs(0, 3))
     predicted = weak.targets.probability.argmax(1)
     for i in range(3):
         changed, candidates = sources_of(mixed, pool, weak, i)
@@ -215,7 +211,7 @@ def test_an_image_without_true_labels_has_nothing_for_dacs() -> None:
     pool, donors = view(10), view(20)
     unknown = torch.full_like(donors.targets.label, IGNORE)
     blank = View(donors.image, Targets(donors.targets.probability, unknown, donors.targets.valid))
-    mixed = SamMix(source="dacs")(pool, blank, None, generator(0, "mix"))
+    mixed = SamMix(source="dacs")(pool, blank, None, rngs(0, 3))
     assert torch.equal(mixed.image, pool.image)
 
 

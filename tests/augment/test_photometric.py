@@ -16,6 +16,7 @@ from s5mars.augment import intensity, photometric
 from s5mars.augment.geometric import boxes, inner_rectangles
 from s5mars.augment.photometric import AUGSEG, Photometric
 from s5mars.randomness import generator
+from tiny import rngs
 
 KINDS = get_args(Photometric)
 HEIGHT, WIDTH = 14, 17
@@ -223,7 +224,7 @@ def test_range_and_independence_of_invalid_pixels(
     hidden = ~valid.unsqueeze(1).expand_as(given_image)
     disturbed = given_image.masked_fill(hidden, torch.nan)
     before, after = (
-        photometric.photometric(x, valid, kind=kind, generator=generator(seed, "p"))
+        photometric.photometric(x, valid, kind=kind, generators=rngs(seed, 2))
         for x in (given_image, disturbed)
     )
     assert before.shape == given_image.shape
@@ -241,7 +242,7 @@ def test_the_same_generator_gives_the_same_result_and_another_one_another(
     given_image, valid = batch(3, 0.9)
     original = given_image.clone()
     results = [
-        photometric.photometric(given_image, valid, kind=kind, generator=generator(seed, "p"))
+        photometric.photometric(given_image, valid, kind=kind, generators=rngs(seed, 2))
         for seed in (0, 0, *range(1, 8))
     ]
     assert torch.equal(given_image, original)
@@ -255,11 +256,11 @@ def test_the_same_generator_gives_the_same_result_and_another_one_another(
 def test_an_unknown_kind_lists_the_choices() -> None:
     given_image, valid = batch(0, 1)
     with pytest.raises(ValueError, match=r"'colour'; choose none, fixmatch, augseg, .*, dropout"):
-        photometric.photometric(given_image, valid, kind="colour", generator=generator(0, "p"))  # type: ignore[arg-type]
+        photometric.photometric(given_image, valid, kind="colour", generators=rngs(0, 2))  # type: ignore[arg-type]
 
 
 def test_inner_rectangles_lie_inside_with_their_area() -> None:
-    region = inner_rectangles(400, (60, 80), generator(0, "r"))
+    region = inner_rectangles((60, 80), rngs(0, 400))
     share = region.double().mean((1, 2))
     assert float((share > 0).double().mean()) == pytest.approx(0.5, abs=0.08)
     assert share.max() < 0.42
@@ -267,7 +268,7 @@ def test_inner_rectangles_lie_inside_with_their_area() -> None:
     for one in region[share > 0][:50]:
         rows, columns = one.any(1), one.any(0)
         assert torch.equal(one, rows[:, None] & columns[None])
-    assert not inner_rectangles(9, (8, 8), generator(1, "r"), probability=0).any()
+    assert not inner_rectangles((8, 8), rngs(1, 9), probability=0).any()
 
 
 def test_boxes_cover_what_they_say() -> None:

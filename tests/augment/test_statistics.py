@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles import s5mars as oracle
-from s5mars.augment.statistics import augin, moments, others, partners
-from s5mars.randomness import generator
+from s5mars.augment.statistics import augin, moments, partners
 
 
 def images(seed: int, *, batch: int = 3, share: float = 0.8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,7 +41,7 @@ def test_none_and_the_image_itself_change_nothing() -> None:
 @given(st.integers(0, 200))
 def test_sigma_keeps_the_mean_and_takes_the_partners_deviation(seed: int) -> None:
     image, valid = images(seed)
-    partner = partners(3, generator(seed, "test"))
+    partner = partners(3)
     mean, std = moments(image, valid)
     new_mean, new_std = moments(augin(image, valid, partner=partner, swap="std"), valid)
     torch.testing.assert_close(new_mean, mean)
@@ -80,8 +79,14 @@ def test_unknown_swap_lists_the_choices() -> None:
         augin(image, valid, partner=torch.arange(3), swap="sigma")  # type: ignore[arg-type]
 
 
-@given(st.integers(1, 9), st.integers(0, 200))
-def test_nobody_is_its_own_partner(size: int, seed: int) -> None:
-    index = others(size, generator(seed, "test"))
+@pytest.mark.parametrize("size", range(1, 10))
+def test_everybody_is_the_partner_of_another(size: int) -> None:
+    index = partners(size)
     assert sorted(index.tolist()) == list(range(size))
     assert size == 1 or (index != torch.arange(size)).all()
+
+
+@pytest.mark.parametrize(("size", "share"), [(8, 4), (8, 2), (12, 4), (4, 4)])
+def test_pairs_are_the_same_for_any_number_of_processes(size: int, share: int) -> None:
+    split = [partners(share) + first for first in range(0, size, share)]
+    assert torch.equal(torch.cat(split), partners(size))

@@ -109,6 +109,24 @@ def test_killed_and_continued(
     assert "IoU by class" in (tmp_path / "t.md").read_text()
 
 
+def test_a_row_that_is_the_whole_method_is_not_trained_again(
+    killed: Path, scenes: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = shutil.copytree(killed, tmp_path / "x")
+    command = [*arguments(scenes, out), "--ablation", "soft_labels", "--seeds", "0"]
+    assert main(command) == 0
+    assert "the same run as s5mars 0.5 seed 0: soft_labels/with" in capsys.readouterr().out
+    found = json.loads((out / "comparison.json").read_text())["cells"]
+    cells = {cell["row"]: cell for cell in found if cell["seed"] == 0}
+    whole, with_soft, without = (
+        cells[name] for name in ("s5mars", "soft_labels/with", "soft_labels/without")
+    )
+    assert with_soft["folder"] == whole["folder"] == "cells/s5mars/0.5/seed-0"
+    assert with_soft["mIoU"] == whole["mIoU"]
+    assert without["folder"] == "cells/soft_labels-without/0.5/seed-0"
+    assert main(["table", str(out)]) == 0
+
+
 def test_other_settings_are_refused(
     killed: Path, scenes: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -163,7 +181,7 @@ def test_a_failed_cell_and_its_retry(
     [
         (["--methods", "s5mras"], "unknown method 's5mras'; methods: s5mars, "),
         (["--ablation", "mixin"], "unknown ablation 'mixin'; ablations: mixing, "),
-        ([], "nothing to compare: give --methods (all, or names) or --ablation"),
+        ([], "nothing to compare: give --methods (all, or names), --ablation or --table-vi"),
         (["--methods", "all", "--seed", "3"], "compare takes no --seed: use --seeds"),
         (["--methods", "all", "--stepz", "3"], "unknown option --stepz; the nearest is --steps"),
         (["--methods", "all", "--labelled", "2"], "labelled is 2: give a fraction"),
@@ -214,7 +232,7 @@ def test_an_ablation_is_compared_with_the_whole_method(
     assert {row for row, _, _ in (cell.key for cell in found.cells)} == set(found.rows)
     assert found.cells[0].folder == "cells/augin-identity/0.5/seed-0"
     fields = found.rows["augin/efdm"]["settings"]
-    assert fields["s5mars"]["swap"] == "efdm" and fields["training"] == {"ablation": "augin/efdm"}
+    assert fields["s5mars"]["swap"] == "efdm" and fields["training"] == {}
 
 
 def test_fields_of_a_method_are_for_its_cells(

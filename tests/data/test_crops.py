@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from s5mars.classes import IGNORE
-from s5mars.data.crops import Crop, CropSettings, draw_crop
+from s5mars.data.crops import Crop, CropSettings, draw_crop, fixed_windows
 from s5mars.randomness import generator
 
 SIZE = 32
@@ -172,3 +174,24 @@ def test_very_narrow_image_keeps_a_pixel(size: tuple[int, int], seed: int) -> No
     inside = crop.inside(*size)
     assert inside.any()
     assert (image[inside] == 9).all() and (image[~inside] == 0).all()
+
+
+def test_fixed_crops_are_few_and_cover_the_image() -> None:
+    for width, height in ((60, 60), (100, 40), (40, 130)):
+        windows = fixed_windows(width, height)
+        side, length = min(width, height), max(width, height)
+        assert len(windows) == -(-length // side)
+        along = 0 if width >= height else 1
+        assert windows[0][along] == 0 and windows[-1][along + 2] == length
+        assert all(b[along] <= a[along + 2] for a, b in itertools.pairwise(windows))
+        drawn = {
+            (crop.window, crop.flip)
+            for seed in range(60)
+            for crop in [
+                draw_crop(
+                    width, height, settings=CropSettings(size=32, fixed=True),
+                    rng=np.random.default_rng(seed),
+                )
+            ]
+        }  # fmt: skip
+        assert drawn == {(window, flip) for window in windows for flip in (False, True)}

@@ -14,6 +14,7 @@ from s5mars.classes import IGNORE
 from s5mars.losses import cross_entropy
 from s5mars.methods.augseg import AugSeg, confidence
 from s5mars.methods.views import as_float, kept_pixels, weak_view
+from s5mars.randomness import each
 from s5mars.types import Batch, Progress, Targets, View
 from tiny import PixelNet, batch, crops
 
@@ -32,8 +33,8 @@ def weak_and_strong(
     assert given.pool is not None
     weak = weak_view(teacher, given.pool, true_labels=method.true_labels)
     kept = kept_pixels(weak.targets, PROGRESS, above=method.threshold)
-    rng = PROGRESS.generator("strong view")
-    strong, kept = method.strong_view(weak, kept, given.labelled, rng)
+    rngs = PROGRESS.generators("strong view", len(kept))
+    strong, kept = method.strong_view(weak, kept, given.labelled, rngs)
     return weak, strong, kept
 
 
@@ -66,12 +67,12 @@ def test_adaptive_cut_mix_against_the_oracle(seed: int) -> None:
     )
     method = AugSeg(photometric="none", threshold=0.6)
     weak, strong, kept = weak_and_strong(method, teacher, given)
-    rng = PROGRESS.generator("strong view")
-    donor = partners(5, rng) % 2
-    draws = rng.random(5)
-    patch = rectangles(5, SIZE, rng, alpha=8.0, beta=2.0)
-    partner = partners(5, rng)
-    rectangle = rectangles(5, SIZE, rng, beta=4.0)
+    rngs = PROGRESS.generators("strong view", 5)
+    partner = partners(5)
+    donor = partner % 2
+    draws = each(rngs, lambda rng: rng.random())
+    patch = rectangles(SIZE, rngs, alpha=8.0, beta=2.0)
+    rectangle = rectangles(SIZE, rngs, beta=4.0)
 
     # 255 for a pixel that trains nothing, so that one map shows what moved and what is kept.
     before = torch.where(kept_pixels(weak.targets, PROGRESS, above=0.6), weak.targets.hard, IGNORE)
@@ -138,9 +139,8 @@ def test_without_patches_and_colours_it_is_cut_mix_with_a_teacher() -> None:
     assert given.pool is not None
     method = AugSeg(photometric="none", labelled_patches=False)
     terms = method.losses(student, teacher, given, PROGRESS)
-    rng = PROGRESS.generator("strong view")
-    partner = partners(3, rng)
-    region = rectangles(3, SIZE, rng)
+    partner = partners(3)
+    region = rectangles(SIZE, PROGRESS.generators("strong view", 3))
     image, valid = as_float(given.pool.image), given.pool.valid
     mixed = torch.where(region.unsqueeze(1), image[partner], image)
     with torch.no_grad():
@@ -168,7 +168,7 @@ def test_a_donors_unlabelled_pixels_train_nothing_and_its_padding_is_not_pasted(
 
 
 def test_labelled_patches_are_smaller_than_cut_mix_rectangles() -> None:
-    rng = PROGRESS.generator("areas")
-    patch = rectangles(500, SIZE, rng, alpha=8.0, beta=2.0).float().mean()
-    rectangle = rectangles(500, SIZE, rng).float().mean()
+    rngs = PROGRESS.generators("areas", 500)
+    patch = rectangles(SIZE, rngs, alpha=8.0, beta=2.0).float().mean()
+    rectangle = rectangles(SIZE, rngs).float().mean()
     assert float(patch) < 0.2 < float(rectangle)

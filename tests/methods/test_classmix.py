@@ -12,6 +12,7 @@ from s5mars.classes import IGNORE
 from s5mars.losses import cross_entropy
 from s5mars.methods.classmix import ClassMix
 from s5mars.methods.views import as_float
+from s5mars.randomness import each
 from s5mars.types import Batch, Progress, View
 from tiny import PixelNet, batch
 
@@ -54,9 +55,8 @@ def test_mix_and_loss_against_the_paper(true_labels: bool) -> None:
     assert given.pool is not None
     method = ClassMix(true_labels=true_labels)
     mixed = method.mixed_view(teacher, given.pool, PROGRESS)
-    rng = PROGRESS.generator("class mix")
-    partner = rng.permutation(3).tolist()
-    drawn = rng.random((3, 256), dtype=np.float32)
+    partner = [1, 2, 0]
+    drawn = each(PROGRESS.generators("class mix", 3), lambda rng: rng.random(256, dtype=np.float32))
     expected = oracle.mix(
         images_of(given, teacher, true_labels=true_labels), partner, drawn.astype(np.float64)
     )

@@ -142,6 +142,18 @@ def test_a_batch_without_the_pool_that_it_needs_is_refused(name: str) -> None:
             method.losses(*networks(), Batch(labelled=batch().labelled), PROGRESS)
 
 
+def test_no_gradient_is_summed_in_the_order_of_threads(name: str) -> None:
+    """``x[index]`` on several threads: its gradient is not twice the same, and resuming broke."""
+    terms, _, _ = terms_of(name, batch())
+    seen, left = set(), [term.value.grad_fn for term in terms.values()]
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            left += [following for following, _ in node.next_functions]
+    assert "IndexBackward0" not in {node.name() for node in seen}
+
+
 def test_an_unknown_method_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="nearest: s5mars"):
         method_class("s5mar")

@@ -35,7 +35,7 @@ def weak_and_strong(method: FixMatch, student: PixelNet, **kwargs: int) -> tuple
     strong, _ = strong_view(
         weak,
         kept_pixels(weak.targets, PROGRESS, above=method.threshold),
-        PROGRESS.generator("strong view"),
+        PROGRESS.generators("strong view", len(weak.image)),
         kind=method.photometric,
         rectangle=method.rectangle,
     )
@@ -68,10 +68,10 @@ def test_objective_against_the_oracle(method: FixMatch) -> None:
 
 def test_strong_view_against_the_oracle() -> None:
     weak, strong = weak_and_strong(FixMatch(rectangle=1.0), network())
-    rng = PROGRESS.generator("strong view")
-    changed = photometric(weak.image, weak.targets.valid, kind="fixmatch", generator=rng)
-    partner = partners(3, rng)
-    region = inner_rectangles(3, (24, 24), rng, probability=1.0)
+    rngs = PROGRESS.generators("strong view", 3)
+    changed = photometric(weak.image, weak.targets.valid, kind="fixmatch", generators=rngs)
+    partner = partners(3)
+    region = inner_rectangles((24, 24), rngs, probability=1.0)
     assert region.any((1, 2)).all()
     for got, before in (
         (strong.image, changed),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -15,9 +16,8 @@ from s5mars.classes import IGNORE
 from s5mars.losses import cross_entropy
 from s5mars.methods.ranpaste import RanPaste
 from s5mars.methods.views import weak_views, without_labels
-from s5mars.randomness import generator
 from s5mars.types import Batch, Progress, View
-from tiny import PixelNet, batch, crops
+from tiny import PixelNet, batch, crops, rngs
 
 PROGRESS = Progress(seed=3, step=7, total=20)
 
@@ -37,12 +37,13 @@ def images_of(view: View) -> Images:
     )
 
 
-def boxes(rng: np.random.Generator, size: int) -> list[tuple[int, int, int, int, int, int]]:
-    """Drawn as ``random_paste`` draws them, by the shape of the draws alone."""
-    side = np.rint(np.sqrt(1 - rng.beta(4, 4, 3)) * size).astype(int)
-    from_y, to_y = (rng.integers(0, size - side + 1) for _ in range(2))
-    from_x, to_x = (rng.integers(0, size - side + 1) for _ in range(2))
-    return list(zip(side, side, from_y, from_x, to_y, to_x, strict=True))
+def box(rng: np.random.Generator, size: int) -> tuple[int, int, int, int, int, int]:
+    """Drawn as ``random_paste`` draws it, by the order of the draws alone."""
+    side = round(math.sqrt(1 - rng.beta(4, 4)) * size)
+    (from_y, to_y), (from_x, to_x) = (
+        [int(u * (size - side + 1)) for u in rng.random(2)] for _ in range(2)
+    )
+    return side, side, from_y, from_x, to_y, to_x
 
 
 @pytest.mark.parametrize("true_labels", [True, False])
@@ -53,13 +54,11 @@ def test_paste_and_loss_against_the_oracle(true_labels: bool) -> None:
     method = RanPaste(true_labels=true_labels)
     pasted = method.pasted_view(teacher, batch=given, progress=PROGRESS)
     pool, donors = weak_views(teacher, [given.pool, given.labelled])
-    rng = PROGRESS.generator("random paste")
-    chosen = rng.permutation(3).tolist()
     expected = oracle.paste(
         images_of(pool if true_labels else without_labels(pool)),
         images_of(donors),
-        chosen,
-        boxes(rng, 10),
+        [1, 2, 0],
+        [box(rng, 10) for rng in PROGRESS.generators("random paste", 3)],
     )
     got = images_of(pasted)
     for name in ("image", "probability", "label", "valid"):
@@ -82,7 +81,7 @@ def test_rectangles_lie_within_and_are_placed_anywhere() -> None:
         donors, pool = weak_views(
             teacher, [crops(seed=1, valid=1.0, size=size), crops(seed=2, valid=1.0, size=size)]
         )
-        pasted = random_paste(donors, pool, generator(seed, "paste"))
+        pasted = random_paste(donors, pool, rngs(seed, 3))
         changed = (pasted.image != pool.image).any(1)
         rows, columns = changed.any(2), changed.any(1)
         filled = rows[:, :, None] & columns[:, None, :]

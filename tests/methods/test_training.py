@@ -126,8 +126,8 @@ def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_it_learns_two_images(unbroken: Run) -> None:
-    # Rounding alone moves the ratio by some hundredths; the methods end between 0.2 and 0.55.
-    assert unbroken.after < 0.7 * unbroken.before
+    # Of nine methods with three seeds each the slowest reaches 0.56: room for other CPUs.
+    assert unbroken.after < 0.75 * unbroken.before
 
 
 def test_every_term_entered_the_loss(unbroken: Run) -> None:

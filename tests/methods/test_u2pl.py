@@ -15,7 +15,7 @@ from s5mars.alignment import AlignedTeacher, Alignment
 from s5mars.classes import IGNORE
 from s5mars.losses import cross_entropy
 from s5mars.methods.memory_bank import MemoryBank
-from s5mars.methods.u2pl import U2PL, nearest, quantile
+from s5mars.methods.u2pl import U2PL, by_sample, nearest, quantile
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.options import parse_training
 from s5mars.types import Batch, Crops, Progress, Targets
@@ -76,14 +76,16 @@ def test_objective_against_the_equations(cutmix: float, true_labels: bool) -> No
             rng = at.generator(f"contrast: class {c}")
             return rng.integers(candidates, size=6), rng.integers(length, size=(6, 4))
 
+        order = by_sample(3, 3)
+        assert order.tolist() == [0, 3, 1, 4, 2, 5]
         contrastive = oracle.contrastive(
-            embedding.double().numpy(),
-            teacher_embedding.double().numpy(),
-            torch.cat([labelled.targets.probability, targets.probability]).double().numpy(),
-            torch.cat([labelled.targets.hard, targets.hard]).numpy(),
-            np.concatenate([first, known]),
-            np.concatenate([first, sure]),
-            np.concatenate([np.zeros_like(first), unsure]),
+            embedding[order].double().numpy(),
+            teacher_embedding[order].double().numpy(),
+            torch.cat([labelled.targets.probability, targets.probability])[order].double().numpy(),
+            torch.cat([labelled.targets.hard, targets.hard])[order].numpy(),
+            np.concatenate([first, known])[order],
+            np.concatenate([first, sure])[order],
+            np.concatenate([np.zeros_like(first), unsure])[order],
             draw=draw, banks=banks, delta=0.3, low=3, high=20, temperature=0.5,
         )  # fmt: skip
         assert contrastive > 0

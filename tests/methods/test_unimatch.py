@@ -34,7 +34,7 @@ def views(method: UniMatch, weak: View) -> list[View]:
         strong_view(
             weak,
             kept,
-            PROGRESS.generator(purpose),
+            PROGRESS.generators(purpose, len(kept)),
             kind=method.photometric,
             rectangle=method.rectangle,
         )[0]

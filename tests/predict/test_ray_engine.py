@@ -16,14 +16,20 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+import crashing
+from s5mars.cluster import import_ray
 from s5mars.predict import Predictor, Segmentation, ray_engine
 from s5mars.predict.archive import predict_images
 from s5mars.predict.manifest import Counts
-from s5mars.predict.product_maps import Failed, Wish
+from s5mars.predict.product_maps import Wish
+from s5mars.predict.reading import Failed, read_product
 from s5mars.predict.sources import find_sources
+from s5mars.proposals import build
+from s5mars.proposals.build import build_store
+from s5mars.types import Sample
 
 from . import standin
-from .folders import archive, contents
+from .folders import archive, contents, save
 from .standin import THREE, Brightness
 
 
@@ -46,8 +52,8 @@ def small_ray() -> Iterator[ModuleType]:
     """Ray on loopback, with one processor and little memory."""
     if find_spec("ray") is None:
         pytest.skip("Ray is not installed")
-    ray = ray_engine._import_ray(loopback=True)
-    for module in (standin, sys.modules[__name__]):
+    ray = import_ray(loopback=True)
+    for module in (standin, crashing, sys.modules[__name__]):
         ray.cloudpickle.register_pickle_by_value(module)  # workers do not see the tests
     ray.init(
         num_cpus=2, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False,
@@ -77,6 +83,22 @@ def test_ray_writes_what_the_local_engine_writes_and_survives_a_kill(
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
+def test_ray_finds_the_objects_that_one_process_finds_and_survives_a_kill(
+    tmp_path: Path, small_ray: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = [Sample(str(k), save(tmp_path / f"{k}.png", grey=40 * k)) for k in range(5)]
+    settings = {"shard_images": 2, "progress": False}
+    build_store(samples, tmp_path / "one", **settings)
+    monkeypatch.setattr(build, "_start", crashing.start_fragile_proposer)
+    (tmp_path / "3.kills").write_bytes(b"x")
+    build_store(samples, tmp_path / "ray", engine="ray", **settings)
+    assert not (tmp_path / "3.kills").read_bytes()
+    shards = [{p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("one", "ray")]
+    assert shards[0] == shards[1] and len(shards[0]) == 3
+    with pytest.raises(ValueError, match="3 workers, but Ray's cluster has 2 cores"):
+        build_store(samples, tmp_path / "many", engine="ray", workers=3, **settings)
+
+
 class HalfRay:
     """Stands in for ray and ray.data; answers for the first batch only, as Ray does where every
     worker that takes the second one dies."""
@@ -101,6 +123,7 @@ class HalfRay:
     def map_batches(self, work: type, *, fn_constructor_args: tuple, **_: object) -> HalfRay:
         self.worker = work.__new__(work)
         self.worker.predictor, self.worker.wish = fn_constructor_args
+        self.worker.read = read_product
         return self
 
     def iter_batches(self, **_: object) -> Iterator[pa.Table]:

@@ -280,6 +280,40 @@ def test_a_label_that_contradicts_its_data(tmp_path: Path):
         open_product(path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b"SAMPLE_BITS = 16", b"SAMPLE_BITS = 12", "declares 12 bits a pixel; 8, 16, 32 or 64"),
+        (b"^IMAGE = 9", b"^IMAGE = 1", r"places its IMAGE where the label itself is: correct \^IM"),
+        (b"^IMAGE = 9", b"^IMAGE = 0", r"places its IMAGE where the label itself is: correct \^IM"),
+        (b"^IMAGE = 9", b"^TABLE = 9", "without an image; its objects: TABLE: leave it out"),
+        (b"LINES = 20", b"LINES = -5", "declares 30×-5 pixels.*: replace it"),
+        (b"LINES = 20", b"LINES=inf ", "gives no size of its IMAGE: replace it"),
+        (b"MSB_UNSIGNED_INTEGER", b"VAX_WEIRD           ", "damaged image .unknown 'VAX_WEIRD'"),
+    ],
+)
+def test_a_label_that_cannot_be_true(tmp_path: Path, old: bytes, new: bytes, said: str):
+    path = pds3(tmp_path / "a.IMG", RAMP.astype(">u2"), declared=">u2")
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(ValueError, match=rf"a\.IMG: .*{said}"):
+        open_product(path)
+
+
+def test_sizes_of_pds4_that_are_no_numbers(tmp_path: Path):
+    path = pds4(tmp_path / "a.xml", RAMP.astype(">u2"), kind="UnsignedMSB2")
+    path.write_text(path.read_text().replace("<elements>20<", "<elements>many<"))
+    with pytest.raises(DamagedFileError, match=r"a\.xml: a size or an offset that is no number"):
+        open_product(path)
+
+
+def test_complex_numbers(tmp_path: Path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((20, 30), np.complex64))
+    with pytest.raises(DamagedFileError, match=r"a\.tif: complex numbers \(complex64\)"):
+        open_product(tmp_path / "a.tif")
+
+
 def test_a_label_whose_image_is_elsewhere(tmp_path: Path):
     path = pds3(tmp_path / "a.IMG", RAMP.astype(">u2"), declared=">u2", detached=True)
     path.unlink()

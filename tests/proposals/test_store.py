@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from crashing import start_fragile_proposer
 from s5mars.proposals import build as build_module
 from s5mars.proposals.build import build_store
 from s5mars.proposals.graph import GraphSettings
@@ -48,6 +49,10 @@ def samples(tmp_path):
         Image.fromarray(image).save(folder / f"{k}.png")
         found.append(Sample(name=f"{k}", image=folder / f"{k}.png"))
     return found
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def content(store):
@@ -217,23 +222,27 @@ def test_any_number_of_workers_gives_the_same(tmp_path, samples):
         )
 
     assert content(ObjectStore(tmp_path / "1")) == content(ObjectStore(tmp_path / "2"))
-    names = [sorted(p.name for p in (tmp_path / str(n)).iterdir()) for n in (1, 2)]
-    assert names[0] == names[1]
-    assert len(names[0]) == 3
+    assert files(tmp_path / "1") == files(tmp_path / "2")  # byte for byte
+    assert len(files(tmp_path / "1")) == 3
 
 
 def test_a_killed_build_goes_on_where_it_stopped(tmp_path, samples, monkeypatch):
     unbroken = build_store(samples, tmp_path / "unbroken", settings=SETTINGS, progress=False)
     path, done, patience = tmp_path / "killed", [], 3
-    original = build_module._propose
+    original = build_module._start
 
-    def recording(proposer, settings, hardware, sample):
-        if len(done) == patience:
-            raise KeyboardInterrupt
-        done.append(sample.name)
-        return original(proposer, settings, hardware, sample)
+    def start(*arguments):
+        propose = original(*arguments)
 
-    monkeypatch.setattr(build_module, "_propose", recording)
+        def recording(image):
+            if len(done) == patience:
+                raise KeyboardInterrupt
+            done.append(image.stem)
+            return propose(image)
+
+        return recording
+
+    monkeypatch.setattr(build_module, "_start", start)
     with pytest.raises(KeyboardInterrupt):
         build_store(samples, path, settings=SETTINGS, shard_images=2, progress=False)
     assert set(ObjectStore(path).names) == {"0", "1"}  # "2" was in the unfinished shard
@@ -246,6 +255,21 @@ def test_a_killed_build_goes_on_where_it_stopped(tmp_path, samples, monkeypatch)
 
     build_store(samples, path, settings=SETTINGS, shard_images=2, progress=False)
     assert done == ["2", "3", "4"]  # complete: nothing is computed
+
+
+def test_a_killed_worker_costs_its_image_only(tmp_path, samples, monkeypatch):
+    settings = {"settings": SETTINGS, "shard_images": 2, "progress": False}
+    build_store(samples, tmp_path / "unbroken", **settings)
+    monkeypatch.setattr(build_module, "_start", start_fragile_proposer)
+    kills = [sample.image.with_suffix(".kills") for sample in samples]
+    kills[1].write_bytes(b"x")
+    kills[3].write_bytes(b"xx")
+
+    with pytest.raises(ValueError, match=r"3\.png: 2 workers died over it \(.*SIGKILL"):
+        build_store(samples, tmp_path / "s", workers=2, **settings)
+    assert set(ObjectStore(tmp_path / "s").names) == {"0", "1"}
+    build_store(samples, tmp_path / "s", workers=2, **settings)
+    assert files(tmp_path / "s") == files(tmp_path / "unbroken")
 
 
 def test_a_store_made_with_other_settings_is_not_continued(tmp_path, samples):

@@ -117,6 +117,7 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
 ) -> None:
     out = tmp_path / "stopped"
     score = Record.score
+    before = signal.getsignal(number)
 
     def score_and_stop(self: Record, module: Any, precision: str) -> None:
         score(self, module, precision)
@@ -129,6 +130,7 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
     assert torch.load(out / "last.ckpt", weights_only=False)["global_step"] == 3
     assert main(["train", "--resume", str(out)]) == 0
     assert_same_run(out, unbroken)
+    assert signal.getsignal(number) == before
 
 
 def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(

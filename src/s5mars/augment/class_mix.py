@@ -8,10 +8,11 @@ from torch import Tensor
 
 from s5mars.classes import IGNORE
 from s5mars.devices import send
+from s5mars.randomness import Generators, each
 
 
 def class_regions(
-    label: Tensor, valid: Tensor, *, generator: np.random.Generator, share: float = 0.5
+    label: Tensor, valid: Tensor, *, generators: Generators, share: float = 0.5
 ) -> Tensor:
     """The pixels of a random share of the classes that each image shows.
 
@@ -21,7 +22,7 @@ def class_regions(
     Args:
         label: (B, H, W) integer class index or IGNORE; what the teacher predicts, in ClassMix.
         valid: (B, H, W) bool; a class that shows on no valid pixel is not present.
-        generator: of the step.
+        generators: one an image.
         share: of the classes, in [0, 1].
 
     Returns:
@@ -37,7 +38,8 @@ def class_regions(
     present.scatter_(1, flat, True)
     present[:, IGNORE] = False
     # Every class draws a number, seen or not: what one image shows changes no other's draw.
-    drawn = send(torch.from_numpy(generator.random(present.shape, dtype=np.float32)), flat.device)
+    numbers = each(generators, lambda g: g.random(IGNORE + 1, dtype=np.float32))
+    drawn = send(torch.from_numpy(numbers), flat.device)
     rank = drawn.masked_fill(~present, 2.0).argsort(1).argsort(1)
     # 0.7 · 10 is a little less than 7 in floating point.
     wanted = torch.floor(share * present.sum(1, keepdim=True) + 1e-4)

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from s5mars.classes import IGNORE
 from s5mars.devices import send
+from s5mars.randomness import Generators, each
 from s5mars.types import Targets, View
 
 
 def object_transforms(
     region: Tensor,
-    generator: np.random.Generator,
+    generators: Generators,
     *,
     rotation: float,
     flip: float,
@@ -25,6 +26,7 @@ def object_transforms(
 
     Args:
         region: (B, H, W) bool, the objects.
+        generators: one an object.
         rotation: largest angle in degrees, either way.
         flip: probability of a horizontal flip.
         rescale: smallest and largest factor; drawn log-uniformly.
@@ -33,10 +35,10 @@ def object_transforms(
         (B, 2, 3) float: affine maps from output to input pixels, in the normalised coordinates
         of ``torch.nn.functional.affine_grid``, which fix the centre of each object's box.
     """
-    batch, height, width = region.shape
-    angle = np.deg2rad(generator.uniform(-rotation, rotation, batch))
-    factor = np.exp(generator.uniform(np.log(rescale[0]), np.log(rescale[1]), batch))
-    mirror = np.where(generator.random(batch) < flip, -1.0, 1.0)
+    height, width = region.shape[1:]
+    angle = np.deg2rad(each(generators, lambda g: g.uniform(-rotation, rotation)))
+    factor = np.exp(each(generators, lambda g: g.uniform(*np.log(rescale))))
+    mirror = np.where(each(generators, lambda g: g.random()) < flip, -1.0, 1.0)
     cosine, sine = np.cos(angle) / factor, np.sin(angle) / factor
     # Angles are measured in pixels, so the aspect of the image enters the off-diagonal terms.
     aspect = height / width
@@ -95,9 +97,8 @@ def _middle(occupied: Tensor) -> Tensor:
 
 
 def rectangles(
-    batch: int,
     size: tuple[int, int],
-    generator: np.random.Generator,
+    generators: Generators,
     *,
     beta: float = 4.0,
     alpha: float | None = None,
@@ -107,19 +108,23 @@ def rectangles(
     Yun et al., ICCV 2019, with the released code's β = 4. Rectangles are clipped at the border.
 
     Args:
+        size: height and width of the images.
+        generators: one an image.
+        beta: β.
         alpha: None: the same as ``beta``.
 
     Returns:
         (B, H, W) bool.
     """
-    side = np.sqrt(1 - generator.beta(beta if alpha is None else alpha, beta, batch))
-    return boxes(size, centre=generator.uniform(0, 1, (2, batch)), side=np.stack([side, side]))
+    alpha = beta if alpha is None else alpha
+    side = np.sqrt(1 - each(generators, lambda g: g.beta(alpha, beta)))
+    centre = each(generators, lambda g: g.uniform(0, 1, 2))
+    return boxes(size, centre=centre.T, side=np.stack([side, side]))
 
 
 def inner_rectangles(
-    batch: int,
     size: tuple[int, int],
-    generator: np.random.Generator,
+    generators: Generators,
     *,
     probability: float = 0.5,
     area: tuple[float, float] = (0.02, 0.4),
@@ -128,6 +133,8 @@ def inner_rectangles(
     """Random rectangles that lie inside the image, as in the code of UniMatch and its FixMatch.
 
     Args:
+        size: height and width of the images.
+        generators: one an image.
         probability: that an image has a rectangle; the others have an empty region.
         area: smallest and largest share of the image.
         ratio: smallest and largest height over width.
@@ -135,19 +142,20 @@ def inner_rectangles(
     Returns:
         (B, H, W) bool.
     """
-    chosen = generator.random(batch) < probability
-    share = generator.uniform(*area, batch)
-    centre, side = np.zeros((2, batch)), np.zeros((2, batch))
-    pending = chosen.copy()
-    while pending.any():
-        stretch = generator.uniform(*ratio, batch)
-        tried = np.sqrt(np.stack([share * stretch, share / stretch]))
-        corner = generator.uniform(0, 1, (2, batch))
-        found = pending & (corner + tried <= 1).all(0)
-        side[:, found] = tried[:, found]
-        centre[:, found] = (corner + tried / 2)[:, found]
-        pending &= ~found
-    return boxes(size, centre=centre, side=side)
+
+    def draw(generator: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if generator.random() >= probability:
+            return np.zeros(2), np.zeros(2)
+        share = generator.uniform(*area)
+        while True:
+            stretch = generator.uniform(*ratio)
+            side = np.sqrt([share * stretch, share / stretch])
+            corner = generator.uniform(0, 1, 2)
+            if (corner + side <= 1).all():
+                return corner + side / 2, side
+
+    drawn = each(generators, draw)
+    return boxes(size, centre=drawn[:, 0].T, side=drawn[:, 1].T)
 
 
 def boxes(

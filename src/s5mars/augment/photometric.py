@@ -16,6 +16,7 @@ from torch import Tensor
 
 from s5mars.augment import intensity
 from s5mars.augment.geometric import boxes
+from s5mars.randomness import Generators
 
 Photometric = Literal[
     "none",
@@ -36,7 +37,7 @@ Augmentation = Callable[[Tensor, Tensor, np.random.Generator], Tensor]
 
 
 def photometric(
-    image: Tensor, valid: Tensor, *, kind: Photometric, generator: np.random.Generator
+    image: Tensor, valid: Tensor, *, kind: Photometric, generators: Generators
 ) -> Tensor:
     """Change the colours of every image of a batch at random.
 
@@ -54,7 +55,7 @@ def photometric(
         image: (B, 3, H, W) float in [0, 1].
         valid: (B, H, W) bool; other pixels influence nothing and come back as they were.
         kind: which operations.
-        generator: draws operations and strengths; equal states give equal results.
+        generators: one an image, for operations and strengths; equal states give equal results.
 
     Returns:
         (B, 3, H, W), dtype and range as given.
@@ -69,7 +70,7 @@ def photometric(
     if kind == "none":
         return image
     augment = SETS[kind]
-    return torch.stack([augment(x, v, generator) for x, v in zip(image, valid, strict=True)])
+    return torch.stack([augment(x, v, g) for x, v, g in zip(image, valid, generators, strict=True)])
 
 
 def fixmatch_set(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:

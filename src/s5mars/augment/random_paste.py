@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from s5mars.augment.mix import paste
+from s5mars.randomness import Generators, each
 from s5mars.types import Targets, View
 
 
-def random_paste(
-    donors: View, target: View, generator: np.random.Generator, *, beta: float = 4.0
-) -> View:
+def random_paste(donors: View, target: View, generators: Generators, *, beta: float = 4.0) -> View:
     """Paste a random rectangle of each donor at a random place of the image of its rank.
 
     The rectangle's sides are √(1 − λ) of the image's, λ ~ Beta(β, β), as in CutMix; it lies within
@@ -22,13 +21,13 @@ def random_paste(
     Args:
         donors: B images and their targets.
         target: B images and their targets, of the same size.
-        generator: of the step.
+        generators: one an image.
         beta: β.
     """
     batch, _, height, width = target.image.shape
-    side = np.sqrt(1 - generator.beta(beta, beta, batch))
-    rows, inside_rows = _moved(side, height, generator)
-    columns, inside_columns = _moved(side, width, generator)
+    side = np.sqrt(1 - each(generators, lambda g: g.beta(beta, beta)))
+    rows, inside_rows = _moved(side, height, generators)
+    columns, inside_columns = _moved(side, width, generators)
     device = target.image.device
     rows, columns = rows.to(device), columns.to(device)
     region = (inside_rows[:, :, None] & inside_columns[:, None, :]).to(device)
@@ -51,11 +50,12 @@ def random_paste(
 def _moved(
     side: np.ndarray[tuple[int], np.dtype[np.float64]],
     length: int,
-    generator: np.random.Generator,
+    generators: Generators,
 ) -> tuple[Tensor, Tensor]:
     """Along one axis: where each pixel comes from, and which lie in the rectangle; (B, length)."""
     size = np.clip(np.rint(side * length), 1, length).astype(np.int64)
-    source, target = (generator.integers(0, length - size + 1) for _ in range(2))
+    room = length - size + 1
+    source, target = (each(generators, lambda g: g.random(2)).T * room).astype(np.int64)
     position = np.arange(length)[None]
     offset = position - target[:, None]
     inside = (offset >= 0) & (offset < size[:, None])

@@ -19,15 +19,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from s5mars.augment.class_mix import class_regions
 from s5mars.augment.geometric import object_transforms, rectangles, warp
 from s5mars.augment.mix import paste, select
-from s5mars.augment.statistics import others, partners
+from s5mars.augment.statistics import partners
 from s5mars.devices import send
+from s5mars.randomness import Generators
 from s5mars.types import View
 
 Source = Literal["objects", "rectangles", "classmix", "dacs", "none"]
@@ -58,7 +58,7 @@ class SamMix:
         return "pool" if self.source == "classmix" else "labelled"
 
     def __call__(
-        self, pool: View, donors: View | None, objects: Tensor | None, rng: np.random.Generator
+        self, pool: View, donors: View | None, objects: Tensor | None, rngs: Generators
     ) -> View:
         """Paste one region on every pool image: an object, a rectangle, or some classes.
 
@@ -66,39 +66,38 @@ class SamMix:
             pool: B images and their targets.
             donors: images of the stream ``self.donors`` and their targets; None for ``"none"``.
             objects: (L, H, W) bool, one object a donor, possibly empty; None for other sources.
-            rng: the step's generator.
+            rngs: the step's generators, one a pool image.
         """
         size = (pool.image.shape[2], pool.image.shape[3])
         mixed = pool
         if donors is not None:
-            order = partners if self.donors == "labelled" else others
-            chosen = order(len(pool.image), rng) % len(donors.image)
+            chosen = partners(len(pool.image)) % len(donors.image)
             source = select(donors, send(chosen, pool.image.device))
             if self.source in {"classmix", "dacs"}:
-                region = self._classes(source, rng)
+                region = self._classes(source, rngs)
             else:
-                region = send(rectangles(len(pool.image), size, rng), pool.image.device)
+                region = send(rectangles(size, rngs), pool.image.device)
             if self.source == "objects" and objects is not None:
                 source, region = self._objects(
-                    source, objects[send(chosen, objects.device)], region, rng
+                    source, objects[send(chosen, objects.device)], region, rngs
                 )
             mixed = paste(region & source.targets.valid, source, pool)
         if self.extra_rectangle:
-            other = send(partners(len(pool.image), rng), pool.image.device)
-            region = send(rectangles(len(pool.image), size, rng), pool.image.device)
+            other = send(partners(len(pool.image)), pool.image.device)
+            region = send(rectangles(size, rngs), pool.image.device)
             mixed = paste(region, select(mixed, other), mixed)
         return mixed
 
-    def _classes(self, source: View, rng: np.random.Generator) -> Tensor:
+    def _classes(self, source: View, rngs: Generators) -> Tensor:
         targets = source.targets
         label = targets.label if self.source == "dacs" else targets.probability.argmax(1)
-        return class_regions(label, targets.valid, generator=rng)
+        return class_regions(label, targets.valid, generators=rngs)
 
     def _objects(
-        self, source: View, objects: Tensor, fallback: Tensor, rng: np.random.Generator
+        self, source: View, objects: Tensor, fallback: Tensor, rngs: Generators
     ) -> tuple[View, Tensor]:
         theta = object_transforms(
-            objects, rng, rotation=self.rotation, flip=self.flip, rescale=self.rescale
+            objects, rngs, rotation=self.rotation, flip=self.flip, rescale=self.rescale
         )
         turned, moved = warp(source, objects, theta=theta)
         moved &= turned.targets.valid

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,12 +57,17 @@ def augin(image: Tensor, valid: Tensor, *, partner: Tensor, swap: Swap = "std") 
     return torch.addcmul(target_mean - mean * gain, image, gain)
 
 
-def partners(size: int, generator: np.random.Generator) -> Tensor:
-    """A random permutation of a batch as an (B,) int64 index."""
-    return torch.from_numpy(generator.permutation(size))
+def partners(size: int) -> Tensor:
+    """The other image for each of a batch, as an (B,) int64 index: neighbours, two by two.
 
+    The images of a batch are drawn independently and in random order, so that a neighbour is as
+    random as the image at a random place. The released code permutes the batch: there an image may
+    be its own partner and stay as it is, at a probability of 1/B; here none is, if B > 1.
 
-def others(size: int, generator: np.random.Generator) -> Tensor:
-    """A random permutation as an (B,) int64 index in which nobody is its own partner, if B > 1."""
-    circle = partners(size, generator)
-    return torch.empty_like(circle).scatter(0, circle, circle.roll(1))
+    A pair lies in one process whenever processes hold an even number of images, so that a run does
+    not depend on their number. Of an odd number the last three form a circle.
+    """
+    index = torch.arange(size) ^ 1
+    if size % 2:
+        index[-3:] = torch.arange(size)[-3:].roll(-1)
+    return index

@@ -29,7 +29,7 @@ def _predict_options(parser: ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="failed products are no error")
     parser.add_argument(
         "--workers", type=int, default=2,
-        help="threads that read and write; with Ray, models at work (2)",
+        help="processes that read, threads that write; with Ray, models at work (2)",
     )  # fmt: skip
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="(local)")
     parser.add_argument("--address", help="of a Ray cluster; auto: the one that runs here")

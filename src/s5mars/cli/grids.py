@@ -13,6 +13,12 @@ def _compare_options(parser: ArgumentParser) -> None:
     parser.add_argument("--methods", nargs="+", default=[], help="names, or all")
     parser.add_argument("--ablation", help="rows of an ablation of S5Mars, such as augin")
     parser.add_argument(
+        "--table-vi", action="store_true", help="SAM-CLS, SAN and SAN-FT (docs/zero-shot.md)"
+    )
+    parser.add_argument("--sam-weights", help="of SAM-CLS: folder or hub id")
+    parser.add_argument("--clip-weights", help="of SAN: folder or hub id of CLIP")
+    parser.add_argument("--san-weights", help="of SAN: the authors' checkpoint")
+    parser.add_argument(
         "--labelled", nargs="+", default=["1.0"], help="shares of the train split, or lists (1.0)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(0)")
@@ -29,6 +35,7 @@ def _compare_options(parser: ArgumentParser) -> None:
 
 
 def _compare(options: Namespace) -> object:
+    from s5mars.compare.general import GeneralWeights
     from s5mars.compare.plan import Request
     from s5mars.compare.runner import compare
 
@@ -38,6 +45,10 @@ def _compare(options: Namespace) -> object:
             arguments=options.passed_on,
             methods=options.methods,
             ablation=options.ablation,
+            table_vi=options.table_vi,
+            weights=GeneralWeights(
+                sam=options.sam_weights, clip=options.clip_weights, san=options.san_weights
+            ),
             labelled=options.labelled,
             seeds=options.seeds,
             protocol=options.protocol,

@@ -16,7 +16,9 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="the store; with --show, the picture")
     parser.add_argument("--proposer", choices=["graph", "sam"], default="graph", help="(graph)")
     parser.add_argument("--split", default="train", help="train, val, test, or all (train)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (1)")
+    parser.add_argument("--workers", type=int, default=1, help="processes, a thread each (1)")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="(local)")
+    parser.add_argument("--address", help="of a Ray cluster; auto: the one that runs here")
     parser.add_argument("--shard", type=int, default=64, help="images a file of the store (64)")
     sam = parser.add_argument_group("options of --proposer sam")
     sam.add_argument("--weights", help="folder or hub id of SAM, SAM 2 or SAM-HQ (transformers)")
@@ -88,6 +90,8 @@ def _make(options: Namespace) -> object:
         split=options.split,
         workers=options.workers,
         shard_images=options.shard,
+        engine=options.engine,
+        address=options.address,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from s5mars.compare import paper, words
+from s5mars.compare import general, paper, words
 from s5mars.compare.grid import METHODS_GROUP
 from s5mars.compare.intervals import Difference, Summary
 from s5mars.compare.results import Comparison
@@ -31,7 +31,7 @@ def blocks_of(comparison: Comparison) -> list[Block]:
     Raises:
         ValueError: if no cell is finished.
     """
-    if not comparison.done():
+    if not comparison.done() and not comparison.with_status("unavailable"):
         failed = comparison.with_status("failed")
         why = f"; the first failed with: {failed[0].reason}" if failed else ""
         raise ValueError(f"no cell of the comparison is finished{why}")
@@ -40,7 +40,9 @@ def blocks_of(comparison: Comparison) -> list[Block]:
         if not group.standings:
             gone = words.missing_lines(group)
             if gone:
-                blocks.append(Block(_title("Scores", group), ("row",), (), tuple(gone)))
+                rows = tuple(_unavailable(group, 2))
+                header = ("row", "mIoU") if rows else ("row",)
+                blocks.append(Block(_title("Scores", group), header, rows, tuple(gone)))
             continue
         protocol = words.protocol_lines(comparison, group)
         blocks += [_scores(group, protocol), *_of_paper(comparison, group)]
@@ -66,8 +68,17 @@ def _scores(group: Group, protocol: Sequence[str]) -> Block:
             row.append(ABSENT if is_reference else difference_text(standing.to_reference))
         row.append(_to_best(standing))
         rows.append(tuple(row))
+    rows += _unavailable(group, len(header))
     lines = [*words.reading_lines(group), *words.missing_lines(group), *protocol]
     return Block(_title("Scores", group), tuple(header), tuple(rows), tuple(lines))
+
+
+def _unavailable(group: Group, columns: int) -> list[tuple[str, ...]]:
+    """Rows that nothing was measured for, with words where their numbers would be."""
+    scored = {standing.row for standing in group.standings}
+    names = dict.fromkeys(cell.row for cell in group.unavailable if cell.row not in scored)
+    blank = [ABSENT] * (columns - 2)
+    return [(group.titles[name], *blank[:1], general.UNAVAILABLE, *blank[1:]) for name in names]
 
 
 def _classes(group: Group, protocol: Sequence[str]) -> Block:
@@ -150,5 +161,7 @@ def _to_best(standing: Standing) -> str:
 
 
 def _title(what: str, group: Group) -> str:
-    kind = "" if group.name == METHODS_GROUP else f" of the ablation {group.name}"
+    kind = {METHODS_GROUP: "", general.GROUP: " of general models (table VI)"}.get(
+        group.name, f" of the ablation {group.name}"
+    )
     return f"{what}{kind}, labelled share {group.share}"

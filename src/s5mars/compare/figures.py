@@ -15,12 +15,12 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
-from s5mars.classes import Taxonomy, hex_colour
+from s5mars.classes import IGNORE, Taxonomy, hex_colour
 from s5mars.compare.grid import BASELINE, METHODS_GROUP
 from s5mars.compare.results import Comparison, Result, read_comparison
 from s5mars.compare.standings import Group, Standing, by_seed, groups_of
 from s5mars.data.dataset import Dataset
-from s5mars.data.read import read_image, read_label
+from s5mars.data.read import no_data, read_image, read_label
 from s5mars.files import replacing
 from s5mars.report.evaluations import evaluation_of
 from s5mars.report.examples import centre, open_data, open_network, scored, spread
@@ -252,7 +252,10 @@ def _pictures(
     for axes_row, name in zip(grid, names, strict=True):
         image, truth = _pair(dataset, name, crop)
         shown = [shrunk(image, side=_SIDE), _coloured(truth, read.taxonomy)]
-        shown += [_coloured(column.predict(image), read.taxonomy) for column in columns]
+        empty = no_data(image)
+        for column in columns:
+            predicted = np.where(empty, np.uint8(IGNORE), column.predict(image))
+            shown.append(_coloured(predicted, read.taxonomy))
         below = ["", "", *(f"{column.scores[name]:.1f} %" for column in columns)]
         for axes, picture, score, head in zip(axes_row, shown, below, heads, strict=True):
             axes.imshow(np.asarray(picture))
@@ -263,7 +266,12 @@ def _pictures(
                 axes.set_title(head, fontsize=9)
         axes_row[0].set_ylabel(_short(name), fontsize=6)
     figure.legend(
-        handles=[Patch(color=hex_colour(c.colour), label=c.name) for c in read.taxonomy.classes],
+        handles=[
+            *(Patch(color=hex_colour(c.colour), label=c.name) for c in read.taxonomy.classes),
+            Patch(
+                facecolor="#26262a", edgecolor="#77777d", hatch="////", label="no data, no label"
+            ),
+        ],
         loc="outside lower center",
         ncols=min(len(read.taxonomy), 2 + 2 * len(heads) // 2),
         fontsize=8,

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s5mars.data.partition import as_fraction
-from s5mars.methods import METHODS
+from s5mars.methods import METHODS, OF_A_NETWORK
 from s5mars.report.folder import method_title
 
 METHODS_GROUP = "methods"
 BASELINE = "supervised"
 ABLATED = "s5mars"
+
+OF_GENERAL_MODELS = frozenset({"--adapter", "--input-side", "--features"})
+"""Options of ``train`` that only a row of table VI can use."""
 
 _TAKEN = {
     "--seed": "--seeds",
@@ -32,6 +35,8 @@ class Row:
     group: str  # rows of one group are compared: "methods", or the name of the ablation
     method: str
     ablation: str = ""  # as ``s5mars train --ablation`` takes it
+    arguments: tuple[str, ...] = ()  # of ``s5mars train``, that the row brings
+    without: frozenset[str] = OF_GENERAL_MODELS  # options that are not for it
 
     @property
     def folder(self) -> str:
@@ -123,8 +128,8 @@ def cells_of(rows: Sequence[Row], labelled: Sequence[str], seeds: Sequence[int])
     ]
 
 
-def arguments_of(method: str, arguments: Sequence[str]) -> list[str]:
-    """What of the arguments is for this method: not the fields of the others.
+def arguments_of(row: Row, arguments: Sequence[str]) -> list[str]:
+    """What of the arguments is for this row: not the fields of other methods.
 
     Raises:
         ValueError: for an option that the grid itself sets.
@@ -135,9 +140,10 @@ def arguments_of(method: str, arguments: Sequence[str]) -> list[str]:
         if name in _TAKEN:
             raise ValueError(f"compare takes no {name}: use {_TAKEN[name]}")
         owner = name.removeprefix("--").partition(".")[0]
-        if "." not in name or owner not in METHODS or owner == method:
+        of_another = "." in name and owner in {*METHODS, *OF_A_NETWORK} - {row.method}
+        if not of_another and name.replace("_", "-") not in row.without:
             kept += option
-    return kept
+    return [*kept, *row.arguments]
 
 
 def _options(arguments: Iterable[str]) -> Iterator[list[str]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from s5mars.compare import settings
+from s5mars.compare import general, settings
 from s5mars.compare.grid import (
     ABLATED,
     BASELINE,
@@ -38,6 +38,8 @@ class Request:
         arguments: of ``s5mars train``, for every cell.
         methods: names, or ``("all",)``.
         ablation: name of an ablation of S5Mars, or None.
+        table_vi: add the rows of table VI.
+        weights: that they stand on.
         labelled: shares of the train split, or list files.
         seeds: each draws its own partition, order and layers.
         protocol: of the evaluation, ``full`` or ``paper``.
@@ -51,6 +53,8 @@ class Request:
     arguments: Sequence[str]
     methods: Sequence[str] = ()
     ablation: str | None = None
+    table_vi: bool = False
+    weights: general.GeneralWeights = field(default_factory=general.GeneralWeights)
     labelled: Sequence[str] = ("1.0",)
     seeds: Sequence[int] = (0,)
     protocol: str = "full"
@@ -60,8 +64,12 @@ class Request:
     keep_checkpoints: bool = False
 
     def __post_init__(self) -> None:
-        if not self.methods and self.ablation is None:
-            raise ValueError("nothing to compare: give --methods (all, or names) or --ablation")
+        if not self.methods and self.ablation is None and not self.table_vi:
+            raise ValueError(
+                "nothing to compare: give --methods (all, or names), --ablation or --table-vi"
+            )
+        if self.weights != general.GeneralWeights() and not self.table_vi:
+            raise ValueError("--sam-weights, --clip-weights and --san-weights are for --table-vi")
         if self.jobs < 1:
             raise ValueError(f"jobs is {self.jobs}: it must be 1 or more")
         find_protocol(self.protocol)
@@ -85,6 +93,8 @@ def plan(request: Request) -> Plan:
     rows = method_rows(request.methods)
     if request.ablation is not None:
         rows += ablation_rows(request.ablation)
+    if request.table_vi:
+        rows += general.table_vi_rows(request.weights, request.out)
     cells = cells_of(rows, request.labelled, request.seeds)
     return Plan(tuple(cells), _planned(request, rows, cells))
 
@@ -92,7 +102,7 @@ def plan(request: Request) -> Plan:
 def train_arguments(request: Request, row: Row, cell: Cell, out: Path) -> list[str]:
     """Of ``s5mars train`` for one cell."""
     return [
-        *arguments_of(row.method, request.arguments),
+        *arguments_of(row, request.arguments),
         f"--method={row.method}",
         *([f"--ablation={row.ablation}"] if row.ablation else []),
         f"--labelled={cell.labelled}",
@@ -125,6 +135,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     references = _references(request, rows, facts, base, cells[0])
     old = _old(request.out)
     if old is not None:
+        old = _without_unavailable(old, facts)
         different = settings.differences(old.settings, common)
         for kind, known, asked in (("row", old.rows, facts), ("share", old.shares, shares)):
             for name in known.keys() & asked.keys():
@@ -138,6 +149,8 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
         references = {**references, **old.references}
     if BASELINE in facts:
         references[METHODS_GROUP] = BASELINE
+    if general.GROUP in references and ABLATED in facts:
+        references[general.GROUP] = ABLATED
     planned = Comparison(
         settings=common,
         rows=facts,
@@ -158,6 +171,17 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
             ),
         )
     return replace(planned, cells=tuple(known_cells.values()))
+
+
+def _without_unavailable(old: Comparison, facts: Mapping[str, Any]) -> Comparison:
+    """Forget the rows asked for that had no weights: now they may have some, so other settings."""
+    measured = {cell.row for cell in old.cells if cell.status != "unavailable"}
+    forgotten = {name for name in old.rows if name in facts and name not in measured}
+    return replace(
+        old,
+        rows={name: row for name, row in old.rows.items() if name not in forgotten},
+        cells=tuple(cell for cell in old.cells if cell.row not in forgotten),
+    )
 
 
 def _references(

@@ -14,7 +14,7 @@ from s5mars.files import write_json
 FILE = "comparison.json"
 FORMAT = 1
 
-Status = Literal["waiting", "running", "stopped", "failed", "done"]
+Status = Literal["waiting", "running", "stopped", "failed", "done", "unavailable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Result:
     folder: str  # of the run, below the folder of the comparison
     fingerprint: str  # of the settings that it was made with
     status: Status = "waiting"
-    reason: str = ""  # why it failed
+    reason: str = ""  # why it failed, or cannot be measured here
     mIoU: float | None = None  # noqa: N815
     mAcc: float | None = None  # noqa: N815
     pixel_accuracy: float | None = None

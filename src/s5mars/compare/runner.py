@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
 from s5mars.compare import settings
 from s5mars.compare.child import STOPPED
+from s5mars.compare.general import missing_weights
 from s5mars.compare.grid import Cell
 from s5mars.compare.plan import LOCK, SPLIT, Plan, Request, plan, train_arguments
 from s5mars.compare.results import (
@@ -35,6 +36,7 @@ from s5mars.options import parse_training, training_from_yaml
 from s5mars.report.numbers import duration, plural
 
 _LOOK_SECONDS = 0.2  # between two looks at the running cells
+_OWN = {"row", "share", "seed", "fingerprint"}  # of a cell, whoever ran it
 _DEVICES = {"gpu": "cuda"}  # Lightning's name → that of ``evaluate``
 
 
@@ -103,16 +105,25 @@ class _Work:
 
     def _todo(self) -> list[Cell]:
         """Cells without an end, those that were begun first."""
-        again = {"waiting", "running", "stopped"}
+        again = {"waiting", "running", "stopped", "unavailable"}
         if self.request.retry_failed:
             again.add("failed")
         found = [cell for key, cell in self.cells.items() if self._result(key).status in again]
         return sorted(found, key=lambda cell: not (self.out / cell.path).exists())
 
     def _start(self, cell: Cell) -> None:
+        if (twin := self._twin(cell)) is not None:
+            same = {f.name: getattr(twin, f.name) for f in fields(Result) if f.name not in _OWN}
+            self._set(cell, **same)
+            print(f"the same run as {twin.name}: {cell.name}", flush=True)
+            return
         run = self.out / cell.path
         log = run.with_suffix(".log")
         try:
+            if reason := missing_weights(cell.row, self.request.weights):
+                self._set(cell, status="unavailable", reason=reason)
+                print(f"{cell.name}: {reason}", flush=True)
+                return
             job = self._job(cell, run)
         except (ValueError, OSError) as error:
             self._set(cell, status="failed", reason=" ".join(str(error).split()))
@@ -136,6 +147,24 @@ class _Work:
         self.running.append(Running(cell, process, log))
         self._set(cell, status="running", reason="")
         print(f"started: {cell.name}", flush=True)
+
+    def _twin(self, cell: Cell) -> Result | None:
+        """The scored cell of another row that is the same run, such as the method and its default.
+
+        None where this cell has been begun.
+        """
+        if (self.out / cell.path).exists():
+            return None
+        wanted = self._result(cell.key)
+        return next(
+            (
+                done
+                for done in self.comparison.done()
+                if (done.share, done.seed) == (wanted.share, wanted.seed)
+                and done.fingerprint == wanted.fingerprint
+            ),
+            None,
+        )
 
     def _job(self, cell: Cell, run: Path) -> dict[str, Any]:
         """What the child does; an unfinished run is gone on with where it was saved.

@@ -17,8 +17,9 @@ from s5mars.data.dataset import Dataset
 from s5mars.options import Training
 
 _OF_THE_CELL = {"data", "out", "method", "labelled", "seed"}
-_CHANGE_NOTHING = {"config", "workers", "save_every"}
-"""A run is the same for any number of loader processes, however often it is saved."""
+_CHANGE_NOTHING = {"config", "workers", "save_every", "features"}
+"""A run is the same for any number of loader processes, however often it is saved, and wherever a
+frozen encoder's features are kept."""
 
 _DIGITS = 16
 
@@ -65,6 +66,7 @@ def describe_comparison(
 def describe_row(training: Training, base: Training) -> dict[str, Any]:
     """The fields of the row's method, and the training settings that it changes."""
     here, there = _common(training), _common(base)
+    del here["ablation"]  # a name for what is stated here
     fields = yaml.safe_load(training.text).get(training.config.method) or {}
     return {
         "training": {key: value for key, value in here.items() if value != there.get(key)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from s5mars.compare.intervals import Difference, Summary, paired_difference, summary
 from s5mars.compare.results import Comparison, Result
@@ -28,12 +28,14 @@ class Standing:
 class Group:
     """Rows of one kind at one share."""
 
-    name: str  # "methods", or the name of an ablation
+    name: str  # "methods", the name of an ablation, or "zero_shot" (table VI)
     share: str
     reference: str | None  # its title, where it has a score
     standings: tuple[Standing, ...]
     failed: tuple[Result, ...]
     unfinished: tuple[Result, ...]
+    unavailable: tuple[Result, ...] = ()  # whose weights are not here
+    titles: Mapping[str, str] = field(default_factory=dict)  # of all its rows
 
 
 def groups_of(comparison: Comparison) -> list[Group]:
@@ -64,6 +66,12 @@ def _group(comparison: Comparison, kind: str, share: str) -> Group:
              for name, cells in scored.items()}  # fmt: skip
     titles = {name: str(comparison.rows[name]["title"]) for name in names}
     reference = comparison.references.get(kind)
+    # It may be of another kind: table VI is compared with S5Mars.
+    of_reference = tuple(
+        cell
+        for cell in comparison.cells
+        if cell.share == share and cell.row == reference and cell.mIoU is not None
+    )
     standings = []
     for name, cells in scored.items():
         others = [other for other in scored if other != name]
@@ -77,8 +85,8 @@ def _group(comparison: Comparison, kind: str, share: str) -> Group:
                 mAcc=_summary([cell.mAcc for cell in cells]),
                 classes=_classes(cells),
                 to_reference=None
-                if reference not in scored or reference == name
-                else paired_difference(by_seed(cells), by_seed(scored[reference])),
+                if not of_reference or reference == name
+                else paired_difference(by_seed(cells), by_seed(of_reference)),
                 best_other=None if best is None else titles[best],
                 to_best_other=None
                 if best is None
@@ -88,10 +96,12 @@ def _group(comparison: Comparison, kind: str, share: str) -> Group:
     return Group(
         name=kind,
         share=share,
-        reference=titles[reference] if reference in scored else None,
+        reference=str(comparison.rows[str(reference)]["title"]) if of_reference else None,
         standings=tuple(standings),
         failed=tuple(cell for cell in here if cell.status == "failed"),
         unfinished=tuple(c for c in here if c.status in {"waiting", "running", "stopped"}),
+        unavailable=tuple(cell for cell in here if cell.status == "unavailable"),
+        titles=titles,
     )
 
 

@@ -125,7 +125,7 @@ _STYLE = (
 
 def numbers(comparison: Comparison) -> str:
     """CSV with a number a field, one line a row and share; comments begin with ``#``."""
-    groups = [group for group in groups_of(comparison) if group.standings]
+    groups = groups_of(comparison)
     blocks_of(comparison)  # refuses a comparison without scores
     classes = list(comparison.settings["data"]["classes"])
     text = io.StringIO()
@@ -142,7 +142,14 @@ def numbers(comparison: Comparison) -> str:
                     *(_field(s.mean if (s := standing.classes.get(n)) else None) for n in classes),
                 ]
             )
-    lines = [line for g in groups for line in (*missing_lines(g), *protocol_lines(comparison, g))]
+    lines = [
+        line
+        for group in groups
+        for line in (
+            *missing_lines(group),
+            *(protocol_lines(comparison, group) if group.standings else ()),
+        )
+    ]
     return text.getvalue() + "".join(f"# {line}\n" for line in dict.fromkeys(lines))
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from s5mars.compare.general import GROUP
 from s5mars.compare.intervals import LEVEL
 from s5mars.compare.results import Comparison, Result
 from s5mars.compare.standings import Group
 from s5mars.evaluation.protocols import PROTOCOLS
+
+_PATHS = {"weights", "adapter", "features"}
 
 
 def protocol_lines(comparison: Comparison, group: Group) -> list[str]:
@@ -33,7 +36,8 @@ def protocol_lines(comparison: Comparison, group: Group) -> list[str]:
         + f" Network scored: {_networks(group)}.",
         f"Training: {length} of batch {training['batch']}, crop {training['crop']}, "
         f"{training['model']}, recipe {training['recipe']}; "
-        f"{_distinct(cell.encoder_weights.rstrip('.') for cell in cells)}.",
+        f"{_distinct(cell.encoder_weights.rstrip('.') for cell in cells)}."
+        + (_own_settings(comparison, group) if group.name == GROUP else ""),
         f"Seeds: {_seeds(group)}. A seed draws the labelled images too, the same for every row.",
     ]
     if comparison.note:
@@ -57,9 +61,25 @@ def reading_lines(group: Group) -> list[str]:
 def missing_lines(group: Group) -> list[str]:
     """The cells without a score, by name."""
     lines = [f"Failed: {cell.name}: {cell.reason}." for cell in group.failed]
+    by_reason: dict[str, list[str]] = {}
+    for cell in group.unavailable:
+        by_reason.setdefault(cell.reason, []).append(cell.name)
+    lines += [f"Not measured: {', '.join(names)}: {why}." for why, names in by_reason.items()]
     if group.unfinished:
         lines.append(f"Not finished: {', '.join(cell.name for cell in group.unfinished)}.")
     return lines
+
+
+def _own_settings(comparison: Comparison, group: Group) -> str:
+    """What rows of other networks change of the training."""
+    sentences = []
+    for standing in group.standings:
+        changed = comparison.rows[standing.row]["settings"]["training"]
+        if changed.get("model") == "sam-cls":
+            changed = {**changed, "scale": "none (fixed crops)"}
+        text = ", ".join(f"{name} {value}" for name, value in changed.items() if name not in _PATHS)
+        sentences.append(f" {standing.title} changes {text}.")
+    return "".join(sentences)
 
 
 def _networks(group: Group) -> str:

@@ -7,6 +7,7 @@ source box replaces "resize everything, then crop".
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ class CropSettings:
     size: int = 512
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = 0.5
+    fixed: bool = False  # one of few squares an image, see ``fixed_windows``
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Crop:
 def draw_crop(width: int, height: int, *, settings: CropSettings, rng: np.random.Generator) -> Crop:
     """Draw the factor, the position and the flip of one crop.
 
+    With ``settings.fixed`` there is no factor, and the position is one of ``fixed_windows``.
     An image that is smaller than the crop after scaling lies whole inside it, at a random place.
 
     Args:
@@ -93,9 +96,26 @@ def draw_crop(width: int, height: int, *, settings: CropSettings, rng: np.random
         settings: ranges.
         rng: the sample's own generator.
     """
+    if settings.fixed:
+        windows = fixed_windows(width, height)
+        window = windows[rng.integers(len(windows))]
+        return Crop(settings.size, window, bool(rng.random() < settings.flip))
     factor = rng.uniform(*settings.scale)
     side = settings.size / factor
     left = rng.uniform(min(0.0, width - side), max(0.0, width - side))
     top = rng.uniform(min(0.0, height - side), max(0.0, height - side))
     flip = bool(rng.random() < settings.flip)
     return Crop(settings.size, (left, top, left + side, top + side), flip)
+
+
+def fixed_windows(width: int, height: int) -> list[Box]:
+    """The fewest squares, of the shorter side, that cover an image; evenly spread.
+
+    What a frozen network sees of an image is then one of few crops, and can be kept.
+    """
+    side, length = min(width, height), max(width, height)
+    count = math.ceil(length / side)
+    starts = [k * (length - side) / max(count - 1, 1) for k in range(count)]
+    if width >= height:
+        return [(start, 0.0, start + side, float(side)) for start in starts]
+    return [(0.0, start, float(side), start + side) for start in starts]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from s5mars.products.errors import DamagedFileError
 from s5mars.products.files import IMAGE_ENDINGS, PDS_ENDINGS
 from s5mars.products.names import parse_name
 from s5mars.products.reader import open_product
-from s5mars.types import Sample
+
+if TYPE_CHECKING:  # it brings torch, which processes that only read do without
+    from s5mars.types import Sample
 
 __all__ = [
     "DamagedFileError",

@@ -116,7 +116,8 @@ def _training(training: Mapping[str, Any], model: Mapping[str, Any], data: str, 
         "batch and crop": f"{training.get('batch', '?')} images of {training.get('crop', '?')} "
         "pixels",
         "seed": training.get("seed", "?"),
-        "encoder": f"`{model.get('encoder')}`, output stride {model.get('output_stride')}",
+        "encoder": f"`{model.get('encoder')}`"
+        + (f", output stride {stride}" if (stride := model.get("output_stride")) else ""),
         "encoder weights": str(training.get("encoder_weights", "?")).removeprefix(
             "encoder weights: "
         ),

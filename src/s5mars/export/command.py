@@ -17,6 +17,7 @@ from s5mars.data.read import read_image
 from s5mars.export.graph import write_onnx
 from s5mars.export.parity import Parity, onnx_answer, parity, seconds_per_megapixel, torch_answer
 from s5mars.export.quantise import middle, quantise
+from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import (
     FORMAT,
     LoadedModel,
@@ -71,7 +72,7 @@ def export(
         raise ValueError(f"no export format {form!r}; choose {', '.join(FORMATS)}")
     if calibration_images < 1:
         raise ValueError(f"{calibration_images} images to calibrate on: the least is 1")
-    loaded = load_model(run, network=network)
+    loaded = _exportable(load_model(run, network=network))
     name = "model.int8.onnx" if int8 else "model.onnx"
     target = checkpoint_path(Path(run)).parent / name if out is None else Path(out)
     if target.suffix.lower() != ONNX:
@@ -113,6 +114,15 @@ def export(
             target, loaded.model, loaded.taxonomy, temperature=loaded.temperature, facts=facts
         )
     return _compared(loaded, target, paths)
+
+
+def _exportable(loaded: LoadedModel[AnyNetwork]) -> LoadedModel[DeepLabV3Plus]:
+    """Refuse a network whose graph nobody has checked: those of table VI."""
+    model = loaded.model
+    if not isinstance(model, DeepLabV3Plus):
+        kind = loaded.facts["model"]["network"]
+        raise ValueError(f"{kind} cannot be exported: only DeepLabV3+ can")
+    return LoadedModel(model, loaded.taxonomy, loaded.facts, loaded.network)
 
 
 def _compared(

@@ -10,6 +10,7 @@ from s5mars.methods.fixmatch import FixMatch
 from s5mars.methods.mean_teacher import MeanTeacher
 from s5mars.methods.ranpaste import RanPaste
 from s5mars.methods.s5mars import S5Mars
+from s5mars.methods.san import San
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.u2pl import U2PL
 from s5mars.methods.unimatch import UniMatch
@@ -26,6 +27,10 @@ METHODS: Mapping[str, type[Method]] = {
     "unimatch": UniMatch,
     "s5mars": S5Mars,
 }
+"""The rows of table III: they take any network that gives logits."""
+
+OF_A_NETWORK: Mapping[str, type[Method]] = {"san": San}
+"""Losses that only one kind of network can be trained with: of table VI."""
 
 
 def method_class(name: str) -> type[Method]:
@@ -34,9 +39,10 @@ def method_class(name: str) -> type[Method]:
     Raises:
         ValueError: with the nearest name and all names.
     """
-    if name not in METHODS:
+    known = {**METHODS, **OF_A_NETWORK}
+    if name not in known:
         import difflib
 
         near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)
-        raise ValueError(f"unknown method {name!r}; nearest: {near[0]}; all: {', '.join(METHODS)}")
-    return METHODS[name]
+        raise ValueError(f"unknown method {name!r}; nearest: {near[0]}; all: {', '.join(known)}")
+    return known[name]

@@ -16,7 +16,7 @@ A patch is a rectangle of side √(1 − λ). So labels arrive inside of CutMix 
 - The mean is over the valid pixels; the code's over all.
 - A labelled patch brings its true labels, and trains nothing where it has none (code).
 - Each image has its own λ and centre; the code draws one λ a batch and centres off the first
-  eighth, and takes donors and partners from one permutation, here from two.
+  eighth, and takes donors and partners from one permutation; here both are neighbours.
 - ρ is taken over the valid pixels.
 - True labels of the pool override pseudo-labels and are kept, so that every method gets the same
   information; ``true_labels`` switches that off. They do not enter ρ.
@@ -27,7 +27,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +39,7 @@ from s5mars.devices import send
 from s5mars.methods.fixmatch import supervised_and_strong
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import as_float, kept_pixels, pool_of, weak_view
+from s5mars.randomness import Generators, each
 from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
 
 
@@ -67,8 +67,8 @@ class AugSeg:
             return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
         weak = weak_view(teacher, pool_of(batch), true_labels=self.true_labels)
         kept = kept_pixels(weak.targets, progress, above=self.threshold)
-        rng = progress.generator("strong view")
-        strong, kept = self.strong_view(weak, kept, batch.labelled, rng)
+        rngs = progress.generators("strong view", len(kept))
+        strong, kept = self.strong_view(weak, kept, batch.labelled, rngs)
         return supervised_and_strong(
             student,
             batch.labelled,
@@ -79,27 +79,28 @@ class AugSeg:
         )
 
     def strong_view(
-        self, weak: View, kept: Tensor, labelled: Crops, rng: np.random.Generator
+        self, weak: View, kept: Tensor, labelled: Crops, rngs: Generators
     ) -> tuple[View, Tensor]:
         """Intensities, labelled patches on the unsure, CutMix; ``kept`` moves along."""
         batch, _, height, width = weak.image.shape
         device = weak.image.device
-        image = photometric(weak.image, weak.targets.valid, kind=self.photometric, generator=rng)
+        image = photometric(weak.image, weak.targets.valid, kind=self.photometric, generators=rngs)
         strong = View(image, weak.targets)
 
         injected, injected_kept = strong, kept
         if self.labelled_patches:
             donors = labelled_view(labelled, classes=weak.targets.probability.shape[1])
-            chosen = send(partners(batch, rng) % len(donors.image), device)
+            chosen = send(partners(batch) % len(donors.image), device)
             source = select(donors, chosen)
-            unsure = send(torch.from_numpy(rng.random(batch)), device) > confidence(weak.targets)
-            region = send(rectangles(batch, (height, width), rng, alpha=8.0, beta=2.0), device)
+            chance = send(torch.from_numpy(each(rngs, lambda g: g.random())), device)
+            unsure = chance > confidence(weak.targets)
+            region = send(rectangles((height, width), rngs, alpha=8.0, beta=2.0), device)
             region &= unsure[:, None, None] & source.targets.valid
             injected = paste(region, source, strong)
             injected_kept = torch.where(region, source.targets.label != IGNORE, kept)
 
-        partner = send(partners(batch, rng), device)
-        region = send(rectangles(batch, (height, width), rng, beta=4.0), device)
+        partner = send(partners(batch), device)
+        region = send(rectangles((height, width), rngs, beta=4.0), device)
         mixed = paste(region, select(injected, partner), strong)
         return mixed, torch.where(region, injected_kept[partner], kept)
 

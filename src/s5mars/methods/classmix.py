@@ -11,7 +11,7 @@ WACV 2021; the row MT + ClassMix of table III:
 with λ the share of mixed pixels whose confidence is above 0.968, over the batch, and θ' the moving
 average in ``teacher.py``.
 
-- B's partner A comes from a random permutation of the pool; the released code takes the next image.
+- A and B are neighbours in the pool's random order; the released code takes the next image.
 - The paper perturbs by the mix alone, as here; its released code adds colour jitter and blur.
 - Probabilities, true labels and validity are mixed with their pixels. Where the label of a pool
   pixel is known (``true_labels``) it decides the class, the pseudo-label and a confidence of 1.
@@ -30,7 +30,7 @@ from s5mars.augment.class_mix import class_regions
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy
+from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, pixels
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import (
     kept_pixels,
@@ -68,7 +68,7 @@ class ClassMix:
         logits, mixed_logits = logits_of_both(student, batch.labelled, mixed)
         targets = mixed.targets
         sure = kept_pixels(targets, progress, above=self.confident)
-        share = sure.sum() / targets.valid.sum().clamp(min=1)  # λ
+        share = pixels(sure) / pixels(targets.valid).clamp(min=1)  # λ
         loss = hard_loss(
             mixed_logits, targets.hard, kept=targets.valid, valid=targets.valid, over="valid"
         )
@@ -83,12 +83,14 @@ class ClassMix:
     @torch.no_grad()
     def mixed_view(self, teacher: nn.Module, pool: Crops, progress: Progress) -> View:
         """X and Y: half of A's classes on B."""
-        rng = progress.generator("class mix")
         (view,) = weak_views(teacher, [pool])
         if not self.true_labels:
             view = without_labels(view)
-        other = select(view, send(partners(len(pool.image), rng), pool.image.device))
+        other = select(view, send(partners(len(pool.image)), pool.image.device))
         region = class_regions(
-            other.targets.hard, other.targets.valid, generator=rng, share=self.class_share
+            other.targets.hard,
+            other.targets.valid,
+            generators=progress.generators("class mix", len(pool.image)),
+            share=self.class_share,
         )
         return paste(region, other, view)

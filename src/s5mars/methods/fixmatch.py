@@ -14,7 +14,7 @@ the student.
 - The network labels in evaluation mode: no dropout, and its running batch statistics, which this
   pass does not move. The baseline's code does so for the image that is pasted, and takes the labels
   of the other one from the training pass.
-- The pasted image comes from the same batch; the code has a second loader.
+- The pasted image is its neighbour in the batch; the code has a second loader.
 - True labels of the pool override pseudo-labels and are kept, so that every method gets the same
   information; ``true_labels`` switches that off.
 """
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,9 +31,10 @@ from s5mars.augment.mix import paste, select
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy
+from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, pixels
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_view
+from s5mars.randomness import Generators
 from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
 
 
@@ -65,7 +65,7 @@ class FixMatch:
         strong, kept = strong_view(
             weak,
             kept,
-            progress.generator("strong view"),
+            progress.generators("strong view", len(kept)),
             kind=self.photometric,
             rectangle=self.rectangle,
         )
@@ -80,15 +80,15 @@ class FixMatch:
 
 
 def strong_view(
-    weak: View, kept: Tensor, rng: np.random.Generator, *, kind: Photometric, rectangle: float
+    weak: View, kept: Tensor, rngs: Generators, *, kind: Photometric, rectangle: float
 ) -> tuple[View, Tensor]:
     """Change colours, then paste a rectangle of a partner; ``kept`` (B, H, W) moves along."""
-    batch, _, height, width = weak.image.shape
+    height, width = weak.image.shape[2:]
     device = weak.image.device
-    image = photometric(weak.image, weak.targets.valid, kind=kind, generator=rng)
+    image = photometric(weak.image, weak.targets.valid, kind=kind, generators=rngs)
     strong = View(image, weak.targets)
-    partner = send(partners(batch, rng), device)
-    region = send(inner_rectangles(batch, (height, width), rng, probability=rectangle), device)
+    partner = send(partners(len(kept)), device)
+    region = send(inner_rectangles((height, width), rngs, probability=rectangle), device)
     return paste(region, select(strong, partner), strong), torch.where(region, kept[partner], kept)
 
 
@@ -109,5 +109,5 @@ def consistency(logits: Tensor, targets: Targets, *, kept: Tensor, weight: float
     return Term(
         hard_loss(logits, targets.hard, kept=kept, valid=targets.valid, over="valid"),
         weight=weight,
-        share=kept.sum() / targets.valid.sum().clamp(min=1),
+        share=pixels(kept) / pixels(targets.valid).clamp(min=1),
     )

@@ -30,13 +30,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy, ohem_cross_entropy
+from s5mars.losses import cross_entropy, masked_mean, ohem_cross_entropy
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import as_float, pool_of
 from s5mars.types import Batch, Needs, Progress, Term
@@ -66,33 +65,40 @@ class MeanTeacher:
         if not progress.ramp:
             return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
         labelled, pool = batch.labelled, pool_of(batch)
-        images = torch.cat([as_float(labelled.image), as_float(pool.image)])
         valid = torch.cat([labelled.valid, pool.valid])
 
         with torch.no_grad(), dropout(teacher, active=self.teacher_dropout):
-            target = teacher(self.noisy(images, progress.generator("noise: teacher"))).softmax(1)
+            target = teacher(self.noisy(batch, progress, "teacher")).softmax(1)
         if self.true_labels:
             known = torch.full_like(valid, IGNORE, dtype=torch.long)
             known[len(labelled.image) :] = pool.label.long()
             target = one_hot_where_known(target, known)
-        logits = student(self.noisy(images, progress.generator("noise: student")))
+        logits = student(self.noisy(batch, progress, "student"))
 
         error = (logits.softmax(1) - target).square().mean(1)
         criterion = ohem_cross_entropy if self.ohem else cross_entropy
         return {
             "supervised": Term(criterion(logits[: len(labelled.image)], labelled.label)),
             "consistency": Term(
-                error.where(valid, 0).sum() / valid.sum().clamp(min=1),
+                masked_mean(error, valid, valid, over="valid"),
                 weight=self.unsupervised_weight * progress.ramp,
             ),
         }
 
-    def noisy(self, images: Tensor, generator: np.random.Generator) -> Tensor:
-        """Add the noise η; the result is not clipped."""
-        # The device's own generator: a batch has millions of numbers.
-        device = torch.Generator(images.device).manual_seed(int(generator.integers(2**63 - 1)))
-        drawn = torch.randn(images.shape, generator=device, device=images.device)
-        return images + self.noise * drawn.to(images.dtype)
+    def noisy(self, batch: Batch, progress: Progress, who: str) -> Tensor:
+        """Both streams with the noise η, each image's its own; the result is not clipped."""
+        noisy = []
+        for stream, crops in (("labelled", batch.labelled), ("pool", pool_of(batch))):
+            image = as_float(crops.image)
+            # The device's own generator: a batch has millions of numbers.
+            device = torch.Generator(image.device)
+            drawn = torch.empty_like(image)
+            for one, rng in zip(
+                drawn, progress.generators(f"noise: {who}, {stream}", len(image)), strict=True
+            ):
+                one.normal_(generator=device.manual_seed(int(rng.integers(2**63 - 1))))
+            noisy.append(image + self.noise * drawn)
+        return torch.cat(noisy)
 
 
 def one_hot_where_known(probability: Tensor, label: Tensor) -> Tensor:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from s5mars import processes
 
 
 class MemoryBank(nn.Module):
@@ -38,10 +37,7 @@ class MemoryBank(nn.Module):
     def push(self, label: int, embedding: Tensor) -> None:
         """Append (N, D) embeddings to the queue of a class; the oldest ones leave a full queue."""
         new = F.normalize(embedding[-self.longest(label) :].float(), dim=1).half()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            parts: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, new.cpu())
-            new = torch.cat(parts).to(embedding.device)[-self.longest(label) :]
+        new = processes.joined_rows(new)[-self.longest(label) :]
         old = self._queues.get(label, new[:0]).to(new.device)
         surplus = max(0, len(old) + len(new) - self.longest(label))
         self._queues[label] = torch.cat([old[surplus:], new])

@@ -34,7 +34,7 @@ from s5mars.augment.mix import select
 from s5mars.augment.random_paste import random_paste
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy
+from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, pixels
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import (
     kept_pixels,
@@ -79,17 +79,17 @@ class RanPaste:
             "pasted": Term(
                 loss,
                 weight=self.unsupervised_weight * progress.ramp,
-                share=kept.sum() / targets.valid.sum().clamp(min=1),
+                share=pixels(kept) / pixels(targets.valid).clamp(min=1),
             ),
         }
 
     @torch.no_grad()
     def pasted_view(self, teacher: nn.Module, batch: Batch, progress: Progress) -> View:
         """x and y: one rectangle of a labelled image on every pool image."""
-        rng = progress.generator("random paste")
         pool, donors = weak_views(teacher, [pool_of(batch), batch.labelled])
         if not self.true_labels:
             pool = without_labels(pool)
-        chosen = partners(len(pool.image), rng) % len(donors.image)
+        rngs = progress.generators("random paste", len(pool.image))
+        chosen = partners(len(pool.image)) % len(donors.image)
         donors = select(donors, send(chosen, pool.image.device))
-        return random_paste(donors, pool, rng, beta=self.beta)
+        return random_paste(donors, pool, rngs, beta=self.beta)

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,9 +30,10 @@ from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.sam_mix import SamMix
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.losses import Over, cross_entropy, hard_and_soft_loss, ohem_cross_entropy
+from s5mars.losses import Over, cross_entropy, hard_and_soft_loss, ohem_cross_entropy, pixels
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_views, without_labels
+from s5mars.randomness import Generators
 from s5mars.types import Batch, Crops, Needs, Progress, Term, View
 
 
@@ -73,7 +73,7 @@ class S5Mars:
         hard = kept_pixels(targets, progress, above=self.hard_threshold)
         soft = targets.valid & (targets.confidence < self.soft_threshold)
         criterion = ohem_cross_entropy if self.ohem else cross_entropy
-        valid_pixels = targets.valid.sum().clamp(min=1)
+        valid_pixels = pixels(targets.valid).clamp(min=1)
         weight = self.unsupervised_weight * progress.ramp
         of_hard, of_soft = hard_and_soft_loss(
             strong_logits,
@@ -86,10 +86,10 @@ class S5Mars:
         return {
             "supervised": Term(criterion(logits, batch.labelled.label)),
             "hard": Term(
-                of_hard, weight=weight * self.hard_weight, share=hard.sum() / valid_pixels
+                of_hard, weight=weight * self.hard_weight, share=pixels(hard) / valid_pixels
             ),
             "soft": Term(
-                of_soft, weight=weight * self.soft_weight, share=soft.sum() / valid_pixels
+                of_soft, weight=weight * self.soft_weight, share=pixels(soft) / valid_pixels
             ),
         }
 
@@ -101,14 +101,14 @@ class S5Mars:
 
         The teacher sees pool and donors in one batch.
         """
-        rng = progress.generator("strong view")
         crops = [pool, batch.labelled] if self.mix.donors == "labelled" else [pool]
         weak, *labelled = weak_views(teacher, crops)
         if not self.true_labels:
             weak = without_labels(weak)
         donors = weak if self.mix.donors == "pool" else next(iter(labelled), None)
-        partner = send(partners(len(pool.image), rng), pool.image.device)
-        return self.disturb(weak, donors, batch.labelled.objects, partner=partner, rng=rng)
+        partner = send(partners(len(pool.image)), pool.image.device)
+        rngs = progress.generators("strong view", len(pool.image))
+        return self.disturb(weak, donors, batch.labelled.objects, partner=partner, rngs=rngs)
 
     def disturb(
         self,
@@ -117,7 +117,7 @@ class S5Mars:
         objects: Tensor | None,
         *,
         partner: Tensor,
-        rng: np.random.Generator,
+        rngs: Generators,
     ) -> View:
         """The strong view of weak ones: colours, exchange with the partner, paste.
 
@@ -128,9 +128,9 @@ class S5Mars:
             donors: images that regions are cut from, see ``SamMix``.
             objects: (L, H, W) bool, an object of each donor.
             partner: (B,) int64, whose statistics each image takes.
-            rng: the step's generator.
+            rngs: the step's generators, one an image.
         """
         valid = weak.targets.valid
-        image = photometric(weak.image, valid, kind=self.photometric, generator=rng)
+        image = photometric(weak.image, valid, kind=self.photometric, generators=rngs)
         image = exchange(image, valid, partner=partner, kind=self.swap)
-        return self.mix(replace(weak, image=image), donors, objects, rng)
+        return self.mix(replace(weak, image=image), donors, objects, rngs)

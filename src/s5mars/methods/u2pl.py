@@ -49,11 +49,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from s5mars import processes
 from s5mars.augment.geometric import rectangles
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy
+from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, pixels
 from s5mars.methods.memory_bank import MemoryBank
 from s5mars.methods.views import as_float, as_views, pool_of, without_labels
 from s5mars.models.network import Network
@@ -110,33 +111,38 @@ class U2PL(nn.Module):
         known = targets.valid & (targets.label != IGNORE)
         unknown = targets.valid & ~known
         left = 1 - progress.step / progress.total
-        most = quantile(entropy, unknown, 1 - (1 - self.drop_percent / 100) * left)  # γ_t
-        few = quantile(entropy, unknown, self.anchor_percent / 100 * left)
+        # Quantiles are of the whole batch, whichever process holds it.
+        everywhere = processes.joined(entropy), processes.joined(unknown)
+        most = quantile(*everywhere, 1 - (1 - self.drop_percent / 100) * left)  # γ_t
+        few = quantile(*everywhere, self.anchor_percent / 100 * left)
         reliable = known | (unknown & (entropy <= most))
         labelled_known = known_view.targets.label != IGNORE
+        first = len(labelled.image)
+        order = by_sample(first, len(mixed.image)).to(embedding.device)
+        no_pixel = torch.zeros_like(labelled_known)
         # Sums over many pixels leave the range of half precision.
         with torch.autocast(embedding.device.type, enabled=False):
             contrast, share = self.contrast(
-                embedding,
-                teacher_embedding,
-                _joined(known_view.targets, targets),
-                known=torch.cat([labelled_known, known]),
-                sure=torch.cat([labelled_known, known | (unknown & (entropy <= few))]),
-                unsure=torch.cat([torch.zeros_like(labelled_known), unknown & (entropy > most)]),
+                embedding.index_select(0, order),
+                teacher_embedding[order],
+                _joined(known_view.targets, targets, order=order),
+                known=torch.cat([labelled_known, known])[order],
+                sure=torch.cat([labelled_known, known | (unknown & (entropy <= few))])[order],
+                unsure=torch.cat([no_pixel, unknown & (entropy > most)])[order],
                 progress=progress,
             )
-        valid_pixels = targets.valid.sum().clamp(min=1)
-        first = len(labelled.image)
+        valid_pixels = pixels(targets.valid).clamp(min=1)
+        reliable_pixels = pixels(reliable)
         # λ_u · L_u: the mean over reliable pixels, times pixels over reliable ones.
         unsupervised = hard_loss(
             logits[first:], targets.hard, kept=reliable, valid=targets.valid, over="kept"
-        ) * (valid_pixels / reliable.sum().clamp(min=1))
+        ) * (valid_pixels / reliable_pixels.clamp(min=1))
         return {
             "supervised": Term(criterion(logits[:first], labelled.label)),
             "reliable": Term(
                 unsupervised,
                 weight=self.unsupervised_weight * progress.ramp,
-                share=reliable.sum() / valid_pixels,
+                share=reliable_pixels / valid_pixels,
             ),
             "contrastive": Term(
                 contrast, weight=self.contrastive_weight * progress.ramp, share=share
@@ -154,13 +160,13 @@ class U2PL(nn.Module):
         labelled, pool = as_views(images, logits.softmax(1), crops)
         if not self.true_labels:
             pool = without_labels(pool)
-        rng = progress.generator("cutmix")
-        if rng.random() >= self.cutmix:
+        if progress.generator("cutmix").random() >= self.cutmix:
             return labelled, pool, embedding
         batch_size = len(pool.image)
-        partner = partners(batch_size, rng).to(images.device)
+        partner = partners(batch_size).to(images.device)
         other = select(pool, partner)
-        region = rectangles(batch_size, _size(images), rng).to(images.device)
+        rngs = progress.generators("rectangles", batch_size)
+        region = rectangles(_size(images), rngs).to(images.device)
         region &= other.targets.valid
         of_labelled, of_pool = embedding[: len(labelled.image)], embedding[len(labelled.image) :]
         small = nearest(region, _size(embedding)).unsqueeze(1)
@@ -179,6 +185,9 @@ class U2PL(nn.Module):
         progress: Progress,
     ) -> tuple[Tensor, Tensor]:
         """L_c, and the share of the valid pixels that may be anchors; fills the memory bank.
+
+        Anchors are drawn from the pixels of all processes, image after image, and each process
+        takes those that lie on its own.
 
         Args:
             embedding: (B, D, h, w) float, the student's.
@@ -204,24 +213,37 @@ class U2PL(nn.Module):
 
         ours, theirs = _by_pixel(embedding), _by_pixel(teacher_embedding)
         weight = anchor.to(theirs.dtype)
-        centre = F.normalize(weight.T @ theirs / weight.sum(0).clamp(min=1).unsqueeze(1), dim=1)
+        sums, counts = processes.total(weight.T @ theirs), processes.total(weight.sum(0))
+        centre = F.normalize(sums / counts.clamp(min=1).unsqueeze(1), dim=1)
+        held = processes.joined(anchor.sum(0).unsqueeze(0)).tolist()  # by process and class
         losses = []
         for c in range(classes):
             self.bank.push(c, theirs[negative[:, c].nonzero()[-self.bank.longest(c) :, 0]])
             candidates, queue = anchor[:, c].nonzero()[:, 0], self.bank.queue(c)
-            if not len(candidates) or not len(queue):
+            before = sum(row[c] for row in held[: processes.rank()])
+            everywhere = sum(row[c] for row in held)
+            if not everywhere or not len(queue):
                 continue
             rng = progress.generator(f"contrast: class {c}")
-            chosen = torch.from_numpy(rng.integers(len(candidates), size=self.anchors))
+            chosen = torch.from_numpy(rng.integers(everywhere, size=self.anchors)) - before
             drawn = torch.from_numpy(rng.integers(len(queue), size=(self.anchors, self.negatives)))
-            z = F.normalize(ours[candidates[chosen.to(ours.device)]], dim=1)
-            unlike = queue[drawn.to(queue.device)].to(z.dtype)
+            here = (chosen >= 0) & (chosen < len(candidates))
+            # Not ``ours[...]``: on several threads its gradient sums in an order of their own.
+            z = F.normalize(ours.index_select(0, candidates[chosen[here].to(ours.device)]), dim=1)
+            unlike = queue[drawn[here].to(queue.device)].to(z.dtype)
             similarity = torch.cat(
                 [(z @ centre[c]).unsqueeze(1), torch.einsum("md,mnd->mn", z, unlike)], dim=1
             )
-            losses.append(-F.log_softmax(similarity / self.temperature, dim=1)[:, 0].mean())
-        share = anchor.any(1).sum() / valid.sum().clamp(min=1)
+            loss = -F.log_softmax(similarity / self.temperature, dim=1)[:, 0].sum()
+            losses.append(loss / self.anchors * processes.number())
+        share = pixels(anchor.any(1)) / pixels(valid).clamp(min=1)
         return (torch.stack(losses).mean() if losses else 0 * embedding.sum()), share
+
+
+def by_sample(labelled: int, pool: int) -> Tensor:
+    """Two joined streams → image 0 of each, image 1 of each, …: the same order for any number of
+    processes."""
+    return torch.cat([torch.arange(labelled), torch.arange(pool)]).argsort(stable=True)
 
 
 def quantile(values: Tensor, counted: Tensor, share: float) -> Tensor:
@@ -254,11 +276,11 @@ def _by_pixel(x: Tensor) -> Tensor:
     return x.movedim(1, -1).flatten(0, 2)
 
 
-def _joined(*parts: Targets) -> Targets:
+def _joined(*parts: Targets, order: Tensor) -> Targets:
     return Targets(
-        probability=torch.cat([p.probability for p in parts]),
-        label=torch.cat([p.label for p in parts]),
-        valid=torch.cat([p.valid for p in parts]),
+        probability=torch.cat([p.probability for p in parts])[order],
+        label=torch.cat([p.label for p in parts])[order],
+        valid=torch.cat([p.valid for p in parts])[order],
     )
 
 

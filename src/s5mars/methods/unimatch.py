@@ -28,7 +28,6 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5mars.augment.photometric import Photometric
@@ -36,6 +35,7 @@ from s5mars.losses import cross_entropy, ohem_cross_entropy
 from s5mars.methods.fixmatch import consistency, strong_view
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import as_float, kept_pixels, pool_of, weak_view
+from s5mars.models.dropout import drop_channels
 from s5mars.models.network import Network
 from s5mars.types import Batch, Needs, Progress, Term
 
@@ -72,7 +72,7 @@ class UniMatch:
             strong_view(
                 weak,
                 kept,
-                progress.generator(purpose),
+                progress.generators(purpose, len(kept)),
                 kind=self.photometric,
                 rectangle=self.rectangle,
             )
@@ -101,7 +101,7 @@ class UniMatch:
         disturbed = []
         for features in student.features(torch.cat(images)):
             labelled, weak, *strong = torch.split(features, sizes)
-            weak = F.dropout2d(weak, self.dropped, training=True)
+            weak = drop_channels(weak, self.dropped)
             disturbed.append(torch.cat([labelled, weak, *strong]))
         height, width = images[0].shape[-2:]
         return list(torch.split(student.decode(*disturbed, size=(height, width)), sizes))

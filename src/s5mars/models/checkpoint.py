@@ -15,7 +15,7 @@ from torch import Tensor
 
 from s5mars.classes import Taxonomy
 from s5mars.files import replacing, write_json
-from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.build import AnyNetwork, rebuild_network
 
 FORMAT = 1
 NETWORKS = ("teacher", "student")
@@ -41,7 +41,7 @@ class LoadedModel(Generic[Model]):
 
 def save_model(
     path: Path,
-    networks: dict[str, DeepLabV3Plus],
+    networks: Mapping[str, AnyNetwork],
     *,
     taxonomy: Taxonomy,
     training: dict[str, Any],
@@ -80,9 +80,7 @@ def save_model(
     write_json(path.with_suffix(".json"), facts)
 
 
-def load_model(
-    path: str | PathLike[str], *, network: str = "teacher"
-) -> LoadedModel[DeepLabV3Plus]:
+def load_model(path: str | PathLike[str], *, network: str = "teacher") -> LoadedModel[AnyNetwork]:
     """Read a checkpoint written by ``save_model``.
 
     Args:
@@ -113,15 +111,7 @@ def load_model(
     description = facts["model"]
     taxonomy = read_taxonomy(facts, tensors_path.with_suffix(".json"))
     try:
-        model = DeepLabV3Plus(
-            description["encoder"],
-            description["classes"],
-            output_stride=description["output_stride"],
-            head=description["head"],
-            normalisation=description["normalisation"],
-            multi_grid=description["multi_grid"],
-            weights="none",
-        )
+        model = rebuild_network(description)
         model.load_state_dict(state)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = _first_line(error).rstrip(":")

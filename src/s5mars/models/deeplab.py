@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from s5mars.models.depthwise import with_fast_dilation
+from s5mars.models.dropout import ChannelDropout
 from s5mars.models.upsample import upsample
 from s5mars.models.weights import WeightsReport, load_encoder_weights, named_weights
 
@@ -180,7 +181,7 @@ class SpatialPyramid(nn.Module):
             self.branches.append(_conv3x3(channels, out, dilation=rate, separable=shape.separable))
         self.pooled = Conv2dNormActivation(channels, out, 1)
         self.project = nn.Sequential(
-            Conv2dNormActivation(out * (len(rates) + 2), out, 1), nn.Dropout2d(shape.dropout)
+            Conv2dNormActivation(out * (len(rates) + 2), out, 1), ChannelDropout(shape.dropout)
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -32,6 +32,11 @@ class WeightsReport:
     total: int  # tensors that the encoder has
     unused: int = 0  # tensors of the file that have no place in the encoder, such as its classifier
 
+    @property
+    def details(self) -> list[str]:
+        """Lines about single tensors, where there is something to say."""
+        return []
+
     def __str__(self) -> str:
         if not self.matched:
             return f"encoder weights: {self.source}"

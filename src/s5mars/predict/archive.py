@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tqdm import tqdm
 
+from s5mars.ahead import ahead
 from s5mars.files import is_disk_full, replacing
-from s5mars.predict.ahead import ahead
 from s5mars.predict.index import INDEX, write_index
 from s5mars.predict.local import local_engine
 from s5mars.predict.manifest import Counts, Manifest
 from s5mars.predict.predictor import Predictor
-from s5mars.predict.product_maps import DEFAULT_WRITE, Failed, Maps, Wish, failed
+from s5mars.predict.product_maps import DEFAULT_WRITE, Maps, Wish
+from s5mars.predict.reading import Failed, Readers, failed
 from s5mars.predict.settings import settings_of
 from s5mars.predict.sources import find_sources, refuse_overwriting
 
@@ -69,7 +70,8 @@ def predict_images(
     probability, 0..255 for 0..1), ``NAME_overlay.jpg`` and ``NAME_rle.json`` (COCO run lengths).
     Then ``index.parquet``, a row a product, and ``summary.csv``, an extract. Products of a folder
     keep their sub-folders. Black borders (``s5mars.data.read.no_data``) and pixels that are missing
-    in their product become 255. ``products.open_product`` says what can be read.
+    in their product become 255. ``products.open_product`` says what can be read. It is done in
+    processes of their own: a product that crashes its reader has failed, like any other bad one.
 
     ``manifest.sqlite`` knows which products are done, failed, or still to do. Killed at any moment,
     the same call with ``resume`` ends with the same files as an unbroken one. A product that cannot
@@ -84,8 +86,8 @@ def predict_images(
             finished folder can be given without it: the inputs are then predicted again, and what
             else is in the folder stays.
         skip_bad: failed products are no error.
-        workers: threads that read and encode, or with Ray, models at work; the files are the same
-            for any number.
+        workers: processes that read, and as many threads that encode, or with Ray, models at work;
+            the files are the same for any number.
         engine: ``"local"`` or ``"ray"``.
         address: of an existing Ray cluster; None starts Ray on this machine.
         opacity: of the class colours in overlays, in [0, 1].
@@ -106,18 +108,19 @@ def predict_images(
         raise ValueError(f"engine {engine!r}: choose from {', '.join(ENGINES)}")
     if address is not None and engine != "ray":
         raise ValueError("an address is Ray's: add --engine ray")
-    work = _engine(engine, address)
     sources = find_sources(inputs, out=out)
     refuse_overwriting(sources, out)
     with Manifest(out) as manifest:
         manifest.begin(settings_of(predictor, write=wish.write, opacity=opacity), resume=resume)
         manifest.add(sources, again=not resume)
         _remove_half_files(out)
-        waiting = [entry.source for entry in manifest.entries("to do")]
         try:
-            _record(manifest, work(predictor, waiting, wish, workers=workers), len(waiting))
+            _work(manifest, predictor, wish, workers=workers, engine=engine, address=address)
         except (KeyboardInterrupt, OSError) as error:
             _say_how_to_go_on(manifest, predictor, error)
+        finally:
+            with suppress(OSError):
+                manifest.end()
         write_index(manifest, predictor.taxonomy)
         reasons = (entry.reason for entry in manifest.entries("failed"))
         summary = Summary(manifest.counts(), out / INDEX, next(reasons, None), predictor.doubt)
@@ -125,18 +128,41 @@ def predict_images(
     return summary
 
 
-def _engine(engine: Engine, address: str | None) -> Callable[..., Iterator[Maps | Failed]]:
-    if engine == "local":
-        return local_engine
-    from s5mars.predict.ray_engine import ray_engine
+def _work(
+    manifest: Manifest,
+    predictor: Predictor,
+    wish: Wish,
+    *,
+    workers: int,
+    engine: Engine,
+    address: str | None,
+) -> None:
+    # Over one of them a run died, perhaps: all others first, and then each of them alone.
+    suspects = manifest.suspects()
+    names = {source.name for source in suspects}
+    entries = (entry.source for entry in manifest.entries("to do"))
+    others = [source for source in entries if source.name not in names]
+    total = len(others) + len(suspects)
+    with tqdm(total=total, unit="image", desc="predict", disable=None) as bar:
+        if engine == "ray":
+            from s5mars.predict.ray_engine import ray_engine
 
-    return partial(ray_engine, address=address)
+            every = [*others, *suspects]
+            results = ray_engine(predictor, every, wish, workers=workers, address=address)
+            _record(manifest, results, bar)
+            return
+        with closing(Readers(most=workers)) as read:
+            for sources in (others, *([suspect] for suspect in suspects)):
+                results = local_engine(
+                    predictor, sources, wish, workers=workers, read=read, journal=manifest
+                )
+                _record(manifest, results, bar)
 
 
-def _record(manifest: Manifest, results: Iterator[Maps | Failed], total: int) -> None:
-    bar = tqdm(total=total, unit="image", desc="predict", disable=None)
-    with bar:
-        for result in ahead(partial(_write, manifest.out), results, workers=WRITERS):
+def _record(manifest: Manifest, results: Generator[Maps | Failed, None, None], bar: Any) -> None:
+    write = partial(_write, manifest.out)
+    with closing(results), closing(ahead(write, results, workers=WRITERS)) as written:
+        for result in written:
             if isinstance(result, Failed):
                 manifest.record_failed(result.source.name, result.reason)
             else:

@@ -3,6 +3,9 @@
 One SQLite file. Its write-ahead log makes every record whole or absent whenever the process dies,
 and its own lock keeps a second run out. A product is recorded as done after its files are in their
 place, so a kill between the two costs that product's work and nothing else.
+
+It also knows what was in hand when a run died, in case that was why: such products come last and
+one by one (``suspects``), and one that was being read at two deaths has failed.
 """
 
 from __future__ import annotations
@@ -20,7 +23,10 @@ from s5mars.files import disk_full
 from s5mars.predict.sources import Names, Source
 
 FILE = "manifest.sqlite"
-FORMAT = 1
+FORMAT = 2
+
+DEATHS = 2
+"""Deaths of a run while it read a product, the second time it alone: then the product failed."""
 
 State = Literal["to do", "done", "failed"]
 
@@ -31,8 +37,17 @@ CREATE TABLE products (
     path TEXT NOT NULL UNIQUE,
     state TEXT NOT NULL DEFAULT 'to do' CHECK (state IN ('to do', 'done', 'failed')),
     reason TEXT,
-    facts TEXT
+    facts TEXT,
+    hand TEXT,
+    deaths INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+"""
+# hand: reading, or begun and not recorded yet; suspect: it was so when a run died.
+# deaths: of runs that were reading it.
+
+_SINCE_1 = """
+ALTER TABLE products ADD COLUMN hand TEXT;
+ALTER TABLE products ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
 """
 
 
@@ -95,8 +110,8 @@ class Manifest:
         """Agree on the settings, and put back to do what has to be tried again.
 
         A manifest without any done product takes the settings as they are. Else they must be the
-        same. With ``resume`` failed products are tried again, and products whose files are missing
-        are made again.
+        same. With ``resume`` failed products are tried again, but for those over which runs died,
+        and products whose files are missing are made again.
 
         Args:
             settings: anything JSON holds, by name.
@@ -115,13 +130,14 @@ class Manifest:
                         f"{self.out} holds an unfinished run ({counts}): go on with --resume, or "
                         "choose another out"
                     )
-            else:
+            elif not resume or self._differences(given):
                 self._database.execute("DELETE FROM products")
                 self._database.execute("DELETE FROM settings")
                 self._database.executemany("INSERT INTO settings VALUES (?, ?)", given.items())
             if resume:
-                self._put_back([entry.source.name for entry in self.entries("failed")])
+                self._put_back(self._failed_without_deaths())
                 self._put_back(self._with_missing_files(settings))
+            self._suspect()
 
     def add(self, sources: Iterable[Source], *, again: bool) -> None:
         """Take in products; each gets a name whose files no other one has.
@@ -143,6 +159,29 @@ class Manifest:
                 self._database.execute(
                     "INSERT INTO products (name, path) VALUES (?, ?)", (known[path], path)
                 )
+
+    def begin_reading(self, name: str) -> None:
+        """A product is about to be read."""
+        self._update("hand = 'reading'", name)
+
+    def end_reading(self, name: str) -> None:
+        """It was read, or that failed; in hand until it is recorded."""
+        self._update("hand = 'begun', deaths = 0", name)
+
+    def end(self) -> None:
+        """The run ends, and did not die: nothing that it had in hand is suspect."""
+        with self._errors():
+            self._database.execute(
+                "UPDATE products SET hand = NULL WHERE hand IN ('reading', 'begun')"
+            )
+
+    def suspects(self) -> list[Source]:
+        """Products to do that were in hand when a run died, in the order of their names."""
+        rows = self._database.execute(
+            "SELECT path, name FROM products WHERE state = 'to do' AND "
+            "(hand = 'suspect' OR deaths > 0) ORDER BY name"
+        )
+        return [Source(Path(path), name) for path, name in rows]
 
     def record_done(self, name: str, facts: Mapping[str, Any]) -> None:
         """The files of a product are in their place."""
@@ -179,8 +218,8 @@ class Manifest:
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute("BEGIN IMMEDIATE")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _TABLES.split(";"):
+            if version in (0, 1):
+                for statement in (_SINCE_1 if version else _TABLES).split(";"):
                     self._database.execute(statement)
                 self._database.execute(f"PRAGMA user_version = {FORMAT}")
             elif version != FORMAT:
@@ -193,15 +232,43 @@ class Manifest:
     def _record(self, name: str, state: State, reason: str | None, facts: str | None) -> None:
         with self._errors():
             self._database.execute(
-                "UPDATE products SET state = ?, reason = ?, facts = ? WHERE name = ?",
+                "UPDATE products SET state = ?, reason = ?, facts = ?, hand = NULL, deaths = 0 "
+                "WHERE name = ?",
                 (state, reason, facts, name),
             )
 
+    def _update(self, what: str, name: str) -> None:
+        with self._errors():
+            self._database.execute(f"UPDATE products SET {what} WHERE name = ?", (name,))
+
     def _put_back(self, names: Iterable[str]) -> None:
         self._database.executemany(
-            "UPDATE products SET state = 'to do', reason = NULL, facts = NULL WHERE name = ?",
+            "UPDATE products SET state = 'to do', reason = NULL, facts = NULL, hand = NULL, "
+            "deaths = 0 WHERE name = ?",
             ((name,) for name in names),
         )
+
+    def _suspect(self) -> None:
+        """What is in hand still was so when a run died."""
+        self._database.execute("UPDATE products SET deaths = deaths + 1 WHERE hand = 'reading'")
+        self._database.execute(
+            "UPDATE products SET hand = 'suspect' WHERE hand IN ('reading', 'begun')"
+        )
+        self._database.execute(
+            "UPDATE products SET state = 'failed', reason = path || ? "
+            "WHERE state = 'to do' AND deaths >= ?",
+            (
+                f": the run died {DEATHS} times while this was read: --resume leaves it out now; "
+                "without --resume it is read again",
+                DEATHS,
+            ),
+        )
+
+    def _failed_without_deaths(self) -> list[str]:
+        rows = self._database.execute(
+            "SELECT name FROM products WHERE state = 'failed' AND deaths < ?", (DEATHS,)
+        )
+        return [name for (name,) in rows]
 
     def _with_missing_files(self, settings: Mapping[str, object]) -> list[str]:
         write = settings.get("write")
@@ -212,14 +279,17 @@ class Manifest:
             if not all((self.out / f).is_file() for f in entry.source.outputs(kinds).values())
         ]
 
-    def _refuse_others(self, given: Mapping[str, str]) -> None:
+    def _differences(self, given: Mapping[str, str]) -> str:
         kept = dict(self._database.execute("SELECT name, value FROM settings"))
-        names = [name for name in {**kept, **given} if kept.get(name) != given.get(name)]
-        if names:
-            differences = "; ".join(
-                f"{name} {_short(kept.get(name))} there, {_short(given.get(name))} now"
-                for name in names
-            )
+        return "; ".join(
+            f"{name} {_short(kept.get(name))} there, {_short(given.get(name))} now"
+            for name in {**kept, **given}
+            if kept.get(name) != given.get(name)
+        )
+
+    def _refuse_others(self, given: Mapping[str, str]) -> None:
+        differences = self._differences(given)
+        if differences:
             raise ValueError(
                 f"{self.out} was begun with other settings ({differences}): use the same, or "
                 "choose another out"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from s5mars.classes import IGNORE, Taxonomy
-from s5mars.data.read import no_data
 from s5mars.predict.overlay import indexed_png, overlay
 from s5mars.predict.predictor import Predictor, Segmentation
+from s5mars.predict.reading import Failed, Read, failed
 from s5mars.predict.regions import class_counts, largest_regions
 from s5mars.predict.sources import ENDINGS, Source
-from s5mars.products import open_product
 
 DEFAULT_WRITE = ("labels", "confidence", "overlay")
 
@@ -43,43 +42,12 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Failed:
-    """A product that cannot be predicted."""
-
-    source: Source
-    reason: str  # one line that names the file
-
-
-@dataclass(frozen=True)
-class Read:
-    """A decoded product."""
-
-    source: Source
-    image: NDArray[np.uint8]  # (H, W, 3)
-    empty: NDArray[np.bool_]  # (H, W), no data
-    info: Mapping[str, object] = field(default_factory=dict)  # what the product knows of itself
-
-
-@dataclass(frozen=True)
 class Maps:
     """The finished files of a product and what the index says of it."""
 
     source: Source
     files: Mapping[str, bytes]  # path below the output folder → content
     facts: Mapping[str, object]  # JSON holds it
-
-
-def read_product(source: Source) -> Read | Failed:
-    """Decode a product; whatever goes wrong is its own fault, and no reason to stop others."""
-    try:
-        product = open_product(source.path)
-        empty = no_data(product.image)
-        if product.valid is not None:
-            empty |= ~product.valid
-        return Read(source, product.image, empty, product.row())
-    # Readers of planetary formats raise what they like.
-    except Exception as error:
-        return failed(source, error)
 
 
 def segment(predictor: Predictor, read: Read | Failed) -> tuple[Read, Segmentation] | Failed:
@@ -110,15 +78,6 @@ def make_maps(answer: tuple[Read, Segmentation] | Failed, wish: Wish) -> Maps | 
         return Maps(read.source, files, facts)
     except Exception as error:
         return failed(read.source, error)
-
-
-def failed(source: Source, error: BaseException) -> Failed:
-    """The error as one line that names the product."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    if isinstance(error, MemoryError):
-        text = "not enough memory"
-    return Failed(source, text if str(source.path) in text else f"{source.path}: {text}")
 
 
 def _encoded(

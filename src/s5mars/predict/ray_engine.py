@@ -10,19 +10,18 @@ batch that kills every worker is given up, and the others go on.
 from __future__ import annotations
 
 import json
-import logging
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from s5mars.extras import needed
+from s5mars.cluster import connected
 from s5mars.predict.local import local_engine
 from s5mars.predict.predictor import Predictor
-from s5mars.predict.product_maps import Failed, Maps, Wish
+from s5mars.predict.product_maps import Maps, Wish
+from s5mars.predict.reading import Failed, Readers
 from s5mars.predict.sources import Source
 
 BATCH = 8
@@ -50,7 +49,7 @@ def ray_engine(
     *,
     workers: int,
     address: str | None = None,
-) -> Iterator[Maps | Failed]:
+) -> Generator[Maps | Failed, None, None]:
     """What becomes of each product, as they are finished.
 
     Args:
@@ -66,13 +65,8 @@ def ray_engine(
     """
     if not sources:
         return
-    ray = _import_ray(loopback=address is None)
-    started = _connect(ray, address, workers)
-    try:
+    with connected(address, workers=workers) as ray:
         yield from _results(ray, predictor, sources, wish, workers=workers)
-    finally:
-        if started:
-            ray.shutdown()
 
 
 class Worker:
@@ -84,42 +78,13 @@ class Worker:
 
         self.predictor: Predictor = ray.get(predictor)
         self.wish = wish
+        self.read = Readers(most=1)  # its process ends with this one
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Predict some products: paths and names in, finished files out."""
         sources = [Source(Path(row["path"]), row["name"]) for row in batch.to_pylist()]
-        results = local_engine(self.predictor, sources, self.wish, workers=1)
+        results = local_engine(self.predictor, sources, self.wish, workers=1, read=self.read)
         return pa.Table.from_pylist([_packed(result) for result in results], schema=_SCHEMA)
-
-
-def _import_ray(*, loopback: bool) -> Any:
-    # Before the import, which reads them: no statistics about users leave the machine, and a Ray
-    # for one machine listens to no other.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if loopback:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    ray = needed("ray", extra="ray")
-    needed("ray.data", extra="ray")
-    return ray
-
-
-def _connect(ray: Any, address: str | None, workers: int) -> bool:
-    """Whether a Ray was started or joined, to be left again."""
-    if ray.is_initialized():
-        return False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    settings: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        settings |= {
-            "include_dashboard": False,
-            "num_cpus": max(workers + 1, os.cpu_count() or 1),
-        }
-    try:
-        ray.init(address=address or "local", **settings)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"no Ray cluster at {address or 'this machine'} ({reason})") from error
-    return True
 
 
 def _results(

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from s5mars.classes import Taxonomy
 from s5mars.predict.overlay import LEGEND_BACKGROUND, LEGEND_TEXT, overlay, with_legend
-from s5mars.predict.product_maps import Failed, read_product
+from s5mars.predict.reading import Failed, read_product
 from s5mars.predict.sources import Source
 from s5mars.predict.writing import write_picture
 

@@ -128,7 +128,7 @@ def _products_below(folder: Path, *, out: Path) -> Iterator[Path]:
     for path in product_files(sorted(folder.rglob("*"))):
         if inside and out.resolve() in path.resolve().parents:
             continue
-        if path.is_file():
+        if path.is_file() or (path.is_symlink() and not path.exists()):  # a link to nowhere is told
             yield path
 
 

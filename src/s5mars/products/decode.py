@@ -17,7 +17,8 @@ from s5mars.products.errors import MAX_PIXELS, WAY_OUT, DamagedFileError, refuse
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 # What is damaged is said once, in the error; both libraries would also say it as they go.
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+for _library in ("tifffile", "PIL.TiffImagePlugin"):
+    logging.getLogger(_library).setLevel(logging.CRITICAL)
 
 
 def decode(path: Path) -> Image.Image:
@@ -130,6 +131,11 @@ def _tiff(path: Path) -> NDArray[Any]:
                 )
             if page.photometric not in (0, 1, 2):  # palettes, YCbCr, ...: what Pillow knows better
                 return values_of(decode(path))
+            if page.dtype is not None and page.dtype.kind == "c":
+                raise DamagedFileError(
+                    f"{path}: complex numbers ({page.dtype}); whole or real ones are needed: leave "
+                    "it out"
+                )
             values: NDArray[Any] = page.asarray()
         except DamagedFileError:
             raise

@@ -20,7 +20,9 @@ def refuse_huge(where: object, *, width: int, height: int) -> None:
         DamagedFileError: if it is not in 1..``MAX_PIXELS``.
     """
     if width < 1 or height < 1:
-        raise DamagedFileError(f"{where}: declares {width}×{height} pixels, an image without any")
+        raise DamagedFileError(
+            f"{where}: declares {width}×{height} pixels, an image without any: {WAY_OUT}"
+        )
     if width * height > MAX_PIXELS:
         raise DamagedFileError(
             f"{where}: declares {width}×{height} pixels, more than the {MAX_PIXELS:,} that are "

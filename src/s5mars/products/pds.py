@@ -97,7 +97,9 @@ def _read_pds3(path: Path, label: Path) -> Raster:
     names = [n for n in pointers if n.endswith("IMAGE")]
     if not names:
         there = ", ".join(n for n in pointers if n != "LABEL") or "none"
-        raise ValueError(f"{path}: a PDS product without an image; its objects: {there}")
+        raise ValueError(
+            f"{path}: a PDS product without an image; its objects: {there}: leave it out"
+        )
     name = "IMAGE" if "IMAGE" in names else names[0]
     block = data.metablock_(name) or {}
     where = _file_of(data, name, label)
@@ -142,10 +144,10 @@ def _offset(data: Any, name: str) -> int:
     target = data.metaget_(f"^{name}")
     last = target[-1] if isinstance(target, list | tuple) and target else target
     if isinstance(last, Mapping):  # 28673 <BYTES>
-        return max(int(_number(last.get("value")) or 1) - 1, 0)
+        return int(_number(last.get("value")) or 0) - 1
     record = _number(data.metaget_("RECORD_BYTES"))
     number = _number(last)
-    return int((number - 1) * record) if number and record else 0
+    return int((number - 1) * record) if number is not None and record else 0
 
 
 def _check_size(
@@ -156,6 +158,15 @@ def _check_size(
     if not lines or not samples or not bits:
         raise DamagedFileError(f"{path}: its label gives no size of its {name}: {WAY_OUT}")
     refuse_huge(path, width=int(samples), height=int(lines))
+    if bits not in (8, 16, 32, 64):
+        raise DamagedFileError(
+            f"{path}: its label declares {bits:g} bits a pixel; 8, 16, 32 or 64 are needed: "
+            f"{WAY_OUT}"
+        )
+    if offset < 0 or (path == where and offset == 0):
+        raise DamagedFileError(
+            f"{path}: its label places its {name} where the label itself is: correct ^{name}"
+        )
     bands = int(_number(block.get("BANDS")) or 1)
     _check_bytes(path, where, offset + int(lines * samples * bands * bits) // 8)
 
@@ -202,7 +213,9 @@ def _read_pds4(path: Path) -> Raster:
         raise DamagedFileError(f"{path}: no XML label ({_line(error)}): {WAY_OUT}") from None
     area, array = _image_array(root)
     if area is None or array is None:
-        raise ValueError(f"{path}: no label of an image: no Array_2D_Image or Array_3D_Image in it")
+        raise ValueError(
+            f"{path}: no label of an image: no Array_2D_Image or Array_3D_Image in it: leave it out"
+        )
     file = Path(texts_of(area).get("file_name", "")).name
     where = path.parent / file
     if not file or not where.exists():
@@ -210,12 +223,15 @@ def _read_pds4(path: Path) -> Raster:
             f"{path}: its label names {file or 'no file'}, which is not beside it: put both into "
             "one folder"
         )
-    lengths = {
-        texts_of(axis).get("axis_name", "").lower(): int(texts_of(axis).get("elements", "0"))
-        for axis in array.iter()
-        if local(axis.tag) == "Axis_Array"
-    }
     texts = texts_of(array)
+    axes = [texts_of(axis) for axis in array.iter() if local(axis.tag) == "Axis_Array"]
+    try:
+        lengths = {a.get("axis_name", "").lower(): int(a.get("elements", "0")) for a in axes}
+        offset = int(float(texts.get("offset", "0")))
+    except (ValueError, OverflowError) as error:
+        raise DamagedFileError(
+            f"{path}: a size or an offset that is no number ({_line(error)}): {WAY_OUT}"
+        ) from None
     size = _PDS4_BYTES.get(texts.get("data_type", ""))
     if size is None or "line" not in lengths or "sample" not in lengths:
         raise DamagedFileError(
@@ -224,7 +240,7 @@ def _read_pds4(path: Path) -> Raster:
         )
     refuse_huge(path, width=lengths["sample"], height=lengths["line"])
     count = int(np.prod(list(lengths.values())))
-    _check_bytes(path, where, int(float(texts.get("offset", "0"))) + count * size)
+    _check_bytes(path, where, offset + count * size)
     try:
         data = pdr.Data(str(path))
         name = texts.get("local_identifier") or texts.get("name")
@@ -355,4 +371,6 @@ def _pattern(text: str) -> str:
 
 
 def _line(error: Exception) -> str:
+    if isinstance(error, KeyError):  # of a name that pdr does not know
+        return f"unknown {error}"
     return (str(error) or type(error).__name__).partition("\n")[0]

@@ -1,28 +1,47 @@
 """Making a store: proposals of every image, in shards that appear whole, by many processes.
 
-A killed run loses one shard of work at most, and goes on where it stopped.
+Whoever finds them, one process, several, or Ray's workers: this one puts them in order and writes,
+so the shards are the same, byte for byte. A killed run loses one shard and what the workers have in
+hand, and goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from s5mars.ahead import ahead
 from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.proposal import Proposal
 from s5mars.proposals.store import ObjectStore, write_store
-from s5mars.types import Sample
+from s5mars.workers import CrashError, Processes
+
+if TYPE_CHECKING:  # it brings torch, which processes of ``graph`` do without
+    from s5mars.types import Sample
 
 SHARD_IMAGES = 64
 """Images a shard of ``build_store``: what a killed run loses at most."""
+
+AHEAD = 4
+"""Images that a worker may be ahead of the one that is waited for: they do not take equal times."""
+
+TRIES = 2
+"""Times that an image is tried whose worker died: of its fault, or of somebody else's."""
+
+Engine = Literal["local", "ray"]
+ENGINES: tuple[Engine, ...] = ("local", "ray")
+
+Propose = Callable[[Path], list[Proposal]]
+"""An image file to its proposals, best first."""
 
 Proposer = Callable[[NDArray[np.uint8]], list[Proposal]]
 """An image (H, W, 3) uint8 to its proposals, best first."""
@@ -38,11 +57,14 @@ def build_store(
     progress: bool = True,
     shard_images: int = SHARD_IMAGES,
     hardware: Hardware | None = None,
+    engine: Engine = "local",
+    address: str | None = None,
 ) -> ObjectStore:
     """Find the objects of every sample's image and store them as shards in the folder ``path``.
 
-    A shard appears when its last image is done, so a killed run loses one shard of work at most;
-    called again it computes only what is missing. The content does not depend on ``workers``.
+    A shard appears when its last image is done, so a killed run loses one shard of work and at most
+    ``AHEAD`` images a worker; called again it computes only what is missing. The files do not
+    depend on ``workers`` or ``engine``. A worker that dies is replaced, and its image done again.
 
     Args:
         samples: ``s5mars.types.Sample``; only ``name`` and ``image`` are used, no mask is opened.
@@ -50,16 +72,25 @@ def build_store(
         proposer: a key of ``PROPOSERS``.
         settings: dataclass of that proposer's settings (``GraphSettings``, ``SamSettings``); None
             for the defaults of ``graph``.
-        workers: processes; with SAM on GPUs they take them in turn.
+        workers: processes, each with one thread; with SAM on GPUs they take them in turn. One is
+            this process itself.
         progress: show a bar with the remaining time.
         shard_images: images a shard.
         hardware: what SAM computes with.
+        engine: ``"ray"``: the processes are Ray's, which must find images and weights under the
+            same paths.
+        address: of a Ray cluster; None starts Ray on this machine.
 
     Raises:
         FileNotFoundError: if SAM's weights cannot be had.
         ValueError: if ``path`` holds a store of another proposer or other settings, or an image
-            is unreadable (named), or weights do not fit; finished shards stay.
+            is unreadable or kills its workers (named), or weights do not fit; finished shards stay.
+            If Ray is asked for and not installed or not there.
     """
+    if engine not in ENGINES:
+        raise ValueError(f"engine {engine!r}: choose from {', '.join(ENGINES)}")
+    if address is not None and engine != "ray":
+        raise ValueError("an address is Ray's: add --engine ray")
     if proposer not in PROPOSERS:
         raise ValueError(f"no proposer {proposer!r}; there are: {', '.join(PROPOSERS)}")
     if workers < 1 or shard_images < 1:
@@ -71,20 +102,26 @@ def build_store(
     path = Path(path)
     todo = _missing_samples(samples, path, proposer, described)
     if todo:
-        path.mkdir(parents=True, exist_ok=True)
-        propose = partial(_propose, proposer, settings, hardware or Hardware())
-        try:
-            _write_shards(todo, path, propose, workers, progress, shard_images, proposer, described)
-        finally:
-            _ready.cache_clear()  # a network, perhaps
+        hardware = hardware or Hardware()
+        workers = min(workers, len(todo))
+        found = _found(
+            [sample.image for sample in todo],
+            partial(_start, proposer, settings, hardware),
+            workers=workers,
+            waiting=workers * min(AHEAD, shard_images),
+            engine=engine,
+            address=address,
+            on_gpu=proposer == "sam" and hardware.device in {"auto", "cuda"},
+        )
+        with closing(found):
+            _write_shards(todo, path, found, progress, shard_images, proposer, described)
     return ObjectStore(path)
 
 
 def _write_shards(
     todo: Sequence[Sample],
     path: Path,
-    propose: Callable[[Sample], list[Proposal]],
-    workers: int,
+    found: Iterator[list[Proposal]],
     progress: bool,
     shard_images: int,
     proposer: str,
@@ -95,66 +132,67 @@ def _write_shards(
     with tqdm(
         total=len(todo), desc="object proposals", unit="image", disable=None if progress else True
     ) as bar:
-        results = _in_order(propose, todo, workers)
-        try:
-            for start in range(0, len(todo), shard_images):
-                rows = []
-                for sample in todo[start : start + shard_images]:
-                    rows.append((sample.name, next(results)))
-                    bar.update()
-                # Named by content, so that no run ever replaces the shard of another one.
-                names = "\n".join(name for name, _ in rows)
-                digest = hashlib.sha256(names.encode()).hexdigest()[:16]
-                write_store(
-                    path / f"part-{digest}.parquet", rows, proposer=proposer, settings=settings
-                )
-        finally:
-            results.close()
+        for start in range(0, len(todo), shard_images):
+            rows = []
+            for sample in todo[start : start + shard_images]:
+                rows.append((sample.name, next(found)))
+                bar.update()
+            # Named by content, so that no run ever replaces the shard of another one.
+            names = "\n".join(name for name, _ in rows)
+            digest = hashlib.sha256(names.encode()).hexdigest()[:16]
+            write_store(path / f"part-{digest}.parquet", rows, proposer=proposer, settings=settings)
 
 
-def _in_order(
-    propose: Callable[[Sample], list[Proposal]], todo: Sequence[Sample], workers: int
+def _found(
+    images: Sequence[Path],
+    start: Callable[[int], Propose],
+    *,
+    workers: int,
+    waiting: int,
+    engine: Engine,
+    address: str | None,
+    on_gpu: bool,
 ) -> Generator[list[Proposal], None, None]:
-    """Results in the order of ``todo``; closing the generator drops what has not begun."""
-    workers = min(workers, len(todo))
-    if workers == 1:
-        yield from map(propose, todo)
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
+    """Proposals of the images in their order, by ``workers`` processes."""
+    if engine == "ray":
+        from s5mars.cluster import RayWorkers, connected
 
-    # Not fork: the caller may hold threads (torch, Arrow) that a forked child would deadlock on.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_number_worker, initargs=(context.Value("i", 0),)
+        with connected(address, workers=workers) as ray:
+            pool = RayWorkers(ray, start, most=workers, on_gpu=on_gpu)
+            yield from _ahead(pool, images, workers=workers, waiting=waiting)
+    elif workers == 1:
+        yield from map(start(0), images)
+    else:
+        with closing(Processes(start, most=workers)) as processes:
+            yield from _ahead(processes, images, workers=workers, waiting=waiting)
+
+
+def _ahead(
+    propose: Propose, images: Sequence[Path], *, workers: int, waiting: int
+) -> Generator[list[Proposal], None, None]:
+    work = partial(_again, propose)
+    with closing(ahead(work, images, workers=workers, waiting=waiting)) as found:
+        yield from found
+
+
+def _again(propose: Propose, image: Path) -> list[Proposal]:
+    for _ in range(TRIES):
+        try:
+            return propose(image)
+        except CrashError as error:
+            crash = error
+    raise ValueError(
+        f"{image}: {TRIES} workers died over it ({crash}): take fewer --workers if memory is "
+        "short, else replace the image or leave it out"
     )
-    try:
-        yield from executor.map(propose, todo)
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
-_worker = 0
-"""Which of the processes this is."""
-
-
-def _number_worker(count: Any) -> None:
-    global _worker
-    with count.get_lock():
-        _worker = count.value
-        count.value += 1
-
-
-def _propose(proposer: str, settings: Any, hardware: Hardware, sample: Sample) -> list[Proposal]:
+def _start(proposer: str, settings: Any, hardware: Hardware, number: int) -> Propose:
+    """What worker ``number`` does; weights are loaded once."""
     from s5mars.data.read import read_image
 
-    return _ready(proposer, settings, hardware.of_worker(_worker))(read_image(sample.image))
-
-
-@lru_cache(maxsize=1)
-def _ready(proposer: str, settings: Any, hardware: Hardware) -> Proposer:
-    """The proposer of this process; weights are loaded once."""
-    return PROPOSERS[proposer].make(settings, hardware)
+    propose = PROPOSERS[proposer].make(settings, hardware, number)
+    return lambda image: propose(read_image(image))
 
 
 @dataclass(frozen=True)
@@ -163,7 +201,7 @@ class Kind:
 
     defaults: Callable[[], Any]
     describe: Callable[[Any], dict[str, object]]  # what a store says of its settings
-    make: Callable[[Any, Hardware], Proposer]
+    make: Callable[[Any, Hardware, int], Proposer]  # by which worker
 
 
 def _graph_settings() -> Any:
@@ -172,7 +210,7 @@ def _graph_settings() -> Any:
     return GraphSettings()
 
 
-def _graph_proposer(settings: Any, _: Hardware) -> Proposer:
+def _graph_proposer(settings: Any, _hardware: Hardware, _worker: int) -> Proposer:
     from s5mars.data.read import no_data
     from s5mars.proposals.graph import graph_proposals
 
@@ -185,7 +223,8 @@ def _sam_settings() -> Any:
 
 def _describe_sam(settings: Any) -> dict[str, object]:
     """Weights by their digest: a folder may be moved, and two may have the same name."""
-    from s5mars.proposals.sam_weights import digest, family, weights_folder
+    from s5mars.pretrained import digest
+    from s5mars.proposals.sam_weights import family, weights_folder
 
     folder = weights_folder(settings.weights)
     local = Path(settings.weights).is_dir()
@@ -197,10 +236,10 @@ def _describe_sam(settings: Any) -> dict[str, object]:
     }
 
 
-def _sam_proposer(settings: Any, hardware: Hardware) -> Proposer:
+def _sam_proposer(settings: Any, hardware: Hardware, worker: int) -> Proposer:
     from s5mars.proposals.sam import SamProposer
 
-    return SamProposer(settings, hardware)
+    return SamProposer(settings, hardware.of_worker(worker))
 
 
 def _as_stored(settings: Any) -> dict[str, object]:

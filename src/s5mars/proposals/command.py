@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.data.layouts import open_dataset
-from s5mars.proposals.build import PROPOSERS, SHARD_IMAGES, build_store
+from s5mars.proposals.build import PROPOSERS, SHARD_IMAGES, Engine, build_store
 from s5mars.proposals.coco import export_json, import_json
 from s5mars.proposals.draw import ObjectFilter, coverage
 from s5mars.proposals.hardware import Hardware
@@ -29,6 +29,8 @@ def make_masks(
     split: str = "train",
     workers: int = 1,
     shard_images: int = SHARD_IMAGES,
+    engine: Engine = "local",
+    address: str | None = None,
 ) -> ObjectStore:
     """Find the objects of one split; called again it goes on where it stopped.
 
@@ -42,6 +44,8 @@ def make_masks(
         split: of the images; ``all`` takes every split and the unlabelled images.
         workers: processes.
         shard_images: images a shard.
+        engine: ``local`` or ``ray``.
+        address: of a Ray cluster.
 
     Raises:
         ValueError, FileNotFoundError: for what cannot be read, or options of another proposer.
@@ -64,6 +68,8 @@ def make_masks(
         workers=workers,
         shard_images=shard_images,
         hardware=Hardware(**hardware),
+        engine=engine,
+        address=address,
     )
     _say(store, samples)
     return store
@@ -82,7 +88,11 @@ def import_masks(
         raise ValueError(f"{out}: exists already; choose another --out, or remove it")
     samples = None if data is None else _samples(data, split)
     store = import_json(folder, out)
-    _say(store, samples)
+    try:
+        _say(store, samples)
+    except ValueError:
+        out.unlink()  # of other images: nobody can use it
+        raise
     return store
 
 
@@ -94,7 +104,7 @@ def export_masks(store: Path, folder: Path) -> int:
 
 
 def _sam_settings(fields: dict[str, Any], device: str) -> Any:
-    from s5mars.proposals.sam_weights import import_transformers
+    from s5mars.pretrained import import_transformers
 
     if "weights" not in fields:
         return PROPOSERS["sam"].defaults()

@@ -23,6 +23,12 @@ def check_given(given: Path) -> None:
         )
 
 
+def check_store(given: Path, samples: Sequence[Sample]) -> None:
+    """Raise as ``object_store`` does, before anything is written; JSON is read where it is used."""
+    if not _is_json(given):
+        _opened(given, samples)
+
+
 def object_store(
     given: Path | None, samples: Sequence[Sample], *, cache: Path
 ) -> tuple[ObjectStore, Coverage]:
@@ -44,16 +50,24 @@ def object_store(
         build_store(samples, cache)
         given = cache
     check_given(given)
-    if given.is_dir() and not any(given.glob("*.parquet")):
+    if _is_json(given):
         imported = cache.with_suffix(".parquet")
         if not imported.is_file():
             import_json(given, imported)
         given = imported
+    store, found = _opened(given, samples)
+    if found.without:
+        logger.warning("%s: %s", given, found.sentence)
+    return store, found
+
+
+def _is_json(given: Path) -> bool:
+    return given.is_dir() and not any(given.glob("*.parquet"))
+
+
+def _opened(given: Path, samples: Sequence[Sample]) -> tuple[ObjectStore, Coverage]:
     store = ObjectStore(given)
     names = [sample.name for sample in samples]
     if len(store.missing(names)) == len(names):
         store.check(names)
-    found = coverage(store, samples, filter=ObjectFilter())
-    if found.without:
-        logger.warning("%s: %s", given, found.sentence)
-    return store, found
+    return store, coverage(store, samples, filter=ObjectFilter())

@@ -202,10 +202,10 @@ class ObjectStore:
         names = list(names)
         missing = self.missing(names)
         if missing:
-            few = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            there = f"was made from others ({_few(self.names)})" if self.names else "holds none"
             raise ValueError(
-                f"{self.path}: no entry for {len(missing)} of {len(names)} images ({few}); "
-                f"it was made from others ({', '.join(self.names[:3])}, ...): make one from these"
+                f"{self.path}: no entry for {len(missing)} of {len(names)} images "
+                f"({_few(missing)}); it {there}: make one from these"
             )
 
     def proposals(self, name: str) -> ImageProposals:
@@ -260,6 +260,10 @@ class ObjectStore:
             )
         self._files.move_to_end(shard)
         return self._files[shard]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _table(name: str, proposals: Sequence[Proposal], settings: str) -> pa.Table:

@@ -35,7 +35,7 @@ from s5mars.files import write_figure
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.views import as_float
 from s5mars.proposals.prepare import object_store
-from s5mars.randomness import generator
+from s5mars.randomness import generator, generators
 from s5mars.types import Sample, Targets, View
 
 BASES: Mapping[str, S5Mars] = {
@@ -133,11 +133,11 @@ def rows(views: View, mask: Tensor, *, augmentations: str, seed: int) -> list[Ti
     donor = View(views.image[1:], _one(views.targets, 1))
     for name, row in ABLATIONS[augmentations].rows.items():
         method = row.change(BASES[augmentations])
-        # The same generator for every row: what two rows draw alike looks alike.
-        rng = generator(seed, "strong view")
+        # The same generators for every row: what two rows draw alike looks alike.
+        rngs = generators(seed, "strong view", samples=range(2))
         pair = torch.tensor([1, 0])
         donors = None if method.mix.donors == "none" else donor
-        strong = method.disturb(views, donors, mask, partner=pair, rng=rng)
+        strong = method.disturb(views, donors, mask, partner=pair, rngs=rngs)
         pasted = (strong.targets.probability[0, -1] > 0.25).numpy()
         tiles.append(Tile(name, _pixels(strong), pasted if pasted.any() else None))
     return tiles

@@ -10,8 +10,10 @@ from types import FrameType
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
+from s5mars import processes
 from s5mars.files import replacing
 from s5mars.training.module import SegmentationModule
 
@@ -21,7 +23,7 @@ minutes of work at risk."""
 
 
 class Validate(Callback):
-    """Call ``score`` every so many steps and at the end."""
+    """Call ``score`` every so many steps and at the end; at once in a run without steps."""
 
     def __init__(self, score: Callable[[SegmentationModule], None], *, every: int) -> None:
         self.score = score
@@ -41,18 +43,25 @@ class Validate(Callback):
         if step % self.every == 0 or step == pl_module.total_steps:
             self.score(pl_module)
 
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Score what is not trained at all."""
+        assert isinstance(pl_module, SegmentationModule)
+        if pl_module.total_steps == 0:
+            self.score(pl_module)
+
 
 class SaveLast(Callback):
     """Write ``last.ckpt`` by rename, so that a kill at any moment leaves a whole one.
 
-    The first SIGINT or SIGTERM ends the run after the current step, saved; a second SIGINT
-    interrupts at once, as always.
+    The first SIGINT or SIGTERM, to whichever process, ends the run after the current step, saved;
+    a second SIGINT interrupts at once, as always.
     """
 
     def __init__(self, path: Path, *, every: int) -> None:
         self.path = path
         self.every = every
         self.stopped_by: str | None = None
+        self.saved_step: int | None = None
         self._previous: dict[int, Any] = {}
         self._saved_at = time.monotonic()
 
@@ -74,14 +83,18 @@ class SaveLast(Callback):
     ) -> None:
         """Save when it is time, at the end, and when asked to stop."""
         gap = time.monotonic() - self._saved_at
-        # All processes must save together; the clock of the first decides.
-        due = trainer.strategy.broadcast(
-            self.stopped_by is not None
-            or (trainer.global_step % self.every == 0 if self.every else gap > LONGEST_GAP_SECONDS)
-        )
-        if due or trainer.global_step >= trainer.max_steps:
+        late = trainer.is_global_zero and gap > LONGEST_GAP_SECONDS  # one clock decides for all
+        asked = [self.stopped_by is not None, not self.every and late]
+        if trainer.world_size > 1:
+            # All processes save together and stop together, whichever was asked to.
+            flags = torch.tensor(asked, dtype=torch.int64)
+            asked = (processes.total(flags) > 0).tolist()
+        stop, due = asked
+        due |= bool(self.every) and trainer.global_step % self.every == 0
+        if stop or due or trainer.global_step >= trainer.max_steps:
             self.save(trainer)
-        if self.stopped_by is not None:
+        if stop:
+            self.stopped_by = self.stopped_by or "a signal to another process"
             trainer.should_stop = True
 
     def save(self, trainer: lightning.Trainer) -> None:
@@ -92,11 +105,12 @@ class SaveLast(Callback):
         else:
             trainer.save_checkpoint(self.path)  # takes part; only the first process writes
         self._saved_at = time.monotonic()
+        self.saved_step = trainer.global_step
 
-    def teardown(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Give the signals back."""
+        """Give the signals back before Lightning does: the other way round its own would stay."""
         self._give_back()
 
     def on_exception(

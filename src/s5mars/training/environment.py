@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import platform
 import sys
+from datetime import timedelta
 from importlib import metadata
 from typing import Literal
 
 import lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from s5mars.config import TrainConfig
 
 LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+PATIENCE = timedelta(minutes=10)
+"""How long a process waits for the others in one place; steps and saves are shorter."""
 
 _LIGHTNING: dict[str, LightningPrecision] = {
     "fp32": "32-true",
@@ -54,6 +59,13 @@ def choose_precision(asked: str, accelerator: str) -> LightningPrecision:
     return _LIGHTNING[asked]
 
 
+def choose_strategy(config: TrainConfig) -> Strategy | str:
+    """Lightning's strategy, with DDP less patient: whoever waits longer waits for the dead."""
+    if config.strategy not in {"auto", "ddp"} or _trainer(config).world_size == 1:
+        return config.strategy
+    return DDPStrategy(timeout=PATIENCE)
+
+
 def check_devices(config: TrainConfig) -> None:
     """Ask Lightning for the devices before anything is written.
 
@@ -62,17 +74,7 @@ def check_devices(config: TrainConfig) -> None:
             batch does not divide among them.
     """
     try:
-        trainer = lightning.Trainer(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.num_nodes,
-            strategy=config.strategy,
-            precision=choose_precision(config.precision, config.accelerator),
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = _trainer(config)
     except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
         asked = ", ".join(
             f"{name} {getattr(config, name)}"
@@ -89,11 +91,26 @@ def check_devices(config: TrainConfig) -> None:
             f"choose a multiple of {processes}"
         )
     if config.batch < 2 * processes:
-        # The pooled branch of the spatial pyramid has one value an image and channel.
+        # The pooled branch of the spatial pyramid has one value an image and channel; what mixes
+        # images takes them from one process.
         raise ValueError(
-            f"batch is {config.batch}: batch normalisation needs two images in each process: "
-            f"take --batch {2 * processes} or more"
+            f"batch is {config.batch}: batch normalisation and mixing need two images in each "
+            f"process: take --batch {2 * processes} or more"
         )
+
+
+def _trainer(config: TrainConfig) -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
+        precision=choose_precision(config.precision, config.accelerator),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
 
 
 def has_amx() -> bool:

@@ -15,7 +15,8 @@ from s5mars.classes import MaskCoding
 from s5mars.config import TrainConfig
 from s5mars.data.crops import CropSettings
 from s5mars.data.loader import LoaderSettings, TrainingBatches, training_loader
-from s5mars.proposals.draw import ObjectFilter
+from s5mars.proposals.draw import Coverage, ObjectFilter
+from s5mars.proposals.prepare import object_store
 from s5mars.proposals.store import ObjectStore
 from s5mars.types import Batch, Crops, Sample
 
@@ -30,15 +31,28 @@ class Feed(lightning.LightningDataModule):
         pool: Sequence[Sample] | None,
         total_steps: int,
         coding: MaskCoding,
-        objects: ObjectStore | None,
+        *,
+        with_objects: bool,
     ) -> None:
         super().__init__()
+        self.prepare_data_per_node = False
         self.config = config
         self.labelled = labelled
         self.pool = pool
         self.total_steps = total_steps
         self.coding = coding
-        self.objects = objects
+        self.with_objects = with_objects
+        self.objects: ObjectStore | None = None
+        self.coverage: Coverage | None = None
+
+    def prepare_data(self) -> None:
+        """Make the objects where there are none; the first process does, the others wait."""
+        self._open_objects()
+
+    def setup(self, stage: str) -> None:
+        """Open the objects in the others."""
+        if self.objects is None:
+            self._open_objects()
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches from the step where the run stands."""
@@ -47,7 +61,11 @@ class Feed(lightning.LightningDataModule):
         settings = LoaderSettings(
             seed=self.config.seed,
             batch=self.config.batch,
-            crop=CropSettings(size=self.config.crop, scale=self.config.scale),
+            crop=CropSettings(
+                size=self.config.crop,
+                scale=self.config.scale,
+                fixed=self.config.model == "sam-cls",
+            ),
             coding=self.coding,
             objects=self.objects,
             object_filter=ObjectFilter(),
@@ -59,8 +77,16 @@ class Feed(lightning.LightningDataModule):
             self.labelled, self.pool, steps=self.total_steps, settings=settings
         )
         return training_loader(
-            batches, start=self.trainer.global_step, workers=loader_workers(self.config.workers)
+            batches,
+            start=self.trainer.global_step,
+            workers=loader_workers(self.config.workers, sharing=self.trainer.num_devices),
         )
+
+    def _open_objects(self) -> None:
+        if self.with_objects:
+            self.objects, self.coverage = object_store(
+                self.config.objects, self.labelled, cache=self.config.out / "objects"
+            )
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -70,12 +96,12 @@ class Feed(lightning.LightningDataModule):
         return Batch(labelled=_crops_to(batch.labelled, device), pool=pool)
 
 
-def loader_workers(asked: int) -> int:
-    """-1: one fewer than the cores, at most 4."""
+def loader_workers(asked: int, sharing: int = 1) -> int:
+    """-1: one fewer than the cores that each of the processes ``sharing`` them has, at most 4."""
     if asked >= 0:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(0, min(4, (cores or 1) - 1))
+    return max(0, min(4, (cores or 1) // sharing - 1))
 
 
 def _crops_to(crops: Crops, device: torch.device) -> Crops:

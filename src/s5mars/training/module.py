@@ -9,9 +9,12 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from s5mars import processes
 from s5mars.alignment import AlignedTeacher, Alignment
 from s5mars.config import TrainConfig
-from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.build import AnyNetwork
+from s5mars.models.dropout import drawing
+from s5mars.models.synchronised import synchronise
 from s5mars.randomness import integer_seed
 from s5mars.teacher import momentum_at, update_teacher
 from s5mars.thresholds import ClassThresholds, above_threshold
@@ -30,11 +33,11 @@ class SegmentationModule(lightning.LightningModule):
     """
 
     def __init__(
-        self, student: DeepLabV3Plus, method: Method, *, config: TrainConfig, total_steps: int
+        self, student: AnyNetwork, method: Method, *, config: TrainConfig, total_steps: int
     ) -> None:
         super().__init__()
         self.student = student
-        self.teacher: DeepLabV3Plus | None = None
+        self.teacher: AnyNetwork | None = None
         if method.needs.teacher:
             self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
         self.alignment: Alignment | None = None
@@ -63,14 +66,14 @@ class SegmentationModule(lightning.LightningModule):
         return "student" if self.teacher is None else "teacher"
 
     @property
-    def scored(self) -> DeepLabV3Plus:
+    def scored(self) -> AnyNetwork:
         """The network that is scored and shared."""
         return self.student if self.teacher is None else self.teacher
 
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return self.student.classifier.out_channels
+        return int(str(self.student.description["classes"]))
 
     def train(self, mode: bool = True) -> SegmentationModule:
         """The teacher labels in evaluation mode, always."""
@@ -79,9 +82,15 @@ class SegmentationModule(lightning.LightningModule):
             self.teacher.eval()
         return self
 
+    def setup(self, stage: str) -> None:
+        """Several processes normalise by the statistics of their common batch."""
+        if self.trainer.world_size > 1:
+            synchronise(self.student, self.trainer.strategy.root_device)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The weighted sum of the method's terms."""
         self._step = self.global_step
+        size = len(batch.labelled.image)
         progress = Progress(
             seed=self.config.seed,
             step=self._step,
@@ -93,10 +102,11 @@ class SegmentationModule(lightning.LightningModule):
                 length=self.config.ramp * self.total_steps,
             ),
             keep=self.thresholds or above_threshold,
+            first=self.global_rank * size,
         )
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            # Dropout draws from torch's generator: a function of the step, as all else.
+        with torch.random.fork_rng(devices=devices), drawing(progress, size):
+            # For layers of an encoder that draw by themselves: a function of the step, too.
             torch.manual_seed(
                 integer_seed(progress.seed, "layers", step=self._step, sample=self.global_rank)
             )
@@ -111,7 +121,7 @@ class SegmentationModule(lightning.LightningModule):
             self._add(f"terms/{name}", term.value)
             if term.share is not None:
                 self._add(f"shares/{name}", term.share)
-        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        self.log("loss", loss.detach(), prog_bar=True, logger=False, sync_dist=True)
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -127,14 +137,21 @@ class SegmentationModule(lightning.LightningModule):
             update_teacher(self.teacher, self.student, momentum=momentum)
 
     def configure_optimizers(self) -> Any:
-        """SGD with momentum and the polynomial schedule, section V-B."""
+        """SGD with momentum (section V-B) or AdamW, and the polynomial schedule."""
         config = self.config
-        optimizer = torch.optim.SGD(
-            self.student.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        trained = [p for p in self.student.parameters() if p.requires_grad]
+        optimizer: torch.optim.Optimizer
+        if config.optimiser == "adamw":
+            optimizer = torch.optim.AdamW(
+                trained, lr=config.learning_rate, weight_decay=config.weight_decay
+            )
+        else:
+            optimizer = torch.optim.SGD(
+                trained,
+                lr=config.learning_rate,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+            )
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: polynomial(
@@ -153,7 +170,10 @@ class SegmentationModule(lightning.LightningModule):
 
     def take_averages(self) -> dict[str, float]:
         """Averages of loss, terms and shares since the last call, and start anew."""
-        averages = {k: float(v) / self._counts[k] for k, v in self._sums.items()}
+        averages = {
+            k: float(processes.total(v)) / processes.number() / self._counts[k]
+            for k, v in self._sums.items()
+        }
         self._sums, self._counts = {}, {}
         return averages
 
@@ -161,7 +181,8 @@ class SegmentationModule(lightning.LightningModule):
         """What a resumed run needs besides weights, so that its records are the same too."""
         checkpoint["s5mars"] = {
             "history": self.history,
-            "sums": {k: v.detach().cpu() for k, v in self._sums.items()},
+            # By process: each goes on with its own.
+            "sums": {k: processes.joined(v.unsqueeze(0)).cpu() for k, v in self._sums.items()},
             "counts": self._counts,
             "seconds": self.seconds,
         }
@@ -170,9 +191,15 @@ class SegmentationModule(lightning.LightningModule):
         """The counterpart of ``on_save_checkpoint``."""
         state = checkpoint["s5mars"]
         self.history = state["history"]
-        self._sums = {k: v.to(self.device) for k, v in state["sums"].items()}
+        self._sums = {k: self._own(v).to(self.device) for k, v in state["sums"].items()}
         self._counts = state["counts"]
         self.seconds = state["seconds"]
+
+    def _own(self, sums: Tensor) -> Tensor:
+        """This process's part, or the mean where a run goes on with another number of them."""
+        if sums.ndim and len(sums) == self.trainer.world_size:
+            return sums[self.global_rank]
+        return sums.mean()
 
     def _add(self, name: str, value: Tensor) -> None:
         value = value.detach().double() if value.device.type == "cpu" else value.detach()

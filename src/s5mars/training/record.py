@@ -11,8 +11,7 @@ from s5mars.files import write_json
 from s5mars.models.checkpoint import save_model
 from s5mars.predict.predictor import Precision as InferencePrecision
 from s5mars.predict.predictor import Predictor
-from s5mars.proposals.draw import Coverage
-from s5mars.proposals.store import ObjectStore
+from s5mars.training.feed import Feed
 from s5mars.training.module import SegmentationModule
 from s5mars.training.streams import Streams
 from s5mars.training.validate import pseudo_label_record, validate
@@ -26,14 +25,12 @@ class Record:
         config: TrainConfig,
         dataset: Dataset,
         streams: Streams,
-        objects: ObjectStore | None,
-        coverage: Coverage | None = None,
+        feed: Feed,
     ) -> None:
         self.config = config
         self.dataset = dataset
         self.streams = streams
-        self.objects = objects
-        self.coverage = coverage
+        self.feed = feed
         self._since = time.monotonic()
 
     def start(self) -> None:
@@ -145,7 +142,7 @@ class Record:
             "network": module.scored_name,
             "protocol": {"name": "full", "crop": None, "selected_on": config.select_on},
             "encoder_weights": str(module.student.weights_report),
-            "objects": None if self.objects is None else self.objects.description,
+            "objects": None if self.feed.objects is None else self.feed.objects.description,
         }
 
     def _notes(self, module: SegmentationModule) -> list[str]:
@@ -159,8 +156,9 @@ class Record:
                 f"{len(self.streams.skipped)} unreadable files were left out (--skip-bad)."
             )
         notes += self.streams.warnings
-        if self.coverage is not None and self.coverage.without:
-            notes.append(self.coverage.sentence)
+        coverage = self.feed.coverage
+        if coverage is not None and coverage.without:
+            notes.append(coverage.sentence)
         if "synthetic" in self.dataset.taxonomy.name:
             notes.append("The images are synthetic: no score on them means anything about Mars.")
         return notes

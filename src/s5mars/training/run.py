@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import warnings
 from dataclasses import replace
@@ -17,15 +18,21 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from s5mars.classes import Taxonomy
-from s5mars.config import TrainConfig
+from s5mars.config import GENERAL_MODELS, TrainConfig
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.files import write_json, write_text
-from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.proposals.prepare import check_given, object_store
+from s5mars.models.build import build_network
+from s5mars.proposals.prepare import check_given, check_store
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
-from s5mars.training.environment import check_devices, choose_precision, versions
+from s5mars.training.environment import (
+    check_devices,
+    choose_precision,
+    choose_strategy,
+    versions,
+)
 from s5mars.training.feed import Feed
+from s5mars.training.lost import LOST, LostProcess, is_lost
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record
 from s5mars.training.streams import Streams, choose_streams, recorded_streams
@@ -52,7 +59,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
     """
     out = config.out
     # The other processes of a distributed run find its folder made.
-    first = getattr(rank_zero_only, "rank", 0) == 0
+    first = _is_first()
     if first and out.exists() and (not out.is_dir() or any(out.iterdir())):
         hint = (
             f"go on with it: `s5mars train --resume {out}`, or choose another --out"
@@ -66,6 +73,8 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         check_given(config.objects)
     dataset = open_dataset(config.data)
     streams = choose_streams(dataset, config, method)
+    if config.objects is not None and method.needs.objects:
+        check_store(config.objects, streams.labelled)
     # Built before the folder exists: wrong names and files that do not fit leave nothing behind.
     module = _build_module(config, method, dataset.taxonomy, streams)
     if first:
@@ -73,7 +82,8 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         write_text(out / "config.yaml", config_text)
         write_json(out / "versions.json", versions())
         streams.write(out / "splits")
-        print(module.student.weights_report, file=sys.stderr)
+        for line in (str(module.student.weights_report), *module.student.weights_report.details):
+            print(line, file=sys.stderr)
         for line in streams.warnings:
             print(f"warning: {line}", file=sys.stderr)
     return _fit(config, module, dataset, streams, checkpoint=None)
@@ -96,6 +106,8 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     checkpoint = run / "last.ckpt"
     step = _saved_step(checkpoint) if checkpoint.is_file() else None
     if step is not None and _is_finished(run, step):
+        if not _is_first():
+            return run
         print(f"{run} is finished; next: s5mars evaluate {run} --data {config.data} --split test")
         return run
     if not config.data.exists():
@@ -106,11 +118,14 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     check_devices(config)
     dataset = open_dataset(config.data)
     streams = recorded_streams(dataset, run, config, method)
-    module = _build_module(replace(config, weights="none"), method, dataset.taxonomy, streams)
     if step is None:
-        print(f"{run} was stopped before its first save: starting again", file=sys.stderr)
+        if _is_first():
+            print(f"{run} was stopped before its first save: starting again", file=sys.stderr)
         module = _build_module(config, method, dataset.taxonomy, streams)
         return _fit(config, module, dataset, streams, checkpoint=None)
+    # Those of the general models say of what shape the network is.
+    weights = config.weights if config.model in GENERAL_MODELS else "none"
+    module = _build_module(replace(config, weights=weights), method, dataset.taxonomy, streams)
     return _fit(config, module, dataset, streams, checkpoint=checkpoint)
 
 
@@ -148,18 +163,24 @@ def _fit(
     checkpoint: Path | None,
 ) -> Path:
     out = config.out
-    objects, coverage = None, None
-    if module.method.needs.objects:
-        objects, coverage = object_store(config.objects, streams.labelled, cache=out / "objects")
-    record = Record(config, dataset, streams, objects, coverage)
+    feed = Feed(
+        config,
+        streams.labelled,
+        streams.pool,
+        module.total_steps,
+        dataset.coding,
+        with_objects=module.method.needs.objects,
+    )
+    record = Record(config, dataset, streams, feed)
     every = config.validate_every or max(1, math.ceil(module.total_steps / VALIDATIONS))
     saver = SaveLast(out / "last.ckpt", every=config.save_every)
+    lost = LostProcess(saver, out)
     precision = choose_precision(config.precision, config.accelerator)
     trainer = lightning.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
-        strategy=config.strategy,
+        strategy=choose_strategy(config),
         precision=precision,
         max_steps=module.total_steps,
         max_epochs=-1,
@@ -167,6 +188,7 @@ def _fit(
         callbacks=[
             Validate(lambda m: record.score(m, precision), every=every),
             saver,
+            lost,
             ProgressBar(),
         ],
         logger=_loggers(out),
@@ -177,7 +199,6 @@ def _fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    feed = Feed(config, streams.labelled, streams.pool, module.total_steps, dataset.coding, objects)
     record.start()
     try:
         trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=False)
@@ -187,6 +208,11 @@ def _fit(
                 f"{checkpoint} does not fit the network of these data and settings: were they "
                 "changed, or was it written by another version? Train anew into another folder"
             ) from error
+        if is_lost(error):
+            message = lost.message(error, first=trainer.is_global_zero)
+            if message and not trainer.is_global_zero:
+                print(file=sys.stderr)  # the bar of the first process had no end
+            raise (ValueError(message) if message else SystemExit(LOST)) from error
         if "memory" not in str(error):
             raise
         # Of the accelerator, of the machine, or shared between loader processes.
@@ -195,6 +221,8 @@ def _fit(
             f"({str(error).strip().splitlines()[0]}): take a smaller --batch or --crop, or fewer "
             "--workers"
         ) from error
+    if not trainer.is_global_zero:
+        return out
     if module.global_step < module.total_steps:
         reason = saver.stopped_by or "an interrupt"
         print(
@@ -202,7 +230,7 @@ def _fit(
             f"go on with: s5mars train --resume {out}",
             file=sys.stderr,
         )
-    elif trainer.is_global_zero:
+    else:
         if checkpoint is not None and not (out / "metrics.json").is_file():
             record.write(module)
         record.summarise(module)
@@ -213,22 +241,20 @@ def _build_module(
     config: TrainConfig, method: Method, taxonomy: Taxonomy, streams: Streams
 ) -> SegmentationModule:
     lightning.seed_everything(config.seed, verbose=False)  # initialises the new layers
-    student = DeepLabV3Plus(
-        config.model,
-        len(taxonomy),
-        output_stride=config.output_stride,
-        head=config.head,
-        weights=config.weights,
-        normalisation=config.normalisation,
-        multi_grid=config.multi_grid,
-        representation=method.needs.representation,
-    ).to(memory_format=torch.channels_last)
+    student = build_network(config, method, taxonomy).to(memory_format=torch.channels_last)
     images = max(len(streams.labelled), len(streams.pool or ()))
     if config.steps is not None:
         steps = config.steps
     else:
         steps = max(1, math.ceil((config.epochs or 0) * images / config.batch))
     return SegmentationModule(student, method, config=config, total_steps=steps)
+
+
+def _is_first() -> bool:
+    """Whether this process is the one that speaks, and writes, for all."""
+    # Lightning started by hand on a further machine knows its rank only later.
+    node = os.environ.get("NODE_RANK", "0")
+    return bool(getattr(rank_zero_only, "rank", 0) == 0 and node == "0")
 
 
 def _loggers(out: Path) -> list[Any]:
@@ -244,8 +270,11 @@ def _loggers(out: Path) -> list[Any]:
 def _quieten_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if not _is_first():
+        logging.getLogger("s5mars").setLevel(logging.ERROR)  # the first process warns for all
     for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*val_dataloader.*",
                     ".*batch_size.*", ".*resuming from.*", ".*isn't resumable.*",
                     ".*Checkpoint directory.*", ".*weights_only.*", ".*in eval mode at the start.*",
-                    ".*smaller than the logging interval.*", ".*log_every_n_steps.*"):  # fmt: skip
+                    ".*smaller than the logging interval.*", ".*log_every_n_steps.*",
+                    ".*across ranks is zero.*"):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)

@@ -15,7 +15,7 @@ def polynomial(step: int, *, total: int, power: float = 0.9, freeze_at: float = 
         freeze_at: share of the run after which the factor stays; the released code stops
             lowering it after epoch 200 of 240.
     """
-    return float(max(0.0, 1 - min(step, freeze_at * total) / total) ** power)
+    return float(max(0.0, 1 - min(step, freeze_at * total) / max(total, 1)) ** power)
 
 
 def ramp(step: int, *, start: float = 0.0, length: float) -> float:

@@ -115,6 +115,8 @@ def label_warnings(labelled: Sequence[Sample], dataset: Dataset, *, batch: int) 
 
 def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
     """Refuse crops that are larger than every image can become: the rest would be padding."""
+    if config.model == "sam-cls":
+        return  # its fixed crops are inside the image, whatever their size becomes
     width, height = max((image_size(sample.image) for sample in samples), key=max)
     limit = int(max(width, height) * config.scale[1])
     if config.crop > limit:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed
 
+from s5mars import processes
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy
 from s5mars.data.read import open_pair
 from s5mars.evaluation.confusion import Confusion
@@ -80,10 +80,5 @@ def _share(part: np.integer, whole: np.integer) -> float | None:
 
 
 def _sum_over_processes(confusion: Confusion) -> Confusion:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return confusion
-    matrix = torch.from_numpy(confusion.matrix)
-    if torch.distributed.get_backend() == "nccl":
-        matrix = matrix.cuda()
-    torch.distributed.all_reduce(matrix)
-    return Confusion(confusion.classes, matrix=matrix.cpu().numpy())
+    summed = processes.total(torch.from_numpy(confusion.matrix))
+    return Confusion(confusion.classes, matrix=summed.numpy())

@@ -1,0 +1,106 @@
+"""The rows of table VI: models that know much of the world, and nothing of Mars.
+
+They stand on weights that a machine may not have. Such a row is not left out, and gets no number:
+it says so, and is tried again the next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from s5mars.compare.grid import Row
+from s5mars.pretrained import pretrained_folder
+
+GROUP = "zero_shot"
+UNAVAILABLE = "weights not available here"
+
+_OF_DEEPLAB = {"--model", "--weights", "--head", "--output-stride", "--normalisation",
+               "--multi-grid", "--recipe"}  # fmt: skip
+_OF_THE_OPTIMISER = {"--optimiser", "--learning-rate", "--momentum", "--weight-decay", "--clip"}
+_OF_LENGTH = {"--steps", "--epochs"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralWeights:
+    """Where the weights are; None where nobody said."""
+
+    sam: str | None = None  # folder or hub id
+    clip: str | None = None  # folder or hub id
+    san: str | None = None  # the authors' checkpoint of the side adapter
+
+
+def table_vi_rows(weights: GeneralWeights, out: Path) -> tuple[Row, ...]:
+    """SAM-CLS; SAN as it comes; SAN fine-tuned.
+
+    Args:
+        weights: where they are.
+        out: folder of the comparison: all cells of SAM-CLS share its encoder's features.
+    """
+    sam = (
+        "--model=sam-cls",
+        f"--weights={weights.sam or 'none'}",
+        f"--features={out / 'features'}",
+    )
+    san = (
+        "--model=san",
+        f"--weights={weights.clip or 'none'}",
+        *([f"--adapter={weights.san}"] if weights.san else []),
+        "--recipe=san",
+    )
+    side = frozenset(_OF_DEEPLAB | _OF_THE_OPTIMISER | {"--adapter", "--features"})
+    return (
+        Row(
+            f"{GROUP}/sam_cls", "SAM-CLS", GROUP, "supervised", arguments=sam,
+            without=frozenset(_OF_DEEPLAB | {"--scale", "--adapter", "--input-side", "--features"}),
+        ),
+        Row(
+            f"{GROUP}/san", "SAN", GROUP, "san", arguments=(*san, "--steps=0"),
+            without=side | _OF_LENGTH,
+        ),
+        Row(f"{GROUP}/san_ft", "SAN-FT", GROUP, "san", arguments=san, without=side),
+    )  # fmt: skip
+
+
+def missing_weights(row: Row, weights: GeneralWeights) -> str:
+    """Why a row cannot be measured here; "" where it can be.
+
+    Weights of a hub are downloaded.
+
+    Raises:
+        ValueError: if there are weights, but the wrong ones.
+    """
+    if row.group != GROUP:
+        return ""
+    from s5mars.models import sam_cls, san
+
+    def sam_is_here() -> None:
+        pretrained_folder(str(weights.sam), list(sam_cls.USABLE), option="--sam-weights")
+
+    def clip_is_here() -> None:
+        pretrained_folder(
+            str(weights.clip), san.KINDS, processor=False, option="--clip-weights",
+            patterns=san.PATTERNS,
+        )  # fmt: skip
+
+    def adapter_is_here() -> None:
+        if not Path(str(weights.san)).is_file():
+            raise FileNotFoundError(f"no weights file at {weights.san}")
+
+    needed: list[tuple[str, str | None, Callable[[], None]]] = (
+        [("--sam-weights", weights.sam, sam_is_here)]
+        if row.method == "supervised"
+        else [
+            ("--clip-weights", weights.clip, clip_is_here),
+            ("--san-weights", weights.san, adapter_is_here),
+        ]
+    )
+    for option, given, look in needed:
+        if given is None:
+            return f"{UNAVAILABLE}: {option} was not given"
+        try:
+            look()
+        except FileNotFoundError as error:
+            return f"{UNAVAILABLE}: {' '.join(str(error).split())}"
+    return ""

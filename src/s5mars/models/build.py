@@ -1,0 +1,107 @@
+"""Which network a run trains, and how a checkpoint's is built again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from s5mars.classes import Taxonomy
+from s5mars.config import GENERAL_MODELS, TrainConfig
+from s5mars.models import sam_cls as sam
+from s5mars.models import san as side
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.types import Method
+
+AnyNetwork = DeepLabV3Plus | sam.SamCls | side.San
+"""What can be trained, scored and shared."""
+
+_OF_DEEPLAB = {"head": "--head", "output_stride": "--output-stride",
+               "normalisation": "--normalisation", "multi_grid": "--multi-grid"}  # fmt: skip
+
+
+def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> AnyNetwork:
+    """The network of a new run, on the CPU.
+
+    Raises:
+        ValueError, FileNotFoundError: if network, method and settings do not go together, or
+            weights cannot be had or used.
+    """
+    check_network(config, method)
+    if config.model == "sam-cls":
+        return sam.sam_cls(
+            config.weights, len(taxonomy), cache=config.features or config.out / "features"
+        )
+    if config.model == "san":
+        if config.steps == 0 and config.adapter is None:
+            raise ValueError(
+                "--steps 0 scores SAN as it comes, but its side adapter would be random: give "
+                "--adapter the authors' checkpoint"
+            )
+        return side.san(config.weights, taxonomy, adapter=config.adapter, side=config.input_side)
+    return DeepLabV3Plus(
+        config.model,
+        len(taxonomy),
+        output_stride=config.output_stride,
+        head=config.head,
+        weights=config.weights,
+        normalisation=config.normalisation,
+        multi_grid=config.multi_grid,
+        representation=method.needs.representation,
+    )
+
+
+def check_network(config: TrainConfig, method: Method) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    needs, model = method.needs, config.model
+    if needs.queries and model != "san":
+        raise ValueError(f"--method {config.method} trains --model san, not {model}")
+    for name, owner in (("adapter", "san"), ("input_side", "san"), ("features", "sam-cls")):
+        if getattr(config, name) is not None and model != owner:
+            raise ValueError(f"--{name.replace('_', '-')} is an option of --model {owner}")
+    if model not in GENERAL_MODELS:
+        return
+    if needs.pool:
+        fitting = "san or supervised" if model == "san" else "supervised"
+        raise ValueError(f"--model {model} learns from labels alone: take --method {fitting}")
+    default = TrainConfig.__dataclass_fields__
+    for name, option in _OF_DEEPLAB.items():
+        if getattr(config, name) != default[name].default:
+            raise ValueError(f"{option} is of DeepLabV3+, not of --model {model}")
+    if model == "sam-cls" and tuple(config.scale) != default["scale"].default:
+        raise ValueError("--scale does not fit --model sam-cls: its crops are fixed, to be cached")
+    if config.weights in {"auto", "none"}:
+        what = "SAM" if model == "sam-cls" else "CLIP"
+        raise ValueError(
+            f"--model {model} needs --weights: a folder of {what} in transformers' layout, or a "
+            "hub id"
+        )
+
+
+def rebuild_network(description: Mapping[str, Any]) -> AnyNetwork:
+    """The network that a checkpoint describes, for its tensors to fill.
+
+    Raises:
+        ValueError: if it is of a kind that this version does not know, or needs a package that is
+            missing.
+        KeyError, TypeError: if the description is damaged.
+    """
+    kind = description.get("network", "DeepLabV3+")
+    if kind == sam.NAME:
+        return sam.rebuilt_sam_cls(description)
+    if kind == side.NAME:
+        return side.rebuilt_san(description)
+    if kind != "DeepLabV3+":
+        raise ValueError(f"unknown network {kind!r}")
+    return DeepLabV3Plus(
+        description["encoder"],
+        description["classes"],
+        output_stride=description["output_stride"],
+        head=description["head"],
+        normalisation=description["normalisation"],
+        multi_grid=description["multi_grid"],
+        weights="none",
+    )

@@ -1,0 +1,69 @@
+"""Class names as text, and what CLIP makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s5mars.pretrained import load_part
+
+TEMPLATES = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    "a photo of a small {}.",
+    "a photo of a medium {}.",
+    "a photo of a large {}.",
+    "This is a photo of a small {}.",
+    "This is a photo of a medium {}.",
+    "This is a photo of a large {}.",
+    "There is a small {} in the scene.",
+    "There is a medium {} in the scene.",
+    "There is a large {} in the scene.",
+)
+"""ViLD's prompts (Gu et al., ICLR 2022), which SAN takes; written down from memory."""
+
+
+def prompts_of(name: str, templates: Sequence[str] = TEMPLATES) -> list[str]:
+    """``"big_rock"`` → "a photo of a big rock." and the others."""
+    return [template.format(name.replace("_", " ")) for template in templates]
+
+
+@torch.no_grad()
+def text_embeddings(
+    clip: Any, folder: Path, names: Sequence[str], templates: Sequence[str] = TEMPLATES
+) -> Tensor:
+    """(C, E) float32 of length one: for each class the mean over its prompts.
+
+    Args:
+        clip: a ``CLIPModel`` of transformers.
+        folder: that it is from, for its tokenizer.
+        names: of the classes.
+        templates: each with one pair of braces.
+
+    Raises:
+        ValueError: if the folder has no tokenizer.
+    """
+    tokenizer = load_part(folder, "AutoTokenizer", "CLIP's tokenizer")
+    length = clip.config.text_config.max_position_embeddings
+    found = []
+    for name in names:
+        tokens = tokenizer(
+            prompts_of(name, templates),
+            padding=True,
+            truncation=True,
+            max_length=length,
+            return_tensors="pt",
+        )
+        answer = clip.get_text_features(**tokens)
+        # A tensor before transformers 5, an object since.
+        each = F.normalize(getattr(answer, "pooler_output", answer).float(), dim=-1)
+        found.append(F.normalize(each.mean(0), dim=0))
+    return torch.stack(found)

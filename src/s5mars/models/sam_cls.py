@@ -1,0 +1,190 @@
+"""SAM-CLS of table VI: SAM's image encoder, frozen, and a light decoder that learns the classes.
+
+The paper says: "the pretrained image encoder is fixed", and a "classification decoder" takes its
+output to a label for every pixel. It does not say which SAM, which decoder, or at what size. Here:
+
+- any SAM or SAM-HQ of transformers; what the decoder reads is the encoder's last output (after the
+  neck), stride 16 of SAM's own input, which for the published weights is 256 × 64 × 64 of 1024²;
+- the image is prepared as SAM's processor does it: long side to the input's side, padded below and
+  to the right. The resize is of floats, not of rounded bytes, a difference below one grey level;
+- the decoder is two 3×3 convolutions with group normalisation and bilinear enlargement by 2 after
+  each, then a 1×1 convolution: about 0.9 M parameters;
+- features are computed in float32, an image at a time, and rounded to half precision, so that they
+  are the same whatever the batch is and whether they come from the cache or not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s5mars.models.feature_cache import DTYPE, FeatureCache
+from s5mars.models.weights import WeightsReport
+from s5mars.pretrained import digest, import_transformers, pretrained_folder
+from s5mars.proposals.sam_weights import FAMILIES, family, input_side, load_sam
+
+NAME = "SAM-CLS"
+USABLE = {"sam": "SamVision", "sam_hq": "SamHQVision"}
+"""``model_type`` → the stem of the encoder's classes. SAM 2 has another encoder; it is not in the
+table."""
+
+_GROUPS = 32
+
+
+class SamCls(nn.Module):
+    """A frozen encoder and a decoder.
+
+    Args:
+        encoder: SAM's image encoder, (B, 3, side, side) → (B, D, h, w) as its first output.
+        classes: number of output channels.
+        facts: what rebuilds the encoder without its weights, see ``sam_facts``.
+        report: where the encoder's weights are from.
+        cache: of features; may be set later, and is no part of a checkpoint.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        classes: int,
+        *,
+        facts: Mapping[str, Any],
+        report: WeightsReport,
+        cache: FeatureCache | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False)
+        channels = int(facts["config"]["output_channels"])
+        self.side = int(facts["side"])
+        self.decoder = nn.Sequential(_Stage(channels, channels), _Stage(channels, channels // 2))
+        self.classifier = nn.Conv2d(channels // 2, classes, 1)
+        self.register_buffer("mean", torch.tensor(facts["mean"]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(facts["std"]).view(1, 3, 1, 1))
+        self.weights_report = report
+        self.cache = cache
+        self.description: dict[str, Any] = {
+            "network": NAME,
+            "encoder": facts["family"],
+            "classes": classes,
+            "sam": dict(facts),
+        }
+        self.eval()
+
+    def train(self, mode: bool = True) -> SamCls:
+        """The encoder stays in evaluation mode, always."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8, or float in [0, 1] → (B, C, H, W) float32 logits."""
+        logits = self.classifier(self.decoder(self.features(image)))
+        return _resize(logits.float(), (image.shape[-2], image.shape[-1]))
+
+    @torch.no_grad()
+    def features(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, D, h, w) float32, without the padding; cached for uint8."""
+        found = [self._cached(each) for each in image]
+        return torch.stack(found).to(image.device, torch.float32)
+
+    def _cached(self, image: Tensor) -> Tensor:
+        if self.cache is None or image.dtype != torch.uint8:
+            return self._encode(image)
+        key = image.cpu()
+        known = self.cache.get(key)
+        if known is None:
+            known = self._encode(image)
+            self.cache.put(key, known)
+        return known
+
+    def _encode(self, image: Tensor) -> Tensor:
+        """(3, H, W) → (D, h, w) in half precision."""
+        pixels = image.to(self.mean.dtype)[None]
+        if image.dtype == torch.uint8:
+            pixels = pixels / 255
+        height, width = image.shape[-2:]
+        factor = self.side / max(height, width)
+        inside = [max(1, int(length * factor + 0.5)) for length in (height, width)]
+        pixels = F.interpolate(
+            pixels, size=inside, mode="bilinear", align_corners=False, antialias=True
+        )
+        pixels = (pixels - self.mean) / self.std
+        pixels = F.pad(pixels, (0, self.side - inside[1], 0, self.side - inside[0]))
+        with torch.autocast(image.device.type, enabled=False):
+            whole: Tensor = self.encoder(pixels)[0][0]
+        rows, columns = (
+            max(1, math.ceil(length * cells / self.side))
+            for length, cells in zip(inside, whole.shape[-2:], strict=True)
+        )
+        return whole[:, :rows, :columns].to(DTYPE)
+
+
+class _Stage(nn.Sequential):
+    """3×3 convolution, group normalisation, ReLU, twice the size."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.GroupNorm(math.gcd(_GROUPS, outputs), outputs),
+            nn.ReLU(inplace=True),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+        )
+
+
+def sam_cls(weights: str, classes: int, *, cache: Path | None = None) -> SamCls:
+    """SAM-CLS with an untrained decoder.
+
+    Args:
+        weights: a folder or hub id of SAM or SAM-HQ.
+        classes: number of output channels.
+        cache: folder for features; None keeps none.
+
+    Raises:
+        ValueError, FileNotFoundError: if the weights cannot be had or used.
+    """
+    folder = pretrained_folder(weights, list(USABLE))
+    model, processor = load_sam(folder)
+    found = digest(folder)
+    encoder = model.vision_encoder
+    facts = {
+        "family": family(folder),
+        "digest": found,
+        "side": input_side(processor),
+        "mean": list(processor.image_mean),
+        "std": list(processor.image_std),
+        "config": json.loads(model.config.vision_config.to_json_string(use_diff=False)),
+    }
+    count = len(encoder.state_dict())
+    report = WeightsReport(f"{FAMILIES[family(folder)]} {Path(weights).name} ({found})",
+                           count, count)  # fmt: skip
+    features = None if cache is None else FeatureCache(cache, found)
+    return SamCls(encoder, classes, facts=facts, report=report, cache=features)
+
+
+def rebuilt_sam_cls(description: Mapping[str, Any]) -> SamCls:
+    """SAM-CLS of a checkpoint's description, for its tensors to fill.
+
+    Raises:
+        ValueError: if transformers is missing.
+        KeyError: if the description is damaged.
+    """
+    transformers = import_transformers()
+    facts = description["sam"]
+    stem = USABLE[facts["family"]]
+    config = getattr(transformers, f"{stem}Config").from_dict(facts["config"])
+    encoder = getattr(transformers, f"{stem}Model")(config).vision_encoder
+    report = WeightsReport("of the checkpoint", 0, len(encoder.state_dict()))
+    return SamCls(encoder, description["classes"], facts=facts, report=report)
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,152 @@
+"""The authors' checkpoint of SAN: which of its tensors goes where.
+
+Their files are detectron2's: a table ``model`` of tensors whose names begin with
+``side_adapter_network``, ``clip_visual_extractor`` (CLIP's first layers), ``clip_rec_head`` (its
+last ones) and ``ov_classifier`` (CLIP's text part, and the embedding of "no object"). The names are
+written down from memory of the released code, and no published file was at hand to check them: so
+every tensor of the file that has no place here is named, and a tensor of the adapter that the file
+lacks is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from s5mars.models.weights import WeightsReport, read_state
+
+_MODULE = "module."
+
+_ADAPTER = (
+    (r"side_adapter_network\.query_embed", "adapter.queries"),
+    (r"side_adapter_network\.query_pos_embed", "adapter.query_positions"),
+    (r"side_adapter_network\.vit_model\.pos_embed", "adapter.positions"),
+    (r"side_adapter_network\.vit_model\.patch_embed\.proj\.(\w+)", r"adapter.patches.\1"),
+    (r"side_adapter_network\.vit_model\.blocks\.(.+)", r"adapter.layers.\1"),
+    (r"side_adapter_network\.fusion_layers\.layer_(\d+)\.input_proj\.0\.(\w+)",
+     r"adapter.fusion.\1.norm.\2"),
+    (r"side_adapter_network\.fusion_layers\.layer_(\d+)\.input_proj\.1\.(\w+)",
+     r"adapter.fusion.\1.project.\2"),
+    (r"side_adapter_network\.mask_decoder\.(query|pix|attn)_mlp\.layers\.([01])\.(\w+)",
+     r"adapter.to_\1.\2.0.\3"),
+    (r"side_adapter_network\.mask_decoder\.(query|pix|attn)_mlp\.layers\.2\.(\w+)",
+     r"adapter.to_\1.2.\2"),
+    (r"side_adapter_network\.mask_decoder\.bias_scaling\.(\w+)", r"adapter.bias_scale.\1"),
+    (r"ov_classifier\.bg_embed", "background"),
+    (r"ov_classifier\.logit_scale", "logit_scale"),
+)  # fmt: skip
+_CLIP = (
+    (r"clip_visual_extractor\.class_embedding", "clip.class_token"),
+    (r"clip_visual_extractor\.positional_embedding", "clip.positions"),
+    (r"clip_visual_extractor\.conv1\.weight", "clip.patches.weight"),
+    (r"clip_visual_extractor\.ln_pre\.(\w+)", r"clip.norm_before.\1"),
+    (r"clip_rec_head\.ln_post\.(\w+)", r"clip.norm_after.\1"),
+    (r"clip_rec_head\.proj", "clip.projection.weight"),
+)
+_LAYER = re.compile(r"(clip_visual_extractor|clip_rec_head)\.resblocks\.(\d+)\.(.+)")
+_OF_LAYER = {
+    "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
+}  # fmt: skip
+_SHORT = {"to_pix.": "to_pixel.", "to_attn.": "to_bias."}
+
+
+@dataclass(frozen=True)
+class AdapterReport(WeightsReport):
+    """What SAN was filled with, and the names in the file that have no place in it."""
+
+    unplaced: tuple[str, ...] = ()
+
+    @property
+    def details(self) -> list[str]:
+        """One line for each name that could not be placed."""
+        return [f"not placed: {name}" for name in self.unplaced]
+
+
+def load_san(network: nn.Module, path: Path, *, split: int) -> AdapterReport:
+    """Fill a SAN from the authors' checkpoint, in place.
+
+    What the file holds of CLIP's image part is taken, too: the released run lets CLIP's position
+    embedding learn.
+
+    Args:
+        network: a ``San``.
+        path: .pth (tensors only) or .safetensors.
+        split: CLIP's layers before those that the file counts as ``clip_rec_head``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no such checkpoint, or of other sizes.
+    """
+    state = read_state(path)
+    placed, unplaced = placed_tensors(state, split=split)
+    own = network.state_dict()
+    for key in [key for key in placed if key not in own]:
+        unplaced.append(placed.pop(key)[0])
+    wrong = [
+        f"{name} {tuple(value.shape)}, here {tuple(own[key].shape)}"
+        for key, (name, value) in placed.items()
+        if value.numel() != own[key].numel()
+    ]
+    missing = [
+        key
+        for key in own
+        if key not in placed and (key.startswith("adapter.") or key == "background")
+    ]
+    if missing or wrong:
+        raise ValueError(
+            f"{path} does not fit this SAN: {len(missing)} tensors missing, {len(wrong)} of "
+            f"another shape (first: {(missing or wrong)[0]}); the published ones are for CLIP "
+            "ViT-B/16, and ViT-L/14 at 336 pixels"
+        )
+    # The same numbers in another shape: (1, E) for (E,), (1, 1 + N, D) for (1 + N, D).
+    network.load_state_dict(
+        {key: value.reshape(own[key].shape) for key, (_, value) in placed.items()}, strict=False
+    )
+    return AdapterReport(path.name, len(placed), len(own), len(unplaced), tuple(sorted(unplaced)))
+
+
+def placed_tensors(
+    state: Mapping[str, Tensor], *, split: int
+) -> tuple[dict[str, tuple[str, Tensor]], list[str]]:
+    """Our name → (their name, tensor), and their names without a place."""
+    placed: dict[str, tuple[str, Tensor]] = {}
+    unplaced = []
+    for original, value in state.items():
+        name = original.removeprefix(_MODULE)
+        found = _places(name, value, split)
+        if not found:
+            unplaced.append(original)
+        placed |= {key: (original, part) for key, part in found.items()}
+    return placed, unplaced
+
+
+def _places(name: str, value: Tensor, split: int) -> dict[str, Tensor]:
+    for pattern, ours in (*_ADAPTER, *_CLIP):
+        if found := re.fullmatch(pattern, name):
+            key = found.expand(ours)
+            for theirs, short in _SHORT.items():
+                key = key.replace(theirs, short)
+            if key == "clip.projection.weight":
+                value = value.T  # theirs multiplies from the right
+            elif re.fullmatch(r"adapter\.to_query\..*weight", key):
+                value = value[..., None, None]  # a linear layer there, a 1×1 convolution here
+            return {key: value}
+    if not (found := _LAYER.fullmatch(name)):
+        return {}
+    number = int(found[2]) + (split if found[1] == "clip_rec_head" else 0)
+    layer, rest = f"clip.layers.{number}", found[3]
+    if rest in ("attn.in_proj_weight", "attn.in_proj_bias"):
+        kind = rest.rpartition("_")[2]
+        parts = torch.chunk(value, 3)
+        return {
+            f"{layer}.self_attn.{which}_proj.{kind}": part
+            for which, part in zip("qkv", parts, strict=True)
+        }
+    stem, _, kind = rest.rpartition(".")
+    return {f"{layer}.{_OF_LAYER[stem]}.{kind}": value} if stem in _OF_LAYER else {}

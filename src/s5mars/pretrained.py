@@ -1,0 +1,197 @@
+"""Weights in transformers' layout: a local folder or a hub id, told apart by a digest.
+
+Only safetensors are read: a file from a stranger never reaches pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+INSTALL = "SAM and CLIP need the package transformers: `pip install 's5mars[sam]'`"
+NEEDED = "a folder with config.json, {processor}*.safetensors, or a hub id"
+PROCESSOR = "preprocessor_config.json and "
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SAMPLE = 1 << 20
+
+
+def pretrained_folder(
+    weights: str,
+    kinds: Collection[str],
+    *,
+    processor: bool = True,
+    option: str = "--weights",
+    patterns: Collection[str] = ("*.json", "*.safetensors"),
+) -> Path:
+    """The local folder of ``weights``: a folder, or a hub id that is downloaded unless it is here.
+
+    Args:
+        weights: folder or hub id.
+        kinds: the ``model_type`` that can be used.
+        processor: whether the network's own preparation of images is needed, too.
+        option: that the user gave it with.
+        patterns: files of the hub.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or the hub cannot be reached or lacks it.
+        ValueError: if it is a file, or the folder is nothing of these kinds.
+    """
+    needed = f"{option} needs {NEEDED.format(processor=PROCESSOR if processor else 'and ')}"
+    folder = Path(weights)
+    if folder.is_file():
+        raise ValueError(f"{weights}: a file; {needed}")
+    if not folder.is_dir():
+        folder = _from_hub(weights, needed, option, patterns)
+    kind_of(folder, kinds, needed=needed)
+    if not tensor_files(folder):
+        raise ValueError(f"{weights}: no *.safetensors in it; {needed}")
+    return folder
+
+
+def kind_of(folder: Path, kinds: Collection[str], *, needed: str) -> str:
+    """The ``model_type`` of a folder of weights.
+
+    Raises:
+        ValueError: if it has none, or is of none of ``kinds``.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = str(config["model_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder}: no readable config.json with a model_type; {needed}"
+        ) from error
+    if kind not in kinds:
+        raise ValueError(f"{folder}: weights of {kind!r}; can use those of {', '.join(kinds)}")
+    return kind
+
+
+def digest(folder: Path) -> str:
+    """What tells two folders of weights apart: their config, and samples of their tensors."""
+    found = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in tensor_files(folder):
+        size = path.stat().st_size
+        found.update(str(size).encode())
+        with path.open("rb") as file:
+            for start in (0, size // 2, max(0, size - _SAMPLE)):
+                file.seek(start)
+                found.update(file.read(_SAMPLE))
+    return found.hexdigest()[:16]
+
+
+def load_pretrained(folder: Path, name: str) -> Any:
+    """A model of transformers, in float32, evaluation mode, frozen, on the CPU.
+
+    Args:
+        folder: a local folder.
+        name: of the class, such as ``SamModel``.
+
+    Raises:
+        ValueError: if transformers is missing (with the way to install it), or tensors are missing
+            or do not fit.
+    """
+    transformers = import_transformers()
+    if not hasattr(transformers, name):
+        raise ValueError(f"transformers {transformers.__version__} has no {name}: upgrade it")
+    with quiet(transformers):
+        try:
+            model, report = getattr(transformers, name).from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
+        except Exception as error:  # safetensors, OSError, ValueError, RuntimeError: all of a file
+            raise cannot_load(folder, name, error) from error
+    lost = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if lost:
+        raise ValueError(
+            f"{folder}: does not fill {name}: {len(lost)} tensors missing or of another shape "
+            f"(first: {lost[0]})"
+        )
+    return model.eval().requires_grad_(False)
+
+
+def load_part(folder: Path, auto: str, name: str) -> Any:
+    """A tokenizer or a processor of a local folder.
+
+    Args:
+        folder: a local folder.
+        auto: the class of transformers that finds it, such as ``AutoTokenizer``.
+        name: of the model that it belongs to, for the error.
+
+    Raises:
+        ValueError: if transformers is missing, or the files are missing or damaged.
+    """
+    transformers = import_transformers()
+    with quiet(transformers):
+        try:
+            return getattr(transformers, auto).from_pretrained(folder, local_files_only=True)
+        except Exception as error:
+            raise cannot_load(folder, name, error) from error
+
+
+def cannot_load(folder: Path, name: str, error: BaseException) -> ValueError:
+    """What to raise where transformers could not read a folder."""
+    return ValueError(f"{folder}: cannot be loaded as {name} ({first_line(error)})")
+
+
+def import_transformers() -> Any:
+    """The package transformers; ValueError with the way to install it where it is missing."""
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise ValueError(INSTALL) from error
+    return transformers
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, which is all of it that helps a user."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def tensor_files(folder: Path) -> list[Path]:
+    """The safetensors of a folder."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+@contextmanager
+def quiet(transformers: Any) -> Iterator[None]:
+    """Without transformers' progress bars and its tables of tensors: what they say is checked."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _from_hub(weights: str, needed: str, option: str, patterns: Collection[str]) -> Path:
+    if not _HUB_ID.fullmatch(weights):
+        raise FileNotFoundError(f"{weights}: no such folder; {needed}")
+    # Of hub and transformers only the first is always installed; say so before a download.
+    import_transformers()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(weights, allow_patterns=list(patterns)))
+    except (OSError, HfHubHTTPError) as error:
+        raise FileNotFoundError(
+            f"{weights}: no such folder, and not to be had from the hub ({first_line(error)}): "
+            f"check the name and the network, or give {option} a local folder"
+        ) from error

@@ -1,0 +1,132 @@
+"""What kills its reader costs one product; what kills the run twice is left out at last."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from crashing import start_fragile_reader
+from s5mars.cli import main
+from s5mars.models.checkpoint import save_model
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.predict import Predictor
+from s5mars.predict import archive as archive_module
+from s5mars.predict.archive import predict_images
+from s5mars.predict.manifest import Counts, Manifest
+from s5mars.predict.reading import Readers
+
+from .folders import archive, contents, save
+from .standin import THREE, Brightness
+from .test_resume import in_a_child
+
+
+def states(out: Path) -> dict[str, tuple[str, str | None]]:
+    with Manifest(out) as manifest:
+        return {e.source.name: (e.state, e.reason) for e in manifest.entries()}
+
+
+def test_a_product_that_crashes_its_reader_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = DeepLabV3Plus("mobilenetv3_small_050", 3, weights="none").eval()
+    run, out = tmp_path / "run", tmp_path / "maps"
+    save_model(run / "best.safetensors", {"student": network}, taxonomy=THREE, training={})
+    words = ["predict", str(run), "--out", str(out), "--write", "labels", "--device", "cpu"]
+    good = archive(tmp_path / "good", products=4)
+    bad = [save(tmp_path / "bad" / name) for name in ("abort.png", "memory.png")]
+    fragile = partial(Readers, start=start_fragile_reader)
+    monkeypatch.setattr(archive_module, "Readers", fragile)
+
+    assert main([*words, str(good), str(tmp_path / "bad")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "4 done, 3 failed, 0 to do" in said and str(bad[0]) in said
+
+    found = states(out)
+    reasons = {name: reason for name, (state, reason) in found.items() if state == "failed"}
+    assert set(reasons) == {"abort", "memory", "sol2/bad"}
+    assert f"{bad[0]}: the reader crashed (its process was ended by SIGABRT): replace it" in str(
+        reasons["abort"]
+    )
+    assert "SIGKILL, perhaps for want of memory" in str(reasons["memory"])
+
+    # Read by a better decoder, they are products like all others.
+    monkeypatch.undo()
+    assert main([*words, str(good), str(tmp_path / "bad"), "--resume", "--skip-bad"]) == 0
+    again = tmp_path / "again"
+    words[3] = str(again)
+    assert main([*words, str(good), str(tmp_path / "bad"), "--skip-bad"]) == 0
+    assert contents(out) == contents(again)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_product_over_which_the_run_dies_twice_is_left_out(tmp_path: Path) -> None:
+    products = archive(tmp_path / "in", products=5)
+    out = tmp_path / "maps"
+
+    def predict(**settings: bool) -> Counts:
+        return predict_images(
+            Predictor(Brightness(), THREE), [products], out=out, write=["labels"], skip_bad=True,
+            **settings,
+        ).counts  # fmt: skip
+
+    def deadly() -> None:
+        begin = Manifest.begin_reading
+
+        def begin_reading(manifest: Manifest, name: str) -> None:
+            begin(manifest, name)
+            if name == "sol0/a":  # the first one: nothing is done yet
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Manifest.begin_reading = begin_reading  # type: ignore[method-assign]
+        predict(resume=True)
+
+    assert in_a_child(deadly) == -signal.SIGKILL
+    assert not list(out.rglob("*.png"))
+    assert in_a_child(deadly) == -signal.SIGKILL
+    assert len(list(out.rglob("*.png"))) == 4  # all others came first
+    assert in_a_child(deadly) == 0
+    state, reason = states(out)["sol0/a"]
+    assert state == "failed" and "sol0/a.png: the run died 2 times while this was read" in str(
+        reason
+    )
+    assert in_a_child(deadly) == 0  # and it stays so
+    assert predict() == Counts(done=5, failed=1, to_do=0)
+
+
+def test_what_was_in_hand_when_a_run_died_comes_last(tmp_path: Path) -> None:
+    products = archive(tmp_path / "in", products=3)
+    out = tmp_path / "maps"
+    predictor = Predictor(Brightness(), THREE)
+
+    def predict() -> Counts:
+        return predict_images(
+            predictor, [products], out=out, write=["labels"], skip_bad=True, resume=True
+        ).counts
+
+    predict()
+    (out / "sol0/a.png").unlink()
+    (out / "sol2/a.png").unlink()
+    with Manifest(out) as manifest:
+        manifest._put_back(["sol0/a", "sol2/a"])
+        manifest.begin_reading("sol0/a")
+        manifest.end_reading("sol0/a")
+    assert predict() == Counts(done=3, failed=1, to_do=0)
+    assert (out / "sol0/a.png").stat().st_mtime_ns > (out / "sol2/a.png").stat().st_mtime_ns
+    with Manifest(out) as manifest:
+        assert manifest.suspects() == []
+
+
+def test_an_older_manifest_goes_on(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png")
+    out = tmp_path / "maps"
+    predict = partial(predict_images, Predictor(Brightness(), THREE), [image], out=out)
+    predict(write=["labels"])
+    with Manifest(out) as manifest:
+        for column in ("hand", "deaths"):
+            manifest._database.execute(f"ALTER TABLE products DROP COLUMN {column}")
+        manifest._database.execute("PRAGMA user_version = 1")
+    assert predict(write=["labels"], resume=True).counts == Counts(1, 0, 0)

@@ -1,0 +1,120 @@
+"""Trains in several processes at once, as torchrun or SLURM would start them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+# Loaded once, by the server that the processes are forked from.
+from lightning.pytorch.utilities import rank_zero_only
+
+import s5mars.training.run
+from s5mars.cli import main
+from s5mars.methods import METHODS
+from s5mars.training.record import Record
+
+PATIENCE = 600  # seconds for all commands together
+STOP = "stop after the first validation"
+_PRELOADED = (s5mars.training.run, METHODS)
+
+
+def together(commands: Sequence[list[str]], folder: Path, *, number: int = 2) -> list[str]:
+    """Run commands one after the other in ``number`` processes.
+
+    A command may begin with ``STOP``: then the last process gets a SIGTERM on the way.
+
+    Args:
+        commands: arguments of ``s5mars``.
+        folder: for ``said_0`` and so on, what each process prints; and for ``written_0`` and so on,
+            the files that it opened for writing below the folder, and the folders that it made.
+
+    Returns:
+        How each process ended; empty for success.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [
+        context.Process(target=_train, args=(rank, number, port, list(commands), folder))
+        for rank in range(number)
+    ]
+    for process in started:
+        process.start()
+    ends = []
+    for rank, process in enumerate(started):
+        process.join(PATIENCE)
+        hung = process.is_alive()
+        process.kill()
+        process.join()
+        said = (folder / f"said_{rank}").read_text(encoding="utf-8", errors="replace")
+        ends.append("" if process.exitcode == 0 else f"hung: {hung}; it said: {said[-3000:]}")
+    return ends
+
+
+def _train(rank: int, number: int, port: int, commands: list[list[str]], folder: Path) -> None:
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(number),
+        "NODE_RANK": "0",
+        "LOCAL_RANK": str(rank),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "S5MARS_TRACEBACK": "1",
+    }
+    rank_zero_only.rank = rank  # the server that this process is forked from had none
+    written: set[str] = set()
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.mkdir" or (event == "open" and _for_writing(arguments)):
+            path = os.fsdecode(arguments[0]) if not isinstance(arguments[0], int) else ""
+            if path.startswith(str(folder)) and not Path(path).name.startswith("said_"):
+                written.add(path)
+
+    sys.addaudithook(hook)
+    with (
+        (folder / f"said_{rank}").open("w", encoding="utf-8", buffering=1) as said,
+        redirect_stdout(said),
+        redirect_stderr(said),
+    ):
+        try:
+            for command in commands:
+                _run(command, stopped=rank == number - 1)
+        except BaseException:
+            traceback.print_exc()
+            raise
+    found = sorted(written)
+    (folder / f"written_{rank}").write_text("".join(f"{path}\n" for path in found))
+
+
+def _run(command: list[str], *, stopped: bool) -> None:
+    score = Record.score
+
+    def score_and_stop(self: Record, module: Any, precision: str) -> None:
+        score(self, module, precision)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if command[0] == STOP:
+        command = command[1:]
+        if stopped:
+            Record.score = score_and_stop  # type: ignore[method-assign]
+    try:
+        assert main(command) == 0
+    finally:
+        Record.score = score  # type: ignore[method-assign]
+
+
+def _for_writing(arguments: tuple[Any, ...]) -> bool:
+    _, mode, flags = arguments
+    return bool(mode and set(mode) & set("wax+")) or bool(
+        flags and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    )
