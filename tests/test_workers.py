@@ -15,7 +15,7 @@ import pytest
 
 from crashing import start_work
 from s5mars.ahead import ahead
-from s5mars.workers import CrashError, Processes
+from s5mars.workers import CrashError, Processes, ended
 
 
 def test_results_errors_and_crashes() -> None:
@@ -67,3 +67,10 @@ def test_they_end_with_a_killed_caller() -> None:
             return
         time.sleep(0.05)
     pytest.fail("its process is still there")
+
+
+def test_how_a_process_ended_is_said_in_words() -> None:
+    assert ended(3) == "ended with code 3"
+    assert ended(-signal.SIGABRT) == "ended by SIGABRT"
+    assert ended(-signal.SIGKILL) == "ended by SIGKILL, perhaps for want of memory"
+    assert ended(-60) == "ended by signal 60"  # one that has no name

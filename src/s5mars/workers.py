@@ -114,7 +114,8 @@ class _Process:
             answer: tuple[bool, Any] = _receive(self._answers)
         except (EOFError, OSError):
             self._close()
-            raise CrashError(_how_it_ended(self._popen.wait())) from None
+            code = self._popen.wait()
+            raise CrashError(f"its process {'was ' if code < 0 else ''}{ended(code)}") from None
         return answer
 
     def stop(self) -> None:
@@ -126,6 +127,17 @@ class _Process:
         for pipe in (self._items, self._answers):
             with suppress(OSError):
                 pipe.close()
+
+
+def ended(code: int) -> str:
+    """From its return code: ``"ended by SIGABRT"``, ``"ended with code 3"``."""
+    if code >= 0:
+        return f"ended with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # real-time signals have no names
+        name = f"signal {-code}"
+    return f"ended by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
 
 
 def serve() -> None:
@@ -148,17 +160,6 @@ def serve() -> None:
                 answer = False, _portable(error)
             _send(answers, answer)
             del item, answer  # they may be large, and the next item far away
-
-
-def _how_it_ended(code: int) -> str:
-    if code >= 0:
-        return f"its process ended with code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
-    return f"its process was ended by {name}{memory}"
 
 
 def _portable(error: Exception) -> Exception:

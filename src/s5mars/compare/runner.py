@@ -34,6 +34,7 @@ from s5mars.compare.results import (
 from s5mars.files import write_text
 from s5mars.options import parse_training, training_from_yaml
 from s5mars.report.numbers import duration, plural
+from s5mars.workers import ended
 
 _LOOK_SECONDS = 0.2  # between two looks at the running cells
 _OWN = {"row", "share", "seed", "fingerprint"}  # of a cell, whoever ran it
@@ -312,9 +313,7 @@ def _without_bars(log: Path) -> str:
 def _reason(code: int, log: str) -> str:
     """Why a process failed, in one line."""
     if code < 0:
-        name = signal.Signals(-code).name
-        hint = ": perhaps out of memory" if name == "SIGKILL" else ""
-        return f"killed by {name}{hint}"
+        return ended(code)
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     said = [line.removeprefix("s5mars: ") for line in lines if line.startswith("s5mars: ")]
     return [*lines[-1:], *said[-1:]][-1] if lines else f"exit code {code}"

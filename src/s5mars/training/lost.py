@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 
 from s5mars.training.callbacks import SaveLast
+from s5mars.workers import ended
 
 GRACE_SECONDS = 2.0
 """For the main thread to find out by itself, from a collective that fails, before it is ended."""
@@ -93,7 +93,7 @@ class LostProcess(Callback):
     def _reason(self) -> str:
         for process in self._started:
             if status := process.poll():
-                return ended_by(status)
+                return ended(status)
         if self._parent is not None and os.getppid() != self._parent:
             return "the first one has ended"
         return ""
@@ -116,13 +116,6 @@ class LostProcess(Callback):
             if trainer.local_rank <= 1:  # of several survivors one speaks
                 print(f"\ns5mars: {self._line(reason)}", file=sys.stderr, flush=True)
             os._exit(LOST)
-
-
-def ended_by(status: int) -> str:
-    """How a process ended, from its return code."""
-    if status < 0:
-        return f"ended by {signal.Signals(-status).name}"
-    return f"ended with status {status}"
 
 
 def is_lost(error: RuntimeError) -> bool:
