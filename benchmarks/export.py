@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
 import subprocess
 import sys
@@ -56,7 +54,7 @@ def main() -> None:
     torch.set_num_threads(settings.threads)
     with tempfile.TemporaryDirectory() as folder:
         result = score(settings, Path(folder)) if settings.run else card(settings, Path(folder))
-    result = {"machine": machine(settings), "size": settings.size, **result}
+    result = {"machine": facts(settings), "size": settings.size, **result}
     settings.out.write_text(json.dumps(result, indent=1) + "\n")
     print(score_table(result) if settings.run else card_table(result))
 
@@ -211,21 +209,12 @@ def picture(side: int) -> np.ndarray:
     return (patches + random.integers(-40, 40, patches.shape)).astype(np.uint8)
 
 
-def machine(settings: argparse.Namespace) -> dict[str, object]:
+def facts(settings: argparse.Namespace) -> dict[str, object]:
     import onnxruntime
-    import torch
 
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.is_file() else ""
-    name = re.search(r"model name\s*: (.*)", text)
-    return {
-        "processor": name[1] if name else platform.processor(),
-        "vnni": "avx512_vnni" in text or "avx_vnni" in text,
-        "threads": settings.threads,
-        "load": os.getloadavg()[0],
-        "torch": torch.__version__,
-        "onnxruntime": onnxruntime.__version__,
-    }
+    from machine import machine
+
+    return machine() | {"threads": settings.threads, "onnxruntime": onnxruntime.__version__}
 
 
 def words(result: dict) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from s5mars.training.environment import has_amx
 
 
 def machine() -> dict[str, object]:
-    """Processor, its units, threads, versions, and the GPU where there is one."""
+    """Processor, its units, threads, load, versions, and the GPU where there is one."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    lines = text.splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
@@ -21,7 +23,9 @@ def machine() -> dict[str, object]:
         "cores": len(names) or None,
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "amx": has_amx(),
+        "vnni": "avx512_vnni" in text or "avx_vnni" in text,
         "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "gpus": gpus,
         "platform": platform.platform(),
         "torch": str(torch.__version__),

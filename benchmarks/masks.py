@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from machine import machine
 from s5mars.proposals.build import SHARD_IMAGES
 from s5mars.proposals.draw import ObjectFilter, decode_window, draw_object
 from s5mars.proposals.proposal import Proposal, proposal_from_mask
@@ -111,7 +111,7 @@ def main() -> None:
             "images": options.images, "masks_an_image": options.masks,
             "megabytes": round(file.stat().st_size / 1e6, 1),
             "seconds_to_write_both": round(written, 1),
-            "machine": f"{platform.machine()}, {platform.platform()}",
+            "machine": machine(),
         }  # fmt: skip
     for key, value in result.items():
         print(f"{key:<25} {value}")

@@ -25,7 +25,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from predict import machine, picture
+from machine import machine
+from predict import picture
 from s5mars.classes import IGNORE, S5MARS
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.predict.archive import predict_images

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -30,6 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from machine import machine
 from s5mars.classes import S5MARS
 from s5mars.data.read import read_image
 from s5mars.models.deeplab import DeepLabV3Plus
@@ -197,24 +196,6 @@ def picture(height: int, width: int, *, seed: int) -> Image.Image:
     return Image.merge("RGB", [grey.point(lambda v, k=k: v * k) for k in (1.0, 0.8, 0.6)])
 
 
-def machine() -> dict[str, object]:
-    model = platform.processor()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((s.partition(": ")[2] for s in lines if s.startswith("model name")), model)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "processor": model,
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "accelerator": gpu,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
-    }
-
-
 def settings_of(settings: argparse.Namespace) -> dict[str, object]:
     return {
         k: str(v) if isinstance(v, Path) else v for k, v in vars(settings).items() if k != "child"
@@ -226,7 +207,7 @@ def table(result: dict) -> str:
     lines = [
         f"{settings['encoder']}, {settings['precision']}, {settings['device']}, window "
         f"{settings['window']}, batch {settings['batch']}; {result['machine']['processor']}, "
-        f"{result['machine']['torch_threads']} threads",
+        f"{result['machine']['threads']} threads",
         f"{'what':<44} {'found':>10} {'aim':>10}",
     ]
     if found := result.get("speed"):

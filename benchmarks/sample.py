@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -28,6 +27,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from machine import machine
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.crops import CropSettings, draw_crop
 from s5mars.data.loader import LoaderSettings, load_crop
@@ -119,7 +119,7 @@ def main() -> None:
         "lean_over_decode": round(median["lean"] / median["decode"], 2),
         "whole_over_lean": round(median["whole"] / median["lean"], 1),
         "image": f"{SIDE}x{SIDE} JPEG", "crop": CROP, "masks": MASKS, "rounds": options.rounds,
-        "machine": f"{platform.machine()}, {platform.platform()}",
+        "machine": machine(),
     }  # fmt: skip
     for key, value in result.items():
         print(f"{key:<26} {value}")
