@@ -32,20 +32,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_gpu_on_a_cpu(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "gpu.json"
-    sizes = [
-        "--size",
-        "64",
-        "--model",
-        "test_resnet",
-        "--device",
-        "cpu",
-        "--batch",
-        "2",
-        "--steps",
-        "1",
-        "--scenes",
-        "2",
-    ]
+    sizes = [*SMALLEST, "--batch=2", "--steps=1", "--scenes=2"]
     script("gpu").main([*sizes, "--seconds", "0.1", "--workers", "0", "--out", str(out)])
     assert "failed" not in capsys.readouterr().out
     found = json.loads(out.read_text())
@@ -81,20 +68,7 @@ def test_gpu_says_what_it_leaves_out(script: Any, tmp_path: Path) -> None:
 
 def test_loader(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "loader.json"
-    sizes = [
-        "--workers",
-        "1",
-        "--seconds",
-        "0.2",
-        "--images",
-        "2",
-        "--side",
-        "128",
-        "--crop",
-        "48",
-        "--batch",
-        "2",
-    ]
+    sizes = ["--images=2", "--side=128", "--crop=48", "--batch=2", "--workers=1", "--seconds=0.2"]
     script("loader").main([*sizes, "--out", str(out)])
     found = json.loads(out.read_text())
     assert found["same_bytes_and_order_as_without_workers"] is True
