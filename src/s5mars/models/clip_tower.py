@@ -100,12 +100,17 @@ class ClipTower(nn.Module):
 
 def resized_positions(positions: Tensor, size: tuple[int, int]) -> Tensor:
     """Position embeddings (1 + n², D), the first of [CLS], for another grid: (1 + h·w, D)."""
-    side = round((len(positions) - 1) ** 0.5)
+    return torch.cat([positions[:1], resized_grid(positions[1:], size)])
+
+
+def resized_grid(positions: Tensor, size: tuple[int, int]) -> Tensor:
+    """Position embeddings of a square grid (n², D) for another one: (h·w, D)."""
+    side = round(len(positions) ** 0.5)
     if size == (side, side):
         return positions
-    square = positions[1:].T.reshape(1, -1, side, side)
+    square = positions.T.reshape(1, -1, side, side)
     other = F.interpolate(square, size=size, mode="bicubic", align_corners=False)
-    return torch.cat([positions[:1], other[0].flatten(1).T])
+    return other[0].flatten(1).T
 
 
 def _normed(layer: Any, tokens: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from s5mars.models.clip_tower import resized_grid
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterShape:
@@ -87,7 +89,8 @@ class SideAdapter(nn.Module):
         grid = self.patches(pixels)
         size = (grid.shape[-2], grid.shape[-1])
         queries = self.queries.shape[1]
-        positions = torch.cat([self.query_positions, self._positions(size)], dim=1)
+        of_patches = resized_grid(self.positions[0], size).unsqueeze(0)
+        positions = torch.cat([self.query_positions, of_patches], dim=1)
         tokens = torch.cat(
             [self.queries.expand(len(grid), -1, -1), grid.flatten(2).transpose(1, 2)], dim=1
         )
@@ -118,14 +121,6 @@ class SideAdapter(nn.Module):
         queries = self.queries.shape[1]
         added = self.fusion[number](clip[number], size)
         return torch.cat([tokens[:, :queries], tokens[:, queries:] + added], dim=1)
-
-    def _positions(self, size: tuple[int, int]) -> Tensor:
-        side = self.shape.side // self.shape.patch
-        if size == (side, side):
-            return self.positions
-        square = torch.unflatten(self.positions.transpose(1, 2), 2, (side, side))
-        other = F.interpolate(square, size=size, mode="bicubic", align_corners=False)
-        return other.flatten(2).transpose(1, 2)
 
 
 class _Fusion(nn.Module):
