@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5mars.models.feature_cache import DTYPE, FeatureCache
+from s5mars.models.upsample import upsample
 from s5mars.models.weights import WeightsReport
 from s5mars.pretrained import digest, import_transformers, pretrained_folder
 from s5mars.proposals.sam_weights import FAMILIES, family, input_side, load_sam
@@ -88,7 +89,7 @@ class SamCls(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) uint8, or float in [0, 1] → (B, C, H, W) float32 logits."""
         logits = self.classifier(self.decoder(self.features(image)))
-        return _resize(logits.float(), (image.shape[-2], image.shape[-1]))
+        return upsample(logits.float(), (image.shape[-2], image.shape[-1]), training=self.training)
 
     @torch.no_grad()
     def features(self, image: Tensor) -> Tensor:
@@ -184,7 +185,3 @@ def rebuilt_sam_cls(description: Mapping[str, Any]) -> SamCls:
     encoder = getattr(transformers, f"{stem}Model")(config).vision_encoder
     report = WeightsReport("of the checkpoint", 0, len(encoder.state_dict()))
     return SamCls(encoder, description["classes"], facts=facts, report=report)
-
-
-def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
