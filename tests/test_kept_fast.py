@@ -103,7 +103,8 @@ def test_network_passes() -> None:
 def test_no_operation_is_done_image_by_image(name: str) -> None:
     few, many = (recorded(name, replace(SIZES, batch=batch)).operations for batch in (2, 6))
     more = many - few
-    del more["normal_"]  # every image draws for itself
+    if name == "mean_teacher":
+        del more["normal_"]  # each image draws its own noise
     assert more == Counter()
 
 
