@@ -25,7 +25,7 @@ from s5mars.types import Batch, Crops
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning, about tiny runs
 
-STEPS, STOP, SIZE, CLASSES = 26, 13, 48, 4
+STEPS, STOP, SIZE, CLASSES = 60, 30, 48, 4
 
 
 def two_images(seed: int, *, labelled: float) -> Crops:
@@ -126,8 +126,8 @@ def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_it_learns_two_images(unbroken: Run) -> None:
-    # Of nine methods with three seeds each the slowest reaches 0.56: room for other CPUs.
-    assert unbroken.after < 0.75 * unbroken.before
+    # The methods end at 0.06 to 0.27 of where they began: room for the rounding of other CPUs.
+    assert unbroken.after < unbroken.before / 2
 
 
 def test_every_term_entered_the_loss(unbroken: Run) -> None:
