@@ -37,6 +37,8 @@ class TrainConfig:
         batch: Images of each stream (labelled, pool) in one step, over all processes.
         crop: Side of the square training crop in pixels.
         scale: Smallest and largest factor on the image size before the crop.
+        balanced_crops: Share of the labelled crops that are cut around a pixel of a class, each
+            class as often as another, in [0, 1]; 0 leaves rare classes to chance (the papers).
         model: Any timm encoder, such as ``resnet50`` (the paper) or ``tf_efficientnet_lite0``; or
             ``sam-cls`` or ``san`` of table VI (see docs/zero-shot.md).
         weights: Encoder weights: ``auto``, ``none``, a .safetensors or .pth file, or a timm name.
@@ -97,6 +99,7 @@ class TrainConfig:
     batch: int = 8
     crop: int = 512
     scale: tuple[float, float] = (0.5, 2.0)
+    balanced_crops: float = 0.0
     model: str = "resnet50"
     weights: str = "auto"
     adapter: str | None = None
@@ -165,7 +168,8 @@ class TrainConfig:
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1)")
-        if not 0 <= self.alignment_power <= 1:
-            raise ValueError(f"alignment_power is {self.alignment_power}: it must be in [0, 1]")
+        for name in ("alignment_power", "balanced_crops"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1]")
         if not 0 < self.freeze_at <= 1:
             raise ValueError(f"freeze_at is {self.freeze_at}: a share of the run in (0, 1]")

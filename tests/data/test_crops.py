@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -195,3 +196,43 @@ def test_fixed_crops_are_few_and_cover_the_image() -> None:
             ]
         }  # fmt: skip
         assert drawn == {(window, flip) for window in windows for flip in (False, True)}
+
+
+@given(widths, heights, seeds, st.data())
+def test_a_crop_around_a_pixel_holds_it(
+    width: int, height: int, seed: int, data: st.DataObject
+) -> None:
+    pixel = (data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1)))
+    free = drawn(width, height, seed)
+    crop = draw_crop(width, height, settings=SETTINGS, rng=generator(seed, "crop"), around=pixel)
+    left, top, right, bottom = crop.window
+    assert left <= pixel[0] and pixel[0] + 1 <= right + 1e-9
+    assert top <= pixel[1] and pixel[1] + 1 <= bottom + 1e-9
+    # The factor, the flip and the room to move in are those of any other crop.
+    assert right - left == pytest.approx(free.window[2] - free.window[0])
+    assert crop.flip == free.flip
+    assert min(0, width - (right - left)) - 1e-9 <= left <= max(0, width - (right - left)) + 1e-9
+
+
+def test_a_pixel_stands_anywhere_in_its_crops() -> None:
+    settings = CropSettings(size=SIZE, scale=(1.0, 1.0))
+    lefts = [
+        draw_crop(
+            400, 400, settings=settings, rng=generator(seed, "crop"), around=(200, 200)
+        ).window[0]
+        for seed in range(400)
+    ]
+    assert min(lefts) < 200 - SIZE + 3 and max(lefts) > 197
+    corner = draw_crop(
+        400, 400, settings=settings, rng=generator(0, "crop"), around=(0, 399)
+    ).window
+    assert corner[0] == 0 and corner[3] == 400
+
+
+def test_a_fixed_crop_around_a_pixel_is_one_that_shows_it() -> None:
+    settings = CropSettings(size=32, fixed=True)
+    for column in range(100):
+        window = draw_crop(
+            100, 40, settings=settings, rng=generator(column, "crop"), around=(column, 3)
+        ).window
+        assert window in fixed_windows(100, 40) and window[0] <= column < window[2]

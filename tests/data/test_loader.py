@@ -19,6 +19,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.loader import LoaderSettings, TrainingBatches, load_crop, training_loader
 from s5mars.data.partition import labelled_partition, pool, withhold
+from s5mars.data.sampler import Balance
 from s5mars.proposals.draw import ObjectFilter
 from s5mars.proposals.proposal import proposal_from_mask
 from s5mars.proposals.store import ObjectStore, write_store
@@ -147,6 +148,52 @@ def test_processes_share_a_batch(dataset: Dataset) -> None:
     parts = [batches_of(dataset, rank=rank, world=2)[2] for rank in range(2)]
     for everything, *shares in zip(tensors(whole), *map(tensors, parts), strict=True):
         assert torch.equal(everything, torch.cat(shares))
+
+
+def test_balanced_crops_show_the_class_that_was_drawn(tmp_path: Path) -> None:
+    masks = np.zeros((3, 60, 80), np.uint8)
+    masks[1, 50:52, 5:7] = 1
+    masks[2, 10, 70] = 2
+    masks[2, 30, 20] = 2  # but hidden there
+    hidden = np.zeros((60, 80), np.uint8)
+    hidden[30, 20] = 1
+    samples = [
+        sample_of(tmp_path, f"s{i}", np.full((60, 80, 3), 90, np.uint8), mask, hidden)
+        for i, mask in enumerate(masks)
+    ]
+    areas = np.array([[4800, 0, 0], [4796, 4, 0], [4798, 0, 1]])
+    whole = LoaderSettings(
+        seed=5, batch=200, crop=CropSettings(size=16, scale=(1.0, 1.0)),
+        coding=MaskCoding.identity(3),
+    )  # fmt: skip
+
+    def seen(share: float | None, **changes: object) -> torch.Tensor:
+        """(200, 3) which classes each labelled crop shows."""
+        balance = None if share is None else Balance.of(areas, share=share)
+        settings = replace(whole, balance=balance, **changes)
+        label = TrainingBatches(samples, None, steps=1, settings=settings)[0].labelled.label
+        return torch.stack([(label == c).any((1, 2)) for c in range(3)], 1)
+
+    evenly = seen(1.0)
+    assert evenly[:, 0].all()  # it surrounds the others
+    counts = evenly.sum(0).tolist()
+    assert 50 <= counts[1] <= 90 and 50 <= counts[2] <= 90
+    assert max(seen(None)[:, 1:].sum(0)) < 20
+    torch.testing.assert_close(seen(0.0), seen(None))
+    halves = [seen(1.0, rank=rank, world=2) for rank in range(2)]
+    torch.testing.assert_close(evenly, torch.cat(halves))
+    # A class that an image turns out not to show leaves its crop to chance.
+    settings = replace(whole, balance=Balance(1.0, ((), (), (0,))))
+    label = TrainingBatches(samples, None, steps=1, settings=settings)[0].labelled.label
+    assert set(label.unique().tolist()) == {0, IGNORE}
+
+
+def test_the_pool_is_drawn_by_turns_whatever_the_balance(dataset: Dataset) -> None:
+    balance = Balance.of(np.eye(3, dtype=np.int64), share=1.0)
+    balanced, free = batches_of(dataset, balance=balance)[1], batches_of(dataset)[1]
+    assert balanced.pool is not None and free.pool is not None
+    assert torch.equal(balanced.pool.image, free.pool.image)
+    assert not torch.equal(balanced.labelled.image, free.labelled.image)
 
 
 def test_a_resumed_run_goes_on_with_the_same_batches(dataset: Dataset) -> None:

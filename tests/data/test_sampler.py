@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s5mars.data.sampler import image_index
+from s5mars.data.sampler import Balance, image_index
+from s5mars.randomness import generator
 
 
 def stream(length: int, *, size: int, seed: int = 0, name: str = "pool") -> list[int]:
@@ -41,3 +45,27 @@ def test_a_set_smaller_than_the_batch_fills_it() -> None:
     counts = [batch.count(image) for image in range(3)]
     assert sum(counts) == 8 and min(counts) >= 2 and max(counts) <= 3
     assert stream(5, size=1) == [0] * 5
+
+
+AREAS = np.array([[900, 0, 0, 0], [900, 3, 0, 0], [900, 0, 9, 0], [900, 0, 7, 0]])
+"""Class 0 everywhere, 1 in one image, 2 in two, 3 in none."""
+
+
+def test_balanced_draws_show_each_class_as_often() -> None:
+    balance = Balance.of(AREAS, share=1.0)
+    drawn = [balance.draw(generator(0, "class", sample=k)) for k in range(3000)]
+    assert None not in drawn
+    counts = Counter(drawn)
+    assert set(counts) == {(0, 0), (0, 1), (0, 2), (0, 3), (1, 1), (2, 2), (2, 3)}
+    for chosen in range(3):
+        assert 900 < sum(n for (c, _), n in counts.items() if c == chosen) < 1100
+    assert abs(counts[2, 2] - counts[2, 3]) < 120
+
+
+def test_the_share_of_balanced_draws() -> None:
+    for share, low, high in ((0.0, 0, 0), (0.3, 250, 350), (1.0, 1000, 1000)):
+        balance = Balance.of(AREAS, share=share)
+        drawn = [balance.draw(generator(1, "class", sample=k)) for k in range(1000)]
+        assert low <= sum(d is not None for d in drawn) <= high
+    nothing = Balance.of(np.zeros((2, 3), np.int64), share=1.0)
+    assert nothing.draw(generator(0, "class")) is None

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Box = tuple[float, float, float, float]
+Pixel = tuple[int, int]
+"""Column and row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,14 @@ class Crop:
         return out[:, ::-1] if self.flip else out
 
 
-def draw_crop(width: int, height: int, *, settings: CropSettings, rng: np.random.Generator) -> Crop:
+def draw_crop(
+    width: int,
+    height: int,
+    *,
+    settings: CropSettings,
+    rng: np.random.Generator,
+    around: Pixel | None = None,
+) -> Crop:
     """Draw the factor, the position and the flip of one crop.
 
     With ``settings.fixed`` there is no factor, and the position is one of ``fixed_windows``.
@@ -95,17 +104,36 @@ def draw_crop(width: int, height: int, *, settings: CropSettings, rng: np.random
         height: of the source in pixels.
         settings: ranges.
         rng: the sample's own generator.
+        around: a pixel of the source that the crop has to hold, at a random place.
     """
     if settings.fixed:
         windows = fixed_windows(width, height)
+        if around is not None:
+            windows = [window for window in windows if _holds(window, around)]
         window = windows[rng.integers(len(windows))]
         return Crop(settings.size, window, bool(rng.random() < settings.flip))
     factor = rng.uniform(*settings.scale)
     side = settings.size / factor
-    left = rng.uniform(min(0.0, width - side), max(0.0, width - side))
-    top = rng.uniform(min(0.0, height - side), max(0.0, height - side))
+    x, y = around or (None, None)
+    left = rng.uniform(*_starts(width, side, x))
+    top = rng.uniform(*_starts(height, side, y))
     flip = bool(rng.random() < settings.flip)
     return Crop(settings.size, (left, top, left + side, top + side), flip)
+
+
+def _starts(length: int, side: float, pixel: int | None) -> tuple[float, float]:
+    """First and last place where a crop of this side may begin, in one direction."""
+    first, last = min(0.0, length - side), max(0.0, length - side)
+    if pixel is None:
+        return first, last
+    # A crop smaller than a pixel lies inside it.
+    return max(first, min(pixel, pixel + 1 - side)), min(last, max(pixel, pixel + 1 - side))
+
+
+def _holds(window: Box, pixel: Pixel) -> bool:
+    left, top, right, bottom = window
+    x, y = pixel
+    return left <= x + 0.5 <= right and top <= y + 0.5 <= bottom
 
 
 def fixed_windows(width: int, height: int) -> list[Box]:

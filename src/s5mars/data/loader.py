@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from s5mars.classes import IGNORE, MaskCoding
-from s5mars.data.crops import Crop, CropSettings, draw_crop
+from s5mars.data.crops import Crop, CropSettings, Pixel, draw_crop
 from s5mars.data.read import (
     has_black_edge,
     no_data,
@@ -26,7 +26,7 @@ from s5mars.data.read import (
     open_label,
     size_mismatch,
 )
-from s5mars.data.sampler import image_index
+from s5mars.data.sampler import Balance, image_index
 from s5mars.proposals.draw import ObjectFilter, check_size, decode_window, draw_object
 from s5mars.proposals.store import ObjectStore
 from s5mars.randomness import generator
@@ -46,6 +46,7 @@ class LoaderSettings:
     coding: MaskCoding
     objects: ObjectStore | None = None  # None: no object is drawn
     object_filter: ObjectFilter = field(default_factory=ObjectFilter)
+    balance: Balance | None = None  # of the labelled stream; None: its images come by turns
     pool_from: int = 0  # first step whose batch holds the pool and objects: not in a warm-up
     rank: int = 0
     world: int = 1
@@ -100,10 +101,14 @@ class TrainingBatches(Dataset[Batch]):
         settings = self.settings
         position = step * settings.batch + k
         index = image_index(settings.seed, stream, position=position, size=len(samples))
+        around = None
+        if stream == "labelled" and settings.balance is not None:
+            rng = generator(settings.seed, "class of a crop", step=step, sample=k)
+            around, index = settings.balance.draw(rng) or (None, index)
         rng = generator(settings.seed, f"crop of {stream}", step=step, sample=k)
         pasted = stream == "labelled" and step >= settings.pool_from
         objects = settings.objects if pasted else None
-        return load_crop(samples[index], rng=rng, settings=settings, objects=objects)
+        return load_crop(samples[index], rng=rng, settings=settings, objects=objects, around=around)
 
 
 def load_crop(
@@ -112,8 +117,16 @@ def load_crop(
     rng: np.random.Generator,
     settings: LoaderSettings,
     objects: ObjectStore | None,
+    around: int | None = None,
 ) -> dict[str, NDArray[np.generic]]:
     """Read one sample and cut one crop from it: image, label, valid and, if asked for, objects.
+
+    Args:
+        sample: its files; without a mask every label is IGNORE.
+        rng: its own generator.
+        settings: how to cut.
+        objects: to draw one from; None where none is asked for.
+        around: a class that the crop has to show, if the sample does.
 
     Raises:
         ValueError: if image and mask, or image and object masks, differ in size; what the readers
@@ -121,7 +134,9 @@ def load_crop(
     """
     image = open_image(sample.image)
     width, height = image.size
-    crop = draw_crop(width, height, settings=settings.crop, rng=rng)
+    mask = _open_mask(sample, image, settings.coding)
+    pixel = None if around is None or mask is None else _pixel_of(around, sample, mask, rng)
+    crop = draw_crop(width, height, settings=settings.crop, rng=rng, around=pixel)
     valid = crop.inside(width, height)
     border = _no_data(image, crop)
     if border is not None:
@@ -129,11 +144,7 @@ def load_crop(
     if sample.hide:
         hidden = open_hidden(sample, size=image.size)
         valid = valid & ~crop.mask(hidden, outside=1).astype(bool)
-    if sample.mask is not None:
-        # `valid` hides already; the masks of `hide` need not be read again.
-        mask = open_label(replace(sample, hide=()), settings.coding)
-        if mask.size != image.size:
-            raise ValueError(size_mismatch(sample, image.size, mask.size))
+    if mask is not None:
         label = np.where(valid, crop.mask(mask, outside=IGNORE), np.uint8(IGNORE))
     else:
         label = np.full(valid.shape, IGNORE, np.uint8)
@@ -172,6 +183,30 @@ def training_loader(batches: TrainingBatches, *, start: int, workers: int) -> Da
         prefetch_factor=4 if workers else None,
         worker_init_fn=_one_thread,
     )
+
+
+def _open_mask(sample: Sample, image: Image.Image, coding: MaskCoding) -> Image.Image | None:
+    """The label, without what ``sample.hide`` covers taken out: that is not valid anyway."""
+    if sample.mask is None:
+        return None
+    mask = open_label(replace(sample, hide=()), coding)
+    if mask.size != image.size:
+        raise ValueError(size_mismatch(sample, image.size, mask.size))
+    return mask
+
+
+def _pixel_of(
+    wanted: int, sample: Sample, mask: Image.Image, rng: np.random.Generator
+) -> Pixel | None:
+    """One pixel of a class; None where the sample shows none."""
+    shown = np.asarray(mask) == wanted
+    if sample.hide:
+        shown &= np.asarray(open_hidden(sample, size=mask.size)) == 0
+    places = np.flatnonzero(shown)
+    if not len(places):
+        return None
+    row, column = divmod(int(places[rng.integers(len(places))]), mask.width)
+    return column, row
 
 
 def _object(

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import lightning
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from s5mars.classes import MaskCoding
 from s5mars.config import TrainConfig
 from s5mars.data.crops import CropSettings
 from s5mars.data.loader import LoaderSettings, TrainingBatches, training_loader
+from s5mars.data.sampler import Balance
 from s5mars.proposals.draw import Coverage, ObjectFilter
 from s5mars.proposals.prepare import object_store
 from s5mars.proposals.store import ObjectStore
@@ -32,6 +35,7 @@ class Feed(lightning.LightningDataModule):
         total_steps: int,
         coding: MaskCoding,
         *,
+        areas: NDArray[np.int64] | None,
         with_objects: bool,
     ) -> None:
         super().__init__()
@@ -41,6 +45,7 @@ class Feed(lightning.LightningDataModule):
         self.pool = pool
         self.total_steps = total_steps
         self.coding = coding
+        self.areas = areas
         self.with_objects = with_objects
         self.objects: ObjectStore | None = None
         self.coverage: Coverage | None = None
@@ -68,6 +73,7 @@ class Feed(lightning.LightningDataModule):
             ),
             coding=self.coding,
             objects=self.objects,
+            balance=self._balance(),
             object_filter=ObjectFilter(),
             pool_from=math.ceil(self.config.warm_up * self.total_steps),
             rank=self.trainer.global_rank,
@@ -81,6 +87,10 @@ class Feed(lightning.LightningDataModule):
             start=self.trainer.global_step,
             workers=loader_workers(self.config.workers, sharing=self.trainer.num_devices),
         )
+
+    def _balance(self) -> Balance | None:
+        share = self.config.balanced_crops
+        return Balance.of(self.areas, share=share) if share and self.areas is not None else None
 
     def _open_objects(self) -> None:
         if self.with_objects:

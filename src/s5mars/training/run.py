@@ -169,6 +169,7 @@ def _fit(
         streams.pool,
         module.total_steps,
         dataset.coding,
+        areas=streams.areas,
         with_objects=module.method.needs.objects,
     )
     record = Record(config, dataset, streams, feed)

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from s5mars.config import TrainConfig
 from s5mars.data.audit import report_skipped, undamaged
 from s5mars.data.dataset import Dataset
@@ -26,6 +29,7 @@ class Streams:
     labelled: tuple[Sample, ...]
     pool: tuple[Sample, ...] | None  # without the masks of images outside the partition
     selection: tuple[Sample, ...]  # what chooses the best checkpoint
+    areas: NDArray[np.int64] | None  # (N, C) pixels of each class; None where nobody asks
     skipped: tuple[str, ...] = ()  # one line for each damaged image or label that was left out
     warnings: tuple[str, ...] = ()  # what the labels are too few for, and what that means
 
@@ -77,27 +81,28 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
         if not samples:
             raise ValueError(f"{dataset.root}: no readable {name} image is left: replace some")
     _require_room(labelled, config)
-    warnings = label_warnings(labelled, dataset, batch=config.batch)
-    return Streams(labelled, candidates, selection, tuple(lines), warnings)
+    areas, _ = label_areas(labelled, coding, len(dataset.taxonomy))
+    warnings = label_warnings(areas, dataset.taxonomy.names, batch=config.batch)
+    return Streams(labelled, candidates, selection, areas, tuple(lines), warnings)
 
 
-def label_warnings(labelled: Sequence[Sample], dataset: Dataset, *, batch: int) -> tuple[str, ...]:
+def label_warnings(
+    areas: NDArray[np.int64], names: Sequence[str], *, batch: int
+) -> tuple[str, ...]:
     """What so few labels mean for the score, one line each; empty where they suffice.
 
     Args:
-        labelled: readable samples with masks; every mask is read.
-        dataset: they are of.
+        areas: (N, C) pixels of each class in each labelled image.
+        names: of the classes.
         batch: labelled images in one step.
     """
     found = []
-    count = len(labelled)
+    count = len(areas)
     if count == 1:
         found.append(
             "There is one labelled image: the score says how well that image stands for the "
             "others, more than how well the method learns."
         )
-    names = dataset.taxonomy.names
-    areas, _ = label_areas(labelled, dataset.coding, len(names))
     absent = [name for name, area in zip(names, areas.sum(0), strict=True) if not area]
     if absent:
         found.append(
@@ -147,6 +152,9 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
         labelled=labelled,
         pool=withhold(listed("pool"), labelled) if method.needs.pool else None,
         selection=tuple(listed("selection")),
+        areas=label_areas(labelled, dataset.coding, len(dataset.taxonomy))[0]
+        if config.balanced_crops
+        else None,
         skipped=tuple(_lines(run / "splits" / SKIPPED)),
         warnings=tuple(_lines(run / "splits" / WARNINGS)),
     )
