@@ -11,9 +11,10 @@ import yaml
 
 from s5mars.cli import main
 from s5mars.config import TrainConfig
+from s5mars.methods import METHODS
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
-from s5mars.options import parse_training, training_from_yaml
+from s5mars.options import parse_training, training_from_yaml, training_parser
 from s5mars.recipes import RECIPES, find_recipe
 
 BASE = ["--data", "d", "--out", "o", "--steps", "5"]
@@ -82,6 +83,15 @@ def test_fields_of_the_method() -> None:
     default = S5Mars()
     mix = replace(default.mix, source="rectangles", rescale=(0.5, 1.0))
     assert method == replace(default, hard_threshold=0.5, swap="both", ohem=True, mix=mix)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "san"])
+def test_every_option_says_what_it_is(method: str) -> None:
+    parser = training_parser(["--method", method])
+    silent = [
+        a.dest for a in parser._actions if not str(a.help or "").partition("(type:")[0].strip()
+    ]
+    assert not silent
 
 
 @pytest.mark.parametrize("method", ["supervised", "s5mars"])

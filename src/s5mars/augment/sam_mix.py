@@ -42,13 +42,20 @@ class SamMix:
 
     The paper names rotation, flip and rescaling but gives no ranges; rotation and rescale are this
     project's choice, the flip's probability is the released code's.
+
+    Args:
+        source: What is cut out: one of the rows of table VIII.
+        rotation: Largest turn of an object in degrees, either way.
+        flip: Probability that an object is mirrored.
+        rescale: Smallest and largest factor on the size of an object.
+        extra_rectangle: A CutMix between pool images after the paste, as in the released code.
     """
 
     source: Source = "objects"
-    rotation: float = 20.0  # degrees, either way
+    rotation: float = 20.0
     flip: float = 0.5
     rescale: tuple[float, float] = (0.75, 1.33)
-    extra_rectangle: bool = False  # a CutMix between pool images after the paste (released code)
+    extra_rectangle: bool = False
 
     @property
     def donors(self) -> Literal["labelled", "pool", "none"]:

@@ -27,12 +27,17 @@ def _calibrate(options: Namespace) -> object:
 def _export_options(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder or checkpoint")
     parser.add_argument("--format", choices=["onnx"], default="onnx", dest="form", help="(onnx)")
-    parser.add_argument("--out", type=Path, help="the file (model.onnx in the run folder)")
+    parser.add_argument(
+        "--out", type=Path, help="the file (in the run folder: model.onnx, or model.int8.onnx)"
+    )
     parser.add_argument("--int8", action="store_true", help="weights and activations in 8 bits")
     parser.add_argument(
         "--images", type=Path, help="folder to compare and calibrate on (the run's train images)"
     )
-    parser.add_argument("--network", choices=["teacher", "student"], default="teacher")
+    parser.add_argument(
+        "--network", choices=["teacher", "student"], default="teacher",
+        help="(teacher; the student where the method has none)",
+    )  # fmt: skip
 
 
 def _export(options: Namespace) -> object:

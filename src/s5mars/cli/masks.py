@@ -13,7 +13,10 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "data", type=Path, nargs="?", help="folder of the data set; with --export-json, the store"
     )
-    parser.add_argument("--out", type=Path, help="the store; with --show, the picture")
+    parser.add_argument(
+        "--out", type=Path, metavar="STORE",
+        help="a folder of Parquet files (with --import-json one file; with --show the picture)",
+    )  # fmt: skip
     parser.add_argument("--proposer", choices=["graph", "sam"], default="graph", help="(graph)")
     parser.add_argument("--split", default="train", help="train, val, test, or all (train)")
     parser.add_argument("--workers", type=int, default=1, help="processes, a thread each (1)")

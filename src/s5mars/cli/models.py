@@ -10,7 +10,10 @@ from s5mars.cli.command import Command
 
 def inference_options(parser: ArgumentParser) -> None:
     """Which network runs, where, and how images are cut for it."""
-    parser.add_argument("--network", choices=["teacher", "student"], default="teacher")
+    parser.add_argument(
+        "--network", choices=["teacher", "student"], default="teacher",
+        help="(teacher; the student where the method has none)",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (auto)")
     parser.add_argument("--window", type=int, default=1024, help="side of a window (1024)")
     parser.add_argument("--overlap", type=float, default=0.25, help="share of a window (0.25)")
@@ -54,7 +57,9 @@ def _evaluate(options: Namespace) -> object:
 
 def _report_options(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, nargs="+", help="run folder; several are compared")
-    parser.add_argument("--out", type=Path, help="the page (RUN/report.html)")
+    parser.add_argument(
+        "--out", type=Path, help="the page (RUN/report.html; needed for several runs)"
+    )
 
 
 def _report(options: Namespace) -> object:

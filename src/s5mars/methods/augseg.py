@@ -45,14 +45,25 @@ from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
 
 @dataclass(frozen=True, kw_only=True)
 class AugSeg:
-    """The method, with the constants of its Cityscapes settings."""
+    """The method, with the constants of its Cityscapes settings.
 
-    unsupervised_weight: float = 2.0  # λ_u
+    Args:
+        unsupervised_weight: λ_u, of the unsupervised terms.
+        threshold: Pseudo-labels above it are kept; 0 keeps all.
+        photometric: Intensities of the strong view.
+        labelled_patches: Whether labelled patches are pasted on images that the teacher is unsure
+            of.
+        true_labels: Whether labelled pixels of the pool keep their labels.
+        ohem: Online hard example mining in the supervised loss; on in the released settings for
+            Cityscapes.
+    """
+
+    unsupervised_weight: float = 2.0
     threshold: float = 0.0
     photometric: Photometric = "augseg"
     labelled_patches: bool = True
-    true_labels: bool = True  # labelled pixels of the pool keep their labels
-    ohem: bool = False  # as in the released settings for Cityscapes
+    true_labels: bool = True
+    ohem: bool = False
 
     @property
     def needs(self) -> Needs:

@@ -44,12 +44,21 @@ from s5mars.types import Batch, Crops, Needs, Progress, Term, View
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMix:
-    """The method, with the constants of its paper."""
+    """The method, with the constants of its paper.
 
-    unsupervised_weight: float = 1.0  # on top of λ
-    confident: float = 0.968  # λ is the share of pixels above it
-    class_share: float = 0.5  # of the classes of A that are pasted
-    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    Args:
+        unsupervised_weight: Factor on top of λ.
+        confident: λ is the share of pixels whose confidence is above this.
+        class_share: Of the classes of image A that are pasted.
+        true_labels: Whether labelled pixels of the pool keep their labels.
+        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
+            it.
+    """
+
+    unsupervised_weight: float = 1.0
+    confident: float = 0.968
+    class_share: float = 0.5
+    true_labels: bool = True
     ohem: bool = False
 
     @property

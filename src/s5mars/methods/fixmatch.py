@@ -40,13 +40,23 @@ from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
 
 @dataclass(frozen=True, kw_only=True)
 class FixMatch:
-    """The method, with the constants of the UniMatch paper's baseline."""
+    """The method, with the constants of the UniMatch paper's baseline.
 
-    unsupervised_weight: float = 1.0  # λ_u
-    threshold: float = 0.95  # τ
+    Args:
+        unsupervised_weight: λ_u, of the unsupervised terms.
+        threshold: τ: pseudo-labels above it are kept.
+        photometric: Colours of the strong view.
+        rectangle: Probability of a CutMix rectangle.
+        true_labels: Whether labelled pixels of the pool keep their labels.
+        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
+            it.
+    """
+
+    unsupervised_weight: float = 1.0
+    threshold: float = 0.95
     photometric: Photometric = "fixmatch"
-    rectangle: float = 0.5  # probability of a CutMix rectangle
-    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    rectangle: float = 0.5
+    true_labels: bool = True
     ohem: bool = False
 
     @property

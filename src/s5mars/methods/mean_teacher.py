@@ -45,12 +45,21 @@ DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout
 
 @dataclass(frozen=True, kw_only=True)
 class MeanTeacher:
-    """The method; the noise is that of the paper's CIFAR-10 runs."""
+    """The method; the noise is that of the paper's CIFAR-10 runs.
 
-    unsupervised_weight: float = 10.0  # λ
-    noise: float = 0.034  # standard deviation on images in [0, 1]
+    Args:
+        unsupervised_weight: λ, of the squared error.
+        noise: Standard deviation of the noise on images in [0, 1].
+        teacher_dropout: Whether the teacher's dropout draws, too.
+        true_labels: Whether labelled pixels of the pool keep their labels.
+        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
+            it.
+    """
+
+    unsupervised_weight: float = 10.0
+    noise: float = 0.034
     teacher_dropout: bool = True
-    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    true_labels: bool = True
     ohem: bool = False
 
     @property

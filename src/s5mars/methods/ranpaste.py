@@ -48,12 +48,21 @@ from s5mars.types import Batch, Needs, Progress, Term, View
 
 @dataclass(frozen=True, kw_only=True)
 class RanPaste:
-    """The method; no constant of its paper was at hand."""
+    """The method; no constant of its paper was at hand.
 
-    unsupervised_weight: float = 1.0  # λ
-    threshold: float = 0.95  # τ
-    beta: float = 4.0  # sides of the rectangles, as in CutMix
-    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    Args:
+        unsupervised_weight: λ, of the unsupervised term.
+        threshold: τ: pseudo-labels above it are kept.
+        beta: Of the sides of the rectangles, λ ~ Beta(beta, beta), as in CutMix.
+        true_labels: Whether labelled pixels of the pool keep their labels.
+        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
+            it.
+    """
+
+    unsupervised_weight: float = 1.0
+    threshold: float = 0.95
+    beta: float = 4.0
+    true_labels: bool = True
     ohem: bool = False
 
     @property

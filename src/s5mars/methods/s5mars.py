@@ -39,19 +39,35 @@ from s5mars.types import Batch, Crops, Needs, Progress, Term, View
 
 @dataclass(frozen=True, kw_only=True)
 class S5Mars:
-    """The method, with the constants of section V-B."""
+    """The method, with the constants of section V-B.
 
-    unsupervised_weight: float = 2.0  # λ_u
-    hard_weight: float = 1.0  # λ_h; 0 leaves the soft labels alone
-    soft_weight: float = 1.0  # λ_s; the soft term weighs λ_u · λ_s
-    hard_threshold: float = 0.7  # t_hard
-    soft_threshold: float = 0.9  # t_soft
+    Args:
+        unsupervised_weight: λ_u, of the unsupervised terms.
+        hard_weight: λ_h; 0 leaves the soft labels alone.
+        soft_weight: λ_s; the soft term weighs λ_u · λ_s, and 0 leaves the hard labels alone.
+        hard_threshold: t_hard: hard labels are of pixels whose confidence is above it.
+        soft_threshold: t_soft: soft labels are of pixels whose confidence is below it.
+        hard_over: Pixels that the hard loss divides by.
+        soft_over: Pixels that the soft loss divides by.
+        photometric: Colours of the strong view, as in figure 5; the method itself disturbs none.
+        swap: What images exchange: ``std`` is AugIN-σ.
+        mix: What is pasted.
+        true_labels: Whether labelled pixels of the pool keep their labels.
+        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
+            it.
+    """
+
+    unsupervised_weight: float = 2.0
+    hard_weight: float = 1.0
+    soft_weight: float = 1.0
+    hard_threshold: float = 0.7
+    soft_threshold: float = 0.9
     hard_over: Over = "valid"
     soft_over: Over = "valid"
-    photometric: Photometric = "none"  # figure 5; the method itself disturbs no colours
-    swap: Exchange = "std"  # AugIN-σ
+    photometric: Photometric = "none"
+    swap: Exchange = "std"
     mix: SamMix = field(default_factory=SamMix)
-    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    true_labels: bool = True
     ohem: bool = False
 
     @property

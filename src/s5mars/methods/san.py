@@ -45,7 +45,15 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class San:
-    """See the module."""
+    """The loss, with the constants of SAN's training.
+
+    Args:
+        class_weight: λ_cls, of the classification of the queries.
+        mask_weight: λ_bce, of the cross-entropy of their masks.
+        dice_weight: λ_dice, of the dice loss of their masks.
+        no_object: Weight of a query that no class is given to.
+        points: Labelled pixels that are drawn of an image.
+    """
 
     class_weight: float = 2.0
     mask_weight: float = 5.0

@@ -12,9 +12,14 @@ from s5mars.types import Batch, Needs, Progress, Term
 
 @dataclass(frozen=True, kw_only=True)
 class Supervised:
-    """L = L_sup, the mean cross-entropy over the labelled pixels."""
+    """L = L_sup, the mean cross-entropy over the labelled pixels.
 
-    ohem: bool = False  # online hard example mining, as in the released code
+    Args:
+        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
+            it.
+    """
+
+    ohem: bool = False
 
     @property
     def needs(self) -> Needs:

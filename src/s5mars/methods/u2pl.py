@@ -63,22 +63,41 @@ from s5mars.types import Batch, Needs, Progress, Targets, Term, View
 
 @dataclass(kw_only=True, eq=False)
 class U2PL(nn.Module):
-    """The method, with the constants of its Cityscapes runs. Percentages are of entropies."""
+    """The method, with the constants of its Cityscapes runs. Percentages are of entropies.
 
-    unsupervised_weight: float = 1.0  # η
-    contrastive_weight: float = 1.0  # λ_c
-    drop_percent: float = 80.0  # reliable pixels at the start of the run, 100 at its end
-    anchor_percent: float = 20.0  # pixels without label that may be anchors; 0 at its end
-    cutmix: float = 0.5  # probability of CutMix in a step
-    anchors: int = 256  # M, a class
-    negatives: int = 50  # N, an anchor
-    anchor_probability: float = 0.3  # δ_p
-    low_rank: int = 3  # first ranks: negatives on labelled pixels
-    high_rank: int = 20  # ranks from low_rank to below this one: negatives on unreliable pixels
-    temperature: float = 0.5  # τ
-    queue: int = 30_000  # longest memory of a class
-    first_queue: int = 50_000  # and that of class 0
-    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    Args:
+        unsupervised_weight: η, of the reliable pixels.
+        contrastive_weight: λ_c.
+        drop_percent: Reliable pixels at the start of the run; 100 at its end.
+        anchor_percent: Pixels without label that may be anchors at the start; 0 at the end.
+        cutmix: Probability of CutMix in a step.
+        anchors: M, of a class.
+        negatives: N, of an anchor.
+        anchor_probability: δ_p.
+        low_rank: So many first ranks give negatives on labelled pixels.
+        high_rank: Ranks from low_rank to below this one give negatives on unreliable pixels.
+        temperature: τ, of the contrastive loss.
+        queue: Longest memory of a class.
+        first_queue: Longest memory of class 0.
+        true_labels: Whether labelled pixels of the pool keep their labels.
+        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
+            it.
+    """
+
+    unsupervised_weight: float = 1.0
+    contrastive_weight: float = 1.0
+    drop_percent: float = 80.0
+    anchor_percent: float = 20.0
+    cutmix: float = 0.5
+    anchors: int = 256
+    negatives: int = 50
+    anchor_probability: float = 0.3
+    low_rank: int = 3
+    high_rank: int = 20
+    temperature: float = 0.5
+    queue: int = 30_000
+    first_queue: int = 50_000
+    true_labels: bool = True
     ohem: bool = False
 
     def __post_init__(self) -> None:

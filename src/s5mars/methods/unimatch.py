@@ -42,16 +42,29 @@ from s5mars.types import Batch, Needs, Progress, Term
 
 @dataclass(frozen=True, kw_only=True)
 class UniMatch:
-    """The method, with the constants of its paper."""
+    """The method, with the constants of its paper.
 
-    unsupervised_weight: float = 1.0  # λ_u
-    strong_weights: tuple[float, float] = (0.25, 0.25)  # μ_1, μ_2
-    feature_weight: float = 0.5  # λ_fp
-    threshold: float = 0.95  # τ
-    dropped: float = 0.5  # share of the feature channels
+    Args:
+        unsupervised_weight: λ_u, of the unsupervised terms.
+        strong_weights: μ_1 and μ_2, of the two strong views.
+        feature_weight: λ_fp, of the view whose features lose channels.
+        threshold: τ: pseudo-labels above it are kept.
+        dropped: Share of the feature channels that are lost.
+        photometric: Colours of the strong views.
+        rectangle: Probability of a CutMix rectangle.
+        true_labels: Whether labelled pixels of the pool keep their labels.
+        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
+            it.
+    """
+
+    unsupervised_weight: float = 1.0
+    strong_weights: tuple[float, float] = (0.25, 0.25)
+    feature_weight: float = 0.5
+    threshold: float = 0.95
+    dropped: float = 0.5
     photometric: Photometric = "fixmatch"
-    rectangle: float = 0.5  # probability of a CutMix rectangle
-    true_labels: bool = True  # labelled pixels of the pool keep their labels
+    rectangle: float = 0.5
+    true_labels: bool = True
     ohem: bool = False
 
     @property
