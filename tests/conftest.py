@@ -18,11 +18,13 @@ settings.load_profile("shared")
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with real rover images: $S5MARS_REAL_DATA, or shared/data beside the checkout."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("S5MARS_REAL_DATA", default))
+    """The folder with real rover images: $S5MARS_REAL_DATA."""
+    given = os.environ.get("S5MARS_REAL_DATA")
+    if not given:
+        pytest.skip("no real images: S5MARS_REAL_DATA is not set")
+    folder = Path(given)
     if not folder.is_dir():
-        pytest.skip(f"no real images: {folder} is missing (set S5MARS_REAL_DATA)")
+        pytest.skip(f"no real images: S5MARS_REAL_DATA is {folder}, which is no folder")
     return folder
 
 

@@ -49,7 +49,7 @@ class San:
 
     Args:
         class_weight: λ_cls, of the classification of the queries.
-        mask_weight: λ_bce, of the cross-entropy of their masks.
+        mask_weight: λ_mask, of the cross-entropy of their masks.
         dice_weight: λ_dice, of the dice loss of their masks.
         no_object: Weight of a query that no class is given to.
         points: Labelled pixels that are drawn of an image.
