@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from s5mars.alignment import AlignedTeacher, Alignment
+from s5mars.alignment import AlignedTeacher, Alignment, counting
 from s5mars.classes import IGNORE
 from tiny import PixelNet
 
@@ -41,7 +41,8 @@ def test_predictions_drift_to_the_shares_of_the_labels() -> None:
     image = torch.ones(1, 3, 1, 5)
     for _ in range(200):
         alignment.observe_labels(label)
-        aligned = teacher(image).softmax(1).mean((0, 2, 3))
+        with counting(teacher, torch.ones(1, 1, 5, dtype=torch.bool)):
+            aligned = teacher(image).softmax(1).mean((0, 2, 3))
     torch.testing.assert_close(
         alignment.labelled, torch.tensor([0.75, 0.25, 0.0]), atol=1e-4, rtol=0
     )
@@ -53,22 +54,31 @@ def test_equal_shares_change_nothing() -> None:
     assert torch.equal(alignment.correction, torch.zeros(4))
 
 
-def test_black_pixels_and_empty_batches_say_nothing() -> None:
+def test_ignored_pixels_and_empty_batches_say_nothing() -> None:
     alignment = Alignment(2)
     before = [alignment.labelled.clone(), alignment.predicted.clone()]
     alignment.observe_labels(torch.full((1, 2, 2), IGNORE))
-    AlignedTeacher(Fixed([0.9, 0.1]), alignment)(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
+    teacher = AlignedTeacher(Fixed([0.9, 0.1]), alignment)
+    valid = torch.zeros(1, 2, 2, dtype=torch.bool)
+    with counting(teacher, valid):
+        teacher(torch.ones(1, 3, 2, 2))
     assert torch.equal(alignment.labelled, before[0])
     assert torch.equal(alignment.predicted, before[1])
-    half = torch.zeros(1, 3, 2, 2)
-    half[..., 0] = 0.5
-    AlignedTeacher(Fixed([0.9, 0.1]), alignment)(half)
+    valid[..., 0] = True
+    with counting(teacher, valid):
+        teacher(torch.ones(1, 3, 2, 2))
     assert alignment.predicted[0] > 0.5
+
+
+def test_shares_may_be_set_once_and_for_all() -> None:
+    alignment = Alignment(3)
+    alignment.set_labels(torch.tensor([6, 2, 0]))
+    torch.testing.assert_close(alignment.labelled, torch.tensor([0.75, 0.25, 0.0]))
 
 
 def test_the_parts_give_what_the_whole_gives() -> None:
     image = torch.randint(0, 255, (2, 3, 6, 6), dtype=torch.uint8)
-    image[..., :2] = 0
+    valid = torch.rand(2, 6, 6) > 0.3
     label = torch.tensor([[[0, 0, 1, IGNORE]]])
     network = PixelNet()
     results, averages = [], []
@@ -76,10 +86,11 @@ def test_the_parts_give_what_the_whole_gives() -> None:
         alignment = Alignment(4, momentum=0.5)
         alignment.observe_labels(label)
         teacher = AlignedTeacher(network, alignment)
-        if whole:
-            results.append(teacher(image))
-        else:
-            results.append(teacher.decode(*teacher.features(image), size=(6, 6)))
+        with counting(teacher, valid):
+            if whole:
+                results.append(teacher(image))
+            else:
+                results.append(teacher.decode(*teacher.features(image), size=(6, 6)))
         averages.append(alignment.predicted)
     assert torch.equal(*results)
     assert torch.equal(*averages)
@@ -87,7 +98,10 @@ def test_the_parts_give_what_the_whole_gives() -> None:
     assert torch.equal(teacher.represent(fused), network.represent(fused))
 
 
-def test_parts_of_another_image_are_refused() -> None:
+def test_pixels_that_nobody_spoke_of_are_refused() -> None:
     teacher = AlignedTeacher(PixelNet(), Alignment(4))
-    with pytest.raises(ValueError, match="features"):
+    with pytest.raises(ValueError, match="spoke of None"):
+        teacher(torch.zeros(1, 3, 2, 2))
+    others = torch.ones(1, 3, 3, dtype=torch.bool)
+    with counting(teacher, others), pytest.raises(ValueError, match=r"\(1, 3, 3\)"):
         teacher.classify(torch.zeros(1, 4, 2, 2), size=(2, 2))

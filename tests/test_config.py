@@ -57,6 +57,7 @@ def test_every_field_of_the_paste_is_read() -> None:
         ({"freeze_at": 0.0}, "freeze_at"),
         ({"warm_up": 1.0}, "warm_up is 1.0"),
         ({"alignment_power": 2.0}, "alignment_power"),
+        ({"select_on": "train"}, "select_on is 'train'"),
         ({"balanced_crops": 1.5}, "balanced_crops is 1.5: it must be in"),
     ],
 )

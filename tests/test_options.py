@@ -226,9 +226,25 @@ def test_what_is_missing_is_named() -> None:
 def test_a_threshold_that_freematch_would_not_read_is_refused() -> None:
     wanted = ["--s5mars.hard-threshold", "0.9"]
     assert "freematch learns it" in refused(*wanted)
+    of_class_mix = ["--method", "classmix", "--classmix.confident", "0.5"]
+    assert "classmix.confident is 0.5, but" in refused(*of_class_mix)
     by_name = parse_training([*BASE, "--ablation", "hard_threshold/0.9"])
     assert by_name.config.thresholds == "fixed"
     for kind in ("fixed", "flexmatch"):
         assert parse_training([*BASE, *wanted, "--thresholds", kind]).config.thresholds == kind
     every = parse_training([*BASE, "--s5mars.hard-threshold", "0"])
     assert every.config.thresholds == "freematch"
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "words"),
+    [
+        ("s5mars", "--s5mars.mix.rescale=[0,1]", "mix.rescale is [0.0, 1.0]: give a smallest"),
+        ("s5mars", "--s5mars.mix.rescale=[1.33,0.75]", "give a smallest and a largest factor"),
+        ("s5mars", "--s5mars.mix.flip=7", "mix.flip is 7.0: it must be in [0, 1]"),
+        ("unimatch", "--unimatch.dropped=1", "dropped is 1.0: it must be in [0, 1)"),
+        ("mean_teacher", "--mean_teacher.noise=-1", "noise is -1.0: it must not be below 0"),
+    ],
+)
+def test_numbers_that_no_method_can_work_with(method: str, option: str, words: str) -> None:
+    assert words in refused("--method", method, option)

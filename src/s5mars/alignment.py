@@ -8,6 +8,8 @@ little on unfamiliar images feeds on its own pseudo-labels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -15,9 +17,6 @@ from torch import Tensor, nn
 
 from s5mars import processes
 from s5mars.models.network import Network
-
-BLACK = 12 / 255
-"""Padding and no-data borders are at most this bright, and do not count."""
 
 FLOOR = 1e-3
 """Smallest share of a class: one that no label has shown yet is held back, not forbidden."""
@@ -42,6 +41,11 @@ class Alignment(nn.Module):
         self.power = power
         for name in ("labelled", "predicted"):
             self.register_buffer(name, torch.full((classes,), 1 / classes))
+
+    @torch.no_grad()
+    def set_labels(self, areas: Tensor) -> None:
+        """Take the shares from the (C,) label areas of a whole partition, once and for all."""
+        self.labelled.copy_(areas / areas.sum().clamp(min=1))
 
     @torch.no_grad()
     def observe_labels(self, label: Tensor) -> None:
@@ -75,23 +79,23 @@ class AlignedTeacher(nn.Module):
     """A teacher whose logits are corrected: softmax then gives the aligned distribution.
 
     It offers the parts of ``models.network.Network`` where its teacher has them. What it predicts
-    enters the running average, in ``forward`` as in ``classify``.
+    enters the running average, in ``forward`` as in ``classify``, both of which stand inside of
+    ``counting``.
     """
 
     def __init__(self, teacher: nn.Module, alignment: Alignment) -> None:
         super().__init__()
         self.teacher = teacher
         self.alignment = alignment
-        self._counted: Tensor | None = None
+        self.counted: Tensor | None = None
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, C, H, W) corrected logits."""
         logits: Tensor = self.teacher(image)
-        return self._correct(logits, _bright(image))
+        return self._correct(logits)
 
     def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of the teacher; which pixels of the image count is kept for ``classify``."""
-        self._counted = _bright(image)
+        """As the teacher does."""
         return self._network.features(image)
 
     def fuse(self, low: Tensor, high: Tensor) -> Tensor:
@@ -103,16 +107,8 @@ class AlignedTeacher(nn.Module):
         return self._network.represent(fused)
 
     def classify(self, fused: Tensor, *, size: tuple[int, int]) -> Tensor:
-        """Corrected logits at ``size``, the image's.
-
-        Raises:
-            ValueError: if they are not of the last image that ``features`` saw.
-        """
-        logits = self._network.classify(fused, size=size)
-        counted = self._counted
-        if counted is None or counted.shape != (len(logits), *logits.shape[-2:]):
-            raise ValueError("an aligned teacher classifies the last image that `features` saw")
-        return self._correct(logits, counted)
+        """Corrected logits at ``size``, the image's."""
+        return self._correct(self._network.classify(fused, size=size))
 
     def decode(self, low: Tensor, high: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Features → corrected logits at ``size``."""
@@ -122,11 +118,28 @@ class AlignedTeacher(nn.Module):
     def _network(self) -> Network:
         return cast(Network, self.teacher)
 
-    def _correct(self, logits: Tensor, counted: Tensor) -> Tensor:
+    def _correct(self, logits: Tensor) -> Tensor:
+        counted = self.counted
+        if counted is None or counted.shape != (len(logits), *logits.shape[-2:]):
+            raise ValueError(
+                f"an aligned teacher gave logits of shape {tuple(logits.shape)}, but `counting` "
+                f"spoke of {None if counted is None else tuple(counted.shape)}"
+            )
         self.alignment.observe_predictions(logits.detach().softmax(1), counted)
         return logits + self.alignment.correction.view(1, -1, 1, 1).to(logits.dtype)
 
 
-def _bright(image: Tensor) -> Tensor:
-    dark = BLACK * (255 if image.dtype == torch.uint8 else 1)
-    return image.amax(1) > dark
+@contextmanager
+def counting(teacher: nn.Module, valid: Tensor) -> Iterator[None]:
+    """Say which pixels count of the images that a teacher sees inside; (B, H, W) bool.
+
+    A teacher that is not aligned does not ask.
+    """
+    if not isinstance(teacher, AlignedTeacher):
+        yield
+        return
+    teacher.counted = valid
+    try:
+        yield
+    finally:
+        teacher.counted = None

@@ -152,6 +152,11 @@ class TrainConfig:
         for name in not_negative:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must not be below 0")
+        if self.select_on == "train":
+            raise ValueError(
+                "select_on is 'train': every label of that split would be read, and what was "
+                "learnt by heart would look best; take val"
+            )
         if self.input_side is not None and self.input_side < 32:
             raise ValueError(f"input_side is {self.input_side}: it must be 32 pixels or more")
         if self.crop < 32:

@@ -171,7 +171,7 @@ def _require_used_threshold(config: TrainConfig, method: Any) -> None:
     """Refuse a threshold that nothing would read: FreeMatch learns its own."""
     if config.thresholds != "freematch":
         return
-    for name in ("threshold", "hard_threshold"):
+    for name in ("threshold", "hard_threshold", "confident"):
         given = getattr(method, name, 0.0)
         if given > 0 and given != getattr(type(method)(), name):
             raise ValueError(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles import s5mars as oracle
-from s5mars.augment.statistics import augin, moments, partners
+from s5mars.augment.statistics import Swap, augin, moments, partners
 
 
 def images(seed: int, *, batch: int = 3, share: float = 0.8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,6 +71,14 @@ def test_flat_and_empty_images_stay_finite() -> None:
     for partner in ([1, 2, 0], [2, 0, 1], [0, 0, 0]):
         result = augin(image, valid, partner=torch.tensor(partner), swap="both")
         assert result.isfinite().all()
+
+
+@pytest.mark.parametrize("swap", ["mean", "both", "std"])
+def test_an_empty_partner_gives_nothing(swap: Swap) -> None:
+    image, valid = images(8)
+    valid[1] = False
+    result = augin(image, valid, partner=torch.tensor([1, 2, 0]), swap=swap)
+    torch.testing.assert_close(result[0], image[0], atol=1e-4, rtol=0)  # ε
 
 
 def test_unknown_swap_lists_the_choices() -> None:

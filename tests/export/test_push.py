@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +148,19 @@ def test_a_dry_run_writes_the_card_and_no_folder_of_this_machine(tmp_path: Path)
     assert s5mars.load(out).temperature == 1.25
     with pytest.raises(ValueError, match="not empty"):
         push(folder, "me/mars", dry_run=out)
+
+
+def test_scores_of_earlier_weights_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(tmp_path / "run")
+    evaluation = folder / "evaluation-test-full.json"
+    evaluation.write_text("{}")
+    os.utime(evaluation, (1_000, 1_000))
+    out = push(folder, "me/mars", dry_run=tmp_path / "upload")
+    assert "was made of earlier weights and is left out" in capsys.readouterr().err
+    assert not (Path(out) / evaluation.name).exists()
+    assert "Not evaluated." in (Path(out) / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_run_that_was_never_scored_says_so(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from s5mars.alignment import AlignedTeacher, Alignment
 from s5mars.classes import IGNORE
 from s5mars.methods import METHODS, method_class
 from s5mars.methods.supervised import Supervised
@@ -71,6 +72,26 @@ def test_ignored_pixels_change_nothing(name: str) -> None:
     before, after = (terms_without_turning(name, b) for b in (given, other))
     for key, term in before.items():
         torch.testing.assert_close(term.value, after[key].value)
+
+
+def test_ignored_pixels_are_in_no_class_share(name: str) -> None:
+    if not METHODS[name]().needs.pool:
+        pytest.skip("it has no pool to align")
+    given = batch(valid=0.7)
+    assert given.pool is not None
+    shares = []
+    for value in (0, 255):  # a black border, a bright rover
+        streams = []
+        for crops in (given.labelled, given.pool):
+            image = crops.image.masked_fill(~crops.valid.unsqueeze(1), value)
+            streams.append(replace(crops, image=image))
+        student, teacher = networks()
+        alignment = Alignment(4)
+        asked = AlignedTeacher(teacher if METHODS[name]().needs.teacher else student, alignment)
+        METHODS[name]().losses(student, asked, Batch(*streams), PROGRESS)
+        shares.append(alignment.predicted)
+    torch.testing.assert_close(*shares)
+    assert not torch.equal(shares[0], Alignment(4).predicted)
 
 
 def terms_without_turning(name: str, given: Batch) -> dict[str, Term]:

@@ -123,6 +123,21 @@ def test_fewer_points_are_drawn_among_the_labelled_ones() -> None:
         assert torch.equal(given.label[k][row[k], column[k]].long(), drawn.truth[k].argmax(0))
     other = replace(San(), points=7).draw(given, 4, replace(PROGRESS, step=4))
     assert not torch.equal(drawn.grid, other.grid)
+    # Another process has the last image, and draws for it as one process for all three does.
+    last = Crops(given.image[2:], given.label[2:], given.valid[2:], None)
+    there = replace(San(), points=7).draw(last, 4, replace(PROGRESS, first=2))
+    assert torch.equal(there.grid, drawn.grid[2:])
+
+
+def test_terms_are_means_over_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, given = Queries(batch=2), stream(batch=2)
+    alone = terms(network, given)
+    # As if a second process had a batch without a label: the common mean is half as large where
+    # it brings masks, and each process gives its part times the number of processes.
+    monkeypatch.setattr("s5mars.processes.number", lambda: 2)
+    monkeypatch.setattr("s5mars.processes.total", lambda x: 4 * x)
+    for name, term in terms(network, given).items():
+        torch.testing.assert_close(term.value, alone[name].value / 2)
 
 
 def test_no_label_at_all_is_finite() -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s5mars.proposals.draw import ObjectFilter, draw_object, qualified
+from s5mars.proposals.draw import ObjectFilter, coverage, draw_object, qualified
 from s5mars.proposals.store import ObjectStore, write_store
+from s5mars.types import Sample
 
+from ..products.written import pds3
 from .masks import proposal, rectangle
 
 # Areas 1, 4, 9, ... % of a 100×100 image, confidence falling from 0.95 by 0.05.
@@ -143,3 +145,11 @@ def test_a_window_leaves_out_masks_that_lie_outside_it(tmp_path: Path) -> None:
     assert drawn((0, 0, 50, 100)) == {0}  # a quarter of the second is not enough
     assert drawn((-20, 20, 60, 35)) == {0, 45}  # three quarters of each is
     assert drawn((0, 0, 5, 5)) == set()
+
+
+def test_masks_of_rover_products_are_measured_as_those_of_pictures(tmp_path: Path) -> None:
+    image = pds3(tmp_path / "stairs.IMG", np.zeros((100, 100), np.uint8))
+    write_store(tmp_path / "a.parquet", [("stairs", STAIRS)], proposer="sam")
+    found = coverage(ObjectStore(tmp_path / "a.parquet"), [Sample("stairs", image, None)],
+                     filter=ObjectFilter())  # fmt: skip
+    assert found.images == 1

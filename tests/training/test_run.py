@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,29 +12,35 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 import s5mars
 from s5mars.cli import main
+from s5mars.data.read import read_label
 from s5mars.data.synthetic import write_synthetic
 from s5mars.training.record import Record
 
 STEPS = 6
+WEIGHTS = "encoder.safetensors"
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_synthetic(
-        tmp_path_factory.mktemp("data") / "scenes", images=14, size=64, unlabelled=2
-    )
+    folder = tmp_path_factory.mktemp("data")
+    encoder = timm.create_model("test_resnet", num_classes=0)
+    save_file(encoder.state_dict(), folder / WEIGHTS)
+    return write_synthetic(folder / "scenes", images=14, size=64, unlabelled=2)
 
 
 def arguments(scenes: Path, out: Path, **changes: object) -> list[str]:
     settings: dict[str, object] = {
         "data": scenes, "out": out, "labelled": 0.5, "steps": STEPS, "batch": 2, "crop": 48,
-        "model": "test_resnet", "weights": "none", "workers": 0, "validate-every": 3,
-        "save-every": 1,
+        "model": "test_resnet", "weights": scenes.parent / WEIGHTS, "workers": 0,
+        "validate-every": 3, "save-every": 1,
     }  # fmt: skip
     settings |= {key.replace("_", "-"): value for key, value in changes.items()}
     return ["train", *(f"--{key}={value}" for key, value in settings.items())]
@@ -58,8 +65,9 @@ def assert_same_run(run: Path, reference: Path) -> None:
     assert state.keys() == expected.keys()
     different = [key for key in expected if not torch.equal(state[key], expected[key])]
     assert not different
-    histories = [json.loads((r / "metrics.json").read_text())["history"] for r in (run, reference)]
-    assert histories[0] == histories[1]
+    one, other = (json.loads((r / "metrics.json").read_text()) for r in (run, reference))
+    assert one["history"] == other["history"]
+    assert one["encoder_weights"] == other["encoder_weights"]
 
 
 def test_a_run_leaves_everything_behind(unbroken: Path) -> None:
@@ -74,6 +82,7 @@ def test_a_run_leaves_everything_behind(unbroken: Path) -> None:
         s5mars.open_dataset(metrics["data"]).taxonomy.names
     )
     assert "synthetic" in " ".join(metrics["notes"])
+    assert metrics["encoder_weights"].startswith(f"encoder weights: {WEIGHTS}; ")
     facts = json.loads((unbroken / "best.json").read_text())
     assert facts["training"]["method"] == "s5mars"
     assert facts["training"]["split_for_selection"] == "val"
@@ -152,11 +161,20 @@ def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(
     assert_same_run(out, unbroken)
 
 
+def test_a_finished_run_that_kept_no_state_is_left_as_it_is(
+    unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(unbroken, tmp_path / "run")
+    (run / "last.ckpt").unlink()
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+
+
 def test_labels_outside_the_partition_are_never_opened(
     scenes: Path, unbroken: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     copy = tmp_path / "scenes"
     shutil.copytree(scenes, copy)
     labelled = unbroken / "splits" / "labelled.txt"
@@ -168,7 +186,8 @@ def test_labels_outside_the_partition_are_never_opened(
     for mask in spoilt:
         mask.write_bytes(b"not a mask")
     out = tmp_path / "run"
-    assert main(arguments(copy, out, labelled=labelled)) == 0
+    weights = scenes.parent / WEIGHTS
+    assert main(arguments(copy, out, labelled=labelled, weights=weights)) == 0
     assert_same_run(out, unbroken)
 
 
@@ -196,3 +215,16 @@ def test_as_released_runs_and_says_that_it_chose_on_the_test_split(
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["split_for_selection"] == "test"
     assert any("test split" in note for note in metrics["notes"])
+
+
+def test_balanced_crops_leave_the_class_shares_of_the_labels_alone(
+    scenes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "balanced"
+    assert main(arguments(scenes, out, balanced_crops=1.0)) == 0
+    dataset = s5mars.open_dataset(scenes)
+    names = (out / "splits" / "labelled.txt").read_text().split()
+    labels = [read_label(dataset.sample(name), dataset.coding) for name in names]
+    areas = np.bincount(np.concatenate(labels).ravel(), minlength=256)[: len(dataset.taxonomy)]
+    shares = final_state(out)["alignment.labelled"]
+    np.testing.assert_allclose(shares, areas / areas.sum(), rtol=1e-5)

@@ -57,6 +57,15 @@ class SamMix:
     rescale: tuple[float, float] = (0.75, 1.33)
     extra_rectangle: bool = False
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"mix.flip is {self.flip}: it must be in [0, 1]")
+        smallest, largest = self.rescale
+        if not 0 < smallest <= largest:
+            raise ValueError(
+                f"mix.rescale is {list(self.rescale)}: give a smallest and a largest factor"
+            )
+
     @property
     def donors(self) -> Literal["labelled", "pool", "none"]:
         """The stream whose weak views the pasted regions are cut from."""

@@ -51,6 +51,9 @@ def augin(image: Tensor, valid: Tensor, *, partner: Tensor, swap: Swap = "std") 
     mean, std = moments(image, valid)
     target_mean = mean if swap == "std" else mean[partner]
     target_std = std if swap == "mean" else std[partner]
+    if swap != "std":  # an empty partner has no mean to give
+        some = valid.flatten(1).any(1)[partner].view(-1, 1, 1, 1)
+        target_mean = torch.where(some, target_mean, mean)
     # A flat image has no contrast to rescale, and an empty partner none to give.
     flat = (std < EPSILON) | (target_std < EPSILON)
     gain = torch.where(flat, torch.ones_like(std), target_std / (std + EPSILON))

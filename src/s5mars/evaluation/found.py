@@ -6,10 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+_MOMENTS = 5.0  # seconds
+
 
 def find_evaluation(folder: Path) -> Path | None:
     """An evaluation file: of the test split before others, ``full`` before others; None: none."""
     return min(folder.glob("evaluation-*.json"), key=_preference, default=None)
+
+
+def is_older(evaluation: Path, weights: Path) -> bool:
+    """Whether an evaluation was made before these weights were written, so of others."""
+    # Copying a folder may write its files in any order, but all of them within moments.
+    return weights.is_file() and weights.stat().st_mtime > evaluation.stat().st_mtime + _MOMENTS
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

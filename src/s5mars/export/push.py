@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from s5mars.evaluation.calibrate import calibration_file
-from s5mars.evaluation.found import find_evaluation, read_evaluation
+from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
 from s5mars.export.card import model_card
 from s5mars.files import write_json, write_text
 from s5mars.models.checkpoint import checkpoint_path, load_model, without_folders
@@ -94,6 +95,13 @@ def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | Non
     if facts.get("calibration"):
         facts["calibration"] = {k: without_folders(v) for k, v in facts["calibration"].items()}
     evaluation_file = find_evaluation(tensors.parent)
+    if evaluation_file is not None and is_older(evaluation_file, tensors):
+        print(
+            f"{evaluation_file} was made of earlier weights and is left out; "
+            f"`s5mars evaluate` makes it anew",
+            file=sys.stderr,
+        )
+        evaluation_file = None
     evaluation = None if evaluation_file is None else read_evaluation(evaluation_file)
     calibration = _calibration(tensors.parent, loaded.temperature)
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from s5mars.alignment import counting
 from s5mars.classes import IGNORE
 from s5mars.losses import cross_entropy, masked_mean, ohem_cross_entropy
 from s5mars.methods.supervised import Supervised
@@ -62,6 +63,10 @@ class MeanTeacher:
     true_labels: bool = True
     ohem: bool = False
 
+    def __post_init__(self) -> None:
+        if self.noise < 0:
+            raise ValueError(f"noise is {self.noise}: it must not be below 0")
+
     @property
     def needs(self) -> Needs:
         """A pool and a teacher."""
@@ -76,8 +81,10 @@ class MeanTeacher:
         labelled, pool = batch.labelled, pool_of(batch)
         valid = torch.cat([labelled.valid, pool.valid])
 
-        with torch.no_grad(), dropout(teacher, active=self.teacher_dropout):
-            target = teacher(self.noisy(batch, progress, "teacher")).softmax(1)
+        noisy = self.noisy(batch, progress, "teacher")
+        draws = dropout(teacher, active=self.teacher_dropout)
+        with torch.no_grad(), draws, counting(teacher, valid):
+            target = teacher(noisy).softmax(1)
         if self.true_labels:
             known = torch.full_like(valid, IGNORE, dtype=torch.long)
             known[len(labelled.image) :] = pool.label.long()

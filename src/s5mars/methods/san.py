@@ -28,7 +28,9 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from s5mars import processes
 from s5mars.classes import IGNORE
+from s5mars.randomness import each
 from s5mars.types import Batch, Crops, Needs, Progress, Term
 
 if TYPE_CHECKING:
@@ -85,7 +87,10 @@ class San:
         """At most ``points`` labelled pixels of each image."""
         label = crops.label
         height, width = label.shape[1:]
-        key = progress.generator("points of san").random(label.shape, dtype="float32")
+        key = each(
+            progress.generators("points of san", len(label)),
+            lambda rng: rng.random((height, width), dtype="float32"),
+        )
         keys = torch.from_numpy(key).to(label.device).masked_fill(~labelled(crops), -1.0)
         key_of_drawn, index = keys.flatten(1).topk(min(self.points, height * width), dim=1)
         known = key_of_drawn >= 0
@@ -117,12 +122,17 @@ class San:
             weight = self.no_object * share_labelled(output.masks, crops)
             weight[image, query] = 1.0
         loss = F.cross_entropy(output.classes.transpose(1, 2), target, reduction="none")
-        masks = max(len(image), 1)
         return (
-            (loss * weight).sum() / weight.sum().clamp(min=1e-6),
-            mask_costs[image, query, name].sum() / masks,
-            dice_costs[image, query, name].sum() / masks,
+            _over_all((loss * weight).sum(), weight.sum()),
+            _over_all(mask_costs[image, query, name].sum(), target.new_tensor(len(image))),
+            _over_all(dice_costs[image, query, name].sum(), target.new_tensor(len(image))),
         )
+
+
+def _over_all(summed: Tensor, divisor: Tensor) -> Tensor:
+    """This process's part of a mean over all processes, as in ``losses.py``; 0 of nothing."""
+    everywhere = processes.total(divisor)
+    return summed / everywhere.where(everywhere > 0, 1) * processes.number()
 
 
 def labelled(crops: Crops) -> Tensor:

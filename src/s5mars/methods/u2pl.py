@@ -50,6 +50,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5mars import processes
+from s5mars.alignment import counting
 from s5mars.augment.geometric import rectangles
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
@@ -175,7 +176,8 @@ class U2PL(nn.Module):
         """The labelled view, the mixed view of the pool, and the teacher's embedding of both."""
         crops = [batch.labelled, pool_of(batch)]
         images = torch.cat([as_float(c.image) for c in crops])
-        logits, embedding = _both_heads(teacher, images, _size(images))
+        with counting(teacher, torch.cat([c.valid for c in crops])):
+            logits, embedding = _both_heads(teacher, images, _size(images))
         labelled, pool = as_views(images, logits.softmax(1), crops)
         if not self.true_labels:
             pool = without_labels(pool)

@@ -67,6 +67,10 @@ class UniMatch:
     true_labels: bool = True
     ohem: bool = False
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropped < 1:
+            raise ValueError(f"dropped is {self.dropped}: it must be in [0, 1)")
+
     @property
     def needs(self) -> Needs:
         """A pool; the student labels for itself."""

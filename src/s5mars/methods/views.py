@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from s5mars.alignment import counting
 from s5mars.classes import IGNORE
 from s5mars.teacher import evaluating
 from s5mars.types import Batch, Crops, Progress, Targets, View
@@ -32,7 +33,7 @@ def weak_views(teacher: nn.Module, crops: Sequence[Crops]) -> list[View]:
     batch statistics move once a step.
     """
     images = as_float(torch.cat([c.image for c in crops]))
-    with evaluating(teacher):
+    with evaluating(teacher), counting(teacher, torch.cat([c.valid for c in crops])):
         return as_views(images, teacher(images).softmax(1), crops)
 
 

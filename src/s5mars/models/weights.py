@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -67,7 +67,8 @@ def load_encoder_weights(encoder: nn.Module, name: str, *, weights: str) -> Weig
         path = package_file(name)
         return _fill(encoder, name, read_state(path), source=f"package {PACKAGES[name][0]}")
     if weights != "auto" and _looks_like_path(weights):
-        return _fill(encoder, name, read_state(Path(weights)), source=weights)
+        report = _fill(encoder, name, read_state(Path(weights)), source=weights)
+        return replace(report, source=Path(weights).name)  # folders are nobody else's business
     return _from_hub(encoder, name, name if weights == "auto" else weights)
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from s5mars.data.read import image_size
 from s5mars.proposals.proposal import Proposal, decode_counts
 from s5mars.proposals.store import ImageProposals, ObjectStore
 from s5mars.proposals.window import Box, resample
@@ -107,8 +107,7 @@ def coverage(
         if not len(proposals):
             empty.append(sample.name)
             continue
-        with Image.open(sample.image) as image:
-            width, height = image.size
+        width, height = image_size(sample.image)
         if proposals.size != (height, width):
             wrong.append((sample, proposals.size, (height, width)))
         elif not ranks:

@@ -7,11 +7,10 @@ from typing import Any
 
 from s5mars.data.layouts import open_dataset
 from s5mars.evaluation.command import evaluate
-from s5mars.evaluation.found import find_evaluation, read_evaluation
+from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
 from s5mars.report.folder import Run
 
 _SPLITS = ("test", "val")
-_MOMENTS = 5.0  # seconds
 
 
 def evaluation_of(run: Run) -> Mapping[str, Any]:
@@ -31,10 +30,7 @@ def evaluation_of(run: Run) -> Mapping[str, Any]:
 def is_stale(run: Run) -> bool:
     """Whether the weights of the run were written after its evaluation."""
     found, weights = find_evaluation(run.folder), run.folder / "best.safetensors"
-    if found is None or not weights.is_file():
-        return False
-    # Copying a folder may write its files in any order, but all of them within moments.
-    return weights.stat().st_mtime > found.stat().st_mtime + _MOMENTS
+    return found is not None and is_older(found, weights)
 
 
 def _made(run: Run) -> Mapping[str, Any]:

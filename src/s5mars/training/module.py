@@ -30,13 +30,22 @@ class SegmentationModule(lightning.LightningModule):
         method: what to minimise.
         config: optimiser, schedule, seed.
         total_steps: length of the run.
+        areas: (C,) labelled pixels of each class; needed where crops are balanced, which do not
+            show how frequent classes are.
     """
 
     def __init__(
-        self, student: AnyNetwork, method: Method, *, config: TrainConfig, total_steps: int
+        self,
+        student: AnyNetwork,
+        method: Method,
+        *,
+        config: TrainConfig,
+        total_steps: int,
+        areas: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.student = student
+        self.encoder_weights = str(student.weights_report)  # where the run started from
         self.teacher: AnyNetwork | None = None
         if method.needs.teacher:
             self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
@@ -45,6 +54,8 @@ class SegmentationModule(lightning.LightningModule):
             self.alignment = Alignment(
                 self.classes, momentum=config.alignment, power=config.alignment_power
             )
+            if config.balanced_crops and areas is not None:
+                self.alignment.set_labels(areas)
         self.thresholds: ClassThresholds | None = None
         if config.thresholds != "fixed" and method.needs.pool:
             self.thresholds = ClassThresholds(
@@ -112,7 +123,8 @@ class SegmentationModule(lightning.LightningModule):
             )
             teacher: nn.Module = self.student if self.teacher is None else self.teacher
             if self.alignment is not None and progress.ramp:
-                self.alignment.observe_labels(batch.labelled.label)
+                if not self.config.balanced_crops:
+                    self.alignment.observe_labels(batch.labelled.label)
                 teacher = AlignedTeacher(teacher, self.alignment)
             terms = self.method.losses(self.student, teacher, batch, progress)
         loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
@@ -185,6 +197,7 @@ class SegmentationModule(lightning.LightningModule):
             "sums": {k: processes.joined(v.unsqueeze(0)).cpu() for k, v in self._sums.items()},
             "counts": self._counts,
             "seconds": self.seconds,
+            "encoder_weights": self.encoder_weights,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -194,6 +207,7 @@ class SegmentationModule(lightning.LightningModule):
         self._sums = {k: self._own(v).to(self.device) for k, v in state["sums"].items()}
         self._counts = state["counts"]
         self.seconds = state["seconds"]
+        self.encoder_weights = state["encoder_weights"]
 
     def _own(self, sums: Tensor) -> Tensor:
         """This process's part, or the mean where a run goes on with another number of them."""

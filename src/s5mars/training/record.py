@@ -141,15 +141,16 @@ class Record:
             "skipped_files": len(streams.skipped),
             "network": module.scored_name,
             "protocol": {"name": "full", "crop": None, "selected_on": config.select_on},
-            "encoder_weights": str(module.student.weights_report),
+            "encoder_weights": module.encoder_weights,
             "objects": None if self.feed.objects is None else self.feed.objects.description,
         }
 
     def _notes(self, module: SegmentationModule) -> list[str]:
         notes = []
-        if self.config.select_on == "test":
+        if self.config.select_on.startswith("test"):
             notes.append(
-                "The checkpoint was chosen on the test split: the score on it is too good."
+                f"The checkpoint was chosen on the {self.config.select_on} split: the score on it "
+                "is too good."
             )
         if self.streams.skipped:
             notes.append(

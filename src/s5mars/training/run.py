@@ -105,7 +105,7 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     config = replace(config, out=run)
     checkpoint = run / "last.ckpt"
     step = _saved_step(checkpoint) if checkpoint.is_file() else None
-    if step is not None and _is_finished(run, step):
+    if _is_finished(run, step):
         if not _is_first():
             return run
         print(f"{run} is finished; next: s5mars evaluate {run} --data {config.data} --split test")
@@ -145,11 +145,12 @@ def _saved_step(checkpoint: Path) -> int:
         ) from error
 
 
-def _is_finished(run: Path, step: int) -> bool:
-    """Whether both the scores of a run and its state at ``step`` are those of its end."""
+def _is_finished(run: Path, step: int | None) -> bool:
+    """Whether the scores of a run, and its state at ``step`` if it was kept, are of its end."""
     try:
         metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        return bool(min(step, metrics["steps"]) >= metrics["total_steps"])
+        reached = metrics["steps"] if step is None else min(step, metrics["steps"])
+        return bool(reached >= metrics["total_steps"])
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         return False
 
@@ -248,7 +249,8 @@ def _build_module(
         steps = config.steps
     else:
         steps = max(1, math.ceil((config.epochs or 0) * images / config.batch))
-    return SegmentationModule(student, method, config=config, total_steps=steps)
+    areas = None if streams.areas is None else torch.from_numpy(streams.areas.sum(0))
+    return SegmentationModule(student, method, config=config, total_steps=steps, areas=areas)
 
 
 def _is_first() -> bool:
