@@ -48,10 +48,12 @@ def _released_supervised(method: Supervised) -> Supervised:
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
         about="the papers' methods in runs of hundreds to thousands of steps: a higher learning "
-        "rate, a warm-up on labels alone, half the unsupervised weight, distribution alignment and "
-        "thresholds that favour rare classes, a teacher whose memory fits the length of the run",
+        "rate, labelled crops that show rare classes, a warm-up on labels alone, half the "
+        "unsupervised weight, distribution alignment and thresholds that favour rare classes, a "
+        "teacher whose memory fits the length of the run",
         training={
             "learning_rate": 0.03,
+            "balanced_crops": 0.5,
             "warm_up": 0.4,
             "ramp": 0.1,
             "unsupervised": 0.5,

@@ -207,7 +207,7 @@ class SegmentationModule(lightning.LightningModule):
         self._sums = {k: self._own(v).to(self.device) for k, v in state["sums"].items()}
         self._counts = state["counts"]
         self.seconds = state["seconds"]
-        self.encoder_weights = state["encoder_weights"]
+        self.encoder_weights = state.get("encoder_weights", self.encoder_weights)
 
     def _own(self, sums: Tensor) -> Tensor:
         """This process's part, or the mean where a run goes on with another number of them."""
