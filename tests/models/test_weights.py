@@ -81,7 +81,8 @@ def test_files(
     assert_filled(network, state)
     assert report.matched == report.total == 206
     assert report.unused == 4  # the classifier and the layer before it
-    assert str(path) in str(report) and "206 of 206" in str(report)
+    assert str(report).startswith(f"encoder weights: {name}; 206 of 206 ")
+    assert report.details == [f"read from {path}"]
 
 
 def test_file_fills_the_encoder_of_the_network(tmp_path: Path, state: dict[str, Tensor]) -> None:

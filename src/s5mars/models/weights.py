@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -31,11 +31,13 @@ class WeightsReport:
     matched: int  # tensors of the encoder that were filled
     total: int  # tensors that the encoder has
     unused: int = 0  # tensors of the file that have no place in the encoder, such as its classifier
+    # A file of the user, whose folders go into no record that is shared.
+    file: Path | None = field(default=None, kw_only=True)
 
     @property
     def details(self) -> list[str]:
-        """Lines about single tensors, where there is something to say."""
-        return []
+        """Further lines, where there is something to say."""
+        return [] if self.file is None else [f"read from {self.file}"]
 
     def __str__(self) -> str:
         if not self.matched:
@@ -67,8 +69,9 @@ def load_encoder_weights(encoder: nn.Module, name: str, *, weights: str) -> Weig
         path = package_file(name)
         return _fill(encoder, name, read_state(path), source=f"package {PACKAGES[name][0]}")
     if weights != "auto" and _looks_like_path(weights):
-        report = _fill(encoder, name, read_state(Path(weights)), source=weights)
-        return replace(report, source=Path(weights).name)  # folders are nobody else's business
+        file = Path(weights)
+        report = _fill(encoder, name, read_state(file), source=weights)
+        return replace(report, source=file.name, file=file)
     return _from_hub(encoder, name, name if weights == "auto" else weights)
 
 
