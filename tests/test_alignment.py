@@ -70,10 +70,12 @@ def test_ignored_pixels_and_empty_batches_say_nothing() -> None:
     assert alignment.predicted[0] > 0.5
 
 
-def test_shares_may_be_set_once_and_for_all() -> None:
-    alignment = Alignment(3)
-    alignment.set_labels(torch.tensor([6, 2, 0]))
-    torch.testing.assert_close(alignment.labelled, torch.tensor([0.75, 0.25, 0.0]))
+def test_areas_of_a_partition_count_as_labels_do() -> None:
+    one, other = Alignment(3), Alignment(3)
+    for _ in range(5):
+        one.observe_areas(torch.tensor([6, 2, 0]))
+        other.observe_labels(torch.tensor([[[0, 0, 0, 1, IGNORE]]]))
+    torch.testing.assert_close(one.labelled, other.labelled)
 
 
 def test_the_parts_give_what_the_whole_gives() -> None:

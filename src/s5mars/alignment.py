@@ -43,9 +43,14 @@ class Alignment(nn.Module):
             self.register_buffer(name, torch.full((classes,), 1 / classes))
 
     @torch.no_grad()
-    def set_labels(self, areas: Tensor) -> None:
-        """Take the shares from the (C,) label areas of a whole partition, once and for all."""
-        self.labelled.copy_(areas / areas.sum().clamp(min=1))
+    def observe_areas(self, areas: Tensor) -> None:
+        """Average in the class shares of (C,) label areas, of a whole partition for one.
+
+        Not set at once: the average of the predictions starts evenly, too, and a ratio of the two
+        would first favour the commonest class.
+        """
+        shares = areas / areas.sum().clamp(min=1)
+        self.labelled.lerp_(shares.to(self.labelled.dtype), 1 - self.momentum)
 
     @torch.no_grad()
     def observe_labels(self, label: Tensor) -> None:

@@ -226,5 +226,8 @@ def test_balanced_crops_leave_the_class_shares_of_the_labels_alone(
     names = (out / "splits" / "labelled.txt").read_text().split()
     labels = [read_label(dataset.sample(name), dataset.coding) for name in names]
     areas = np.bincount(np.concatenate(labels).ravel(), minlength=256)[: len(dataset.taxonomy)]
-    shares = final_state(out)["alignment.labelled"]
-    np.testing.assert_allclose(shares, areas / areas.sum(), rtol=1e-5)
+    shares = final_state(out)["alignment.labelled"].numpy()
+    # Three steps after the warm-up, from even shares on, whatever the crops showed.
+    evenly = np.full(len(areas), 1 / len(areas))
+    expected = evenly * 0.98**3 + areas / areas.sum() * (1 - 0.98**3)
+    np.testing.assert_allclose(shares, expected, rtol=1e-5)

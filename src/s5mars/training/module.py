@@ -54,13 +54,13 @@ class SegmentationModule(lightning.LightningModule):
             self.alignment = Alignment(
                 self.classes, momentum=config.alignment, power=config.alignment_power
             )
-            if config.balanced_crops and areas is not None:
-                self.alignment.set_labels(areas)
         self.thresholds: ClassThresholds | None = None
         if config.thresholds != "fixed" and method.needs.pool:
             self.thresholds = ClassThresholds(
                 self.classes, kind=config.thresholds, momentum=config.threshold_momentum
             )
+        self.areas: Tensor | None
+        self.register_buffer("areas", areas if config.balanced_crops else None, persistent=False)
         # A method with state is an nn.Module, and becomes a part of the checkpoint here.
         self.method = method
         self.config = config
@@ -123,8 +123,10 @@ class SegmentationModule(lightning.LightningModule):
             )
             teacher: nn.Module = self.student if self.teacher is None else self.teacher
             if self.alignment is not None and progress.ramp:
-                if not self.config.balanced_crops:
+                if self.areas is None:
                     self.alignment.observe_labels(batch.labelled.label)
+                else:
+                    self.alignment.observe_areas(self.areas)
                 teacher = AlignedTeacher(teacher, self.alignment)
             terms = self.method.losses(self.student, teacher, batch, progress)
         loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
