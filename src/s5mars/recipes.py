@@ -48,7 +48,7 @@ def _released_supervised(method: Supervised) -> Supervised:
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
         about="the papers' methods in runs of hundreds to thousands of steps: a higher learning "
-        "rate, labelled crops that show rare classes, a warm-up on labels alone, half the "
+        "rate, labelled crops that show rare classes, a warm-up on labels alone, an eighth of the "
         "unsupervised weight, distribution alignment and thresholds that favour rare classes, a "
         "teacher whose memory fits the length of the run",
         training={
@@ -56,7 +56,7 @@ RECIPES: Mapping[str, Recipe] = {
             "balanced_crops": 0.5,
             "warm_up": 0.4,
             "ramp": 0.1,
-            "unsupervised": 0.5,
+            "unsupervised": 0.125,
             "alignment": 0.98,
             "alignment_power": 0.5,
             "thresholds": "freematch",
