@@ -70,7 +70,7 @@ def test_commands(
     assert names["labels"].shape == image.shape[:2]
     assert names["probabilities"].shape == (9, *image.shape[:2])
     without_hub = [line for line in more.splitlines() if "hf:" not in line]
-    assert len(without_hub) == 2
+    assert len(without_hub) == 3
     for line in without_hub:
         exec(line, names | {"s5mars": s5mars})
     assert "s5mars.load" in Path("upload/README.md").read_text(encoding="utf-8")
