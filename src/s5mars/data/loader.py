@@ -135,14 +135,14 @@ def load_crop(
     image = open_image(sample.image)
     width, height = image.size
     mask = _open_mask(sample, image, settings.coding)
-    pixel = None if around is None or mask is None else _pixel_of(around, sample, mask, rng)
+    hidden = open_hidden(sample, size=image.size) if sample.hide else None
+    pixel = None if around is None or mask is None else _pixel_of(around, mask, hidden, rng)
     crop = draw_crop(width, height, settings=settings.crop, rng=rng, around=pixel)
     valid = crop.inside(width, height)
     border = _no_data(image, crop)
     if border is not None:
         valid = valid & ~border
-    if sample.hide:
-        hidden = open_hidden(sample, size=image.size)
+    if hidden is not None:
         valid = valid & ~crop.mask(hidden, outside=1).astype(bool)
     if mask is not None:
         label = np.where(valid, crop.mask(mask, outside=IGNORE), np.uint8(IGNORE))
@@ -196,12 +196,12 @@ def _open_mask(sample: Sample, image: Image.Image, coding: MaskCoding) -> Image.
 
 
 def _pixel_of(
-    wanted: int, sample: Sample, mask: Image.Image, rng: np.random.Generator
+    wanted: int, mask: Image.Image, hidden: Image.Image | None, rng: np.random.Generator
 ) -> Pixel | None:
-    """One pixel of a class; None where the sample shows none."""
+    """One pixel of a class that is not hidden; None where there is none."""
     shown = np.asarray(mask) == wanted
-    if sample.hide:
-        shown &= np.asarray(open_hidden(sample, size=mask.size)) == 0
+    if hidden is not None:
+        shown &= np.asarray(hidden) == 0
     places = np.flatnonzero(shown)
     if not len(places):
         return None
