@@ -119,5 +119,14 @@ def masked_mean(loss: Tensor, kept: Tensor, valid: Tensor, *, over: Over) -> Ten
         divisor = pixels(kept)
     else:
         raise ValueError(f"unknown divisor over={over!r}; choose {', '.join(get_args(Over))}")
-    mean = loss.where(kept, 0).sum() / divisor.clamp(min=1)
-    return mean * processes.number()
+    return mean_of_all(loss.where(kept, 0).sum(), divisor)
+
+
+def mean_of_all(summed: Tensor, divisor: Tensor) -> Tensor:
+    """This process's part of a mean over all processes, see the module; 0 where nothing counts.
+
+    Args:
+        summed: scalar, over this process.
+        divisor: scalar, over all of them.
+    """
+    return summed / divisor.where(divisor > 0, 1) * processes.number()

@@ -98,7 +98,7 @@ def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | Non
     if evaluation_file is not None and is_older(evaluation_file, tensors):
         print(
             f"{evaluation_file} was made of earlier weights and is left out; "
-            f"`s5mars evaluate` makes it anew",
+            "`s5mars evaluate` makes it anew",
             file=sys.stderr,
         )
         evaluation_file = None

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from s5mars import processes
 from s5mars.classes import IGNORE
+from s5mars.losses import mean_of_all
 from s5mars.randomness import each
 from s5mars.types import Batch, Crops, Needs, Progress, Term
 
@@ -122,17 +123,12 @@ class San:
             weight = self.no_object * share_labelled(output.masks, crops)
             weight[image, query] = 1.0
         loss = F.cross_entropy(output.classes.transpose(1, 2), target, reduction="none")
+        masks = processes.total(target.new_tensor(len(image)))
         return (
-            _over_all((loss * weight).sum(), weight.sum()),
-            _over_all(mask_costs[image, query, name].sum(), target.new_tensor(len(image))),
-            _over_all(dice_costs[image, query, name].sum(), target.new_tensor(len(image))),
+            mean_of_all((loss * weight).sum(), processes.total(weight.sum())),
+            mean_of_all(mask_costs[image, query, name].sum(), masks),
+            mean_of_all(dice_costs[image, query, name].sum(), masks),
         )
-
-
-def _over_all(summed: Tensor, divisor: Tensor) -> Tensor:
-    """This process's part of a mean over all processes, as in ``losses.py``; 0 of nothing."""
-    everywhere = processes.total(divisor)
-    return summed / everywhere.where(everywhere > 0, 1) * processes.number()
 
 
 def labelled(crops: Crops) -> Tensor:
