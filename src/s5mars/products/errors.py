@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-WAY_OUT = "replace it, or leave it out (train and predict do so with --skip-bad)"
-"""Of a damaged file; it must hold for the commands without that option, too."""
+from s5mars.errors import WAY_OUT, DamagedFileError
+
+__all__ = ["MAX_PIXELS", "WAY_OUT", "DamagedFileError", "refuse_huge"]
 
 MAX_PIXELS = 178_956_970
 """Above it a file is refused before memory is taken: Pillow's own limit, 16 000 × 11 000 pixels."""
-
-
-class DamagedFileError(ValueError):
-    """A file that is truncated or no image at all: what ``--skip-bad`` may skip, and only that."""
 
 
 def refuse_huge(where: object, *, width: int, height: int) -> None:
