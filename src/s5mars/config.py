@@ -5,13 +5,17 @@ Imports nothing heavy, so that ``--help`` is quick. A method's own fields live i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from s5mars.data.resolution import Resolution
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Thresholds = Literal["fixed", "flexmatch", "freematch"]
 Optimiser = Literal["sgd", "adamw"]
+Kept = Literal["best", "last", "after-warm-up"]
 
 GENERAL_MODELS = ("sam-cls", "san")
 """Networks of table VI, which stand on SAM and on CLIP; any other model is a timm encoder."""
@@ -24,18 +28,24 @@ class TrainConfig:
     Args:
         data: Folder of images and labels, in any layout that ``s5mars`` knows.
         out: Folder of the run; must not hold another run.
-        method: ``supervised``, ``mean_teacher``, ``classmix``, ``fixmatch``, ``ranpaste``,
-            ``u2pl``, ``augseg``, ``unimatch`` or ``s5mars``; ``san`` fine-tunes ``--model san``.
+        method: ``supervised``, ``supervised_averaged``, ``mean_teacher``, ``classmix``,
+            ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``, ``unimatch``, ``unimatch_v2`` or
+            ``s5mars``; ``san`` fine-tunes ``--model san``.
         recipe: ``default``, ``paper``, ``as_released`` or ``san``: defaults that other options
             change.
         ablation: A row of the paper's ablations, such as ``augin/efdm``, for ``s5mars`` only;
             docs/method.md lists them.
         labelled: Share of the train split whose labels may be read, in (0, 1], or a list file.
-        seed: Of everything random: partition, order, crops, views, new layers.
+        partition_seed: Which of the equally good partitions of that share is drawn; several seeds
+            then share one partition.
+        seed: Of everything else that is random: order, crops, views, new layers.
         steps: Optimiser steps; give this or epochs. 0 scores ``--model san`` without training.
         epochs: Passes over the larger stream (the pool, for methods that use one).
         batch: Images of each stream (labelled, pool) in one step, over all processes.
-        crop: Side of the square training crop in pixels.
+        resolution: What images are resized to before anything else, in training and whenever the
+            model is used: ``full``, ``1/2`` (each side divided by 2; any number), or ``256``
+            (pixels of the longer side; any number). Maps have the size of the image all the same.
+        crop: Side of the square training crop in pixels, after that.
         scale: Smallest and largest factor on the image size before the crop, as ``[0.5,2.0]``.
         balanced_crops: Share of the labelled crops that are cut around a pixel of a class, each
             class as often as another, in [0, 1]; 0 leaves rare classes to chance (the papers).
@@ -55,8 +65,10 @@ class TrainConfig:
         multi_grid: Dilation factors of the last ResNet stage, such as [1, 2, 4].
         objects: Object proposals for SAM-Mix: a Parquet file, a folder of shards, or a folder of
             the authors' JSON files; made with graph segmentation and kept in the run when absent.
-        optimiser: ``sgd`` (the default) or ``adamw``.
+        optimiser: ``sgd`` or ``adamw``.
         learning_rate: At the start.
+        encoder_rate: Factor on the learning rate of the encoder.
+        freeze_norm: Keep the encoder's batch statistics as its weights brought them.
         momentum: Of SGD.
         weight_decay: Of the optimiser.
         clip: Largest gradient norm; 0 switches clipping off.
@@ -68,6 +80,10 @@ class TrainConfig:
             paper: 0).
         unsupervised: Factor that this ramp ends at, on every unsupervised term of every method
             (the papers: 1).
+        pool_labels: Let the labels of labelled images count in the pool, too, in the place of their
+            pseudo-labels.
+        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars and of
+            AugSeg released it.
         alignment: Momentum of the class shares that keep the teacher's classes as frequent as the
             labels' are, in [0, 1); 0 switches this off (the paper).
         alignment_power: Exponent of the labels' class shares; below 1 favours rare classes.
@@ -78,6 +94,8 @@ class TrainConfig:
         teacher_span: Share of the run that this average spans at most (the paper: 0, no limit).
         validate_every: Steps between validations; 0: twenty times in a run.
         select_on: Split that chooses the best checkpoint.
+        keep: Which checkpoint becomes the model: the ``best`` on that split, the ``last``, or the
+            best ``after-warm-up``, when the pool has come in.
         save_every: Steps between writes of last.ckpt; 0: after the first step that ends 90 s or
             more after the last write.
         workers: Loader processes; -1: one fewer than the cores, shared among the
@@ -96,10 +114,12 @@ class TrainConfig:
     recipe: str = "default"
     ablation: str = ""
     labelled: float | str = 1.0
+    partition_seed: int = 0
     seed: int = 0
     steps: int | None = None
     epochs: float | None = None
     batch: int = 8
+    resolution: str = "full"
     crop: int = 512
     scale: tuple[float, float] = (0.5, 2.0)
     balanced_crops: float = 0.0
@@ -113,8 +133,10 @@ class TrainConfig:
     normalisation: str = "encoder"
     multi_grid: list[int] | None = None
     objects: Path | None = None
-    optimiser: Optimiser | None = None
+    optimiser: Optimiser = "sgd"
     learning_rate: float = 0.01
+    encoder_rate: float = 1.0
+    freeze_norm: bool = False
     momentum: float = 0.9
     weight_decay: float = 5e-4
     clip: float = 8.0
@@ -123,6 +145,8 @@ class TrainConfig:
     warm_up: float = 0.0
     ramp: float = 0.0
     unsupervised: float = 1.0
+    pool_labels: bool = True
+    ohem: bool = False
     alignment: float = 0.0
     alignment_power: float = 1.0
     thresholds: Thresholds = "fixed"
@@ -131,6 +155,7 @@ class TrainConfig:
     teacher_span: float = 0.0
     validate_every: int = 0
     select_on: str = "val"
+    keep: Kept = "best"
     save_every: int = 0
     workers: int = -1
     accelerator: str = "auto"
@@ -147,7 +172,7 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
         not_negative = (
             "momentum", "weight_decay", "clip", "power", "unsupervised", "validate_every",
-            "save_every",
+            "save_every", "encoder_rate", "partition_seed",
         )  # fmt: skip
         for name in not_negative:
             if getattr(self, name) < 0:
@@ -179,5 +204,16 @@ class TrainConfig:
         for name in ("alignment_power", "balanced_crops"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1]")
+        Resolution.parse(self.resolution)
         if not 0 < self.freeze_at <= 1:
             raise ValueError(f"freeze_at is {self.freeze_at}: a share of the run in (0, 1]")
+
+
+def reads_class_shares(config: TrainConfig) -> bool:
+    """Whether a run with a pool corrects pseudo-labels by the class shares of the labels."""
+    return bool(config.alignment) or config.thresholds != "fixed"
+
+
+def first_pool_step(config: TrainConfig, total: int) -> int:
+    """The step, from 0, at which the warm-up of a run of ``total`` steps is over."""
+    return min(total, math.ceil(config.warm_up * total))

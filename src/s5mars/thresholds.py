@@ -7,11 +7,22 @@ all of them:
 - ``flexmatch``: τ_c = β_c / (2 − β_c) · τ, where β_c is how often class c is predicted above τ,
   divided by the largest such number, or by the number of unused pixels while that is larger
   (Zhang et al., NeurIPS 2021, eq. 5–7 and the warm-up of section 3.2);
-- ``freematch``: τ_c = p̃_c / max p̃ · τ_t, where p̃ is the mean prediction and τ_t the mean
-  confidence (Wang et al., ICLR 2023, eq. 5–8). It learns τ_t; the method's τ does not enter.
+- ``freematch``: τ_c = max(1/2, r_c / max r · τ_t), where τ_t is the mean confidence and
+  r_c = p̃_c / p_c the mean prediction over the labels' share of the class (Wang et al., ICLR 2023,
+  eq. 5–8). It learns τ_t; the method's τ does not enter.
 
-Both papers count images; here pixels are counted, of all processes, as running averages over the
-steps. A method with τ ≤ 0 wants every pixel, and gets it under each rule.
+Both papers count images of classes that are equally frequent; here pixels are counted, of all
+processes. FreeMatch's own τ_c = p̃_c / max p̃ · τ_t takes a rare class for one that is not learned
+yet: with terrain classes of 1 % and 60 % of the pixels the rare ones get thresholds below 1/C, and
+every pixel passes. So p̃_c is divided by the class's share of the labels, which changes nothing
+where classes are equally frequent, and no threshold falls below one half, where the class is more
+likely than all others together.
+
+Left out: FreeMatch's loss L_f, which makes predictions fair. FlexMatch counts over its whole data
+set, here a running average counts. Its momentum is .99, FreeMatch's .999, for which runs of a few
+thousand steps are too short.
+
+A method with τ ≤ 0 wants every pixel, and gets it under each rule.
 """
 
 from __future__ import annotations
@@ -21,8 +32,14 @@ from typing import Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from s5mars import processes
+from s5mars.averages import RunningMean
 from s5mars.config import Thresholds
+from s5mars.errors import UserError
+
+LOWEST = 0.5
+"""Of the thresholds of ``freematch``."""
+
+_SMALLEST_SHARE = 1e-3  # of a class; one that no label shows is as rare as this
 
 
 class Keep(Protocol):
@@ -42,27 +59,27 @@ class ClassThresholds(nn.Module):
     """Thresholds that differ by class; their running averages are a part of every checkpoint.
 
     Args:
-        classes: number C of classes.
+        shares: (C,) class shares or areas of the labels.
         kind: ``flexmatch`` or ``freematch``.
         momentum: of the averages, in [0, 1).
 
     Raises:
-        ValueError: for an unknown kind.
+        UserError: for an unknown kind.
     """
 
-    shares: Tensor  # flexmatch: share of the pixels above τ, by class
-    mean: Tensor  # freematch: p̃
-    confidence: Tensor  # freematch: τ_t
+    prior: Tensor
 
-    def __init__(self, classes: int, *, kind: Thresholds, momentum: float = 0.99) -> None:
+    def __init__(self, shares: Tensor, *, kind: Thresholds, momentum: float = 0.99) -> None:
         super().__init__()
         if kind not in get_args(Thresholds)[1:]:
-            raise ValueError(f"unknown thresholds {kind!r}; choose flexmatch, freematch")
+            raise UserError(f"unknown thresholds {kind!r}; choose flexmatch, freematch")
         self.kind = kind
-        self.momentum = momentum
-        self.register_buffer("shares", torch.zeros(classes))
-        self.register_buffer("mean", torch.full((classes,), 1 / classes))
-        self.register_buffer("confidence", torch.tensor(1 / classes))
+        shares = shares.float() / shares.sum().clamp(min=1e-12)
+        self.register_buffer("prior", shares.clamp(min=_SMALLEST_SHARE), persistent=False)
+        classes = len(shares)
+        self.used = RunningMean(classes, momentum=momentum)  # share of the pixels above τ, by class
+        self.mean = RunningMean(classes, momentum=momentum)  # p̃
+        self.confidence = RunningMean(momentum=momentum)  # τ_t
 
     @torch.no_grad()
     def forward(self, probability: Tensor, valid: Tensor, *, above: float) -> Tensor:
@@ -70,29 +87,22 @@ class ClassThresholds(nn.Module):
         if above <= 0:
             return valid
         confidence, label = probability.max(1)
-        self._observe(probability, confidence, label, valid, above)
+        count = valid.sum()
+        if self.kind == "freematch":
+            self.mean.observe((probability * valid.unsqueeze(1)).sum((0, 2, 3)), count)
+            self.confidence.observe((confidence * valid).sum(), count)
+        else:
+            used = (valid & (confidence > above)).flatten().float()
+            by_class = torch.zeros_like(self.prior).scatter_add_(0, label.flatten(), used)
+            self.used.observe(by_class, count)
         return valid & (confidence > self.thresholds(above)[label])
 
     def thresholds(self, above: float) -> Tensor:
         """(C,) the threshold of each class now."""
         if self.kind == "freematch":
-            return self.mean / self.mean.max() * self.confidence
-        unused = 1 - self.shares.sum()
-        effect = self.shares / torch.maximum(self.shares.max(), unused).clamp(min=1e-9)
+            learned = self.mean.value / self.prior
+            relative = learned / learned.max().clamp(min=1e-12)
+            return (relative * self.confidence.value).clamp(min=LOWEST)
+        used = self.used.value
+        effect = used / torch.maximum(used.max(), 1 - used.sum()).clamp(min=1e-9)
         return effect / (2 - effect) * above
-
-    def _observe(
-        self, probability: Tensor, confidence: Tensor, label: Tensor, valid: Tensor, above: float
-    ) -> None:
-        count = processes.total(valid.sum())
-        weight = (1 - self.momentum) * (count > 0)  # nothing valid says nothing
-        divisor = count.clamp(min=1)
-        if self.kind == "freematch":
-            mean = processes.total((probability * valid.unsqueeze(1)).sum((0, 2, 3))) / divisor
-            self.mean.lerp_(mean.to(self.mean.dtype), weight)
-            average = processes.total((confidence * valid).sum()) / divisor
-            self.confidence.lerp_(average.to(self.confidence.dtype), weight)
-        else:
-            used = (valid & (confidence > above)).flatten().to(self.shares.dtype)
-            counts = torch.zeros_like(self.shares).scatter_add_(0, label.flatten(), used)
-            self.shares.lerp_(processes.total(counts) / divisor, weight)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from s5mars.classes import IGNORE
+from s5mars.losses import cross_entropy
 from s5mars.randomness import generator, generators
 from s5mars.thresholds import Keep, above_threshold
 
@@ -101,16 +102,48 @@ class Term:
     share: Tensor | None = None  # scalar in [0, 1]: share of the valid pixels that it sees, of all
 
 
+class PseudoLabels(Protocol):
+    """Makes the targets of pool images from what the teacher says of them."""
+
+    def __call__(self, probability: Tensor, pool: Crops) -> Targets:
+        """(B, C, H, W) softmax output for B images of the pool → their targets."""
+        ...
+
+
+def as_predicted(probability: Tensor, pool: Crops) -> Targets:
+    """Targets that believe the teacher; true labels override it where there are any."""
+    return Targets(probability=probability, label=pool.label.long(), valid=pool.valid)
+
+
+class Criterion(Protocol):
+    """The supervised loss of a run."""
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        """(B, C, H, W) logits, (B, H, W) labels with IGNORE → scalar."""
+        ...
+
+
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands; the only source of randomness in a step."""
+    """Where a run stands, and what its settings give to every method alike.
+
+    The only source of randomness in a step.
+    """
 
     seed: int
     step: int  # counted from 0
     total: int
-    ramp: float = 1.0  # factor on unsupervised terms; 0 in a warm-up
-    keep: Keep = above_threshold  # which pseudo-labels count, see ``thresholds.py``
+    ramp: float = 1.0  # factor on unsupervised terms, above 0
     first: int = 0  # place of this process's first image in the batch of all processes
+    pool_from: int = 0  # first step whose batch holds the pool: not in a warm-up
+    criterion: Criterion = cross_entropy  # of labelled images
+    pseudo_labels: PseudoLabels = as_predicted  # aligned, where a run asks for it
+    keep: Keep = above_threshold  # which pseudo-labels count, see ``thresholds.py``
+
+    @property
+    def share(self) -> float:
+        """How much of the part of the run that uses the pool is over, in [0, 1)."""
+        return (self.step - self.pool_from) / (self.total - self.pool_from)
 
     def generator(self, purpose: str) -> np.random.Generator:
         """For what the whole batch shares: a pure function of (seed, step, purpose)."""
@@ -138,5 +171,9 @@ class Method(Protocol):
     def losses(
         self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
     ) -> dict[str, Term]:
-        """The terms of the objective on one batch; keys name them in logs and reports."""
+        """The terms of the objective on one batch; keys name them in logs and reports.
+
+        A method that needs the pool is asked only while the batch has one: in a warm-up the step
+        takes the supervised loss.
+        """
         ...

@@ -24,6 +24,9 @@ def _compare_options(parser: ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(0)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the comparison")
     parser.add_argument(
+        "--split", default="test", help="split that is scored (test); val for choices of settings"
+    )
+    parser.add_argument(
         "--protocol", choices=["full", "paper"], default="full",
         help="test on whole images, or on centre crops of 1024 (full)",
     )  # fmt: skip
@@ -51,6 +54,7 @@ def _compare(options: Namespace) -> object:
             ),
             labelled=options.labelled,
             seeds=options.seeds,
+            split=options.split,
             protocol=options.protocol,
             jobs=options.jobs,
             note=options.note,

@@ -25,7 +25,6 @@ from s5mars.data.layouts import open_dataset
 from s5mars.evaluation.protocols import find_protocol
 from s5mars.options import Training, parse_training
 
-SPLIT = "test"
 LOCK = ".lock"
 
 
@@ -41,7 +40,8 @@ class Request:
         table_vi: add the rows of table VI.
         weights: that they stand on.
         labelled: shares of the train split, or list files.
-        seeds: each draws its own partition, order and layers.
+        seeds: each draws its own order, crops and layers.
+        split: that is scored.
         protocol: of the evaluation, ``full`` or ``paper``.
         jobs: cells at once.
         note: free text for the tables, such as what was tuned.
@@ -57,6 +57,7 @@ class Request:
     weights: general.GeneralWeights = field(default_factory=general.GeneralWeights)
     labelled: Sequence[str] = ("1.0",)
     seeds: Sequence[int] = (0,)
+    split: str = "test"
     protocol: str = "full"
     jobs: int = 1
     note: str | None = None
@@ -123,9 +124,11 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     """
     base = _training(request, method_rows([BASELINE])[0], cells[0])
     dataset = open_dataset(base.config.data)
-    for split in (SPLIT, base.config.select_on):
+    for split in (request.split, base.config.select_on):
         dataset.split(split)
-    common = settings.describe_comparison(dataset, base, split=SPLIT, protocol=request.protocol)
+    common = settings.describe_comparison(
+        dataset, base, split=request.split, protocol=request.protocol
+    )
     facts: Mapping[str, Any] = {
         row.name: settings.facts_of(row, _training(request, row, cells[0]), base) for row in rows
     }

@@ -37,7 +37,8 @@ class Result:
     seconds: float | None = None  # of training
     elapsed: float = 0.0  # seconds from start to score, over all parts that were not killed
     network: str = ""  # the one that was scored: teacher or student
-    test_images: int | None = None
+    scored_images: int | None = None
+    pool_crops: int | None = None  # that training saw, over the whole run
     labelled_images: int | None = None
     partition: str = ""  # hash of the labelled images' names
     encoder_weights: str = ""
@@ -165,7 +166,8 @@ def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:
             "best_step": metrics["best"]["step"],
             "seconds": metrics["seconds"],
             "network": evaluation["protocol"]["network"],
-            "test_images": evaluation["protocol"]["images"],
+            "pool_crops": metrics["pool_crops"],
+            "scored_images": evaluation["protocol"]["images"],
             "labelled_images": metrics["labelled_images"],
             "partition": digest((run / "splits" / "labelled.txt").read_text("utf-8").splitlines()),
             "encoder_weights": metrics["encoder_weights"],

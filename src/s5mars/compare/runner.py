@@ -22,7 +22,7 @@ from s5mars.compare import settings
 from s5mars.compare.child import STOPPED
 from s5mars.compare.general import missing_weights
 from s5mars.compare.grid import Cell
-from s5mars.compare.plan import LOCK, SPLIT, Plan, Request, plan, train_arguments
+from s5mars.compare.plan import LOCK, Plan, Request, plan, train_arguments
 from s5mars.compare.results import (
     Comparison,
     Result,
@@ -130,7 +130,7 @@ class _Work:
             self._set(cell, status="failed", reason=" ".join(str(error).split()))
             print(f"failed: {cell.name}", flush=True)
             return
-        evaluation = evaluation_path(run, split=SPLIT, protocol=self.request.protocol)
+        evaluation = evaluation_path(run, split=self.request.split, protocol=self.request.protocol)
         if is_trained(run) and evaluation.is_file():
             self._score(cell, elapsed=self._result(cell.key).elapsed)
             print(f"had been scored: {cell.name}", flush=True)
@@ -195,7 +195,7 @@ class _Work:
                 "evaluate",
                 str(run.resolve()),
                 f"--data={training.config.data.resolve()}",
-                f"--split={SPLIT}",
+                f"--split={self.request.split}",
                 f"--protocol={self.request.protocol}",
                 f"--device={_DEVICES.get(accelerator, accelerator)}",
             ],
@@ -220,7 +220,7 @@ class _Work:
         """Take over the scores of a run that is trained and evaluated."""
         run = self.out / cell.path
         try:
-            scores = read_scores(run, split=SPLIT, protocol=self.request.protocol)
+            scores = read_scores(run, split=self.request.split, protocol=self.request.protocol)
         except (ValueError, OSError) as error:
             self._set(cell, status="failed", reason=" ".join(str(error).split()))
         else:

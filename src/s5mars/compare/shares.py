@@ -31,7 +31,7 @@ def timed_parts(step: Step, clock: Callable[[], float]) -> dict[str, float]:
     module = step.module
     student, teacher = _Watched(module.student, clock), _Watched(module.scored, clock)
     begin = clock()
-    loss = step.loss(student, student if module.teacher is None else teacher)
+    loss = step.loss(student, teacher)
     forward = clock()
     step.optimizer.zero_grad()
     cleared = clock()

@@ -13,7 +13,7 @@ from s5mars.methods import METHODS, method_class
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.teacher import update_teacher
 from s5mars.training.module import SegmentationModule
-from s5mars.types import Batch, Crops, Method, Progress
+from s5mars.types import Batch, Crops, Method
 
 _NOWHERE = Path("nowhere")  # no data is read and nothing is written
 _LABELLED = 0.5  # share of the pixels of the labelled stream, as in S5Mars (48.9 %)
@@ -81,17 +81,18 @@ class Step:
 
     def __call__(self) -> None:
         """Forward, backward, optimiser, teacher; on return the device has finished."""
-        module = self.module
-        loss = self.loss(module.student, module.scored)
+        loss = self.loss()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.update()
         self.wait()
 
-    def loss(self, student: torch.nn.Module, teacher: torch.nn.Module) -> torch.Tensor:
-        """The objective, with other networks in place of the module's own if they are given."""
-        progress = Progress(seed=0, step=self.taken, total=_TOTAL)
-        terms = self.module.method.losses(student, teacher, self.batch, progress)
+    def loss(
+        self, student: torch.nn.Module | None = None, teacher: torch.nn.Module | None = None
+    ) -> torch.Tensor:
+        """The objective of the next step, with other networks if they are given."""
+        progress = self.module.progress(self.taken)
+        terms = self.module.objective(self.batch, progress, student=student, teacher=teacher)
         self.taken += 1
         return torch.stack([term.weight * term.value for term in terms.values()]).sum()
 

@@ -19,7 +19,7 @@ def protocol_lines(comparison: Comparison, group: Group) -> list[str]:
     settings, training = comparison.settings, comparison.settings["training"]
     data, evaluation = settings["data"], settings["evaluation"]
     cells = [cell for standing in group.standings for cell in standing.cells]
-    scored = _distinct(cell.test_images for cell in cells)
+    scored = _distinct(cell.scored_images for cell in cells)
     labelled = _distinct(cell.labelled_images for cell in cells)
     length = f"{training['steps']} steps" if training["steps"] else f"{training['epochs']:g} epochs"
     lines = [
@@ -38,7 +38,8 @@ def protocol_lines(comparison: Comparison, group: Group) -> list[str]:
         f"{training['model']}, recipe {training['recipe']}; "
         f"{_distinct(cell.encoder_weights.rstrip('.') for cell in cells)}."
         + (_own_settings(comparison, group) if group.name == GROUP else ""),
-        f"Seeds: {_seeds(group)}. A seed draws the labelled images too, the same for every row.",
+        f"Images are seen at resolution {training['resolution']}. {_pool_crops(cells)}",
+        f"Seeds: {_seeds(group)}, all on partition {training['partition_seed']} of the labels.",
     ]
     if comparison.note:
         lines.append(f"Note: {comparison.note}")
@@ -68,6 +69,11 @@ def missing_lines(group: Group) -> list[str]:
     if group.unfinished:
         lines.append(f"Not finished: {', '.join(cell.name for cell in group.unfinished)}.")
     return lines
+
+
+def _pool_crops(cells: Sequence[Result]) -> str:
+    seen = _distinct(f"{cell.pool_crops:,}" for cell in cells if cell.pool_crops)
+    return f"Methods with a pool see {seen} crops of it." if seen != "–" else "No row has a pool."
 
 
 def _own_settings(comparison: Comparison, group: Group) -> str:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from s5mars.data.resolution import FULL, Resolution
 
 Box = tuple[float, float, float, float]
 Pixel = tuple[int, int]
@@ -24,7 +27,8 @@ class CropSettings:
     """How a training crop is drawn."""
 
     size: int = 512
-    scale: tuple[float, float] = (0.5, 2.0)
+    scale: tuple[float, float] = (0.5, 2.0)  # of the image at its resolution
+    resolution: Resolution = FULL
     flip: float = 0.5
     fixed: bool = False  # one of few squares an image, see ``fixed_windows``
 
@@ -112,13 +116,63 @@ def draw_crop(
             windows = [window for window in windows if _holds(window, around)]
         window = windows[rng.integers(len(windows))]
         return Crop(settings.size, window, bool(rng.random() < settings.flip))
-    factor = rng.uniform(*settings.scale)
+    factor = rng.uniform(*settings.scale) * settings.resolution.factor(width, height)
     side = settings.size / factor
     x, y = around or (None, None)
     left = rng.uniform(*_starts(width, side, x))
     top = rng.uniform(*_starts(height, side, y))
     flip = bool(rng.random() < settings.flip)
     return Crop(settings.size, (left, top, left + side, top + side), flip)
+
+
+@lru_cache(maxsize=16)
+def coverage(width: int, height: int, settings: CropSettings) -> NDArray[np.float64]:
+    """How many pixels of a crop show each pixel of an image, in expectation over ``draw_crop``.
+
+    Crops undersample the borders of an image, and enlarged ones show a pixel several times. Summed
+    over the pixels of a class, this says how much of the class plain crops show.
+
+    Args:
+        width: of the image in pixels.
+        height: of the image in pixels.
+        settings: of the crops.
+
+    Returns:
+        (H, W) float64, above 0.
+    """
+    if settings.fixed:
+        windows = fixed_windows(width, height)
+        factors = np.array([settings.size / (right - left) for left, _, right, _ in windows])
+        columns, rows = (
+            np.array([(first <= at) & (at < last) for first, last in edges], float)
+            for at, edges in (
+                (np.arange(width) + 0.5, [(w[0], w[2]) for w in windows]),
+                (np.arange(height) + 0.5, [(w[1], w[3]) for w in windows]),
+            )
+        )
+    else:
+        smallest, largest = settings.scale
+        steps = (np.arange(_FACTORS) + 0.5) / _FACTORS
+        factors = smallest + steps * (largest - smallest)
+        factors *= settings.resolution.factor(width, height)
+        columns, rows = (
+            np.array([_chances(length, settings.size / factor) for factor in factors])
+            for length in (width, height)
+        )
+    return np.asarray((rows * factors[:, None] ** 2 / len(factors)).T @ columns)
+
+
+_FACTORS = 64
+"""Of the scale, evenly spread, that stand for all of them in ``coverage``."""
+
+
+def _chances(length: int, side: float) -> NDArray[np.float64]:
+    """(length,) how probable it is that a crop of this side holds each pixel, in one direction."""
+    free = length - side
+    if free <= 0:
+        return np.ones(length)
+    at = np.arange(length) + 0.5
+    return np.asarray((np.minimum(free, at) - np.maximum(0, at - side)) / free)
 
 
 def _starts(length: int, side: float, pixel: int | None) -> tuple[float, float]:

@@ -42,8 +42,8 @@ class Balance:
     holders: tuple[tuple[int, ...], ...]  # class → images that show it; empty: none does
 
     @classmethod
-    def of(cls, areas: NDArray[np.int64], *, share: float) -> Balance:
-        """From the (N, C) labelled pixels of each class in each image."""
+    def of(cls, areas: NDArray[np.number], *, share: float) -> Balance:
+        """From (N, C) areas of each class in each image."""
         return cls(share, tuple(tuple(np.flatnonzero(column).tolist()) for column in areas.T))
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int] | None:

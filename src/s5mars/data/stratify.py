@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +15,30 @@ from s5mars.randomness import generator
 from s5mars.types import Sample
 
 Areas = NDArray[np.int64]
+Weights = Callable[[int, int], NDArray[np.float64]]
+"""Width and height of an image → (H, W), what each of its pixels counts."""
 
 
 def label_areas(
-    samples: Sequence[Sample], coding: MaskCoding, number_of_classes: int, *, skip_bad: bool = False
-) -> tuple[Areas, dict[int, str]]:
+    samples: Sequence[Sample],
+    coding: MaskCoding,
+    number_of_classes: int,
+    *,
+    weights: Weights | None = None,
+    skip_bad: bool = False,
+) -> tuple[NDArray[Any], dict[int, str]]:
     """Read every label and count its pixels by class.
 
+    Args:
+        samples: whose labels are read.
+        coding: of their masks.
+        number_of_classes: C.
+        weights: what a pixel counts by its place, such as ``crops.coverage``; one each without.
+        skip_bad: leave out damaged label files instead of stopping at the first.
+
     Returns:
-        areas: (N, C) int64, pixels of each class in each label; ignored pixels are in none.
+        areas: (N, C) int64, pixels of each class in each label; ignored pixels are in none. With
+            ``weights`` float64, the sum of their weights.
         bad: position → reason, for damaged label files (their row is zero). Empty unless
             ``skip_bad``.
 
@@ -30,16 +46,19 @@ def label_areas(
         ValueError, FileNotFoundError: as ``read_label``, unless ``skip_bad``.
     """
 
-    def count(sample: Sample) -> Areas | str:
+    def count(sample: Sample) -> NDArray[Any] | str:
         try:
             label = read_label(sample, coding)
         except DamagedFileError as error:
             if not skip_bad:
                 raise
             return str(error)
-        return np.bincount(label.ravel(), minlength=IGNORE + 1)[:number_of_classes]
+        height, width = label.shape
+        weight = None if weights is None else weights(width, height).ravel()
+        return np.bincount(label.ravel(), weight, minlength=IGNORE + 1)[:number_of_classes]
 
-    areas = np.zeros((len(samples), number_of_classes), np.int64)
+    kind = np.int64 if weights is None else np.float64
+    areas = np.zeros((len(samples), number_of_classes), kind)
     bad: dict[int, str] = {}
     for position, result in enumerate(map_images(count, samples, description="reading labels")):
         if isinstance(result, str):

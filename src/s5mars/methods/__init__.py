@@ -12,12 +12,15 @@ from s5mars.methods.ranpaste import RanPaste
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.san import San
 from s5mars.methods.supervised import Supervised
+from s5mars.methods.supervised_averaged import SupervisedAveraged
 from s5mars.methods.u2pl import U2PL
 from s5mars.methods.unimatch import UniMatch
+from s5mars.methods.unimatch_v2 import UniMatchV2
 from s5mars.types import Method
 
 METHODS: Mapping[str, type[Method]] = {
     "supervised": Supervised,
+    "supervised_averaged": SupervisedAveraged,
     "mean_teacher": MeanTeacher,
     "classmix": ClassMix,
     "fixmatch": FixMatch,
@@ -25,9 +28,10 @@ METHODS: Mapping[str, type[Method]] = {
     "u2pl": U2PL,
     "augseg": AugSeg,
     "unimatch": UniMatch,
+    "unimatch_v2": UniMatchV2,
     "s5mars": S5Mars,
 }
-"""The rows of table III: they take any network that gives logits."""
+"""The rows of table III and later ones: they take any network that gives logits."""
 
 OF_A_NETWORK: Mapping[str, type[Method]] = {"san": San}
 """Losses that only one kind of network can be trained with: of table VI."""

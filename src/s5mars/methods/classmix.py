@@ -14,7 +14,7 @@ average in ``teacher.py``.
 - A and B are neighbours in the pool's random order; the released code takes the next image.
 - The paper perturbs by the mix alone, as here; its released code adds colour jitter and blur.
 - Probabilities, true labels and validity are mixed with their pixels. Where the label of a pool
-  pixel is known (``true_labels``) it decides the class, the pseudo-label and a confidence of 1.
+  pixel is known it decides the class, the pseudo-label and a confidence of 1.
 - Pixels that are not valid are neither pasted nor counted; the paper has none.
 - Class-wise thresholds (``thresholds.py``) change which pixels count in λ.
 """
@@ -30,15 +30,8 @@ from s5mars.augment.class_mix import class_regions
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, pixels
-from s5mars.methods.supervised import Supervised
-from s5mars.methods.views import (
-    kept_pixels,
-    logits_of_both,
-    pool_of,
-    weak_views,
-    without_labels,
-)
+from s5mars.losses import hard_loss, pixels
+from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_view
 from s5mars.types import Batch, Crops, Needs, Progress, Term, View
 
 
@@ -50,16 +43,11 @@ class ClassMix:
         unsupervised_weight: Factor on top of λ.
         confident: λ is the share of pixels whose confidence is above this.
         class_share: Of the classes of image A that are pasted.
-        true_labels: Whether labelled pixels of the pool keep their labels.
-        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
-            it.
     """
 
     unsupervised_weight: float = 1.0
     confident: float = 0.968
     class_share: float = 0.5
-    true_labels: bool = True
-    ohem: bool = False
 
     @property
     def needs(self) -> Needs:
@@ -69,9 +57,7 @@ class ClassMix:
     def losses(
         self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
     ) -> dict[str, Term]:
-        """Two terms: ``supervised`` and ``mixed``, whose share is λ; the first in a warm-up."""
-        if not progress.ramp:
-            return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
+        """Two terms: ``supervised`` and ``mixed``, whose share is λ."""
         mixed = self.mixed_view(teacher, pool_of(batch), progress)
 
         logits, mixed_logits = logits_of_both(student, batch.labelled, mixed)
@@ -81,9 +67,8 @@ class ClassMix:
         loss = hard_loss(
             mixed_logits, targets.hard, kept=targets.valid, valid=targets.valid, over="valid"
         )
-        criterion = ohem_cross_entropy if self.ohem else cross_entropy
         return {
-            "supervised": Term(criterion(logits, batch.labelled.label)),
+            "supervised": Term(progress.criterion(logits, batch.labelled.label)),
             "mixed": Term(
                 share * loss, weight=self.unsupervised_weight * progress.ramp, share=share
             ),
@@ -92,9 +77,7 @@ class ClassMix:
     @torch.no_grad()
     def mixed_view(self, teacher: nn.Module, pool: Crops, progress: Progress) -> View:
         """X and Y: half of A's classes on B."""
-        (view,) = weak_views(teacher, [pool])
-        if not self.true_labels:
-            view = without_labels(view)
+        view = weak_view(teacher, pool, progress)
         other = select(view, send(partners(len(pool.image)), pool.image.device))
         region = class_regions(
             other.targets.hard,

@@ -16,7 +16,7 @@ the student.
   of the other one from the training pass.
 - The pasted image is its neighbour in the batch; the code has a second loader.
 - True labels of the pool override pseudo-labels and are kept, so that every method gets the same
-  information; ``true_labels`` switches that off.
+  information.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ from s5mars.augment.mix import paste, select
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, pixels
-from s5mars.methods.supervised import Supervised
+from s5mars.losses import hard_loss, pixels
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_view
 from s5mars.randomness import Generators
 from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
@@ -47,17 +46,12 @@ class FixMatch:
         threshold: τ: pseudo-labels above it are kept.
         photometric: Colours of the strong view.
         rectangle: Probability of a CutMix rectangle.
-        true_labels: Whether labelled pixels of the pool keep their labels.
-        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
-            it.
     """
 
     unsupervised_weight: float = 1.0
     threshold: float = 0.95
     photometric: Photometric = "fixmatch"
     rectangle: float = 0.5
-    true_labels: bool = True
-    ohem: bool = False
 
     @property
     def needs(self) -> Needs:
@@ -67,10 +61,8 @@ class FixMatch:
     def losses(
         self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
     ) -> dict[str, Term]:
-        """Two terms: ``supervised`` and ``strong``; the first alone in a warm-up."""
-        if not progress.ramp:
-            return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
-        weak = weak_view(teacher, pool_of(batch), true_labels=self.true_labels)
+        """Two terms: ``supervised`` and ``strong``."""
+        weak = weak_view(teacher, pool_of(batch), progress)
         kept = kept_pixels(weak.targets, progress, above=self.threshold)
         strong, kept = strong_view(
             weak,
@@ -83,9 +75,9 @@ class FixMatch:
             student,
             batch.labelled,
             strong,
+            progress,
             kept=kept,
-            weight=self.unsupervised_weight * progress.ramp,
-            ohem=self.ohem,
+            weight=self.unsupervised_weight,
         )
 
 
@@ -103,14 +95,21 @@ def strong_view(
 
 
 def supervised_and_strong(
-    student: nn.Module, labelled: Crops, strong: View, *, kept: Tensor, weight: float, ohem: bool
+    student: nn.Module,
+    labelled: Crops,
+    strong: View,
+    progress: Progress,
+    *,
+    kept: Tensor,
+    weight: float,
 ) -> dict[str, Term]:
     """L_x and λ_u · L_u from one pass over labelled images and strong views."""
     logits, strong_logits = logits_of_both(student, labelled, strong)
-    criterion = ohem_cross_entropy if ohem else cross_entropy
     return {
-        "supervised": Term(criterion(logits, labelled.label)),
-        "strong": consistency(strong_logits, strong.targets, kept=kept, weight=weight),
+        "supervised": Term(progress.criterion(logits, labelled.label)),
+        "strong": consistency(
+            strong_logits, strong.targets, kept=kept, weight=weight * progress.ramp
+        ),
     }
 
 

@@ -20,8 +20,8 @@ What is a reading for segmentation, or this project's:
 - The ramp is the run's, not their exp(−5 (1 − t)²) over 80 epochs, and a warm-up has no noise.
 - The teacher's dropout draws, but its batch statistics are the averaged ones, as for every method
   here; theirs normalised by the batch.
-- ``true_labels``: a pool pixel whose label is known is compared with that label, as every method
-  here may use it. The paper has nothing like it.
+- A pool pixel whose label is known is compared with that label, as in every method here. The paper
+  has nothing like it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s5mars.alignment import counting
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy, masked_mean, ohem_cross_entropy
-from s5mars.methods.supervised import Supervised
+from s5mars.losses import masked_mean
 from s5mars.methods.views import as_float, pool_of
-from s5mars.types import Batch, Needs, Progress, Term
+from s5mars.types import Batch, Needs, Progress, Targets, Term
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
@@ -52,16 +50,11 @@ class MeanTeacher:
         unsupervised_weight: λ, of the squared error.
         noise: Standard deviation of the noise on images in [0, 1].
         teacher_dropout: Whether the teacher's dropout draws, too.
-        true_labels: Whether labelled pixels of the pool keep their labels.
-        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
-            it.
     """
 
     unsupervised_weight: float = 10.0
     noise: float = 0.034
     teacher_dropout: bool = True
-    true_labels: bool = True
-    ohem: bool = False
 
     def __post_init__(self) -> None:
         if self.noise < 0:
@@ -75,26 +68,22 @@ class MeanTeacher:
     def losses(
         self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
     ) -> dict[str, Term]:
-        """Two terms: ``supervised`` and ``consistency``; the first alone in a warm-up."""
-        if not progress.ramp:
-            return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
+        """Two terms: ``supervised`` and ``consistency``."""
         labelled, pool = batch.labelled, pool_of(batch)
         valid = torch.cat([labelled.valid, pool.valid])
 
         noisy = self.noisy(batch, progress, "teacher")
         draws = dropout(teacher, active=self.teacher_dropout)
-        with torch.no_grad(), draws, counting(teacher, valid):
-            target = teacher(noisy).softmax(1)
-        if self.true_labels:
-            known = torch.full_like(valid, IGNORE, dtype=torch.long)
-            known[len(labelled.image) :] = pool.label.long()
-            target = one_hot_where_known(target, known)
+        with torch.no_grad(), draws:
+            of_labelled, of_pool = torch.split(
+                teacher(noisy).softmax(1), [len(labelled.image), len(pool.image)]
+            )
+            of_pool = certain_where_known(progress.pseudo_labels(of_pool, pool))
         logits = student(self.noisy(batch, progress, "student"))
 
-        error = (logits.softmax(1) - target).square().mean(1)
-        criterion = ohem_cross_entropy if self.ohem else cross_entropy
+        error = (logits.softmax(1) - torch.cat([of_labelled, of_pool])).square().mean(1)
         return {
-            "supervised": Term(criterion(logits[: len(labelled.image)], labelled.label)),
+            "supervised": Term(progress.criterion(logits[: len(labelled.image)], labelled.label)),
             "consistency": Term(
                 masked_mean(error, valid, valid, over="valid"),
                 weight=self.unsupervised_weight * progress.ramp,
@@ -117,11 +106,11 @@ class MeanTeacher:
         return torch.cat(noisy)
 
 
-def one_hot_where_known(probability: Tensor, label: Tensor) -> Tensor:
-    """(B, C, H, W) probabilities, certain where the (B, H, W) label is known."""
-    known = label != IGNORE
-    certain = F.one_hot(label.where(known, 0), probability.shape[1]).movedim(-1, 1)
-    return torch.where(known.unsqueeze(1), certain.to(probability.dtype), probability)
+def certain_where_known(targets: Targets) -> Tensor:
+    """(B, C, H, W) the targets' probabilities, one-hot where the true label is known."""
+    known = targets.label != IGNORE
+    certain = F.one_hot(targets.label.where(known, 0), targets.probability.shape[1]).movedim(-1, 1)
+    return certain.to(targets.probability.dtype).where(known.unsqueeze(1), targets.probability)
 
 
 @contextmanager

@@ -19,8 +19,7 @@ reading of it and may differ from it in any detail:
 - The donor's pixels without a label (labels here are sparse) have the teacher's pseudo-label.
 - No photometric augmentation.
 
-Where the label of a pool pixel is known (``true_labels``) it replaces the pseudo-label, with
-confidence 1. A pasted pixel keeps its label whatever that switch says.
+Where the label of a pool pixel is known it replaces the pseudo-label, with confidence 1.
 """
 
 from __future__ import annotations
@@ -34,15 +33,8 @@ from s5mars.augment.mix import select
 from s5mars.augment.random_paste import random_paste
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, pixels
-from s5mars.methods.supervised import Supervised
-from s5mars.methods.views import (
-    kept_pixels,
-    logits_of_both,
-    pool_of,
-    weak_views,
-    without_labels,
-)
+from s5mars.losses import hard_loss, pixels
+from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_views
 from s5mars.types import Batch, Needs, Progress, Term, View
 
 
@@ -54,16 +46,11 @@ class RanPaste:
         unsupervised_weight: λ, of the unsupervised term.
         threshold: τ: pseudo-labels above it are kept.
         beta: Of the sides of the rectangles, λ ~ Beta(beta, beta), as in CutMix.
-        true_labels: Whether labelled pixels of the pool keep their labels.
-        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
-            it.
     """
 
     unsupervised_weight: float = 1.0
     threshold: float = 0.95
     beta: float = 4.0
-    true_labels: bool = True
-    ohem: bool = False
 
     @property
     def needs(self) -> Needs:
@@ -73,18 +60,15 @@ class RanPaste:
     def losses(
         self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
     ) -> dict[str, Term]:
-        """Two terms: ``supervised`` and ``pasted``; the first alone in a warm-up."""
-        if not progress.ramp:
-            return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
+        """Two terms: ``supervised`` and ``pasted``."""
         pasted = self.pasted_view(teacher, batch, progress)
 
         logits, pasted_logits = logits_of_both(student, batch.labelled, pasted)
         targets = pasted.targets
         kept = kept_pixels(targets, progress, above=self.threshold)
         loss = hard_loss(pasted_logits, targets.hard, kept=kept, valid=targets.valid, over="valid")
-        criterion = ohem_cross_entropy if self.ohem else cross_entropy
         return {
-            "supervised": Term(criterion(logits, batch.labelled.label)),
+            "supervised": Term(progress.criterion(logits, batch.labelled.label)),
             "pasted": Term(
                 loss,
                 weight=self.unsupervised_weight * progress.ramp,
@@ -95,9 +79,7 @@ class RanPaste:
     @torch.no_grad()
     def pasted_view(self, teacher: nn.Module, batch: Batch, progress: Progress) -> View:
         """x and y: one rectangle of a labelled image on every pool image."""
-        pool, donors = weak_views(teacher, [pool_of(batch), batch.labelled])
-        if not self.true_labels:
-            pool = without_labels(pool)
+        pool, donors = weak_views(teacher, pool_of(batch), batch.labelled, progress)
         rngs = progress.generators("random paste", len(pool.image))
         chosen = partners(len(pool.image)) % len(donors.image)
         donors = select(donors, send(chosen, pool.image.device))

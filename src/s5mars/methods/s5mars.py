@@ -30,9 +30,8 @@ from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.sam_mix import SamMix
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.losses import Over, cross_entropy, hard_and_soft_loss, ohem_cross_entropy, pixels
-from s5mars.methods.supervised import Supervised
-from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_views, without_labels
+from s5mars.losses import Over, hard_and_soft_loss, pixels
+from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_view, weak_views
 from s5mars.randomness import Generators
 from s5mars.types import Batch, Crops, Needs, Progress, Term, View
 
@@ -52,9 +51,6 @@ class S5Mars:
         photometric: Colours of the strong view, as in figure 5; the method itself disturbs none.
         swap: What images exchange: ``std`` is AugIN-σ.
         mix: What is pasted.
-        true_labels: Whether labelled pixels of the pool keep their labels.
-        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
-            it.
     """
 
     unsupervised_weight: float = 2.0
@@ -67,8 +63,6 @@ class S5Mars:
     photometric: Photometric = "none"
     swap: Exchange = "std"
     mix: SamMix = field(default_factory=SamMix)
-    true_labels: bool = True
-    ohem: bool = False
 
     @property
     def needs(self) -> Needs:
@@ -78,9 +72,7 @@ class S5Mars:
     def losses(
         self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
     ) -> dict[str, Term]:
-        """Three terms: ``supervised``, ``hard`` and ``soft``; the first alone in a warm-up."""
-        if not progress.ramp:
-            return Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
+        """Three terms: ``supervised``, ``hard`` and ``soft``."""
         strong = self.strong_view(teacher, batch, pool_of(batch), progress)
 
         logits, strong_logits = logits_of_both(student, batch.labelled, strong)
@@ -88,7 +80,6 @@ class S5Mars:
         targets = strong.targets
         hard = kept_pixels(targets, progress, above=self.hard_threshold)
         soft = targets.valid & (targets.confidence < self.soft_threshold)
-        criterion = ohem_cross_entropy if self.ohem else cross_entropy
         valid_pixels = pixels(targets.valid).clamp(min=1)
         weight = self.unsupervised_weight * progress.ramp
         of_hard, of_soft = hard_and_soft_loss(
@@ -100,7 +91,7 @@ class S5Mars:
             over=(self.hard_over, self.soft_over),
         )
         return {
-            "supervised": Term(criterion(logits, batch.labelled.label)),
+            "supervised": Term(progress.criterion(logits, batch.labelled.label)),
             "hard": Term(
                 of_hard, weight=weight * self.hard_weight, share=pixels(hard) / valid_pixels
             ),
@@ -117,11 +108,12 @@ class S5Mars:
 
         The teacher sees pool and donors in one batch.
         """
-        crops = [pool, batch.labelled] if self.mix.donors == "labelled" else [pool]
-        weak, *labelled = weak_views(teacher, crops)
-        if not self.true_labels:
-            weak = without_labels(weak)
-        donors = weak if self.mix.donors == "pool" else next(iter(labelled), None)
+        donors: View | None
+        if self.mix.donors == "labelled":
+            weak, donors = weak_views(teacher, pool, batch.labelled, progress)
+        else:
+            weak = weak_view(teacher, pool, progress)
+            donors = weak if self.mix.donors == "pool" else None
         partner = send(partners(len(pool.image)), pool.image.device)
         rngs = progress.generators("strong view", len(pool.image))
         return self.disturb(weak, donors, batch.labelled.objects, partner=partner, rngs=rngs)

@@ -20,6 +20,7 @@ nothing for three or fewer.
 
 Where paper and released code differ, or the paper is silent:
 
+- t and T count from the step where the pool comes in: the schedule starts when its terms do.
 - Anchors on pixels without a label: the code takes the lowest α_t of the entropies, the paper every
   reliable pixel; the code's is the default, ``anchor_percent``.
 - The code multiplies the mask of negatives of c by the pixels labelled c, which leaves none of the
@@ -36,7 +37,7 @@ Where paper and released code differ, or the paper is silent:
 - Embeddings are at a quarter of the resolution. Labels, masks and probabilities are brought there
   by taking the nearest pixel; the code takes the probabilities before they are enlarged.
 
-Known labels of the pool (``true_labels``) count as labels in every place; quantiles are over the
+Known labels of the pool count as labels in every place; quantiles are over the
 valid pixels without one. The entropy decides alone: it has no threshold for a run's rule to change.
 """
 
@@ -50,16 +51,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5mars import processes
-from s5mars.alignment import counting
 from s5mars.augment.geometric import rectangles
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy, hard_loss, ohem_cross_entropy, pixels
+from s5mars.losses import hard_loss, pixels
 from s5mars.methods.memory_bank import MemoryBank
-from s5mars.methods.views import as_float, as_views, pool_of, without_labels
+from s5mars.methods.views import as_float, pool_of
 from s5mars.models.network import Network
-from s5mars.types import Batch, Needs, Progress, Targets, Term, View
+from s5mars.types import Batch, Needs, Progress, Targets, Term, View, as_predicted
 
 
 @dataclass(kw_only=True, eq=False)
@@ -80,9 +80,6 @@ class U2PL(nn.Module):
         temperature: τ, of the contrastive loss.
         queue: Longest memory of a class.
         first_queue: Longest memory of class 0.
-        true_labels: Whether labelled pixels of the pool keep their labels.
-        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
-            it.
     """
 
     unsupervised_weight: float = 1.0
@@ -98,8 +95,6 @@ class U2PL(nn.Module):
     temperature: float = 0.5
     queue: int = 30_000
     first_queue: int = 50_000
-    true_labels: bool = True
-    ohem: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -116,13 +111,8 @@ class U2PL(nn.Module):
     def losses(
         self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
     ) -> dict[str, Term]:
-        """``supervised``, ``reliable`` and ``contrastive``; the first alone in a warm-up."""
+        """``supervised``, ``reliable`` and ``contrastive``."""
         labelled, size = batch.labelled, _size(batch.labelled.image)
-        criterion = ohem_cross_entropy if self.ohem else cross_entropy
-        if not progress.ramp:
-            logits, embedding = _both_heads(student, as_float(labelled.image), size)
-            # A head without a gradient would stop a distributed run.
-            return {"supervised": Term(criterion(logits, labelled.label) + 0 * embedding.sum())}
         known_view, mixed, teacher_embedding = self.weak_answers(teacher, batch, progress)
         logits, embedding = _both_heads(student, torch.cat([known_view.image, mixed.image]), size)
 
@@ -130,7 +120,7 @@ class U2PL(nn.Module):
         entropy = -(targets.probability * targets.probability.clamp(min=1e-10).log()).sum(1)
         known = targets.valid & (targets.label != IGNORE)
         unknown = targets.valid & ~known
-        left = 1 - progress.step / progress.total
+        left = 1 - progress.share
         # Quantiles are of the whole batch, whichever process holds it.
         everywhere = processes.joined(entropy), processes.joined(unknown)
         most = quantile(*everywhere, 1 - (1 - self.drop_percent / 100) * left)  # γ_t
@@ -158,7 +148,7 @@ class U2PL(nn.Module):
             logits[first:], targets.hard, kept=reliable, valid=targets.valid, over="kept"
         ) * (valid_pixels / reliable_pixels.clamp(min=1))
         return {
-            "supervised": Term(criterion(logits[:first], labelled.label)),
+            "supervised": Term(progress.criterion(logits[:first], labelled.label)),
             "reliable": Term(
                 unsupervised,
                 weight=self.unsupervised_weight * progress.ramp,
@@ -176,11 +166,13 @@ class U2PL(nn.Module):
         """The labelled view, the mixed view of the pool, and the teacher's embedding of both."""
         crops = [batch.labelled, pool_of(batch)]
         images = torch.cat([as_float(c.image) for c in crops])
-        with counting(teacher, torch.cat([c.valid for c in crops])):
-            logits, embedding = _both_heads(teacher, images, _size(images))
-        labelled, pool = as_views(images, logits.softmax(1), crops)
-        if not self.true_labels:
-            pool = without_labels(pool)
+        logits, embedding = _both_heads(teacher, images, _size(images))
+        sizes = [len(c.image) for c in crops]
+        (image, pool_image), (answer, pool_answer) = (
+            torch.split(x, sizes) for x in (images, logits.softmax(1))
+        )
+        labelled = View(image, as_predicted(answer, batch.labelled))
+        pool = View(pool_image, progress.pseudo_labels(pool_answer, pool_of(batch)))
         if progress.generator("cutmix").random() >= self.cutmix:
             return labelled, pool, embedding
         batch_size = len(pool.image)

@@ -2,15 +2,15 @@
 
 Yang et al., CVPR 2023:
 
-    L = (L_x + λ_u · (μ_1 · L_s1 + μ_2 · L_s2 + λ_fp · L_fp)) / 2
+    L = L_x + λ_u · (μ_1 · L_s1 + μ_2 · L_s2 + λ_fp · L_fp)
 
     L_s1, L_s2   FixMatch's loss on two strong views, each with its own colours and CutMix
     L_fp         the same on the weak view, decoded from features of which half the channels
                  are dropped
 
-with λ_u = 1, μ_1 = μ_2 = 0.25 and λ_fp = 0.5. The division by 2 is a part of the published loss. It
-stays in a warm-up, so that the step does not change when the pool comes in. One network, no
-average: what is scored is the student.
+with λ_u = 1, μ_1 = μ_2 = 0.25 and λ_fp = 0.5. The published loss is half of this sum, which is half
+a learning rate; here the labels weigh the same for every method, as in ``fixmatch.py``. One
+network, no average: what is scored is the student.
 
 - The means are over the valid pixels, kept or not (paper and code).
 - Labels come from a pass in evaluation mode, as in ``fixmatch.py``; the code takes them from the
@@ -19,21 +19,19 @@ average: what is scored is the student.
 - Labelled, weak and strong images pass the encoder in one batch; the code has two, so that batch
   statistics are of all of them here, and of labelled and weak or of strong ones there. The weak
   view is decoded only with dropped features, since nothing else is read from it.
-- True labels of the pool override pseudo-labels and are kept; ``true_labels`` switches that off.
+- True labels of the pool override pseudo-labels and are kept.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from s5mars.augment.photometric import Photometric
-from s5mars.losses import cross_entropy, ohem_cross_entropy
 from s5mars.methods.fixmatch import consistency, strong_view
-from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import as_float, kept_pixels, pool_of, weak_view
 from s5mars.models.dropout import drop_channels
 from s5mars.models.network import Network
@@ -52,9 +50,6 @@ class UniMatch:
         dropped: Share of the feature channels that are lost.
         photometric: Colours of the strong views.
         rectangle: Probability of a CutMix rectangle.
-        true_labels: Whether labelled pixels of the pool keep their labels.
-        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars released
-            it.
     """
 
     unsupervised_weight: float = 1.0
@@ -64,8 +59,6 @@ class UniMatch:
     dropped: float = 0.5
     photometric: Photometric = "fixmatch"
     rectangle: float = 0.5
-    true_labels: bool = True
-    ohem: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropped < 1:
@@ -79,11 +72,8 @@ class UniMatch:
     def losses(
         self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
     ) -> dict[str, Term]:
-        """``supervised``, ``strong_1``, ``strong_2``, ``features``; in a warm-up the first."""
-        if not progress.ramp:
-            terms = Supervised(ohem=self.ohem).losses(student, teacher, batch, progress)
-            return {name: replace(term, weight=term.weight / 2) for name, term in terms.items()}
-        weak = weak_view(teacher, pool_of(batch), true_labels=self.true_labels)
+        """``supervised``, ``strong_1``, ``strong_2``, ``features``."""
+        weak = weak_view(teacher, pool_of(batch), progress)
         kept = kept_pixels(weak.targets, progress, above=self.threshold)
         (first, kept_1), (second, kept_2) = (
             strong_view(
@@ -100,15 +90,14 @@ class UniMatch:
             cast(Network, student),
             [as_float(labelled.image), weak.image, first.image, second.image],
         )
-        criterion = ohem_cross_entropy if self.ohem else cross_entropy
-        half = self.unsupervised_weight * progress.ramp / 2
+        weight = self.unsupervised_weight * progress.ramp
         mu_1, mu_2 = self.strong_weights
         return {
-            "supervised": Term(criterion(logits, labelled.label), weight=0.5),
-            "strong_1": consistency(logits_1, first.targets, kept=kept_1, weight=half * mu_1),
-            "strong_2": consistency(logits_2, second.targets, kept=kept_2, weight=half * mu_2),
+            "supervised": Term(progress.criterion(logits, labelled.label)),
+            "strong_1": consistency(logits_1, first.targets, kept=kept_1, weight=weight * mu_1),
+            "strong_2": consistency(logits_2, second.targets, kept=kept_2, weight=weight * mu_2),
             "features": consistency(
-                weak_logits, weak.targets, kept=kept, weight=half * self.feature_weight
+                weak_logits, weak.targets, kept=kept, weight=weight * self.feature_weight
             ),
         }
 

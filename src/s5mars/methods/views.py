@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
-from s5mars.alignment import counting
 from s5mars.classes import IGNORE
 from s5mars.teacher import evaluating
-from s5mars.types import Batch, Crops, Progress, Targets, View
+from s5mars.types import Batch, Crops, Progress, Targets, View, as_predicted
 
 
 def pool_of(batch: Batch) -> Crops:
@@ -26,44 +22,34 @@ def pool_of(batch: Batch) -> Crops:
 
 
 @torch.no_grad()
-def weak_views(teacher: nn.Module, crops: Sequence[Crops]) -> list[View]:
-    """Label one or more streams, seen by the teacher in one batch and in evaluation mode.
+def weak_view(teacher: nn.Module, pool: Crops, progress: Progress) -> View:
+    """The pool as it is, and the targets that the teacher's answer gives.
 
     A shared network that labels for itself is in training mode: its dropout rests then, and its
     batch statistics move once a step.
     """
-    images = as_float(torch.cat([c.image for c in crops]))
-    with evaluating(teacher), counting(teacher, torch.cat([c.valid for c in crops])):
-        return as_views(images, teacher(images).softmax(1), crops)
+    image = as_float(pool.image)
+    with evaluating(teacher):
+        return View(image, progress.pseudo_labels(teacher(image).softmax(1), pool))
 
 
-def weak_view(teacher: nn.Module, pool: Crops, *, true_labels: bool) -> View:
-    """The pool as it is and the teacher's answer, with or without its true labels."""
-    (weak,) = weak_views(teacher, [pool])
-    return weak if true_labels else without_labels(weak)
+@torch.no_grad()
+def weak_views(
+    teacher: nn.Module, pool: Crops, donors: Crops, progress: Progress
+) -> tuple[View, View]:
+    """``weak_view`` of the pool, and of the labelled images that regions are cut from.
 
-
-def as_views(images: Tensor, probability: Tensor, crops: Sequence[Crops]) -> list[View]:
-    """Cut joined streams, and the teacher's answer to them, apart again.
-
-    Args:
-        images: (ΣB, 3, H, W) float in [0, 1], the streams one after the other.
-        probability: (ΣB, C, H, W) float.
-        crops: the streams.
+    The teacher sees both in one batch. What it says of the donors is taken as it is: their classes
+    are as frequent as the labels' already.
     """
-    sizes = [len(c.image) for c in crops]
-    return [
-        View(image, Targets(probability=p, label=c.label.long(), valid=c.valid))
-        for image, p, c in zip(
-            torch.split(images, sizes), torch.split(probability, sizes), crops, strict=True
-        )
-    ]
-
-
-def without_labels(view: View) -> View:
-    """The same view when nobody knows a true label."""
-    label = torch.full_like(view.targets.label, IGNORE)
-    return replace(view, targets=replace(view.targets, label=label))
+    images = as_float(torch.cat([pool.image, donors.image]))
+    with evaluating(teacher):
+        answers = torch.split(teacher(images).softmax(1), [len(pool.image), len(donors.image)])
+    image, donor_image = torch.split(images, [len(pool.image), len(donors.image)])
+    return (
+        View(image, progress.pseudo_labels(answers[0], pool)),
+        View(donor_image, as_predicted(answers[1], donors)),
+    )
 
 
 def logits_of_both(student: nn.Module, labelled: Crops, strong: View) -> tuple[Tensor, Tensor]:

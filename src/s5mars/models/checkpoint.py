@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from s5mars.classes import Taxonomy
+from s5mars.data.resolution import FULL, Resolution
 from s5mars.files import replacing, write_json
 from s5mars.models.build import AnyNetwork, rebuild_network
 
@@ -34,6 +35,11 @@ class LoadedModel(Generic[Model]):
     network: str  # "teacher" or "student": which of the two was loaded
 
     @property
+    def resolution(self) -> Resolution:
+        """What images are resized to before this network sees them."""
+        return Resolution.parse(self.facts.get("resolution", str(FULL)))
+
+    @property
     def temperature(self) -> float:
         """What ``s5mars calibrate`` found for this network; 1 where it never ran."""
         return temperature_of(self.facts, self.network)
@@ -45,6 +51,7 @@ def save_model(
     *,
     taxonomy: Taxonomy,
     training: dict[str, Any],
+    resolution: Resolution = FULL,
 ) -> None:
     """Write ``path`` (safetensors) and ``path`` with the ending .json.
 
@@ -53,6 +60,7 @@ def save_model(
         networks: ``student`` and, where there is one, ``teacher``.
         taxonomy: the classes.
         training: facts for the JSON: method, data, seed, step, score, protocol.
+        resolution: what images were resized to in training.
     """
     tensors = {
         f"{name}.{key}": value.detach().cpu().contiguous()
@@ -67,6 +75,7 @@ def save_model(
         "networks": sorted(networks),
         "taxonomy": taxonomy.to_dict(),
         "model": student.description,
+        "resolution": str(resolution),
         "normalisation": {
             "mean": student.mean.flatten().tolist(),
             "std": student.std.flatten().tolist(),

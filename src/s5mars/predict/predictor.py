@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE, Taxonomy
+from s5mars.data.resolution import FULL, Resolution
 from s5mars.devices import find_device
 from s5mars.predict.temperature import check_temperature, tempered, tempered_largest
-from s5mars.predict.tiling import Block, Grid, Network, blended
+from s5mars.predict.tiling import Block, Grid, Network, blended, enlarged
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -51,6 +52,7 @@ class Predictor:
         temperature: float = 1.0,
         tta: bool = False,
         abstain: float | None = None,
+        resolution: Resolution = FULL,
     ) -> None:
         """Move the model to its device, in evaluation mode (the module itself, not a copy).
 
@@ -70,6 +72,8 @@ class Predictor:
                 (test-time augmentation); it takes twice the time.
             abstain: leave a pixel without a class (255, ``IGNORE``) where the largest calibrated
                 probability is below this, in [0, 1]; None never does.
+            resolution: what images are resized to before the network sees them, that of its
+                training; maps and probabilities have the size of the image all the same.
 
         Raises:
             ValueError: if a setting is out of range, or the device is not there.
@@ -96,6 +100,7 @@ class Predictor:
         self.temperature = check_temperature(temperature)
         self.tta = tta
         self.abstain = abstain
+        self.resolution = resolution
 
     @property
     def doubt(self) -> str:
@@ -182,13 +187,17 @@ class Predictor:
             ValueError: if the array is no such image.
         """
         at = self.temperature if temperature is None else check_temperature(temperature)
+        image = checked(image)
         raw = blended(
             self.probabilities,
-            checked(image),
+            self.resolution.resized(image),
             window=self.window,
             overlap=self.overlap,
             batch=self.batch,
         )
+        height, width = image.shape[:2]
+        if self.resolution.size(width, height) != (width, height):
+            raw = enlarged(raw, classes=len(self.taxonomy), size=(height, width))
         return ((rows, columns, tempered(block, at)) for rows, columns, block in raw)
 
     def _decide(self, block: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,6 +283,7 @@ def load(
         temperature=loaded.temperature if temperature is None else temperature,
         tta=tta,
         abstain=abstain,
+        resolution=loaded.resolution,
     )
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -111,6 +112,40 @@ def blended(
         yield slice(0, height), slice(0, width), next(scores)
         return
     yield from _blocks(scores, grid, height=height, width=width)
+
+
+def enlarged(blocks: Iterator[Block], *, classes: int, size: tuple[int, int]) -> Iterator[Block]:
+    """Blocks of a resized image → those of the image itself, bilinear, some rows at a time.
+
+    The class probabilities of the resized image are held whole.
+
+    Args:
+        blocks: of the resized image, which they cover once.
+        classes: number of classes.
+        size: height and width of the image itself.
+    """
+    parts = [(rows, columns, block.clone()) for rows, columns, block in blocks]
+    small = (max(r.stop for r, _, _ in parts), max(c.stop for _, c, _ in parts))
+    whole = parts[0][2].new_empty(classes, *small)
+    for rows, columns, block in parts:
+        whole[:, rows, columns] = block
+    del parts
+    height, width = size
+    for top in range(0, height, _ROWS):
+        bottom = min(top + _ROWS, height)
+        at = (torch.arange(top, bottom, device=whole.device) + 0.5) * small[0] / height - 0.5
+        at = at.clamp(0, small[0] - 1)
+        above = at.floor().long()
+        below = (above + 1).clamp(max=small[0] - 1)
+        tall = torch.lerp(whole[:, above], whole[:, below], (at - above)[:, None])
+        wide = F.interpolate(
+            tall[None], size=(bottom - top, width), mode="bilinear", align_corners=False
+        )
+        yield slice(top, bottom), slice(0, width), wide[0]
+
+
+_ROWS = 256
+"""Of an enlarged map that are made at a time."""
 
 
 def _blocks(scores: Iterator[Tensor], grid: Grid, *, height: int, width: int) -> Iterator[Block]:

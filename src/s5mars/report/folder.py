@@ -16,6 +16,7 @@ from s5mars.report.numbers import number
 
 _TITLES = {
     "supervised": "Supervised",
+    "supervised_averaged": "Supervised, averaged",
     "mean_teacher": "Mean Teacher",
     "classmix": "MT + ClassMix",
     "fixmatch": "FixMatch",
@@ -23,6 +24,7 @@ _TITLES = {
     "u2pl": "U²PL",
     "augseg": "AugSeg",
     "unimatch": "UniMatch",
+    "unimatch_v2": "UniMatch V2",
     "s5mars": "S5Mars",
 }
 

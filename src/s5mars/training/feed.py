@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from s5mars.classes import MaskCoding
-from s5mars.config import TrainConfig
-from s5mars.data.crops import CropSettings
+from s5mars.config import TrainConfig, first_pool_step
 from s5mars.data.loader import LoaderSettings, TrainingBatches, training_loader
 from s5mars.data.sampler import Balance
 from s5mars.proposals.draw import Coverage, ObjectFilter
 from s5mars.proposals.prepare import object_store
 from s5mars.proposals.store import ObjectStore
+from s5mars.training.streams import crop_settings
 from s5mars.types import Batch, Crops, Sample
 
 
@@ -35,7 +34,7 @@ class Feed(lightning.LightningDataModule):
         total_steps: int,
         coding: MaskCoding,
         *,
-        areas: NDArray[np.int64] | None,
+        areas: NDArray[np.float64] | None,
         with_objects: bool,
     ) -> None:
         super().__init__()
@@ -66,16 +65,12 @@ class Feed(lightning.LightningDataModule):
         settings = LoaderSettings(
             seed=self.config.seed,
             batch=self.config.batch,
-            crop=CropSettings(
-                size=self.config.crop,
-                scale=self.config.scale,
-                fixed=self.config.model == "sam-cls",
-            ),
+            crop=crop_settings(self.config),
             coding=self.coding,
             objects=self.objects,
             balance=self._balance(),
             object_filter=ObjectFilter(),
-            pool_from=math.ceil(self.config.warm_up * self.total_steps),
+            pool_from=first_pool_step(self.config, self.total_steps),
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )

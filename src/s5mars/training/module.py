@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from s5mars import processes
-from s5mars.alignment import AlignedTeacher, Alignment
-from s5mars.config import TrainConfig
+from s5mars.alignment import Alignment
+from s5mars.config import TrainConfig, first_pool_step, reads_class_shares
+from s5mars.losses import cross_entropy, ohem_cross_entropy
+from s5mars.methods.supervised import Supervised
 from s5mars.models.build import AnyNetwork
 from s5mars.models.dropout import drawing
 from s5mars.models.synchronised import synchronise
@@ -19,7 +22,7 @@ from s5mars.randomness import integer_seed
 from s5mars.teacher import momentum_at, update_teacher
 from s5mars.thresholds import ClassThresholds, above_threshold
 from s5mars.training.schedule import momentum_limit, polynomial, ramp
-from s5mars.types import Batch, Method, Progress
+from s5mars.types import Batch, Crops, Method, Progress, Targets, Term, as_predicted
 
 
 class SegmentationModule(lightning.LightningModule):
@@ -30,8 +33,8 @@ class SegmentationModule(lightning.LightningModule):
         method: what to minimise.
         config: optimiser, schedule, seed.
         total_steps: length of the run.
-        areas: (C,) labelled pixels of each class; needed where crops are balanced, which do not
-            show how frequent classes are.
+        areas: (C,) how much of each class plain crops of the labelled images show; alignment and
+            class-wise thresholds need it.
     """
 
     def __init__(
@@ -50,23 +53,25 @@ class SegmentationModule(lightning.LightningModule):
         if method.needs.teacher:
             self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
         self.alignment: Alignment | None = None
-        if config.alignment and method.needs.pool:
-            self.alignment = Alignment(
-                self.classes, momentum=config.alignment, power=config.alignment_power
-            )
         self.thresholds: ClassThresholds | None = None
-        if config.thresholds != "fixed" and method.needs.pool:
-            self.thresholds = ClassThresholds(
-                self.classes, kind=config.thresholds, momentum=config.threshold_momentum
-            )
-        self.areas: Tensor | None
-        self.register_buffer("areas", areas if config.balanced_crops else None, persistent=False)
+        if method.needs.pool and reads_class_shares(config):
+            if areas is None:
+                raise ValueError("alignment and thresholds need the areas of the labels")
+            if config.alignment:
+                self.alignment = Alignment(
+                    areas, momentum=config.alignment, power=config.alignment_power
+                )
+            if config.thresholds != "fixed":
+                self.thresholds = ClassThresholds(
+                    areas, kind=config.thresholds, momentum=config.threshold_momentum
+                )
         # A method with state is an nn.Module, and becomes a part of the checkpoint here.
         self.method = method
         self.config = config
         self.total_steps = total_steps
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0  # of training and validation, over all parts of the run
+        self.pool_from = first_pool_step(config, total_steps) if method.needs.pool else 0
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._step = 0
@@ -87,8 +92,12 @@ class SegmentationModule(lightning.LightningModule):
         return int(str(self.student.description["classes"]))
 
     def train(self, mode: bool = True) -> SegmentationModule:
-        """The teacher labels in evaluation mode, always."""
+        """The teacher labels in evaluation mode, always; frozen statistics stay as they are."""
         super().train(mode)
+        if self.config.freeze_norm:
+            for layer in nn.Module.modules(self.student.encoder):  # type: ignore[arg-type]
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
         if self.teacher is not None:
             self.teacher.eval()
         return self
@@ -102,33 +111,14 @@ class SegmentationModule(lightning.LightningModule):
         """The weighted sum of the method's terms."""
         self._step = self.global_step
         size = len(batch.labelled.image)
-        progress = Progress(
-            seed=self.config.seed,
-            step=self._step,
-            total=self.total_steps,
-            ramp=self.config.unsupervised
-            * ramp(
-                self._step,
-                start=self.config.warm_up * self.total_steps,
-                length=self.config.ramp * self.total_steps,
-            ),
-            keep=self.thresholds or above_threshold,
-            first=self.global_rank * size,
-        )
+        progress = self.progress(self._step, first=self.global_rank * size)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), drawing(progress, size):
             # For layers of an encoder that draw by themselves: a function of the step, too.
             torch.manual_seed(
                 integer_seed(progress.seed, "layers", step=self._step, sample=self.global_rank)
             )
-            teacher: nn.Module = self.student if self.teacher is None else self.teacher
-            if self.alignment is not None and progress.ramp:
-                if self.areas is None:
-                    self.alignment.observe_labels(batch.labelled.label)
-                else:
-                    self.alignment.observe_areas(self.areas)
-                teacher = AlignedTeacher(teacher, self.alignment)
-            terms = self.method.losses(self.student, teacher, batch, progress)
+            terms = self.objective(batch, progress)
         loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
         self._add("loss", loss)
         for name, term in terms.items():
@@ -137,6 +127,68 @@ class SegmentationModule(lightning.LightningModule):
                 self._add(f"shares/{name}", term.share)
         self.log("loss", loss.detach(), prog_bar=True, logger=False, sync_dist=True)
         return loss
+
+    def progress(self, step: int, *, first: int = 0) -> Progress:
+        """Where the run stands at a step, and what its settings give to the method.
+
+        Args:
+            step: counted from 0.
+            first: place of this process's first image in the batch of all processes.
+        """
+        config = self.config
+        return Progress(
+            seed=config.seed,
+            step=step,
+            total=self.total_steps,
+            ramp=config.unsupervised
+            * ramp(
+                step,
+                start=config.warm_up * self.total_steps,
+                length=config.ramp * self.total_steps,
+            ),
+            first=first,
+            pool_from=self.pool_from,
+            criterion=ohem_cross_entropy if config.ohem else cross_entropy,
+            pseudo_labels=self._pseudo_labels,
+            keep=self.thresholds or above_threshold,
+        )
+
+    def objective(
+        self,
+        batch: Batch,
+        progress: Progress,
+        *,
+        student: nn.Module | None = None,
+        teacher: nn.Module | None = None,
+    ) -> dict[str, Term]:
+        """The terms of the method, or the supervised loss alone while the pool does not count.
+
+        Args:
+            batch: of this step.
+            progress: of this step.
+            student: in the place of the module's own, such as its compiled form.
+            teacher: likewise.
+        """
+        student = student or self.student
+        if self.method.needs.pool and not progress.ramp:
+            terms = Supervised().losses(student, student, batch, progress)
+            return self._with_every_parameter(terms)
+        teacher = student if self.teacher is None else teacher or self.teacher
+        return self.method.losses(student, teacher, batch, progress)
+
+    def _with_every_parameter(self, terms: dict[str, Term]) -> dict[str, Term]:
+        """A head that a warm-up does not use gets a zero gradient: DDP waits for one of each."""
+        head = getattr(self.student, "representation", None)
+        if head is None:
+            return terms
+        nothing = 0 * torch.stack([parameter.sum() for parameter in head.parameters()]).sum()
+        supervised = terms["supervised"]
+        return {"supervised": replace(supervised, value=supervised.value + nothing)}
+
+    def _pseudo_labels(self, probability: Tensor, pool: Crops) -> Targets:
+        if self.alignment is not None:
+            probability = self.alignment(probability, pool.valid)
+        return as_predicted(probability, pool)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step the student, then move the teacher, before anything can save a checkpoint."""
@@ -153,16 +205,22 @@ class SegmentationModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """SGD with momentum (section V-B) or AdamW, and the polynomial schedule."""
         config = self.config
-        trained = [p for p in self.student.parameters() if p.requires_grad]
+        rate = config.learning_rate
+        encoder = getattr(self.student, "encoder", None)
+        of_encoder = set() if encoder is None else set(encoder.parameters())
+        parts: dict[float, list[nn.Parameter]] = {}
+        for parameter in self.student.parameters():
+            if parameter.requires_grad:
+                factor = config.encoder_rate if parameter in of_encoder else 1.0
+                parts.setdefault(factor, []).append(parameter)
+        trained = [{"params": part, "lr": rate * factor} for factor, part in parts.items()]
         optimizer: torch.optim.Optimizer
         if config.optimiser == "adamw":
-            optimizer = torch.optim.AdamW(
-                trained, lr=config.learning_rate, weight_decay=config.weight_decay
-            )
+            optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=config.weight_decay)
         else:
             optimizer = torch.optim.SGD(
                 trained,
-                lr=config.learning_rate,
+                lr=rate,
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,
             )
@@ -177,9 +235,21 @@ class SegmentationModule(lightning.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def best_entry(self) -> dict[str, Any] | None:
-        """The record with the highest validation mIoU so far, the earlier one of equals."""
+    @property
+    def pool_crops(self) -> int:
+        """How many crops of the pool the method sees in the whole run."""
+        return self.config.batch * (self.total_steps - self.pool_from) * self.method.needs.pool
+
+    def kept_entry(self) -> dict[str, Any] | None:
+        """The record whose weights are kept, see ``--keep``.
+
+        The one with the highest validation mIoU so far, the earlier one of equals.
+        """
         scored = [e for e in self.history if e["validation"]["mIoU"] is not None]
+        if self.config.keep == "last":
+            return self.history[-1] if self.history else None
+        if self.config.keep == "after-warm-up":
+            scored = [e for e in scored if e["step"] > self.pool_from]
         return max(scored, key=lambda e: e["validation"]["mIoU"], default=None)
 
     def take_averages(self) -> dict[str, float]:

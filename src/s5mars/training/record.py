@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from s5mars.config import TrainConfig
 from s5mars.data.dataset import Dataset
+from s5mars.data.resolution import Resolution
 from s5mars.files import write_json
 from s5mars.models.checkpoint import save_model
 from s5mars.predict.predictor import Precision as InferencePrecision
@@ -48,6 +51,7 @@ class Record:
             self.dataset.taxonomy,
             device=module.device,
             precision=_inference_precision(precision),
+            resolution=Resolution.parse(self.config.resolution),
         )
         everything, confident = validate(
             predictor,
@@ -73,15 +77,15 @@ class Record:
         module.history.append(entry)
         for logger in module.trainer.loggers:
             logger.log_metrics(_flat(entry), step=step)
-        best = module.best_entry()
+        kept = module.kept_entry()
         if module.trainer.is_global_zero:
-            if best is None or best["step"] == step:
+            if kept is None or kept["step"] == step:
                 self._save_best(module, step, scores)
             self.write(module)
 
     def write(self, module: SegmentationModule) -> None:
         """Write ``metrics.json`` whole."""
-        best = module.best_entry()
+        best = module.kept_entry()
         write_json(
             self.config.out / "metrics.json",
             {
@@ -98,9 +102,11 @@ class Record:
 
     def summarise(self, module: SegmentationModule) -> None:
         """Say how it ended."""
-        best = module.best_entry()
+        best = module.kept_entry()
         if best is None:
             return
+        if note := before_the_pool(best["step"], self._facts(module)):
+            print(note, file=sys.stderr)
         minutes = module.seconds / 60
         print(
             f"{self.config.method}: {module.scored_name} mIoU "
@@ -118,6 +124,7 @@ class Record:
             networks,
             taxonomy=self.dataset.taxonomy,
             training={**self._facts(module), "step": step, "validation": _headline(scores)},
+            resolution=Resolution.parse(self.config.resolution),
         )
 
     def _facts(self, module: SegmentationModule) -> dict[str, Any]:
@@ -135,7 +142,12 @@ class Record:
             "labelled": config.labelled,
             "train_images": len(self.dataset.split("train")),
             "labelled_images": len(streams.labelled),
+            "partition_seed": config.partition_seed,
             "pool_images": 0 if streams.pool is None else len(streams.pool),
+            "pool_from": module.pool_from,
+            "pool_crops": module.pool_crops,
+            "resolution": config.resolution,
+            "kept": config.keep,
             "split_for_selection": config.select_on,
             "selection_images": len(streams.selection),
             "skipped_files": len(streams.skipped),
@@ -147,6 +159,9 @@ class Record:
 
     def _notes(self, module: SegmentationModule) -> list[str]:
         notes = []
+        best = module.kept_entry()
+        if best is not None and (note := before_the_pool(best["step"], self._facts(module))):
+            notes.append(note)
         if self.config.select_on.startswith("test"):
             notes.append(
                 f"The checkpoint was chosen on the {self.config.select_on} split: the score on it "
@@ -163,6 +178,22 @@ class Record:
         if "synthetic" in self.dataset.taxonomy.name:
             notes.append("The images are synthetic: no score on them means anything about Mars.")
         return notes
+
+
+def before_the_pool(step: int, facts: Mapping[str, Any]) -> str:
+    """What it means that a model was kept at this step; "" where the pool had come in.
+
+    Args:
+        step: whose weights were kept.
+        facts: of the run, with ``pool_images`` and ``pool_from``.
+    """
+    if not facts.get("pool_images") or step > facts.get("pool_from", 0):
+        return ""
+    return (
+        f"The kept checkpoint is of step {step}, before the pool came in (step "
+        f"{facts['pool_from']}): it has learned from labels alone. --keep after-warm-up or last "
+        "keeps a later one."
+    )
 
 
 def _inference_precision(precision: str) -> InferencePrecision:

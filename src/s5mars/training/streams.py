@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.config import TrainConfig
+from s5mars.config import TrainConfig, reads_class_shares
 from s5mars.data.audit import report_skipped, undamaged
+from s5mars.data.crops import CropSettings, coverage
 from s5mars.data.dataset import Dataset
 from s5mars.data.partition import draw_partition, pool, withhold
 from s5mars.data.read import image_size
+from s5mars.data.resolution import Resolution
 from s5mars.data.stratify import label_areas
+from s5mars.errors import UserError
 from s5mars.files import write_text
 from s5mars.types import Method, Sample
 
@@ -29,7 +33,7 @@ class Streams:
     labelled: tuple[Sample, ...]
     pool: tuple[Sample, ...] | None  # without the masks of images outside the partition
     selection: tuple[Sample, ...]  # what chooses the best checkpoint
-    areas: NDArray[np.int64] | None  # (N, C) pixels of each class; None where nobody asks
+    areas: NDArray[np.float64] | None  # (N, C), see ``_shown``; None where nobody asks
     skipped: tuple[str, ...] = ()  # one line for each damaged image or label that was left out
     warnings: tuple[str, ...] = ()  # what the labels are too few for, and what that means
 
@@ -57,7 +61,7 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     """
     skip_bad, coding = config.skip_bad, dataset.coding
     partition, damaged = draw_partition(
-        dataset, config.labelled, seed=config.seed, skip_bad=skip_bad
+        dataset, config.labelled, seed=config.partition_seed, skip_bad=skip_bad
     )
     labelled, damaged_labelled = undamaged(partition, coding, skip_bad=skip_bad)
     selection = dataset.split(config.select_on)
@@ -71,7 +75,7 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     candidates: tuple[Sample, ...] | None = None
     damaged_pool: tuple[str, ...] = ()
     if method.needs.pool:
-        candidates = withhold(pool(dataset), labelled)
+        candidates = withhold(pool(dataset), labelled if config.pool_labels else ())
         if skip_bad:
             candidates, damaged_pool = undamaged(candidates, coding, skip_bad=True)
     # One file may stand in two streams, and is told of once.
@@ -81,18 +85,18 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
         if not samples:
             raise ValueError(f"{dataset.root}: no readable {name} image is left: replace some")
     _require_room(labelled, config)
-    areas, _ = label_areas(labelled, coding, len(dataset.taxonomy))
+    areas = _shown(labelled, dataset, config)
     warnings = label_warnings(areas, dataset.taxonomy.names, batch=config.batch)
     return Streams(labelled, candidates, selection, areas, tuple(lines), warnings)
 
 
 def label_warnings(
-    areas: NDArray[np.int64], names: Sequence[str], *, batch: int
+    areas: NDArray[np.float64], names: Sequence[str], *, batch: int
 ) -> tuple[str, ...]:
     """What so few labels mean for the score, one line each; empty where they suffice.
 
     Args:
-        areas: (N, C) pixels of each class in each labelled image.
+        areas: (N, C) how much of each class crops of each labelled image show.
         names: of the classes.
         batch: labelled images in one step.
     """
@@ -118,17 +122,36 @@ def label_warnings(
     return tuple(found)
 
 
+def crop_settings(config: TrainConfig) -> CropSettings:
+    """How the crops of a run are drawn."""
+    return CropSettings(
+        size=config.crop,
+        scale=config.scale,
+        resolution=Resolution.parse(config.resolution),
+        fixed=config.model == "sam-cls",
+    )
+
+
+def _shown(
+    labelled: Sequence[Sample], dataset: Dataset, config: TrainConfig
+) -> NDArray[np.float64]:
+    """(N, C) how many pixels of each class a plain crop of each image shows, in expectation."""
+    weights = partial(coverage, settings=crop_settings(config))
+    return label_areas(labelled, dataset.coding, len(dataset.taxonomy), weights=weights)[0]
+
+
 def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
     """Refuse crops that are larger than every image can become: the rest would be padding."""
     if config.model == "sam-cls":
         return  # its fixed crops are inside the image, whatever their size becomes
     width, height = max((image_size(sample.image) for sample in samples), key=max)
+    width, height = Resolution.parse(config.resolution).size(width, height)
     limit = int(max(width, height) * config.scale[1])
     if config.crop > limit:
-        raise ValueError(
+        raise UserError(
             f"crop is {config.crop}, but the largest labelled image of {config.data} has "
-            f"{width}×{height} pixels, enlarged at most {config.scale[1]:g} times: take "
-            f"--crop {limit} or less"
+            f"{width}×{height} pixels at --resolution {config.resolution}, enlarged at most "
+            f"{config.scale[1]:g} times: take --crop {limit} or less"
         )
 
 
@@ -150,10 +173,12 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
     labelled = tuple(listed("labelled"))
     return Streams(
         labelled=labelled,
-        pool=withhold(listed("pool"), labelled) if method.needs.pool else None,
+        pool=withhold(listed("pool"), labelled if config.pool_labels else ())
+        if method.needs.pool
+        else None,
         selection=tuple(listed("selection")),
-        areas=label_areas(labelled, dataset.coding, len(dataset.taxonomy))[0]
-        if config.balanced_crops
+        areas=_shown(labelled, dataset, config)
+        if config.balanced_crops or (method.needs.pool and reads_class_shares(config))
         else None,
         skipped=tuple(_lines(run / "splits" / SKIPPED)),
         warnings=tuple(_lines(run / "splits" / WARNINGS)),

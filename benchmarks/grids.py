@@ -1,0 +1,90 @@
+"""Run the grids of ``grids.yaml`` one after the other; the same command goes on after a stop.
+
+    python benchmarks/grids.py --data FOLDER --out FOLDER --results docs/results --jobs 2 [NAME ...]
+
+Each grid is an ``s5mars compare`` in a folder of its own below ``--out``. Whenever one of its cells
+ends, its ``comparison.json`` is copied to ``--results``, with the commit that it ran at: cells in
+there count as done on another machine, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).parent
+LOOK_SECONDS = 20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="grids to run (all, in the order of the file)")
+    parser.add_argument("--grids", type=Path, default=HERE / "grids.yaml", help="the list")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--results", type=Path, required=True, help="folder of the JSON files")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at once, one thread each (2)")
+    options = parser.parse_args()
+    listed = yaml.safe_load(options.grids.read_text(encoding="utf-8"))
+    known = [grid["name"] for grid in listed["grids"]]
+    if unknown := set(options.names) - set(known):
+        parser.error(f"no grid {', '.join(sorted(unknown))}; grids: {', '.join(known)}")
+    failed = 0
+    for grid in listed["grids"]:
+        if not options.names or grid["name"] in options.names:
+            failed += run(grid, listed["common"], options) != 0
+    return int(failed > 0)
+
+
+def run(grid: dict[str, Any], common: str, options: argparse.Namespace) -> int:
+    """One grid, to its end; its exit code."""
+    out, kept = options.out / grid["name"], options.results / f"{grid['name']}.json"
+    if kept.is_file() and not out.exists():
+        out.mkdir(parents=True)
+        shutil.copy(kept, out / "comparison.json")  # measured on another machine
+    command = [
+        sys.executable, "-m", "s5mars", "compare", "--data", str(options.data / grid["data"]),
+        "--out", str(out), "--jobs", str(options.jobs), "--note", f"commit {commit()}",
+        *shlex.split(f"{common} {grid['options']} {grid.get('more', '')}"),
+    ]  # fmt: skip
+    print(shlex.join(command), flush=True)
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while process.poll() is None:
+        time.sleep(LOOK_SECONDS)
+        keep(out / "comparison.json", kept)
+    keep(out / "comparison.json", kept)
+    return process.returncode
+
+
+def keep(comparison: Path, kept: Path) -> None:
+    """Copy the file whole where a cell has ended since."""
+    if comparison.is_file() and ended(comparison) != (ended(kept) if kept.is_file() else 0):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_suffix(".tmp")
+        shutil.copy(comparison, temporary)
+        temporary.replace(kept)
+
+
+def ended(comparison: Path) -> int:
+    cells = json.loads(comparison.read_text(encoding="utf-8"))["cells"]
+    return sum(cell["status"] in ("done", "failed") for cell in cells)
+
+
+def commit() -> str:
+    """Of the code that runs."""
+    asked = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--tags"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

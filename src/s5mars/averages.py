@@ -1,0 +1,52 @@
+"""A running average that is right from its first step on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from s5mars import processes
+
+
+class RunningMean(nn.Module):
+    """An exponential moving average of means over pixels; a part of every checkpoint.
+
+    It starts from nothing, and divides by the weight of what it has seen, which is 1 − mᵗ after t
+    steps (Kingma and Ba, ICLR 2015, section 3). Without that division the first hundred steps would
+    show the value it starts from.
+
+    Args:
+        shape: of the mean.
+        momentum: m, in [0, 1).
+    """
+
+    weighted: Tensor
+    weight: Tensor
+
+    def __init__(self, *shape: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("weighted", torch.zeros(shape))
+        self.register_buffer("weight", torch.tensor(0.0))
+
+    @torch.no_grad()
+    def observe(self, summed: Tensor, count: Tensor) -> None:
+        """Average in a batch: a sum over this process's pixels, and how many they are.
+
+        A batch without any pixel, in all processes, says nothing.
+        """
+        summed, count = processes.total(summed), processes.total(count)
+        share = (1 - self.momentum) * (count > 0)
+        mean = (summed / count.clamp(min=1)).to(self.weighted.dtype)
+        self.weighted.lerp_(mean, share)
+        self.weight.lerp_(torch.ones_like(self.weight), share)
+
+    @property
+    def value(self) -> Tensor:
+        """The average, of the shape given; 0 where nothing has been observed."""
+        return self.weighted / self.weight.clamp(min=1e-12)
+
+    @property
+    def is_empty(self) -> Tensor:
+        """Scalar bool: nothing has been observed."""
+        return self.weight == 0

@@ -1,0 +1,22 @@
+"""Supervised, averaged: the moving average of Supervised; the baseline of every EMA teacher.
+
+Methods with a teacher are scored by it, and an average of a student's weights beats the student
+whatever it learns from. So what the pool brings is measured against this row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from s5mars.methods.supervised import Supervised
+from s5mars.types import Needs
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedAveraged(Supervised):
+    """L = L_sup; the network that is scored is the moving average of eq. 2."""
+
+    @property
+    def needs(self) -> Needs:
+        """A teacher, which nobody asks."""
+        return Needs(teacher=True)
