@@ -147,10 +147,8 @@ def test_the_row_comes_after_the_recipe_and_before_options() -> None:
     assert settings.method.soft_weight == released.soft_weight == 0.5
     assert settings.method.mix.rotation == 20 and settings.method.mix.extra_rectangle
 
-    settings = parse_training(
-        [*BASE, "--ablation", "augin/efdm", "--s5mars.swap", "wct", "--s5mars.ohem"]
-    )
-    assert settings.method == S5Mars(swap="wct", ohem=True)
+    settings = parse_training([*BASE, "--ablation", "augin/efdm", "--s5mars.swap", "wct", "--ohem"])
+    assert settings.method == S5Mars(swap="wct")
 
 
 def test_without_mixing_the_released_rectangle_is_gone_too() -> None:

@@ -115,8 +115,8 @@ def test_tensors_of_the_logits_size() -> None:
 
 def test_nothing_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     module = Step("s5mars", SIZES, CPU).module
-    module.alignment = Alignment(SIZES.classes)
-    module.thresholds = ClassThresholds(SIZES.classes, kind="freematch")
+    module.alignment = Alignment(torch.ones(SIZES.classes))
+    module.thresholds = ClassThresholds(torch.ones(SIZES.classes), kind="freematch")
     monkeypatch.setattr(module, "log", lambda *_, **__: None)
     batch = random_batch(SIZES, CPU, pool=True)
     with Recorder(SIZES.classes, SIZES.crop) as recorder:

@@ -77,12 +77,12 @@ def test_a_switch_may_stand_alone(arguments: list[str], expected: bool) -> None:
 def test_fields_of_the_method() -> None:
     method = parse_training(
         [*BASE, "--thresholds=fixed", "--s5mars.hard-threshold", "0.5", "--s5mars.swap=both",
-         "--s5mars.ohem", "--s5mars.mix.source", "rectangles", "--s5mars.mix.rescale", "[0.5, 1.0]"]
+         "--s5mars.mix.source", "rectangles", "--s5mars.mix.rescale", "[0.5, 1.0]"]
     ).method  # fmt: skip
     assert isinstance(method, S5Mars)
     default = S5Mars()
     mix = replace(default.mix, source="rectangles", rescale=(0.5, 1.0))
-    assert method == replace(default, hard_threshold=0.5, swap="both", ohem=True, mix=mix)
+    assert method == replace(default, hard_threshold=0.5, swap="both", mix=mix)
 
 
 @pytest.mark.parametrize("method", [*METHODS, "san"])
@@ -99,13 +99,13 @@ def test_every_option_says_what_it_is(method: str) -> None:
 def test_yaml_round_trip(tmp_path: Path, method: str, recipe: str) -> None:
     given = parse_training(
         [*BASE, "--method", method, "--recipe", recipe, "--labelled", "0.125", "--skip-bad",
-         f"--{method}.ohem", "--multi_grid", "[1, 2, 4]", "--seed", "9"]
+         "--ohem", "--multi_grid", "[1, 2, 4]", "--seed", "9"]
     )  # fmt: skip
     path = tmp_path / "config.yaml"
     path.write_text(given.text)
     again = training_from_yaml(path)
     assert again == given
-    assert yaml.safe_load(given.text)[method]["ohem"] is True
+    assert yaml.safe_load(given.text)["ohem"] is True
 
 
 def test_printed_settings_parse_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +138,8 @@ def test_a_recipe_changes_defaults_and_gives_way() -> None:
     assert released.config.ramp == released.config.teacher_span == 0
     assert released.config.freeze_at == pytest.approx(200 / 240)
     assert isinstance(released.method, S5Mars)
-    assert released.method.ohem and released.method.mix.extra_rectangle
+    assert released.config.ohem and released.method.mix.extra_rectangle
+    assert released.method.swap == "none"
     assert released.method.hard_over == "all" and released.method.soft_over == "kept"
     # Every pixel is kept: no confidence is below the threshold.
     assert released.method.hard_threshold < 0
@@ -148,14 +149,14 @@ def test_a_recipe_changes_defaults_and_gives_way() -> None:
     assert paper.method == S5Mars() and paper.config.model == "resnet50"
 
     changed = parse_training(
-        [*BASE, "--recipe", "as_released", "--model", "resnet18", "--s5mars.ohem", "false",
+        [*BASE, "--recipe", "as_released", "--model", "resnet18", "--ohem", "false",
          "--ramp", "0.1"]
     )  # fmt: skip
     assert changed.config.model == "resnet18" and changed.config.ramp == 0.1
     assert isinstance(changed.method, S5Mars)
-    assert not changed.method.ohem and changed.method.mix.extra_rectangle
+    assert not changed.config.ohem and changed.method.mix.extra_rectangle
     supervised = parse_training([*BASE, "--recipe", "as_released", "--method", "supervised"])
-    assert supervised.method == Supervised(ohem=True)
+    assert supervised.method == Supervised() and supervised.config.ohem
 
 
 def test_a_recipe_may_stand_in_the_file(tmp_path: Path) -> None:
@@ -224,15 +225,16 @@ def test_what_is_missing_is_named() -> None:
 
 
 def test_a_threshold_that_freematch_would_not_read_is_refused() -> None:
+    freematch = ["--thresholds", "freematch"]
     wanted = ["--s5mars.hard-threshold", "0.9"]
-    assert "freematch learns it" in refused(*wanted)
-    of_class_mix = ["--method", "classmix", "--classmix.confident", "0.5"]
+    assert "freematch learns it" in refused(*freematch, *wanted)
+    of_class_mix = [*freematch, "--method", "classmix", "--classmix.confident", "0.5"]
     assert "classmix.confident is 0.5, but" in refused(*of_class_mix)
     by_name = parse_training([*BASE, "--ablation", "hard_threshold/0.9"])
     assert by_name.config.thresholds == "fixed"
     for kind in ("fixed", "flexmatch"):
         assert parse_training([*BASE, *wanted, "--thresholds", kind]).config.thresholds == kind
-    every = parse_training([*BASE, "--s5mars.hard-threshold", "0"])
+    every = parse_training([*BASE, *freematch, "--s5mars.hard-threshold", "0"])
     assert every.config.thresholds == "freematch"
 
 

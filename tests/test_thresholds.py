@@ -14,6 +14,7 @@ PROBABILITY = (
     .T.reshape(1, 3, 2, 2)
     .contiguous()
 )
+EVENLY = torch.ones(3)
 VALID = torch.ones(1, 2, 2, dtype=torch.bool)
 
 
@@ -24,17 +25,17 @@ def test_a_run_asks_for_a_fixed_threshold_unless_told_otherwise() -> None:
 
 
 def test_flexmatch_by_hand() -> None:
-    rule = ClassThresholds(3, kind="flexmatch", momentum=0.0)
+    rule = ClassThresholds(EVENLY, kind="flexmatch", momentum=0.0)
     kept = rule(PROBABILITY, VALID, above=0.7)
     # Above 0.7: a quarter of the pixels each for classes 0 and 1; unused: a half, the largest.
     effect = torch.tensor([0.5, 0.5, 0.0])
-    torch.testing.assert_close(rule.shares, torch.tensor([0.25, 0.25, 0.0]))
+    torch.testing.assert_close(rule.used.value, torch.tensor([0.25, 0.25, 0.0]))
     torch.testing.assert_close(rule.thresholds(0.7), effect / (2 - effect) * 0.7)
     assert kept.all()
 
 
 def test_flexmatch_is_fixmatch_for_a_class_that_is_learned_best() -> None:
-    rule = ClassThresholds(2, kind="flexmatch", momentum=0.0)
+    rule = ClassThresholds(torch.ones(2), kind="flexmatch", momentum=0.0)
     probability = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.9, 0.1]])
     rule(probability.T.reshape(1, 2, 2, 2), VALID, above=0.7)
     assert rule.thresholds(0.7)[0] == pytest.approx(0.7)
@@ -42,19 +43,39 @@ def test_flexmatch_is_fixmatch_for_a_class_that_is_learned_best() -> None:
 
 
 def test_freematch_by_hand() -> None:
-    rule = ClassThresholds(3, kind="freematch", momentum=0.0)
+    rule = ClassThresholds(EVENLY, kind="freematch", momentum=0.0)
     kept = rule(PROBABILITY, VALID, above=0.99)
     mean = PROBABILITY.mean((0, 2, 3))
-    torch.testing.assert_close(rule.mean, mean)
-    assert float(rule.confidence) == pytest.approx(0.7)
-    torch.testing.assert_close(rule.thresholds(0.99), mean / mean.max() * 0.7)
-    # Class 0 is the commonest: its threshold is the mean confidence.
-    assert kept.flatten().tolist() == [True, False, True, True]
+    torch.testing.assert_close(rule.mean.value, mean)
+    assert float(rule.confidence.value) == pytest.approx(0.7)
+    # With even classes it is the paper's, down to one half.
+    torch.testing.assert_close(rule.thresholds(0.99), (mean / mean.max() * 0.7).clamp(min=0.5))
+    # Class 0 is the commonest: its threshold is the mean confidence. That of class 2 is one half.
+    assert kept.flatten().tolist() == [True, False, True, False]
+
+
+def test_freematch_does_not_take_a_rare_class_for_a_hard_one() -> None:
+    """Two classes, 90 % and 10 % of labels and of predictions alike: one threshold for both."""
+    rule = ClassThresholds(torch.tensor([9.0, 1.0]), kind="freematch", momentum=0.0)
+    probability = torch.tensor([[0.95, 0.05]] * 9 + [[0.45, 0.55]]).T.reshape(1, 2, 2, 5)
+    probability[:, 1, 1, 4], probability[:, 0, 1, 4] = 0.55, 0.45
+    rule(probability, torch.ones(1, 2, 5, dtype=torch.bool), above=0.9)
+    confidence = (9 * 0.95 + 0.55) / 10
+    mean = torch.tensor([(9 * 0.95 + 0.45) / 10, (9 * 0.05 + 0.55) / 10])
+    assert mean.tolist() == pytest.approx([0.9, 0.1])
+    assert rule.thresholds(0.9).tolist() == pytest.approx([confidence, confidence])
+    # The paper's own rule would let every pixel of the rare class pass: 0.1 / 0.9 of 0.91.
+
+
+def test_averages_start_without_bias() -> None:
+    once = ClassThresholds(EVENLY, kind="freematch", momentum=0.99)
+    once(PROBABILITY, VALID, above=0.99)
+    assert float(once.confidence.value) == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("kind", ["flexmatch", "freematch"])
 def test_pixels_that_are_not_valid_say_nothing(kind: str) -> None:
-    rule = ClassThresholds(3, kind=kind, momentum=0.5)  # type: ignore[arg-type]
+    rule = ClassThresholds(EVENLY, kind=kind, momentum=0.5)  # type: ignore[arg-type]
     before = {name: value.clone() for name, value in rule.named_buffers()}
     kept = rule(PROBABILITY, ~VALID, above=0.7)
     assert not kept.any()
@@ -64,20 +85,20 @@ def test_pixels_that_are_not_valid_say_nothing(kind: str) -> None:
     half[0, 1] = False
     other = PROBABILITY.clone()
     other[:, :, 1] = 1 / 3
-    again = ClassThresholds(3, kind=kind, momentum=0.5)  # type: ignore[arg-type]
+    again = ClassThresholds(EVENLY, kind=kind, momentum=0.5)  # type: ignore[arg-type]
     assert torch.equal(
         again(other, half, above=0.7),
-        ClassThresholds(3, kind=kind, momentum=0.5)(PROBABILITY, half, above=0.7),  # type: ignore[arg-type]
+        ClassThresholds(EVENLY, kind=kind, momentum=0.5)(PROBABILITY, half, above=0.7),  # type: ignore[arg-type]
     )
 
 
 @pytest.mark.parametrize("kind", ["flexmatch", "freematch"])
 def test_a_method_without_a_threshold_gets_every_valid_pixel(kind: str) -> None:
-    rule = ClassThresholds(3, kind=kind)  # type: ignore[arg-type]
+    rule = ClassThresholds(EVENLY, kind=kind)  # type: ignore[arg-type]
     assert torch.equal(rule(PROBABILITY, VALID, above=0.0), VALID)
     assert rule(PROBABILITY, ~VALID, above=-0.7).sum() == 0
 
 
 def test_an_unknown_kind_names_the_choices() -> None:
     with pytest.raises(ValueError, match="flexmatch, freematch"):
-        ClassThresholds(3, kind="fixed")
+        ClassThresholds(EVENLY, kind="fixed")

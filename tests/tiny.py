@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -79,3 +81,10 @@ def batch(*, seed: int = 0, pool_labelled: float = 0.2, valid: float = 0.9, **kw
         labelled=crops(seed=2 * seed, valid=valid, **kwargs),
         pool=crops(seed=2 * seed + 1, labelled=pool_labelled, valid=valid, objects=False, **kwargs),
     )
+
+
+def unlabelled_pool(given: Batch) -> Batch:
+    """The same batch when the labels of the pool are withheld, as ``--pool-labels false`` does."""
+    assert given.pool is not None
+    label = torch.full_like(given.pool.label, IGNORE)
+    return Batch(labelled=given.labelled, pool=replace(given.pool, label=label))

@@ -13,7 +13,7 @@ SETTINGS: dict[str, Any] = {
     "evaluation": {"split": "test", "protocol": "full"},
     "training": {
         "steps": 600, "epochs": None, "batch": 6, "crop": 192, "model": "tf_efficientnet_lite0",
-        "recipe": "default", "select_on": "val",
+        "recipe": "default", "select_on": "val", "resolution": "1/2", "partition_seed": 0,
     },
 }  # fmt: skip
 
@@ -63,7 +63,8 @@ def comparison(
             seconds=60.0,
             elapsed=90.0,
             network="student" if row == "supervised" else "teacher",
-            test_images=51,
+            scored_images=51,
+            pool_crops=0 if row == "supervised" else 3600,
             labelled_images=40,
             partition=f"p{seed}",
             encoder_weights="encoder weights: none",

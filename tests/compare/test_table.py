@@ -41,7 +41,8 @@ def test_markdown(tmp_path: Path) -> None:
         "test split (51 images), of each the whole image",
         "600 steps of batch 6, crop 192, tf_efficientnet_lite0",
         "encoder weights: none",
-        "Seeds: 0, 1, 2.",
+        "Seeds: 0, 1, 2, all on partition 0 of the labels.",
+        "at resolution 1/2. Methods with a pool see 3,600 crops of it.",
         "Note: nothing was tuned",
     ):
         assert text.count(words) == 2, words  # under both tables

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from s5mars.classes import IGNORE
-from s5mars.data.crops import Crop, CropSettings, draw_crop, fixed_windows
+from s5mars.data.crops import Crop, CropSettings, coverage, draw_crop, fixed_windows
+from s5mars.data.resolution import Resolution
 from s5mars.randomness import generator
 
 SIZE = 32
@@ -236,3 +237,37 @@ def test_a_fixed_crop_around_a_pixel_is_one_that_shows_it() -> None:
             100, 40, settings=settings, rng=generator(column, "crop"), around=(column, 3)
         ).window
         assert window in fixed_windows(100, 40) and window[0] <= column < window[2]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "settings"),
+    [
+        (40, 24, CropSettings(size=16)),
+        (20, 30, CropSettings(size=32, scale=(0.5, 1.0))),  # crops larger than the image
+        (40, 24, CropSettings(size=16, resolution=Resolution(divisor=2))),
+        (40, 16, CropSettings(size=32, fixed=True)),
+    ],
+)
+def test_coverage_is_how_often_crops_show_a_pixel(
+    width: int, height: int, settings: CropSettings
+) -> None:
+    counted, draws = np.zeros(256), 4000
+    # Blocks of 4×4 pixels, an id each: what crops show of each is counted.
+    ids = (np.arange(height)[:, None] // 4) * (width // 4) + np.arange(width) // 4
+    blocks = Image.fromarray(ids.astype(np.uint8))
+    for seed in range(draws):
+        crop = drawn(width, height, seed, settings)
+        counted += np.bincount(crop.mask(blocks, outside=IGNORE).ravel(), minlength=256)
+    weights = coverage(width, height, settings).ravel()
+    expected = np.bincount(ids.ravel(), weights, minlength=256)
+    shown = slice(0, ids.max() + 1)
+    largest = expected[shown].max()
+    np.testing.assert_allclose(counted[shown] / draws, expected[shown], atol=0.08 * largest)
+
+
+def test_a_crop_at_half_resolution_is_one_of_the_half_sized_image() -> None:
+    half = CropSettings(size=SIZE, resolution=Resolution(divisor=2))
+    for seed in range(20):
+        small, whole = drawn(60, 44, seed), drawn(120, 88, seed, half)
+        assert np.allclose(np.array(small.window) * 2, whole.window)
+        assert small.flip == whole.flip

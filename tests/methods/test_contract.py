@@ -8,11 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from s5mars.alignment import AlignedTeacher, Alignment
 from s5mars.classes import IGNORE
 from s5mars.methods import METHODS, method_class
-from s5mars.methods.supervised import Supervised
-from s5mars.types import Batch, Crops, Needs, Progress, Term
+from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, as_predicted
 from tiny import PixelNet, batch
 
 PROGRESS = Progress(seed=0, step=5, total=10)
@@ -74,24 +72,82 @@ def test_ignored_pixels_change_nothing(name: str) -> None:
         torch.testing.assert_close(term.value, after[key].value)
 
 
-def test_ignored_pixels_are_in_no_class_share(name: str) -> None:
+def test_pseudo_labels_are_asked_for_once_about_the_pool_alone(name: str) -> None:
     if not METHODS[name]().needs.pool:
-        pytest.skip("it has no pool to align")
+        pytest.skip("it has no pool")
     given = batch(valid=0.7)
     assert given.pool is not None
-    shares = []
-    for value in (0, 255):  # a black border, a bright rover
-        streams = []
-        for crops in (given.labelled, given.pool):
-            image = crops.image.masked_fill(~crops.valid.unsqueeze(1), value)
-            streams.append(replace(crops, image=image))
+    asked: list[tuple[torch.Tensor, Crops]] = []
+
+    def pseudo_labels(probability: torch.Tensor, pool: Crops) -> Targets:
+        asked.append((probability, pool))
+        return as_predicted(probability, pool)
+
+    student, teacher = networks()
+    progress = replace(PROGRESS, pseudo_labels=pseudo_labels)
+    METHODS[name]().losses(student, teacher, given, progress)
+    ((probability, pool),) = asked
+    assert pool is given.pool
+    assert probability.shape == (3, 4, 24, 24)
+    assert not probability.requires_grad
+    torch.testing.assert_close(probability.sum(1), torch.ones(3, 24, 24))
+    # It is what the labelling network says of this very stream, up to noise of the method's own.
+    with torch.no_grad():
+        said = teacher(pool.image).softmax(1)
+    assert (probability - said).abs().mean() < 0.05
+
+
+def test_what_the_step_says_of_the_pool_is_what_is_learned(name: str) -> None:
+    """Every pool term follows the aligned probabilities: nobody goes back to the teacher's own."""
+    if not METHODS[name]().needs.pool:
+        pytest.skip("it has no pool")
+
+    def certainly(label: int) -> dict[str, Term]:
+        def pseudo_labels(probability: torch.Tensor, pool: Crops) -> Targets:
+            other = torch.full_like(probability, 0.005)
+            other[:, label] = 1 - 3 * 0.005
+            other[..., ::2] = 0.07  # every second column is unsure
+            other[:, label, :, ::2] = 1 - 3 * 0.07
+            return as_predicted(other, pool)
+
         student, teacher = networks()
-        alignment = Alignment(4)
-        asked = AlignedTeacher(teacher if METHODS[name]().needs.teacher else student, alignment)
-        METHODS[name]().losses(student, asked, Batch(*streams), PROGRESS)
-        shares.append(alignment.predicted)
-    torch.testing.assert_close(*shares)
-    assert not torch.equal(shares[0], Alignment(4).predicted)
+        progress = replace(PROGRESS, pseudo_labels=pseudo_labels)
+        return METHODS[name]().losses(student, teacher, batch(pool_labelled=0.0), progress)
+
+    first, second = certainly(0), certainly(1)
+    for key, term in first.items():
+        if key == "supervised" or not (term.share is None or term.share > 0):
+            continue
+        assert not torch.equal(term.value, second[key].value), key
+
+
+def test_no_term_of_the_pool_says_otherwise_than_its_labels(name: str) -> None:
+    """Where every pool pixel is labelled, what the teacher says of the pool changes nothing."""
+    if not METHODS[name]().needs.pool:
+        pytest.skip("it has no pool")
+    given = batch(pool_labelled=1.1, valid=1.0)
+    assert given.pool is not None and (given.pool.label != IGNORE).all()
+    values = []
+    for step in (1.0, -1.0):
+
+        def pseudo_labels(probability: torch.Tensor, pool: Crops, to: float = step) -> Targets:
+            changed = (probability.log() * (1 + 0.2 * to)).softmax(1)
+            return as_predicted(changed, pool)
+
+        student, teacher = networks()
+        method = METHODS[name]()
+        if hasattr(method, "mix"):  # donors keep pixels without a label
+            method = replace(method, mix=replace(method.mix, source="none"))  # type: ignore[type-var]
+        if hasattr(method, "labelled_patches"):
+            method = replace(method, labelled_patches=False)  # type: ignore[type-var]
+        if name == "ranpaste":
+            given = Batch(replace(given.labelled, valid=given.labelled.valid & False), given.pool)
+        progress = replace(PROGRESS, pseudo_labels=pseudo_labels)
+        values.append(method.losses(student, teacher, given, progress))
+    for key, term in values[0].items():
+        if key in {"contrastive"}:
+            continue  # ranks of the teacher choose its negatives
+        torch.testing.assert_close(term.value, values[1][key].value, msg=key)
 
 
 def terms_without_turning(name: str, given: Batch) -> dict[str, Term]:
@@ -135,15 +191,6 @@ def test_the_same_step_gives_the_same_terms(name: str) -> None:
     first, _, _ = terms_of(name, batch())
     second, _, _ = terms_of(name, batch())
     assert all(torch.equal(first[k].value, second[k].value) for k in first)
-
-
-def test_in_a_warm_up_it_is_supervised(name: str) -> None:
-    student, teacher = networks()
-    given, start = Batch(labelled=batch().labelled), replace(PROGRESS, ramp=0.0)
-    terms = METHODS[name]().losses(student, teacher, given, start)
-    expected = Supervised().losses(student, teacher, given, start)
-    assert terms.keys() == expected.keys()
-    torch.testing.assert_close(terms["supervised"].value, expected["supervised"].value)
 
 
 def test_the_ramp_scales_what_the_pool_adds(name: str) -> None:

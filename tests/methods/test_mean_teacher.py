@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from oracles import mean_teacher as oracle
-from s5mars.alignment import AlignedTeacher, Alignment
 from s5mars.classes import IGNORE
 from s5mars.methods.mean_teacher import MeanTeacher, dropout
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import as_float
 from s5mars.types import Batch, Progress
-from tiny import PixelNet, batch
+from tiny import PixelNet, batch, unlabelled_pool
 
 PROGRESS = Progress(seed=3, step=7, total=20, ramp=0.5)
 
@@ -47,15 +46,12 @@ def pool_images(given: Batch) -> Tensor:
     return torch.cat([as_float(given.labelled.image), as_float(given.pool.image)])
 
 
-@pytest.mark.parametrize("true_labels", [True, False])
-def test_objective_against_the_equation(true_labels: bool) -> None:
+@pytest.mark.parametrize("given", [batch(size=8), unlabelled_pool(batch(size=8))])
+def test_objective_against_the_equation(given: Batch) -> None:
     student, teacher = networks()
-    given = batch(size=8)
     assert given.pool is not None
-    terms = MeanTeacher(true_labels=true_labels).losses(student, teacher, given, PROGRESS)
+    terms = MeanTeacher().losses(student, teacher, given, PROGRESS)
     known = torch.cat([torch.full_like(given.labelled.label, IGNORE), given.pool.label])
-    if not true_labels:
-        known = torch.full_like(known, IGNORE)
     valid = torch.cat([given.labelled.valid, given.pool.valid])
     expected = oracle.consistency(
         student.said[0].double().numpy(),
@@ -83,12 +79,11 @@ def test_both_see_other_noise_of_the_right_size() -> None:
 
 def test_only_the_dropout_of_the_teacher_draws_and_only_for_the_pass() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout2d(0.5)).eval()
-    wrapped = AlignedTeacher(network, Alignment(4)).eval()
-    with dropout(wrapped, active=True):
+    with dropout(network, active=True):
         assert [m.training for m in network] == [False, False, True]
-    with dropout(wrapped, active=False):
+    with dropout(network, active=False):
         assert not any(m.training for m in network)
-    assert not any(m.training for m in wrapped.modules())
+    assert not any(m.training for m in network.modules())
 
 
 def test_equal_networks_without_noise_or_dropout_agree() -> None:

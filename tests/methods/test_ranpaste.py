@@ -15,9 +15,9 @@ from s5mars.augment.random_paste import random_paste
 from s5mars.classes import IGNORE
 from s5mars.losses import cross_entropy
 from s5mars.methods.ranpaste import RanPaste
-from s5mars.methods.views import weak_views, without_labels
+from s5mars.methods.views import weak_views
 from s5mars.types import Batch, Progress, View
-from tiny import PixelNet, batch, crops, rngs
+from tiny import PixelNet, batch, crops, rngs, unlabelled_pool
 
 PROGRESS = Progress(seed=3, step=7, total=20)
 
@@ -46,16 +46,15 @@ def box(rng: np.random.Generator, size: int) -> tuple[int, int, int, int, int, i
     return side, side, from_y, from_x, to_y, to_x
 
 
-@pytest.mark.parametrize("true_labels", [True, False])
-def test_paste_and_loss_against_the_oracle(true_labels: bool) -> None:
+@pytest.mark.parametrize("given", [batch(size=10), unlabelled_pool(batch(size=10))])
+def test_paste_and_loss_against_the_oracle(given: Batch) -> None:
     student, teacher = networks()
-    given = batch(size=10)
     assert given.pool is not None
-    method = RanPaste(true_labels=true_labels)
+    method = RanPaste()
     pasted = method.pasted_view(teacher, batch=given, progress=PROGRESS)
-    pool, donors = weak_views(teacher, [given.pool, given.labelled])
+    pool, donors = weak_views(teacher, given.pool, given.labelled, PROGRESS)
     expected = oracle.paste(
-        images_of(pool if true_labels else without_labels(pool)),
+        images_of(pool),
         images_of(donors),
         [1, 2, 0],
         [box(rng, 10) for rng in PROGRESS.generators("random paste", 3)],
@@ -78,8 +77,11 @@ def test_rectangles_lie_within_and_are_placed_anywhere() -> None:
     touched = torch.zeros(size, size)
     for seed in range(seeds):
         teacher = networks()[1]
-        donors, pool = weak_views(
-            teacher, [crops(seed=1, valid=1.0, size=size), crops(seed=2, valid=1.0, size=size)]
+        pool, donors = weak_views(
+            teacher,
+            crops(seed=2, valid=1.0, size=size),
+            crops(seed=1, valid=1.0, size=size),
+            PROGRESS,
         )
         pasted = random_paste(donors, pool, rngs(seed, 3))
         changed = (pasted.image != pool.image).any(1)

@@ -17,7 +17,7 @@ from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import as_float
 from s5mars.recipes import find_recipe
 from s5mars.types import Batch, Progress, Term
-from tiny import PixelNet, batch
+from tiny import PixelNet, batch, unlabelled_pool
 
 PROGRESS = Progress(seed=3, step=7, total=20)
 PLAIN = S5Mars(mix=SamMix(source="none"), swap="none")
@@ -44,7 +44,7 @@ def total(terms: dict[str, Term]) -> float:
     return float(sum(t.weight * t.value.detach() for t in terms.values()))
 
 
-@pytest.mark.parametrize("method", [S5Mars(), PLAIN, S5Mars(swap="both", true_labels=False)])
+@pytest.mark.parametrize("method", [S5Mars(), PLAIN, S5Mars(swap="both")])
 def test_objective_against_the_equations(method: S5Mars) -> None:
     student, teacher = (Double(n) for n in networks())
     given = batch(size=8, valid=0.9)
@@ -86,16 +86,13 @@ def test_true_labels_override_with_confidence_one() -> None:
     assert known.any()
     assert (targets.confidence[known] == 1).all()
     assert torch.equal(targets.hard[known], targets.label[known])
-    off = dataclasses.replace(PLAIN, true_labels=False)
-    targets = off.strong_view(Double(teacher), given, given.pool, PROGRESS).targets
-    assert (targets.label == IGNORE).all()
 
 
-def test_a_pasted_object_keeps_its_true_label_whatever_the_switch_says() -> None:
+def test_a_pasted_object_keeps_its_true_label_where_the_pool_has_none() -> None:
     _, teacher = networks()
-    given = batch()
+    given = unlabelled_pool(batch())
     assert given.pool is not None
-    method = S5Mars(true_labels=False)
+    method = S5Mars()
     targets = method.strong_view(Double(teacher), given, given.pool, PROGRESS).targets
     assert (targets.label != IGNORE).any()
 
@@ -145,6 +142,7 @@ def test_as_released_weighs_the_soft_term_once() -> None:
     method = find_recipe("as_released").method("s5mars", S5Mars())
     assert method.unsupervised_weight * method.soft_weight == 1.0
     assert method.hard_threshold < 0
+    assert method.swap == "none"  # its main script never calls AugIN
     assert method.mix.extra_rectangle
     assert method.mix.flip == 0.5
     assert method.mix.rotation == 0
@@ -154,16 +152,6 @@ def test_a_batch_without_pool_is_refused() -> None:
     student, teacher = networks()
     with pytest.raises(ValueError, match="pool"):
         S5Mars().losses(student, teacher, Batch(labelled=batch().labelled), PROGRESS)
-
-
-def test_in_the_warm_up_it_is_supervised() -> None:
-    student, teacher = (Double(n) for n in networks())
-    given = batch()
-    start = Progress(seed=3, step=0, total=20, ramp=0.0)
-    terms = S5Mars().losses(student, teacher, given, start)
-    assert terms.keys() == {"supervised"}
-    expected = Supervised().losses(student, teacher, given, start)["supervised"]
-    assert torch.equal(terms["supervised"].value, expected.value)
 
 
 def test_the_ramp_scales_the_unsupervised_weights() -> None:

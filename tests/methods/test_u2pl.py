@@ -9,16 +9,17 @@ import pytest
 import torch
 from hypothesis import given as given_values
 from hypothesis import strategies as st
+from torch import Tensor
 
 from oracles import u2pl as oracle
-from s5mars.alignment import AlignedTeacher, Alignment
+from s5mars.alignment import Alignment
 from s5mars.classes import IGNORE
 from s5mars.losses import cross_entropy
 from s5mars.methods.memory_bank import MemoryBank
 from s5mars.methods.u2pl import U2PL, by_sample, nearest, quantile
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.options import parse_training
-from s5mars.types import Batch, Crops, Progress, Targets
+from s5mars.types import Batch, Crops, Progress, Targets, as_predicted
 from tiny import PixelNet, batch
 
 PROGRESS = Progress(seed=3, step=5, total=20)
@@ -35,14 +36,14 @@ def given_batch(seed: int = 0, **kwargs: float) -> Batch:
 
 
 @pytest.mark.parametrize("cutmix", [0.0, 1.0])
-@pytest.mark.parametrize("true_labels", [True, False])
-def test_objective_against_the_equations(cutmix: float, true_labels: bool) -> None:
+@pytest.mark.parametrize("pool_labelled", [0.2, 0.0])
+def test_objective_against_the_equations(cutmix: float, pool_labelled: float) -> None:
     student, teacher = networks()
-    method = U2PL(anchors=6, negatives=4, cutmix=cutmix, true_labels=true_labels)
+    method = U2PL(anchors=6, negatives=4, cutmix=cutmix)
     banks: dict[int, list[oracle.Array]] = {}
     for step in (5, 6):  # the second finds the memory of the first
         progress = dataclasses.replace(PROGRESS, step=step)
-        given = given_batch(seed=step)
+        given = given_batch(seed=step, pool_labelled=pool_labelled)
         terms = method.losses(student, teacher, given, progress)
         labelled, mixed, teacher_embedding = method.weak_answers(teacher, given, progress)
         with torch.no_grad():
@@ -150,12 +151,12 @@ def test_the_pull_is_to_the_own_centre_and_away_from_the_memory() -> None:
     assert (method.bank.queue(0).tolist(), method.bank.queue(1).tolist()) == ([[0, 1]], [[1, 0]])
 
 
-def test_in_the_warm_up_the_second_head_stays_in_the_graph() -> None:
+def test_the_schedule_starts_when_the_pool_comes_in() -> None:
     student, teacher = networks()
-    given, start = given_batch(), dataclasses.replace(PROGRESS, ramp=0.0)
-    terms = U2PL().losses(student, teacher, Batch(labelled=given.labelled), start)
-    terms["supervised"].value.backward()
-    assert all(p.grad is not None for p in student.parameters())
+    given = given_batch(pool_labelled=0.0, valid=1.0)
+    late = dataclasses.replace(PROGRESS, step=10, pool_from=10)
+    terms = U2PL(cutmix=0.0).losses(student, teacher, given, late)
+    assert float(terms["reliable"].share or 0) == pytest.approx(0.8, abs=0.02)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -171,9 +172,15 @@ def test_a_real_network_runs_each_encoder_once_and_embeds_every_fourth_pixel(
     student.encoder.register_forward_hook(lambda *_: count("student"))
     teacher.encoder.register_forward_hook(lambda *_: count("teacher"))
     given = batch(size=50, classes=CLASSES)
-    aligned = AlignedTeacher(teacher.eval(), Alignment(CLASSES))
+    alignment = Alignment(torch.arange(1.0, 1 + CLASSES))
+
+    def aligned(probability: Tensor, pool: Crops) -> Targets:
+        return as_predicted(alignment(probability, pool.valid), pool)
+
+    progress = dataclasses.replace(PROGRESS, pseudo_labels=aligned)
+    teacher.eval()
     with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
-        terms = U2PL(cutmix=1.0).losses(student, aligned, given, PROGRESS)
+        terms = U2PL(cutmix=1.0).losses(student, teacher, given, progress)
     assert all(term.value.dtype == torch.float32 for term in terms.values())
     assert calls == {"student": 1, "teacher": 1}
     assert all(term.value.isfinite() for term in terms.values())
@@ -184,10 +191,10 @@ def test_a_real_network_runs_each_encoder_once_and_embeds_every_fourth_pixel(
 
 def test_the_command_line_builds_it() -> None:
     settings = parse_training(
-        ["--data=d", "--out=o", "--steps=5", "--method=u2pl", "--u2pl.anchors=8", "--u2pl.ohem"]
+        ["--data=d", "--out=o", "--steps=5", "--method=u2pl", "--u2pl.anchors=8", "--ohem"]
     )
     assert isinstance(settings.method, U2PL)
-    assert (settings.method.anchors, settings.method.ohem) == (8, True)
+    assert (settings.method.anchors, settings.config.ohem) == (8, True)
     assert settings.method.bank.longest(0) == 50_000
     assert settings.method.bank.longest(1) == 30_000
 

@@ -42,14 +42,14 @@ def views(method: UniMatch, weak: View) -> list[View]:
     ]
 
 
-@pytest.mark.parametrize("method", [UniMatch(), UniMatch(true_labels=False, rectangle=1.0)])
+@pytest.mark.parametrize("method", [UniMatch(), UniMatch(rectangle=1.0)])
 def test_objective_against_the_oracle(method: UniMatch) -> None:
     student = network()
     given = batch(size=8)
     assert given.pool is not None
     torch.manual_seed(9)
     terms = method.losses(student, student, given, PROGRESS)
-    weak = weak_view(student, given.pool, true_labels=method.true_labels)
+    weak = weak_view(student, given.pool, PROGRESS)
     first, second = views(method, weak)
     torch.manual_seed(9)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_objective_against_the_oracle(method: UniMatch) -> None:
 def test_the_two_strong_views_differ() -> None:
     given = batch()
     assert given.pool is not None
-    first, second = views(UniMatch(), weak_view(network(), given.pool, true_labels=True))
+    first, second = views(UniMatch(), weak_view(network(), given.pool, PROGRESS))
     assert not torch.equal(first.image, second.image)
 
 
@@ -112,12 +112,12 @@ def test_half_the_channels_of_the_weak_features_are_dropped_and_no_others() -> N
     assert shares[1] == pytest.approx(0.5, abs=0.1)  # 360 channels
 
 
-def test_one_strong_view_alone_is_half_of_fixmatch() -> None:
+def test_one_strong_view_alone_is_fixmatch() -> None:
     student = network()
     method = UniMatch(strong_weights=(1.0, 0.0), feature_weight=0.0)
     terms = method.losses(student, student, batch(), PROGRESS)
     expected = FixMatch().losses(student, student, batch(), PROGRESS)
-    assert total(terms) == pytest.approx(total(expected) / 2, rel=1e-5)
+    assert total(terms) == pytest.approx(total(expected), rel=1e-5)
 
 
 def test_without_drops_the_feature_stream_is_the_weak_view_itself() -> None:
@@ -125,9 +125,9 @@ def test_without_drops_the_feature_stream_is_the_weak_view_itself() -> None:
     given = batch()
     assert given.pool is not None
     terms = UniMatch(dropped=0.0).losses(student, student, given, PROGRESS)
-    weak = weak_view(student, given.pool, true_labels=True)
+    weak = weak_view(student, given.pool, PROGRESS)
     kept = kept_pixels(weak.targets, PROGRESS, above=0.95)
-    expected = consistency(student(weak.image), weak.targets, kept=kept, weight=0.25)
+    expected = consistency(student(weak.image), weak.targets, kept=kept, weight=0.5)
     torch.testing.assert_close(terms["features"].value, expected.value)
     assert terms["features"].weight == expected.weight
 
@@ -140,4 +140,4 @@ def test_without_disturbance_all_streams_are_one() -> None:
     torch.testing.assert_close(terms["strong_2"].value, terms["features"].value)
     plain = dataclasses.replace(FixMatch(), photometric="none", rectangle=0.0)
     expected = plain.losses(student, student, batch(), PROGRESS)
-    assert total(terms) == pytest.approx(total(expected) / 2, rel=1e-5)
+    assert total(terms) == pytest.approx(total(expected), rel=1e-5)

@@ -1,4 +1,4 @@
-"""What FixMatch, UniMatch and AugSeg have in common: weak labels, strong views, one objective."""
+"""What FixMatch, both UniMatch and AugSeg share: weak labels, strong views, one objective."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from s5mars.alignment import AlignedTeacher, Alignment
 from s5mars.classes import IGNORE
+from s5mars.losses import cross_entropy, ohem_cross_entropy
 from s5mars.methods.augseg import AugSeg
 from s5mars.methods.fixmatch import FixMatch
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.unimatch import UniMatch
+from s5mars.methods.unimatch_v2 import UniMatchV2
 from s5mars.methods.views import kept_pixels, weak_view
 from s5mars.teacher import evaluating
 from s5mars.thresholds import above_threshold
-from s5mars.types import Batch, Progress, Term
-from tiny import PixelNet, batch
+from s5mars.types import Criterion, Progress, Term
+from tiny import PixelNet, batch, unlabelled_pool
 
 PROGRESS = Progress(seed=3, step=7, total=20)
-METHODS: list[FixMatch | UniMatch | AugSeg] = [FixMatch(), UniMatch(), AugSeg()]
+METHODS: list[FixMatch | UniMatch | UniMatchV2 | AugSeg] = [
+    FixMatch(), UniMatch(), UniMatchV2(), AugSeg(),
+]  # fmt: skip
 
 each = pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
 
@@ -51,24 +54,16 @@ class BatchNormNet(PixelNet):
 
 
 @each
-def test_in_the_warm_up_it_is_supervised(method: FixMatch) -> None:
+@pytest.mark.parametrize("criterion", [cross_entropy, ohem_cross_entropy])
+def test_without_unsupervised_weight_it_is_supervised(
+    method: FixMatch, criterion: Criterion
+) -> None:
     student, teacher = networks()
-    start = dataclasses.replace(PROGRESS, ramp=0.0)
-    terms = method.losses(student, teacher, Batch(labelled=batch().labelled), start)
-    expected = Supervised().losses(student, teacher, batch(), start)["supervised"]
-    assert terms.keys() == {"supervised"}
-    assert torch.equal(terms["supervised"].value, expected.value)
-    assert terms["supervised"].weight == (0.5 if isinstance(method, UniMatch) else 1.0)
-
-
-@each
-@pytest.mark.parametrize("ohem", [False, True])
-def test_without_unsupervised_weight_it_is_supervised(method: FixMatch, ohem: bool) -> None:
-    student, teacher = networks()
-    method = dataclasses.replace(method, unsupervised_weight=0.0, ohem=ohem)
-    terms = method.losses(student, teacher, batch(), PROGRESS)
-    expected = total(Supervised(ohem=ohem).losses(student, teacher, batch(), PROGRESS))
-    assert total(terms) == pytest.approx(expected * terms["supervised"].weight)
+    progress = dataclasses.replace(PROGRESS, criterion=criterion)
+    method = dataclasses.replace(method, unsupervised_weight=0.0)
+    terms = method.losses(student, teacher, batch(), progress)
+    expected = total(Supervised().losses(student, teacher, batch(), progress))
+    assert total(terms) == pytest.approx(expected)
 
 
 @each
@@ -98,41 +93,26 @@ def test_thresholds_are_asked_once_a_step_about_the_weak_view(method: FixMatch) 
     torch.testing.assert_close(probability, teacher(given.pool.image).softmax(1))
 
 
-@each
-def test_true_labels_can_be_switched_off(method: FixMatch) -> None:
-    student, teacher = networks()
-    on, off = (
-        dataclasses.replace(method, true_labels=switch).losses(
-            student, teacher, batch(pool_labelled=0.9), PROGRESS
-        )
-        for switch in (True, False)
-    )
-    name = list(on)[1]
-    assert not torch.equal(on[name].value, off[name].value)
-
-
 def test_true_labels_are_kept_below_the_threshold() -> None:
     given = batch(pool_labelled=0.5)
     assert given.pool is not None
-    weak = weak_view(networks()[1], given.pool, true_labels=True)
+    weak = weak_view(networks()[1], given.pool, PROGRESS)
     known = weak.targets.label != IGNORE
     assert torch.equal(weak.targets.hard[known], given.pool.label.long()[known])
     assert torch.equal(kept_pixels(weak.targets, PROGRESS, above=2.0), known & given.pool.valid)
-    weak = weak_view(networks()[1], given.pool, true_labels=False)
+    weak = weak_view(networks()[1], unlabelled_pool(given).pool, PROGRESS)  # type: ignore[arg-type]
     assert not kept_pixels(weak.targets, PROGRESS, above=2.0).any()
     assert torch.equal(kept_pixels(weak.targets, PROGRESS, above=0.0), given.pool.valid)
 
 
 @each
-@pytest.mark.parametrize("aligned", [False, True])
-def test_a_shared_network_moves_its_batch_statistics_once(method: FixMatch, aligned: bool) -> None:
+def test_a_shared_network_moves_its_batch_statistics_once(method: FixMatch) -> None:
     torch.manual_seed(0)
     student = BatchNormNet()
     student.train()
     student.frozen.eval()
     before = copy.deepcopy(student.frozen.state_dict())
-    teacher = AlignedTeacher(student, Alignment(4)) if aligned else student
-    terms = method.losses(student, teacher, batch(), PROGRESS)
+    terms = method.losses(student, student, batch(), PROGRESS)
     assert student.norm.num_batches_tracked == 1
     assert student.norm.training
     assert not student.frozen.training
@@ -148,7 +128,7 @@ def test_labels_come_from_running_statistics() -> None:
     student.train()
     given = batch()
     assert given.pool is not None
-    weak = weak_view(student, given.pool, true_labels=True)
+    weak = weak_view(student, given.pool, PROGRESS)
     assert not weak.targets.probability.requires_grad
     with torch.no_grad():
         expected = student.eval()(given.pool.image).softmax(1)

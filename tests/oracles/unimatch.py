@@ -15,14 +15,14 @@ def objective(
     *,
     threshold: float,
 ) -> float:
-    """(L_x + 0.25 L_s1 + 0.25 L_s2 + 0.5 L_fp) / 2 for the streams s1, s2, fp.
+    """L_x + 0.25 L_s1 + 0.25 L_s2 + 0.5 L_fp for the streams s1, s2, fp.
 
     A stream is (logits, teacher's probability, true labels, validity).
     """
     total = supervised(labelled_logits, labels)
     for weight, stream in zip((0.25, 0.25, 0.5), streams, strict=True):
         total += weight * consistency(*stream, threshold=threshold)[0]
-    return total / 2
+    return total
 
 
 def dropped_channels(before: Array, after: Array) -> list[bool]:

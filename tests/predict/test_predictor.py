@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE, S5MARS
+from s5mars.data.resolution import Resolution
 from s5mars.devices import find_device
 from s5mars.predict import Predictor, Segmentation
 from s5mars.predict.predictor import checked
@@ -247,3 +248,34 @@ def test_any_callable_is_a_network() -> None:
     image = image_of(70, 90)
     found = Predictor(lambda windows: model(windows), THREE).predict(image)
     assert np.array_equal(found, Predictor(model, THREE).predict(image))
+
+
+@pytest.mark.parametrize("window", [48, 1024])
+@pytest.mark.parametrize("text", ["1/2", "50", "400"])
+def test_maps_come_back_at_full_size(text: str, window: int) -> None:
+    image = image_of(601, 131)
+    resolution = Resolution.parse(text)
+    predictor = Predictor(Convolutions(), THREE, window=window, resolution=resolution)
+    labels, probabilities = predictor.predict(image, probabilities=True)
+    assert labels.shape == (601, 131)
+    small = Predictor(Convolutions(), THREE, window=window).predict(
+        resolution.resized(image), probabilities=True
+    )[1]
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(small)[None], size=(601, 131), mode="bilinear", align_corners=False
+    )[0]
+    np.testing.assert_allclose(probabilities, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+
+
+def test_the_resolution_is_what_the_network_sees() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Watching(Convolutions):
+        def forward(self, image: Tensor) -> Tensor:
+            seen.append(tuple(image.shape[2:]))
+            return super().forward(image)
+
+    predictor = Predictor(Watching(), THREE, resolution=Resolution(divisor=2))
+    predictor.segment(image_of(120, 90))
+    assert seen == [(60, 45)]

@@ -19,10 +19,16 @@ import torch
 from safetensors.torch import save_file
 
 import s5mars
+from s5mars.classes import IGNORE
 from s5mars.cli import main
-from s5mars.data.read import read_label
+from s5mars.data.crops import draw_crop
+from s5mars.data.read import open_label
 from s5mars.data.synthetic import write_synthetic
+from s5mars.options import parse_training
+from s5mars.randomness import generator
 from s5mars.training.record import Record
+from s5mars.training.run import _build_module
+from s5mars.training.streams import choose_streams, crop_settings
 
 STEPS = 6
 WEIGHTS = "encoder.safetensors"
@@ -40,7 +46,7 @@ def arguments(scenes: Path, out: Path, **changes: object) -> list[str]:
     settings: dict[str, object] = {
         "data": scenes, "out": out, "labelled": 0.5, "steps": STEPS, "batch": 2, "crop": 48,
         "model": "test_resnet", "weights": scenes.parent / WEIGHTS, "workers": 0,
-        "validate-every": 3, "save-every": 1,
+        "validate-every": 3, "save-every": 1, "warm-up": 0.4,
     }  # fmt: skip
     settings |= {key.replace("_", "-"): value for key, value in changes.items()}
     return ["train", *(f"--{key}={value}" for key, value in settings.items())]
@@ -82,6 +88,8 @@ def test_a_run_leaves_everything_behind(unbroken: Path) -> None:
         s5mars.open_dataset(metrics["data"]).taxonomy.names
     )
     assert "synthetic" in " ".join(metrics["notes"])
+    assert (metrics["pool_from"], metrics["pool_crops"]) == (3, 2 * 3)
+    assert "6 crops of the pool" in " ".join(metrics["notes"])
     assert metrics["encoder_weights"].startswith(f"encoder weights: {WEIGHTS}; ")
     facts = json.loads((unbroken / "best.json").read_text())
     assert facts["training"]["method"] == "s5mars"
@@ -217,17 +225,57 @@ def test_as_released_runs_and_says_that_it_chose_on_the_test_split(
     assert any("test split" in note for note in metrics["notes"])
 
 
-def test_balanced_crops_leave_the_class_shares_of_the_labels_alone(
-    scenes: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "balanced"
-    assert main(arguments(scenes, out, balanced_crops=1.0)) == 0
+@pytest.mark.parametrize("balanced", [0.0, 1.0])
+def test_alignment_asks_for_what_plain_crops_show(scenes: Path, balanced: float) -> None:
+    """Not for the areas of whole images, nor for what balanced crops show."""
+    options = arguments(scenes, Path("unused"), balanced_crops=balanced, scale="[1.0,2.0]")
+    settings = parse_training(options[1:])
     dataset = s5mars.open_dataset(scenes)
-    names = (out / "splits" / "labelled.txt").read_text().split()
-    labels = [read_label(dataset.sample(name), dataset.coding) for name in names]
-    areas = np.bincount(np.concatenate(labels).ravel(), minlength=256)[: len(dataset.taxonomy)]
-    shares = final_state(out)["alignment.labelled"].numpy()
-    # Three steps after the warm-up, from even shares on, whatever the crops showed.
-    evenly = np.full(len(areas), 1 / len(areas))
-    expected = evenly * 0.98**3 + areas / areas.sum() * (1 - 0.98**3)
-    np.testing.assert_allclose(shares, expected, rtol=1e-5)
+    streams = choose_streams(dataset, settings.config, settings.method)
+    assert streams.areas is not None
+    counted = np.zeros(256)
+    crops = crop_settings(settings.config)
+    for sample in streams.labelled:
+        label = open_label(sample, dataset.coding)
+        for draw in range(200):
+            rng = generator(0, sample.name, step=draw)
+            crop = draw_crop(*label.size, settings=crops, rng=rng)
+            counted += np.bincount(crop.mask(label, outside=IGNORE).ravel(), minlength=256)
+    counted = counted[: len(dataset.taxonomy)]
+    shares = streams.areas.sum(0) / streams.areas.sum()
+    np.testing.assert_allclose(shares, counted / counted.sum(), atol=0.01)
+    module = _build_module(settings.config, settings.method, dataset.taxonomy, streams)
+    assert module.alignment is not None
+    np.testing.assert_allclose(module.alignment.wanted, np.maximum(shares, 1e-3), atol=2e-3)
+
+
+def test_the_resolution_is_a_part_of_the_model(scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "half"
+    assert main(arguments(scenes, out, resolution="1/2", steps=3)) == 0
+    predictor = s5mars.load(out)
+    assert str(predictor.resolution) == "1/2"
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    whole = s5mars.Predictor(predictor.model, predictor.taxonomy)
+    small = whole.predict(predictor.resolution.resized(image), probabilities=True)[1]
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(small)[None], size=(64, 96), mode="bilinear", align_corners=False
+    )[0]
+    found = predictor.predict(image, probabilities=True)[1]
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+def test_a_partition_is_not_of_the_seed(scenes: Path) -> None:
+    def names(**changes: object) -> list[str]:
+        settings = parse_training(arguments(scenes, Path("unused"), **changes)[1:])
+        streams = choose_streams(s5mars.open_dataset(scenes), settings.config, settings.method)
+        return [sample.name for sample in streams.labelled]
+
+    assert names(seed=0) == names(seed=1)
+    assert names(partition_seed=0) != names(partition_seed=1)
+
+
+def test_the_labels_of_the_pool_can_be_withheld(scenes: Path) -> None:
+    settings = parse_training([*arguments(scenes, Path("unused"))[1:], "--pool-labels=false"])
+    streams = choose_streams(s5mars.open_dataset(scenes), settings.config, settings.method)
+    assert streams.pool is not None
+    assert all(sample.mask is None for sample in streams.pool)

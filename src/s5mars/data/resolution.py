@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from s5mars.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _WHOLE = "full"
 _DIVIDED = re.compile(r"1/(\d+(?:\.\d+)?)")
@@ -66,6 +67,10 @@ class Resolution:
         size = self.size(width, height)
         if size == (width, height):
             return image
+        # Imported here: the settings of a run are read where ``--help`` has to be quick.
+        import numpy as np
+        from PIL import Image
+
         return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 

@@ -123,6 +123,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Encoder weights", _described(metrics, "encoder_weights", "encoder weights: ")),
         ("Object proposals", _described(metrics, "objects", "objects: ")),
         ("Steps", count(steps)),
+        ("Crops of the pool", words.pool_crops(run)),
         (
             "Weights of step",
             "not recorded"

@@ -141,9 +141,17 @@ def lead(run: Run) -> str:
         parts.append(f"pool of {plural(round(pool), 'image')}")
     if (steps := number(run.metrics.get("steps"))) is not None:
         parts.append(plural(round(steps), "step"))
+    if crops := pool_crops(run):
+        parts.append(f"{crops} crops of the pool")
     if (seed := number(run.metrics.get("seed"))) is not None:
         parts.append(f"seed {count(seed)}")
     return " · ".join(parts)
+
+
+def pool_crops(run: Run) -> str:
+    """How many crops of the pool the whole run sees; "" for methods without one."""
+    crops = number(run.metrics.get("pool_crops"))
+    return count(crops) if crops else ""
 
 
 def network_word(run: Run) -> str:

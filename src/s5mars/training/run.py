@@ -34,7 +34,7 @@ from s5mars.training.environment import (
 from s5mars.training.feed import Feed
 from s5mars.training.lost import LOST, LostProcess, is_lost
 from s5mars.training.module import SegmentationModule
-from s5mars.training.record import Record
+from s5mars.training.record import Record, few_pool_crops
 from s5mars.training.streams import Streams, choose_streams, recorded_streams
 from s5mars.types import Method
 
@@ -84,7 +84,13 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         streams.write(out / "splits")
         for line in (str(module.student.weights_report), *module.student.weights_report.details):
             print(line, file=sys.stderr)
-        for line in streams.warnings:
+        if module.pool_crops:
+            print(
+                f"pool: {len(streams.pool or ()):,} images; the run sees {module.pool_crops:,} "
+                f"crops of them, from step {module.pool_from + 1} on",
+                file=sys.stderr,
+            )
+        for line in filter(None, (*streams.warnings, few_pool_crops(module.pool_crops))):
             print(f"warning: {line}", file=sys.stderr)
     return _fit(config, module, dataset, streams, checkpoint=None)
 

@@ -1,0 +1,116 @@
+"""The training module: what its settings do to every method alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from s5mars.config import TrainConfig
+from s5mars.losses import cross_entropy, ohem_cross_entropy
+from s5mars.methods import METHODS
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.training.module import SegmentationModule
+from s5mars.training.record import before_the_pool, few_pool_crops
+from tiny import batch
+
+AREAS = torch.tensor([4.0, 3.0, 2.0, 1.0])
+
+
+def module_of(method: str = "s5mars", *, steps: int = 100, **changes: Any) -> SegmentationModule:
+    settings = {"warm_up": 0.1, "model": "test_resnet", "weights": "none", "batch": 4} | changes
+    config = TrainConfig(data=Path("data"), out=Path("out"), method=method, steps=steps, **settings)
+    chosen = METHODS[method]()
+    student = DeepLabV3Plus("test_resnet", 4, representation=chosen.needs.representation)
+    return SegmentationModule(student, chosen, config=config, total_steps=steps, areas=AREAS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_in_a_warm_up_every_method_is_supervised(name: str) -> None:
+    module = module_of(name)
+    module.student.eval()  # dropout rests
+    given = batch(size=32)
+    terms = module.objective(given, module.progress(9))
+    assert terms.keys() == {"supervised"} and terms["supervised"].weight == 1
+    expected = cross_entropy(module.student(given.labelled.image), given.labelled.label)
+    torch.testing.assert_close(terms["supervised"].value, expected)
+    # Several processes wait for a gradient of every parameter.
+    terms["supervised"].value.backward()
+    assert all(parameter.grad is not None for parameter in module.student.parameters())
+    if METHODS[name]().needs.pool:
+        later = module.objective(given, module.progress(10))
+        assert later.keys() > {"supervised"}
+
+
+def test_the_pool_alone_is_averaged_and_aligned() -> None:
+    module = module_of(alignment=0.9)
+    given = batch(size=32, pool_labelled=0.0)
+    assert given.pool is not None and module.alignment is not None
+    with torch.no_grad():
+        assert module.teacher is not None
+        said = module.teacher(given.pool.image).softmax(1)
+    module.objective(given, module.progress(50))
+    counted = given.pool.valid.unsqueeze(1)
+    expected = (said * counted).sum((0, 2, 3)) / counted.sum()
+    torch.testing.assert_close(module.alignment.predicted.value, expected)
+
+
+def test_the_criterion_is_a_setting_of_the_run() -> None:
+    assert module_of().progress(0).criterion is cross_entropy
+    assert module_of(ohem=True).progress(0).criterion is ohem_cross_entropy
+
+
+def test_the_encoder_has_a_rate_of_its_own() -> None:
+    module = module_of(learning_rate=0.1, encoder_rate=0.5)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    rates = {
+        id(parameter): group["initial_lr"] for group in groups for parameter in group["params"]
+    }
+    assert {rates[id(p)] for p in module.student.encoder.parameters()} == {0.05}
+    assert rates[id(module.student.classifier.weight)] == 0.1
+    assert len(rates) == len(list(module.student.parameters()))
+
+
+def test_frozen_statistics_do_not_move() -> None:
+    module = module_of("supervised", freeze_norm=True).train()
+    norms = [m for m in module.student.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    others = [m for m in module.student.pyramid.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and others
+    before = [norm.running_mean.clone() for norm in norms]  # type: ignore[union-attr]
+    module.objective(batch(size=32), module.progress(0))
+    assert all(torch.equal(a, b.running_mean) for a, b in zip(before, norms, strict=True))  # type: ignore[arg-type]
+    assert all(norm.num_batches_tracked == 1 for norm in others)
+
+
+@pytest.mark.parametrize(("keep", "expected"), [("best", 10), ("last", 100), ("after-warm-up", 50)])
+def test_which_checkpoint_is_kept(keep: str, expected: int) -> None:
+    module = module_of(keep=keep)
+    module.history = [
+        {"step": step, "validation": {"mIoU": score}}
+        for step, score in ((5, 30.0), (10, 60.0), (50, 50.0), (75, 50.0), (100, 40.0))
+    ]
+    kept = module.kept_entry()
+    assert kept is not None and kept["step"] == expected
+
+
+def test_crops_of_the_pool_are_counted() -> None:
+    assert module_of().pool_crops == 4 * 90
+    assert module_of("supervised").pool_crops == 0
+    assert "360 crops" in few_pool_crops(360)
+    assert not few_pool_crops(0) and not few_pool_crops(20_000)
+
+
+def test_a_model_from_before_the_pool_is_told() -> None:
+    facts = {"pool_images": 7, "pool_from": 10}
+    assert "labels alone" in before_the_pool(10, facts)
+    assert not before_the_pool(11, facts)
+    assert not before_the_pool(10, {"pool_images": 0, "pool_from": 0})
+
+
+def test_the_supervised_average_is_scored_and_learns_as_supervised() -> None:
+    module = module_of("supervised_averaged")
+    assert module.scored_name == "teacher"
+    assert module.objective(batch(size=32), module.progress(0)).keys() == {"supervised"}
