@@ -30,6 +30,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_synthetic(tmp_path_factory.mktemp("readme") / "DATA", images=14, size=64)
 
 
+@pytest.mark.usefixtures("cells_here")
 def test_commands(
     scenes: Path,
     tmp_path: Path,
