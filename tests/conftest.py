@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 # Tiny tensors gain nothing from a second thread, and while one waits for another it burns time.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 # A first call on a busy machine takes seconds; time is no property that these tests are about.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")

@@ -38,10 +38,7 @@ def together(commands: Sequence[list[str]], folder: Path, *, number: int = 2) ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = [
-        start(_train, rank, number, port, list(commands), folder)
-        for rank in range(number)
-    ]
+    started = [start(_train, rank, number, port, list(commands), folder) for rank in range(number)]
     ends = []
     for rank, process in enumerate(started):
         process.join(PATIENCE)
