@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Tiny tensors gain nothing from a second thread, and while one waits for another it burns time.
+os.environ["OMP_NUM_THREADS"] = "1"
 # A first call on a busy machine takes seconds; time is no property that these tests are about.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
@@ -26,6 +28,17 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images: S5MARS_REAL_DATA is {folder}, which is no folder")
     return folder
+
+
+@pytest.fixture
+def cells_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``s5mars compare`` trains in this process: see ``cells.py``."""
+    from cells import HERE
+    from s5mars.compare import runner
+
+    monkeypatch.setattr(sys, "argv", sys.argv)  # a cell writes its own there
+    monkeypatch.setattr(runner, "subprocess", HERE)
+    monkeypatch.setattr(runner, "_LOOK_SECONDS", 0)
 
 
 @pytest.fixture(scope="session")

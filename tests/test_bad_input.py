@@ -45,7 +45,7 @@ def scenes(pristine: Path, tmp_path: Path) -> Path:
 def train(data: Path, out: Path, *more: str) -> list[str]:
     return [
         "train", f"--data={data}", f"--out={out}", "--method=supervised", "--steps=2", "--batch=2",
-        "--crop=32", "--model=tf_efficientnet_lite0", "--weights=none", "--workers=0",
+        "--crop=32", "--model=test_resnet", "--weights=none", "--workers=0",
         "--validate-every=2", "--accelerator=cpu", "--devices=1", *more,
     ]  # fmt: skip
 

@@ -13,6 +13,9 @@ TINY = DemoSettings(labelled=0.5, steps=2, batch=2, crop=48, images=14, size=64)
 
 
 def test_on_synthetic_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "demo" / "maps-s5mars").mkdir(parents=True)
+    (tmp_path / "demo" / "maps-s5mars" / "old.png").touch()
+    (tmp_path / "demo" / ".demo").touch()
     page = demo(tmp_path / "demo", settings=TINY)
     said = capsys.readouterr().out
     assert page.is_file()
@@ -22,7 +25,9 @@ def test_on_synthetic_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "mean nothing about Mars" in said
     assert str(page) in said
     assert list((tmp_path / "demo" / "maps-s5mars").rglob("*_overlay.jpg"))
-    demo(tmp_path / "demo", settings=TINY)  # a second demo replaces the first
+    # It has replaced an earlier one, and another may replace it.
+    assert not list(tmp_path.rglob("old.png"))
+    assert (tmp_path / "demo" / ".demo").is_file()
 
 
 def test_other_files_are_never_removed(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from apart import start_command
 from s5mars.cli import main
 from s5mars.data.layouts import open_dataset
 from s5mars.proposals.coco import import_json
@@ -69,13 +69,12 @@ def test_a_killed_command_goes_on_where_it_stopped(data: Path, tmp_path: Path) -
     """The real command with two processes, a real kill -9."""
     words = ["masks", str(data), "--split", "all", "--shard", "1"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    program = [sys.executable, "-m", "s5mars", *words, "--workers", "2", "--out", str(killed)]
-    child = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = start_command([*words, "--workers", "2", "--out", str(killed)])
     while len(list(killed.glob("*.parquet"))) < 2:
-        assert child.poll() is None
+        assert child.is_alive()
         time.sleep(0.002)
     child.kill()
-    child.wait()
+    child.join()
     for out in (killed, whole):
         assert main([*words, "--out", str(out)]) == 0
     stores = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -13,17 +12,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-# Loaded once, by the server that the processes are forked from.
 from lightning.pytorch.utilities import rank_zero_only
 
-import s5mars.training.run
+from apart import start
 from s5mars.cli import main
-from s5mars.methods import METHODS
 from s5mars.training.record import Record
 
 PATIENCE = 600  # seconds for all commands together
 STOP = "stop after the first validation"
-_PRELOADED = (s5mars.training.run, METHODS)
 
 
 def together(commands: Sequence[list[str]], folder: Path, *, number: int = 2) -> list[str]:
@@ -39,17 +35,10 @@ def together(commands: Sequence[list[str]], folder: Path, *, number: int = 2) ->
     Returns:
         How each process ended; empty for success.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = [
-        context.Process(target=_train, args=(rank, number, port, list(commands), folder))
-        for rank in range(number)
-    ]
-    for process in started:
-        process.start()
+    started = [start(_train, rank, number, port, list(commands), folder) for rank in range(number)]
     ends = []
     for rank, process in enumerate(started):
         process.join(PATIENCE)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from apart import start_command
 from s5mars.cli import main
 from s5mars.compare import runner
 from s5mars.compare.results import Comparison
@@ -44,13 +41,13 @@ TWO = ["--methods", "supervised", "s5mars", "--seeds", "0", "1"]
 def killed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A comparison killed while its second cell trains."""
     out = tmp_path_factory.mktemp("results") / "x"
-    process = subprocess.Popen([sys.executable, "-m", "s5mars", *arguments(scenes, out), *TWO])
+    process = start_command([*arguments(scenes, out), *TWO])
     second = out / "cells" / "s5mars" / "0.5" / "seed-0"
     deadline = time.monotonic() + 300
     while not (second / "last.ckpt").is_file() and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     time.sleep(0.5)
     left = (second / "last.ckpt").stat().st_mtime_ns
     time.sleep(1.0)  # several steps, each of which would save
@@ -63,6 +60,7 @@ def statuses(out: Path) -> dict[tuple[str, int], str]:
     return {(cell["row"], cell["seed"]): cell["status"] for cell in cells}
 
 
+@pytest.mark.usefixtures("cells_here")
 def test_killed_and_continued(
     killed: Path, scenes: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -109,6 +107,7 @@ def test_killed_and_continued(
     assert "IoU by class" in (tmp_path / "t.md").read_text()
 
 
+@pytest.mark.usefixtures("cells_here")
 def test_a_row_that_is_the_whole_method_is_not_trained_again(
     killed: Path, scenes: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -146,6 +145,7 @@ def test_other_settings_are_refused(
     assert (killed / "comparison.json").read_text() == before
 
 
+@pytest.mark.usefixtures("cells_here")
 def test_a_failed_cell_and_its_retry(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -222,6 +222,24 @@ def test_no_gradient_is_summed_in_the_order_of_threads(name: str) -> None:
     assert "IndexBackward0" not in {node.name() for node in seen}
 
 
+def test_several_threads_give_the_same_gradient_each_time(name: str) -> None:
+    """Resuming bit for bit needs it; all other tests have one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        gradients = [gradient(name, batch(size=128)) for _ in range(3)]
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(gradients[0], gradients[1]) and torch.equal(gradients[0], gradients[2])
+
+
+def gradient(name: str, given: Batch) -> torch.Tensor:
+    terms, student, _ = terms_of(name, given)
+    torch.stack([term.weight * term.value for term in terms.values()]).sum().backward()
+    assert student.convolution.weight.grad is not None
+    return student.convolution.weight.grad
+
+
 def test_an_unknown_method_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="nearest: s5mars"):
         method_class("s5mar")

@@ -25,7 +25,7 @@ from s5mars.types import Batch, Crops
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning, about tiny runs
 
-STEPS, STOP, SIZE, CLASSES = 60, 30, 48, 4
+STEPS, STOP, SIZE, CLASSES = 60, 48, 48, 4
 
 
 def two_images(seed: int, *, labelled: float) -> Crops:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from apart import start_command
 from s5mars.cli import main
 from s5mars.models.checkpoint import save_model
 from s5mars.models.deeplab import DeepLabV3Plus
@@ -124,13 +123,12 @@ def test_killed_from_outside_and_resumed_by_the_command(
     words = ["predict", str(run), str(products), "--skip-bad", "--write", "labels,rle"]
     words += ["--device", "cpu", "--window", "64"]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    program = [sys.executable, "-m", "s5mars", *words, "--out", str(broken)]
-    child = subprocess.Popen(program, stdout=subprocess.DEVNULL)
+    child = start_command([*words, "--out", str(broken)])
     while len(list(broken.rglob("*.json"))) < 5:
-        assert child.poll() is None
+        assert child.is_alive()
         time.sleep(0.01)
     child.kill()
-    child.wait()
+    child.join()
     assert not (broken / "index.parquet").exists()
     assert main([*words, "--out", str(broken), "--resume"]) == 0
     assert "40 done, 1 failed, 0 to do; first failure: " in capsys.readouterr().out

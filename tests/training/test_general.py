@@ -157,6 +157,7 @@ def test_san_as_it_comes_and_fine_tuned(
     assert main(["predict", str(tmp_path / "ft"), str(image), "--out", str(tmp_path / "m")]) == 0
 
 
+@pytest.mark.usefixtures("cells_here")
 def test_table_vi(
     scenes: Path, weights: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 import s5mars
+from apart import start_command
 from s5mars.classes import IGNORE
 from s5mars.cli import main
 from s5mars.data.crops import draw_crop
@@ -154,17 +153,13 @@ def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(
     scenes: Path, unbroken: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "s5mars", *arguments(scenes, out)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start_command(arguments(scenes, out))
     deadline = time.monotonic() + 300
-    while not (out / "last.ckpt").is_file() and process.poll() is None:
+    while not (out / "last.ckpt").is_file() and process.is_alive():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.kill()
-    process.wait()
+    process.join()
     assert main(["train", "--resume", str(out)]) == 0
     assert_same_run(out, unbroken)
 

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from s5mars.cli import main
 from s5mars.compare.results import is_trained
@@ -29,6 +30,11 @@ def work() -> int:
         return main(sys.argv[1:])
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    return do(job)
+
+
+def do(job: dict[str, Any]) -> int:
+    """Train and evaluate one cell; the exit code."""
     run = Path(job["run"])
     if not is_trained(run):
         if failed := _command(job["train"]):
