@@ -377,7 +377,7 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
     [
         (["--labelled=0"], r"labelled is 0\.0: give a fraction in \(0, 1\] or a list file"),
         (["--labelled=1.5"], r"labelled is 1\.5: give a fraction in \(0, 1\] or a list file"),
-        (["--labelled=no.txt"], r"no\.txt: no such list"),
+        (["--labelled=no.txt"], r"no\.txt: no such file"),
         (["--stepz=3"], r"unknown option --stepz; the nearest is --steps"),
         (["--method=s5marz"], r"unknown method 's5marz'; nearest: s5mars; all: "),
         (["--recipe=papr"], r"unknown recipe 'papr'; nearest: paper"),

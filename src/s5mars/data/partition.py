@@ -19,6 +19,7 @@ from s5mars.data.layouts.files import read_names, select
 from s5mars.data.read import DamagedFileError, read_label
 from s5mars.data.stratify import Areas, beginning, label_areas, stratified_order
 from s5mars.files import write_text
+from s5mars.reading import read_text, reading
 from s5mars.types import Sample
 
 logger = logging.getLogger("s5mars")
@@ -217,11 +218,8 @@ def _at_positions(
 
 
 def _names_of_csv(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such list") from None
+    with reading(path, kind="list"):
+        rows = list(csv.DictReader(read_text(path).splitlines()))
     if not rows or not {"file_id", "split"} <= rows[0].keys():
         raise ValueError(f"{path}: a CSV list needs the columns file_id and split, and a row")
     names = [row["file_id"] for row in rows if row["split"] == "train"]
