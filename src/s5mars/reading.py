@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from s5mars.errors import WAY_OUT, DamagedFileError, MissingFileError, UserError, first_line
 
@@ -97,6 +100,8 @@ def reason_of(error: BaseException) -> str:
         return "not enough memory"
     if isinstance(error, KeyError):
         return f"unknown or missing {error}"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
     line = first_line(error)
     return line if " " in line else f"{type(error).__name__} {line}".strip()
 
@@ -148,44 +153,55 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     return value
 
 
-def read_yaml(path: Path, *, as_text: bool = False) -> Any:
+def read_yaml(path: Path, *, way_out: str = "correct it", as_text: bool = False) -> Any:
     """What a YAML file holds; raises as ``reading``.
 
     Args:
         path: of at most ``MAX_YAML`` bytes.
-        as_text: leave every value the text that is written there. YAML would make a truth of the
-            name ``no``, 8 of ``010`` and a date of ``2012-08-06``.
+        way_out: what the user can do about a bad one.
+        as_text: leave every value the text that is written there: also ``1`` and ``null``.
     """
-    with reading(path, kind="YAML file"):
+    with reading(path, kind="YAML file", way_out=way_out):
         return parse_yaml(_text(path, limit=MAX_YAML), as_text=as_text)
 
 
 def parse_yaml(text: str, *, as_text: bool = False) -> Any:
-    """What YAML holds; for use inside ``reading``.
+    """What YAML holds, by the rules of YAML 1.2: ``no`` is a word; for use inside ``reading``.
 
     Raises:
         ValueError: if it has aliases, a few of which, nested, are enough to fill any memory, or is
             nested more than ``MAX_DEPTH`` deep.
         yaml.YAMLError: if it is no YAML.
     """
-    check_yaml(text)
-    import yaml
-
-    return yaml.load(text, Loader=yaml.BaseLoader if as_text else yaml.SafeLoader)
-
-
-def check_yaml(text: str) -> None:
-    """Refuse what ``parse_yaml`` refuses; nothing is made of it."""
-    import yaml
-
+    loader = yaml.BaseLoader if as_text else _Loader
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=loader):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"aliases such as *{event.anchor} are not read: write the value there")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    return yaml.load(text, Loader=loader)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's rules are those of YAML 1.1, where ``no`` is false and 1e-3 a word."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+
+for _tag, _pattern, _first in (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?[0-9]+[eE][-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:

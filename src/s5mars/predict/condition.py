@@ -27,6 +27,7 @@ _FUNCTIONS = (
     "abs", "ceil", "coalesce", "contains", "ends_with", "floor", "greatest", "least", "length",
     "like_escape", "lower", "not_like_escape", "regexp_matches", "round", "starts_with", "upper",
 )  # fmt: skip
+_NUMBER = re.compile(r"[\d_.]+(e[+-]?\d+)?", re.IGNORECASE)
 _QUOTED = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")""")
 
 
@@ -127,7 +128,9 @@ class Products:
 
     def _quoted(self, text: str) -> str:
         """Put columns of several words into quotes, outside of quotes."""
-        words = sorted((c for c in self.columns if not c.isidentifier()), key=len, reverse=True)
+        # A name that is a number needs the user's quotes: a number is nearly always meant.
+        words = [c for c in self.columns if not c.isidentifier() and not _NUMBER.fullmatch(c)]
+        words.sort(key=len, reverse=True)
         if not words:
             return text
         choices = "|".join(map(re.escape, words))

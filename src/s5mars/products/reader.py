@@ -39,10 +39,10 @@ def open_product(path: str | Path, *, stretch: Rule = "auto") -> Product:
     """Read JPEG, PNG, TIFF (8 or 16 bits or floats, tiled or not), PDS3 or PDS4.
 
     One channel is repeated over three, a palette applied, an image turned as its EXIF orientation
-    says. What is transparent, of the value that GDAL or a label gives for missing ones, or a special
-    pixel of ISIS is not valid. A Bayer mosaic is interpolated (``bayer.debayer``) where the label or
-    the file name says that it is one. The label's word goes before the file name's, in all fields
-    of ``info``.
+    says. What is transparent, of the value that GDAL or a label gives for missing ones, or a
+    special pixel of ISIS is not valid. A Bayer mosaic is interpolated (``bayer.debayer``) where the
+    label or the file name says that it is one. The label's word goes before the file name's, in all
+    fields of ``info``.
 
     Args:
         path: the image; of PDS products the data or the label, the other one is found.
