@@ -98,7 +98,7 @@ def reason_of(error: BaseException) -> str:
     """An error of a library in a few words of one line."""
     if isinstance(error, MemoryError):
         return "not enough memory"
-    if isinstance(error, KeyError):
+    if isinstance(error, KeyError) and " " not in str(error):
         return f"unknown or missing {error}"
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem}"
