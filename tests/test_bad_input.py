@@ -173,7 +173,10 @@ def test_no_image_to_predict(run: Path, tmp_path: Path, fails: Fails) -> None:
         (unlabel, r"scenes: no labelled pixel in the partition 1\.0 \(6 images\): choose"),
         (lambda d: (d / "splits/val.txt").unlink(), r"no split 'val'; there are train, test"),
         (lambda d: (d / "dataset.yaml").unlink(), r"dataset\.yaml: missing; it names the classes"),
-        (lambda d: (d / "dataset.yaml").write_text("classes: ["), r"dataset\.yaml: not valid YAML"),
+        (
+            lambda d: (d / "dataset.yaml").write_text("classes: ["),
+            r"dataset\.yaml: damaged YAML",
+        ),
     ],
 )
 def test_train_refuses_bad_data_before_it_starts(
@@ -377,7 +380,7 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
     [
         (["--labelled=0"], r"labelled is 0\.0: give a fraction in \(0, 1\] or a list file"),
         (["--labelled=1.5"], r"labelled is 1\.5: give a fraction in \(0, 1\] or a list file"),
-        (["--labelled=no.txt"], r"no\.txt: no such list"),
+        (["--labelled=no.txt"], r"no\.txt: no such file"),
         (["--stepz=3"], r"unknown option --stepz; the nearest is --steps"),
         (["--method=s5marz"], r"unknown method 's5marz'; nearest: s5mars; all: "),
         (["--recipe=papr"], r"unknown recipe 'papr'; nearest: paper"),
@@ -455,8 +458,8 @@ def _edit_json(path: Path, change: Callable[[dict[str, object]], object]) -> Non
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda r: truncate(r / "best.safetensors", keep=9000), r"best\.safetensors is damaged"),
-        (lambda r: (r / "best.json").write_text("{"), r"best\.json is damaged"),
+        (lambda r: truncate(r / "best.safetensors", keep=9000), r"best\.safetensors: damaged"),
+        (lambda r: (r / "best.json").write_text("{"), r"best\.json: damaged"),
         (lambda r: (r / "best.json").unlink(), r"best\.json is missing: .* keep both"),
         (lambda r: (r / "best.safetensors").unlink(), r"holds no best\.safetensors"),
         (lambda r: _edit_json(r / "best.json", lambda f: f.update(format=9)), r"format 9"),

@@ -11,6 +11,7 @@ import yaml
 
 from s5mars.cli import main
 from s5mars.config import TrainConfig
+from s5mars.errors import UserError
 from s5mars.methods import METHODS
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
@@ -215,6 +216,33 @@ def test_files_that_are_no_settings(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="config") as caught:
             training_from_yaml(tmp_path / "config.yaml")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [x, x]\nb: &b [*a, *a]\nlabelled: *b\n", "aliases such as .a are not read"),
+        ("labelled: " + "[" * 2000 + "]" * 2000, "nested more than 64 deep"),
+        ("# " + "x" * (1 << 20), "more than the 1,048,576 bytes"),
+    ],
+)
+def test_hostile_settings(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"config\.yaml: .*{said}"):
+        training_from_yaml(tmp_path / "config.yaml")
+
+
+def test_settings_that_are_no_regular_file(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"config\.yaml: a device, not a regular file"):
+        training_from_yaml(tmp_path / "config.yaml")
+
+
+def test_words_that_are_no_truth_in_yaml_1_2_stay_words(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("data: no\nout: o\nsteps: 5\nselect_on: yes\nlearning_rate: 1e-3\n")
+    config = training_from_yaml(path).config
+    assert (config.data, config.select_on, config.learning_rate) == (Path("no"), "yes", 1e-3)
 
 
 def test_what_is_missing_is_named() -> None:

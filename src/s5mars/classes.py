@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from s5mars.errors import UserError
+
 IGNORE = 255
 """In memory, everywhere: a pixel whose class is unknown, padded, hidden or doubtful."""
 
@@ -41,9 +43,9 @@ class Taxonomy:
         names = self.names
         doubles = sorted({n for n in names if names.count(n) > 1})
         if doubles:
-            raise ValueError(f"taxonomy {self.name!r}: class names occur twice: {doubles}")
+            raise UserError(f"taxonomy {self.name!r}: class names occur twice: {doubles}")
         if not 1 <= len(names) < IGNORE:
-            raise ValueError(f"taxonomy {self.name!r}: {len(names)} classes, not 1..{IGNORE - 1}")
+            raise UserError(f"taxonomy {self.name!r}: {len(names)} classes, not 1..{IGNORE - 1}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,20 +77,24 @@ class Taxonomy:
         """Read ``{"name": ..., "classes": [{"name": ..., "color": ..., "criterion": ...}]}``.
 
         Raises:
-            ValueError: if a class has no name or a colour is not ``#rrggbb``.
+            UserError: if a class has no name or a colour is not ``#rrggbb``.
         """
         entries = data.get("classes")
         if not isinstance(entries, list) or not entries:
-            raise ValueError("a taxonomy needs a list `classes` with at least one entry")
+            raise UserError("a taxonomy needs a list `classes` with at least one entry")
         classes = []
         for index, entry in enumerate(entries):
             if not isinstance(entry, Mapping) or "name" not in entry:
-                raise ValueError(f"class {index} of the taxonomy has no `name`: {entry!r}")
+                raise UserError(f"class {index} of the taxonomy has no `name`")
             colour = entry.get("color") or _PALETTE[index % len(_PALETTE)]
-            classes.append(
-                Class(str(entry["name"]), rgb(str(colour)), str(entry.get("criterion", "")))
-            )
-        return cls(str(data.get("name", "custom")), tuple(classes))
+            texts = (entry["name"], colour, entry.get("criterion", ""))
+            if not all(isinstance(text, str) for text in texts) or not entry["name"].strip():
+                raise UserError(f"class {index}: name, color and criterion are texts")
+            classes.append(Class(entry["name"], rgb(colour), entry.get("criterion", "")))
+        name = data.get("name", "custom")
+        if not isinstance(name, str):
+            raise UserError("the name of a taxonomy is a text")
+        return cls(name, tuple(classes))
 
 
 @dataclass(frozen=True)
@@ -108,10 +114,10 @@ def same_classes(checkpoint: Taxonomy, data_set: Taxonomy, *, run: Path, data: P
     """Refuse to score or calibrate a model on data with other classes.
 
     Raises:
-        ValueError: naming both lists.
+        UserError: naming both lists.
     """
     if checkpoint.names != data_set.names:
-        raise ValueError(
+        raise UserError(
             f"{data} has the classes {', '.join(data_set.names)}, but {run} was trained on "
             f"{', '.join(checkpoint.names)}: evaluate on data with the same classes in this order"
         )
@@ -125,7 +131,7 @@ def rgb(text: str) -> tuple[int, int, int]:
             raise ValueError
         return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)
     except ValueError:
-        raise ValueError(f"{text!r} is not a colour of the form #rrggbb") from None
+        raise UserError(f"{text!r} is not a colour of the form #rrggbb") from None
 
 
 def hex_colour(colour: tuple[int, int, int]) -> str:

@@ -6,7 +6,6 @@ class, so that an option exists exactly when a field does.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import re
 from argparse import ArgumentError
@@ -20,12 +19,18 @@ import yaml
 
 from s5mars.ablations import find_ablation
 from s5mars.config import TrainConfig
+from s5mars.errors import MissingFileError
+from s5mars.reading import parse_yaml, read_yaml
 from s5mars.recipes import find_recipe
 
 if TYPE_CHECKING:
     from s5mars.types import Method
 
 DEFAULT_METHOD = "s5mars"
+
+_MODE = "s5mars"
+# A settings file may come with somebody else's run: jsonargparse reads it by our rules, too.
+jsonargparse.set_loader(_MODE, parse_yaml, exceptions=(yaml.YAMLError, ValueError))
 
 
 class Training(NamedTuple):
@@ -44,6 +49,7 @@ class Parser(jsonargparse.ArgumentParser):
             *args,
             exit_on_error=False,
             allow_abbrev=False,
+            parser_mode=_MODE,
             print_config="--print-%s",
             **kwargs,
         )
@@ -112,8 +118,9 @@ def training_from_yaml(path: Path) -> Training:
         FileNotFoundError: if there is none.
         ValueError: if it is no settings file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: {path.parent} is not a training run")
+    if not path.exists():
+        raise MissingFileError(f"{path} is missing: {path.parent} is not a training run")
+    read_yaml(path)  # whatever is wrong with the file itself names it
     try:
         return parse_training(["--config", str(path)])
     except ValueError as error:
@@ -187,10 +194,9 @@ def _early(arguments: Sequence[str], key: str, default: str) -> str:
         following = arguments[i + 1] if i + 1 < len(arguments) else ""
         name, _, value = argument.partition("=")
         if name == "--config":
-            with contextlib.suppress(OSError, yaml.YAMLError):
-                content = yaml.safe_load(Path(value or following).read_text(encoding="utf-8"))
-                if isinstance(content, dict) and isinstance(content.get(key), str):
-                    found = content[key]
+            content = read_yaml(Path(value or following))
+            if isinstance(content, dict) and isinstance(content.get(key), str):
+                found = content[key]
     for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == f"--{key}":

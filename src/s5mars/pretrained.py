@@ -6,7 +6,6 @@ Only safetensors are read: a file from a stranger never reaches pickle.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from s5mars.errors import MissingFileError
+from s5mars.reading import read_object, reading
 
 INSTALL = "SAM and CLIP need the package transformers: `pip install 's5mars[sam]'`"
 NEEDED = "a folder with config.json, {processor}*.safetensors, or a hub id"
@@ -62,13 +64,11 @@ def kind_of(folder: Path, kinds: Collection[str], *, needed: str) -> str:
     Raises:
         ValueError: if it has none, or is of none of ``kinds``.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        kind = str(config["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder}: no readable config.json with a model_type; {needed}"
-        ) from error
+    path = folder / "config.json"
+    if not path.is_file():
+        raise MissingFileError(f"{folder}: no config.json with a model_type; {needed}")
+    with reading(path, way_out=needed):
+        kind = str(read_object(path)["model_type"])
     if kind not in kinds:
         raise ValueError(f"{folder}: weights of {kind!r}; can use those of {', '.join(kinds)}")
     return kind

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 from s5mars.classes import AI4MARS, IGNORE, S5MARS
 from s5mars.data.layouts import LAYOUTS, open_dataset
+from s5mars.data.layouts.plain import read_description
 from s5mars.data.read import read_label
+from s5mars.errors import UserError
+from s5mars.predict.sources import find_sources
 
 
 def names(samples) -> list[str]:
@@ -147,6 +151,47 @@ def test_missing_splits_are_made_stratified_and_written_down(tmp_path, fake_data
     assert names(again.split("test")) == names(dataset.split("test"))
 
 
+def test_a_damaged_mask_does_not_stop_the_lists(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path, splits=False)
+    path = root / "masks" / "sol_004.png"
+    path.write_bytes(path.read_bytes()[:60])
+    dataset = open_dataset(root)
+    listed = [name for split in dataset.splits for name in names(dataset.split(split))]
+    assert sorted(listed) == [f"sol_{i:03d}" for i in range(12)]
+
+
+def test_a_product_and_its_picture_to_browse_are_one_sample(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path)
+    (root / "images" / "sol_001.IMG").write_bytes(b"PDS_VERSION_ID")
+    assert open_dataset(root).sample("sol_001").image.name == "sol_001.IMG"
+
+
+def test_links_lead_to_no_folder_twice(tmp_path, fake_data, caplog):
+    root = fake_data.plain(tmp_path / "a")
+    images = root / "images"
+    for name in ("l", "m", "0"):
+        (images / name).symlink_to(".")
+    (images / "0deep").symlink_to("zreal")
+    fake_data.write_image(images / "zreal" / "x.jpg", np.zeros((8, 8, 3), np.uint8))
+    os.mkfifo(images / "pipe.jpg")
+    (images / "gone.jpg").symlink_to("nowhere")
+    dataset = open_dataset(root)
+    found = {sample.name for sample in dataset.unlabelled}
+    assert found == {"zreal/x", "gone", *(f"unlabelled/later_00{i}" for i in range(3))}
+    assert "1 file(s) or folder(s)" in caplog.text and "pipe.jpg (a named pipe)" in caplog.text
+    assert [source.name for source in find_sources([images], out=tmp_path / "out")] == sorted(
+        ["gone", "zreal/x", *(f"sol_{i:03d}" for i in range(12))]
+    )
+
+
+def test_linked_folders_are_searched_below_an_archive(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path / "a")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "sols").symlink_to(root / "images")
+    names_of = [source.name for source in find_sources([tmp_path / "in"], out=tmp_path / "out")]
+    assert names_of == [f"sols/sol_{i:03d}" for i in range(12)]
+
+
 def test_splits_that_cannot_be_written_are_an_error_with_a_way_out(tmp_path, fake_data):
     root = fake_data.plain(tmp_path, splits=False)
     (root / "splits").write_text("in the way")
@@ -249,7 +294,7 @@ def test_unknown_split_or_name_offers_the_nearest(tmp_path, fake_data):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("classes: [", "not valid YAML"),
+        ("classes: [", "damaged YAML file"),
         ("- soil", "not a mapping"),
         ("name: x", "needs a list `classes`"),
         ("classes: [{ids: [0]}]", "has no `name`"),
@@ -268,6 +313,39 @@ def test_bad_descriptions(tmp_path, fake_data, text, message):
         open_dataset(root)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_names_are_text_whatever_yaml_makes_of_them(tmp_path, fake_data):
+    given = ["yes", "no", "1", "010", "2012-08-06", "null", "1e3", "12:30"]
+    classes = "".join(f"- {{name: {name}, ids: [{i}]}}\n" for i, name in enumerate(given))
+    (tmp_path / "dataset.yaml").write_text(f"name: off\nclasses:\n{classes}")
+    taxonomy, _ = read_description(tmp_path / "dataset.yaml")
+    assert (taxonomy.name, taxonomy.names) == ("off", tuple(given))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("classes: " + "[" * 2000 + "]" * 2000, "nested more than"),
+        ("classes:\n- &a {name: x}\n- *a\n", "aliases such as .a are not read"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nclasses: [{name: *b}]\n", "aliases"),
+        ("# " + "x" * (1 << 20), "more than the 1,048,576 bytes"),
+        ("classes: [{name: [a, b]}]", "name, color and criterion are texts"),
+        ("classes: [{name: a, ids: 1.5}]", "'1.5' is not a whole number"),
+        ("classes: [{name: a, ids: [true]}]", "'true' is not a whole number"),
+    ],
+)
+def test_hostile_descriptions(tmp_path, text, said):
+    (tmp_path / "dataset.yaml").write_text(text)
+    with pytest.raises(UserError, match=said) as raised:
+        read_description(tmp_path / "dataset.yaml")
+    assert "dataset.yaml: " in str(raised.value) and len(str(raised.value)) < 400
+
+
+def test_a_description_that_is_no_regular_file(tmp_path):
+    (tmp_path / "dataset.yaml").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"dataset\.yaml: a device, not a regular file"):
+        read_description(tmp_path / "dataset.yaml")
 
 
 def test_missing_description_says_what_it_must_hold(tmp_path, fake_data):

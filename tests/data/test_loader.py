@@ -262,8 +262,10 @@ def test_hidden_pixels_are_not_valid(tmp_path: Path, monkeypatch: pytest.MonkeyP
     mask = np.ones((SIZE, SIZE), np.uint8)
     sample = sample_of(tmp_path, "a", grey(), mask, rover, far)
     opened: list[Path] = []
-    decode = read.decode
-    monkeypatch.setattr(read, "decode", lambda path: opened.append(path) or decode(path))
+    for name in ("plain_image", "decode_mask"):
+        decode = getattr(read, name)
+        noting = lambda path, decode=decode: opened.append(path) or decode(path)  # noqa: E731
+        monkeypatch.setattr(read, name, noting)
 
     crop = crop_of(sample)
 

@@ -4,19 +4,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.layouts import open_dataset
 from s5mars.data.read import (
     DamagedFileError,
+    image_size,
+    missing_pixels,
     no_data,
     open_hidden,
+    open_image,
     open_label,
     open_pair,
     read_image,
     read_label,
 )
+from s5mars.errors import UserError
+from s5mars.products import open_product
 from s5mars.types import Sample
 
 CODING = MaskCoding({0: 0, 3: 1, 4: 1}, frozenset({255, 9}))
@@ -43,12 +49,120 @@ def test_grey_is_repeated_over_three_channels(tmp_path, grey):
     image[0] = 1  # a user may write into what they read
 
 
-def test_alpha_is_dropped_not_blended(tmp_path, grey):
-    colour = np.stack([grey, grey // 2, grey // 3, np.full_like(grey, 7)], -1)
+def test_alpha_is_dropped_not_blended_and_what_is_transparent_has_no_data(tmp_path, grey):
+    alpha = np.full_like(grey, 7)
+    alpha[2, 3:5] = 0
+    colour = np.stack([grey, grey // 2, grey // 3, alpha], -1)
     Image.fromarray(colour, "RGBA").save(tmp_path / "a.png")
-    assert (read_image(tmp_path / "a.png") == colour[..., :3]).all()
-    Image.fromarray(np.stack([grey, grey // 9], -1), "LA").save(tmp_path / "b.png")
-    assert (read_image(tmp_path / "b.png") == grey[..., None]).all()
+    Image.fromarray(np.stack([grey, alpha], -1), "LA").save(tmp_path / "b.png")
+    palette = Image.fromarray((alpha == 0).astype(np.uint8))
+    palette.putpalette([9, 9, 9, 200, 0, 0])
+    palette.save(tmp_path / "c.png", transparency=1)
+    tifffile.imwrite(tmp_path / "d.tif", colour, photometric="rgb", extrasamples=["unassalpha"])
+    seen = (alpha > 0)[..., None]
+    expected = {"a.png": colour[..., :3], "b.png": grey[..., None], "c.png": np.full((1, 1, 3), 9),
+                "d.tif": colour[..., :3]}  # fmt: skip
+    for name, values in expected.items():
+        image = open_image(tmp_path / name)
+        assert (np.asarray(image) == np.where(seen, values, 0)).all(), name
+        assert (np.asarray(missing_pixels(image)) == (alpha == 0)).all()
+        assert (open_product(tmp_path / name).valid == (alpha > 0)).all()
+    Image.fromarray(colour[:2], "RGBA").save(tmp_path / "e.png")
+    assert (read_image(tmp_path / "e.png") == colour[:2, :, :3]).all()
+    assert missing_pixels(open_image(tmp_path / "e.png")) is None
+
+
+ARROW = np.arange(1, 13, dtype=np.uint8).reshape(3, 4) * 20
+TURNED = {
+    1: ARROW, 2: ARROW[:, ::-1], 3: ARROW[::-1, ::-1], 4: ARROW[::-1], 5: ARROW.T,
+    6: np.rot90(ARROW, -1), 7: ARROW[::-1, ::-1].T, 8: np.rot90(ARROW),
+}  # fmt: skip
+"""What a viewer shows of stored pixels, by their EXIF orientation (EXIF 2.32, section 4.6.4)."""
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_the_exif_orientation_turns_images_and_masks(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(ARROW).save(tmp_path / "a.png", exif=exif)
+    tag = (0x0112, "H", 1, orientation, True)
+    tifffile.imwrite(tmp_path / "b.tif", ARROW, photometric="minisblack", extratags=[tag])
+    deep = np.repeat(ARROW[..., None].astype(np.uint16) * 257, 3, -1)
+    tifffile.imwrite(tmp_path / "c.tif", deep, photometric="rgb", extratags=[tag])
+    shown = TURNED[orientation]
+    coding = MaskCoding({int(v): int(v) // 20 for v in ARROW.ravel()}, frozenset())
+    for name in ("a.png", "b.tif", "c.tif"):
+        assert (read_image(tmp_path / name) == shown[..., None]).all(), name
+        assert image_size(tmp_path / name) == shown.shape[::-1]
+        if name != "c.tif":
+            sample = Sample("a", tmp_path / name, tmp_path / name)
+            assert (read_label(sample, coding) == shown // 20).all()
+
+
+def test_a_mask_drawn_on_the_image_as_stored_is_told_from_one_of_another_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    Image.new("L", (40, 30)).save(tmp_path / "a.png")
+    sample = Sample("a", tmp_path / "a.jpg", tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.jpg: 30×40.*a\.png has 40×30.*EXIF.*= 6") as raised:
+        open_pair(sample, CODING)
+    assert "resize" not in str(raised.value)
+    Image.new("L", (30, 40)).save(tmp_path / "a.png")
+    assert open_pair(sample, CODING)[0].size == (30, 40)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_the_value_that_gdal_writes_for_missing_pixels(tmp_path, kind):
+    values = np.arange(1, 61).reshape(6, 10).astype(kind)
+    values[2, 2:5] = 0
+    text = "0" if kind != np.float32 else "-3.4028227e+38"
+    if kind == np.float32:
+        values[2, 2:5] = [-3.4028227e38, -3.4028235e38, np.nan]  # null, high saturation of ISIS
+    tag = (42113, "s", 0, text, True)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", extratags=[tag])
+    expected = np.ones((6, 10), bool)
+    expected[2, 2:5] = False
+    assert (open_product(tmp_path / "a.tif").valid == expected).all()
+    assert (read_image(tmp_path / "a.tif")[~expected] == 0).all()
+    if kind == np.uint8:
+        coding = MaskCoding(dict.fromkeys(range(1, 61), 1), frozenset())
+        label = read_label(Sample("a", tmp_path / "a.tif", tmp_path / "a.tif"), coding)
+        assert (label == np.where(expected, 1, IGNORE)).all()
+
+
+def test_what_is_transparent_in_a_mask_is_ignored(tmp_path):
+    ids = np.array([[0, 3, 77], [3, 77, 0]], np.uint8)
+    alpha = np.array([[255, 255, 0], [9, 0, 0]], np.uint8)
+    sample = labelled(tmp_path, Image.fromarray(np.stack([ids, ids, ids, alpha], -1), "RGBA"))
+    assert read_label(sample, CODING).tolist() == [[0, 1, IGNORE], [1, IGNORE, IGNORE]]
+
+
+def test_a_jpeg_mask_is_refused_where_its_ids_did_not_survive(tmp_path):
+    ids = np.zeros((32, 32), np.uint8)
+    image = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
+    Image.fromarray(ids).save(tmp_path / "mask.jpg")
+    sample = Sample("a", image, tmp_path / "mask.jpg")
+    assert not read_label(sample, CODING).any()
+    ids[5:20, 7:23] = 255
+    Image.fromarray(ids).save(tmp_path / "mask.jpg")
+    with pytest.raises(UserError, match=r"mask\.jpg: .* and \d+ more: its format .*: save .* PNG"):
+        read_label(sample, CODING)
+
+
+def test_a_tiff_of_several_pages_is_refused_and_its_overviews_are_no_pages(tmp_path):
+    page = np.full((16, 16), 3, np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(page, photometric="minisblack")
+        file.write(page[::2, ::2], photometric="minisblack", subfiletype=1)
+        file.write(page > 0, photometric="minisblack", subfiletype=4)
+    assert image_size(tmp_path / "a.tif") == (16, 16)
+    assert (read_image(tmp_path / "a.tif") == 3).all()
+    tifffile.imwrite(tmp_path / "b.tif", np.stack([page] * 3), photometric="minisblack")
+    for read in (read_image, lambda path: read_label(Sample("b", path, path), CODING)):
+        with pytest.raises(UserError, match=r"b\.tif: 3 pages; one is needed"):
+            read(tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize(("top", "limit"), [(200, 255), (4095, 4095), (3000, 4095), (5000, 65535)])

@@ -62,6 +62,9 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     assert entry.key == "s5mars" and about["seed"] == 7 and about["temperature"] == 2
     assert about["taxonomy"] == THREE.to_dict()
     assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+    (output,) = onnx.load(tmp_path / "a.onnx").graph.output
+    shape = [side.dim_param or side.dim_value for side in output.type.tensor_type.shape.dim]
+    assert shape == ["images", len(THREE), "height", "width"]
 
 
 def test_without_the_package_the_message_says_how_to_install_it(

@@ -31,6 +31,7 @@ def test_every_convolution_has_eight_bits_and_answers_stay_near(tmp_path: Path) 
     assert len(int8) >= len(convolutions)
     assert eight.stat().st_size < 0.5 * single.stat().st_size
     assert proto.metadata_props == onnx.load(single).metadata_props
+    assert proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value == len(THREE)
     one, other = onnx_answer(single), onnx_answer(eight)
     found = parity(one, other, [picture(9, 70, 101), *images[:2]])
     assert found.equal > 0.6 and 0 < found.mean < 0.2

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from s5mars.classes import Class, Taxonomy
+from s5mars.errors import DamagedFileError
 from s5mars.models.checkpoint import load_model, save_model
 from s5mars.models.deeplab import DeepLabV3Plus
 
@@ -121,15 +122,26 @@ def test_what_is_not_there(tmp_path: Path, run: Path) -> None:
 def test_damaged_tensors(run: Path, damage: Callable[[bytes], bytes]) -> None:
     path = run / "best.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"best\.safetensors is damaged") as caught:
+    with pytest.raises(ValueError, match=r"best\.safetensors: damaged") as caught:
         load_model(run)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_never_scored(run: Path, value: float) -> None:
+    path = run / "best.safetensors"
+    tensors = load_file(path)
+    name = next(key for key, tensor in tensors.items() if tensor.is_floating_point())
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, path)
+    with pytest.raises(DamagedFileError, match=r"best\.safetensors: its weights .* not finite"):
+        load_model(run, network=name.partition(".")[0])
 
 
 def test_a_pickle_is_never_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(NETWORKS["student"].state_dict(), run / "best.safetensors")
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("pickle was read"))
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="damaged checkpoint"):
         load_model(run)
 
 
@@ -138,12 +150,14 @@ def test_a_pickle_is_never_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     [
         (lambda f: f | {"format": 2}, "format 2, this version reads 1"),
         (lambda f: {k: v for k, v in f.items() if k != "format"}, "format None"),
-        (lambda f: [f], "format 'list'"),
-        (lambda f: {k: v for k, v in f.items() if k != "taxonomy"}, "it has no 'taxonomy'"),
-        (lambda f: {k: v for k, v in f.items() if k != "model"}, "it has no 'model'"),
-        (lambda f: f | {"taxonomy": ["a"]}, "is damaged"),
-        (lambda f: f | {"taxonomy": {"name": "x"}}, "is damaged .*at least one entry"),
-        (lambda f: f | {"model": "resnet"}, "is damaged"),
+        (lambda f: [f], "an object is needed, not list"),
+        (lambda f: {k: v for k, v in f.items() if k != "taxonomy"}, "missing 'taxonomy'"),
+        (lambda f: {k: v for k, v in f.items() if k != "model"}, "missing 'model'"),
+        (lambda f: f | {"taxonomy": ["a"]}, "damaged"),
+        (lambda f: f | {"taxonomy": {"name": "x"}}, "damaged .*at least one entry"),
+        (lambda f: f | {"model": "resnet"}, "damaged"),
+        (lambda f: f | {"calibration": [1]}, "damaged .*calibration is no table"),
+        (lambda f: f | {"calibration": {"teacher": {"temperature": 0}}}, "damaged .*temperature"),
         (
             lambda f: f | {"taxonomy": {"classes": [{"name": "a"}]}},
             "its taxonomy has 1 classes, its network 3",
@@ -160,10 +174,10 @@ def test_damaged_facts(run: Path, change: Callable[[Facts], object], message: st
 @pytest.mark.parametrize("text", ["{", "", "\x00\x01"])
 def test_facts_that_are_no_json(run: Path, text: str) -> None:
     (run / "best.json").write_text(text)
-    with pytest.raises(ValueError, match=r"best\.json is damaged"):
+    with pytest.raises(ValueError, match=r"best\.json: damaged"):
         load_model(run)
     (run / "best.json").write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(ValueError, match=r"best\.json is damaged"):
+    with pytest.raises(ValueError, match=r"best\.json: damaged"):
         load_model(run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import s5mars
+from s5mars.errors import DamagedFileError
 from s5mars.models.onnx_network import OnnxNetwork, open_session
 from s5mars.models.opened import beside
 
@@ -35,15 +37,20 @@ def test_what_is_no_export_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(FileNotFoundError, match=r"nowhere\.onnx"):
         s5mars.load(tmp_path / "nowhere.onnx")
     (tmp_path / "text.onnx").write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.onnx is no ONNX file"):
+    with pytest.raises(ValueError, match=r"text\.onnx: damaged ONNX file"):
         s5mars.load(tmp_path / "text.onnx")
     with pytest.raises(ValueError, match="not written by `s5mars export`"):
         s5mars.load(write(tmp_path / "other.onnx", {}))
-    with pytest.raises(ValueError, match="metadata is not JSON"):
+    with pytest.raises(ValueError, match=r"broken\.onnx: damaged description"):
         s5mars.load(write(tmp_path / "broken.onnx", {"s5mars": "{"}))
     with pytest.raises(ValueError, match="format 9, this version reads 1"):
         s5mars.load(write(tmp_path / "newer.onnx", {"s5mars": '{"format": 9}'}))
-    teacher = write(tmp_path / "teacher.onnx", {"s5mars": '{"format": 1, "network": "teacher"}'})
+    facts = {"format": 1, "network": "teacher", "taxonomy": {}, "model": {}, "training": {}}
+    for bad in ({"calibration": [1]}, {"calibration": {"teacher": 2}}, {"taxonomy": [1]}):
+        hurt = write(tmp_path / "hurt.onnx", {"s5mars": json.dumps(facts | bad)})
+        with pytest.raises(DamagedFileError, match=r"hurt\.onnx: damaged"):
+            s5mars.load(hurt)
+    teacher = write(tmp_path / "teacher.onnx", {"s5mars": json.dumps(facts)})
     with pytest.raises(ValueError, match="--network student"):
         s5mars.load(teacher, network="student")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

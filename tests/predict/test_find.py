@@ -11,6 +11,7 @@ from PIL import Image
 
 from s5mars.classes import Class, Taxonomy
 from s5mars.cli import main
+from s5mars.errors import UserError
 from s5mars.predict import Predictor
 from s5mars.predict.archive import predict_images
 from s5mars.predict.find import find
@@ -88,9 +89,13 @@ def test_conditions(maps: Path, condition: str, expected: list[int]) -> None:
         ("index.sol > 1", r"no column 'index.sol'"),
         ("sol >", "no condition"),
         ("sol > 1; drop table products", "no condition"),
-        ("true) union select * from products where (true", "more than a condition"),
-        ("true) group by (sol", "more than a condition"),
-        ("true) limit (1", "more than a condition"),
+        ("true) union select * from products where (true", "no condition"),
+        ("true) group by (sol", "no condition"),
+        ("true) limit (1", "no condition"),
+        ("sol > 1 order by sol", "no condition"),
+        ("sol > 1, sol > 2", "no condition"),
+        ("current_setting('threads') > '1'", "no function current_setting"),
+        ("sol > ?", "holds no "),
         ("sol in (select sol from products)", "holds no subquery"),
         ("exists(select 1 from read_csv('/etc/passwd'))", "holds no subquery"),
         ("sum(sol) over () > 1", "holds no window"),
@@ -153,8 +158,39 @@ def test_what_is_no_index(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no index; `s5mars predict` writes one"):
         find(tmp_path, "true")
     (tmp_path / "index.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match="no readable index"):
+    with pytest.raises(ValueError, match="damaged index"):
         find(tmp_path, "true")
+
+
+def test_an_index_with_other_columns_than_its_classes(maps: Path, tmp_path: Path) -> None:
+    table = pq.read_table(maps / "index.parquet")
+    metadata = pq.read_metadata(maps / "index.parquet").metadata
+    for hurt, said in (
+        (table.append_column("NAME", table["name"]), None),
+        (table.drop_columns(["sol"]), "sol"),
+        (table.set_column(8, "sol", table["name"]), "damaged index"),
+    ):
+        path = tmp_path / "index.parquet"
+        pq.write_table(hurt.replace_schema_metadata(metadata), path)
+        if said is None:
+            assert len(find(path, "true").rows) == 7
+        else:
+            with pytest.raises(UserError, match=rf"index\.parquet: .*{said}"):
+                find(path, "true")
+
+
+def test_a_class_whose_name_is_a_number_leaves_numbers_alone(tmp_path: Path) -> None:
+    names = ("1", "0.5", "yes")
+    numbered = Taxonomy(
+        "numbered", tuple(Class(n, c.colour) for n, c in zip(names, THREE.classes, strict=True))
+    )
+    for step, grey in enumerate((10, 128, 250)):
+        save(tmp_path / f"in/{step}ML0001930000102057E01_DXXX.jpg", grey=grey)
+    predict_images(Predictor(Brightness(), numbered), [tmp_path / "in"], out=tmp_path / "maps")
+    names = [row["name"] for row in find(tmp_path / "maps", "width > 1").rows]
+    assert len(names) == 3
+    assert len(find(tmp_path / "maps", '"1" > 0.2').rows) == 1
+    assert find(tmp_path / "maps", "yes > 0.2 and 1 = 1").order == "yes"
 
 
 def test_class_names_never_hide_other_columns() -> None:

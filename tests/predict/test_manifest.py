@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,12 +16,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from s5mars.errors import DamagedFileError, UserError
+from s5mars.predict.index import write_index
 from s5mars.predict.manifest import FILE, Counts, Manifest
 from s5mars.predict.regions import largest_regions
 from s5mars.predict.settings import model_hash
 from s5mars.predict.sources import ENDINGS, Names, Source
 
-from .standin import Brightness, Convolutions
+from .standin import THREE, Brightness, Convolutions
 
 SETTINGS = {"model": "m", "write": ["labels"]}
 
@@ -111,7 +115,11 @@ def test_names_that_are_taken_stay_taken(tmp_path: Path) -> None:
 
 def test_a_damaged_or_later_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("not a database, and longer than a header of SQLite " * 40)
-    with pytest.raises(ValueError, match=r"manifest\.sqlite is damaged"):
+    with pytest.raises(ValueError, match=r"manifest\.sqlite: damaged"):
+        Manifest(tmp_path)
+    (tmp_path / FILE).unlink()
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(DamagedFileError, match=r"manifest\.sqlite: a named pipe"):
         Manifest(tmp_path)
     (tmp_path / FILE).unlink()
     with sqlite3.connect(tmp_path / FILE) as database:
@@ -119,6 +127,44 @@ def test_a_damaged_or_later_manifest_is_named(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(ValueError, match="manifest format 99"):
         Manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "hurt",
+    [
+        "UPDATE products SET facts = '[1]'",
+        "UPDATE products SET facts = '{'",
+        "UPDATE products SET facts = '{\"shares\": [1]}'",
+        'UPDATE products SET facts = \'{"sol": "late"}\'',
+        "UPDATE products SET facts = x'ff00'",
+        "UPDATE products SET path = x'ff00'",
+        "UPDATE products SET name = CAST(x'ff' AS TEXT)",
+        "DROP TABLE products",
+        "DROP TABLE settings",
+        "ALTER TABLE products DROP COLUMN facts",
+        "UPDATE settings SET value = '['",
+    ],
+)
+def test_a_manifest_of_another_content_is_damaged_or_asked_to_agree(
+    tmp_path: Path, hurt: str
+) -> None:
+    sources = [Source(Path("/in/a.png"), "a")]
+    with Manifest(tmp_path) as manifest:
+        manifest.begin(SETTINGS, resume=False)
+        manifest.add(sources, again=True)
+        manifest.record_done("a", {"width": 3})
+    (tmp_path / "a.png").touch()
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        database.execute(hurt)
+        database.commit()
+    said = r"damaged manifest|other settings"
+    with pytest.raises(UserError, match=said) as raised, Manifest(tmp_path) as manifest:
+        manifest.begin(SETTINGS, resume=True)
+        manifest.add(sources, again=False)
+        manifest.counts()
+        manifest.suspects()
+        write_index(manifest, THREE)
+    assert str(tmp_path) in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_a_full_disk_under_the_manifest_is_said_in_words(tmp_path: Path) -> None:

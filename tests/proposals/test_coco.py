@@ -102,11 +102,17 @@ GOOD = entry(rectangle(5, 6, 20, 10))
     ("content", "message"),
     [
         ({"masks": []}, "annotations"),
-        ([{"predicted_iou": 0.9}], "no 'segmentation'"),
-        ([{"segmentation": GOOD["segmentation"]}], "no 'predicted_iou'"),
+        ([{"predicted_iou": 0.9}], "missing 'segmentation'"),
+        ([{"segmentation": GOOD["segmentation"]}], "missing 'predicted_iou'"),
         ([{"segmentation": [[1, 2, 3, 4, 5, 6]], "predicted_iou": 1}], "polygons"),
         ([GOOD, {**GOOD, "segmentation": {"size": [10, 10], "counts": [5, 5]}}], "mask 1.*10×10"),
-        ([{**GOOD, "segmentation": {"size": [10, 10], "counts": [120, -20]}}], "10×10"),
+        ([{**GOOD, "segmentation": {"size": [10, 10], "counts": [120, -20]}}], "whole numbers"),
+        ([{**GOOD, "segmentation": {"size": [10, 10], "counts": [50.5, 49.5]}}], "whole numbers"),
+        ([{**GOOD, "segmentation": {"size": [-10, -10], "counts": [100]}}], "whole numbers"),
+        ([{**GOOD, "segmentation": {"size": [1 << 20, 1 << 20], "counts": [1 << 40]}}], "pixels"),
+        ([{**GOOD, "segmentation": {"size": [True, 1], "counts": [1]}}], "whole numbers"),
+        ([{**GOOD, "segmentation": {"size": 10, "counts": [1]}}], "mask 0"),
+        ([{**GOOD, "predicted_iou": float("nan")}], "a confidence that is no number"),
         ([{**GOOD, "segmentation": {**GOOD["segmentation"], "counts": "~~~"}}], "run-length"),
         ([{**GOOD, "segmentation": {**GOOD["segmentation"], "size": [60, 81]}}], "60×81"),
         ([GOOD, entry(rectangle(0, 0, 5, 5, size=(9, 9)))], "different sizes"),
@@ -127,5 +133,5 @@ def test_no_json_at_all(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no \*\.json"):
         import_json(tmp_path, tmp_path / "out.parquet")
     (tmp_path / "x.json").write_text("[{")
-    with pytest.raises(ValueError, match=r"x\.json: no valid JSON"):
+    with pytest.raises(ValueError, match=r"x\.json: damaged JSON file"):
         import_json(tmp_path, tmp_path / "out.parquet")

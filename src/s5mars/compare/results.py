@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from s5mars.compare.settings import digest, fingerprint
+from s5mars.errors import UserError
 from s5mars.files import write_json
+from s5mars.reading import read_object, reading
 
 FILE = "comparison.json"
 FORMAT = 1
@@ -96,17 +97,13 @@ def read_comparison(folder: Path) -> Comparison:
         raise FileNotFoundError(
             f"{folder} holds no {FILE}: give the folder of an `s5mars compare --out`"
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, kind="comparison", way_out="copy it again"):
+        content = read_object(path)
         version = content.pop("format")
         known = {each.name for each in fields(Result)}
         cells = tuple(Result(**cell) for cell in content.pop("cells"))
         comparison = Comparison(**content, cells=cells)
         wrong = [c for c in cells if c.fingerprint != comparison.fingerprint(c.row, c.share)]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}): copy it again") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no comparison of this version ({error})") from None
     if version != FORMAT or not known:
         raise ValueError(f"{path}: format {version!r}, this version reads {FORMAT}")
     if wrong:
@@ -134,9 +131,9 @@ def _same_partitions(path: Path, comparison: Comparison) -> None:
 def is_trained(run: Path) -> bool:
     """Whether a run folder holds the scores and the weights of a run that reached its end."""
     try:
-        metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_object(run / "metrics.json")
         whole = metrics["steps"] >= metrics["total_steps"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+    except (OSError, UserError, KeyError, TypeError):
         return False
     return bool(whole) and all((run / f"best.{e}").is_file() for e in ("json", "safetensors"))
 
@@ -152,11 +149,10 @@ def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: if a file is missing or damaged.
     """
-    try:
-        metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        evaluation = json.loads(
-            evaluation_path(run, split=split, protocol=protocol).read_text(encoding="utf-8")
-        )
+    path = run / "metrics.json"
+    with reading(path, kind="run", way_out=f"remove the folder {run}"):
+        metrics = read_object(path)
+        evaluation = read_object(evaluation_path(run, split=split, protocol=protocol))
         return {
             "mIoU": evaluation["mIoU"],
             "mAcc": evaluation["mAcc"],
@@ -173,5 +169,3 @@ def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:
             "encoder_weights": metrics["encoder_weights"],
             "notes": metrics["notes"],
         }
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{run}: its scores are damaged ({error}): remove the folder") from error

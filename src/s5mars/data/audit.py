@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,14 +13,14 @@ from s5mars.classes import MaskCoding
 from s5mars.data.dataset import Dataset
 from s5mars.data.parallel import map_images
 from s5mars.data.read import (
-    DamagedFileError,
-    mask_ids,
+    UnknownIdsError,
+    listed_ids,
     open_hidden,
     open_image,
     open_label,
     size_mismatch,
-    unknown_ids,
 )
+from s5mars.errors import DamagedFileError, MissingFileError, UserError
 from s5mars.types import Sample
 
 logger = logging.getLogger("s5mars")
@@ -35,7 +35,7 @@ class Problem:
     kind: Kind
     sample: Sample
     message: str  # one line that names the file and the way out
-    ids: dict[int, int] = field(default_factory=dict)  # unknown mask id → number of pixels
+    ids: Mapping[int, int] = field(default_factory=dict)  # unknown mask id → number of pixels
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,10 @@ class Audit:
         others = [problem.message for problem in self.problems if not problem.ids]
         if not affected:
             return others
-        listed = ", ".join(f"{value} ({count} pixels)" for value, count in self.unknown_ids.items())
         return [
             f"{self.root}: {len(affected)} mask(s) hold ids that the taxonomy does not know: "
-            f"{listed}; the first is {affected[0].sample.mask}: give them to a class or to "
-            "`ignore` in dataset.yaml",
+            f"{listed_ids(self.unknown_ids)}; the first is {affected[0].sample.mask}: give them to "
+            "a class or to `ignore` in dataset.yaml",
             *others,
         ]
 
@@ -75,7 +74,7 @@ class Audit:
         if self.problems:
             lines = self.lines
             more = f" (and {len(lines) - 1} more problems)" if len(lines) > 1 else ""
-            raise ValueError(lines[0] + more)
+            raise UserError(lines[0] + more)
 
 
 def audit(dataset: Dataset, *, splits: Sequence[str] | None = None) -> Audit:
@@ -143,7 +142,7 @@ def checked(
     good, damaged = undamaged(samples, coding, skip_bad=skip_bad)
     report_skipped(damaged)
     if not good:
-        raise ValueError("no readable image is left: all of them are damaged")
+        raise UserError("no readable image is left: all of them are damaged")
     return good
 
 
@@ -165,7 +164,7 @@ def undamaged(
     fatal = [problem for problem in problems if not (skip_bad and problem.kind == "damaged")]
     if fatal:
         more = f" (and {len(fatal) - 1} more such problems)" if len(fatal) > 1 else ""
-        raise ValueError(fatal[0].message + more)
+        raise UserError(fatal[0].message + more)
     return good, tuple(problem.message for problem in problems)
 
 
@@ -182,9 +181,6 @@ def _problem(sample: Sample, coding: MaskCoding) -> Problem | None:
     try:
         image = open_image(sample.image)
         if sample.mask is not None:
-            unknown = unknown_ids(mask_ids(sample), coding)
-            if unknown:
-                return Problem("unknown ids", sample, _reason(sample, coding), unknown)
             label = open_label(sample, coding)
             if label.size != image.size:
                 return Problem("size", sample, size_mismatch(sample, image.size, label.size))
@@ -192,16 +188,10 @@ def _problem(sample: Sample, coding: MaskCoding) -> Problem | None:
             open_hidden(sample, size=image.size)
     except DamagedFileError as error:
         return Problem("damaged", sample, str(error))
-    except FileNotFoundError as error:
+    except UnknownIdsError as error:
+        return Problem("unknown ids", sample, str(error), error.ids)
+    except MissingFileError as error:
         return Problem("missing", sample, str(error))
-    except ValueError as error:
+    except UserError as error:
         return Problem("values", sample, str(error))
     return None
-
-
-def _reason(sample: Sample, coding: MaskCoding) -> str:
-    try:
-        open_label(sample, coding)
-    except ValueError as error:
-        return str(error)
-    return ""

@@ -20,6 +20,7 @@ from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.crops import Crop, CropSettings, Pixel, draw_crop
 from s5mars.data.read import (
     has_black_edge,
+    missing_pixels,
     no_data,
     open_hidden,
     open_image,
@@ -231,14 +232,19 @@ def _object(
 
 
 def _no_data(image: Image.Image, crop: Crop) -> NDArray[np.bool_] | None:
-    """No-data border inside the crop, or None when the image has none at all."""
-    if not has_black_edge(image):
-        return None
-    small = no_data(np.asarray(image)[::NO_DATA_STEP, ::NO_DATA_STEP])
-    if not small.any():
-        return None
+    """What is missing or a black border inside the crop, or None when the image has none at all."""
+    missing = missing_pixels(image)
+    absent = None if missing is None else crop.mask(missing.convert("L"), outside=1).astype(bool)
+    small = (
+        no_data(np.asarray(image)[::NO_DATA_STEP, ::NO_DATA_STEP])
+        if has_black_edge(image)
+        else None
+    )
+    if small is None or not small.any():
+        return absent
     whole = Image.fromarray(small.astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
-    return crop.mask(whole, outside=1).astype(bool)
+    border = crop.mask(whole, outside=1).astype(bool)
+    return border if absent is None else border | absent
 
 
 def _stack(crops: Sequence[dict[str, NDArray[np.generic]]]) -> Crops:

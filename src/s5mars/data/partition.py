@@ -18,7 +18,9 @@ from s5mars.data.layouts import open_dataset
 from s5mars.data.layouts.files import read_names, select
 from s5mars.data.read import DamagedFileError, read_label
 from s5mars.data.stratify import Areas, beginning, label_areas, stratified_order
+from s5mars.errors import UserError
 from s5mars.files import write_text
+from s5mars.reading import read_text, reading
 from s5mars.types import Sample
 
 logger = logging.getLogger("s5mars")
@@ -86,7 +88,7 @@ def as_fraction(labelled: float | str | Path) -> float | None:
     except ValueError:
         return None
     if not 0 < fraction <= 1:
-        raise ValueError(f"labelled is {labelled}: give a fraction in (0, 1] or a list file")
+        raise UserError(f"labelled is {labelled}: give a fraction in (0, 1] or a list file")
     return fraction
 
 
@@ -140,7 +142,7 @@ def write_partitions(
     """
     fractions = sorted({_checked(each) for each in labelled})
     if not fractions:
-        raise ValueError("labelled is empty: give at least one share, such as 0.2")
+        raise UserError("labelled is empty: give at least one share, such as 0.2")
     dataset = open_dataset(data)
     train = dataset.split("train")
     _require_masks(train)
@@ -152,7 +154,7 @@ def write_partitions(
     paths = {each: out / f"{each:g}.txt" for each in fractions}
     for fraction, path in paths.items():
         if path.exists() and read_names(path) != names[fraction]:
-            raise ValueError(f"{path}: another list is there: give another --out or remove it")
+            raise UserError(f"{path}: another list is there: give another --out or remove it")
     partitions = tuple(
         _describe(fraction, paths[fraction], at, areas, dataset.taxonomy.names)
         for fraction, at in positions.items()
@@ -167,7 +169,7 @@ def write_partitions(
 def _checked(fraction: float) -> float:
     value = as_fraction(fraction)
     if value is None:
-        raise ValueError(f"labelled is {fraction!r}: give fractions in (0, 1]")
+        raise UserError(f"labelled is {fraction!r}: give fractions in (0, 1]")
     return value
 
 
@@ -195,7 +197,7 @@ def _listed(dataset: Dataset, train: tuple[Sample, ...], path: Path) -> tuple[Sa
     }
     for name in names:
         if name in elsewhere:
-            raise ValueError(
+            raise UserError(
                 f"{path}: {name} is in the {elsewhere[name]} split: list images of the train "
                 "split only"
             )
@@ -207,26 +209,23 @@ def _at_positions(
 ) -> tuple[Sample, ...]:
     beyond = [position for position in positions if position >= len(train)]
     if beyond:
-        raise ValueError(
+        raise UserError(
             f"{path}: position {beyond[0]} is beyond the train list, which has {len(train)} "
             "images counted from 0: is it a list for other data?"
         )
     if len(set(positions)) < len(positions):
-        raise ValueError(f"{path}: positions stand twice: remove the second ones")
+        raise UserError(f"{path}: positions stand twice: remove the second ones")
     return tuple(train[position] for position in positions)
 
 
 def _names_of_csv(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such list") from None
+    with reading(path, kind="list"):
+        rows = list(csv.DictReader(read_text(path).splitlines()))
     if not rows or not {"file_id", "split"} <= rows[0].keys():
-        raise ValueError(f"{path}: a CSV list needs the columns file_id and split, and a row")
+        raise UserError(f"{path}: a CSV list needs the columns file_id and split, and a row")
     names = [row["file_id"] for row in rows if row["split"] == "train"]
     if not names:
-        raise ValueError(f"{path}: no row with split `train`")
+        raise UserError(f"{path}: no row with split `train`")
     return names
 
 
@@ -234,7 +233,7 @@ def _require_masks(samples: Sequence[Sample]) -> None:
     without = [sample for sample in samples if sample.mask is None]
     if without:
         more = f" (nor have {len(without) - 1} more)" if len(without) > 1 else ""
-        raise ValueError(
+        raise UserError(
             f"{without[0].image}: in the labelled partition, but has no mask{more}: add it, or "
             "leave the image out of the list"
         )
@@ -253,7 +252,7 @@ def _with_labelled_pixels(
             if not skip_bad:
                 raise
             bad[sample.name] = str(error)
-    raise ValueError(
+    raise UserError(
         f"{dataset.root}: no labelled pixel in the partition {labelled} ({len(chosen)} images): "
         "choose a larger fraction or another list"
     )

@@ -6,17 +6,19 @@ Every reader names the file in its error, so that a user can go and look at it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from s5mars.classes import IGNORE, MaskCoding
-from s5mars.products.decode import decode, is_deep
-from s5mars.products.errors import DamagedFileError
+from s5mars.errors import DamagedFileError, UserError
+from s5mars.products.decode import MaskFile, decode_mask, head_size, plain_image
 from s5mars.products.files import IMAGE_ENDINGS, PDS_ENDINGS
 from s5mars.products.names import parse_name
 from s5mars.products.reader import open_product
@@ -26,9 +28,12 @@ if TYPE_CHECKING:  # it brings torch, which processes that only read do without
 
 __all__ = [
     "DamagedFileError",
+    "UnknownIdsError",
     "has_black_edge",
     "image_size",
+    "listed_ids",
     "mask_ids",
+    "missing_pixels",
     "no_data",
     "open_hidden",
     "open_image",
@@ -37,7 +42,6 @@ __all__ = [
     "read_image",
     "read_label",
     "size_mismatch",
-    "unknown_ids",
 ]
 
 NO_DATA_LEVEL = 12
@@ -56,29 +60,44 @@ Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
 
+class UnknownIdsError(UserError):
+    """A mask holds ids that the coding neither maps nor ignores."""
+
+    ids: Mapping[int, int] = MappingProxyType({})  # with the number of their pixels
+
+
 def open_image(path: Path | str) -> Image.Image:
     """Decode an image file or product to mode RGB: the cheap way for somebody who will crop it.
 
     What ``products.open_product`` makes of it, with its stretch ``auto``: grey is repeated over
-    three channels, alpha is dropped, a palette is applied, a Bayer mosaic is interpolated, values
-    of more than 8 bits are scaled by their full scale. Missing pixels are black.
+    three channels, a palette is applied, an EXIF orientation turns it, a Bayer mosaic is
+    interpolated, values of more than 8 bits are scaled by their full scale. Missing pixels are
+    black, and ``missing_pixels`` tells where they are.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        DamagedFileError: a ValueError; if the file is truncated, no image, or of a huge size.
-        ValueError: if a PDS product cannot be read, see ``open_product``.
+        MissingFileError: if there is no such file.
+        DamagedFileError: if the file is truncated, no image, or of a huge size.
+        UserError: if a product cannot be read, see ``open_product``.
     """
     path = Path(path)
-    ending = path.suffix.lower()
-    if ending in PDS_ENDINGS or _is_mosaic(path) or (ending in _DEEP_ENDINGS and is_deep(path)):
-        return Image.fromarray(open_product(path).image)
-    # Almost all images go this way: nothing is copied or computed that Pillow has done already.
-    image = decode(path)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    if path.suffix.lower() not in PDS_ENDINGS and not _is_mosaic(path):
+        # Almost all images go this way: nothing is copied or computed that Pillow has done already.
+        image = plain_image(path)
+        if image is not None:
+            return image
+    product = open_product(path)
+    image = Image.fromarray(product.image)
+    if product.valid is not None:
+        image.info[_MISSING] = Image.fromarray(~product.valid)
+    return image
 
 
-_DEEP_ENDINGS = frozenset({".png", ".tif", ".tiff"})
-"""Formats that may hold more than 8 bits a channel."""
+_MISSING = "s5mars.missing"
+
+
+def missing_pixels(image: Image.Image) -> Image.Image | None:
+    """Where what ``open_image`` gave has no data: mode 1, 0 elsewhere; None: nowhere."""
+    return image.info.get(_MISSING)
 
 
 def _is_mosaic(path: Path) -> bool:
@@ -95,24 +114,19 @@ def image_size(path: Path | str) -> tuple[int, int]:
     """(width, height) of what ``open_image`` gives; only the head of usual formats is read.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        DamagedFileError: a ValueError; if it is no image.
+        MissingFileError: if there is no such file.
+        DamagedFileError: if it is no image.
     """
     path = Path(path)
-    if path.suffix.lower() in IMAGE_ENDINGS:
-        try:
-            with Image.open(path) as image:
-                return image.size
-        except UnidentifiedImageError:
-            pass  # open_image knows more formats, and what to say of none
-    return open_image(path).size
+    return head_size(path)[0] if path.suffix.lower() in IMAGE_ENDINGS else open_image(path).size
 
 
 def open_label(sample: Sample, coding: MaskCoding) -> Image.Image:
     """Read the label of a sample as an image of mode L holding class indices.
 
-    255 (``IGNORE``) stands where the coding ignores the id and where one of ``sample.hide`` is
-    not zero. Palette masks give their indices; a colour mask must have equal channels.
+    255 (``IGNORE``) stands where the coding ignores the id, where the mask is transparent or has no
+    data, and where one of ``sample.hide`` is not zero. Palette masks give their indices; a colour
+    mask must have equal channels.
 
     Raises:
         ValueError: if the sample has no mask, the mask is damaged, has colours, holds ids that
@@ -120,7 +134,11 @@ def open_label(sample: Sample, coding: MaskCoding) -> Image.Image:
             size from a mask of ``sample.hide``.
         FileNotFoundError: if a file is missing.
     """
-    label = _indices(mask_ids(sample), coding, sample)
+    mask = mask_ids(sample)
+    _refuse_unknown(mask, coding, sample)
+    label = _indices(mask.ids, coding)
+    if mask.valid is not None:
+        label.paste(IGNORE, mask=Image.fromarray(~mask.valid))
     if sample.hide:
         label.paste(IGNORE, mask=open_hidden(sample, size=label.size))
     return label
@@ -141,13 +159,13 @@ def open_hidden(sample: Sample, *, size: tuple[int, int]) -> Image.Image:
     """
     hidden = Image.new("L", size)
     for path in sample.hide:
-        mask = decode(path)
-        if mask.size != size:
-            raise ValueError(
-                f"{path}: {_size(mask.size)} pixels, but what it hides of {sample.image} has "
+        covered = decode_mask(path).ids != 0
+        found = covered.shape[1::-1]
+        if found != size:
+            raise UserError(
+                f"{path}: {_size(found)} pixels, but what it hides of {sample.image} has "
                 f"{_size(size)}: resize it (nearest neighbour) or remove it"
             )
-        covered = np.asarray(mask) != 0
         hidden.paste(255, mask=Image.fromarray(covered.any(-1) if covered.ndim == 3 else covered))
     return hidden
 
@@ -165,54 +183,56 @@ def open_pair(sample: Sample, coding: MaskCoding) -> tuple[Image.Image, Image.Im
     """
     image, label = open_image(sample.image), open_label(sample, coding)
     if image.size != label.size:
-        raise ValueError(size_mismatch(sample, image.size, label.size))
+        raise UserError(size_mismatch(sample, image.size, label.size))
     return image, label
 
 
 def size_mismatch(sample: Sample, image: tuple[int, int], mask: tuple[int, int]) -> str:
     """The line that reports an image (width, height) unequal to its mask's."""
-    return (
-        f"{sample.image}: {_size(image)} pixels, but its mask {sample.mask} has {_size(mask)}: "
-        "resize the mask (nearest neighbour) or replace one of them"
-    )
+    said = f"{sample.image}: {_size(image)} pixels, but its mask {sample.mask} has {_size(mask)}"
+    if mask == image[::-1] and sample.image.suffix.lower() in IMAGE_ENDINGS:
+        _, orientation = head_size(sample.image)
+        if orientation != 1:
+            return (
+                f"{said}, as the image has without its EXIF tag Orientation = {orientation}: draw "
+                "the mask on the image as viewers show it, or take the tag out of the image"
+            )
+    return f"{said}: resize the mask (nearest neighbour) or replace one of them"
 
 
-def mask_ids(sample: Sample) -> NDArray[Any]:
+def mask_ids(sample: Sample) -> MaskFile:
     """The numbers in a sample's mask file as they stand, (H, W) uint8 or uint16.
 
     Raises:
-        ValueError: if the sample has no mask, or the mask is damaged or has colours.
-        FileNotFoundError: if the file is missing.
+        UserError: if the sample has no mask, or the mask is damaged or has colours.
+        MissingFileError: if the file is missing.
     """
     if sample.mask is None:
-        raise ValueError(
+        raise UserError(
             f"{sample.image}: has no mask: add one, or move the image to the unlabelled ones"
         )
-    mask = decode(sample.mask)
-    if mask.mode in ("L", "P"):
-        return np.asarray(mask)
-    if mask.mode == "1":
-        return np.asarray(mask).astype(np.uint8)
-    values = np.asarray(mask)
-    if mask.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"{sample.mask}: mask values are not whole numbers in 0..65535")
-    if values.ndim == 3:
-        colours = values[..., : len(mask.getbands()) - (mask.mode in ("LA", "RGBA"))]
-        if not (colours == colours[..., :1]).all():
-            raise ValueError(
+    mask = decode_mask(sample.mask)
+    ids = mask.ids
+    if ids.ndim == 3:
+        if not (ids == ids[..., :1]).all():
+            raise UserError(
                 f"{sample.mask}: a colour mask; write one class id a pixel (grey or palette PNG)"
             )
-        values = colours[..., 0]
-    return values.astype(np.uint16) if values.dtype != np.uint8 else values
+        ids = ids[..., 0]
+    if ids.dtype == np.uint8:
+        return replace(mask, ids=ids)
+    if mask.valid is not None:
+        ids = np.where(mask.valid, ids, 0)
+    if ids.dtype.kind == "f" or ids.min() < 0 or ids.max() > 65535:
+        raise UserError(f"{sample.mask}: mask values are not whole numbers in 0..65535")
+    return replace(mask, ids=ids.astype(np.uint16))
 
 
-def unknown_ids(ids: NDArray[Any], coding: MaskCoding) -> dict[int, int]:
-    """Ids of a mask that the coding neither maps nor ignores → number of pixels."""
-    counts = np.bincount(ids.ravel()) if ids.dtype != np.uint8 else _histogram(ids)
-    known = _known(_key(coding.index_of), coding.ignored)
-    return {
-        int(value): int(counts[value]) for value in np.flatnonzero(counts) if value not in known
-    }
+def listed_ids(unknown: Mapping[int, int], *, limit: int = 8) -> str:
+    """``"42 (7 pixels), 99 (2 pixels)"``."""
+    shown = [f"{value} ({count} pixels)" for value, count in list(unknown.items())[:limit]]
+    more = len(unknown) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def no_data(image: Bytes) -> Bools:
@@ -262,14 +282,24 @@ def _darker(pixels: Bytes, level: int) -> Bools:
     return (pixels[..., 0] <= level) & (pixels[..., 1] <= level) & (pixels[..., 2] <= level)
 
 
-def _indices(ids: NDArray[Any], coding: MaskCoding, sample: Sample) -> Image.Image:
-    unknown = unknown_ids(ids, coding)
-    if unknown:
-        listed = ", ".join(f"{value} ({count} pixels)" for value, count in unknown.items())
-        raise ValueError(
-            f"{sample.mask}: mask ids that the taxonomy does not know: {listed}: "
-            "give them to a class or to `ignore` in dataset.yaml"
-        )
+def _refuse_unknown(mask: MaskFile, coding: MaskCoding, sample: Sample) -> None:
+    ids = mask.ids if mask.valid is None else mask.ids[mask.valid]
+    fast = ids.dtype == np.uint8 and ids.ndim == 2
+    counts = _histogram(ids) if fast else np.bincount(ids.ravel())
+    known = _known(_key(coding.index_of), coding.ignored)
+    unknown = {int(v): int(counts[v]) for v in np.flatnonzero(counts) if v not in known}
+    if not unknown:
+        return
+    said = f"{sample.mask}: mask ids that the taxonomy does not know: {listed_ids(unknown)}"
+    if mask.lossy:
+        way_out = "its format changes ids as it packs them: save the mask as PNG where it was drawn"
+        raise UserError(f"{said}: {way_out}")
+    error = UnknownIdsError(f"{said}: give them to a class or to `ignore` in dataset.yaml")
+    error.ids = unknown
+    raise error
+
+
+def _indices(ids: NDArray[Any], coding: MaskCoding) -> Image.Image:
     table = _table(_key(coding.index_of))
     if ids.dtype == np.uint8:
         # Pillow's look-up is several times faster than numpy's, and labels are read often.

@@ -18,7 +18,7 @@ from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.parallel import map_images
-from s5mars.data.read import no_data, open_image, read_label, size_mismatch
+from s5mars.data.read import missing_pixels, no_data, open_image, read_label, size_mismatch
 from s5mars.files import write_figure, write_text
 from s5mars.types import Sample
 
@@ -245,6 +245,9 @@ def _count(sample: Sample, dataset: Dataset) -> _Counted:
     image = open_image(sample.image)
     pixels = np.asarray(image)
     border = no_data(pixels)
+    missing = missing_pixels(image)
+    if missing is not None:
+        border |= np.asarray(missing)
     seen = pixels[~border] if border.any() else pixels.reshape(-1, 3)
     histogram = np.stack([np.bincount(seen[:, c], minlength=256) for c in range(3)])
     areas = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from s5mars.reading import read_object, reading
 
 _MOMENTS = 5.0  # seconds
 
@@ -24,15 +25,13 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """What ``s5mars evaluate`` wrote.
 
     Raises:
-        ValueError: if the file is damaged.
+        DamagedFileError: if the file is damaged.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); remove it and evaluate again") from None
-    if not isinstance(value, dict) or not isinstance(value.get("classes"), dict):
-        raise ValueError(f"{path} is no evaluation: no `classes`; remove it and evaluate again")
-    return value
+    with reading(path, kind="evaluation", way_out="remove it and evaluate again"):
+        value = read_object(path)
+        if not isinstance(value["classes"], dict):
+            raise TypeError("no table `classes`")
+        return value
 
 
 def _preference(path: Path) -> tuple[bool, bool, bool, str]:

@@ -28,7 +28,7 @@ from s5mars.models.checkpoint import (
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.opened import ONNX
 from s5mars.predict.tiling import SMALLEST_SIDE
-from s5mars.products.files import IMAGE_ENDINGS
+from s5mars.products.files import IMAGE_ENDINGS, files_below
 from s5mars.randomness import generator
 
 FORMATS = ("onnx",)
@@ -168,7 +168,7 @@ def _images(loaded: LoadedModel[DeepLabV3Plus], folder: str | Path | None) -> li
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of images")
-    found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_ENDINGS]
+    found = files_below(folder, IMAGE_ENDINGS)
     if not found:
         raise ValueError(f"{folder}: no image in this folder; looked for {' '.join(IMAGE_ENDINGS)}")
     return found

@@ -100,6 +100,8 @@ def write_onnx(
             )
         proto = onnx.load(temporary)
         _without_aliases(proto.graph)
+        # Tracing loses it, because the last step takes its size from the image's.
+        proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(taxonomy)
         about = {**facts, "taxonomy": taxonomy.to_dict(), "temperature": temperature}
         onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(about, ensure_ascii=False)})
         onnx.save(proto, temporary)

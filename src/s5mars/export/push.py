@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from s5mars.export.card import model_card
 from s5mars.files import write_json, write_text
 from s5mars.models.checkpoint import checkpoint_path, load_model, without_folders
 from s5mars.models.hub import FACTS, TENSORS, unreachable
+from s5mars.reading import read_object, reading
 
 CARD = "README.md"
 
@@ -154,10 +154,6 @@ def _calibration(folder: Path, temperature: float) -> dict[str, Any] | None:
     path = folder / calibration_file("teacher")
     if not path.is_file():
         return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, kind="calibration", way_out="remove it, or calibrate again"):
+        found = read_object(path)
         return found if found["temperature"] == temperature else None
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path} is no calibration ({error}); remove it, or calibrate again"
-        ) from None

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from s5mars.classes import Taxonomy
 from s5mars.data.resolution import FULL, Resolution
+from s5mars.errors import DamagedFileError, MissingFileError, UserError, first_line
 from s5mars.files import replacing, write_json
 from s5mars.models.build import AnyNetwork, rebuild_network
+from s5mars.reading import read_object, reading
 
 FORMAT = 1
 NETWORKS = ("teacher", "student")
@@ -102,29 +102,31 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
         ValueError: if it is damaged, of an unknown format, or lacks the network.
     """
     if network not in NETWORKS:
-        raise ValueError(f"unknown network {network!r}; choose {', '.join(NETWORKS)}")
+        raise UserError(f"unknown network {network!r}; choose {', '.join(NETWORKS)}")
     tensors_path = checkpoint_path(Path(path))
     facts = read_facts(tensors_path)
-    try:
+    with reading(tensors_path, kind="checkpoint", way_out="train again, or copy it again"):
         tensors = load_file(tensors_path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{tensors_path} is damaged ({_first_line(error)}); train again, or copy it again"
-        ) from error
     chosen = network if any(key.startswith(f"{network}.") for key in tensors) else "student"
     state = {
         key.removeprefix(f"{chosen}."): value
         for key, value in tensors.items()
         if key.startswith(f"{chosen}.")
     }
+    for key, value in state.items():
+        if not value.isfinite().all():
+            raise DamagedFileError(
+                f"{tensors_path}: its weights {key} are not finite, so that training has failed: "
+                "train again, with a smaller --learning-rate"
+            )
     description = facts["model"]
     taxonomy = read_taxonomy(facts, tensors_path.with_suffix(".json"))
     try:
         model = rebuild_network(description)
         model.load_state_dict(state)
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        reason = _first_line(error).rstrip(":")
-        raise ValueError(
+    except Exception as error:
+        reason = first_line(error).rstrip(":")
+        raise DamagedFileError(
             f"{tensors_path} does not fit the network that its JSON describes ({reason}): the two "
             "belong together, copy both again"
         ) from error
@@ -139,17 +141,17 @@ def checkpoint_path(path: Path) -> Path:
         ValueError: if it is an ONNX file.
     """
     if path.suffix.lower() == ".onnx":
-        raise ValueError(f"{path} is an ONNX file: give the run that it was exported from")
+        raise UserError(f"{path} is an ONNX file: give the run that it was exported from")
     if path.is_file():
         return path
     candidate = path / "best.safetensors"
     if candidate.is_file():
         return candidate
     if path.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path} holds no best.safetensors: give the folder of a finished `s5mars train` run"
         )
-    raise FileNotFoundError(f"no run and no checkpoint at {path}")
+    raise MissingFileError(f"no run and no checkpoint at {path}")
 
 
 def read_facts(tensors_path: Path) -> dict[str, Any]:
@@ -161,18 +163,28 @@ def read_facts(tensors_path: Path) -> dict[str, Any]:
     """
     path = tensors_path.with_suffix(".json")
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: a checkpoint is two files, keep both")
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({_first_line(error)})") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        found = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
-        raise ValueError(f"{path}: checkpoint format {found!r}, this version reads {FORMAT}")
-    for key in ("taxonomy", "model", "training"):
-        if key not in facts:
-            raise ValueError(f"{path} is damaged: it has no {key!r}")
+        raise MissingFileError(f"{path} is missing: a checkpoint is two files, keep both")
+    facts = read_object(path, kind="description of a checkpoint", way_out="copy it again")
+    check_facts(facts, path)
     return facts
+
+
+def check_facts(facts: Mapping[str, Any], path: Path) -> None:
+    """Refuse facts that are no description of a model: what reads them later may rely on it.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    if facts.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: checkpoint format {facts.get('format')!r}, this version reads {FORMAT}"
+        )
+    with reading(path, kind="description of a checkpoint", way_out="copy it again"):
+        for key in ("taxonomy", "model", "training"):
+            if not isinstance(facts[key], dict):
+                raise TypeError(f"{key} is no table")
+        for network in NETWORKS:
+            temperature_of(facts, network)
 
 
 def temperature_of(facts: Mapping[str, Any], network: str) -> float:
@@ -181,15 +193,13 @@ def temperature_of(facts: Mapping[str, Any], network: str) -> float:
     Raises:
         ValueError: if what they carry is no temperature.
     """
-    entry = (facts.get("calibration") or {}).get(network)
-    if entry is None:
-        return 1.0
     try:
-        temperature = float(entry["temperature"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the calibration of the checkpoint is damaged ({error})") from error
+        entry = (facts.get("calibration") or {}).get(network)
+        temperature = 1.0 if entry is None else float(entry["temperature"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its calibration is no table with a temperature ({error})") from error
     if not 0 < temperature < float("inf"):
-        raise ValueError(f"the calibration of the checkpoint is damaged: {temperature}")
+        raise ValueError(f"a temperature of {temperature}")
     return temperature
 
 
@@ -222,18 +232,12 @@ def read_taxonomy(facts: Mapping[str, Any], path: Path) -> Taxonomy:
     Raises:
         ValueError: if they are damaged, or not as many as the network has.
     """
-    try:
-        taxonomy = Taxonomy.from_dict(facts["taxonomy"])
+    with reading(path, kind="description of a model", way_out="copy it again"):
+        try:
+            taxonomy = Taxonomy.from_dict(facts["taxonomy"])
+        except UserError as error:
+            raise ValueError(str(error)) from error  # it does not name the file
         classes = facts["model"]["classes"]
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged ({_first_line(error)})") from error
-    if len(taxonomy) != classes:
-        raise ValueError(
-            f"{path} is damaged: its taxonomy has {len(taxonomy)} classes, its network {classes}"
-        )
-    return taxonomy
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+        if len(taxonomy) != classes:
+            raise ValueError(f"its taxonomy has {len(taxonomy)} classes, its network {classes}")
+        return taxonomy

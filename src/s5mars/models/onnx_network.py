@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from s5mars.errors import MissingFileError, UserError
 from s5mars.extras import needed
-from s5mars.models.checkpoint import FORMAT, LoadedModel, read_taxonomy, temperature_of
+from s5mars.models.checkpoint import LoadedModel, check_facts, read_taxonomy, temperature_of
+from s5mars.reading import parse_object, reading
 
 INPUT, OUTPUT = "image", "probabilities"
 METADATA_KEY = "s5mars"
@@ -60,13 +61,13 @@ def load_onnx(path: Path, *, network: str = "teacher") -> LoadedModel[OnnxNetwor
         ValueError: if it is damaged, of another origin or format, holds the other network, or
             onnxruntime is not installed.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no ONNX file at {path}")
+    if not path.exists():
+        raise MissingFileError(f"no ONNX file at {path}")
     session = open_session(path)
     facts = onnx_facts(session, path)
     held = str(facts.get("network"))
     if network == "student" and held != "student":
-        raise ValueError(f"{path} holds the {held}: export the student with --network student")
+        raise UserError(f"{path} holds the {held}: export the student with --network student")
     taxonomy = read_taxonomy(facts, path)
     return LoadedModel(
         OnnxNetwork(path.absolute(), session=session, temperature=temperature_of(facts, held)),
@@ -95,11 +96,8 @@ def open_session(path: Path, *, threads: int | None = None) -> Any:
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; it warns of every constant that it folds
-    try:
+    with reading(path, kind="ONNX file", way_out="export it again"):
         return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is no ONNX file that can be read ({reason})") from error
 
 
 def onnx_facts(session: Any, path: Path) -> dict[str, Any]:
@@ -110,12 +108,8 @@ def onnx_facts(session: Any, path: Path) -> dict[str, Any]:
     """
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
-        raise ValueError(f"{path} was not written by `s5mars export`: it does not name its classes")
-    try:
-        facts = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: its metadata is not JSON ({error})") from error
-    found = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
-    if found != FORMAT:
-        raise ValueError(f"{path}: format {found!r}, this version reads {FORMAT}")
-    return dict(facts)
+        raise UserError(f"{path} was not written by `s5mars export`: it does not name its classes")
+    with reading(path, kind="description in an ONNX file", way_out="export it again"):
+        facts = parse_object(text)
+    check_facts(facts, path)
+    return facts

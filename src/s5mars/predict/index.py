@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from s5mars.classes import Taxonomy
+from s5mars.errors import MissingFileError, UserError
 from s5mars.files import replacing, write_text
-from s5mars.predict.manifest import Entry, Manifest
+from s5mars.predict.manifest import ANEW, Entry, Manifest
 from s5mars.products import read_info
+from s5mars.reading import open_parquet, parse_object, reading
 
 INDEX = "index.parquet"
 TABLE = "summary.csv"
@@ -60,14 +62,8 @@ def write_index(manifest: Manifest, taxonomy: Taxonomy) -> Path:
         OSError: if writing fails; a full disk is said in words.
     """
     shares = class_columns(taxonomy)
-    schema = pa.schema(
-        [
-            *_PRODUCT.items(),
-            *((column, pa.float64()) for column in shares),
-            *((f"largest_{column}", pa.int64()) for column in shares),
-        ],
-        metadata={FOOTER: json.dumps({"taxonomy": taxonomy.to_dict()}, ensure_ascii=False)},
-    )
+    footer = json.dumps({"taxonomy": taxonomy.to_dict()}, ensure_ascii=False)
+    schema = _schema(shares).with_metadata({FOOTER: footer})
     path = manifest.out / INDEX
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -76,9 +72,8 @@ def write_index(manifest: Manifest, taxonomy: Taxonomy) -> Path:
         replacing(path) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
-        found = (_row(entry, shares) for entry in manifest.entries())
-        while rows := list(islice(found, _ROWS)):
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        for rows, block in _blocks(manifest, shares, schema):
+            writer.write_table(block)
             table.writerows(
                 [_cell(name, row[name]) for name in (*_IN_TABLE, *shares)]
                 for row in rows
@@ -99,17 +94,18 @@ def read_index(maps: Path) -> tuple[pa.Table, Taxonomy]:
         ValueError: if the file is damaged or no index.
     """
     path = maps / INDEX if maps.is_dir() else maps
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no index; `s5mars predict` writes one when it ends")
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: no readable index ({reason})") from error
-    footer = (table.schema.metadata or {}).get(FOOTER)
-    if footer is None:
-        raise ValueError(f"{path}: not an index that `s5mars predict` wrote")
-    return table, Taxonomy.from_dict(json.loads(footer)["taxonomy"])
+    if not path.exists():
+        raise MissingFileError(f"{path}: no index; `s5mars predict` writes one when it ends")
+    with reading(path, kind="index", way_out="run `s5mars predict` with --resume"):
+        file = open_parquet(path)
+        footer = (file.metadata.metadata or {}).get(FOOTER)
+        if footer is None:
+            raise UserError(f"{path}: not an index that `s5mars predict` wrote")
+        taxonomy = Taxonomy.from_dict(parse_object(footer)["taxonomy"])
+        shares = class_columns(taxonomy)
+        schema = _schema(shares)
+        # No other columns: DuckDB does not tell two apart whose names differ in case only.
+        return file.read().select(schema.names).cast(schema), taxonomy
 
 
 def class_columns(taxonomy: Taxonomy) -> list[str]:
@@ -125,6 +121,25 @@ def class_columns(taxonomy: Taxonomy) -> list[str]:
         taken |= {name.lower(), f"largest_{name}".lower()}
         columns.append(name)
     return columns
+
+
+def _schema(shares: Sequence[str]) -> pa.Schema:
+    return pa.schema(
+        [
+            *_PRODUCT.items(),
+            *((column, pa.float64()) for column in shares),
+            *((f"largest_{column}", pa.int64()) for column in shares),
+        ]
+    )
+
+
+def _blocks(
+    manifest: Manifest, shares: Sequence[str], schema: pa.Schema
+) -> Iterator[tuple[list[dict[str, Any]], pa.Table]]:
+    with reading(manifest.path, kind="manifest", way_out=ANEW):
+        found = (_row(entry, shares) for entry in manifest.entries())
+        while rows := list(islice(found, _ROWS)):
+            yield rows, pa.Table.from_pylist(rows, schema=schema)
 
 
 def _row(entry: Entry, shares: Sequence[str]) -> dict[str, Any]:

@@ -17,16 +17,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
+from s5mars.errors import DamagedFileError, UserError
 from s5mars.files import disk_full
 from s5mars.predict.sources import Names, Source
+from s5mars.reading import parse_json, parse_object, reading, require_regular
 
 FILE = "manifest.sqlite"
 FORMAT = 2
 
 DEATHS = 2
 """Deaths of a run while it read a product, the second time it alone: then the product failed."""
+
+ANEW = "remove it to begin anew, or choose another out"
+"""What to do about a damaged manifest."""
+
+_OF_THE_SYSTEM = {
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_PROTOCOL,
+}  # fmt: skip
 
 State = Literal["to do", "done", "failed"]
 
@@ -87,6 +97,8 @@ class Manifest:
         self.out = out
         self.path = out / FILE
         out.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            require_regular(self.path)
         with self._errors():
             self._database = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         try:
@@ -126,7 +138,7 @@ class Manifest:
             if counts.done:
                 self._refuse_others(given)
                 if counts.to_do and not resume:
-                    raise ValueError(
+                    raise UserError(
                         f"{self.out} holds an unfinished run ({counts}): go on with --resume, or "
                         "choose another out"
                     )
@@ -146,7 +158,7 @@ class Manifest:
             sources: they may be known; their names are wishes.
             again: put known ones back to do.
         """
-        known = dict(self._database.execute("SELECT path, name FROM products"))
+        known = {path: name for name, path in self._texts("SELECT name, path FROM products")}
         names = Names(known.values())
         with self._transaction():
             for source in sources:
@@ -177,11 +189,11 @@ class Manifest:
 
     def suspects(self) -> list[Source]:
         """Products to do that were in hand when a run died, in the order of their names."""
-        rows = self._database.execute(
-            "SELECT path, name FROM products WHERE state = 'to do' AND "
+        rows = self._texts(
+            "SELECT name, path FROM products WHERE state = 'to do' AND "
             "(hand = 'suspect' OR deaths > 0) ORDER BY name"
         )
-        return [Source(Path(path), name) for path, name in rows]
+        return [Source(Path(path), name) for name, path in rows]
 
     def record_done(self, name: str, facts: Mapping[str, Any]) -> None:
         """The files of a product are in their place."""
@@ -193,21 +205,27 @@ class Manifest:
 
     def counts(self) -> Counts:
         """How many products are in each state."""
-        found = dict(
-            self._database.execute("SELECT state, count(*) FROM products GROUP BY state").fetchall()
-        )
+        with self._errors():
+            found = dict(
+                self._database.execute(
+                    "SELECT state, count(*) FROM products GROUP BY state"
+                ).fetchall()
+            )
         return Counts(found.get("done", 0), found.get("failed", 0), found.get("to do", 0))
 
     def entries(self, state: State | None = None) -> Iterator[Entry]:
         """Products in the order of their names, all of them or those in one state."""
-        rows = self._database.execute(
-            "SELECT name, path, state, reason, facts FROM products "
+        rows = self._texts(
+            "SELECT name, path, state, coalesce(reason, ''), coalesce(facts, '') FROM products "
             "WHERE ? IS NULL OR state = ? ORDER BY name",
-            (state, state),
+            state,
+            state,
         )
         for name, path, found, reason, facts in rows:
             source = Source(Path(path), name)
-            yield Entry(source, found, reason, json.loads(facts) if facts else {})
+            with reading(self.path, kind="manifest", way_out=ANEW):
+                known = parse_object(facts) if facts else {}
+            yield Entry(source, cast(State, found), reason or None, known)
 
     def _open(self) -> None:
         with self._errors():
@@ -223,11 +241,19 @@ class Manifest:
                     self._database.execute(statement)
                 self._database.execute(f"PRAGMA user_version = {FORMAT}")
             elif version != FORMAT:
-                raise ValueError(
+                raise UserError(
                     f"{self.path}: manifest format {version}, this version writes {FORMAT}: choose "
                     "another out"
                 )
             self._database.execute("COMMIT")
+
+    def _texts(self, query: str, *values: object) -> Iterator[tuple[str, ...]]:
+        """The rows of a query whose columns are all text."""
+        with self._errors():
+            for row in self._database.execute(query, values):
+                if not all(isinstance(value, str) for value in row):
+                    raise DamagedFileError(f"{self.path}: damaged manifest (no text): {ANEW}")
+                yield row
 
     def _record(self, name: str, state: State, reason: str | None, facts: str | None) -> None:
         with self._errors():
@@ -290,7 +316,7 @@ class Manifest:
     def _refuse_others(self, given: Mapping[str, str]) -> None:
         differences = self._differences(given)
         if differences:
-            raise ValueError(
+            raise UserError(
                 f"{self.out} was begun with other settings ({differences}): use the same, or "
                 "choose another out"
             )
@@ -314,23 +340,23 @@ class Manifest:
             code = getattr(error, "sqlite_errorcode", None)
             primary = code & 0xFF if isinstance(code, int) else None
             if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise ValueError(
+                raise UserError(
                     f"another run is writing to {self.out}: wait for it, or choose another out"
                 ) from None
             if primary == sqlite3.SQLITE_FULL:
                 raise disk_full(self.path) from error
-            if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                raise ValueError(
-                    f"{self.path} is damaged ({error}): remove it to begin anew, or choose another "
-                    "out"
-                ) from error
-            raise OSError(f"{self.path}: {error}") from error
+            if primary in _OF_THE_SYSTEM:
+                raise OSError(f"{self.path}: {error}") from error
+            raise DamagedFileError(f"{self.path}: damaged manifest ({error}): {ANEW}") from error
 
 
 def _short(value: str | None) -> str:
     if value is None:
         return "missing"
-    read = json.loads(value)
+    try:
+        read = parse_json(value)
+    except (ValueError, TypeError, RecursionError):
+        read = None
     plain = isinstance(read, list) and all(isinstance(item, str) for item in read)
-    said = ",".join(read) if plain else read if isinstance(read, str) else value
+    said = ",".join(read) if plain else read if isinstance(read, str) else str(value)
     return said if len(said) <= 40 else f"{said[:37]}..."

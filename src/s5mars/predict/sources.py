@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from s5mars.errors import MissingFileError, UserError
 from s5mars.products import PRODUCT_ENDINGS, product_files
+from s5mars.products.files import files_below
+from s5mars.reading import require_regular
 
 ENDINGS = {
     "confidence": "_confidence.png",
@@ -44,21 +47,22 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
         ValueError: if there is no input, a folder holds no product, or ``out`` is an input folder.
     """
     if not inputs:
-        raise ValueError("nothing to predict: give image files or folders")
+        raise UserError("nothing to predict: give image files or folders")
     found: dict[Path, Source] = {}
     for given in map(Path, inputs):
         if given.is_dir():
             if given.resolve() == out.resolve():
-                raise ValueError(f"{out}: maps would lie among the images: choose another out")
-            files = list(_products_below(given, out=out))
+                raise UserError(f"{out}: maps would lie among the images: choose another out")
+            files = product_files(files_below(given, PRODUCT_ENDINGS, without=out))
             if not files:
                 endings = " ".join(sorted(PRODUCT_ENDINGS))
-                raise ValueError(f"{given}: no image in this folder; looked for {endings}")
+                raise UserError(f"{given}: no image in this folder; looked for {endings}")
             names = [path.relative_to(given).with_suffix("").as_posix() for path in files]
         elif given.exists():
+            require_regular(given)
             files, names = [given], [given.stem]
         else:
-            raise FileNotFoundError(f"{given}: no such file or folder")
+            raise MissingFileError(f"{given}: no such file or folder")
         for path, name in zip(files, names, strict=True):
             # resolve() would follow links, whose names say what the products show.
             absolute = Path(os.path.abspath(path))  # noqa: PTH100
@@ -118,18 +122,9 @@ def refuse_overwriting(sources: Sequence[Source], out: Path) -> None:
     for source in sources:
         for file in source.outputs(ENDINGS).values():
             if root / file in inputs:
-                raise ValueError(
+                raise UserError(
                     f"{out / file} is an input and would be overwritten: choose another out"
                 )
-
-
-def _products_below(folder: Path, *, out: Path) -> Iterator[Path]:
-    inside = folder.resolve() in out.resolve().parents
-    for path in product_files(sorted(folder.rglob("*"))):
-        if inside and out.resolve() in path.resolve().parents:
-            continue
-        if path.is_file() or (path.is_symlink() and not path.exists()):  # a link to nowhere is told
-            yield path
 
 
 def _candidates(source: Source) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Rover products in: one reader for every format, and what each product knows of itself."""
 
-from s5mars.products.errors import DamagedFileError
+from s5mars.errors import DamagedFileError
 from s5mars.products.files import IMAGE_ENDINGS, PRODUCT_ENDINGS, product_files
 from s5mars.products.info import ProductInfo
 from s5mars.products.reader import Product, open_product, read_info

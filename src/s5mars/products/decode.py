@@ -1,17 +1,27 @@
-"""JPEG, PNG, TIFF and their like: from a file to pixel values."""
+"""JPEG, PNG, TIFF and their like: from a file to pixel values.
+
+What a file says of its pixels is heeded here: the EXIF orientation turns it, what is fully
+transparent or of the value that GDAL writes for it is no data. Masks are read alike.
+"""
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from s5mars.products.errors import MAX_PIXELS, WAY_OUT, DamagedFileError, refuse_huge
+from s5mars.errors import WAY_OUT, DamagedFileError, UserError
+from s5mars.products.errors import huge, refuse_huge
+from s5mars.products.raster import Raster, valid_values
+from s5mars.reading import reading
 
 # Panoramas are large and no attack; what is too large, `refuse_huge` says.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -20,159 +30,302 @@ warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 for _library in ("tifffile", "PIL.TiffImagePlugin"):
     logging.getLogger(_library).setLevel(logging.CRITICAL)
 
+# Not all that Pillow knows: for some formats it starts other programs.
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ORIENTATION, _GDAL_NODATA = 0x0112, 42113
+_NO_PAGE = 0b101  # a smaller copy, or a mask of transparency
 
-def decode(path: Path) -> Image.Image:
-    """Decode an image file with Pillow, in the mode that it is stored in.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """The numbers in a mask file."""
+
+    ids: NDArray[Any]  # (H, W) or (H, W, 3); of a palette the indices
+    valid: NDArray[np.bool_] | None  # (H, W), False where transparent or no data; None: all are
+    lossy: bool  # of a format that changes numbers as it packs them
+
+
+def plain_image(path: Path) -> Image.Image | None:
+    """An image of 8 bits as mode RGB; None where it is not that plain, and ``decode`` reads it.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        MissingFileError: if there is no such file.
         DamagedFileError: if it is empty, truncated, no image, or declares a huge size.
     """
+    with _opened(path) as image:
+        if image is None or _is_deep(image):
+            return None
+        turned = _turned(image)
+        if _opaque(turned) is not None:
+            return None
+        turned.info.pop("transparency", None)  # Pillow warns that RGB loses it
+        return turned if turned.mode == "RGB" else turned.convert("RGB")
+
+
+def decode(path: Path) -> Raster:
+    """The pixel values of an image file with all their bits; a palette is applied.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        DamagedFileError: if it is empty, truncated, no image, or declares a huge size.
+        UserError: if it holds neither one nor three channels, or several pages.
+    """
+    with _opened(path) as image:
+        if image is None:
+            return _tiff(path)
+        if _is_deep_png(image):
+            return Raster(*_deep_png(image))
+        turned = _turned(image)
+        return Raster(_values(turned), _opaque(turned))
+
+
+def decode_mask(path: Path) -> MaskFile:
+    """The numbers of a mask file as they stand; raises as ``decode``."""
+    with _opened(path) as image:
+        if image is None:
+            raster = _tiff(path, palette=False)
+            return MaskFile(raster.values, raster.valid, lossy=False)
+        lossy = image.format in ("JPEG", "MPO", "WEBP")
+        if _is_deep_png(image):
+            return MaskFile(*_deep_png(image), lossy)
+        turned = _turned(image)
+        if turned.mode == "P":
+            ids = np.asarray(turned)
+        elif turned.mode == "1":
+            ids = np.asarray(turned).astype(np.uint8)
+        else:
+            ids = _values(turned)
+        return MaskFile(ids, _opaque(turned), lossy)
+
+
+def head_size(path: Path) -> tuple[tuple[int, int], int]:
+    """(width, height) of the decoded image and its EXIF orientation; only its head is read.
+
+    Raises:
+        MissingFileError, DamagedFileError: as ``decode``.
+    """
+    with reading(path, kind="image"):
+        if _is_tiff(path):
+            import tifffile
+
+            with tifffile.TiffFile(path) as file:
+                page: Any = file.pages.first
+                size, orientation = (page.imagewidth, page.imagelength), _tag(page, _ORIENTATION, 1)
+        else:
+            with _head(path) as image:
+                size, orientation = image.size, _orientation(image)
+    return (size[::-1] if orientation in (5, 6, 7, 8) else size), orientation
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile | None]:
+    """The image, not loaded yet; None if it is a TIFF."""
+    with reading(path, kind="image"):
+        if _is_tiff(path):
+            yield None
+            return
+        with _head(path) as image:
+            yield image
+
+
+@contextmanager
+def _head(path: Path) -> Iterator[ImageFile.ImageFile]:
     try:
-        with Image.open(path) as image:
-            refuse_huge(path, width=image.width, height=image.height)
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        opened = Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError:
-        raise _no_image(path) from None
-    except DamagedFileError:
-        raise
+        raise DamagedFileError(f"{path}: not an image: {WAY_OUT}") from None
     except Image.DecompressionBombError:
-        raise _huge(path) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, PermissionError | IsADirectoryError):
-            raise
-        raise _damaged(path, error) from None
+        raise huge(path, "more pixels than") from None
+    with opened as image:
+        refuse_huge(path, width=image.width, height=image.height)
+        yield image
 
 
-def decode_values(path: Path) -> NDArray[Any]:
-    """The pixel values of an image file with all their bits.
-
-    Returns:
-        (H, W) or (H, W, 3), uint8, uint16 or what else the file holds. Palettes are applied,
-        alpha is dropped.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        DamagedFileError: if it is empty, truncated, no image, or declares a huge size.
-        ValueError: if it holds neither one nor three channels.
-    """
-    if path.suffix.lower() in (".tif", ".tiff"):
-        return _tiff(path)
-    if path.suffix.lower() == ".png" and is_deep(path):
-        return _deep_png(path)
-    return values_of(decode(path))
+def _is_tiff(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start:
+        raise DamagedFileError(f"{path}: an empty file (0 bytes): {WAY_OUT}")
+    return start in _TIFF_MAGIC
 
 
-def values_of(image: Image.Image) -> NDArray[Any]:
-    """The values of a decoded image: (H, W) or (H, W, 3); alpha is dropped, a palette applied."""
+def _orientation(image: Image.Image) -> int:
+    # A PNG may say it after its pixels, and looking there would decode all of it.
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+        return 1
+    with suppress(Exception):  # damaged EXIF says nothing
+        return int(image.getexif().get(_ORIENTATION, 1))
+    return 1
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    turn = _TURNS.get(_orientation(image))
+    image.load()
+    return image if turn is None else image.transpose(turn)
+
+
+def _values(image: Image.Image) -> NDArray[Any]:
+    """(H, W) or (H, W, 3); alpha is dropped, a palette applied."""
     if image.mode in ("L", "RGB", "F") or image.mode.startswith("I"):
         return np.asarray(image)
     return np.asarray(image.convert("L" if image.mode in ("1", "LA", "La") else "RGB"))
 
 
-def is_deep(path: Path) -> bool:
-    """Whether a file holds more than 8 bits a channel, or what Pillow does not know.
-
-    Only its head is read. Of 16-bit colour Pillow would drop the low byte without a word.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        DamagedFileError: if it declares a huge size.
-    """
-    try:
-        with Image.open(path) as image:
-            refuse_huge(path, width=image.width, height=image.height)
-            # The last entry of a tile is Pillow's name of how pixels lie in the file.
-            deep_tile = any(";16" in str(tile[3]) for tile in image.tile)
-            return deep_tile or image.mode == "F" or image.mode.startswith("I")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
-    except DamagedFileError:
-        raise
-    except Image.DecompressionBombError:
-        raise _huge(path) from None
-    except (OSError, SyntaxError, ValueError):
-        return path.suffix.lower() != ".png"  # what is wrong with it is said where it is decoded
+def _opaque(image: Image.Image) -> NDArray[np.bool_] | None:
+    """False where alpha is 0, be it a channel, of a palette, or a value; None: nowhere."""
+    if not image.has_transparency_data:
+        return None
+    if image.mode.startswith("I"):
+        opaque = np.asarray(image) != image.info["transparency"]
+    else:
+        opaque = np.asarray(image.convert("RGBA").getchannel("A")) != 0
+    return None if opaque.all() else opaque
 
 
-def _deep_png(path: Path) -> NDArray[Any]:
-    from torchvision.io import ImageReadMode, decode_image
-
-    try:
-        tensor = decode_image(str(path), ImageReadMode.UNCHANGED)
-    except (RuntimeError, OSError) as error:
-        raise _damaged(path, error) from None
-    values: NDArray[Any] = tensor.permute(1, 2, 0).numpy()
-    return values[..., 0] if values.shape[2] < 3 else values[..., :3]
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    return image.mode == "F" or image.mode.startswith("I") or _is_deep_png(image)
 
 
-def _tiff(path: Path) -> NDArray[Any]:
-    """With tifffile, which keeps all bits; with Pillow where that lacks a codec."""
+def _is_deep_png(image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow would drop the low byte of each value without a word."""
+    # The last entry of a tile is Pillow's name of how pixels lie in the file.
+    return image.mode != "I;16" and any(";16" in str(tile[3]) for tile in image.tile)
+
+
+def _deep_png(image: ImageFile.ImageFile) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """16 bits of several channels, from Pillow in two halves."""
+    (tile,) = image.tile
+    grey = tile[3] == "LA;16B"
+    # Big-endian values read as little-endian ones: then what Pillow drops is the high byte.
+    first, second = ("RGBA", None) if grey else (tile[3], str(tile[3]).replace("16B", "16L"))
+    refuse_huge(
+        image.filename, width=image.width, height=image.height,
+        bytes_per_pixel=4 if grey else 2 * len(image.getbands()),
+    )  # fmt: skip
+    orientation, transparent = _orientation(image), image.info.get("transparency")
+    halves = []
+    for raw in (first, second):
+        if raw is not None:
+            with Image.open(image.filename, formats=_FORMATS) as half:
+                half.tile = [tile._replace(args=raw)]
+                half.load()
+                halves.append(np.asarray(half))
+    if grey:
+        (whole,) = halves
+        halves = [whole[..., 0::2], whole[..., 1::2]]
+    values = halves[0].astype(np.uint16) << 8 | halves[1]
+    values = _turned_array(values, orientation)
+    opaque = None
+    if values.shape[2] in (2, 4):
+        opaque = values[..., -1] != 0
+    elif transparent is not None:
+        opaque = (values != np.array(transparent)).any(-1)
+    values = values[..., 0] if grey else values[..., :3]
+    return values, None if opaque is None or opaque.all() else opaque
+
+
+def _turned_array(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values[::-1] if orientation in (3, 4, 7, 8) else values
+
+
+def _tiff(path: Path, *, palette: bool = True) -> Raster:
+    """With tifffile, which keeps all bits; with Pillow what that does not read."""
     import tifffile
 
-    try:
-        file = tifffile.TiffFile(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
-    except (PermissionError, IsADirectoryError):
-        raise
-    except Exception:  # of many kinds, by what is damaged
-        return values_of(decode(path))
-    with file:
-        try:
-            page = file.pages.first
-            refuse_huge(path, width=page.imagewidth, height=page.imagelength)
-            if page.samplesperpixel > 4:
-                raise DamagedFileError(
-                    f"{path}: {page.samplesperpixel} channels; 1 or 3 are needed: leave it out"
-                )
-            if page.photometric not in (0, 1, 2):  # palettes, YCbCr, ...: what Pillow knows better
-                return values_of(decode(path))
-            if page.dtype is not None and page.dtype.kind == "c":
-                raise DamagedFileError(
-                    f"{path}: complex numbers ({page.dtype}); whole or real ones are needed: leave "
-                    "it out"
-                )
-            values: NDArray[Any] = page.asarray()
-        except DamagedFileError:
-            raise
-        except Exception as error:  # damage, or a codec that is not installed
+    with tifffile.TiffFile(path) as file:
+        every: list[Any] = list(file.pages)
+        pages = [page for page in every if not page.subfiletype & _NO_PAGE]
+        if len(pages) > 1:
+            raise UserError(
+                f"{path}: {len(pages)} pages; one is needed: write each into its own file"
+            )
+        page = pages[0] if pages else every[0]
+        kind = page.dtype
+        refuse_huge(
+            path, width=page.imagewidth, height=page.imagelength,
+            bytes_per_pixel=page.samplesperpixel * (1 if kind is None else kind.itemsize),
+        )  # fmt: skip
+        if page.samplesperpixel > 4:
+            raise DamagedFileError(
+                f"{path}: {page.samplesperpixel} channels; 1 or 3 are needed: leave it out"
+            )
+        if kind is not None and kind.kind == "c":
+            raise DamagedFileError(
+                f"{path}: complex numbers ({kind}); whole or real ones are needed: leave it out"
+            )
+        missing = _no_data_value(page)
+        # Palettes, YCbCr, ...: what Pillow knows better.
+        if page.photometric in ((0, 1, 2) if palette else (0, 1, 2, 3)):
             try:
-                return values_of(decode(path))
-            except DamagedFileError:
-                raise _damaged(path, error) from None
-        return _arranged(values, page)
+                values = _arranged(page.asarray(), page, white=255 if palette else 1)
+            except Exception as error:  # damage, or a codec that is not installed
+                try:
+                    return _by_pillow(path, missing)
+                except Exception:
+                    raise error from None
+            return _without_alpha(_turned_array(values, _tag(page, _ORIENTATION, 1)), page, missing)
+        return _by_pillow(path, missing)
 
 
-def _arranged(values: NDArray[Any], page: Any) -> NDArray[Any]:
-    """(H, W) or (H, W, 3), 0 = black, of what tifffile gives."""
+def _by_pillow(path: Path, missing: tuple[float, ...]) -> Raster:
+    with _head(path) as image:
+        image.load()  # which turns a TIFF
+        values, opaque = _values(image), _opaque(image)
+    valid = valid_values(values, missing=missing)
+    return Raster(values, _both(opaque, valid))
+
+
+def _without_alpha(values: NDArray[Any], page: Any, missing: tuple[float, ...]) -> Raster:
+    """Colours and grey values of what tifffile gives, (H, W, C)."""
+    opaque = None
+    if values.shape[2] in (2, 4) and set(page.extrasamples) & {1, 2}:
+        opaque = values[..., -1] != 0
+    values = values[..., 0] if values.shape[2] < 3 else values[..., :3]
+    return Raster(values, _both(opaque, valid_values(values, missing=missing)))
+
+
+def _both(
+    one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    both = one if other is None else other if one is None else one & other
+    return None if both is None or both.all() else both
+
+
+def _arranged(values: NDArray[Any], page: Any, *, white: int) -> NDArray[Any]:
+    """(H, W, C), 0 = black, of what tifffile gives; ``white`` is the other value of one bit."""
     if page.planarconfig == 2 and values.ndim == 3:
         values = np.moveaxis(values, 0, -1)
     values = values.reshape(page.imagelength, page.imagewidth, -1)
     if values.dtype == bool:
-        values = values.astype(np.uint8) * np.uint8(255)
+        return (~values if page.photometric == 0 else values) * np.uint8(white)
     if page.photometric == 0 and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
-    return values[..., 0] if values.shape[2] < 3 else values[..., :3]
+    return values
 
 
-def _no_image(path: Path) -> DamagedFileError:
-    if path.stat().st_size == 0:
-        return DamagedFileError(f"{path}: an empty file (0 bytes): {WAY_OUT}")
-    return DamagedFileError(f"{path}: not an image: {WAY_OUT}")
+def _no_data_value(page: Any) -> tuple[float, ...]:
+    """What stands for missing values, as GDAL writes it."""
+    try:
+        return (float(str(_tag(page, _GDAL_NODATA, "")).strip(" \0")),)
+    except ValueError:
+        return ()
 
 
-def _huge(path: Path) -> DamagedFileError:
-    return DamagedFileError(
-        f"{path}: declares more than the {MAX_PIXELS:,} pixels that are read at once: cut it into "
-        "parts, or check whether it is damaged"
-    )
-
-
-def _damaged(path: Path, error: Exception) -> DamagedFileError:
-    reason = str(error).partition("\n")[0]
-    reason = reason if " " in reason else f"{type(error).__name__} {reason}".strip()
-    return DamagedFileError(f"{path}: damaged image ({reason}): {WAY_OUT}")
+def _tag(page: Any, number: int, default: Any) -> Any:
+    tag = page.tags.get(number)
+    return default if tag is None else tag.value

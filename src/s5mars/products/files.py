@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+
+from s5mars.reading import special_kind
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 """Endings of what one library decodes without a label, in lower case."""
@@ -13,7 +16,7 @@ PDS_ENDINGS = frozenset({".img", ".lbl", ".xml"})
 """Endings of PDS3 and PDS4 products, in lower case."""
 
 LISTED_ENDINGS = IMAGE_ENDINGS | {".img"}
-"""Endings of files that are images of a data set, in lower case: their labels stand aside."""
+"""Endings of files that are images of a data set, in lower case: labels are no samples."""
 
 PRODUCT_ENDINGS = IMAGE_ENDINGS | PDS_ENDINGS
 """Endings of all that ``open_product`` reads."""
@@ -21,28 +24,105 @@ PRODUCT_ENDINGS = IMAGE_ENDINGS | PDS_ENDINGS
 _LABEL = b"Product_Observational"
 
 
+logger = logging.getLogger("s5mars")
+
+
+def files_below(
+    folder: Path, endings: Collection[str], *, without: Path | None = None
+) -> list[Path]:
+    """The files below a folder with these endings (lower case), sorted.
+
+    Linked folders are searched too; no folder is searched twice, whatever links lead to it, and its
+    own place goes before a link. Hidden files and folders are left out. Pipes, sockets, devices
+    and folders that may not be read are left out, with one line that names the first.
+
+    Args:
+        folder: where to begin.
+        endings: such as ``{".jpg"}``.
+        without: a folder whose contents are left out.
+
+    Returns:
+        The files; none where there is no such folder.
+    """
+    if not folder.is_dir():
+        return []
+    found: list[Path] = []
+    problems: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    if without is not None and without.is_dir():
+        seen.add(_identity(without))
+    linked, at = [folder], 0
+    while at < len(linked):  # links found on the way are walked after what is really there
+        direct = [linked[at]]
+        at += 1
+        while direct:
+            here = direct.pop()
+            try:
+                if (identity := _identity(here)) in seen:
+                    continue
+                seen.add(identity)
+                with os.scandir(here) as scanned:
+                    entries = sorted(scanned, key=lambda entry: entry.name)
+            except OSError as error:
+                problems.append(f"{here} ({error.strerror})")
+                continue
+            for entry in entries:
+                path = here / entry.name
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    (linked if entry.is_symlink() else direct).append(path)
+                elif os.path.splitext(entry.name)[1].lower() in endings:  # noqa: PTH122
+                    special = _special(path)
+                    if special is None:
+                        found.append(path)
+                    else:
+                        problems.append(f"{path} ({special})")
+    if problems:
+        logger.warning(
+            "%s: %d file(s) or folder(s) that cannot be read are left out; the first: %s",
+            folder,
+            len(problems),
+            problems[0],
+        )
+    return sorted(found)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _special(path: Path) -> str | None:
+    try:
+        return special_kind(path.stat().st_mode)
+    except OSError:
+        return None  # a link to nowhere is told by who opens it
+
+
 def product_files(paths: Iterable[Path]) -> list[Path]:
     """One file a product, in the order given.
 
-    A label stands aside where an ``.IMG`` of its name is there. One without stays: that its data
-    are missing must be said. An ``.xml`` without stays only if it is the label of an observation.
-    Hidden files and other endings are left out.
+    A label, or a picture to browse, stands aside where an ``.IMG`` of its name is there. A label
+    without one stays: that its data are missing must be said. An ``.xml`` without stays only if it
+    is the label of an observation. Hidden files and other endings are left out.
     """
-    kept: list[Path] = []
-    images: set[str] = set()
-    for path in paths:
-        ending = path.suffix.lower()
-        if path.name.startswith(".") or ending not in PRODUCT_ENDINGS:
-            continue
-        kept.append(path)
-        if ending == ".img":
-            images.add(_stem(path))
-    return [
+    kept = [
         path
-        for path in kept
-        if path.suffix.lower() not in (".lbl", ".xml")
-        or (_stem(path) not in images and (path.suffix.lower() == ".lbl" or _observes(path)))
+        for path in paths
+        if not path.name.startswith(".") and path.suffix.lower() in PRODUCT_ENDINGS
     ]
+    images = {_stem(path) for path in kept if path.suffix.lower() == ".img"}
+    return list(_standing(kept, images))
+
+
+def _standing(kept: Iterable[Path], images: Collection[str]) -> Iterator[Path]:
+    for path in kept:
+        ending = path.suffix.lower()
+        if ending == ".img" or (
+            _stem(path) not in images and (ending != ".xml" or _observes(path))
+        ):
+            yield path
 
 
 def _stem(path: Path) -> str:
@@ -51,7 +131,9 @@ def _stem(path: Path) -> str:
 
 def _observes(path: Path) -> bool:
     try:
+        if special_kind(path.stat().st_mode) is not None:
+            return True
         with path.open("rb") as file:
             return _LABEL in file.read(4096)
     except OSError:
-        return True
+        return True  # what is wrong with it is said where it is read

@@ -6,9 +6,9 @@ values afterwards: a label that contradicts its data is an error, not a strange 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,38 +16,42 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.products.errors import WAY_OUT, DamagedFileError, refuse_huge
+from s5mars.errors import WAY_OUT, DamagedFileError, MissingFileError, UserError
+from s5mars.extras import needed
+from s5mars.products.errors import refuse_huge
 from s5mars.products.info import ProductInfo
 from s5mars.products.labels import info_of_pds3, info_of_pds4, local, texts_of
+from s5mars.products.raster import Raster, valid_values
+from s5mars.reading import reading, reason_of, require_regular
 
-INSTALL = "pip install 's5mars[products]'"
-
-
-@dataclass(frozen=True)
-class Raster:
-    """The values of a product with what its label says of them."""
-
-    values: NDArray[Any]  # (H, W) or (H, W, 3), native byte order
-    valid: NDArray[np.bool_] | None  # (H, W); None: all are
-    full_scale: int | None  # largest value that the label allows
-    mosaic: str | None  # Bayer pattern; "" where the label says that it is none; None: not said
-    info: ProductInfo
+MAX_LABEL = 16 << 20
+"""Bytes of a label in a file of its own."""
 
 
 def read_pds(path: Path) -> Raster:
     """Read an ``.IMG``, ``.LBL`` or ``.XML``; the other part is found by what the label names.
 
     Raises:
-        FileNotFoundError: if the file is missing, or the one that its label names.
+        MissingFileError: if the file is missing, or the one that its label names.
         DamagedFileError: if it is empty, truncated, huge, no product, or contradicts its label.
-        ValueError: if pdr is not installed, or the product holds no image of 1 or 3 channels.
+        UserError: if pdr is not installed, or the product holds no image of 1 or 3 channels.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise DamagedFileError(f"{path}: an empty file (0 bytes): {WAY_OUT}")
-    label = _label_of(path)
-    return _read_pds4(label) if label.suffix.lower() == ".xml" else _read_pds3(path, label)
+    with reading(path, kind="product"):
+        if path.stat().st_size == 0:
+            raise DamagedFileError(f"{path}: an empty file (0 bytes): {WAY_OUT}")
+        label = _label_of(path)
+        require_regular(label)
+        if label != path or path.suffix.lower() != ".img":
+            _refuse_long(label)
+        return _read_pds4(label) if label.suffix.lower() == ".xml" else _read_pds3(path, label)
+
+
+def _refuse_long(label: Path) -> None:
+    size = label.stat().st_size
+    if size > MAX_LABEL:
+        raise DamagedFileError(
+            f"{label}: {size:,} bytes, and labels have at most {MAX_LABEL:,}: {WAY_OUT}"
+        )
 
 
 def _label_of(path: Path) -> Path:
@@ -74,10 +78,7 @@ def _attached(path: Path) -> bool:
 
 
 def _pdr() -> Any:
-    try:
-        import pdr
-    except ImportError:
-        raise ValueError(f"reading PDS products needs pdr: {INSTALL}") from None
+    pdr = needed("pdr", extra="products")
     warnings.filterwarnings("ignore", module=r"pdr(\..*)?")  # of keywords that stand twice, ...
     return pdr
 
@@ -92,26 +93,25 @@ def _read_pds3(path: Path, label: Path) -> Raster:
         pointers = [str(name) for name in data.index]
     except Exception as error:  # parsers of damaged text raise anything
         raise DamagedFileError(
-            f"{path}: its label cannot be read ({_line(error)}): {WAY_OUT}"
+            f"{path}: its label cannot be read ({reason_of(error)}): {WAY_OUT}"
         ) from None
     names = [n for n in pointers if n.endswith("IMAGE")]
     if not names:
         there = ", ".join(n for n in pointers if n != "LABEL") or "none"
-        raise ValueError(
+        raise UserError(
             f"{path}: a PDS product without an image; its objects: {there}: leave it out"
         )
     name = "IMAGE" if "IMAGE" in names else names[0]
     block = data.metablock_(name) or {}
     where = _file_of(data, name, label)
+    require_regular(where)
     _check_size(label, where, block, offset=_offset(data, name), name=name)
     try:
         # Not load(): it turns every error into a warning.
         data.file_mapping[name] = str(where)
         array = data.load_from_pointer(name)[name]
-    except (FileNotFoundError, MemoryError):
-        raise
     except Exception as error:
-        raise DamagedFileError(f"{where}: damaged image ({_line(error)}): {WAY_OUT}") from None
+        raise DamagedFileError(f"{where}: damaged image ({reason_of(error)}): {WAY_OUT}") from None
     return _raster(
         path,
         array,
@@ -133,9 +133,9 @@ def _file_of(data: Any, name: str, path: Path) -> Path:
     folder = path.parent
     wanted = Path(first.strip()).name  # labels name files, and lead to no other folder
     for each in (wanted, wanted.lower(), wanted.upper()):
-        if (folder / each).exists():
+        if each and (folder / each).exists():
             return folder / each
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{path}: its label names {wanted}, which is not beside it: put both into one folder"
     )
 
@@ -157,7 +157,8 @@ def _check_size(
     bits = _number(block.get("SAMPLE_BITS"))
     if not lines or not samples or not bits:
         raise DamagedFileError(f"{path}: its label gives no size of its {name}: {WAY_OUT}")
-    refuse_huge(path, width=int(samples), height=int(lines))
+    bands = _channels(path, _number(block.get("BANDS")) or 1)
+    refuse_huge(path, width=int(samples), height=int(lines), bytes_per_pixel=bands * bits / 8)
     if bits not in (8, 16, 32, 64):
         raise DamagedFileError(
             f"{path}: its label declares {bits:g} bits a pixel; 8, 16, 32 or 64 are needed: "
@@ -167,7 +168,6 @@ def _check_size(
         raise DamagedFileError(
             f"{path}: its label places its {name} where the label itself is: correct ^{name}"
         )
-    bands = int(_number(block.get("BANDS")) or 1)
     _check_bytes(path, where, offset + int(lines * samples * bands * bits) // 8)
 
 
@@ -210,19 +210,20 @@ def _read_pds4(path: Path) -> Raster:
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, UnicodeError) as error:
-        raise DamagedFileError(f"{path}: no XML label ({_line(error)}): {WAY_OUT}") from None
+        raise DamagedFileError(f"{path}: no XML label ({reason_of(error)}): {WAY_OUT}") from None
     area, array = _image_array(root)
     if area is None or array is None:
-        raise ValueError(
+        raise UserError(
             f"{path}: no label of an image: no Array_2D_Image or Array_3D_Image in it: leave it out"
         )
     file = Path(texts_of(area).get("file_name", "")).name
     where = path.parent / file
     if not file or not where.exists():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{path}: its label names {file or 'no file'}, which is not beside it: put both into "
             "one folder"
         )
+    require_regular(where)
     texts = texts_of(array)
     axes = [texts_of(axis) for axis in array.iter() if local(axis.tag) == "Axis_Array"]
     try:
@@ -230,7 +231,7 @@ def _read_pds4(path: Path) -> Raster:
         offset = int(float(texts.get("offset", "0")))
     except (ValueError, OverflowError) as error:
         raise DamagedFileError(
-            f"{path}: a size or an offset that is no number ({_line(error)}): {WAY_OUT}"
+            f"{path}: a size or an offset that is no number ({reason_of(error)}): {WAY_OUT}"
         ) from None
     size = _PDS4_BYTES.get(texts.get("data_type", ""))
     if size is None or "line" not in lengths or "sample" not in lengths:
@@ -238,15 +239,17 @@ def _read_pds4(path: Path) -> Raster:
             f"{path}: an image of data type {texts.get('data_type')!r} with the axes "
             f"{', '.join(lengths) or 'none'}: Line and Sample (and Band) of a PDS4 type are needed"
         )
-    refuse_huge(path, width=lengths["sample"], height=lengths["line"])
-    count = int(np.prod(list(lengths.values())))
+    count = math.prod(lengths.values())
+    width, height = lengths["sample"], lengths["line"]
+    bands = _channels(path, count / max(width * height, 1))
+    refuse_huge(path, width=width, height=height, bytes_per_pixel=bands * size)
     _check_bytes(path, where, offset + count * size)
     try:
         data = pdr.Data(str(path))
         name = texts.get("local_identifier") or texts.get("name")
         values = data[_pds4_name(data, name)]
     except Exception as error:
-        raise DamagedFileError(f"{path}: damaged image ({_line(error)}): {WAY_OUT}") from None
+        raise DamagedFileError(f"{path}: damaged image ({reason_of(error)}): {WAY_OUT}") from None
     order = list(lengths)
     if values.ndim == 3:
         band = next(i for i, axis in enumerate(order) if axis not in ("line", "sample"))
@@ -309,24 +312,25 @@ def _raster(
 ) -> Raster:
     values = np.asarray(array)
     if values.dtype.kind not in "uif" or values.ndim not in (2, 3):
-        raise ValueError(f"{path}: its image is an array of {values.ndim} axes of {values.dtype}")
+        raise UserError(f"{path}: its image is an array of {values.ndim} axes of {values.dtype}")
     if values.ndim == 3:
         values = np.moveaxis(values, 0, -1)
-        if values.shape[2] not in (1, 3):
-            raise ValueError(
-                f"{path}: an image of {values.shape[2]} channels; 1 or 3 are needed: leave it out"
-            )
+        _channels(path, values.shape[2])
         values = values[..., 0] if values.shape[2] == 1 else values
     values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
-    # A pixel is missing where all its channels are.
-    absent = np.isin(values, missing).reshape(*values.shape[:2], -1).all(-1)
-    valid: NDArray[np.bool_] | None = np.asarray(~absent) if absent.any() else None
+    valid = valid_values(values, missing=missing)
     counted = values if valid is None else values[valid]
     _check_values(path, counted, full_scale, most)
     if values.dtype.kind == "i" and (counted.size == 0 or counted.min() >= 0):
         unsigned = np.dtype(f"u{values.dtype.itemsize}")
         values = np.where(values < 0, 0, values).astype(unsigned)
     return Raster(values, valid, full_scale, mosaic, info)
+
+
+def _channels(path: Path, number: float) -> int:
+    if number not in (1, 3):
+        raise UserError(f"{path}: an image of {number:g} channels; 1 or 3 are needed: leave it out")
+    return int(number)
 
 
 def _check_values(
@@ -353,24 +357,19 @@ def _check_values(
 
 def _constants(block: Mapping[str, object], *names: str) -> tuple[float, ...]:
     numbers = (_number(block.get(name)) for name in names)
-    return tuple({n for n in numbers if n is not None and np.isfinite(n)})
+    return tuple({number for number in numbers if number is not None})
 
 
 def _number(value: object) -> float | None:
     if isinstance(value, Mapping):
         value = value.get("value")
     try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def _pattern(text: str) -> str:
     letters = "".join(c for c in text.upper().replace("BAYER", "") if c in "RGB")
     return letters if len(letters) == 4 else "RGGB"
-
-
-def _line(error: Exception) -> str:
-    if isinstance(error, KeyError):  # of a name that pdr does not know
-        return f"unknown {error}"
-    return (str(error) or type(error).__name__).partition("\n")[0]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from s5mars.errors import WAY_OUT, DamagedFileError, UserError
 from s5mars.products.bayer import debayer
-from s5mars.products.decode import decode_values
-from s5mars.products.errors import WAY_OUT, DamagedFileError
+from s5mars.products.decode import decode
 from s5mars.products.files import PDS_ENDINGS
 from s5mars.products.info import ProductInfo, first_known
 from s5mars.products.names import parse_name
-from s5mars.products.pds import Raster, read_pds
+from s5mars.products.pds import read_pds
+from s5mars.products.raster import Raster
 from s5mars.products.stretch import Rule, Stretch, choose
 
 
@@ -37,28 +38,31 @@ class Product:
 def open_product(path: str | Path, *, stretch: Rule = "auto") -> Product:
     """Read JPEG, PNG, TIFF (8 or 16 bits or floats, tiled or not), PDS3 or PDS4.
 
-    One channel is repeated over three, alpha is dropped, a palette applied. A Bayer mosaic is
-    interpolated (``bayer.debayer``) where the label or the file name says that it is one. The
-    label's word goes before the file name's, in all fields of ``info``.
+    One channel is repeated over three, a palette applied, an image turned as its EXIF orientation
+    says. What is transparent, of the value that GDAL or a label gives for missing ones, or a
+    special pixel of ISIS is not valid. A Bayer mosaic is interpolated (``bayer.debayer``) where the
+    label or the file name says that it is one. The label's word goes before the file name's, in all
+    fields of ``info``.
 
     Args:
         path: the image; of PDS products the data or the label, the other one is found.
         stretch: how values of more than 8 bits become 8, see ``stretch.choose``.
 
     Raises:
-        FileNotFoundError: if the file is missing, or the one that its label names.
-        DamagedFileError: a ValueError; if the file is empty, truncated, no image, contradicts its
-            label, declares more than ``errors.MAX_PIXELS``, or holds no finite value.
-        ValueError: if pdr is needed and missing, or the product is no image of 1 or 3 channels.
+        MissingFileError: if the file is missing, or the one that its label names.
+        DamagedFileError: if the file is empty, truncated, no image, no regular file, contradicts
+            its label, declares more than ``errors.MAX_PIXELS`` or ``MAX_BYTES``, or holds no value.
+        UserError: if pdr is needed and missing, the product is no image of 1 or 3 channels, or a
+            TIFF has several pages.
     """
     path = Path(path)
     named = parse_name(path.name)
-    if path.suffix.lower() in PDS_ENDINGS:
-        raster = read_pds(path)
-    else:
-        raster = Raster(decode_values(path), None, None, None, ProductInfo())
-    raster = _without_nan(raster, path)
+    raster = read_pds(path) if path.suffix.lower() in PDS_ENDINGS else decode(path)
     values, valid = raster.values, raster.valid
+    if valid is not None and not valid.any():
+        raise DamagedFileError(
+            f"{path}: no pixel with a value (all missing, transparent or NaN): {WAY_OUT}"
+        )
     pattern = raster.mosaic
     if pattern is None and named is not None and named.mosaic:
         pattern = "RGGB"
@@ -87,7 +91,7 @@ def _choose(values: NDArray[Any], raster: Raster, rule: Rule, path: Path) -> Str
     try:
         return choose(values, valid=raster.valid, full_scale=raster.full_scale, rule=rule)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
 def _one_channel(values: NDArray[Any]) -> NDArray[Any]:
@@ -95,16 +99,3 @@ def _one_channel(values: NDArray[Any]) -> NDArray[Any]:
     if values.ndim == 3 and (values == values[..., :1]).all():
         return values[..., 0]
     return values
-
-
-def _without_nan(raster: Raster, path: Path) -> Raster:
-    values = raster.values
-    if values.dtype.kind == "f":
-        finite = np.isfinite(values)
-        finite = finite.all(-1) if finite.ndim == 3 else finite
-        if not finite.all():
-            valid = finite if raster.valid is None else finite & raster.valid
-            raster = replace(raster, valid=valid)
-    if raster.valid is not None and not raster.valid.any():
-        raise DamagedFileError(f"{path}: no pixel with a value (all missing or NaN): {WAY_OUT}")
-    return raster

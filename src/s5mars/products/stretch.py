@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from s5mars.errors import UserError
+
 Rule = Literal["auto", "none", "linear", "sqrt", "percentile"]
 RULES: tuple[Rule, ...] = ("auto", "none", "linear", "sqrt", "percentile")
 
@@ -80,7 +82,7 @@ def choose(
         ValueError: if the rule is unknown or cannot be had for such values.
     """
     if rule not in RULES:
-        raise ValueError(f"stretch {rule!r}: choose from {', '.join(RULES)}")
+        raise UserError(f"stretch {rule!r}: choose from {', '.join(RULES)}")
     counted = values if valid is None else values[valid]
     whole = values.dtype.kind in "ui" and counted.size > 0
     least, most = (int(counted.min()), int(counted.max())) if whole else (0, 0)
@@ -89,13 +91,13 @@ def choose(
         rule = "none" if values.dtype == np.uint8 else "linear" if scaled else "percentile"
     if rule == "none":
         if values.dtype != np.uint8 and not (scaled and most <= 255):
-            raise ValueError(f"stretch 'none' is for 8-bit values, not {values.dtype}")
+            raise UserError(f"stretch 'none' is for 8-bit values, not {values.dtype}")
         return Stretch()
     if rule == "percentile":
         low, high = np.percentile(counted, PERCENTILES) if counted.size else (0.0, 0.0)
         return Stretch("percentile", float(low), float(high))
     if not scaled:
-        raise ValueError(
+        raise UserError(
             f"stretch {rule!r} is for whole numbers in 0..65535: take 'percentile' for this image"
         )
     top = next(limit for limit in (full_scale or 0, *FULL_SCALES) if most <= limit)

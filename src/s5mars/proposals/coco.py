@@ -11,15 +11,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from s5mars.errors import MissingFileError, UserError
 from s5mars.files import write_text
+from s5mars.products.errors import MAX_PIXELS
+from s5mars.products.files import files_below
 from s5mars.proposals.proposal import Proposal, proposal_from_rle
 from s5mars.proposals.store import ObjectStore, write_store
+from s5mars.reading import read_json as json_of
+from s5mars.reading import reading
 
 
 def import_json(folder: Path | str, path: Path | str, *, proposer: str = "sam") -> ObjectStore:
@@ -34,10 +40,10 @@ def import_json(folder: Path | str, path: Path | str, *, proposer: str = "sam") 
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of JSON files")
-    files = sorted(folder.rglob("*.json"))
+        raise MissingFileError(f"{folder}: no such folder of JSON files")
+    files = files_below(folder, {".json"})
     if not files:
-        raise FileNotFoundError(f"{folder}: no *.json file in this folder")
+        raise MissingFileError(f"{folder}: no *.json file in this folder")
 
     def rows() -> Iterator[tuple[str, list[Proposal]]]:
         for file in files:
@@ -51,26 +57,19 @@ def import_json(folder: Path | str, path: Path | str, *, proposer: str = "sam") 
 def read_json(file: Path | str, *, proposer: str = "sam") -> list[Proposal]:
     """The proposals of one image from one JSON file; raises ValueError as ``import_json``."""
     file = Path(file)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: no valid JSON ({error})") from error
+    content = json_of(file, way_out="make it again, or leave it out")
     if isinstance(content, dict):
         content = content.get("annotations")
     if not isinstance(content, list):
-        raise ValueError(f"{file}: need a list of masks, or an object with one in 'annotations'")
+        raise UserError(f"{file}: need a list of masks, or an object with one in 'annotations'")
     proposals = []
     for k, entry in enumerate(content):
-        try:
+        way_out = "each needs 'segmentation' (COCO RLE) and 'predicted_iou'"
+        with reading(file, kind=f"mask {k}", way_out=way_out):
             proposals.append(_proposal(entry, proposer))
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(
-                f"{file}: mask {k}: {reason}; need 'segmentation' (COCO RLE) and 'predicted_iou'"
-            ) from error
     sizes = {proposal.size for proposal in proposals}
     if len(sizes) > 1:
-        raise ValueError(f"{file}: masks of different sizes {sorted(sizes)}; need one")
+        raise UserError(f"{file}: masks of different sizes {sorted(sizes)}; need one")
     return proposals
 
 
@@ -102,21 +101,28 @@ def _proposal(entry: Any, proposer: str) -> Proposal:
     segmentation = entry["segmentation"]
     if not isinstance(segmentation, dict):
         raise ValueError("'segmentation' is no run-length encoding (polygons are not read)")
-    height, width = (int(side) for side in segmentation["size"])
+    height, width = segmentation["size"]
     counts = segmentation["counts"]
     runs = counts if isinstance(counts, list) else _run_lengths(counts.encode("ascii"))
     # pycocotools trusts its input and would read or write beyond the mask.
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
+    if not all(type(number) is int and number >= 0 for number in (height, width, *runs)):
+        raise ValueError("sizes and run lengths are whole numbers from 0 on")
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{height}×{width} pixels, and images have at most {MAX_PIXELS:,}")
+    if sum(runs) != height * width:
         raise ValueError(f"runs of {sum(runs)} pixels for a mask of {height}×{width}")
     if isinstance(counts, list):
         rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     else:
         rle = {"size": [height, width], "counts": counts.encode("ascii")}
     predicted_iou = float(entry["predicted_iou"])
+    stability = float(entry.get("stability_score", predicted_iou))
+    if not (isfinite(predicted_iou) and isfinite(stability)):
+        raise ValueError("a confidence that is no number")
     return proposal_from_rle(
         rle,
         predicted_iou=predicted_iou,
-        stability=float(entry.get("stability_score", predicted_iou)),
+        stability=stability,
         proposer=proposer,
     )
 

@@ -11,6 +11,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from s5mars.errors import MissingFileError, UserError
 from s5mars.files import replacing
 from s5mars.proposals.proposal import Proposal
+from s5mars.reading import open_parquet, parse_object, reading
 
 _FORMAT = 1
 _FOOTER_KEY = b"s5mars.proposals"
@@ -219,10 +222,8 @@ class ObjectStore:
         shard, group = self._place[name]
         if group < 0:
             return ImageProposals(_SCHEMA.empty_table().select(_READ))
-        try:
+        with _reading(self._shards[shard]):
             table = self._file(shard).read_row_group(group, columns=_READ, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(self._shards[shard], error) from error
         return ImageProposals(table)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -255,9 +256,7 @@ class ObjectStore:
         if shard not in self._files:
             while len(self._files) >= _OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
-            self._files[shard] = pq.ParquetFile(
-                self._shards[shard], page_checksum_verification=True
-            )
+            self._files[shard] = open_parquet(self._shards[shard])
         self._files.move_to_end(shard)
         return self._files[shard]
 
@@ -289,31 +288,32 @@ def _table(name: str, proposals: Sequence[Proposal], settings: str) -> pa.Table:
 
 
 def _shards(path: Path) -> list[Path]:
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such object store (a .parquet file or a folder)")
+        raise MissingFileError(f"{path}: no such object store (a .parquet file or a folder)")
     shards = sorted(p for p in path.glob("*.parquet") if not p.name.startswith("."))
     if not shards:
-        raise FileNotFoundError(f"{path}: no *.parquet file in this folder")
+        raise MissingFileError(f"{path}: no *.parquet file in this folder")
     return shards
 
 
 def _read_footer(path: Path) -> dict[str, Any]:
-    try:
-        metadata = pq.read_metadata(path).metadata or {}
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-    if _FOOTER_KEY not in metadata:
-        raise ValueError(f"{path}: a Parquet file, but no object store of s5mars")
-    footer: dict[str, Any] = json.loads(metadata[_FOOTER_KEY])
-    if footer.get("format") != _FORMAT:
-        raise ValueError(
-            f"{path}: store format {footer.get('format')}, this version reads {_FORMAT}"
-        )
-    return footer
+    with _reading(path):
+        metadata = open_parquet(path).metadata.metadata or {}
+        if _FOOTER_KEY not in metadata:
+            raise UserError(f"{path}: a Parquet file, but no object store of s5mars")
+        footer = parse_object(metadata[_FOOTER_KEY])
+        if footer.get("format") != _FORMAT:
+            raise UserError(
+                f"{path}: store format {footer.get('format')}, this version reads {_FORMAT}"
+            )
+        counts = footer["images"].values()
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("numbers of masks that are none")
+        str(footer["proposer"]), dict(footer["settings"])
+        return footer
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())
-    return ValueError(f"{path}: damaged or no Parquet file; delete it and make it again ({reason})")
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return reading(path, kind="object store", way_out="delete it and make it again")

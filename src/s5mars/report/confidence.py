@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from s5mars.evaluation.calibrate import at_threshold, calibration_file
 from s5mars.models.checkpoint import temperature_of
+from s5mars.reading import read_object, reading
 from s5mars.report.curves import Drawing, drawing, present
 from s5mars.report.figures import Curve
 from s5mars.report.folder import Run
@@ -25,13 +25,9 @@ def calibration_of(run: Run) -> Mapping[str, Any] | None:
     path = run.folder / calibration_file("teacher")
     if not path.is_file():
         return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, kind="calibration", way_out="remove it, or calibrate again"):
+        found = read_object(path)
         same = float(found["temperature"]) == temperature_of(run.best, str(found["network"]))
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{path} is no calibration ({error}); remove it, or calibrate again"
-        ) from None
     return found if same else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 
 from s5mars.classes import Taxonomy
+from s5mars.reading import parse_yaml, read_object, read_text, reading
 from s5mars.report.numbers import number
 
 _TITLES = {
@@ -85,8 +85,8 @@ class Run:
     def settings(self) -> Mapping[str, Any]:
         """The configuration as a mapping; empty if there is none or it is not YAML."""
         try:
-            loaded = yaml.safe_load(self.config)
-        except yaml.YAMLError:
+            loaded = parse_yaml(self.config)
+        except (yaml.YAMLError, ValueError):
             return {}
         return loaded if isinstance(loaded, Mapping) else {}
 
@@ -131,28 +131,21 @@ def read_run(folder: Path | str) -> Run:
             f"`s5mars train --out {folder}` writes them"
         )
     best = _json(folder / "best.json")
-    taxonomy = best.get("taxonomy")
-    if not isinstance(taxonomy, Mapping):
-        raise ValueError(f"{folder / 'best.json'}: no `taxonomy`; train the run again")
+    with reading(folder / "best.json", way_out="train the run again"):
+        taxonomy = Taxonomy.from_dict(best["taxonomy"])
     return Run(
         folder=folder,
         metrics=_json(folder / "metrics.json"),
         best=best,
-        taxonomy=Taxonomy.from_dict(taxonomy),
+        taxonomy=taxonomy,
         config=_text(folder / "config.yaml"),
         versions=_json(folder / "versions.json") if (folder / "versions.json").is_file() else {},
     )
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return read_text(path) if path.is_file() else ""
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); remove it or make the run again") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object; remove it or make the run again")
-    return value
+    return read_object(path, way_out="remove it or make the run again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -21,9 +20,11 @@ from s5mars.classes import Taxonomy
 from s5mars.config import GENERAL_MODELS, TrainConfig
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
+from s5mars.errors import UserError
 from s5mars.files import write_json, write_text
 from s5mars.models.build import build_network
 from s5mars.proposals.prepare import check_given, check_store
+from s5mars.reading import read_object
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
 from s5mars.training.environment import (
     check_devices,
@@ -154,10 +155,10 @@ def _saved_step(checkpoint: Path) -> int:
 def _is_finished(run: Path, step: int | None) -> bool:
     """Whether the scores of a run, and its state at ``step`` if it was kept, are of its end."""
     try:
-        metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_object(run / "metrics.json")
         reached = metrics["steps"] if step is None else min(step, metrics["steps"])
         return bool(reached >= metrics["total_steps"])
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+    except (UserError, KeyError, TypeError):
         return False
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from s5mars.data.hub.sources import Source
 from s5mars.files import replacing
+from s5mars.reading import open_parquet, reading
 
 _KINDS = ((b"\x89PNG\r\n\x1a\n", ".png"), (b"\xff\xd8\xff", ".jpg"))
 
@@ -110,12 +110,8 @@ def _rows(shard: Path, source: Source) -> Iterator[Mapping[str, object]]:
 
 
 def _opened(shard: Path, columns: Sequence[str]) -> pq.ParquetFile:
-    try:
-        file = pq.ParquetFile(shard)
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise ValueError(f"{shard}: damaged ({error}): remove it and fetch again") from None
+    with reading(shard, kind="Parquet file", way_out="remove it and fetch again"):
+        file = open_parquet(shard)
     lacking = [name for name in columns if name not in file.schema_arrow.names]
     if lacking:
         raise ValueError(

@@ -9,7 +9,6 @@ it was at, in downloading as in converting. At the end the shards are removed, a
 from __future__ import annotations
 
 import difflib
-import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,9 @@ from tqdm import tqdm
 from s5mars.data.hub.convert import convert, names_of, rows_of
 from s5mars.data.hub.shards import HubStore, Listing, LocalStore, Shard, Store
 from s5mars.data.hub.sources import SOURCES, Source
+from s5mars.errors import UserError
 from s5mars.files import write_json
+from s5mars.reading import read_object
 
 RECORD = "fetched.json"
 SHARDS = ".shards"
@@ -117,8 +118,8 @@ def _one_shard(
 ) -> Counter[str]:
     mark = out / SHARDS / "done" / f"{shard.split}-{shard.number}.json"
     try:
-        return Counter(json.loads(mark.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return Counter(read_object(mark))
+    except (OSError, UserError):
         counts = convert(path, source, split=shard.split, names=names, out=out)
         write_json(mark, dict(counts))
         return counts
@@ -129,9 +130,9 @@ def _begun(out: Path, name: str) -> Mapping[str, object] | None:
     if not out.exists() or not any(out.iterdir()):
         return None
     try:
-        recorded = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        recorded = read_object(out / RECORD)
         begun = recorded["data"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, UserError, KeyError):
         raise ValueError(f"{out}: not empty, and no earlier fetch: choose another --out") from None
     if begun != name:
         raise ValueError(f"{out}: holds {begun!r}, not {name!r}: choose another --out")

@@ -12,6 +12,8 @@ import yaml
 
 from s5mars.data.hub.sources import Source
 from s5mars.files import disk_full, is_disk_full
+from s5mars.products.files import files_below
+from s5mars.reading import parse_yaml, read_text
 
 HUB = "https://huggingface.co"
 UNSTATED = "not stated: ask its authors"
@@ -83,11 +85,10 @@ class LocalStore:
             raise FileNotFoundError(f"{self.folder}: no such folder")
         files = {
             path.relative_to(self.folder).as_posix(): path.stat().st_size
-            for path in self.folder.rglob("*.parquet")
-            if not any(part.startswith(".") for part in path.relative_to(self.folder).parts)
+            for path in files_below(self.folder, {".parquet"})
         }
         card = self.folder / "README.md"
-        text = card.read_text(encoding="utf-8") if card.is_file() else ""
+        text = read_text(card) if card.is_file() else ""
         return Listing(str(self.folder), "", _licence(text), _shards(files, self.source, self))
 
     def bring(self, shard: Shard, folder: Path) -> Path:
@@ -194,8 +195,8 @@ def _licence(card: str) -> str:
     """The licence in the front matter of a dataset card."""
     found = re.match(r"---\s*\n(.*?)\n---", card, re.DOTALL)
     try:
-        facts = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+        facts = parse_yaml(found[1]) if found else None
+    except (yaml.YAMLError, ValueError):
         facts = None
     said = _first(facts.get("license")) if isinstance(facts, dict) else None
     return said or UNSTATED

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import ai4mars, mars_bench, plain, s5mars_release
+from s5mars.errors import MissingFileError, UserError
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,17 @@ def open_dataset(path: Path | str, *, layout: str | None = None) -> Dataset:
     """
     root = Path(path)
     if not root.exists():
-        raise FileNotFoundError(f"{root}: no such folder")
+        raise MissingFileError(f"{root}: no such folder")
     if not root.is_dir():
-        raise ValueError(f"{root}: a file; give the folder of the data set")
+        raise UserError(f"{root}: a file; give the folder of the data set")
     found = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
     if not found:
-        raise FileNotFoundError(f"{root}: the folder is empty")
+        raise MissingFileError(f"{root}: the folder is empty")
     if layout is not None:
         chosen = _named(layout)
         lacks = chosen.missing(root)
         if lacks:
-            raise ValueError(
+            raise UserError(
                 f"{root}: not of layout {layout!r}: missing {', '.join(lacks)}; "
                 f"found {_listing(found)}"
             )
@@ -68,7 +69,7 @@ def open_dataset(path: Path | str, *, layout: str | None = None) -> Dataset:
         if not candidate.missing(root):
             return candidate.read(root)
     looked = "; ".join(f"{name}: {each.looks_like}" for name, each in LAYOUTS.items())
-    raise ValueError(
+    raise UserError(
         f"{root}: no known layout of a data set; found {_listing(found)}; looked for {looked}"
     )
 
@@ -78,7 +79,7 @@ def _named(layout: str) -> Layout:
         return LAYOUTS[layout]
     near = difflib.get_close_matches(layout, LAYOUTS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}{hint}")
+    raise UserError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}{hint}")
 
 
 def _listing(found: list[str], limit: int = 8) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from s5mars.classes import AI4MARS, AI4MARS_CODING
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import forbid_overlap, list_images, read_names, select
+from s5mars.errors import MissingFileError, UserError
 from s5mars.types import Sample
 
 LOOKS_LIKE = "images/edr/ and labels/train/ (also below msl/ or msl/ncam/)"
@@ -49,7 +50,7 @@ def read(root: Path) -> Dataset:
     folder = _folder(root)
     frames = list_images(folder / "images" / "edr")
     if not frames:
-        raise FileNotFoundError(f"{folder / 'images' / 'edr'}: no image in it")
+        raise MissingFileError(f"{folder / 'images' / 'edr'}: no image in it")
     rover = list_images(folder / "images" / "mxy")
     far = list_images(folder / "images" / "rng-30m")
 
@@ -85,7 +86,7 @@ def _masks(folder: Path, frames: Mapping[str, Path]) -> dict[str, Path]:
     for name, path in list_images(folder).items():
         frame = name.removesuffix("_merged")
         if frame not in frames:
-            raise ValueError(f"{path}: a label without a frame {frame} in images/edr/")
+            raise UserError(f"{path}: a label without a frame {frame} in images/edr/")
         masks[frame] = path
     return masks
 

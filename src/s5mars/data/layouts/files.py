@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import difflib
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from s5mars.products.files import LISTED_ENDINGS
+from s5mars.errors import MissingFileError, UserError
+from s5mars.products.files import LISTED_ENDINGS, files_below, product_files
+from s5mars.reading import read_json, read_text
 from s5mars.types import Sample
 
 
 def list_images(folder: Path) -> dict[str, Path]:
     """Every image below a folder: name (path below it, without the ending) → file, sorted.
 
+    Of a product and its picture to browse it is the product.
+
     Raises:
-        ValueError: if two files differ in their ending only, so that one name means both.
+        UserError: if two files differ in their ending only, so that one name means both.
     """
     images: dict[str, Path] = {}
-    for path in sorted(_walk(folder)):
+    for path in product_files(files_below(folder, LISTED_ENDINGS)):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in images:
-            raise ValueError(f"{path}: {images[name].name} has the same name: remove one of them")
+            raise UserError(f"{path}: {images[name].name} has the same name: remove one of them")
         images[name] = path
     return images
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in files:
-            # Hidden files are the litter of file managers, such as ._tile.jpg.
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in LISTED_ENDINGS:  # noqa: PTH122
-                yield Path(parent, file)
 
 
 def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
@@ -46,15 +39,15 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
     """
     for folder in (images, masks):
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder")
+            raise MissingFileError(f"{folder}: no such folder")
     image_of, mask_of = list_images(images), list_images(masks)
     if not image_of:
-        raise FileNotFoundError(f"{images}: no image in it ({', '.join(sorted(LISTED_ENDINGS))})")
+        raise MissingFileError(f"{images}: no image in it ({', '.join(sorted(LISTED_ENDINGS))})")
     orphans = mask_of.keys() - image_of.keys()
     if orphans:
         first = mask_of[min(orphans)]
         more = f" (and {len(orphans) - 1} more masks)" if len(orphans) > 1 else ""
-        raise ValueError(f"{first}: a mask without an image in {images}{more}: add or remove it")
+        raise UserError(f"{first}: a mask without an image in {images}{more}: add or remove it")
     return {name: Sample(name, image, mask_of.get(name)) for name, image in image_of.items()}
 
 
@@ -72,25 +65,18 @@ def read_names(path: Path) -> list[str]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no text, no JSON list of names or numbers, or empty.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such list") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not a text file: give a list with one name a line") from None
+    way_out = "give a list with one name a line"
     if path.suffix.lower() == ".json":
-        try:
-            entries = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not valid JSON ({error})") from None
+        entries = read_json(path, kind="JSON list", way_out=way_out)
         if not isinstance(entries, list) or not all(isinstance(e, str | int) for e in entries):
-            raise ValueError(f"{path}: not a JSON list of names")
+            raise UserError(f"{path}: not a JSON list of names")
         names = [str(entry) for entry in entries]
     else:
+        text = read_text(path, kind="list", way_out=way_out)
         lines = (line.partition("#")[0].strip() for line in text.splitlines())
         names = [line for line in lines if line]
     if not names:
-        raise ValueError(f"{path}: the list is empty: name at least one image")
+        raise UserError(f"{path}: the list is empty: name at least one image")
     return names
 
 
@@ -114,12 +100,12 @@ def select(names: Iterable[str], samples: Mapping[str, Sample], source: Path) ->
     if unknown:
         near = difflib.get_close_matches(unknown[0], list(samples)[:20000], n=1)
         hint = f"; the nearest to {unknown[0]!r} is {near[0]!r}" if near else ""
-        raise ValueError(
+        raise UserError(
             f"{source}: names {len(unknown)} unknown file(s): {_shorten(unknown)}{hint}: "
             "correct the list or add the images"
         )
     if doubles:
-        raise ValueError(
+        raise UserError(
             f"{source}: {len(doubles)} name(s) stand twice: {_shorten(doubles)}: remove one"
         )
     return tuple(chosen.values())
@@ -143,7 +129,7 @@ def forbid_overlap(splits: Mapping[str, Sequence[Sample]], root: Path) -> None:
     for split, samples in splits.items():
         shared = [sample.name for sample in samples if sample.name in seen]
         if shared:
-            raise ValueError(
+            raise UserError(
                 f"{root}: {len(shared)} image(s) of split {split!r} stand in "
                 f"{seen[shared[0]]!r} too: {_shorten(shared)}: remove them from one list"
             )

@@ -15,10 +15,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy
 from s5mars.data.dataset import Dataset
@@ -30,6 +30,8 @@ from s5mars.data.layouts.files import (
     unlabelled_samples,
 )
 from s5mars.data.layouts.splitting import stratified_splits
+from s5mars.errors import MissingFileError, UserError
+from s5mars.reading import read_yaml
 from s5mars.types import Sample
 
 LOOKS_LIKE = "images/ and masks/ with dataset.yaml (optional: unlabelled/, splits/*.txt)"
@@ -50,7 +52,7 @@ def read(root: Path) -> Dataset:
     unlabelled = unlabelled_samples(root / "unlabelled")
     clashes = sorted({sample.name for sample in unlabelled} & samples.keys())
     if clashes:
-        raise ValueError(f"{root / 'images' / clashes[0]}: unlabelled/ holds the same name")
+        raise UserError(f"{root / 'images' / clashes[0]}: unlabelled/ holds the same name")
     taken = {sample.name for split in splits.values() for sample in split}
     spare = [s for s in samples.values() if s.mask is None and s.name not in taken]
     return Dataset(root, "plain", taxonomy, coding, splits, (*spare, *unlabelled))
@@ -84,36 +86,31 @@ def read_description(path: Path) -> tuple[Taxonomy, MaskCoding]:
         FileNotFoundError: if it is missing; says what it must hold.
         ValueError: if it is not valid, an id stands twice, or a key is unknown (with the nearest).
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileNotFoundError(
+    if not path.exists():
+        raise MissingFileError(
             f"{path}: missing; it names the classes, as in "
             "`classes: [{name: soil, ids: [0]}, {name: sky, ids: [6, 7]}]` and `ignore: [255]`"
-        ) from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: not valid YAML: {reason}") from None
+        )
+    # As text, because `yes`, `010` and `2012-08-06` are names as good as others.
+    data = read_yaml(path, as_text=True)
     if not isinstance(data, dict):
-        raise ValueError(f"{path}: not a mapping with `classes`")
+        raise UserError(f"{path}: not a mapping with `classes`")
     try:
         _known_keys(data, ("name", "ignore", "classes"))
         taxonomy = Taxonomy.from_dict({"name": path.resolve().parent.name, **data})
         return taxonomy, _coding(data)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
 def _coding(data: Mapping[str, object]) -> MaskCoding:
-    ignored = frozenset(_ids(data.get("ignore", [IGNORE]), "ignore"))
+    ignored = frozenset(_ids(data.get("ignore", [str(IGNORE)]), "ignore"))
     index_of: dict[int, int] = {}
     classes = data["classes"]
     assert isinstance(classes, list)  # for the type checker: Taxonomy.from_dict has refused others
     for index, entry in enumerate(classes):
         _known_keys(entry, ("name", "ids", "color", "criterion"))
-        for file_id in _ids(entry.get("ids", [index]), f"ids of {entry['name']!r}"):
+        for file_id in _ids(entry.get("ids", [str(index)]), f"ids of {entry['name']!r}"):
             if file_id in ignored:
                 raise ValueError(f"id {file_id} of {entry['name']!r} stands in `ignore` too")
             if index_of.setdefault(file_id, index) != index:
@@ -122,12 +119,12 @@ def _coding(data: Mapping[str, object]) -> MaskCoding:
     return MaskCoding(index_of, ignored)
 
 
-def _ids(value: object, what: str) -> list[int]:
+def _ids(value: Any, what: str) -> list[int]:
     values = value if isinstance(value, list) else [value]
     for each in values:
-        if not isinstance(each, int) or isinstance(each, bool) or not 0 <= each <= 65535:
+        if not isinstance(each, str) or not re.fullmatch("[0-9]{1,5}", each) or int(each) > 65535:
             raise ValueError(f"{what}: {each!r} is not a whole number in 0..65535")
-    return list(values)
+    return [int(each) for each in values]
 
 
 def _known_keys(data: Mapping[str, object], known: tuple[str, ...]) -> None:

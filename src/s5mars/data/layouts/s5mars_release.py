@@ -14,6 +14,7 @@ from s5mars.classes import S5MARS, S5MARS_CODING
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import forbid_overlap, paired_samples, read_names, select
 from s5mars.data.layouts.plain import read_splits
+from s5mars.errors import UserError
 from s5mars.types import Sample
 
 LOOKS_LIKE = "images/ and labels/ with JSON lists of names (train and test in their file names)"
@@ -69,7 +70,7 @@ def _list_of(root: Path, split: str) -> Path | None:
     candidates = exact or named
     if len({json.dumps(read_names(path)) for path in candidates}) > 1:
         listed = ", ".join(path.relative_to(root).as_posix() for path in candidates)
-        raise ValueError(
+        raise UserError(
             f"{root}: several lists for {split!r}: {listed}: keep one, or name it {split}.json"
         )
     return candidates[0] if candidates else None

@@ -12,6 +12,7 @@ from pathlib import Path
 from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.data.layouts.files import read_names, select
 from s5mars.data.stratify import beginning, label_areas, stratified_order
+from s5mars.errors import UserError
 from s5mars.types import Sample
 
 SHARES = {"train": 0.7, "test": 0.2}  # the rest is "val"
@@ -24,21 +25,22 @@ def stratified_splits(
 ) -> dict[str, tuple[Sample, ...]]:
     """Split the labelled images 70 / 10 / 20 by label distribution; write ``root/splits/*.txt``.
 
-    Reads every mask once. The lists do not depend on the machine or the time. Neighbouring
-    frames of one place may come apart into two splits: only somebody who knows the file names can
-    prevent that, so the message says how to.
+    Reads every mask once; damaged ones are listed too. The lists do not depend on the machine or
+    the time. Neighbouring frames of one place may come apart into two splits: only somebody who
+    knows the file names can prevent that, so the message says how to.
 
     Raises:
-        ValueError: if fewer than three images have masks, a mask is bad, or the lists cannot be
-            written.
+        UserError: if fewer than three images have masks, a mask is bad though not damaged, or the
+            lists cannot be written.
     """
     labelled = [sample for sample in samples.values() if sample.mask is not None]
     if len(labelled) < 3:
-        raise ValueError(
+        raise UserError(
             f"{root}: no split lists, and {len(labelled)} image(s) with a mask are too few to "
             "make them from: write splits/train.txt, splits/val.txt and splits/test.txt yourself"
         )
-    areas, _ = label_areas(labelled, coding, len(taxonomy))
+    # A damaged mask counts as one without labels: who opens it decides whether it stops the work.
+    areas, _ = label_areas(labelled, coding, len(taxonomy), skip_bad=True)
     order = stratified_order(areas, seed=0)
     trained = min(beginning(len(labelled), SHARES["train"]), len(labelled) - 2)
     train, rest = order[:trained], order[trained:]
@@ -67,7 +69,7 @@ def _write(root: Path, names: Mapping[str, list[str]]) -> None:
             if not all((folder / f"{split}.txt").is_file() for split in names):
                 raise
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{root}: has no split lists and they cannot be written to {folder} "
             f"({error.strerror}): make the folder writable, or put links to its images/, masks/ "
             "and dataset.yaml into a new folder and give that one"
