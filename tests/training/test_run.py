@@ -22,6 +22,7 @@ import s5mars
 from s5mars.cli import main
 from s5mars.data.read import read_label
 from s5mars.data.synthetic import write_synthetic
+from s5mars.locking import only_one
 from s5mars.training.record import Record
 
 STEPS = 6
@@ -54,7 +55,7 @@ def unbroken(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def final_state(run: Path) -> dict[str, Any]:
-    checkpoint = torch.load(run / "last.ckpt", weights_only=False)
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == STEPS
     state: dict[str, Any] = checkpoint["state_dict"]
     return state
@@ -136,7 +137,7 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
         patch.setattr(Record, "score", score_and_stop)
         assert main(arguments(scenes, out, save_every=100)) == 0
     assert f"--resume {out}" in capsys.readouterr().err
-    assert torch.load(out / "last.ckpt", weights_only=False)["global_step"] == 3
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 3
     assert main(["train", "--resume", str(out)]) == 0
     assert_same_run(out, unbroken)
     assert signal.getsignal(number) == before
@@ -170,6 +171,44 @@ def test_a_finished_run_that_kept_no_state_is_left_as_it_is(
     assert main(["train", "--resume", str(run)]) == 0
     assert "is finished" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+
+
+class Trap:
+    """Its unpickling leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_strangers_pickle_is_not_run(
+    finished: bool, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, mark = shutil.copytree(unbroken, tmp_path / "run"), tmp_path / "mark"
+    state = torch.load(run / "last.ckpt", weights_only=True)
+    torch.save({**state, "trap": Trap(mark)}, run / "last.ckpt")
+    if not finished:
+        (run / "metrics.json").unlink()
+    assert main(["train", "--resume", str(run)]) == (0 if finished else 2)
+    if not finished:
+        said = capsys.readouterr().err
+        assert "last.ckpt is damaged, or not of s5mars (" in said and said.count("\n") == 1
+    assert not mark.exists()
+    torch.load(run / "last.ckpt", weights_only=False)
+    assert mark.exists()  # the trap works
+
+
+def test_two_resume_one_run(
+    unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(unbroken, tmp_path / "run")
+    (run / "metrics.json").unlink()
+    with only_one(run):
+        assert main(["train", "--resume", str(run)]) == 2
+    assert f"{run} is in use by process {os.getpid()}" in capsys.readouterr().err
 
 
 def test_labels_outside_the_partition_are_never_opened(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import re
 import shutil
@@ -12,8 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +20,7 @@ from s5mars.compare import settings
 from s5mars.compare.child import STOPPED
 from s5mars.compare.general import missing_weights
 from s5mars.compare.grid import Cell
-from s5mars.compare.plan import LOCK, SPLIT, Plan, Request, plan, train_arguments
+from s5mars.compare.plan import SPLIT, Plan, Request, plan, train_arguments
 from s5mars.compare.results import (
     Comparison,
     Result,
@@ -32,6 +30,7 @@ from s5mars.compare.results import (
     write_comparison,
 )
 from s5mars.files import write_text
+from s5mars.locking import only_one
 from s5mars.options import parse_training, training_from_yaml
 from s5mars.report.numbers import duration, plural
 from s5mars.workers import ended
@@ -59,8 +58,7 @@ def compare(request: Request) -> Comparison:
             a comparison of other settings, or is being worked on; nothing is written then.
     """
     plan(request)  # refuses before a folder is made
-    request.out.mkdir(parents=True, exist_ok=True)
-    with _only_one(request.out):
+    with only_one(request.out):
         return _Work(request, plan(request)).finish()
 
 
@@ -317,14 +315,3 @@ def _reason(code: int, log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     said = [line.removeprefix("s5mars: ") for line in lines if line.startswith("s5mars: ")]
     return [*lines[-1:], *said[-1:]][-1] if lines else f"exit code {code}"
-
-
-@contextmanager
-def _only_one(out: Path) -> Iterator[None]:
-    """The system takes the lock back from a process that dies."""
-    with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another `s5mars compare` works on {out}: wait for it") from None
-        yield

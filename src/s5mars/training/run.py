@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from s5mars.classes import Taxonomy
 from s5mars.config import GENERAL_MODELS, TrainConfig
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
+from s5mars.errors import UserError, first_line
 from s5mars.files import write_json, write_text
+from s5mars.locking import is_empty, only_one
 from s5mars.models.build import build_network
 from s5mars.proposals.prepare import check_given, check_store
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
@@ -60,13 +63,8 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
     out = config.out
     # The other processes of a distributed run find its folder made.
     first = _is_first()
-    if first and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        hint = (
-            f"go on with it: `s5mars train --resume {out}`, or choose another --out"
-            if (out / "config.yaml").is_file()
-            else "choose another --out"
-        )
-        raise ValueError(f"{out} is not empty: {hint}")
+    if first:
+        _require_unused(out)
     _quieten_lightning()
     check_devices(config)
     if config.objects is not None and method.needs.objects:
@@ -77,20 +75,24 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         check_store(config.objects, streams.labelled)
     # Built before the folder exists: wrong names and files that do not fit leave nothing behind.
     module = _build_module(config, method, dataset.taxonomy, streams)
-    if first:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "config.yaml", config_text)
-        write_json(out / "versions.json", versions())
-        streams.write(out / "splits")
-        for line in (str(module.student.weights_report), *module.student.weights_report.details):
-            print(line, file=sys.stderr)
-        for line in streams.warnings:
-            print(f"warning: {line}", file=sys.stderr)
-    return _fit(config, module, dataset, streams, checkpoint=None)
+    with _owned(out):
+        if first:
+            _require_unused(out)  # another run may have begun in the meantime
+            write_text(out / "config.yaml", config_text)
+            write_json(out / "versions.json", versions())
+            streams.write(out / "splits")
+            report = module.student.weights_report
+            for line in (str(report), *report.details):
+                print(line, file=sys.stderr)
+            for line in streams.warnings:
+                print(f"warning: {line}", file=sys.stderr)
+        return _fit(config, module, dataset, streams, checkpoint=None)
 
 
 def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     """Go on with a run from its ``last.ckpt``; the result is that of an unbroken run.
+
+    Of a finished run nothing is read but its scores.
 
     Args:
         run: its folder.
@@ -99,17 +101,24 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
 
     Raises:
         FileNotFoundError: if there is nothing to go on from, or the data are gone.
-        ValueError: if the data are no longer the same.
+        ValueError: if the data are no longer the same, or another process works on the run.
     """
     _quieten_lightning()
     config = replace(config, out=run)
-    checkpoint = run / "last.ckpt"
-    step = _saved_step(checkpoint) if checkpoint.is_file() else None
-    if _is_finished(run, step):
+    if _is_finished(run):
         if not _is_first():
             return run
         print(f"{run} is finished; next: s5mars evaluate {run} --data {config.data} --split test")
         return run
+    with _owned(run):
+        return _go_on(run, config, method)
+
+
+def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
+    checkpoint = run / "last.ckpt"
+    saved = checkpoint.is_file()
+    if saved:
+        _check_checkpoint(checkpoint)
     if not config.data.exists():
         raise FileNotFoundError(
             f"{config.data}: no such folder, but {run} trains on it: move it back, or correct "
@@ -118,7 +127,7 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     check_devices(config)
     dataset = open_dataset(config.data)
     streams = recorded_streams(dataset, run, config, method)
-    if step is None:
+    if not saved:
         if _is_first():
             print(f"{run} was stopped before its first save: starting again", file=sys.stderr)
         module = _build_module(config, method, dataset.taxonomy, streams)
@@ -129,30 +138,46 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     return _fit(config, module, dataset, streams, checkpoint=checkpoint)
 
 
-def _saved_step(checkpoint: Path) -> int:
-    """The step at which ``last.ckpt`` was written; whoever resumes a run trusts its folder.
+def _check_checkpoint(path: Path) -> None:
+    """Read ``last.ckpt`` once, before anything is built for it; nothing in it is executed.
 
     Raises:
-        ValueError: if the file is damaged.
+        UserError: if the file is damaged, or holds Python objects, which no run of ours writes.
     """
     try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"])
+        torch.load(path, map_location="cpu", weights_only=True)["global_step"]
     except Exception as error:  # a damaged pickle raises whatever it pleases
-        known = error.strerror if isinstance(error, OSError) else str(error)
-        reason = ((known or "").splitlines() or [type(error).__name__])[0].partition(". ")[0]
-        raise ValueError(
-            f"{checkpoint} is damaged ({reason}): copy it again, or remove it to start the run anew"
+        known = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = first_line(known).partition(". ")[0]
+        raise UserError(
+            f"{path} is damaged, or not of s5mars ({reason}): copy it again, or remove it to "
+            "start the run anew"
         ) from error
 
 
-def _is_finished(run: Path, step: int | None) -> bool:
-    """Whether the scores of a run, and its state at ``step`` if it was kept, are of its end."""
+def _is_finished(run: Path) -> bool:
+    """Whether the scores of a run are those of its end; they are the last that it writes."""
     try:
         metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        reached = metrics["steps"] if step is None else min(step, metrics["steps"])
-        return bool(reached >= metrics["total_steps"])
+        return bool(metrics["steps"] >= metrics["total_steps"])
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         return False
+
+
+def _require_unused(out: Path) -> None:
+    if not out.exists() or (out.is_dir() and is_empty(out)):
+        return
+    hint = (
+        f"go on with it: `s5mars train --resume {out}`, or choose another --out"
+        if (out / "config.yaml").is_file()
+        else "choose another --out"
+    )
+    raise UserError(f"{out} is not empty: {hint}")
+
+
+def _owned(out: Path) -> AbstractContextManager[None]:
+    """The run folder, for this process and those that train with it; the first one holds it."""
+    return only_one(out) if _is_first() else nullcontext()
 
 
 def _fit(
@@ -203,7 +228,7 @@ def _fit(
     )
     record.start()
     try:
-        trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=False)
+        trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
     except RuntimeError as error:
         if "loading state_dict" in str(error):
             raise ValueError(
