@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s5mars.compare.settings import digest, fingerprint
-from s5mars.files import write_json
+from s5mars.files import below, write_json
 
 FILE = "comparison.json"
 FORMAT = 1
@@ -101,6 +101,8 @@ def read_comparison(folder: Path) -> Comparison:
         known = {each.name for each in fields(Result)}
         cells = tuple(Result(**cell) for cell in content.pop("cells"))
         comparison = Comparison(**content, cells=cells)
+        for cell in cells:
+            below(folder, cell.folder, source=path)
         wrong = [c for c in cells if c.fingerprint != comparison.fingerprint(c.row, c.share)]
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}): copy it again") from None

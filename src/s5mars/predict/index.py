@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -14,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from s5mars.classes import Taxonomy
-from s5mars.files import replacing, write_text
+from s5mars.files import printable, replacing, write_text
 from s5mars.predict.manifest import Entry, Manifest
 from s5mars.products import read_info
+from s5mars.spreadsheet import csv_text
 
 INDEX = "index.parquet"
 TABLE = "summary.csv"
@@ -69,9 +68,7 @@ def write_index(manifest: Manifest, taxonomy: Taxonomy) -> Path:
         metadata={FOOTER: json.dumps({"taxonomy": taxonomy.to_dict()}, ensure_ascii=False)},
     )
     path = manifest.out / INDEX
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([*_IN_TABLE, *shares])
+    lines = [csv_text([[*_IN_TABLE, *shares]])]
     with (
         replacing(path) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
@@ -79,12 +76,11 @@ def write_index(manifest: Manifest, taxonomy: Taxonomy) -> Path:
         found = (_row(entry, shares) for entry in manifest.entries())
         while rows := list(islice(found, _ROWS)):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-            table.writerows(
-                [_cell(name, row[name]) for name in (*_IN_TABLE, *shares)]
-                for row in rows
-                if row["status"] == "done"
+            done = [row for row in rows if row["status"] == "done"]
+            lines.append(
+                csv_text([_cell(n, row[n]) for n in (*_IN_TABLE, *shares)] for row in done)
             )
-    write_text(manifest.out / TABLE, text.getvalue())
+    write_text(manifest.out / TABLE, "".join(lines))
     return path
 
 
@@ -138,6 +134,7 @@ def _row(entry: Entry, shares: Sequence[str]) -> dict[str, Any]:
         "status": entry.state,
         "reason": entry.reason,
     }
+    row = {k: printable(v) if isinstance(v, str) else v for k, v in row.items()}
     nothing = [None] * len(shares)
     row |= zip(shares, facts.get("shares", nothing), strict=True)
     largest = facts.get("largest", nothing)
@@ -147,4 +144,4 @@ def _row(entry: Entry, shares: Sequence[str]) -> dict[str, Any]:
 def _cell(name: str, value: object) -> object:
     if isinstance(value, float):
         return f"{value:.4f}" if name == "mean_confidence" else f"{value:.6f}"
-    return "" if value is None else value
+    return value

@@ -11,6 +11,7 @@ one by one (``suspects``), and one that was being read at two deaths has failed.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from s5mars.files import disk_full
+from s5mars.errors import UserError
+from s5mars.files import below, disk_full, printable
 from s5mars.predict.sources import Names, Source
 
 FILE = "manifest.sqlite"
@@ -49,6 +51,13 @@ _SINCE_1 = """
 ALTER TABLE products ADD COLUMN hand TEXT;
 ALTER TABLE products ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
 """
+
+
+_SOURCE = "CAST(path AS BLOB), name"
+_OF_THE_SYSTEM = (
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,7 @@ class Manifest:
             sources: they may be known; their names are wishes.
             again: put known ones back to do.
         """
-        known = dict(self._database.execute("SELECT path, name FROM products"))
+        known = {str(source.path): source.name for source in self._sources()}
         names = Names(known.values())
         with self._transaction():
             for source in sources:
@@ -155,9 +164,11 @@ class Manifest:
                     if again:
                         self._put_back([known[path]])
                     continue
-                known[path] = names.free(source).name
+                known[path] = name = names.free(source).name
+                # As bytes, because SQLite's text is UTF-8, and a path need not be.
                 self._database.execute(
-                    "INSERT INTO products (name, path) VALUES (?, ?)", (known[path], path)
+                    "INSERT INTO products (name, path) VALUES (?, CAST(? AS TEXT))",
+                    (name, os.fsencode(path)),
                 )
 
     def begin_reading(self, name: str) -> None:
@@ -177,11 +188,11 @@ class Manifest:
 
     def suspects(self) -> list[Source]:
         """Products to do that were in hand when a run died, in the order of their names."""
-        rows = self._database.execute(
-            "SELECT path, name FROM products WHERE state = 'to do' AND "
-            "(hand = 'suspect' OR deaths > 0) ORDER BY name"
+        return list(
+            self._sources(
+                "WHERE state = 'to do' AND (hand = 'suspect' OR deaths > 0) ORDER BY name"
+            )
         )
-        return [Source(Path(path), name) for path, name in rows]
 
     def record_done(self, name: str, facts: Mapping[str, Any]) -> None:
         """The files of a product are in their place."""
@@ -189,25 +200,44 @@ class Manifest:
 
     def record_failed(self, name: str, reason: str) -> None:
         """A product cannot be predicted."""
-        self._record(name, "failed", reason, None)
+        self._record(name, "failed", printable(reason), None)
 
     def counts(self) -> Counts:
         """How many products are in each state."""
-        found = dict(
-            self._database.execute("SELECT state, count(*) FROM products GROUP BY state").fetchall()
-        )
+        found = dict(self._rows("SELECT state, count(*) FROM products GROUP BY state"))
         return Counts(found.get("done", 0), found.get("failed", 0), found.get("to do", 0))
 
     def entries(self, state: State | None = None) -> Iterator[Entry]:
         """Products in the order of their names, all of them or those in one state."""
-        rows = self._database.execute(
-            "SELECT name, path, state, reason, facts FROM products "
+        rows = self._rows(
+            f"SELECT {_SOURCE}, state, reason, facts FROM products "
             "WHERE ? IS NULL OR state = ? ORDER BY name",
             (state, state),
         )
-        for name, path, found, reason, facts in rows:
-            source = Source(Path(path), name)
-            yield Entry(source, found, reason, json.loads(facts) if facts else {})
+        for path, name, found, reason, facts in rows:
+            yield Entry(self._source(path, name), found, reason, self._facts(name, facts))
+
+    def _sources(self, condition: str = "") -> Iterator[Source]:
+        for path, name in self._rows(f"SELECT {_SOURCE} FROM products {condition}"):
+            yield self._source(path, name)
+
+    def _source(self, path: bytes, name: object) -> Source:
+        below(self.out, name, source=self.path)
+        return Source(Path(os.fsdecode(path)), str(name))
+
+    def _facts(self, name: str, text: object) -> Mapping[str, Any]:
+        try:
+            facts = json.loads(str(text)) if text else {}
+        except json.JSONDecodeError:
+            facts = None
+        if not isinstance(facts, dict):
+            raise self._damaged(f"its entry of {name} is no JSON object")
+        return facts
+
+    def _rows(self, query: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        with self._errors():
+            # Not the cursor itself: who stops early must not close it after the database.
+            yield from map(tuple, self._database.execute(query, values))
 
     def _open(self) -> None:
         with self._errors():
@@ -265,10 +295,8 @@ class Manifest:
         )
 
     def _failed_without_deaths(self) -> list[str]:
-        rows = self._database.execute(
-            "SELECT name FROM products WHERE state = 'failed' AND deaths < ?", (DEATHS,)
-        )
-        return [name for (name,) in rows]
+        query = "SELECT name FROM products WHERE state = 'failed' AND deaths < ?"
+        return [name for (name,) in self._rows(query, (DEATHS,))]
 
     def _with_missing_files(self, settings: Mapping[str, object]) -> list[str]:
         write = settings.get("write")
@@ -280,7 +308,7 @@ class Manifest:
         ]
 
     def _differences(self, given: Mapping[str, str]) -> str:
-        kept = dict(self._database.execute("SELECT name, value FROM settings"))
+        kept = dict(self._rows("SELECT name, value FROM settings"))
         return "; ".join(
             f"{name} {_short(kept.get(name))} there, {_short(given.get(name))} now"
             for name in {**kept, **given}
@@ -310,6 +338,8 @@ class Manifest:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except sqlite3.ProgrammingError:
+            raise
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", None)
             primary = code & 0xFF if isinstance(code, int) else None
@@ -319,12 +349,14 @@ class Manifest:
                 ) from None
             if primary == sqlite3.SQLITE_FULL:
                 raise disk_full(self.path) from error
-            if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                raise ValueError(
-                    f"{self.path} is damaged ({error}): remove it to begin anew, or choose another "
-                    "out"
-                ) from error
-            raise OSError(f"{self.path}: {error}") from error
+            if primary in _OF_THE_SYSTEM:
+                raise OSError(f"{self.path}: {error}") from error
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, reason: str) -> UserError:
+        return UserError(
+            f"{self.path} is damaged ({reason}): remove it to begin anew, or choose another out"
+        )
 
 
 def _short(value: str | None) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from s5mars.files import printable
 from s5mars.products import PRODUCT_ENDINGS, product_files
 
 ENDINGS = {
@@ -62,7 +63,7 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
         for path, name in zip(files, names, strict=True):
             # resolve() would follow links, whose names say what the products show.
             absolute = Path(os.path.abspath(path))  # noqa: PTH100
-            found.setdefault(absolute, Source(absolute, name))
+            found.setdefault(absolute, Source(absolute, printable(name)))
     return list(found.values())
 
 

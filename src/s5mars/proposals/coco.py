@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from s5mars.files import write_text
+from s5mars.files import below, write_text
 from s5mars.proposals.proposal import Proposal, proposal_from_rle
 from s5mars.proposals.store import ObjectStore, write_store
 
@@ -94,7 +94,7 @@ def export_json(store: ObjectStore, folder: Path | str) -> int:
             }
             for proposal in store.proposals(name)
         ]
-        write_text(folder / f"{name}.json", json.dumps(entries))
+        write_text(below(folder, f"{name}.json", source=store.path), json.dumps(entries))
     return len(store)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from s5mars.data.names import names_in
+from s5mars.files import printable
 from s5mars.products.files import LISTED_ENDINGS
 from s5mars.types import Sample
 
@@ -21,7 +23,7 @@ def list_images(folder: Path) -> dict[str, Path]:
     """
     images: dict[str, Path] = {}
     for path in sorted(_walk(folder)):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = printable(path.relative_to(folder).with_suffix("").as_posix())
         if name in images:
             raise ValueError(f"{path}: {images[name].name} has the same name: remove one of them")
         images[name] = path
@@ -66,7 +68,7 @@ def unlabelled_samples(folder: Path) -> tuple[Sample, ...]:
 
 
 def read_names(path: Path) -> list[str]:
-    """The entries of a list: a JSON list, or a text file with one a line (# begins a comment).
+    """The entries of a list: a JSON list, or a text file with one a line (``data/names.py``).
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -87,8 +89,7 @@ def read_names(path: Path) -> list[str]:
             raise ValueError(f"{path}: not a JSON list of names")
         names = [str(entry) for entry in entries]
     else:
-        lines = (line.partition("#")[0].strip() for line in text.splitlines())
-        names = [line for line in lines if line]
+        names = names_in(text)
     if not names:
         raise ValueError(f"{path}: the list is empty: name at least one image")
     return names
