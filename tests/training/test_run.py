@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from s5mars.cli import main
 from s5mars.data.read import read_label
 from s5mars.data.synthetic import write_synthetic
 from s5mars.locking import only_one
+from s5mars.methods.s5mars import S5Mars
+from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record
 
 STEPS = 6
@@ -209,6 +213,59 @@ def test_two_resume_one_run(
     with only_one(run):
         assert main(["train", "--resume", str(run)]) == 2
     assert f"{run} is in use by process {os.getpid()}" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "diverged"
+    command = arguments(scenes, out, learning_rate=1e30, clip=0, precision="fp32")
+    assert main(command) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(
+        r"s5mars: the loss is not finite at step \d \(.*(weights|loss).*\): train anew with a "
+        r"smaller --learning-rate \(it is 1e\+30\); (nothing was saved yet|step \d is saved)",
+        said,
+    )
+    for path in (out / "last.ckpt", out / "best.safetensors"):
+        if path.is_file():
+            state = torch.load(path, weights_only=True)["state_dict"]
+            assert all(value.isfinite().all() for value in state.values())
+
+
+@pytest.mark.parametrize("broken", ["term", "weight"])
+def test_a_broken_state_replaces_no_good_one(
+    broken: str,
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """From step 4 on a term is NaN, as of bf16 perhaps, or a weight is, after a step too large."""
+    out = tmp_path / "broken"
+    losses, step = S5Mars.losses, SegmentationModule.optimizer_step
+
+    def broken_losses(self: S5Mars, student: Any, teacher: Any, batch: Any, progress: Any) -> Any:
+        terms = losses(self, student, teacher, batch, progress)
+        if broken == "term" and progress.step >= 3:
+            terms["soft"] = replace(terms["soft"], value=terms["soft"].value * torch.nan)
+        return terms
+
+    def broken_step(self: SegmentationModule, *given: Any, **named: Any) -> None:
+        step(self, *given, **named)
+        if broken == "weight" and self._step >= 3:
+            with torch.no_grad():
+                next(self.student.parameters()).fill_(torch.inf)
+
+    monkeypatch.setattr(S5Mars, "losses", broken_losses)
+    monkeypatch.setattr(SegmentationModule, "optimizer_step", broken_step)
+    assert main(arguments(scenes, out, validate_every=1)) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    named = "loss, soft" if broken == "term" else "weights"
+    assert said.startswith(f"s5mars: the loss is not finite at step 4 ({named}): train anew with")
+    assert f"step 3 is saved: set `precision: fp32` in {out / 'config.yaml'}, and " in said
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert json.loads((out / "best.json").read_text())["training"]["step"] <= 3
 
 
 def test_labels_outside_the_partition_are_never_opened(

@@ -35,6 +35,7 @@ from s5mars.training.environment import (
     versions,
 )
 from s5mars.training.feed import Feed
+from s5mars.training.finite import NotFiniteError, StayFinite
 from s5mars.training.lost import LOST, LostProcess, is_lost
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record
@@ -200,9 +201,15 @@ def _fit(
     )
     record = Record(config, dataset, streams, feed)
     every = config.validate_every or max(1, math.ceil(module.total_steps / VALIDATIONS))
-    saver = SaveLast(out / "last.ckpt", every=config.save_every)
+    finite = StayFinite(config)
+    saver = SaveLast(out / "last.ckpt", every=config.save_every, check=finite.check)
     lost = LostProcess(saver, out)
     precision = choose_precision(config.precision, config.accelerator)
+
+    def score(module: SegmentationModule) -> None:
+        finite.check(module)
+        record.score(module, precision)
+
     trainer = lightning.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -213,7 +220,8 @@ def _fit(
         max_epochs=-1,
         gradient_clip_val=config.clip or None,
         callbacks=[
-            Validate(lambda m: record.score(m, precision), every=every),
+            finite,
+            Validate(score, every=every),
             saver,
             lost,
             ProgressBar(),
@@ -229,6 +237,10 @@ def _fit(
     record.start()
     try:
         trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
+    except NotFiniteError as error:
+        if not trainer.is_global_zero:  # all have seen it, and one speaks
+            raise SystemExit(LOST) from error
+        raise UserError(f"{error}; {saver.kept}{_way_on(config, out, saver)}") from error
     except RuntimeError as error:
         if "loading state_dict" in str(error):
             raise ValueError(
@@ -262,6 +274,16 @@ def _fit(
             record.write(module)
         record.summarise(module)
     return out
+
+
+def _way_on(config: TrainConfig, out: Path, saver: SaveLast) -> str:
+    """How to go on from before the loss broke; the learning rate is a part of what is saved."""
+    if saver.saved_step is None or config.precision == "fp32":
+        return ""
+    return (
+        f": set `precision: fp32` in {out / 'config.yaml'}, and s5mars train --resume {out} goes "
+        "on from there"
+    )
 
 
 def _build_module(
