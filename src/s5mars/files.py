@@ -89,10 +89,10 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def write_figure(path: Path, figure: Figure) -> None:
-    """Write a figure whole, as PNG at 150 dots per inch."""
+def write_figure(path: Path, figure: Figure, *, dots_per_inch: int = 150) -> None:
+    """Write a figure whole, as PNG."""
     # In memory first, because Pillow does not report a full disk as such.
     encoded = io.BytesIO()
-    figure.savefig(encoded, format="png", dpi=150)
+    figure.savefig(encoded, format="png", dpi=dots_per_inch)
     with replacing(path) as temporary:
         temporary.write_bytes(encoded.getbuffer())

@@ -29,6 +29,7 @@ from s5mars.compare.results import (
     read_scores,
     write_comparison,
 )
+from s5mars.errors import UserError
 from s5mars.files import write_text
 from s5mars.locking import only_one
 from s5mars.options import parse_training, training_from_yaml
@@ -54,8 +55,9 @@ def compare(request: Request) -> Comparison:
     """Train and score what is missing, and keep ``comparison.json`` up to date.
 
     Raises:
-        ValueError, FileNotFoundError: for settings or data that cannot work, or a folder that holds
-            a comparison of other settings, or is being worked on; nothing is written then.
+        UserError: for settings or data that cannot work, or a folder that holds a comparison of
+            other settings, or is being worked on; nothing is written then. At the end, if cells
+            failed.
     """
     plan(request)  # refuses before a folder is made
     with only_one(request.out):
@@ -97,9 +99,12 @@ class _Work:
         failed = [r for key in self.cells if (r := self._result(key)).status == "failed"]
         for result in failed:
             print(f"failed: {result.name}: {result.reason}", file=sys.stderr)
-        if failed:
-            print("the same command with --retry-failed tries them again", file=sys.stderr)
         print(f"next: s5mars table {self.out} --format md --figures {self.out / 'figures'}")
+        if failed:
+            raise UserError(
+                f"{plural(len(failed), 'cell')} of {asked} failed, all others are done: the same "
+                "command with --retry-failed tries them again"
+            )
         return self.comparison
 
     def _todo(self) -> list[Cell]:
