@@ -530,7 +530,7 @@ def _change_setting(run: Path, old: str, new: str) -> None:
         ),
         (
             lambda r: truncate(r / "last.ckpt", keep=5000),
-            r"last\.ckpt is damaged .*: copy it again",
+            r"last\.ckpt is damaged, .*: copy it again",
         ),
         (lambda r: (r / "splits/labelled.txt").unlink(), r"labelled\.txt is missing"),
         (

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from s5mars.files import replacing, write_json, write_text
+from s5mars.errors import UserError
+from s5mars.files import below, printable, replacing, write_json, write_text
 
 
 def test_appears_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -54,3 +55,28 @@ def test_text_and_json(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"a": object()})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/../../x", "..", "/etc/x", "//x", "", ".", "a\0b", "C:/x", "C:x", None, b"x", 3],
+)
+def test_names_that_lead_elsewhere_are_refused(name: object, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^list\.json: .* is no name of a file below its folder"):
+        below(tmp_path, name, source="list.json")
+
+
+@pytest.mark.parametrize("name", ["x", "a/b.png", "a..b", "...", "~2/x", " x", "a\nb", "#a", "ü"])
+def test_other_names_are_joined(name: str, tmp_path: Path) -> None:
+    assert below(tmp_path, name, source="list.json") == tmp_path / name
+
+
+def test_names_that_are_not_utf_8() -> None:
+    assert printable("Höhe") == "Höhe"
+    assert printable(b"a\xe9b".decode("utf-8", "surrogateescape")) == "a%E9b"
+    assert printable("Höhe".encode().decode("ascii", "surrogateescape")) == "Höhe"
+
+
+def test_text_of_such_names_is_utf_8_and_their_json_comes_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", ["a\udce9", "ü"])
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == ["a\udce9", "ü"]

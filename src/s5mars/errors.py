@@ -22,7 +22,7 @@ class DamagedFileError(UserError):
     """A file that cannot be decoded or parsed: what ``--skip-bad`` may skip, and only that."""
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str) -> str:
     """The first line of an error's message; the name of its type where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__

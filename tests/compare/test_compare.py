@@ -160,9 +160,13 @@ def test_a_failed_cell_and_its_retry(
     bad.write_bytes(whole[:300])
     lists = ["--labelled", str(tmp_path / "1.txt"), str(tmp_path / "0.txt")]
     command = [*arguments(data, out, steps=1), "--methods", "supervised", *lists]
-    assert main(command) == 0
+    assert main(command) == 2
     shown = capsys.readouterr()
     assert f"failed: supervised list-1 seed 0: {bad}" in shown.err
+    assert shown.err.endswith(
+        "s5mars: 1 cell of 2 failed, all others are done: the same command with --retry-failed "
+        "tries them again\n"
+    )
     cells = json.loads((out / "comparison.json").read_text())["cells"]
     assert [cell["status"] for cell in cells] == ["failed", "done"]
     assert any("one labelled image" in note for note in cells[1]["notes"])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -168,3 +171,17 @@ def test_a_run_that_was_never_scored_says_so(tmp_path: Path) -> None:
     card = (Path(out) / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlicense: mit\n")
     assert "Not evaluated. On the val split" in card and "Not calibrated" in card
+
+
+def test_a_dry_run_that_fills_the_disk_leaves_no_half_file(tmp_path: Path) -> None:
+    folder, out = run(tmp_path / "run"), tmp_path / "out"
+    size = (folder / "best.safetensors").stat().st_size
+    done = subprocess.run(
+        [sys.executable, "-m", "s5mars", "push", folder, "me/mars", "--dry-run", out],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("s5mars: ") and done.stderr.count("\n") == 1
+    assert not list(out.iterdir())

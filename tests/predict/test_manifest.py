@@ -17,12 +17,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from s5mars.errors import DamagedFileError, UserError
-from s5mars.predict.index import write_index
+from s5mars.predict import Predictor
+from s5mars.predict.archive import predict_images
+from s5mars.predict.find import find
+from s5mars.predict.index import read_index, write_index
 from s5mars.predict.manifest import FILE, Counts, Manifest
 from s5mars.predict.regions import largest_regions
 from s5mars.predict.settings import model_hash
 from s5mars.predict.sources import ENDINGS, Names, Source
 
+from .folders import save
 from .standin import THREE, Brightness, Convolutions
 
 SETTINGS = {"model": "m", "write": ["labels"]}
@@ -219,3 +223,51 @@ def test_largest_regions_against_a_flood(labels: np.ndarray) -> None:
         if index != 255:
             largest[index] = max(largest[index], size)
     assert largest_regions(labels, 3) == largest
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("UPDATE products SET name = '../x'", r"manifest\.sqlite: '\.\./x' is no name of a file"),
+        ("UPDATE products SET name = '/tmp/x'", r"manifest\.sqlite: '/tmp/x' is no name of a file"),
+        ("UPDATE products SET name = x'00'", r"manifest\.sqlite: b'\\x00' is no name of a file"),
+        ("UPDATE products SET facts = '[1]'", r"manifest\.sqlite is damaged \(its entry of a is"),
+        ("UPDATE products SET facts = '{'", r"manifest\.sqlite is damaged \(its entry of a is"),
+        ("DROP TABLE products", r"manifest\.sqlite is damaged \(no such table: products\)"),
+        ("DROP TABLE settings", r"manifest\.sqlite is damaged \(no such table: settings\)"),
+    ],
+)
+def test_a_manifest_of_a_stranger(damage: str, said: str, tmp_path: Path) -> None:
+    """Nothing is written where its names lead, and what is wrong with it is one line."""
+    image, out = save(tmp_path / "a.png"), tmp_path / "maps"
+    predictor = Predictor(Brightness(), THREE)
+    predict_images(predictor, [image], out=out, write=["labels"])
+    with sqlite3.connect(out / FILE) as database:
+        database.execute(damage)
+    database.close()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=said) as raised:
+        predict_images(predictor, [image], out=out, write=["labels"], resume=True)
+    assert "\n" not in str(raised.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    """They are predicted as all others, after a stop too, and can be told apart."""
+    folder, out = tmp_path / "in", tmp_path / "maps"
+    good, bad = (os.fsdecode(name) for name in (b"g\xe9.png", b"b\xe9.png"))
+    save(folder / good)
+    (folder / bad).touch()
+    predictor = Predictor(Brightness(), THREE)
+    for _ in range(2):
+        summary = predict_images(
+            predictor, [folder], out=out, write=list(ENDINGS), skip_bad=True, resume=True
+        )
+        assert summary.counts == Counts(1, 1, 0)
+    assert (out / "g%E9.png").is_file()
+    with Manifest(out) as manifest:
+        assert {entry.source.path for entry in manifest.entries()} == {folder / good, folder / bad}
+    rows = {row["name"]: row for row in read_index(out)[0].to_pylist()}
+    assert rows["g%E9"]["path"] == f"{folder}/g%E9.png"
+    assert rows["b%E9"]["reason"].startswith(f"{folder}/b%E9.png: an empty file")
+    find(out, "height > 0", sheet=tmp_path / "sheet.png")

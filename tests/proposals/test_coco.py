@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco_mask
 
+from s5mars.errors import UserError
 from s5mars.proposals.coco import _run_lengths, export_json, import_json
 from s5mars.proposals.store import ObjectStore, write_store
 
@@ -135,3 +136,11 @@ def test_no_json_at_all(tmp_path):
     (tmp_path / "x.json").write_text("[{")
     with pytest.raises(ValueError, match=r"x\.json: damaged JSON file"):
         import_json(tmp_path, tmp_path / "out.parquet")
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x"])
+def test_a_store_of_a_stranger_writes_nothing_elsewhere(name, tmp_path):
+    write_store(tmp_path / "a.parquet", [(name, [])], proposer="sam")
+    with pytest.raises(UserError, match=r"a\.parquet: .* is no name of a file below its folder"):
+        export_json(ObjectStore(tmp_path / "a.parquet"), tmp_path / "json" / "deep")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]

@@ -109,8 +109,7 @@ def test_a_signal_to_one_process_stops_both_and_the_run_goes_on_as_if_unbroken(
 ) -> None:
     assert "stopped by a signal to another process after step 1" in (runs / "said_0").read_text()
     broken, unbroken = (
-        torch.load(runs / name / "last.ckpt", weights_only=False)
-        for name in ("stopped", "s5mars_2")
+        torch.load(runs / name / "last.ckpt", weights_only=True) for name in ("stopped", "s5mars_2")
     )
     assert broken["global_step"] == unbroken["global_step"] == STEPS
     torch.testing.assert_close(broken["state_dict"], unbroken["state_dict"])
@@ -142,7 +141,7 @@ def test_a_killed_process_ends_the_run_with_one_line_and_a_checkpoint(folder: Pa
     said = "ended by SIGKILL, perhaps for want of memory"
     assert line.startswith(f"s5mars: the run has lost a process ({said}); step ")
     assert line.endswith(f"go on with: s5mars train --resume {folder / 'lost'}")
-    assert torch.load(saved, weights_only=False)["global_step"] >= 1
+    assert torch.load(saved, weights_only=True)["global_step"] >= 1
 
 
 def test_the_documentation_asks_for_options_that_exist() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,11 @@ from s5mars.cli import main
 from s5mars.data.crops import draw_crop
 from s5mars.data.read import open_label
 from s5mars.data.synthetic import write_synthetic
+from s5mars.locking import only_one
+from s5mars.methods.s5mars import S5Mars
 from s5mars.options import parse_training
 from s5mars.randomness import generator
+from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record
 from s5mars.training.run import _build_module
 from s5mars.training.streams import choose_streams, crop_settings
@@ -59,7 +64,7 @@ def unbroken(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def final_state(run: Path) -> dict[str, Any]:
-    checkpoint = torch.load(run / "last.ckpt", weights_only=False)
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == STEPS
     state: dict[str, Any] = checkpoint["state_dict"]
     return state
@@ -143,7 +148,7 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
         patch.setattr(Record, "score", score_and_stop)
         assert main(arguments(scenes, out, save_every=100)) == 0
     assert f"--resume {out}" in capsys.readouterr().err
-    assert torch.load(out / "last.ckpt", weights_only=False)["global_step"] == 3
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 3
     assert main(["train", "--resume", str(out)]) == 0
     assert_same_run(out, unbroken)
     assert signal.getsignal(number) == before
@@ -173,6 +178,97 @@ def test_a_finished_run_that_kept_no_state_is_left_as_it_is(
     assert main(["train", "--resume", str(run)]) == 0
     assert "is finished" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+
+
+class Trap:
+    """Its unpickling leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_strangers_pickle_is_not_run(
+    finished: bool, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, mark = shutil.copytree(unbroken, tmp_path / "run"), tmp_path / "mark"
+    state = torch.load(run / "last.ckpt", weights_only=True)
+    torch.save({**state, "trap": Trap(mark)}, run / "last.ckpt")
+    if not finished:
+        (run / "metrics.json").unlink()
+    assert main(["train", "--resume", str(run)]) == (0 if finished else 2)
+    if not finished:
+        said = capsys.readouterr().err
+        assert "last.ckpt is damaged, or not of s5mars (" in said and said.count("\n") == 1
+    assert not mark.exists()
+    torch.load(run / "last.ckpt", weights_only=False)
+    assert mark.exists()  # the trap works
+
+
+def test_two_resume_one_run(
+    unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(unbroken, tmp_path / "run")
+    (run / "metrics.json").unlink()
+    with only_one(run):
+        assert main(["train", "--resume", str(run)]) == 2
+    assert f"{run} is in use by process {os.getpid()}" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "diverged"
+    command = arguments(scenes, out, learning_rate=1e30, clip=0, precision="fp32")
+    assert main(command) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(
+        r"s5mars: the loss is not finite at step \d \(.*(weights|loss).*\): train anew with a "
+        r"smaller --learning-rate \(it is 1e\+30\); (nothing was saved yet|step \d is saved)",
+        said,
+    )
+    for path in (out / "last.ckpt", out / "best.safetensors"):
+        if path.is_file():
+            state = torch.load(path, weights_only=True)["state_dict"]
+            assert all(value.isfinite().all() for value in state.values())
+
+
+@pytest.mark.parametrize("broken", ["term", "weight"])
+def test_a_broken_state_replaces_no_good_one(
+    broken: str,
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """From step 4 on a term is NaN, as of bf16 perhaps, or a weight is, after a step too large."""
+    out = tmp_path / "broken"
+    losses, step = S5Mars.losses, SegmentationModule.optimizer_step
+
+    def broken_losses(self: S5Mars, student: Any, teacher: Any, batch: Any, progress: Any) -> Any:
+        terms = losses(self, student, teacher, batch, progress)
+        if broken == "term" and progress.step >= 3:
+            terms["soft"] = replace(terms["soft"], value=terms["soft"].value * torch.nan)
+        return terms
+
+    def broken_step(self: SegmentationModule, *given: Any, **named: Any) -> None:
+        step(self, *given, **named)
+        if broken == "weight" and self._step >= 3:
+            with torch.no_grad():
+                next(self.student.parameters()).fill_(torch.inf)
+
+    monkeypatch.setattr(S5Mars, "losses", broken_losses)
+    monkeypatch.setattr(SegmentationModule, "optimizer_step", broken_step)
+    assert main(arguments(scenes, out, validate_every=1)) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    named = "loss, soft" if broken == "term" else "weights"
+    assert said.startswith(f"s5mars: the loss is not finite at step 4 ({named}): train anew with")
+    assert f"step 3 is saved: set `precision: fp32` in {out / 'config.yaml'}, and " in said
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert json.loads((out / "best.json").read_text())["training"]["step"] <= 3
 
 
 def test_labels_outside_the_partition_are_never_opened(

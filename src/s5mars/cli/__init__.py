@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,9 @@ _ORDER = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; users' mistakes become one line on standard error and exit code 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever the locale, and the names of files
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         return _dispatch(arguments)
     except BrokenPipeError:

@@ -21,7 +21,7 @@ from s5mars.compare.results import Comparison, Result, read_comparison
 from s5mars.compare.standings import Group, Standing, by_seed, groups_of
 from s5mars.data.dataset import Dataset
 from s5mars.data.read import no_data, read_image, read_label
-from s5mars.files import replacing
+from s5mars.files import write_figure
 from s5mars.report.evaluations import evaluation_of
 from s5mars.report.examples import centre, open_data, open_network, scored, spread
 from s5mars.report.folder import read_run
@@ -298,6 +298,5 @@ def _short(name: str, most: int = 28) -> str:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=_DOTS_PER_INCH, format="png")
+    write_figure(path, figure, dots_per_inch=_DOTS_PER_INCH)
     return path

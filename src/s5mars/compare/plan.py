@@ -23,9 +23,8 @@ from s5mars.compare.grid import (
 from s5mars.compare.results import FILE, Comparison, Result, read_comparison
 from s5mars.data.layouts import open_dataset
 from s5mars.evaluation.protocols import find_protocol
+from s5mars.locking import is_empty
 from s5mars.options import Training, parse_training
-
-LOCK = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +207,6 @@ def _references(
 def _old(out: Path) -> Comparison | None:
     if (out / FILE).is_file():
         return read_comparison(out)
-    if out.exists() and (not out.is_dir() or any(e.name != LOCK for e in out.iterdir())):
+    if out.exists() and (not out.is_dir() or not is_empty(out)):
         raise ValueError(f"{out} holds something that no comparison wrote: choose another --out")
     return None

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from s5mars.compare.settings import digest, fingerprint
 from s5mars.errors import UserError
-from s5mars.files import write_json
+from s5mars.files import below, write_json
 from s5mars.reading import read_object, reading
 
 FILE = "comparison.json"
@@ -103,6 +103,8 @@ def read_comparison(folder: Path) -> Comparison:
         known = {each.name for each in fields(Result)}
         cells = tuple(Result(**cell) for cell in content.pop("cells"))
         comparison = Comparison(**content, cells=cells)
+        for cell in cells:
+            below(folder, cell.folder, source=path)
         wrong = [c for c in cells if c.fingerprint != comparison.fingerprint(c.row, c.share)]
     if version != FORMAT or not known:
         raise ValueError(f"{path}: format {version!r}, this version reads {FORMAT}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import re
 import shutil
@@ -12,8 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +20,7 @@ from s5mars.compare import settings
 from s5mars.compare.child import STOPPED
 from s5mars.compare.general import missing_weights
 from s5mars.compare.grid import Cell
-from s5mars.compare.plan import LOCK, Plan, Request, plan, train_arguments
+from s5mars.compare.plan import Plan, Request, plan, train_arguments
 from s5mars.compare.results import (
     Comparison,
     Result,
@@ -31,7 +29,9 @@ from s5mars.compare.results import (
     read_scores,
     write_comparison,
 )
+from s5mars.errors import UserError
 from s5mars.files import write_text
+from s5mars.locking import only_one
 from s5mars.options import parse_training, training_from_yaml
 from s5mars.report.numbers import duration, plural
 from s5mars.workers import ended
@@ -55,12 +55,12 @@ def compare(request: Request) -> Comparison:
     """Train and score what is missing, and keep ``comparison.json`` up to date.
 
     Raises:
-        ValueError, FileNotFoundError: for settings or data that cannot work, or a folder that holds
-            a comparison of other settings, or is being worked on; nothing is written then.
+        UserError: for settings or data that cannot work, or a folder that holds a comparison of
+            other settings, or is being worked on; nothing is written then. At the end, if cells
+            failed.
     """
     plan(request)  # refuses before a folder is made
-    request.out.mkdir(parents=True, exist_ok=True)
-    with _only_one(request.out):
+    with only_one(request.out):
         return _Work(request, plan(request)).finish()
 
 
@@ -99,9 +99,12 @@ class _Work:
         failed = [r for key in self.cells if (r := self._result(key)).status == "failed"]
         for result in failed:
             print(f"failed: {result.name}: {result.reason}", file=sys.stderr)
-        if failed:
-            print("the same command with --retry-failed tries them again", file=sys.stderr)
         print(f"next: s5mars table {self.out} --format md --figures {self.out / 'figures'}")
+        if failed:
+            raise UserError(
+                f"{plural(len(failed), 'cell')} of {asked} failed, all others are done: the same "
+                "command with --retry-failed tries them again"
+            )
         return self.comparison
 
     def _todo(self) -> list[Cell]:
@@ -317,14 +320,3 @@ def _reason(code: int, log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     said = [line.removeprefix("s5mars: ") for line in lines if line.startswith("s5mars: ")]
     return [*lines[-1:], *said[-1:]][-1] if lines else f"exit code {code}"
-
-
-@contextmanager
-def _only_one(out: Path) -> Iterator[None]:
-    """The system takes the lock back from a process that dies."""
-    with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another `s5mars compare` works on {out}: wait for it") from None
-        yield

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from s5mars.compare.blocks import Block, blocks_of
 from s5mars.compare.results import Comparison, read_comparison
 from s5mars.compare.standings import Standing, groups_of
 from s5mars.compare.words import missing_lines, protocol_lines
+from s5mars.spreadsheet import csv_text
 
 
 def table(folder: Path, *, form: str = "md") -> str:
@@ -128,20 +127,17 @@ def numbers(comparison: Comparison) -> str:
     groups = groups_of(comparison)
     blocks_of(comparison)  # refuses a comparison without scores
     classes = list(comparison.settings["data"]["classes"])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *(f"IoU {name}" for name in classes)])
-    for group in groups:
-        for standing in group.standings:
-            writer.writerow(
-                [
-                    group.name,
-                    group.share,
-                    standing.row,
-                    *_fields(standing, group.reference),
-                    *(_field(s.mean if (s := standing.classes.get(n)) else None) for n in classes),
-                ]
-            )
+    rows = [
+        [
+            group.name,
+            group.share,
+            standing.row,
+            *_fields(standing, group.reference),
+            *(_field(s.mean if (s := standing.classes.get(n)) else None) for n in classes),
+        ]
+        for group in groups
+        for standing in group.standings
+    ]
     lines = [
         line
         for group in groups
@@ -150,7 +146,8 @@ def numbers(comparison: Comparison) -> str:
             *(protocol_lines(comparison, group) if group.standings else ()),
         )
     ]
-    return text.getvalue() + "".join(f"# {line}\n" for line in dict.fromkeys(lines))
+    table = csv_text([[*_COLUMNS, *(f"IoU {name}" for name in classes)], *rows])
+    return table + "".join(f"# {line}\n" for line in dict.fromkeys(lines))
 
 
 _COLUMNS = (

@@ -16,6 +16,7 @@ from s5mars.classes import IGNORE
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.layouts.files import read_names, select
+from s5mars.data.names import as_lines
 from s5mars.data.read import DamagedFileError, read_label
 from s5mars.data.stratify import Areas, beginning, label_areas, stratified_order
 from s5mars.errors import UserError
@@ -160,7 +161,7 @@ def write_partitions(
         for fraction, at in positions.items()
     )
     for fraction, path in paths.items():
-        write_text(path, "".join(f"{name}\n" for name in names[fraction]))
+        write_text(path, as_lines(names[fraction]))
     write_text(out / "partitions.json", _as_json(dataset, seed, len(train), partitions))
     _print(dataset, areas, partitions)
     return partitions

@@ -9,6 +9,7 @@ batch normalisation beside its convolution. Here that padding becomes ONNX's own
 from __future__ import annotations
 
 import copy
+import io
 import json
 import warnings
 from collections.abc import Mapping
@@ -84,26 +85,27 @@ def write_onnx(
     deployed = Deployed(_same_upper(model), temperature=temperature).cpu().eval()
     example = torch.zeros(2, 97, 131, 3, dtype=torch.uint8)  # sizes that no stride divides
     axes = {0: "images", 1: "height", 2: "width"}
+    written = io.BytesIO()  # in memory first, because the exporter does not report a full disk
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that tracing is old, and that sizes are traced
+        torch.onnx.export(
+            deployed,
+            (example,),
+            written,  # type: ignore[arg-type]
+            dynamo=False,
+            autograd_inlining=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: axes, OUTPUT: {0: "images", 2: "height", 3: "width"}},
+        )
+    proto = onnx.load_from_string(written.getvalue())
+    _without_aliases(proto.graph)
+    # Tracing loses it, because the last step takes its size from the image's.
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(taxonomy)
+    about = {**facts, "taxonomy": taxonomy.to_dict(), "temperature": temperature}
+    onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(about, ensure_ascii=False)})
     with replacing(path) as temporary:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that tracing is old, and that sizes are traced
-            torch.onnx.export(
-                deployed,
-                (example,),
-                temporary,
-                dynamo=False,
-                autograd_inlining=False,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_axes={INPUT: axes, OUTPUT: {0: "images", 2: "height", 3: "width"}},
-            )
-        proto = onnx.load(temporary)
-        _without_aliases(proto.graph)
-        # Tracing loses it, because the last step takes its size from the image's.
-        proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(taxonomy)
-        about = {**facts, "taxonomy": taxonomy.to_dict(), "temperature": temperature}
-        onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(about, ensure_ascii=False)})
         onnx.save(proto, temporary)
 
 

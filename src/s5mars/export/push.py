@@ -15,7 +15,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from s5mars.evaluation.calibrate import calibration_file
 from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
 from s5mars.export.card import model_card
-from s5mars.files import write_json, write_text
+from s5mars.files import replacing, write_json, write_text
 from s5mars.models.checkpoint import checkpoint_path, load_model, without_folders
 from s5mars.models.hub import FACTS, TENSORS, unreachable
 from s5mars.reading import read_object, reading
@@ -105,7 +105,8 @@ def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | Non
     evaluation = None if evaluation_file is None else read_evaluation(evaluation_file)
     calibration = _calibration(tensors.parent, loaded.temperature)
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(tensors, folder / TENSORS)
+    with replacing(folder / TENSORS) as temporary:
+        shutil.copyfile(tensors, temporary)
     write_json(folder / FACTS, facts)
     if evaluation is not None and evaluation_file is not None:
         protocol = without_folders(evaluation.get("protocol") or {})

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from s5mars.ahead import ahead
 from s5mars.files import is_disk_full, replacing
+from s5mars.locking import only_one
 from s5mars.predict.index import INDEX, write_index
 from s5mars.predict.local import local_engine
 from s5mars.predict.manifest import Counts, Manifest
@@ -110,7 +111,7 @@ def predict_images(
         raise ValueError("an address is Ray's: add --engine ray")
     sources = find_sources(inputs, out=out)
     refuse_overwriting(sources, out)
-    with Manifest(out) as manifest:
+    with only_one(out), Manifest(out) as manifest:
         manifest.begin(settings_of(predictor, write=wish.write, opacity=opacity), resume=resume)
         manifest.add(sources, again=not resume)
         _remove_half_files(out)

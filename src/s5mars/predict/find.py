@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 from s5mars.predict.condition import Products
 from s5mars.predict.index import class_columns, read_index
 from s5mars.predict.sheet import Tile, check_ending, write_sheet
+from s5mars.spreadsheet import csv_text
 
 FORMATS = ("table", "csv", "json")
 
@@ -43,12 +42,9 @@ class Found:
         if form == "json":
             return json.dumps([dict(row) for row in self.rows], indent=1, ensure_ascii=False)
         if form == "csv":
-            written = io.StringIO()
             columns = list(self.rows[0]) if self.rows else list(self.shown)
-            table = csv.DictWriter(written, columns, lineterminator="\n")
-            table.writeheader()
-            table.writerows(self.rows)
-            return written.getvalue().rstrip("\n")
+            lines = [columns, *([row[c] for c in columns] for row in self.rows)]
+            return csv_text(lines).rstrip("\n")
         cells = [list(self.shown), *([_cell(row[c]) for c in self.shown] for row in self.rows)]
         widths = [max(len(line[i]) for line in cells) for i in range(len(self.shown))]
         return "\n".join(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -15,10 +13,11 @@ import pyarrow.parquet as pq
 
 from s5mars.classes import Taxonomy
 from s5mars.errors import MissingFileError, UserError
-from s5mars.files import replacing, write_text
+from s5mars.files import printable, replacing, write_text
 from s5mars.predict.manifest import ANEW, Entry, Manifest
 from s5mars.products import read_info
 from s5mars.reading import open_parquet, parse_object, reading
+from s5mars.spreadsheet import csv_text
 
 INDEX = "index.parquet"
 TABLE = "summary.csv"
@@ -65,21 +64,18 @@ def write_index(manifest: Manifest, taxonomy: Taxonomy) -> Path:
     footer = json.dumps({"taxonomy": taxonomy.to_dict()}, ensure_ascii=False)
     schema = _schema(shares).with_metadata({FOOTER: footer})
     path = manifest.out / INDEX
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([*_IN_TABLE, *shares])
+    lines = [csv_text([[*_IN_TABLE, *shares]])]
     with (
         replacing(path) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for rows, block in _blocks(manifest, shares, schema):
             writer.write_table(block)
-            table.writerows(
-                [_cell(name, row[name]) for name in (*_IN_TABLE, *shares)]
-                for row in rows
-                if row["status"] == "done"
+            done = [row for row in rows if row["status"] == "done"]
+            lines.append(
+                csv_text([_cell(n, row[n]) for n in (*_IN_TABLE, *shares)] for row in done)
             )
-    write_text(manifest.out / TABLE, text.getvalue())
+    write_text(manifest.out / TABLE, "".join(lines))
     return path
 
 
@@ -153,6 +149,7 @@ def _row(entry: Entry, shares: Sequence[str]) -> dict[str, Any]:
         "status": entry.state,
         "reason": entry.reason,
     }
+    row = {k: printable(v) if isinstance(v, str) else v for k, v in row.items()}
     nothing = [None] * len(shares)
     row |= zip(shares, facts.get("shares", nothing), strict=True)
     largest = facts.get("largest", nothing)
@@ -162,4 +159,4 @@ def _row(entry: Entry, shares: Sequence[str]) -> dict[str, Any]:
 def _cell(name: str, value: object) -> object:
     if isinstance(value, float):
         return f"{value:.4f}" if name == "mean_confidence" else f"{value:.6f}"
-    return "" if value is None else value
+    return value

@@ -11,16 +11,17 @@ one by one (``suspects``), and one that was being read at two deaths has failed.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from s5mars.errors import DamagedFileError, UserError
-from s5mars.files import disk_full
+from s5mars.files import below, disk_full, printable
 from s5mars.predict.sources import Names, Source
 from s5mars.reading import parse_json, parse_object, reading, require_regular
 
@@ -59,6 +60,9 @@ _SINCE_1 = """
 ALTER TABLE products ADD COLUMN hand TEXT;
 ALTER TABLE products ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
 """
+
+
+_SOURCE = "CAST(path AS BLOB), name"
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class Manifest:
             sources: they may be known; their names are wishes.
             again: put known ones back to do.
         """
-        known = {path: name for name, path in self._texts("SELECT name, path FROM products")}
+        known = {str(source.path): source.name for source in self._sources()}
         names = Names(known.values())
         with self._transaction():
             for source in sources:
@@ -167,9 +171,11 @@ class Manifest:
                     if again:
                         self._put_back([known[path]])
                     continue
-                known[path] = names.free(source).name
+                known[path] = name = names.free(source).name
+                # As bytes, because SQLite's text is UTF-8, and a path need not be.
                 self._database.execute(
-                    "INSERT INTO products (name, path) VALUES (?, ?)", (known[path], path)
+                    "INSERT INTO products (name, path) VALUES (?, CAST(? AS TEXT))",
+                    (name, os.fsencode(path)),
                 )
 
     def begin_reading(self, name: str) -> None:
@@ -189,11 +195,11 @@ class Manifest:
 
     def suspects(self) -> list[Source]:
         """Products to do that were in hand when a run died, in the order of their names."""
-        rows = self._texts(
-            "SELECT name, path FROM products WHERE state = 'to do' AND "
-            "(hand = 'suspect' OR deaths > 0) ORDER BY name"
+        return list(
+            self._sources(
+                "WHERE state = 'to do' AND (hand = 'suspect' OR deaths > 0) ORDER BY name"
+            )
         )
-        return [Source(Path(path), name) for name, path in rows]
 
     def record_done(self, name: str, facts: Mapping[str, Any]) -> None:
         """The files of a product are in their place."""
@@ -201,31 +207,41 @@ class Manifest:
 
     def record_failed(self, name: str, reason: str) -> None:
         """A product cannot be predicted."""
-        self._record(name, "failed", reason, None)
+        self._record(name, "failed", printable(reason), None)
 
     def counts(self) -> Counts:
         """How many products are in each state."""
-        with self._errors():
-            found = dict(
-                self._database.execute(
-                    "SELECT state, count(*) FROM products GROUP BY state"
-                ).fetchall()
-            )
+        found = dict(self._rows("SELECT state, count(*) FROM products GROUP BY state"))
         return Counts(found.get("done", 0), found.get("failed", 0), found.get("to do", 0))
 
     def entries(self, state: State | None = None) -> Iterator[Entry]:
         """Products in the order of their names, all of them or those in one state."""
-        rows = self._texts(
-            "SELECT name, path, state, coalesce(reason, ''), coalesce(facts, '') FROM products "
+        rows = self._rows(
+            f"SELECT {_SOURCE}, state, reason, facts FROM products "
             "WHERE ? IS NULL OR state = ? ORDER BY name",
-            state,
-            state,
+            (state, state),
         )
-        for name, path, found, reason, facts in rows:
-            source = Source(Path(path), name)
-            with reading(self.path, kind="manifest", way_out=ANEW):
-                known = parse_object(facts) if facts else {}
-            yield Entry(source, cast(State, found), reason or None, known)
+        for path, name, found, reason, facts in rows:
+            yield Entry(self._source(path, name), found, reason, self._facts(facts))
+
+    def _sources(self, condition: str = "") -> Iterator[Source]:
+        for path, name in self._rows(f"SELECT {_SOURCE} FROM products {condition}"):
+            yield self._source(path, name)
+
+    def _source(self, path: bytes, name: object) -> Source:
+        below(self.out, name, source=self.path)
+        if b"\0" in path:
+            raise self._damaged(f"the path of {name} holds a zero byte")
+        return Source(Path(os.fsdecode(path)), str(name))
+
+    def _facts(self, text: object) -> Mapping[str, Any]:
+        with reading(self.path, kind="manifest", way_out=ANEW):
+            return parse_object(str(text)) if text else {}
+
+    def _rows(self, query: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        with self._errors():
+            # Not the cursor itself: who stops early must not close it after the database.
+            yield from map(tuple, self._database.execute(query, values))
 
     def _open(self) -> None:
         with self._errors():
@@ -246,14 +262,6 @@ class Manifest:
                     "another out"
                 )
             self._database.execute("COMMIT")
-
-    def _texts(self, query: str, *values: object) -> Iterator[tuple[str, ...]]:
-        """The rows of a query whose columns are all text."""
-        with self._errors():
-            for row in self._database.execute(query, values):
-                if not all(isinstance(value, str) for value in row):
-                    raise DamagedFileError(f"{self.path}: damaged manifest (no text): {ANEW}")
-                yield row
 
     def _record(self, name: str, state: State, reason: str | None, facts: str | None) -> None:
         with self._errors():
@@ -291,10 +299,8 @@ class Manifest:
         )
 
     def _failed_without_deaths(self) -> list[str]:
-        rows = self._database.execute(
-            "SELECT name FROM products WHERE state = 'failed' AND deaths < ?", (DEATHS,)
-        )
-        return [name for (name,) in rows]
+        query = "SELECT name FROM products WHERE state = 'failed' AND deaths < ?"
+        return [name for (name,) in self._rows(query, (DEATHS,))]
 
     def _with_missing_files(self, settings: Mapping[str, object]) -> list[str]:
         write = settings.get("write")
@@ -306,7 +312,7 @@ class Manifest:
         ]
 
     def _differences(self, given: Mapping[str, str]) -> str:
-        kept = dict(self._database.execute("SELECT name, value FROM settings"))
+        kept = dict(self._rows("SELECT name, value FROM settings"))
         return "; ".join(
             f"{name} {_short(kept.get(name))} there, {_short(given.get(name))} now"
             for name in {**kept, **given}
@@ -336,6 +342,8 @@ class Manifest:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except sqlite3.ProgrammingError:
+            raise
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", None)
             primary = code & 0xFF if isinstance(code, int) else None
@@ -347,7 +355,10 @@ class Manifest:
                 raise disk_full(self.path) from error
             if primary in _OF_THE_SYSTEM:
                 raise OSError(f"{self.path}: {error}") from error
-            raise DamagedFileError(f"{self.path}: damaged manifest ({error}): {ANEW}") from error
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, reason: str) -> DamagedFileError:
+        return DamagedFileError(f"{self.path}: damaged manifest ({reason}): {ANEW}")
 
 
 def _short(value: str | None) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from s5mars.classes import IGNORE, Taxonomy
+from s5mars.files import printable
 from s5mars.predict.overlay import indexed_png, overlay
 from s5mars.predict.predictor import Predictor, Segmentation
 from s5mars.predict.reading import Failed, Read, failed
@@ -121,7 +122,7 @@ def _rle(source: Source, labels: NDArray[np.uint8], taxonomy: Taxonomy) -> bytes
             }
         )
     content = {
-        "image": {"file_name": source.path.name, "height": height, "width": width},
+        "image": {"file_name": printable(source.path.name), "height": height, "width": width},
         "categories": [{"id": i, "name": name} for i, name in enumerate(taxonomy.names)],
         "annotations": annotations,
     }

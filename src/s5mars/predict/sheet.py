@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from s5mars.classes import Taxonomy
+from s5mars.files import below
+from s5mars.predict.index import INDEX
 from s5mars.predict.overlay import LEGEND_BACKGROUND, LEGEND_TEXT, overlay, with_legend
 from s5mars.predict.reading import Failed, read_product
 from s5mars.predict.sources import Source
@@ -74,7 +76,10 @@ def check_ending(path: Path) -> None:
 
 def _picture(tile: Tile, maps: Path, taxonomy: Taxonomy) -> Image.Image:
     source = Source(tile.path, tile.name)
-    files = {kind: maps / f for kind, f in source.outputs(("labels", "overlay")).items()}
+    files = {
+        kind: below(maps, file, source=maps / INDEX)
+        for kind, file in source.outputs(("labels", "overlay")).items()
+    }
     labels = _open(files["labels"])
     drawn = _open(files["overlay"])
     if drawn is not None:

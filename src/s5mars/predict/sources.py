@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from s5mars.errors import MissingFileError, UserError
+from s5mars.files import printable
 from s5mars.products import PRODUCT_ENDINGS, product_files
 from s5mars.products.files import files_below
 from s5mars.reading import require_regular
@@ -66,7 +67,7 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
         for path, name in zip(files, names, strict=True):
             # resolve() would follow links, whose names say what the products show.
             absolute = Path(os.path.abspath(path))  # noqa: PTH100
-            found.setdefault(absolute, Source(absolute, name))
+            found.setdefault(absolute, Source(absolute, printable(name)))
     return list(found.values())
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.ahead import ahead
+from s5mars.locking import only_one
 from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.proposal import Proposal
 from s5mars.proposals.store import ObjectStore, write_store
@@ -113,7 +114,7 @@ def build_store(
             address=address,
             on_gpu=proposer == "sam" and hardware.device in {"auto", "cuda"},
         )
-        with closing(found):
+        with only_one(path), closing(found):
             _write_shards(todo, path, found, progress, shard_images, proposer, described)
     return ObjectStore(path)
 

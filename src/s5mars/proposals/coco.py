@@ -19,7 +19,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from s5mars.errors import MissingFileError, UserError
-from s5mars.files import write_text
+from s5mars.files import below, write_text
 from s5mars.products.errors import MAX_PIXELS
 from s5mars.products.files import files_below
 from s5mars.proposals.proposal import Proposal, proposal_from_rle
@@ -93,7 +93,7 @@ def export_json(store: ObjectStore, folder: Path | str) -> int:
             }
             for proposal in store.proposals(name)
         ]
-        write_text(folder / f"{name}.json", json.dumps(entries))
+        write_text(below(folder, f"{name}.json", source=store.path), json.dumps(entries))
     return len(store)
 
 

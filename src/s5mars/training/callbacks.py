@@ -55,10 +55,18 @@ class SaveLast(Callback):
 
     The first SIGINT or SIGTERM, to whichever process, ends the run after the current step, saved;
     a second SIGINT interrupts at once, as always.
+
+    Args:
+        path: the file.
+        every: steps between two writes; 0: see ``LONGEST_GAP_SECONDS``.
+        check: refuses a state that must not replace the saved one, by raising.
     """
 
-    def __init__(self, path: Path, *, every: int) -> None:
+    def __init__(
+        self, path: Path, *, every: int, check: Callable[[SegmentationModule], None]
+    ) -> None:
         self.path = path
+        self.check = check
         self.every = every
         self.stopped_by: str | None = None
         self.saved_step: int | None = None
@@ -68,8 +76,9 @@ class SaveLast(Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Take over the two signals."""
+        """Take over the two signals; a resumed run has the step of its checkpoint saved."""
         self._saved_at = time.monotonic()
+        self.saved_step = trainer.global_step or None
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._request_stop)
 
@@ -99,6 +108,9 @@ class SaveLast(Callback):
 
     def save(self, trainer: lightning.Trainer) -> None:
         """Write the whole state of the run."""
+        module = trainer.lightning_module
+        assert isinstance(module, SegmentationModule)
+        self.check(module)
         if trainer.is_global_zero:
             with replacing(self.path) as temporary:
                 trainer.save_checkpoint(temporary)
@@ -106,6 +118,12 @@ class SaveLast(Callback):
             trainer.save_checkpoint(self.path)  # takes part; only the first process writes
         self._saved_at = time.monotonic()
         self.saved_step = trainer.global_step
+
+    @property
+    def kept(self) -> str:
+        """What is there to go on from, for a message."""
+        step = self.saved_step
+        return "nothing was saved yet" if step is None else f"step {step} is saved"
 
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule

@@ -51,12 +51,6 @@ class LostProcess(Callback):
         if self._started or self._parent is not None:
             threading.Thread(target=self._watch, args=(trainer,), daemon=True).start()
 
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """A resumed run has the step of its checkpoint saved."""
-        self.saver.saved_step = trainer.global_step or None
-
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
@@ -99,10 +93,8 @@ class LostProcess(Callback):
         return ""
 
     def _line(self, reason: str) -> str:
-        step = self.saver.saved_step
-        kept = "nothing was saved yet" if step is None else f"step {step} is saved"
         return (
-            f"the run has lost a process ({reason}); {kept}; "
+            f"the run has lost a process ({reason}); {self.saver.kept}; "
             f"go on with: s5mars train --resume {self.out}"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -260,6 +261,10 @@ class SegmentationModule(lightning.LightningModule):
         }
         self._sums, self._counts = {}, {}
         return averages
+
+    def sums(self, *prefixes: str) -> Iterator[tuple[str, Tensor]]:
+        """The sums since the last ``take_averages`` whose names begin so."""
+        return ((name, x) for name, x in self._sums.items() if name.startswith(prefixes))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What a resumed run needs besides weights, so that its records are the same too."""

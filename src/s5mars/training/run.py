@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from s5mars.classes import Taxonomy
 from s5mars.config import GENERAL_MODELS, TrainConfig
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
-from s5mars.errors import UserError
+from s5mars.errors import UserError, first_line
 from s5mars.files import write_json, write_text
+from s5mars.locking import is_empty, only_one
 from s5mars.models.build import build_network
 from s5mars.proposals.prepare import check_given, check_store
 from s5mars.reading import read_object
@@ -33,6 +35,7 @@ from s5mars.training.environment import (
     versions,
 )
 from s5mars.training.feed import Feed
+from s5mars.training.finite import NotFiniteError, StayFinite
 from s5mars.training.lost import LOST, LostProcess, is_lost
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record, few_pool_crops
@@ -61,13 +64,8 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
     out = config.out
     # The other processes of a distributed run find its folder made.
     first = _is_first()
-    if first and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        hint = (
-            f"go on with it: `s5mars train --resume {out}`, or choose another --out"
-            if (out / "config.yaml").is_file()
-            else "choose another --out"
-        )
-        raise ValueError(f"{out} is not empty: {hint}")
+    if first:
+        _require_unused(out)
     _quieten_lightning()
     check_devices(config)
     if config.objects is not None and method.needs.objects:
@@ -78,26 +76,30 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         check_store(config.objects, streams.labelled)
     # Built before the folder exists: wrong names and files that do not fit leave nothing behind.
     module = _build_module(config, method, dataset.taxonomy, streams)
-    if first:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "config.yaml", config_text)
-        write_json(out / "versions.json", versions())
-        streams.write(out / "splits")
-        for line in (str(module.student.weights_report), *module.student.weights_report.details):
-            print(line, file=sys.stderr)
-        if module.pool_crops:
-            print(
-                f"pool: {len(streams.pool or ()):,} images; the run sees {module.pool_crops:,} "
-                f"crops of them, from step {module.pool_from + 1} on",
-                file=sys.stderr,
-            )
-        for line in filter(None, (*streams.warnings, few_pool_crops(module.pool_crops))):
-            print(f"warning: {line}", file=sys.stderr)
-    return _fit(config, module, dataset, streams, checkpoint=None)
+    with _owned(out):
+        if first:
+            _require_unused(out)  # another run may have begun in the meantime
+            write_text(out / "config.yaml", config_text)
+            write_json(out / "versions.json", versions())
+            streams.write(out / "splits")
+            report = module.student.weights_report
+            for line in (str(report), *report.details):
+                print(line, file=sys.stderr)
+            if module.pool_crops:
+                print(
+                    f"pool: {len(streams.pool or ()):,} images; the run sees "
+                    f"{module.pool_crops:,} crops of them, from step {module.pool_from + 1} on",
+                    file=sys.stderr,
+                )
+            for line in filter(None, (*streams.warnings, few_pool_crops(module.pool_crops))):
+                print(f"warning: {line}", file=sys.stderr)
+        return _fit(config, module, dataset, streams, checkpoint=None)
 
 
 def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     """Go on with a run from its ``last.ckpt``; the result is that of an unbroken run.
+
+    Of a finished run nothing is read but its scores.
 
     Args:
         run: its folder.
@@ -106,17 +108,24 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
 
     Raises:
         FileNotFoundError: if there is nothing to go on from, or the data are gone.
-        ValueError: if the data are no longer the same.
+        ValueError: if the data are no longer the same, or another process works on the run.
     """
     _quieten_lightning()
     config = replace(config, out=run)
-    checkpoint = run / "last.ckpt"
-    step = _saved_step(checkpoint) if checkpoint.is_file() else None
-    if _is_finished(run, step):
+    if _is_finished(run):
         if not _is_first():
             return run
         print(f"{run} is finished; next: s5mars evaluate {run} --data {config.data} --split test")
         return run
+    with _owned(run):
+        return _go_on(run, config, method)
+
+
+def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
+    checkpoint = run / "last.ckpt"
+    saved = checkpoint.is_file()
+    if saved:
+        _check_checkpoint(checkpoint)
     if not config.data.exists():
         raise FileNotFoundError(
             f"{config.data}: no such folder, but {run} trains on it: move it back, or correct "
@@ -125,7 +134,7 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     check_devices(config)
     dataset = open_dataset(config.data)
     streams = recorded_streams(dataset, run, config, method)
-    if step is None:
+    if not saved:
         if _is_first():
             print(f"{run} was stopped before its first save: starting again", file=sys.stderr)
         module = _build_module(config, method, dataset.taxonomy, streams)
@@ -136,30 +145,46 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     return _fit(config, module, dataset, streams, checkpoint=checkpoint)
 
 
-def _saved_step(checkpoint: Path) -> int:
-    """The step at which ``last.ckpt`` was written; whoever resumes a run trusts its folder.
+def _check_checkpoint(path: Path) -> None:
+    """Read ``last.ckpt`` once, before anything is built for it; nothing in it is executed.
 
     Raises:
-        ValueError: if the file is damaged.
+        UserError: if the file is damaged, or holds Python objects, which no run of ours writes.
     """
     try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"])
+        torch.load(path, map_location="cpu", weights_only=True)["global_step"]
     except Exception as error:  # a damaged pickle raises whatever it pleases
-        known = error.strerror if isinstance(error, OSError) else str(error)
-        reason = ((known or "").splitlines() or [type(error).__name__])[0].partition(". ")[0]
-        raise ValueError(
-            f"{checkpoint} is damaged ({reason}): copy it again, or remove it to start the run anew"
+        known = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = first_line(known).partition(". ")[0]
+        raise UserError(
+            f"{path} is damaged, or not of s5mars ({reason}): copy it again, or remove it to "
+            "start the run anew"
         ) from error
 
 
-def _is_finished(run: Path, step: int | None) -> bool:
-    """Whether the scores of a run, and its state at ``step`` if it was kept, are of its end."""
+def _is_finished(run: Path) -> bool:
+    """Whether the scores of a run are those of its end; they are the last that it writes."""
     try:
         metrics = read_object(run / "metrics.json")
-        reached = metrics["steps"] if step is None else min(step, metrics["steps"])
-        return bool(reached >= metrics["total_steps"])
+        return bool(metrics["steps"] >= metrics["total_steps"])
     except (UserError, KeyError, TypeError):
         return False
+
+
+def _require_unused(out: Path) -> None:
+    if not out.exists() or (out.is_dir() and is_empty(out)):
+        return
+    hint = (
+        f"go on with it: `s5mars train --resume {out}`, or choose another --out"
+        if (out / "config.yaml").is_file()
+        else "choose another --out"
+    )
+    raise UserError(f"{out} is not empty: {hint}")
+
+
+def _owned(out: Path) -> AbstractContextManager[None]:
+    """The run folder, for this process and those that train with it; the first one holds it."""
+    return only_one(out) if _is_first() else nullcontext()
 
 
 def _fit(
@@ -182,9 +207,15 @@ def _fit(
     )
     record = Record(config, dataset, streams, feed)
     every = config.validate_every or max(1, math.ceil(module.total_steps / VALIDATIONS))
-    saver = SaveLast(out / "last.ckpt", every=config.save_every)
+    finite = StayFinite(config)
+    saver = SaveLast(out / "last.ckpt", every=config.save_every, check=finite.check)
     lost = LostProcess(saver, out)
     precision = choose_precision(config.precision, config.accelerator)
+
+    def score(module: SegmentationModule) -> None:
+        finite.check(module)
+        record.score(module, precision)
+
     trainer = lightning.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -195,7 +226,8 @@ def _fit(
         max_epochs=-1,
         gradient_clip_val=config.clip or None,
         callbacks=[
-            Validate(lambda m: record.score(m, precision), every=every),
+            finite,
+            Validate(score, every=every),
             saver,
             lost,
             ProgressBar(),
@@ -210,7 +242,11 @@ def _fit(
     )
     record.start()
     try:
-        trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=False)
+        trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
+    except NotFiniteError as error:
+        if not trainer.is_global_zero:  # all have seen it, and one speaks
+            raise SystemExit(LOST) from error
+        raise UserError(f"{error}; {saver.kept}{_way_on(config, out, saver)}") from error
     except RuntimeError as error:
         if "loading state_dict" in str(error):
             raise ValueError(
@@ -244,6 +280,16 @@ def _fit(
             record.write(module)
         record.summarise(module)
     return out
+
+
+def _way_on(config: TrainConfig, out: Path, saver: SaveLast) -> str:
+    """How to go on from before the loss broke; the learning rate is a part of what is saved."""
+    if saver.saved_step is None or config.precision == "fp32":
+        return ""
+    return (
+        f": set `precision: fp32` in {out / 'config.yaml'}, and s5mars train --resume {out} goes "
+        "on from there"
+    )
 
 
 def _build_module(

@@ -14,6 +14,8 @@ from s5mars.config import TrainConfig, reads_class_shares
 from s5mars.data.audit import report_skipped, undamaged
 from s5mars.data.crops import CropSettings, coverage
 from s5mars.data.dataset import Dataset
+from s5mars.data.layouts.files import read_names
+from s5mars.data.names import as_lines
 from s5mars.data.partition import draw_partition, pool, withhold
 from s5mars.data.read import image_size
 from s5mars.data.resolution import Resolution
@@ -43,7 +45,7 @@ class Streams:
             ("labelled", self.labelled), ("pool", self.pool), ("selection", self.selection)
         ):  # fmt: skip
             if samples is not None:
-                write_text(folder / f"{name}.txt", "".join(f"{s.name}\n" for s in samples))
+                write_text(folder / f"{name}.txt", as_lines(s.name for s in samples))
         for name, lines in ((SKIPPED, self.skipped), (WARNINGS, self.warnings)):
             if lines:
                 write_text(folder / name, "".join(f"{line}\n" for line in lines))
@@ -167,8 +169,7 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
         path = run / "splits" / f"{name}.txt"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: {run} is not a whole run folder")
-        names = path.read_text(encoding="utf-8").splitlines()
-        return [dataset.sample(n) for n in names]
+        return [dataset.sample(name) for name in read_names(path)]
 
     labelled = tuple(listed("labelled"))
     return Streams(

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow.parquet as pq
 
 from s5mars.data.hub.sources import Source
-from s5mars.files import replacing
+from s5mars.files import below, replacing
 from s5mars.reading import open_parquet, reading
 
 _KINDS = ((b"\x89PNG\r\n\x1a\n", ".png"), (b"\xff\xd8\xff", ".jpg"))
@@ -82,7 +82,7 @@ def convert(
             if ending is None or (ending == ".jpg" and column != source.columns[0]):
                 kind = "JPEG, which changes its numbers" if ending else "neither PNG nor JPEG"
                 raise ValueError(f"{shard}: {column!r} of {name!r} is {kind}")
-            path = out / f"{place}{ending}"
+            path = below(out, f"{place}{ending}", source=shard)
             if not path.exists():
                 with replacing(path) as temporary:
                     temporary.write_bytes(content)

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from s5mars.data.names import names_in
 from s5mars.errors import MissingFileError, UserError
+from s5mars.files import printable
 from s5mars.products.files import LISTED_ENDINGS, files_below, product_files
 from s5mars.reading import read_json, read_text
 from s5mars.types import Sample
@@ -23,7 +25,7 @@ def list_images(folder: Path) -> dict[str, Path]:
     """
     images: dict[str, Path] = {}
     for path in product_files(files_below(folder, LISTED_ENDINGS)):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = printable(path.relative_to(folder).with_suffix("").as_posix())
         if name in images:
             raise UserError(f"{path}: {images[name].name} has the same name: remove one of them")
         images[name] = path
@@ -59,7 +61,7 @@ def unlabelled_samples(folder: Path) -> tuple[Sample, ...]:
 
 
 def read_names(path: Path) -> list[str]:
-    """The entries of a list: a JSON list, or a text file with one a line (# begins a comment).
+    """The entries of a list: a JSON list, or a text file with one a line (``data/names.py``).
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -72,9 +74,7 @@ def read_names(path: Path) -> list[str]:
             raise UserError(f"{path}: not a JSON list of names")
         names = [str(entry) for entry in entries]
     else:
-        text = read_text(path, kind="list", way_out=way_out)
-        lines = (line.partition("#")[0].strip() for line in text.splitlines())
-        names = [line for line in lines if line]
+        names = names_in(read_text(path, kind="list", way_out=way_out))
     if not names:
         raise UserError(f"{path}: the list is empty: name at least one image")
     return names

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.data.layouts.files import read_names, select
+from s5mars.data.names import as_lines
 from s5mars.data.stratify import beginning, label_areas, stratified_order
 from s5mars.errors import UserError
+from s5mars.files import write_text
 from s5mars.types import Sample
 
 SHARES = {"train": 0.7, "test": 0.2}  # the rest is "val"
@@ -61,7 +63,7 @@ def _write(root: Path, names: Mapping[str, list[str]]) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=".splits-", dir=root))
         temporary.chmod(0o755)
         for split, listed in names.items():
-            (temporary / f"{split}.txt").write_text("".join(f"{name}\n" for name in listed))
+            write_text(temporary / f"{split}.txt", as_lines(listed))
         try:
             os.replace(temporary, folder)  # noqa: PTH105
         except OSError:

@@ -1,0 +1,93 @@
+"""One folder, one run: the lock that every command takes which writes a folder over hours."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from s5mars.errors import UserError
+
+LOCK = ".lock"
+"""The file; it is gone again when the run ends, and of no meaning where a killed run left it."""
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_held: set[int] = set()
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made if it is not there, against every other process.
+
+    The system takes the lock back from a process that dies. A file system that has no locks is
+    written to without one.
+
+    Raises:
+        UserError: if another process holds it; it says which.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    held = _locked(path)
+    _held.add(held)
+    try:
+        yield
+    finally:
+        _held.discard(held)
+        path.unlink(missing_ok=True)
+        os.close(held)
+        if made:
+            with suppress(OSError):
+                folder.rmdir()  # only if nothing was written
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing, or nothing but a lock."""
+    return all(path.name == LOCK for path in folder.iterdir())
+
+
+def _locked(path: Path) -> int:
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 500).decode(errors="replace") or "another process"
+            os.close(file)
+            raise UserError(
+                f"{path.parent} is in use by {holder}: wait until it ends, or choose another folder"
+            ) from None
+        except OSError as error:
+            if error.errno not in _WITHOUT_LOCKS:
+                os.close(file)
+                raise
+        # Whoever held it before may have removed the file between the two calls.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), path.stat()):
+                os.ftruncate(file, 0)
+                with suppress(OSError):  # a full disk; the lock holds all the same
+                    os.write(file, _this_process().encode(errors="replace")[:500])
+                return file
+        os.close(file)
+
+
+def _this_process() -> str:
+    command = shlex.join(["s5mars", *sys.argv[1:]])
+    said = command if len(command) <= 200 else f"{command[:197]}..."
+    return f"process {os.getpid()} on {socket.gethostname()} ({' '.join(said.split())})"
+
+
+def _let_go() -> None:
+    """Children that are forked, such as loader processes, must not keep the lock of a dead run."""
+    for file in _held:
+        os.close(file)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)

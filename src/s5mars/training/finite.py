@@ -1,0 +1,83 @@
+"""A run whose loss is no longer finite ends, and what it saved before stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from s5mars import processes
+from s5mars.config import TrainConfig
+from s5mars.errors import UserError
+from s5mars.training.module import SegmentationModule
+
+EVERY = 10
+"""Steps between two looks at the loss on an accelerator, which has to be waited for each time; on a
+CPU every step is looked at."""
+
+
+class NotFiniteError(UserError):
+    """The loss, or the weights, are no numbers any more."""
+
+
+class StayFinite(Callback):
+    """Look at the loss as often as that costs nothing."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Look at the losses since the last validation."""
+        assert isinstance(pl_module, SegmentationModule)
+        if pl_module.device.type == "cpu" or trainer.global_step % EVERY == 0:
+            self._refuse(pl_module, _losses(pl_module))
+
+    def check(self, module: SegmentationModule) -> None:
+        """Look at the losses and at the weights; called by all processes before anything is kept.
+
+        Raises:
+            NotFiniteError: saying what is not finite, and the way out.
+        """
+        self._refuse(module, _losses(module) | {"weights": _finite_weights(module)})
+
+    def _refuse(self, module: SegmentationModule, finite: dict[str, Tensor]) -> None:
+        if not finite:
+            return
+        wrong = processes.total((~torch.stack(list(finite.values()))).long()).tolist()
+        named = [name for name, number in zip(finite, wrong, strict=True) if number]
+        if not named:
+            return
+        precision = "" if self.config.precision == "fp32" else " or with --precision fp32"
+        raise NotFiniteError(
+            f"the loss is not finite at step {module.global_step} ({', '.join(named)}): train anew "
+            f"with a smaller --learning-rate (it is {self.config.learning_rate:g}){precision}"
+        )
+
+
+def _losses(module: SegmentationModule) -> dict[str, Tensor]:
+    """Name → whether the sum since the last validation is finite; a NaN stays in a sum."""
+    sums = {name.removeprefix("terms/"): value for name, value in module.sums("loss", "terms/")}
+    return {name: value.isfinite().all() for name, value in sums.items()}
+
+
+def _finite_weights(module: SegmentationModule) -> Tensor:
+    return torch.stack(list(_looked_at(module))).all()
+
+
+def _looked_at(module: SegmentationModule) -> Iterator[Tensor]:
+    for parameter in module.parameters():
+        yield parameter.isfinite().all()
+    for network in (module.student, module.teacher):
+        for buffer in () if network is None else network.buffers():
+            yield ~buffer.isnan().any()  # the mask of an attention may well hold infinities

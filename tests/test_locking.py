@@ -1,0 +1,107 @@
+"""A folder belongs to one process, which its end, however it comes, takes out of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from s5mars.cli import main
+from s5mars.errors import UserError
+from s5mars.locking import LOCK, is_empty, only_one
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from s5mars.locking import only_one\n"
+    "with only_one(Path(sys.argv[1])):\n"
+    "    print('held', flush=True); time.sleep(600)"
+)
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> subprocess.Popen[str]:
+    """Another process that holds ``tmp_path / 'out'``."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_nothing_is_left_and_what_was_written_stays(tmp_path: Path) -> None:
+    with only_one(tmp_path / "a" / "b"):
+        assert is_empty(tmp_path / "a" / "b")
+    assert not (tmp_path / "a" / "b").exists()
+    with only_one(tmp_path / "a"):
+        (tmp_path / "a" / "file").touch()
+        assert not is_empty(tmp_path / "a")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
+
+
+def test_the_second_is_told_who_holds_it(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    with (
+        pytest.raises(UserError, match=rf"out is in use by process {holder.pid} on .+ \(s5mars "),
+        only_one(tmp_path / "out"),
+    ):
+        pass
+    with only_one(tmp_path / "mine"), pytest.raises(UserError), only_one(tmp_path / "mine"):
+        pass
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    holder.kill()
+    holder.wait()
+    assert (tmp_path / "out" / LOCK).exists()
+    assert is_empty(tmp_path / "out")
+    with only_one(tmp_path / "out"):
+        text = (tmp_path / "out" / LOCK).read_text()
+        assert text.startswith(f"process {os.getpid()} on ")
+
+
+def test_a_forked_child_does_not_keep_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    with only_one(tmp_path):
+        child = context.Process(target=time.sleep, args=(600,))
+        child.start()
+    try:
+        with only_one(tmp_path):
+            assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --data DATA --out OUT --steps 1 --batch 2 --crop 32 --model test_resnet "
+        "--weights none --workers 0 --method supervised",
+        "masks DATA --out OUT",
+        "compare --data DATA --methods supervised --steps 1 --out OUT",
+    ],
+    ids=lambda command: command.split()[0],
+)
+def test_commands_leave_a_folder_in_use_alone(
+    command: str,
+    tmp_path: Path,
+    holder: subprocess.Popen[str],
+    fake_data: object,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = fake_data.plain(tmp_path / "scenes", size=(64, 64))  # type: ignore[attr-defined]
+    names = {"DATA": str(data), "OUT": str(tmp_path / "out")}
+    assert main([names.get(word, word) for word in command.split()]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "s5mars: " in line]
+    assert len(said) == 1
+    assert re.search(rf"out is in use by process {holder.pid} on ", said[0])
+    assert is_empty(tmp_path / "out")
+    holder.send_signal(signal.SIGTERM)
