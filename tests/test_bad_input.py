@@ -323,8 +323,8 @@ def test_an_archive_of_bad_products(run: Path, tmp_path: Path, fails: Fails) -> 
     colour = np.random.default_rng(0).integers(1, 255, (40, 50, 3)).astype(np.uint8)
     ramp = np.linspace(1, 4095, 600).astype(np.uint16).reshape(20, 30)
     Image.fromarray(colour).save(folder / "good.png")
-    for ending in (".png", ".tif", ".IMG", ".xml"):
-        (folder / f"empty{ending}").touch()
+    for name in ("empty1.png", "empty2.tif", "empty.IMG", "empty.xml"):
+        (folder / name).touch()
     for name in ("cut.jpg", "cut.tif", "evil\nname.png"):
         Image.fromarray(colour).save(folder / name)
         truncate(folder / name)
@@ -336,7 +336,7 @@ def test_an_archive_of_bad_products(run: Path, tmp_path: Path, fails: Fails) -> 
     )  # fmt: skip
     side = 100_000
     head = struct.pack("<2sIHHIIiiHHII", b"BM", 54, 0, 0, 54, 40, side, side, 1, 24, 0, 0)
-    (folder / "huge.bmp").write_bytes(head + bytes(116))
+    (folder / "huge1.bmp").write_bytes(head + bytes(116))
     pds3(folder / "huge.IMG", np.zeros((2, 40_000), np.uint8), lines=side)
     pds3(folder / "short.IMG", ramp.astype(">u2"), declared=">u2", lines=400)
     bits = "SAMPLE_BIT_MASK = 2#0000111111111111#"
