@@ -294,6 +294,19 @@ def test_enough_labels_are_not_talked_about(run: Path) -> None:
     assert json.loads((run / "metrics.json").read_text())["notes"] == []
 
 
+def test_damaged_masks_are_skipped_also_where_the_lists_are_made(
+    scenes: Path, tmp_path: Path, fails: Fails
+) -> None:
+    shutil.rmtree(scenes / "splits")
+    for name in ("sol_001", "sol_006", "sol_010"):
+        truncate(scenes / f"masks/{name}.png", keep=60)
+    assert main(train(scenes, tmp_path / "out", "--skip-bad", "--crop=64")) == 0
+    notes = json.loads((tmp_path / "out/metrics.json").read_text())["notes"]
+    assert any("unreadable files were left out" in note for note in notes)
+    assert re.search(r"sol_0\d\d\.png: damaged image", fails(*train(scenes, tmp_path / "b")))
+    assert not (tmp_path / "b").exists()
+
+
 def test_predict_with_damaged_images(
     run: Path, scenes: Path, tmp_path: Path, fails: Fails, capsys: pytest.CaptureFixture[str]
 ) -> None:
