@@ -294,6 +294,19 @@ def test_enough_labels_are_not_talked_about(run: Path) -> None:
     assert json.loads((run / "metrics.json").read_text())["notes"] == []
 
 
+def test_damaged_masks_are_skipped_also_where_the_lists_are_made(
+    scenes: Path, tmp_path: Path, fails: Fails
+) -> None:
+    shutil.rmtree(scenes / "splits")
+    for name in ("sol_001", "sol_006", "sol_010"):
+        truncate(scenes / f"masks/{name}.png", keep=60)
+    assert main(train(scenes, tmp_path / "out", "--skip-bad", "--crop=64")) == 0
+    notes = json.loads((tmp_path / "out/metrics.json").read_text())["notes"]
+    assert any("unreadable files were left out" in note for note in notes)
+    assert re.search(r"sol_0\d\d\.png: damaged image", fails(*train(scenes, tmp_path / "b")))
+    assert not (tmp_path / "b").exists()
+
+
 def test_predict_with_damaged_images(
     run: Path, scenes: Path, tmp_path: Path, fails: Fails, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,8 +336,8 @@ def test_an_archive_of_bad_products(run: Path, tmp_path: Path, fails: Fails) -> 
     colour = np.random.default_rng(0).integers(1, 255, (40, 50, 3)).astype(np.uint8)
     ramp = np.linspace(1, 4095, 600).astype(np.uint16).reshape(20, 30)
     Image.fromarray(colour).save(folder / "good.png")
-    for ending in (".png", ".tif", ".IMG", ".xml"):
-        (folder / f"empty{ending}").touch()
+    for name in ("empty1.png", "empty2.tif", "empty.IMG", "empty.xml"):
+        (folder / name).touch()
     for name in ("cut.jpg", "cut.tif", "evil\nname.png"):
         Image.fromarray(colour).save(folder / name)
         truncate(folder / name)
@@ -336,7 +349,7 @@ def test_an_archive_of_bad_products(run: Path, tmp_path: Path, fails: Fails) -> 
     )  # fmt: skip
     side = 100_000
     head = struct.pack("<2sIHHIIiiHHII", b"BM", 54, 0, 0, 54, 40, side, side, 1, 24, 0, 0)
-    (folder / "huge.bmp").write_bytes(head + bytes(116))
+    (folder / "huge1.bmp").write_bytes(head + bytes(116))
     pds3(folder / "huge.IMG", np.zeros((2, 40_000), np.uint8), lines=side)
     pds3(folder / "short.IMG", ramp.astype(">u2"), declared=">u2", lines=400)
     bits = "SAMPLE_BIT_MASK = 2#0000111111111111#"

@@ -214,7 +214,7 @@ def test_a_store_of_other_images_is_an_error(data: Path, tmp_path: Path) -> None
         ("other", r"no entry for 6 of 6 images .*it was made from others \(x\): make one"),
         ("none", r"no entry for 6 of 6 images .*it holds none: make one from these"),
         ("size", r"masks of another size than their image for 6 of 6 images, such as "),
-        ("cut", r"damaged or no Parquet file; delete it and make it again"),
+        ("cut", r"damaged object store .*: delete it and make it again"),
     ],
 )
 def test_a_bad_store_stops_training_before_it_starts(

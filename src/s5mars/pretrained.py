@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from s5mars.errors import MissingFileError
-from s5mars.reading import read_object, reading
+from s5mars.reading import object_in, reading
 
 INSTALL = "SAM and CLIP need the package transformers: `pip install 's5mars[sam]'`"
 NEEDED = "a folder with config.json, {processor}*.safetensors, or a hub id"
@@ -68,7 +68,7 @@ def kind_of(folder: Path, kinds: Collection[str], *, needed: str) -> str:
     if not path.is_file():
         raise MissingFileError(f"{folder}: no config.json with a model_type; {needed}")
     with reading(path, way_out=needed):
-        kind = str(read_object(path)["model_type"])
+        kind = str(object_in(path)["model_type"])
     if kind not in kinds:
         raise ValueError(f"{folder}: weights of {kind!r}; can use those of {', '.join(kinds)}")
     return kind

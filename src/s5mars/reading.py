@@ -121,7 +121,12 @@ def read_json(path: Path, *, kind: str = "JSON file", way_out: str = WAY_OUT) ->
 def read_object(path: Path, *, kind: str = "JSON file", way_out: str = WAY_OUT) -> dict[str, Any]:
     """A JSON file that must hold an object; raises as ``reading``."""
     with reading(path, kind=kind, way_out=way_out):
-        return parse_object(_text(path, limit=MAX_TEXT))
+        return object_in(path)
+
+
+def object_in(path: Path) -> dict[str, Any]:
+    """``read_object`` for use inside ``reading``, whose words are then used."""
+    return parse_object(_text(path, limit=MAX_TEXT))
 
 
 def parse_json(text: str | bytes) -> Any:

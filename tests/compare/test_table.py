@@ -159,10 +159,10 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no comparison"):
         table(tmp_path)
     (tmp_path / "comparison.json").write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
+    with pytest.raises(ValueError, match="damaged comparison"):
         table(tmp_path)
     (tmp_path / "comparison.json").write_text("{}")
-    with pytest.raises(ValueError, match="no comparison of this version"):
+    with pytest.raises(ValueError, match="format None, this version reads"):
         table(tmp_path)
     write(tmp_path, cells=())
     with pytest.raises(ValueError, match="no cell of the comparison is finished"):

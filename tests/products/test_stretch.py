@@ -68,3 +68,9 @@ def test_an_unknown_rule_lists_the_choices():
         choose(TWELVE, rule="gamma")
     with pytest.raises(ValueError, match="8-bit values, not uint16"):
         choose(TWELVE, rule="none")
+
+
+def test_black_of_16_bits_stays_black_without_a_division_by_zero():
+    black = np.zeros((2, 3), np.uint16)
+    with np.errstate(all="raise"):
+        assert not choose(black).apply(black).any()

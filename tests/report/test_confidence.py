@@ -59,5 +59,5 @@ def test_without_one_or_with_that_of_other_weights_nothing_is_shown(
 def test_a_damaged_file_is_named(make_run: Callable[..., Path], network: type) -> None:
     run = calibrated(make_run())
     (run / "calibration.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"calibration\.json is no calibration"):
+    with pytest.raises(ValueError, match=r"calibration\.json: damaged calibration"):
         write_report(run, examples=0)

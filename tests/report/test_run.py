@@ -303,11 +303,11 @@ def test_folders_that_are_no_run(make_run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("metrics.json", "{", r"metrics\.json is not JSON"),
-        ("metrics.json", "[]", r"metrics\.json holds no JSON object"),
-        ("best.json", "{}", r"best\.json: no `taxonomy`"),
-        ("evaluation-test-full.json", "{", r"evaluation-test-full\.json is not JSON"),
-        ("evaluation-test-full.json", "{}", r"is no evaluation: no `classes`"),
+        ("metrics.json", "{", r"metrics\.json: damaged JSON file"),
+        ("metrics.json", "[]", r"metrics\.json: damaged .*an object is needed"),
+        ("best.json", "{}", r"best\.json: damaged run .*taxonomy"),
+        ("evaluation-test-full.json", "{", r"evaluation-test-full\.json: damaged evaluation"),
+        ("evaluation-test-full.json", "{}", r"damaged evaluation .*classes"),
     ],
 )
 def test_damaged_files_are_named(make_run, file, content, message) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from s5mars.compare.settings import digest, fingerprint
 from s5mars.errors import UserError
 from s5mars.files import below, write_json
-from s5mars.reading import read_object, reading
+from s5mars.reading import object_in, read_object, reading
 
 FILE = "comparison.json"
 FORMAT = 1
@@ -98,16 +98,15 @@ def read_comparison(folder: Path) -> Comparison:
             f"{folder} holds no {FILE}: give the folder of an `s5mars compare --out`"
         )
     with reading(path, kind="comparison", way_out="copy it again"):
-        content = read_object(path)
-        version = content.pop("format")
-        known = {each.name for each in fields(Result)}
+        content = object_in(path)
+        version = content.pop("format", None)
+        if version != FORMAT:
+            raise UserError(f"{path}: format {version!r}, this version reads {FORMAT}")
         cells = tuple(Result(**cell) for cell in content.pop("cells"))
         comparison = Comparison(**content, cells=cells)
         for cell in cells:
             below(folder, cell.folder, source=path)
         wrong = [c for c in cells if c.fingerprint != comparison.fingerprint(c.row, c.share)]
-    if version != FORMAT or not known:
-        raise ValueError(f"{path}: format {version!r}, this version reads {FORMAT}")
     if wrong:
         raise ValueError(
             f"{path}: {', '.join(cell.name for cell in wrong)} were made with other settings "
@@ -153,8 +152,8 @@ def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:
     """
     path = run / "metrics.json"
     with reading(path, kind="run", way_out=f"remove the folder {run}"):
-        metrics = read_object(path)
-        evaluation = read_object(evaluation_path(run, split=split, protocol=protocol))
+        metrics = object_in(path)
+        evaluation = object_in(evaluation_path(run, split=split, protocol=protocol))
         return {
             "mIoU": evaluation["mIoU"],
             "mAcc": evaluation["mAcc"],

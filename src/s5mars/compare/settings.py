@@ -15,6 +15,7 @@ from s5mars.compare.grid import Cell, Row
 from s5mars.config import TrainConfig
 from s5mars.data.dataset import Dataset
 from s5mars.options import Training
+from s5mars.reading import read_text
 
 _OF_THE_CELL = {"data", "out", "method", "labelled", "seed"}
 _CHANGE_NOTHING = {"config", "workers", "save_every", "features"}
@@ -83,9 +84,7 @@ def describe_share(cell: Cell) -> dict[str, Any]:
     if not cell.share.startswith("list-"):
         return {"labelled": float(cell.labelled)}
     path = Path(cell.labelled)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such list of labelled images")
-    return {"labelled": path.name, "names": digest(path.read_text(encoding="utf-8").split())}
+    return {"labelled": path.name, "names": digest(read_text(path, kind="list").split())}
 
 
 def facts_of(row: Row, training: Training, base: Training) -> dict[str, Any]:

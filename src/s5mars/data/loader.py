@@ -28,6 +28,7 @@ from s5mars.data.read import (
     size_mismatch,
 )
 from s5mars.data.sampler import Balance, image_index
+from s5mars.errors import UserError
 from s5mars.proposals.draw import ObjectFilter, check_size, decode_window, draw_object
 from s5mars.proposals.store import ObjectStore
 from s5mars.randomness import generator
@@ -192,7 +193,7 @@ def _open_mask(sample: Sample, image: Image.Image, coding: MaskCoding) -> Image.
         return None
     mask = open_label(replace(sample, hide=()), coding)
     if mask.size != image.size:
-        raise ValueError(size_mismatch(sample, image.size, mask.size))
+        raise UserError(size_mismatch(sample, image.size, mask.size))
     return mask
 
 

@@ -19,6 +19,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.parallel import map_images
 from s5mars.data.read import missing_pixels, no_data, open_image, read_label, size_mismatch
+from s5mars.errors import UserError
 from s5mars.files import write_figure, write_text
 from s5mars.types import Sample
 
@@ -254,7 +255,7 @@ def _count(sample: Sample, dataset: Dataset) -> _Counted:
     if sample.mask is not None:
         label = read_label(sample, dataset.coding)
         if label.shape != pixels.shape[:2]:
-            raise ValueError(size_mismatch(sample, image.size, label.shape[::-1]))
+            raise UserError(size_mismatch(sample, image.size, label.shape[::-1]))
         areas = np.bincount(label.ravel(), minlength=IGNORE + 1)[: len(dataset.taxonomy)]
     return _Counted(histogram, int(border.sum()), border.size, areas)
 

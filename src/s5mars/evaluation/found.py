@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from s5mars.reading import read_object, reading
+from s5mars.reading import object_in, reading
 
 _MOMENTS = 5.0  # seconds
 
@@ -28,7 +28,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         DamagedFileError: if the file is damaged.
     """
     with reading(path, kind="evaluation", way_out="remove it and evaluate again"):
-        value = read_object(path)
+        value = object_in(path)
         if not isinstance(value["classes"], dict):
             raise TypeError("no table `classes`")
         return value

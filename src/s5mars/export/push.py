@@ -18,7 +18,7 @@ from s5mars.export.card import model_card
 from s5mars.files import replacing, write_json, write_text
 from s5mars.models.checkpoint import checkpoint_path, load_model, without_folders
 from s5mars.models.hub import FACTS, TENSORS, unreachable
-from s5mars.reading import read_object, reading
+from s5mars.reading import object_in, reading
 
 CARD = "README.md"
 
@@ -156,5 +156,5 @@ def _calibration(folder: Path, temperature: float) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     with reading(path, kind="calibration", way_out="remove it, or calibrate again"):
-        found = read_object(path)
+        found = object_in(path)
         return found if found["temperature"] == temperature else None

@@ -80,9 +80,9 @@ class Products:
             ) from None
         except duckdb.Error:
             pass  # most of it is said in better words below, the rest where rows are asked for
-        (tree,) = self._database.execute(
+        ((tree,),) = self._database.execute(
             "SELECT json_serialize_sql(?)", [f"SELECT ({sql}\n)"]
-        ).fetchone() or ("{}",)
+        ).fetchall()
         columns = []
         for node in _expressions(json.loads(tree)["statements"][0]["node"]["select_list"]):
             _check(node, shown=text)

@@ -13,13 +13,12 @@ from contextlib import closing
 from functools import partial
 from typing import Protocol
 
-from PIL import Image
-
 from s5mars.ahead import ahead
 from s5mars.predict.predictor import Predictor, Segmentation
 from s5mars.predict.product_maps import Maps, Wish, make_maps, segment
 from s5mars.predict.reading import Failed, Read, Reader
 from s5mars.predict.sources import Source
+from s5mars.products.decode import head_size
 from s5mars.products.files import IMAGE_ENDINGS
 
 LARGE = 4096 * 4096
@@ -81,8 +80,8 @@ def _ended(products: Iterable[Read | Failed], journal: Journal | None) -> Iterat
 def _is_large_file(source: Source) -> bool:
     try:
         if source.path.suffix.lower() in IMAGE_ENDINGS:
-            with Image.open(source.path) as image:  # its head only
-                return image.width * image.height > LARGE
+            (width, height), _ = head_size(source.path)
+            return width * height > LARGE
         return source.path.stat().st_size > LARGE  # a byte a pixel, or more
     except Exception:
         return False  # what is wrong with it is said where it is read

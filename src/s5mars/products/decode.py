@@ -146,7 +146,7 @@ def _head(path: Path) -> Iterator[ImageFile.ImageFile]:
     except UnidentifiedImageError:
         raise DamagedFileError(f"{path}: not an image: {WAY_OUT}") from None
     except Image.DecompressionBombError:
-        raise huge(path, "more pixels than") from None
+        raise huge(path, "more than") from None
     with opened as image:
         refuse_huge(path, width=image.width, height=image.height)
         yield image

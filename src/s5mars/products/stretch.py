@@ -100,7 +100,7 @@ def choose(
         raise UserError(
             f"stretch {rule!r} is for whole numbers in 0..65535: take 'percentile' for this image"
         )
-    top = next(limit for limit in (full_scale or 0, *FULL_SCALES) if most <= limit)
+    top = next(limit for limit in (full_scale or FULL_SCALES[0], *FULL_SCALES) if most <= limit)
     return Stretch(rule, 0.0, float(top))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from s5mars.evaluation.calibrate import at_threshold, calibration_file
 from s5mars.models.checkpoint import temperature_of
-from s5mars.reading import read_object, reading
+from s5mars.reading import object_in, reading
 from s5mars.report.curves import Drawing, drawing, present
 from s5mars.report.figures import Curve
 from s5mars.report.folder import Run
@@ -26,7 +26,7 @@ def calibration_of(run: Run) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
     with reading(path, kind="calibration", way_out="remove it, or calibrate again"):
-        found = read_object(path)
+        found = object_in(path)
         same = float(found["temperature"]) == temperature_of(run.best, str(found["network"]))
     return found if same else None
 

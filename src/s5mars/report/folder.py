@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from s5mars.classes import Taxonomy
-from s5mars.reading import parse_yaml, read_object, read_text, reading
+from s5mars.reading import object_in, parse_yaml, read_object, read_text, reading
 from s5mars.report.numbers import number
 
 _TITLES = {
@@ -130,8 +130,8 @@ def read_run(folder: Path | str) -> Run:
             f"{folder} is no finished run: {' and '.join(missing)} missing; "
             f"`s5mars train --out {folder}` writes them"
         )
-    best = _json(folder / "best.json")
-    with reading(folder / "best.json", way_out="train the run again"):
+    with reading(folder / "best.json", kind="run", way_out="train the run again"):
+        best = object_in(folder / "best.json")
         taxonomy = Taxonomy.from_dict(best["taxonomy"])
     return Run(
         folder=folder,
