@@ -266,7 +266,10 @@ def test_a_broken_state_replaces_no_good_one(
     said = capsys.readouterr().err.splitlines()[-1]
     named = "loss, soft" if broken == "term" else "weights"
     assert said.startswith(f"s5mars: the loss is not finite at step 4 ({named}): train anew with")
-    assert f"step 3 is saved: set `precision: fp32` in {out / 'config.yaml'}, and " in said
+    assert said.endswith(
+        f"; set `precision: fp32` in {out / 'config.yaml'}; step 3 is saved; go on with: s5mars "
+        f"train --resume {out}"
+    )
     assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 3
     assert json.loads((out / "best.json").read_text())["training"]["step"] <= 3
 

@@ -6,8 +6,12 @@ the same for any number of workers and, taken together, for any number of proces
 
 from __future__ import annotations
 
+import re
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,14 +32,20 @@ from s5mars.data.read import (
     size_mismatch,
 )
 from s5mars.data.sampler import Balance, image_index
+from s5mars.data.shared_memory import MORE_ROOM, NO_ROOM, PLACE, affordable, end_without_room
 from s5mars.errors import UserError
 from s5mars.proposals.draw import ObjectFilter, check_size, decode_window, draw_object
 from s5mars.proposals.store import ObjectStore
 from s5mars.randomness import generator
 from s5mars.types import Batch, Crops, Sample
+from s5mars.workers import ended
 
 NO_DATA_STEP = 2
 """No-data borders are found on every second pixel: they are straight and wide."""
+
+
+PATIENCE_SECONDS = 600
+"""How long a batch is waited for: a process that has not read one by then never will."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +97,13 @@ class TrainingBatches(Dataset[Batch]):
 
     def __len__(self) -> int:
         return self.steps
+
+    @property
+    def bytes_each(self) -> int:
+        """What a batch takes in shared memory: image, label, validity, object of each pixel."""
+        settings = self.settings
+        pixels = len(settings.local) * settings.crop.size**2
+        return len(self.streams) * 6 * pixels + 65536
 
     def __getitem__(self, step: int) -> Batch:
         settings = self.settings
@@ -174,16 +191,82 @@ class StepsFrom(Sampler[int]):
         return self.total
 
 
-def training_loader(batches: TrainingBatches, *, start: int, workers: int) -> DataLoader[Batch]:
-    """A loader of the batches from step ``start`` on, in order."""
-    return DataLoader(
+class LoaderError(UserError):
+    """A process of a loader has died, or does not answer; the message says why and what to do."""
+
+
+class _Loader(DataLoader[Batch]):
+    """torch's, which says in one way what can go wrong with its processes in many."""
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, OSError, EOFError) as error:
+                if reason := _why_without(getattr(batches, "_workers", ()), error):
+                    raise LoaderError(reason) from error
+                raise
+            yield batch
+
+
+def _why_without(workers: Sequence[Any], error: BaseException) -> str:
+    """Why no batch came; empty where that is not the fault of a process."""
+    if str(error).startswith("DataLoader timed out"):
+        return (
+            f"no batch came for {PATIENCE_SECONDS // 60} minutes: see that the data can be read, "
+            "or take fewer --workers"
+        )
+    if not str(error).startswith("Caught ") and workers:
+        wait([worker.sentinel for worker in workers], timeout=2)  # its end may be seen later
+    codes = [worker.exitcode for worker in workers if worker.exitcode]
+    return _of_the_dead(codes[0]) if codes else ""
+
+
+def why_it_died(error: BaseException) -> str:
+    """The same, where torch's watch over its processes interrupts whatever is done meanwhile."""
+    found = re.match(
+        r"DataLoader worker \(pid.+?\) (?:is killed by signal: (?P<signal>[^.]+)|"
+        r"exited unexpectedly with exit code (?P<code>\d+))",
+        str(error),
+    )
+    if not found:
+        return ""
+    if found["code"]:
+        return _of_the_dead(int(found["code"]))
+    numbers = {signal.strsignal(number): number for number in signal.valid_signals()}
+    return _of_the_dead(-numbers.get(found["signal"], signal.SIGKILL))
+
+
+def _of_the_dead(code: int) -> str:
+    if code in (NO_ROOM, -signal.SIGBUS):
+        return f"a loader process found no room in {PLACE}: take fewer --workers; {MORE_ROOM}"
+    return f"a loader process has {ended(code)}: take fewer --workers"
+
+
+def training_loader(
+    batches: TrainingBatches, *, start: int, workers: int, sharing: int = 1
+) -> DataLoader[Batch]:
+    """A loader of the batches from step ``start`` on, in order.
+
+    Args:
+        batches: of the run.
+        start: the first step.
+        workers: processes, of which there may be fewer where shared memory is short.
+        sharing: training processes on this machine.
+    """
+    workers, ahead = affordable(workers, batch_bytes=batches.bytes_each, sharing=sharing)
+    return _Loader(
         batches,
         batch_size=None,
         sampler=StepsFrom(start, len(batches)),
         num_workers=workers,
         persistent_workers=False,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
+        prefetch_factor=ahead or None,
+        timeout=PATIENCE_SECONDS if workers else 0,
+        worker_init_fn=_begin,
     )
 
 
@@ -260,5 +343,6 @@ def _stack(crops: Sequence[dict[str, NDArray[np.generic]]]) -> Crops:
     )
 
 
-def _one_thread(_: int) -> None:
+def _begin(_: int) -> None:
     torch.set_num_threads(1)
+    end_without_room()

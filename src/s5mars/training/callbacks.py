@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,17 @@ import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
 from s5mars import processes
+from s5mars.errors import UserError
 from s5mars.files import replacing
 from s5mars.training.module import SegmentationModule
 
 LONGEST_GAP_SECONDS = 90
 """Between two writes of ``last.ckpt``: with a slow step and a slow write, still under two
 minutes of work at risk."""
+
+
+GRACE_SECONDS = 10.0
+"""For a batch to come after a signal to stop."""
 
 
 class Validate(Callback):
@@ -70,6 +76,8 @@ class SaveLast(Callback):
         self.every = every
         self.stopped_by: str | None = None
         self.saved_step: int | None = None
+        self._waiting = True  # for a batch
+        self._stuck: threading.Timer | None = None
         self._previous: dict[int, Any] = {}
         self._saved_at = time.monotonic()
 
@@ -79,8 +87,18 @@ class SaveLast(Callback):
         """Take over the two signals; a resumed run has the step of its checkpoint saved."""
         self._saved_at = time.monotonic()
         self.saved_step = trainer.global_step or None
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             self._previous[number] = signal.signal(number, self._request_stop)
+
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """A batch has come."""
+        self._waiting = False
 
     def on_train_batch_end(
         self,
@@ -105,6 +123,7 @@ class SaveLast(Callback):
         if stop:
             self.stopped_by = self.stopped_by or "a signal to another process"
             trainer.should_stop = True
+        self._waiting = True
 
     def save(self, trainer: lightning.Trainer) -> None:
         """Write the whole state of the run."""
@@ -120,10 +139,15 @@ class SaveLast(Callback):
         self.saved_step = trainer.global_step
 
     @property
-    def kept(self) -> str:
+    def saved(self) -> str:
         """What is there to go on from, for a message."""
         step = self.saved_step
         return "nothing was saved yet" if step is None else f"step {step} is saved"
+
+    @property
+    def kept(self) -> str:
+        """The same, and how to go on."""
+        return f"{self.saved}; go on with: s5mars train --resume {self.path.parent}"
 
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -141,14 +165,30 @@ class SaveLast(Callback):
         self._give_back()
 
     def _give_back(self) -> None:
+        self._forget_stuck()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGALRM:
+            raise UserError(f"stopped by {self.stopped_by} while no batch came; {self.kept}")
         if self.stopped_by is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.stopped_by = signal.Signals(number).name
+        self._forget_stuck()
+        self._stuck = threading.Timer(GRACE_SECONDS, self._interrupt)
+        self._stuck.daemon = True
+        self._stuck.start()
+
+    def _forget_stuck(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+
+    def _interrupt(self) -> None:
+        """A step ends by itself; what waits for a batch that never comes does not."""
+        if self._waiting:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 
 
 class ProgressBar(TQDMProgressBar):

@@ -81,6 +81,7 @@ class Feed(lightning.LightningDataModule):
             batches,
             start=self.trainer.global_step,
             workers=loader_workers(self.config.workers, sharing=self.trainer.num_devices),
+            sharing=self.trainer.num_devices,
         )
 
     def _balance(self) -> Balance | None:

@@ -93,10 +93,7 @@ class LostProcess(Callback):
         return ""
 
     def _line(self, reason: str) -> str:
-        return (
-            f"the run has lost a process ({reason}); {self.saver.kept}; "
-            f"go on with: s5mars train --resume {self.out}"
-        )
+        return f"the run has lost a process ({reason}); {self.saver.kept}"
 
     def _watch(self, trainer: lightning.Trainer) -> None:
         while not self._finished.wait(0.2):

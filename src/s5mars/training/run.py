@@ -21,6 +21,7 @@ from s5mars.classes import Taxonomy
 from s5mars.config import GENERAL_MODELS, TrainConfig
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
+from s5mars.data.loader import LoaderError, why_it_died
 from s5mars.errors import UserError, first_line
 from s5mars.files import write_json, write_text
 from s5mars.locking import is_empty, only_one
@@ -246,13 +247,17 @@ def _fit(
     except NotFiniteError as error:
         if not trainer.is_global_zero:  # all have seen it, and one speaks
             raise SystemExit(LOST) from error
-        raise UserError(f"{error}; {saver.kept}{_way_on(config, out, saver)}") from error
+        raise UserError(f"{error}; {_way_on(config, saver)}") from error
+    except LoaderError as error:
+        raise UserError(f"{error}; {saver.kept}") from error
     except RuntimeError as error:
         if "loading state_dict" in str(error):
             raise ValueError(
                 f"{checkpoint} does not fit the network of these data and settings: were they "
                 "changed, or was it written by another version? Train anew into another folder"
             ) from error
+        if reason := why_it_died(error):
+            raise UserError(f"{reason}; {saver.kept}") from error
         if is_lost(error):
             message = lost.message(error, first=trainer.is_global_zero)
             if message and not trainer.is_global_zero:
@@ -282,14 +287,11 @@ def _fit(
     return out
 
 
-def _way_on(config: TrainConfig, out: Path, saver: SaveLast) -> str:
+def _way_on(config: TrainConfig, saver: SaveLast) -> str:
     """How to go on from before the loss broke; the learning rate is a part of what is saved."""
     if saver.saved_step is None or config.precision == "fp32":
-        return ""
-    return (
-        f": set `precision: fp32` in {out / 'config.yaml'}, and s5mars train --resume {out} goes "
-        "on from there"
-    )
+        return saver.saved
+    return f"set `precision: fp32` in {config.out / 'config.yaml'}; {saver.kept}"
 
 
 def _build_module(

@@ -1,0 +1,151 @@
+"""A loader process that dies, or stops, ends the run in seconds, with one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from s5mars.cli import main
+from s5mars.data import loader
+from s5mars.training import callbacks
+
+WITH_LITTLE_ROOM = (
+    "mount -t tmpfs -o size=1m none /dev/shm || exit 77\n"
+    'exec "$0" -c "import sys; from s5mars.cli import main; from s5mars.data import loader\n'
+    "if sys.argv[1] == 'unseen': loader.affordable = lambda *_, **__: (2, 4)\n"
+    'raise SystemExit(main(sys.argv[2:]))" "$@"'
+)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory, fake_data: ModuleType) -> Path:
+    root: Path = fake_data.plain(tmp_path_factory.mktemp("data") / "scenes", size=(64, 64))
+    return root
+
+
+def arguments(data: Path, out: Path, **changes: object) -> list[str]:
+    settings: dict[str, object] = {
+        "data": data, "out": out, "method": "supervised", "steps": 20, "batch": 2, "crop": 32,
+        "model": "test_resnet", "weights": "none", "workers": 1, "validate_every": 20,
+        "save_every": 1, "accelerator": "cpu", "devices": 1,
+    } | changes  # fmt: skip
+    return ["train", *(f"--{key.replace('_', '-')}={value}" for key, value in settings.items())]
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, work: Callable[[], object]) -> None:
+    """Loader processes, which are forked, do some work before they draw that step."""
+    draw = loader.TrainingBatches._draw
+
+    def drawn(self: Any, stream: str, samples: Any, at: int, k: int) -> Any:
+        if at == step:
+            work()
+        return draw(self, stream, samples, at, k)
+
+    monkeypatch.setattr(loader.TrainingBatches, "_draw", drawn)
+
+
+def said(text: str) -> str:
+    return re.split(r"[\r\n]", text.strip())[-1]
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (
+            lambda: os.kill(os.getpid(), signal.SIGKILL),
+            "a loader process has ended by SIGKILL, perhaps for want of memory: ",
+        ),
+        (lambda: os._exit(3), "a loader process has ended with code 3: "),
+        (lambda: os._exit(28), "a loader process found no room in /dev/shm: "),
+    ],
+)
+def test_a_loader_process_that_dies(
+    end: Callable[[], object],
+    reason: str,
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    at_step(monkeypatch, 12, end)
+    out = tmp_path / "out"
+    assert main(arguments(scenes, out)) == 2
+    line = said(capsys.readouterr().err)
+    assert line.startswith(f"s5mars: {reason}")
+    assert "--workers" in line
+    assert line.endswith(f" is saved; go on with: s5mars train --resume {out}") or (
+        "nothing was saved yet" in line
+    )
+
+
+def test_a_batch_that_never_comes(
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    at_step(monkeypatch, 3, lambda: time.sleep(600))
+    monkeypatch.setattr(loader, "PATIENCE_SECONDS", 2)
+    assert main(arguments(scenes, tmp_path / "out")) == 2
+    line = said(capsys.readouterr().err)
+    assert line.startswith("s5mars: no batch came for ") and "step 3 is saved" in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_that_waits_for_a_batch(
+    number: signal.Signals,
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    at_step(monkeypatch, 3, lambda: time.sleep(600))
+    monkeypatch.setattr(callbacks, "GRACE_SECONDS", 0.5)
+    out = tmp_path / "out"
+
+    def stop() -> None:
+        while not (out / "last.ckpt").is_file():
+            time.sleep(0.05)
+        time.sleep(2)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=stop, daemon=True).start()
+    assert main(arguments(scenes, out)) == 2
+    assert said(capsys.readouterr().err) == (
+        f"s5mars: stopped by {number.name} while no batch came; step 3 is saved; go on with: "
+        f"s5mars train --resume {out}"
+    )
+    now = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    assert now == handlers
+
+
+@pytest.mark.parametrize("room", ["seen", "unseen"])
+def test_little_shared_memory(room: str, scenes: Path, tmp_path: Path) -> None:
+    """Where it is seen before, it is trained without processes; where it fills later, it ends."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("there is no unshare here")
+    command = [unshare, "-m", "sh", "-c", WITH_LITTLE_ROOM, sys.executable, room]
+    command += arguments(scenes, tmp_path / "out", workers=2, crop=160, batch=4, scale="[3,3]")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if done.returncode in (1, 77) and "s5mars" not in done.stderr and "train" not in done.stderr:
+        pytest.skip(f"nothing may be mounted here: {done.stderr.strip()[:100]}")
+    if room == "seen":
+        assert done.returncode == 0, done.stderr
+        assert "only the training process itself can read them; a container has" in done.stderr
+    else:
+        assert done.returncode == 2, done.stderr
+        assert said(done.stderr).startswith("s5mars: a loader process found no room in /dev/shm: ")
