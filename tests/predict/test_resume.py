@@ -23,6 +23,8 @@ from s5mars.predict.manifest import Counts, Manifest
 from .folders import archive, contents, save
 from .standin import THREE, Brightness, Convolutions
 
+pytestmark = pytest.mark.usefixtures("readers_here")
+
 KINDS = ["labels", "confidence", "overlay", "rle"]
 
 
