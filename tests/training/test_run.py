@@ -23,8 +23,11 @@ from apart import start_command
 from s5mars.classes import IGNORE
 from s5mars.cli import main
 from s5mars.data.crops import draw_crop
+from s5mars.data.partition import draw_partition
 from s5mars.data.read import open_label
 from s5mars.data.synthetic import write_synthetic
+from s5mars.evaluation.calibrate import calibrate
+from s5mars.evaluation.command import evaluate
 from s5mars.locking import only_one
 from s5mars.methods.s5mars import S5Mars
 from s5mars.options import parse_training
@@ -356,16 +359,26 @@ def test_the_resolution_is_a_part_of_the_model(scenes: Path, tmp_path: Path) -> 
     )[0]
     found = predictor.predict(image, probabilities=True)[1]
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    # Whoever scores it sees what validation saw.
+    scored = evaluate(out, data=scenes, split="val")
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert scored["mIoU"] == pytest.approx(metrics["best"]["mIoU"], abs=1e-6)
+    assert calibrate(out, data=scenes, split="val")["temperature"] > 0
 
 
-def test_a_partition_is_not_of_the_seed(scenes: Path) -> None:
-    def names(**changes: object) -> list[str]:
-        settings = parse_training(arguments(scenes, Path("unused"), **changes)[1:])
-        streams = choose_streams(s5mars.open_dataset(scenes), settings.config, settings.method)
-        return [sample.name for sample in streams.labelled]
+def test_a_partition_is_not_of_the_seed(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
 
-    assert names(seed=0) == names(seed=1)
-    assert names(partition_seed=0) != names(partition_seed=1)
+    def draw(*given: Any, seed: int, **others: Any) -> Any:
+        drawn.append(seed)
+        return draw_partition(*given, seed=seed, **others)
+
+    monkeypatch.setattr("s5mars.training.streams.draw_partition", draw)
+    for seed, partition in ((0, 0), (1, 0), (0, 7)):
+        options = arguments(scenes, Path("unused"), seed=seed, partition_seed=partition)
+        settings = parse_training(options[1:])
+        choose_streams(s5mars.open_dataset(scenes), settings.config, settings.method)
+    assert drawn == [0, 0, 7]
 
 
 def test_the_labels_of_the_pool_can_be_withheld(scenes: Path) -> None:

@@ -86,6 +86,7 @@ def calibrate(
         batch=batch,
         device=device,
         precision=precision,
+        resolution=loaded.resolution,
     )
     with tqdm(total=len(samples), unit="image", desc=f"calibrate {split}", disable=None) as bar:
         found = collect_pixels(

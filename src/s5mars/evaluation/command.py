@@ -87,6 +87,7 @@ def evaluate(
         batch=batch,
         device=device,
         precision=precision,
+        resolution=loaded.resolution,
     )
     with tqdm(total=len(samples), unit="image", desc=f"evaluate {split}", disable=None) as bar:
         found = evaluate_samples(

@@ -87,6 +87,7 @@ def export(
         "format": FORMAT,
         "network": loaded.network,
         "model": loaded.facts["model"],
+        "resolution": str(loaded.resolution),
         "training": without_folders(loaded.facts["training"]),
         "calibration": {
             name: without_folders(entry)
