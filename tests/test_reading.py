@@ -30,7 +30,8 @@ from s5mars.reading import (
     [
         IndexError("list index out of range"), OverflowError("cannot convert"), MemoryError(),
         RecursionError("too deep"), struct.error("unpack requires 4"), KeyError("size"),
-        AttributeError("no attribute"), OSError("truncated"), ZeroDivisionError(), AssertionError(),
+        AttributeError("no attribute"), OSError("truncated"),
+        OSError(errno.EINVAL, "Invalid argument"), ZeroDivisionError(), AssertionError(),
     ],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip

@@ -8,6 +8,7 @@ never end. What a small file can grow into is limited before memory is taken.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -41,6 +42,10 @@ _SPECIAL = {
 }
 
 
+_OF_DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
+"""Numbers of the OSErrors that libraries raise of their own, or that lying offsets lead to."""
+
+
 @contextmanager
 def reading(path: Path, *, kind: str = "file", way_out: str = WAY_OUT) -> Iterator[None]:
     """Whatever goes wrong with a file inside the block is the file's fault, and says so.
@@ -64,8 +69,7 @@ def reading(path: Path, *, kind: str = "file", way_out: str = WAY_OUT) -> Iterat
     except UserError:
         raise
     except Exception as error:
-        # Libraries raise OSErrors of their own, without a number, for what is damaged.
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in _OF_DAMAGE:
             raise
         raise DamagedFileError(f"{path}: damaged {kind} ({reason_of(error)}): {way_out}") from error
 

@@ -9,7 +9,8 @@ from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco_mask
 
 from s5mars.errors import UserError
-from s5mars.proposals.coco import _run_lengths, export_json, import_json
+from s5mars.proposals.coco import export_json, import_json
+from s5mars.proposals.proposal import run_lengths
 from s5mars.proposals.store import ObjectStore, write_store
 
 from .masks import proposal, rectangle
@@ -52,13 +53,13 @@ def write(folder, name, content):
 @given(mask=MASKS)
 def test_run_lengths_are_those_of_coco(mask):
     counts = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
-    assert _run_lengths(counts) == uncompressed(mask)
+    assert run_lengths(counts).tolist() == uncompressed(mask)
 
 
 def test_long_runs_too():
     mask = rectangle(700, 3, 900, 1100, size=(1200, 1800))
     counts = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
-    assert _run_lengths(counts) == uncompressed(mask)
+    assert run_lengths(counts).tolist() == uncompressed(mask)
 
 
 def test_both_kinds_of_counts_and_both_kinds_of_files(tmp_path):

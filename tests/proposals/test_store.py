@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from crashing import start_fragile_proposer
+from s5mars.errors import DamagedFileError
 from s5mars.proposals import build as build_module
 from s5mars.proposals.build import build_store
 from s5mars.proposals.graph import GraphSettings
@@ -167,6 +168,33 @@ def test_damage_inside_a_row_group_is_named(tmp_path, rows):
     store = ObjectStore(path)
     with pytest.raises(ValueError, match=r"a\.parquet: damaged"):
         store.proposals("sol/5")
+
+
+def test_rows_of_another_kind_are_damage(tmp_path, rows):
+    path = tmp_path / "a.parquet"
+    write_store(path, rows, proposer="sam")
+    metadata = pq.read_metadata(path).metadata
+    whole = pq.ParquetFile(path)
+
+    def rewrite(change):
+        groups = [change(whole.read_row_group(k)) for k in range(whole.num_row_groups)]
+        with pq.ParquetWriter(tmp_path / "b.parquet", groups[0].schema) as writer:
+            for group in groups:
+                writer.write_table(group)
+            writer.add_key_value_metadata(metadata)
+        return ObjectStore(tmp_path / "b.parquet")
+
+    for change in (
+        lambda t: t.drop_columns(["counts"]),
+        lambda t: t.set_column(1, "height", t["image"]),
+        lambda t: t.set_column(1, "height", pa.nulls(len(t), pa.int32())),
+    ):
+        with pytest.raises(DamagedFileError, match=r"b\.parquet: damaged object store"):
+            rewrite(change).proposals("sol/5")
+    for counts in (b"\x7f~~", b"", b"9"):
+        store = rewrite(lambda t, c=counts: t.set_column(4, "counts", pa.array([c] * len(t))))
+        with pytest.raises(DamagedFileError, match=r"object mask .* damaged .*: make the object"):
+            _ = store.proposals("sol/5")[0].mask
 
 
 def test_other_files_and_folders_are_refused(tmp_path, rows):

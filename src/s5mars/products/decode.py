@@ -273,11 +273,10 @@ def _tiff(path: Path, *, palette: bool = True) -> Raster:
         if page.photometric in ((0, 1, 2) if palette else (0, 1, 2, 3)):
             try:
                 values = _arranged(page.asarray(), page, white=255 if palette else 1)
-            except Exception as error:  # damage, or a codec that is not installed
-                try:
-                    return _by_pillow(path, missing)
-                except Exception:
-                    raise error from None
+            except Exception as error:
+                if "imagecodecs" not in str(error):
+                    raise
+                return _by_pillow(path, missing)  # of its own it has few codecs
             return _without_alpha(_turned_array(values, _tag(page, _ORIENTATION, 1)), page, missing)
         return _by_pillow(path, missing)
 

@@ -15,14 +15,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pycocotools import mask as coco_mask
 
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_text
 from s5mars.products.errors import MAX_PIXELS
 from s5mars.products.files import files_below
-from s5mars.proposals.proposal import Proposal, proposal_from_rle
+from s5mars.proposals.proposal import Proposal, proposal_from_rle, run_lengths
 from s5mars.proposals.store import ObjectStore, write_store
 from s5mars.reading import read_json as json_of
 from s5mars.reading import reading
@@ -103,7 +102,7 @@ def _proposal(entry: Any, proposer: str) -> Proposal:
         raise ValueError("'segmentation' is no run-length encoding (polygons are not read)")
     height, width = segmentation["size"]
     counts = segmentation["counts"]
-    runs = counts if isinstance(counts, list) else _run_lengths(counts.encode("ascii"))
+    runs = counts if isinstance(counts, list) else run_lengths(counts.encode("ascii")).tolist()
     # pycocotools trusts its input and would read or write beyond the mask.
     if not all(type(number) is int and number >= 0 for number in (height, width, *runs)):
         raise ValueError("sizes and run lengths are whole numbers from 0 on")
@@ -125,29 +124,3 @@ def _proposal(entry: Any, proposer: str) -> Proposal:
         stability=stability,
         proposer=proposer,
     )
-
-
-def _run_lengths(counts: bytes) -> list[int]:
-    """COCO's compressed counts as run lengths.
-
-    Five bits a character, the least significant first, 32 marks that more follow, the highest bit
-    of the last group is the sign; from the fourth run on, differences to the run two before.
-    """
-    groups = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    if len(groups) == 0:
-        return []
-    if groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:
-        raise ValueError("'counts' is no compressed run-length string")
-    last = (groups & 32) == 0
-    starts = np.flatnonzero(np.r_[True, last[:-1]])
-    lengths = np.diff(np.r_[starts, len(groups)])
-    if lengths.max() > 8:
-        raise ValueError("'counts' is no compressed run-length string")
-    place = np.arange(len(groups)) - np.repeat(starts, lengths)
-    values = np.add.reduceat((groups & 31) << (5 * place), starts)
-    negative = (groups[last] & 16) != 0
-    values -= np.where(negative, 1 << (5 * lengths), 0)
-    runs = values.copy()
-    runs[1::2] = np.cumsum(values[1::2])
-    runs[2::2] = np.cumsum(values[2::2])
-    return [int(run) for run in runs]

@@ -50,6 +50,7 @@ _SCHEMA = pa.schema(
 )
 _REPEATED = ("image", "height", "width", "proposer", "settings")
 _READ = [name for name in _SCHEMA.names if name not in ("image", "rank", "settings")]
+_READ_SCHEMA = pa.schema([_SCHEMA.field(name) for name in _READ])
 
 Rows = Iterable[tuple[str, Sequence[Proposal]]]
 """Image names (as in ``Sample.name``) and their proposals, best first; none is fine."""
@@ -224,6 +225,9 @@ class ObjectStore:
             return ImageProposals(_SCHEMA.empty_table().select(_READ))
         with _reading(self._shards[shard]):
             table = self._file(shard).read_row_group(group, columns=_READ, use_threads=False)
+            table = table.select(_READ).cast(_READ_SCHEMA)
+            if any(column.null_count for column in table.columns):
+                raise ValueError("values are missing")
         return ImageProposals(table)
 
     def __getstate__(self) -> dict[str, Any]:
