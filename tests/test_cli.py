@@ -13,6 +13,7 @@ import pytest
 
 from s5mars import __version__
 from s5mars.cli import COMMANDS, USER_ERROR, main
+from s5mars.errors import UserError
 
 ALL = [*COMMANDS, "train"]
 HEAVY = {
@@ -107,20 +108,29 @@ def test_exit_code_of_the_program() -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("Caught ValueError in worker 0.\nTraceback:\n  x\nValueError: a.jpg: bad", "a.jpg: bad"),
+        ("Caught UserError in worker 0.\nTraceback:\n  x\nUserError: a.jpg: bad", "a.jpg: bad"),
         ("first\n  second", "first second"),
-        ("", "ValueError"),
+        ("", "UserError"),
     ],
 )
 def test_errors_of_several_lines_become_one(
     text: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(_: object) -> None:
-        raise ValueError(text)
+        raise UserError(text)
 
     monkeypatch.setitem(COMMANDS, "synth", replace(COMMANDS["synth"], run=fail))
     assert main(["synth", "x"]) == 2
     assert capsys.readouterr().err == f"s5mars: {shown}\n"
+
+
+def test_a_fault_of_the_program_is_not_called_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        list(zip([1], [1, 2], strict=True))
+
+    monkeypatch.setitem(COMMANDS, "synth", replace(COMMANDS["synth"], run=fail))
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        main(["synth", "x"])
 
 
 def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from s5mars.errors import UserError
+
 if TYPE_CHECKING:
     from s5mars.methods.s5mars import S5Mars
 
@@ -39,7 +41,7 @@ def find_ablation(name: str) -> Row:
     """The row of a name such as ``augin/efdm``.
 
     Raises:
-        ValueError: with all names, the nearest first.
+        UserError: with all names, the nearest first.
     """
     rows = {
         f"{ablation}/{row}": content
@@ -48,7 +50,7 @@ def find_ablation(name: str) -> Row:
     }
     if name not in rows:
         near = difflib.get_close_matches(name, rows, n=len(rows), cutoff=0.0)
-        raise ValueError(f"unknown ablation {name!r}; nearest first: {', '.join(near)}")
+        raise UserError(f"unknown ablation {name!r}; nearest first: {', '.join(near)}")
     return rows[name]
 
 

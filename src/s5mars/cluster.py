@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from s5mars.errors import UserError
 from s5mars.extras import needed
 from s5mars.workers import CrashError
 
@@ -26,7 +27,7 @@ def connected(address: str | None, *, workers: int) -> Iterator[Any]:
         workers: that will be at work at the same time.
 
     Raises:
-        ValueError: if Ray is not installed, or there is no cluster at the address.
+        UserError: if Ray is not installed, or there is no cluster at the address.
     """
     ray = import_ray(loopback=address is None)
     started = _connect(ray, address, workers)
@@ -48,7 +49,7 @@ class RayWorkers(Generic[Item, Result]):
         on_gpu: share the cluster's GPUs among them, if it has any.
 
     Raises:
-        ValueError: if the cluster has fewer cores.
+        UserError: if the cluster has fewer cores.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class RayWorkers(Generic[Item, Result]):
     ) -> None:
         there = ray.cluster_resources()
         if there.get("CPU", 0) < most:
-            raise ValueError(
+            raise UserError(
                 f"{most} workers, but Ray's cluster has {there.get('CPU', 0):g} cores: take fewer "
                 "--workers"
             )
@@ -126,5 +127,5 @@ def _connect(ray: Any, address: str | None, workers: int) -> bool:
         ray.init(address=address or "local", **settings)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"no Ray cluster at {address or 'this machine'} ({reason})") from error
+        raise UserError(f"no Ray cluster at {address or 'this machine'} ({reason})") from error
     return True

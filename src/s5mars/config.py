@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from s5mars.data.resolution import Resolution
+from s5mars.errors import UserError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Thresholds = Literal["fixed", "flexmatch", "freematch"]
@@ -169,44 +170,44 @@ class TrainConfig:
         positive = ("batch", "crop", "learning_rate", "num_nodes", "output_stride")
         for name in positive:
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+                raise UserError(f"{name} is {getattr(self, name)}: it must be above 0")
         not_negative = (
             "momentum", "weight_decay", "clip", "power", "unsupervised", "validate_every",
             "save_every", "encoder_rate", "partition_seed",
         )  # fmt: skip
         for name in not_negative:
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must not be below 0")
+                raise UserError(f"{name} is {getattr(self, name)}: it must not be below 0")
         if self.select_on == "train":
-            raise ValueError(
+            raise UserError(
                 "select_on is 'train': every label of that split would be read, and what was "
                 "learnt by heart would look best; take val"
             )
         if self.input_side is not None and self.input_side < 32:
-            raise ValueError(f"input_side is {self.input_side}: it must be 32 pixels or more")
+            raise UserError(f"input_side is {self.input_side}: it must be 32 pixels or more")
         if self.crop < 32:
-            raise ValueError(f"crop is {self.crop}: it must be 32 pixels or more")
+            raise UserError(f"crop is {self.crop}: it must be 32 pixels or more")
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale is {list(self.scale)}: give a smallest and a largest factor")
+            raise UserError(f"scale is {list(self.scale)}: give a smallest and a largest factor")
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either steps or epochs (such as --steps 600)")
+            raise UserError("give either steps or epochs (such as --steps 600)")
         for name in ("steps", "epochs"):
             length = getattr(self, name)
             zero_shot = name == "steps" and length == 0 and self.model == "san"
             if length is not None and length <= 0 and not zero_shot:
-                raise ValueError(f"{name} is {length}: it must be above 0")
+                raise UserError(f"{name} is {length}: it must be above 0")
         for name in (
             "warm_up", "ramp", "alignment", "threshold_momentum", "teacher_momentum",
             "teacher_span",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1)")
+                raise UserError(f"{name} is {getattr(self, name)}: it must be in [0, 1)")
         for name in ("alignment_power", "balanced_crops"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 1]")
+                raise UserError(f"{name} is {getattr(self, name)}: it must be in [0, 1]")
         Resolution.parse(self.resolution)
         if not 0 < self.freeze_at <= 1:
-            raise ValueError(f"freeze_at is {self.freeze_at}: a share of the run in (0, 1]")
+            raise UserError(f"freeze_at is {self.freeze_at}: a share of the run in (0, 1]")
 
 
 def reads_class_shares(config: TrainConfig) -> bool:

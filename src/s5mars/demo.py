@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from s5mars.errors import UserError
+
 METHODS = ("supervised", "s5mars")
 EXAMPLES = 8
 
@@ -37,7 +39,7 @@ def demo(out: Path, *, data: Path | None = None, settings: DemoSettings | None =
         The page.
 
     Raises:
-        ValueError: if ``out`` holds something that no demo wrote.
+        UserError: if ``out`` holds something that no demo wrote.
     """
     from s5mars.data.layouts import open_dataset
     from s5mars.data.synthetic import write_synthetic
@@ -96,7 +98,7 @@ def _make_room(out: Path) -> None:
     mark = out / ".demo"
     if out.exists() and any(out.iterdir()):
         if not mark.is_file():
-            raise ValueError(f"{out} holds something that no demo wrote: choose another --out")
+            raise UserError(f"{out} holds something that no demo wrote: choose another --out")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     mark.touch()

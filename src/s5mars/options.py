@@ -19,7 +19,7 @@ import yaml
 
 from s5mars.ablations import find_ablation
 from s5mars.config import TrainConfig
-from s5mars.errors import MissingFileError
+from s5mars.errors import MissingFileError, UserError
 from s5mars.reading import parse_yaml, read_yaml
 from s5mars.recipes import find_recipe
 
@@ -68,7 +68,7 @@ class Parser(jsonargparse.ArgumentParser):
         try:
             return self.parse_args([_underscore_free(a) for a in arguments])
         except (ArgumentError, jsonargparse.ParserError) as error:
-            raise ValueError(self._explain(str(error))) from error
+            raise UserError(self._explain(str(error))) from error
 
     def _explain(self, message: str) -> str:
         message = " ".join(message.split())
@@ -105,7 +105,7 @@ def parse_training(arguments: Sequence[str]) -> Training:
     """Settings from the arguments of ``s5mars train``.
 
     Raises:
-        ValueError: for an unknown option, key, method, recipe or ablation, an ablation of another
+        UserError: for an unknown option, key, method, recipe or ablation, an ablation of another
             method than S5Mars, or a value of the wrong type.
     """
     return _training(training_parser(arguments), arguments)
@@ -115,8 +115,8 @@ def training_from_yaml(path: Path) -> Training:
     """Settings from the ``config.yaml`` of a run.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is no settings file.
+        MissingFileError: if there is none.
+        UserError: if it is no settings file.
     """
     if not path.exists():
         raise MissingFileError(f"{path} is missing: {path.parent} is not a training run")
@@ -124,7 +124,7 @@ def training_from_yaml(path: Path) -> Training:
     try:
         return parse_training(["--config", str(path)])
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
 
 
 def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Parser:
@@ -143,7 +143,7 @@ def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Pa
     ablation = _early(arguments, "ablation", "")
     row = find_ablation(ablation) if ablation else None
     if row is not None and name != DEFAULT_METHOD:
-        raise ValueError(f"ablation {ablation!r} changes {DEFAULT_METHOD}, not --method {name}")
+        raise UserError(f"ablation {ablation!r} changes {DEFAULT_METHOD}, not --method {name}")
     if row is not None:
         parser.set_defaults(dict(row.training))
     if with_method:
@@ -181,7 +181,7 @@ def _require_used_threshold(config: TrainConfig, method: Any) -> None:
     for name in ("threshold", "hard_threshold", "confident"):
         given = getattr(method, name, 0.0)
         if given > 0 and given != getattr(type(method)(), name):
-            raise ValueError(
+            raise UserError(
                 f"{config.method}.{name} is {given:g}, but thresholds=freematch learns it: add "
                 "--thresholds fixed, or flexmatch"
             )

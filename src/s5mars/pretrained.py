@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from s5mars.errors import MissingFileError
+from s5mars.errors import MissingFileError, UserError
 from s5mars.reading import object_in, reading
 
 INSTALL = "SAM and CLIP need the package transformers: `pip install 's5mars[sam]'`"
@@ -43,18 +43,18 @@ def pretrained_folder(
         patterns: files of the hub.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or the hub cannot be reached or lacks it.
-        ValueError: if it is a file, or the folder is nothing of these kinds.
+        MissingFileError: if there is no such folder, or the hub cannot be reached or lacks it.
+        UserError: if it is a file, or the folder is nothing of these kinds.
     """
     needed = f"{option} needs {NEEDED.format(processor=PROCESSOR if processor else 'and ')}"
     folder = Path(weights)
     if folder.is_file():
-        raise ValueError(f"{weights}: a file; {needed}")
+        raise UserError(f"{weights}: a file; {needed}")
     if not folder.is_dir():
         folder = _from_hub(weights, needed, option, patterns)
     kind_of(folder, kinds, needed=needed)
     if not tensor_files(folder):
-        raise ValueError(f"{weights}: no *.safetensors in it; {needed}")
+        raise UserError(f"{weights}: no *.safetensors in it; {needed}")
     return folder
 
 
@@ -62,7 +62,7 @@ def kind_of(folder: Path, kinds: Collection[str], *, needed: str) -> str:
     """The ``model_type`` of a folder of weights.
 
     Raises:
-        ValueError: if it has none, or is of none of ``kinds``.
+        UserError: if it has none, or is of none of ``kinds``.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -70,7 +70,7 @@ def kind_of(folder: Path, kinds: Collection[str], *, needed: str) -> str:
     with reading(path, way_out=needed):
         kind = str(object_in(path)["model_type"])
     if kind not in kinds:
-        raise ValueError(f"{folder}: weights of {kind!r}; can use those of {', '.join(kinds)}")
+        raise UserError(f"{folder}: weights of {kind!r}; can use those of {', '.join(kinds)}")
     return kind
 
 
@@ -95,12 +95,12 @@ def load_pretrained(folder: Path, name: str) -> Any:
         name: of the class, such as ``SamModel``.
 
     Raises:
-        ValueError: if transformers is missing (with the way to install it), or tensors are missing
+        UserError: if transformers is missing (with the way to install it), or tensors are missing
             or do not fit.
     """
     transformers = import_transformers()
     if not hasattr(transformers, name):
-        raise ValueError(f"transformers {transformers.__version__} has no {name}: upgrade it")
+        raise UserError(f"transformers {transformers.__version__} has no {name}: upgrade it")
     with quiet(transformers):
         try:
             model, report = getattr(transformers, name).from_pretrained(
@@ -114,7 +114,7 @@ def load_pretrained(folder: Path, name: str) -> Any:
             raise cannot_load(folder, name, error) from error
     lost = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if lost:
-        raise ValueError(
+        raise UserError(
             f"{folder}: does not fill {name}: {len(lost)} tensors missing or of another shape "
             f"(first: {lost[0]})"
         )
@@ -130,7 +130,7 @@ def load_part(folder: Path, auto: str, name: str) -> Any:
         name: of the model that it belongs to, for the error.
 
     Raises:
-        ValueError: if transformers is missing, or the files are missing or damaged.
+        UserError: if transformers is missing, or the files are missing or damaged.
     """
     transformers = import_transformers()
     with quiet(transformers):
@@ -150,7 +150,7 @@ def import_transformers() -> Any:
     try:
         import transformers
     except ModuleNotFoundError as error:
-        raise ValueError(INSTALL) from error
+        raise UserError(INSTALL) from error
     return transformers
 
 
@@ -182,7 +182,7 @@ def quiet(transformers: Any) -> Iterator[None]:
 
 def _from_hub(weights: str, needed: str, option: str, patterns: Collection[str]) -> Path:
     if not _HUB_ID.fullmatch(weights):
-        raise FileNotFoundError(f"{weights}: no such folder; {needed}")
+        raise MissingFileError(f"{weights}: no such folder; {needed}")
     # Of hub and transformers only the first is always installed; say so before a download.
     import_transformers()
     from huggingface_hub import snapshot_download
@@ -191,7 +191,7 @@ def _from_hub(weights: str, needed: str, option: str, patterns: Collection[str])
     try:
         return Path(snapshot_download(weights, allow_patterns=list(patterns)))
     except (OSError, HfHubHTTPError) as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{weights}: no such folder, and not to be had from the hub ({first_line(error)}): "
             f"check the name and the network, or give {option} a local folder"
         ) from error

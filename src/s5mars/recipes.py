@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from s5mars.errors import UserError
+
 if TYPE_CHECKING:
     from s5mars.methods.s5mars import S5Mars
 
@@ -90,9 +92,9 @@ def find_recipe(name: str) -> Recipe:
     """The recipe of a name.
 
     Raises:
-        ValueError: with the nearest name and all names.
+        UserError: with the nearest name and all names.
     """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)
-        raise ValueError(f"unknown recipe {name!r}; nearest: {near[0]}; all: {', '.join(RECIPES)}")
+        raise UserError(f"unknown recipe {name!r}; nearest: {near[0]}; all: {', '.join(RECIPES)}")
     return RECIPES[name]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from s5mars.classes import IGNORE
 from s5mars.devices import send
+from s5mars.errors import UserError
 from s5mars.randomness import Generators, each
 
 
@@ -29,10 +30,10 @@ def class_regions(
         (B, H, W) bool, False where ``label`` is IGNORE or the pixel is not valid.
 
     Raises:
-        ValueError: for a share outside [0, 1].
+        UserError: for a share outside [0, 1].
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"share is {share}: it must be in [0, 1]")
+        raise UserError(f"share is {share}: it must be in [0, 1]")
     flat = label.long().where(valid, IGNORE).flatten(1)
     present = torch.zeros(len(flat), IGNORE + 1, dtype=torch.bool, device=flat.device)
     present.scatter_(1, flat, True)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from s5mars.augment.rivals import Rival, efdm, fda, wct
 from s5mars.augment.statistics import Swap, augin
+from s5mars.errors import UserError
 
 Exchange = Literal[Swap, Rival]
 
@@ -23,7 +24,7 @@ def exchange(image: Tensor, valid: Tensor, *, partner: Tensor, kind: Exchange = 
             or ``none``.
 
     Raises:
-        ValueError: for an unknown kind.
+        UserError: for an unknown kind.
     """
     if kind == "efdm":
         return efdm(image, valid, partner=partner)
@@ -32,5 +33,5 @@ def exchange(image: Tensor, valid: Tensor, *, partner: Tensor, kind: Exchange = 
     if kind == "fda":
         return fda(image, valid, partner=partner)
     if kind not in get_args(Swap):
-        raise ValueError(f"unknown exchange {kind!r}; choose {', '.join(get_args(Exchange))}")
+        raise UserError(f"unknown exchange {kind!r}; choose {', '.join(get_args(Exchange))}")
     return augin(image, valid, partner=partner, swap=kind)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from s5mars.augment import intensity
 from s5mars.augment.geometric import boxes
+from s5mars.errors import UserError
 from s5mars.randomness import Generators
 
 Photometric = Literal[
@@ -61,10 +62,10 @@ def photometric(
         (B, 3, H, W), dtype and range as given.
 
     Raises:
-        ValueError: for an unknown kind, with the choices.
+        UserError: for an unknown kind, with the choices.
     """
     if kind not in get_args(Photometric):
-        raise ValueError(
+        raise UserError(
             f"unknown photometric augmentation {kind!r}; choose {', '.join(get_args(Photometric))}"
         )
     if kind == "none":

@@ -27,6 +27,7 @@ from s5mars.augment.geometric import object_transforms, rectangles, warp
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
+from s5mars.errors import UserError
 from s5mars.randomness import Generators
 from s5mars.types import View
 
@@ -59,10 +60,10 @@ class SamMix:
 
     def __post_init__(self) -> None:
         if not 0 <= self.flip <= 1:
-            raise ValueError(f"mix.flip is {self.flip}: it must be in [0, 1]")
+            raise UserError(f"mix.flip is {self.flip}: it must be in [0, 1]")
         smallest, largest = self.rescale
         if not 0 < smallest <= largest:
-            raise ValueError(
+            raise UserError(
                 f"mix.rescale is {list(self.rescale)}: give a smallest and a largest factor"
             )
 

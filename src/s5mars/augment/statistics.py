@@ -7,6 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from s5mars.errors import UserError
+
 Swap = Literal["std", "mean", "both", "none"]
 
 EPSILON = 1e-5
@@ -45,7 +47,7 @@ def augin(image: Tensor, valid: Tensor, *, partner: Tensor, swap: Swap = "std") 
         swap: ``std``, ``mean``, ``both`` or ``none``.
     """
     if swap not in get_args(Swap):
-        raise ValueError(f"unknown swap {swap!r}; choose {', '.join(get_args(Swap))}")
+        raise UserError(f"unknown swap {swap!r}; choose {', '.join(get_args(Swap))}")
     if swap == "none":
         return image
     mean, std = moments(image, valid)

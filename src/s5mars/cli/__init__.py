@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from s5mars.cli import archive, data, export, grids, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
+from s5mars.errors import UserError
 
 USER_ERROR = 2
 
@@ -32,7 +33,10 @@ _ORDER = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; users' mistakes become one line on standard error and exit code 2."""
+    """Run a command; users' mistakes become one line on standard error and exit code 2.
+
+    So does what the system says of a file. A fault of the program shows its traceback.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whatever the locale, and the names of files
@@ -43,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has seen enough; nothing may be flushed to it any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError, OSError) as error:
+    except (UserError, OSError) as error:
         if os.environ.get("S5MARS_TRACEBACK"):
             raise
         print(f"s5mars: {_one_line(error)}", file=sys.stderr)
@@ -68,7 +72,7 @@ def _dispatch(arguments: list[str]) -> int:
         return train(rest)
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, _ORDER, n=1, cutoff=0.0)
-        raise ValueError(f"unknown command {name!r}; nearest: {near[0]}; all: {', '.join(_ORDER)}")
+        raise UserError(f"unknown command {name!r}; nearest: {near[0]}; all: {', '.join(_ORDER)}")
     COMMANDS[name].call(name, rest)
     return 0
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from s5mars.errors import UserError
+
 
 @dataclass(frozen=True)
 class Command:
@@ -23,7 +25,7 @@ class Command:
         """Parse the arguments that follow the command's name, and run it.
 
         Raises:
-            ValueError: for an option that it does not have, with the nearest one.
+            UserError: for an option that it does not have, with the nearest one.
         """
         parser = OneLineParser(
             prog=f"s5mars {name}",
@@ -42,7 +44,7 @@ class OneLineParser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing and exiting."""
-        raise ValueError(f"{message}; see {self.prog} --help")
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def _parse(parser: ArgumentParser, arguments: Sequence[str], *, passes_on: bool) -> Namespace:
@@ -56,5 +58,5 @@ def _parse(parser: ArgumentParser, arguments: Sequence[str], *, passes_on: bool)
         known = [o for action in parser._actions for o in action.option_strings]
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; the nearest is {near[0]}" if near else f"; see {parser.prog} --help"
-        raise ValueError(f"unknown option {unknown[0]}{hint}")
+        raise UserError(f"unknown option {unknown[0]}{hint}")
     return namespace

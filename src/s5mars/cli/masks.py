@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.cli.command import Command
+from s5mars.errors import UserError
 
 
 def _options(parser: ArgumentParser) -> None:
@@ -51,7 +52,7 @@ _PICTURE = ("images", "seed")
 def _masks(options: Namespace) -> object:
     others = [o for o in ("import_json", "export_json", "show") if getattr(options, o) is not None]
     if len(others) > 1:
-        raise ValueError(f"{' and '.join(map(_option, others))}: one at a time")
+        raise UserError(f"{' and '.join(map(_option, others))}: one at a time")
     if options.export_json is None:
         _need(options, "out")
     if not others:
@@ -105,13 +106,13 @@ def _given(options: Namespace, names: tuple[str, ...]) -> dict[str, Any]:
 def _need(options: Namespace, name: str) -> None:
     if getattr(options, name) is None:
         what = "the folder of the data set, or the store" if name == "data" else "--out"
-        raise ValueError(f"{what} is missing; see s5mars masks --help")
+        raise UserError(f"{what} is missing; see s5mars masks --help")
 
 
 def _refuse(options: Namespace, names: tuple[str, ...], belongs: str) -> None:
     given = list(_given(options, names))
     if given:
-        raise ValueError(f"{_option(given[0])} is an option of {belongs}")
+        raise UserError(f"{_option(given[0])} is an option of {belongs}")
 
 
 def _option(name: str) -> str:

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from s5mars.cli.command import Command
+from s5mars.errors import UserError
 
 
 def inference_options(parser: ArgumentParser) -> None:
@@ -71,7 +72,7 @@ def _report(options: Namespace) -> object:
         from s5mars.report.comparison import write_comparison
 
         if options.out is None:
-            raise ValueError("several runs are compared on one page: give it a name with --out")
+            raise UserError("several runs are compared on one page: give it a name with --out")
         page = write_comparison(options.run, out=options.out)
     print(page)
     return page

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from s5mars.errors import UserError
+
 ABOUT = "Train a segmentation model on a folder of images with a few, sparse labels."
 EXAMPLE = (
     "s5mars train --data DATA --labelled 0.125 --steps 600 --model tf_efficientnet_lite0 "
@@ -40,7 +42,7 @@ def _only_resume(arguments: list[str]) -> str:
         for word in (argument.split("=", 1) if argument.startswith("--resume=") else [argument])
     ]
     if len(words) != 2 or words[0] != "--resume" or not words[1] or words[1].startswith("--"):
-        raise ValueError(
+        raise UserError(
             "--resume takes the run folder and no other option: a resumed run keeps its settings"
         )
     return words[1]

@@ -10,6 +10,7 @@ from s5mars.compare.grid import METHODS_GROUP
 from s5mars.compare.intervals import Difference, Summary
 from s5mars.compare.results import Comparison
 from s5mars.compare.standings import Group, Standing, groups_of
+from s5mars.errors import UserError
 
 ABSENT = "-"
 NO_DIFFERENCE = "no difference shown"
@@ -29,12 +30,12 @@ def blocks_of(comparison: Comparison) -> list[Block]:
     """The tables of a comparison: for each share the scores, then the classes (table V).
 
     Raises:
-        ValueError: if no cell is finished.
+        UserError: if no cell is finished.
     """
     if not comparison.done() and not comparison.with_status("unavailable"):
         failed = comparison.with_status("failed")
         why = f"; the first failed with: {failed[0].reason}" if failed else ""
-        raise ValueError(f"no cell of the comparison is finished{why}")
+        raise UserError(f"no cell of the comparison is finished{why}")
     blocks = []
     for group in groups_of(comparison):
         if not group.standings:

@@ -23,6 +23,7 @@ from s5mars.compare.peak import peak_in_fresh_process
 from s5mars.compare.step import CostSettings, Step, method_names
 from s5mars.compare.table import markdown_of
 from s5mars.devices import find_device
+from s5mars.errors import UserError
 from s5mars.files import write_json
 from s5mars.report.folder import method_title
 
@@ -56,7 +57,7 @@ def cost(
         out: file for the numbers as JSON.
 
     Raises:
-        ValueError: for an unknown method, encoder or device, or where memory does not suffice.
+        UserError: for an unknown method, encoder or device, or where memory does not suffice.
     """
     settings = settings or CostSettings()
     names = method_names(list(methods))
@@ -106,7 +107,7 @@ def _alone(
         with counter:
             step()
     except torch.OutOfMemoryError as error:
-        raise ValueError(
+        raise UserError(
             f"out of memory in a step of {name} on {device}: take a smaller --batch or --crop"
         ) from error
     return step.trained, step.held, counter.get_total_flops(), peak

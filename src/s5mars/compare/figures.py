@@ -21,6 +21,7 @@ from s5mars.compare.results import Comparison, Result, read_comparison
 from s5mars.compare.standings import Group, Standing, by_seed, groups_of
 from s5mars.data.dataset import Dataset
 from s5mars.data.read import no_data, read_image, read_label
+from s5mars.errors import UserError
 from s5mars.files import write_figure
 from s5mars.report.evaluations import evaluation_of
 from s5mars.report.examples import centre, open_data, open_network, scored, spread
@@ -68,17 +69,17 @@ def write_figures(
         The files, in the order in which they were drawn.
 
     Raises:
-        FileNotFoundError: if the comparison, a run or the data is missing.
-        ValueError: if nothing is finished, the row is unknown, or ``images`` is below 1.
+        MissingFileError: if the comparison, a run or the data is missing.
+        UserError: if nothing is finished, the row is unknown, or ``images`` is below 1.
     """
     if images < 1:
-        raise ValueError(f"images is {images}: the least is 1")
+        raise UserError(f"images is {images}: the least is 1")
     comparison = read_comparison(folder)
     groups = [group for group in groups_of(comparison) if group.standings]
     if not groups:
-        raise ValueError(f"{folder}: no cell of the comparison is finished")
+        raise UserError(f"{folder}: no cell of the comparison is finished")
     if row is not None and row not in comparison.rows:
-        raise ValueError(f"no row {row!r} in {folder}; there are {', '.join(comparison.rows)}")
+        raise UserError(f"no row {row!r} in {folder}; there are {', '.join(comparison.rows)}")
     written = []
     for kind in dict.fromkeys(group.name for group in groups):
         of_kind = [group for group in groups if group.name == kind]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s5mars.compare.grid import Row
+from s5mars.errors import MissingFileError
 from s5mars.pretrained import pretrained_folder
 
 GROUP = "zero_shot"
@@ -69,7 +70,7 @@ def missing_weights(row: Row, weights: GeneralWeights) -> str:
     Weights of a hub are downloaded.
 
     Raises:
-        ValueError: if there are weights, but the wrong ones.
+        UserError: if there are weights, but the wrong ones.
     """
     if row.group != GROUP:
         return ""
@@ -86,7 +87,7 @@ def missing_weights(row: Row, weights: GeneralWeights) -> str:
 
     def adapter_is_here() -> None:
         if not Path(str(weights.san)).is_file():
-            raise FileNotFoundError(f"no weights file at {weights.san}")
+            raise MissingFileError(f"no weights file at {weights.san}")
 
     needed: list[tuple[str, str | None, Callable[[], None]]] = (
         [("--sam-weights", weights.sam, sam_is_here)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s5mars.data.partition import as_fraction
+from s5mars.errors import UserError
 from s5mars.methods import METHODS, OF_A_NETWORK
 from s5mars.report.folder import method_title
 
@@ -73,12 +74,12 @@ def method_rows(names: Sequence[str]) -> tuple[Row, ...]:
     """The rows of some methods, or of ``all``.
 
     Raises:
-        ValueError: for an unknown name: all names, the nearest first.
+        UserError: for an unknown name: all names, the nearest first.
     """
     chosen = list(METHODS) if list(names) == ["all"] else list(dict.fromkeys(names))
     for name in chosen:
         if name not in METHODS:
-            raise ValueError(f"unknown method {name!r}; methods: {_nearest_first(name, METHODS)}")
+            raise UserError(f"unknown method {name!r}; methods: {_nearest_first(name, METHODS)}")
     return tuple(Row(name, method_title(name), METHODS_GROUP, name) for name in chosen)
 
 
@@ -86,12 +87,12 @@ def ablation_rows(name: str) -> tuple[Row, ...]:
     """The rows of an ablation of S5Mars.
 
     Raises:
-        ValueError: for an unknown name: all names, the nearest first.
+        UserError: for an unknown name: all names, the nearest first.
     """
     from s5mars.ablations import ABLATIONS
 
     if name not in ABLATIONS:
-        raise ValueError(f"unknown ablation {name!r}; ablations: {_nearest_first(name, ABLATIONS)}")
+        raise UserError(f"unknown ablation {name!r}; ablations: {_nearest_first(name, ABLATIONS)}")
     return tuple(
         Row(f"{name}/{row}", row, name, ABLATED, f"{name}/{row}") for row in ABLATIONS[name].rows
     )
@@ -101,7 +102,7 @@ def share_name(labelled: str) -> str:
     """``"0.250"`` → ``"0.25"``; a list file is named after itself.
 
     Raises:
-        ValueError: if it is a number outside (0, 1].
+        UserError: if it is a number outside (0, 1].
     """
     fraction = as_fraction(labelled)
     return f"list-{Path(labelled).stem}" if fraction is None else f"{fraction:g}"
@@ -111,15 +112,15 @@ def cells_of(rows: Sequence[Row], labelled: Sequence[str], seeds: Sequence[int])
     """Seed by seed, so that a comparison stopped halfway has whole seeds to compare.
 
     Raises:
-        ValueError: if two list files have one name, or a seed is negative.
+        UserError: if two list files have one name, or a seed is negative.
     """
     shares: dict[str, str] = {}
     for each in labelled:
         name = share_name(each)
         if shares.setdefault(name, each) != each and as_fraction(each) is None:
-            raise ValueError(f"{shares[name]} and {each} have one name: rename one of the lists")
+            raise UserError(f"{shares[name]} and {each} have one name: rename one of the lists")
     if negative := [seed for seed in seeds if seed < 0]:
-        raise ValueError(f"a seed is {negative[0]}: it must not be below 0")
+        raise UserError(f"a seed is {negative[0]}: it must not be below 0")
     return [
         Cell(row, name, each, seed)
         for seed in dict.fromkeys(seeds)
@@ -132,13 +133,13 @@ def arguments_of(row: Row, arguments: Sequence[str]) -> list[str]:
     """What of the arguments is for this row: not the fields of other methods.
 
     Raises:
-        ValueError: for an option that the grid itself sets.
+        UserError: for an option that the grid itself sets.
     """
     kept: list[str] = []
     for option in _options(arguments):
         name = option[0].partition("=")[0]
         if name in _TAKEN:
-            raise ValueError(f"compare takes no {name}: use {_TAKEN[name]}")
+            raise UserError(f"compare takes no {name}: use {_TAKEN[name]}")
         owner = name.removeprefix("--").partition(".")[0]
         of_another = "." in name and owner in {*METHODS, *OF_A_NETWORK} - {row.method}
         if not of_another and name.replace("_", "-") not in row.without:

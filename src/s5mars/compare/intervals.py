@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from s5mars.errors import UserError
+
 LEVEL = 0.95
 
 
@@ -39,10 +41,10 @@ def summary(values: Sequence[float]) -> Summary:
     """Mean and standard deviation.
 
     Raises:
-        ValueError: if there is no value.
+        UserError: if there is no value.
     """
     if not values:
-        raise ValueError("no value to take the mean of")
+        raise UserError("no value to take the mean of")
     spread = statistics.stdev(values) if len(values) > 1 else None
     return Summary(statistics.fmean(values), spread, len(values))
 

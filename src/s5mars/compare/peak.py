@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from s5mars.compare.step import CostSettings, Step
+from s5mars.errors import UserError
 
 _STATUS = Path("/proc/self/status")
 
@@ -26,13 +27,13 @@ def peak_in_fresh_process(name: str, settings: CostSettings) -> int:
     """Bytes that two steps of a method need at most.
 
     Raises:
-        ValueError: if the process fails, as for want of memory.
+        UserError: if the process fails, as for want of memory.
     """
     command = [sys.executable, "-m", "s5mars.compare.peak", name, json.dumps(asdict(settings))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise ValueError(
+        raise UserError(
             f"measuring the memory of {name} failed ({said[-1] if said else done.returncode}): "
             "take a smaller --batch or --crop"
         )

@@ -22,6 +22,7 @@ from s5mars.compare.grid import (
 )
 from s5mars.compare.results import FILE, Comparison, Result, read_comparison
 from s5mars.data.layouts import open_dataset
+from s5mars.errors import UserError
 from s5mars.evaluation.protocols import find_protocol
 from s5mars.locking import is_empty
 from s5mars.options import Training, parse_training
@@ -65,13 +66,13 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.methods and self.ablation is None and not self.table_vi:
-            raise ValueError(
+            raise UserError(
                 "nothing to compare: give --methods (all, or names), --ablation or --table-vi"
             )
         if self.weights != general.GeneralWeights() and not self.table_vi:
-            raise ValueError("--sam-weights, --clip-weights and --san-weights are for --table-vi")
+            raise UserError("--sam-weights, --clip-weights and --san-weights are for --table-vi")
         if self.jobs < 1:
-            raise ValueError(f"jobs is {self.jobs}: it must be 1 or more")
+            raise UserError(f"jobs is {self.jobs}: it must be 1 or more")
         find_protocol(self.protocol)
 
 
@@ -87,7 +88,7 @@ def plan(request: Request) -> Plan:
     """Look at everything that can be wrong; write nothing.
 
     Raises:
-        ValueError, FileNotFoundError: for settings or data that cannot work, or a folder that holds
+        UserError, MissingFileError: for settings or data that cannot work, or a folder that holds
             a comparison of other settings.
     """
     rows = method_rows(request.methods)
@@ -119,7 +120,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     """The comparison with what is in the folder already, and the new cells waiting.
 
     Raises:
-        ValueError: naming the settings that differ from those of the folder.
+        UserError: naming the settings that differ from those of the folder.
     """
     base = _training(request, method_rows([BASELINE])[0], cells[0])
     dataset = open_dataset(base.config.data)
@@ -143,7 +144,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
             for name in known.keys() & asked.keys():
                 different += settings.differences(known[name], asked[name], prefix=f"{kind} {name}")
         if different:
-            raise ValueError(
+            raise UserError(
                 f"{request.out} holds a comparison of other settings ({'; '.join(different)}): "
                 "scores of different settings are never put in one table; choose another --out"
             )
@@ -208,5 +209,5 @@ def _old(out: Path) -> Comparison | None:
     if (out / FILE).is_file():
         return read_comparison(out)
     if out.exists() and (not out.is_dir() or not is_empty(out)):
-        raise ValueError(f"{out} holds something that no comparison wrote: choose another --out")
+        raise UserError(f"{out} holds something that no comparison wrote: choose another --out")
     return None

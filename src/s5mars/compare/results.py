@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s5mars.compare.settings import digest, fingerprint
-from s5mars.errors import UserError
+from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_json
 from s5mars.reading import object_in, read_object, reading
 
@@ -89,12 +89,12 @@ def read_comparison(folder: Path) -> Comparison:
     """Read ``comparison.json``.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is damaged, or holds cells of other settings than it states.
+        MissingFileError: if there is none.
+        UserError: if it is damaged, or holds cells of other settings than it states.
     """
     path = folder / FILE
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} holds no {FILE}: give the folder of an `s5mars compare --out`"
         )
     with reading(path, kind="comparison", way_out="copy it again"):
@@ -108,7 +108,7 @@ def read_comparison(folder: Path) -> Comparison:
             below(folder, cell.folder, source=path)
         wrong = [c for c in cells if c.fingerprint != comparison.fingerprint(c.row, c.share)]
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"{path}: {', '.join(cell.name for cell in wrong)} were made with other settings "
             "(data, protocol, steps or a training option) than the file states: scores of "
             "different settings are never put in one table"
@@ -123,7 +123,7 @@ def _same_partitions(path: Path, comparison: Comparison) -> None:
     for cell in comparison.done():
         first = seen.setdefault((cell.share, cell.seed), cell)
         if first.partition != cell.partition:
-            raise ValueError(
+            raise UserError(
                 f"{path}: {first.name} and {cell.name} were trained on different labelled images: "
                 "their scores do not compare"
             )
@@ -148,7 +148,7 @@ def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:
     """The fields of ``Result`` that a trained and evaluated run fills.
 
     Raises:
-        FileNotFoundError, ValueError: if a file is missing or damaged.
+        MissingFileError, UserError: if a file is missing or damaged.
     """
     path = run / "metrics.json"
     with reading(path, kind="run", way_out=f"remove the folder {run}"):

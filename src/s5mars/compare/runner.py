@@ -129,7 +129,7 @@ class _Work:
                 print(f"{cell.name}: {reason}", flush=True)
                 return
             job = self._job(cell, run)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             self._set(cell, status="failed", reason=" ".join(str(error).split()))
             print(f"failed: {cell.name}", flush=True)
             return
@@ -174,7 +174,7 @@ class _Work:
         """What the child does; an unfinished run is gone on with where it was saved.
 
         Raises:
-            ValueError: if the run there has other settings.
+            UserError: if the run there has other settings.
         """
         arguments = train_arguments(self.request, cell.row, cell, run.resolve())
         training = parse_training(arguments)
@@ -182,7 +182,7 @@ class _Work:
         if is_trained(run) or (run / "last.ckpt").is_file():
             recorded = training_from_yaml(run / "config.yaml").config
             if different := settings.same_run(training.config, recorded):
-                raise ValueError(
+                raise UserError(
                     f"{run} holds a run of other settings ({'; '.join(different)}): remove it"
                 )
             train = ["train", "--resume", str(run.resolve())]
@@ -224,7 +224,7 @@ class _Work:
         run = self.out / cell.path
         try:
             scores = read_scores(run, split=self.request.split, protocol=self.request.protocol)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             self._set(cell, status="failed", reason=" ".join(str(error).split()))
         else:
             self._set(cell, status="done", reason="", elapsed=elapsed, **scores)

@@ -79,7 +79,7 @@ def describe_share(cell: Cell) -> dict[str, Any]:
     """The share, or the list file with what is in it.
 
     Raises:
-        FileNotFoundError: if the list is missing.
+        MissingFileError: if the list is missing.
     """
     if not cell.share.startswith("list-"):
         return {"labelled": float(cell.labelled)}

@@ -9,6 +9,7 @@ import torch
 
 from s5mars.classes import IGNORE
 from s5mars.config import TrainConfig
+from s5mars.errors import UserError
 from s5mars.methods import METHODS, method_class
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.teacher import update_teacher
@@ -34,7 +35,7 @@ class CostSettings:
     def __post_init__(self) -> None:
         for name, least in (("crop", 32), ("batch", 1), ("classes", 2), ("rounds", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+                raise UserError(f"{name} is {getattr(self, name)}: it must be {least} or more")
 
 
 class Step:

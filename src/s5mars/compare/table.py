@@ -10,6 +10,7 @@ from s5mars.compare.blocks import Block, blocks_of
 from s5mars.compare.results import Comparison, read_comparison
 from s5mars.compare.standings import Standing, groups_of
 from s5mars.compare.words import missing_lines, protocol_lines
+from s5mars.errors import UserError
 from s5mars.spreadsheet import csv_text
 
 
@@ -21,11 +22,11 @@ def table(folder: Path, *, form: str = "md") -> str:
         form: a key of ``FORMS``.
 
     Raises:
-        FileNotFoundError: if there is no comparison.
-        ValueError: if it is damaged, mixes settings, has no finished cell, or for an unknown form.
+        MissingFileError: if there is no comparison.
+        UserError: if it is damaged, mixes settings, has no finished cell, or for an unknown form.
     """
     if form not in FORMS:
-        raise ValueError(f"unknown format {form!r}; choose {', '.join(FORMS)}")
+        raise UserError(f"unknown format {form!r}; choose {', '.join(FORMS)}")
     return FORMS[form](read_comparison(folder))
 
 

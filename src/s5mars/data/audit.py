@@ -137,7 +137,7 @@ def checked(
     Warns how many were left out.
 
     Raises:
-        ValueError: also if nothing is left.
+        UserError: also if nothing is left.
     """
     good, damaged = undamaged(samples, coding, skip_bad=skip_bad)
     report_skipped(damaged)
@@ -158,7 +158,7 @@ def undamaged(
             problems stop in any case: they are mistakes, not damage.
 
     Raises:
-        ValueError: the first problem, in one line, and how many more there are.
+        UserError: the first problem, in one line, and how many more there are.
     """
     good, problems = readable(samples, coding)
     fatal = [problem for problem in problems if not (skip_bad and problem.kind == "damaged")]

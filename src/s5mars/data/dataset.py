@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from s5mars.classes import MaskCoding, Taxonomy
+from s5mars.errors import UserError
 from s5mars.types import Sample
 
 
@@ -35,7 +36,7 @@ class Dataset:
         """The samples of one split, in the order of its list.
 
         Raises:
-            ValueError: if there is no such split, or it is empty.
+            UserError: if there is no such split, or it is empty.
         """
         samples = self.splits.get(name, ())
         if samples:
@@ -43,7 +44,7 @@ class Dataset:
         filled = [key for key, value in self.splits.items() if value]
         near = difflib.get_close_matches(name, filled, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
+        raise UserError(
             f"{self.root}: no split {name!r}; there are {', '.join(filled) or 'none'}{hint}"
         )
 
@@ -51,14 +52,14 @@ class Dataset:
         """The sample with this name, from any split or from the unlabelled images.
 
         Raises:
-            ValueError: if there is none; the nearest name is offered.
+            UserError: if there is none; the nearest name is offered.
         """
         found = self._by_name.get(name)
         if found is not None:
             return found
         near = difflib.get_close_matches(name, self._by_name, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{self.root}: no image named {name!r}{hint}")
+        raise UserError(f"{self.root}: no image named {name!r}{hint}")
 
     @cached_property
     def _by_name(self) -> dict[str, Sample]:

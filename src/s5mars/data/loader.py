@@ -148,7 +148,7 @@ def load_crop(
         around: a class that the crop has to show, if the sample does.
 
     Raises:
-        ValueError: if image and mask, or image and object masks, differ in size; what the readers
+        UserError: if image and mask, or image and object masks, differ in size; what the readers
             raise.
     """
     image = open_image(sample.image)

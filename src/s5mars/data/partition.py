@@ -48,9 +48,9 @@ def labelled_partition(
         The samples, in the order of the list, or of the train split.
 
     Raises:
-        ValueError: if the fraction is outside (0, 1], the list names files that are not in the
+        UserError: if the fraction is outside (0, 1], the list names files that are not in the
             train split, a chosen image has no mask, a label is bad, or no pixel is labelled.
-        FileNotFoundError: if the list is missing.
+        MissingFileError: if the list is missing.
     """
     chosen, damaged = draw_partition(dataset, labelled, seed=seed, skip_bad=skip_bad)
     if damaged:
@@ -82,7 +82,7 @@ def as_fraction(labelled: float | str | Path) -> float | None:
     """The number in (0, 1] that ``labelled`` stands for, or None if it is a path.
 
     Raises:
-        ValueError: if it is a number outside (0, 1].
+        UserError: if it is a number outside (0, 1].
     """
     try:
         fraction = float(str(labelled))
@@ -139,7 +139,7 @@ def write_partitions(
         out: Folder for the lists, one text file a share, such as 0.2.txt, and partitions.json.
 
     Raises:
-        ValueError: if a share is outside (0, 1], or ``out`` holds other lists of these names.
+        UserError: if a share is outside (0, 1], or ``out`` holds other lists of these names.
     """
     fractions = sorted({_checked(each) for each in labelled})
     if not fractions:

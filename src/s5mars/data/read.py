@@ -129,10 +129,10 @@ def open_label(sample: Sample, coding: MaskCoding) -> Image.Image:
     mask must have equal channels.
 
     Raises:
-        ValueError: if the sample has no mask, the mask is damaged, has colours, holds ids that
+        UserError: if the sample has no mask, the mask is damaged, has colours, holds ids that
             the coding does not know (they are listed with their pixel counts), or differs in
             size from a mask of ``sample.hide``.
-        FileNotFoundError: if a file is missing.
+        MissingFileError: if a file is missing.
     """
     mask = mask_ids(sample)
     _refuse_unknown(mask, coding, sample)
@@ -154,8 +154,8 @@ def open_hidden(sample: Sample, *, size: tuple[int, int]) -> Image.Image:
         size: (width, height) that the masks must have.
 
     Raises:
-        ValueError: if a mask is damaged or of another size.
-        FileNotFoundError: if a mask is missing.
+        UserError: if a mask is damaged or of another size.
+        MissingFileError: if a mask is missing.
     """
     hidden = Image.new("L", size)
     for path in sample.hide:
@@ -179,7 +179,7 @@ def open_pair(sample: Sample, coding: MaskCoding) -> tuple[Image.Image, Image.Im
     """``open_image`` and ``open_label`` of one sample, whose sizes must agree.
 
     Raises:
-        ValueError: also if image and mask differ in size.
+        UserError: also if image and mask differ in size.
     """
     image, label = open_image(sample.image), open_label(sample, coding)
     if image.size != label.size:

@@ -84,7 +84,7 @@ def dataset_statistics(dataset: Dataset, *, split: str | None = None) -> Statist
     """Count colours and labels over one split, or over train, val and test together.
 
     Raises:
-        ValueError: if there is no such split; what the readers raise.
+        UserError: if there is no such split; what the readers raise.
     """
     usual = tuple(name for name in ("train", "val", "test") if dataset.splits.get(name))
     names = (split,) if split else usual
@@ -137,7 +137,7 @@ def write_statistics(data: Path, *, out: Path, split: str | None = None) -> Stat
         split: One split; all of train, val and test when not given.
 
     Raises:
-        ValueError, FileNotFoundError: as ``open_dataset`` and the readers.
+        UserError, MissingFileError: as ``open_dataset`` and the readers.
     """
     dataset = open_dataset(data)
     found = dataset_statistics(dataset, split=split)

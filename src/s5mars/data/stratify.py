@@ -43,7 +43,7 @@ def label_areas(
             ``skip_bad``.
 
     Raises:
-        ValueError, FileNotFoundError: as ``read_label``, unless ``skip_bad``.
+        UserError, MissingFileError: as ``read_label``, unless ``skip_bad``.
     """
 
     def count(sample: Sample) -> NDArray[Any] | str:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from s5mars.classes import same_classes
 from s5mars.data.layouts import open_dataset
+from s5mars.errors import UserError
 from s5mars.evaluation.calibration import (
     BINS,
     HIGHEST,
@@ -67,13 +68,13 @@ def calibrate(
         it was fitted on.
 
     Raises:
-        FileNotFoundError: if the run, the data or one of its files is missing.
-        ValueError: if the data set has other classes than the checkpoint, there is no such split,
+        MissingFileError: if the run, the data or one of its files is missing.
+        UserError: if the data set has other classes than the checkpoint, there is no such split,
             ``pixels`` is below 1, or a file is damaged.
     """
     run = Path(run)
     if pixels < 1:
-        raise ValueError(f"{pixels} pixels to calibrate on: the least is 1")
+        raise UserError(f"{pixels} pixels to calibrate on: the least is 1")
     dataset = open_dataset(data)
     samples = dataset.split(split)
     loaded = load_model(run, network=network)

@@ -27,6 +27,7 @@ from scipy.optimize import minimize_scalar
 from s5mars.ahead import ahead
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.read import open_pair
+from s5mars.errors import UserError
 from s5mars.predict.predictor import Predictor
 from s5mars.randomness import generator
 from s5mars.types import Sample
@@ -87,10 +88,10 @@ def fit_temperature(pixels: Pixels) -> float:
     The NLL is convex in 1 / T, so it has one minimum in log T, and a bracket finds it.
 
     Raises:
-        ValueError: if there is no pixel.
+        UserError: if there is no pixel.
     """
     if not len(pixels):
-        raise ValueError("no labelled pixel to fit a temperature on")
+        raise UserError("no labelled pixel to fit a temperature on")
     found = minimize_scalar(
         lambda log_t: negative_log_likelihood(pixels, float(np.exp(log_t))),
         bounds=(np.log(LOWEST), np.log(HIGHEST)),
@@ -134,11 +135,11 @@ def reliability(
         bins: number of bins.
 
     Raises:
-        ValueError: if there is no pixel, the lengths differ, or ``bins`` is below 1.
+        UserError: if there is no pixel, the lengths differ, or ``bins`` is below 1.
     """
     _check(confidence, right)
     if bins < 1:
-        raise ValueError(f"{bins} bins of confidence: the least is 1")
+        raise UserError(f"{bins} bins of confidence: the least is 1")
     index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     count = np.bincount(index, minlength=bins)
     with np.errstate(invalid="ignore"):
@@ -155,7 +156,7 @@ def risk_coverage(confidence: NDArray[np.floating], right: NDArray[np.bool_]) ->
         right: (N,) whether the label was right.
 
     Raises:
-        ValueError: if there is no pixel, or the lengths differ.
+        UserError: if there is no pixel, or the lengths differ.
     """
     _check(confidence, right)
     order = np.argsort(-confidence, kind="stable")
@@ -191,8 +192,8 @@ def collect_pixels(
         progress: called after each image.
 
     Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if a file is damaged, or no pixel is labelled.
+        MissingFileError: if a file is missing.
+        UserError: if a file is damaged, or no pixel is labelled.
     """
     classes = len(predictor.taxonomy)
     kept = Pixels(np.empty((0, classes), np.float32), np.empty(0, np.uint8))
@@ -214,7 +215,7 @@ def collect_pixels(
         if progress is not None:
             progress()
     if not len(kept):
-        raise ValueError(f"nothing to calibrate on: no labelled pixel in {len(samples)} images")
+        raise UserError(f"nothing to calibrate on: no labelled pixel in {len(samples)} images")
     return kept
 
 
@@ -275,7 +276,7 @@ def _chunks(pixels: Pixels) -> Iterator[tuple[NDArray[np.float64], NDArray[np.ui
 
 def _check(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> None:
     if confidence.shape != right.shape or confidence.ndim != 1 or not len(right):
-        raise ValueError(
+        raise UserError(
             f"confidence of shape {confidence.shape}, right or wrong of shape {right.shape}: "
             "two lists of one length, at least 1, are needed"
         )

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from s5mars.classes import Taxonomy, same_classes
 from s5mars.data.layouts import open_dataset
+from s5mars.errors import UserError
 from s5mars.evaluation.bootstrap import DRAWS, LEVEL, Interval, bootstrap
 from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
@@ -69,8 +70,8 @@ def evaluate(
         (counts, rows = ground truth), ``per_image``. ``None`` stands where there is no score.
 
     Raises:
-        FileNotFoundError: if the run, the data or one of its files is missing.
-        ValueError: if the data set has other classes than the checkpoint, there is no such split
+        MissingFileError: if the run, the data or one of its files is missing.
+        UserError: if the data set has other classes than the checkpoint, there is no such split
             or protocol, or a file is damaged.
     """
     chosen = find_protocol(protocol)
@@ -129,7 +130,7 @@ def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
         unknown = [name for name in names if name not in taxonomy.names]
         if unknown or len(names) < 2:
             what = f"no class {unknown[0]!r}" if unknown else "one class alone"
-            raise ValueError(
+            raise UserError(
                 f"cannot merge {entry!r}: {what}; join some of {', '.join(taxonomy.names)} by +"
             )
         groups.append([taxonomy.names.index(name) for name in names])

@@ -14,6 +14,7 @@ from PIL import Image
 from s5mars.ahead import ahead
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.read import open_pair
+from s5mars.errors import UserError
 from s5mars.evaluation.confusion import Confusion
 from s5mars.predict.predictor import Predictor
 from s5mars.types import Sample
@@ -62,13 +63,13 @@ def find_protocol(name: str) -> Protocol:
     """The protocol of this name.
 
     Raises:
-        ValueError: listing the choices.
+        UserError: listing the choices.
     """
     if name in PROTOCOLS:
         return PROTOCOLS[name]
     near = difflib.get_close_matches(name, PROTOCOLS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}{hint}")
+    raise UserError(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}{hint}")
 
 
 def evaluate_samples(
@@ -89,8 +90,8 @@ def evaluate_samples(
         progress: called after each image.
 
     Raises:
-        FileNotFoundError: if an image or a mask is missing.
-        ValueError: if the protocol is unknown, a file is damaged, sizes differ, a mask holds
+        MissingFileError: if an image or a mask is missing.
+        UserError: if the protocol is unknown, a file is damaged, sizes differ, a mask holds
             unknown ids, or no pixel of all the images is labelled.
     """
     crop = find_protocol(protocol).crop
@@ -107,7 +108,7 @@ def evaluate_samples(
         if progress is not None:
             progress()
     if not total.support.any():
-        raise ValueError(f"nothing to score: no labelled pixel in {len(images)} images")
+        raise UserError(f"nothing to score: no labelled pixel in {len(images)} images")
     return Evaluation(total, tuple(images))
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from s5mars.data.layouts import open_dataset
 from s5mars.data.read import read_image
+from s5mars.errors import MissingFileError, UserError
 from s5mars.export.graph import write_onnx
 from s5mars.export.parity import Parity, onnx_answer, parity, seconds_per_megapixel, torch_answer
 from s5mars.export.quantise import middle, quantise
@@ -65,21 +66,21 @@ def export(
         compared on), ``threads``, ``seconds_per_megapixel`` of ``torch`` and of ``onnx``.
 
     Raises:
-        FileNotFoundError: if the run, or the folder of images is missing.
-        ValueError: if a package or the images for ``int8`` are missing, or the form is unknown.
+        MissingFileError: if the run, or the folder of images is missing.
+        UserError: if a package or the images for ``int8`` are missing, or the form is unknown.
     """
     if form not in FORMATS:
-        raise ValueError(f"no export format {form!r}; choose {', '.join(FORMATS)}")
+        raise UserError(f"no export format {form!r}; choose {', '.join(FORMATS)}")
     if calibration_images < 1:
-        raise ValueError(f"{calibration_images} images to calibrate on: the least is 1")
+        raise UserError(f"{calibration_images} images to calibrate on: the least is 1")
     loaded = _exportable(load_model(run, network=network))
     name = "model.int8.onnx" if int8 else "model.onnx"
     target = checkpoint_path(Path(run)).parent / name if out is None else Path(out)
     if target.suffix.lower() != ONNX:
-        raise ValueError(f"{target}: the name has to end in {ONNX}, or nothing would open it")
+        raise UserError(f"{target}: the name has to end in {ONNX}, or nothing would open it")
     paths = _images(loaded, images)
     if int8 and not paths:
-        raise ValueError(
+        raise UserError(
             "the images that the run was trained on are not there, and int8 has to see some: give "
             "--images a folder of yours"
         )
@@ -122,7 +123,7 @@ def _exportable(loaded: LoadedModel[AnyNetwork]) -> LoadedModel[DeepLabV3Plus]:
     model = loaded.model
     if not isinstance(model, DeepLabV3Plus):
         kind = loaded.facts["model"]["network"]
-        raise ValueError(f"{kind} cannot be exported: only DeepLabV3+ can")
+        raise UserError(f"{kind} cannot be exported: only DeepLabV3+ can")
     return LoadedModel(model, loaded.taxonomy, loaded.facts, loaded.network)
 
 
@@ -168,10 +169,10 @@ def _images(loaded: LoadedModel[DeepLabV3Plus], folder: str | Path | None) -> li
         return [sample.image for sample in open_dataset(data).split("train")]
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of images")
+        raise MissingFileError(f"{folder}: no such folder of images")
     found = files_below(folder, IMAGE_ENDINGS)
     if not found:
-        raise ValueError(f"{folder}: no image in this folder; looked for {' '.join(IMAGE_ENDINGS)}")
+        raise UserError(f"{folder}: no image in this folder; looked for {' '.join(IMAGE_ENDINGS)}")
     return found
 
 

@@ -79,7 +79,7 @@ def write_onnx(
         facts: more for the metadata, such as how it was trained.
 
     Raises:
-        ValueError: if the package onnx is not installed.
+        UserError: if the package onnx is not installed.
     """
     onnx = needed("onnx", extra="export")
     deployed = Deployed(_same_upper(model), temperature=temperature).cpu().eval()

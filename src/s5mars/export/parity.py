@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from s5mars.errors import UserError
 from s5mars.models.onnx_network import INPUT, OUTPUT, open_session
 
 Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -47,10 +48,10 @@ def parity(one: Answer, other: Answer, images: Sequence[NDArray[np.uint8]]) -> P
         images: (H, W, 3) uint8 RGB, H and W at least 32.
 
     Raises:
-        ValueError: if there is no image.
+        UserError: if there is no image.
     """
     if not images:
-        raise ValueError("no image to compare two networks on")
+        raise UserError("no image to compare two networks on")
     pixels = equal = 0
     worst = total = 0.0
     for image in images:

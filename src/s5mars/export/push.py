@@ -12,6 +12,7 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+from s5mars.errors import MissingFileError, UserError
 from s5mars.evaluation.calibrate import calibration_file
 from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
 from s5mars.export.card import model_card
@@ -47,25 +48,25 @@ def push(
         The folder of a dry run, or the address of the commit.
 
     Raises:
-        FileNotFoundError: if the run is missing, there is no token, or the hub cannot be reached.
-        ValueError: if the name is none, the checkpoint is damaged or of another format, the hub
+        MissingFileError: if the run is missing, there is no token, or the hub cannot be reached.
+        UserError: if the name is none, the checkpoint is damaged or of another format, the hub
             refuses, or the folder of a dry run is not empty.
     """
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise ValueError(f"{name!r} is no name of a model: write OWNER/NAME") from error
+        raise UserError(f"{name!r} is no name of a model: write OWNER/NAME") from error
     if "/" not in name:
-        raise ValueError(f"{name!r} does not say whose it is: write OWNER/NAME")
+        raise UserError(f"{name!r} does not say whose it is: write OWNER/NAME")
     if dry_run is not None:
         folder = Path(dry_run)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ValueError(f"{folder} is not empty: choose another folder for --dry-run")
+            raise UserError(f"{folder} is not empty: choose another folder for --dry-run")
         write_folder(run, name, folder, licence=licence)
         print(f"{folder}: what would be uploaded as {name}")
         return folder
     if not huggingface_hub.get_token():
-        raise FileNotFoundError(
+        raise MissingFileError(
             "no token of the hub: `hf auth login`, or set HF_TOKEN; --dry-run DIR needs none"
         )
     with tempfile.TemporaryDirectory() as scratch:
@@ -86,8 +87,8 @@ def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | Non
         licence: for the card.
 
     Raises:
-        FileNotFoundError: if there is no checkpoint.
-        ValueError: if it is damaged or of another format.
+        MissingFileError: if there is no checkpoint.
+        UserError: if it is damaged or of another format.
     """
     tensors = checkpoint_path(Path(run))
     loaded = load_model(tensors)  # refuses what `load` could not read on the other side
@@ -137,16 +138,16 @@ def _upload(folder: Path, name: str, *, private: bool) -> str:
         status = error.response.status_code
         reason = (str(error).strip().splitlines() or [""])[0]
         if status in (401, 403):
-            raise ValueError(
+            raise UserError(
                 f"the hub does not let this token write {name} ({reason}): log in with a token "
                 "that may, or choose a name of your own"
             ) from error
-        raise ValueError(f"the hub refused {name} ({reason})") from error
+        raise UserError(f"the hub refused {name} ({reason})") from error
     except Exception as error:
         # Failures of the connection come from more than one library, without a common class.
         if not any(word in type(error).__name__ for word in ("Connect", "Timeout")):
             raise
-        raise FileNotFoundError(unreachable("so nothing was uploaded")) from error
+        raise MissingFileError(unreachable("so nothing was uploaded")) from error
     return str(commit.commit_url)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from s5mars.errors import UserError
 from s5mars.extras import needed
 from s5mars.files import replacing
 from s5mars.models.onnx_network import INPUT, METADATA_KEY
@@ -39,10 +40,10 @@ def quantise(source: Path, target: Path, images: Sequence[NDArray[np.uint8]]) ->
         images: (H, W, 3) uint8 RGB each, H and W at least 32: what the network will see.
 
     Raises:
-        ValueError: if there is no image, or onnx or onnxruntime is not installed.
+        UserError: if there is no image, or onnx or onnxruntime is not installed.
     """
     if not images:
-        raise ValueError("no image to calibrate eight bits on: give --images a folder")
+        raise UserError("no image to calibrate eight bits on: give --images a folder")
     onnx = needed("onnx", extra="export")
     quantization = needed("onnxruntime.quantization", extra="export")
     graph = onnx.load(source).graph

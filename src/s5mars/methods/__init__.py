@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from s5mars.errors import UserError
 from s5mars.methods.augseg import AugSeg
 from s5mars.methods.classmix import ClassMix
 from s5mars.methods.fixmatch import FixMatch
@@ -41,12 +42,12 @@ def method_class(name: str) -> type[Method]:
     """The class of a method.
 
     Raises:
-        ValueError: with the nearest name and all names.
+        UserError: with the nearest name and all names.
     """
     known = {**METHODS, **OF_A_NETWORK}
     if name not in known:
         import difflib
 
         near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)
-        raise ValueError(f"unknown method {name!r}; nearest: {near[0]}; all: {', '.join(known)}")
+        raise UserError(f"unknown method {name!r}; nearest: {near[0]}; all: {', '.join(known)}")
     return known[name]

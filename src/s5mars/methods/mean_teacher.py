@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
+from s5mars.errors import UserError
 from s5mars.losses import masked_mean
 from s5mars.methods.views import as_float, pool_of
 from s5mars.types import Batch, Needs, Progress, Targets, Term
@@ -58,7 +59,7 @@ class MeanTeacher:
 
     def __post_init__(self) -> None:
         if self.noise < 0:
-            raise ValueError(f"noise is {self.noise}: it must not be below 0")
+            raise UserError(f"noise is {self.noise}: it must not be below 0")
 
     @property
     def needs(self) -> Needs:

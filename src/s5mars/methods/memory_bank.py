@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5mars import processes
+from s5mars.errors import UserError
 
 
 class MemoryBank(nn.Module):
@@ -21,14 +22,14 @@ class MemoryBank(nn.Module):
         first_size: that of class 0.
 
     Raises:
-        ValueError: for a size below 1.
+        UserError: for a size below 1.
     """
 
     def __init__(self, *, size: int, first_size: int) -> None:
         super().__init__()
         for name, value in (("size", size), ("first_size", first_size)):
             if value < 1:
-                raise ValueError(f"{name} of a memory bank is {value}: it must be above 0")
+                raise UserError(f"{name} of a memory bank is {value}: it must be above 0")
         self.size = size
         self.first_size = first_size
         self._queues: dict[int, Tensor] = {}

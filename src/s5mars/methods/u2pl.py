@@ -55,6 +55,7 @@ from s5mars.augment.geometric import rectangles
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
+from s5mars.errors import UserError
 from s5mars.losses import hard_loss, pixels
 from s5mars.methods.memory_bank import MemoryBank
 from s5mars.methods.views import as_float, pool_of
@@ -100,7 +101,7 @@ class U2PL(nn.Module):
         super().__init__()
         for name in ("drop_percent", "anchor_percent"):
             if not 0 <= getattr(self, name) <= 100:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be in [0, 100]")
+                raise UserError(f"{name} is {getattr(self, name)}: it must be in [0, 100]")
         self.bank = MemoryBank(size=self.queue, first_size=self.first_queue)
 
     @property

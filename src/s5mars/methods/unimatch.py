@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.augment.photometric import Photometric
+from s5mars.errors import UserError
 from s5mars.methods.fixmatch import consistency, strong_view
 from s5mars.methods.views import as_float, kept_pixels, pool_of, weak_view
 from s5mars.models.dropout import drop_channels
@@ -62,7 +63,7 @@ class UniMatch:
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropped < 1:
-            raise ValueError(f"dropped is {self.dropped}: it must be in [0, 1)")
+            raise UserError(f"dropped is {self.dropped}: it must be in [0, 1)")
 
     @property
     def needs(self) -> Needs:

@@ -7,6 +7,7 @@ from typing import Any
 
 from s5mars.classes import Taxonomy
 from s5mars.config import GENERAL_MODELS, TrainConfig
+from s5mars.errors import UserError
 from s5mars.models import sam_cls as sam
 from s5mars.models import san as side
 from s5mars.models.deeplab import DeepLabV3Plus
@@ -23,7 +24,7 @@ def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> An
     """The network of a new run, on the CPU.
 
     Raises:
-        ValueError, FileNotFoundError: if network, method and settings do not go together, or
+        UserError, MissingFileError: if network, method and settings do not go together, or
             weights cannot be had or used.
     """
     check_network(config, method)
@@ -33,7 +34,7 @@ def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> An
         )
     if config.model == "san":
         if config.steps == 0 and config.adapter is None:
-            raise ValueError(
+            raise UserError(
                 "--steps 0 scores SAN as it comes, but its side adapter would be random: give "
                 "--adapter the authors' checkpoint"
             )
@@ -54,28 +55,28 @@ def check_network(config: TrainConfig, method: Method) -> None:
     """Refuse what does not go together.
 
     Raises:
-        ValueError: naming the option.
+        UserError: naming the option.
     """
     needs, model = method.needs, config.model
     if needs.queries and model != "san":
-        raise ValueError(f"--method {config.method} trains --model san, not {model}")
+        raise UserError(f"--method {config.method} trains --model san, not {model}")
     for name, owner in (("adapter", "san"), ("input_side", "san"), ("features", "sam-cls")):
         if getattr(config, name) is not None and model != owner:
-            raise ValueError(f"--{name.replace('_', '-')} is an option of --model {owner}")
+            raise UserError(f"--{name.replace('_', '-')} is an option of --model {owner}")
     if model not in GENERAL_MODELS:
         return
     if needs.pool:
         fitting = "san or supervised" if model == "san" else "supervised"
-        raise ValueError(f"--model {model} learns from labels alone: take --method {fitting}")
+        raise UserError(f"--model {model} learns from labels alone: take --method {fitting}")
     default = TrainConfig.__dataclass_fields__
     for name, option in _OF_DEEPLAB.items():
         if getattr(config, name) != default[name].default:
-            raise ValueError(f"{option} is of DeepLabV3+, not of --model {model}")
+            raise UserError(f"{option} is of DeepLabV3+, not of --model {model}")
     if model == "sam-cls" and tuple(config.scale) != default["scale"].default:
-        raise ValueError("--scale does not fit --model sam-cls: its crops are fixed, to be cached")
+        raise UserError("--scale does not fit --model sam-cls: its crops are fixed, to be cached")
     if config.weights in {"auto", "none"}:
         what = "SAM" if model == "sam-cls" else "CLIP"
-        raise ValueError(
+        raise UserError(
             f"--model {model} needs --weights: a folder of {what} in transformers' layout, or a "
             "hub id"
         )
@@ -85,7 +86,7 @@ def rebuild_network(description: Mapping[str, Any]) -> AnyNetwork:
     """The network that a checkpoint describes, for its tensors to fill.
 
     Raises:
-        ValueError: if it is of a kind that this version does not know, or needs a package that is
+        UserError: if it is of a kind that this version does not know, or needs a package that is
             missing.
         KeyError, TypeError: if the description is damaged.
     """
@@ -95,7 +96,7 @@ def rebuild_network(description: Mapping[str, Any]) -> AnyNetwork:
     if kind == side.NAME:
         return side.rebuilt_san(description)
     if kind != "DeepLabV3+":
-        raise ValueError(f"unknown network {kind!r}")
+        raise UserError(f"unknown network {kind!r}")
     return DeepLabV3Plus(
         description["encoder"],
         description["classes"],

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from s5mars.errors import UserError
 from s5mars.models.depthwise import with_fast_dilation
 from s5mars.models.dropout import ChannelDropout
 from s5mars.models.upsample import upsample
@@ -94,7 +95,7 @@ class DeepLabV3Plus(nn.Module):
         if head == "auto":
             head = "paper" if high >= 1024 else "light"
         if head not in HEADS:
-            raise ValueError(f"unknown head {head!r}; choose auto, {', '.join(HEADS)}")
+            raise UserError(f"unknown head {head!r}; choose auto, {', '.join(HEADS)}")
         shape = HEADS[head]
         rates = tuple(rate * 16 // output_stride for rate in (6, 12, 18))
         self.pyramid = SpatialPyramid(high, rates, shape)
@@ -158,10 +159,10 @@ class DeepLabV3Plus(nn.Module):
         """Fused features → (B, D, H/4, W/4) float32 embedding of every fourth pixel.
 
         Raises:
-            ValueError: if the network was built without this head.
+            UserError: if the network was built without this head.
         """
         if self.representation is None:
-            raise ValueError("this network has no representation head: build it with one")
+            raise UserError("this network has no representation head: build it with one")
         embedded: Tensor = self.representation(fused).float()
         return embedded
 
@@ -207,7 +208,7 @@ def _conv3x3(inputs: int, outputs: int, *, dilation: int = 1, separable: bool) -
 def _timm_features(name: str, *, output_stride: int) -> tuple[Any, int]:
     """A timm encoder that returns its features at stride 4 and at the end."""
     if output_stride not in OUTPUT_STRIDES:
-        raise ValueError(
+        raise UserError(
             f"output stride {output_stride}: choose {', '.join(map(str, OUTPUT_STRIDES))}"
         )
     base, _, tag = name.partition(".")
@@ -215,9 +216,9 @@ def _timm_features(name: str, *, output_stride: int) -> tuple[Any, int]:
         import difflib
 
         near = difflib.get_close_matches(base, timm.list_models(), n=4, cutoff=0.0)
-        raise ValueError(f"--model {name}: timm has no such encoder; near: {', '.join(near)}")
+        raise UserError(f"--model {name}: timm has no such encoder; near: {', '.join(near)}")
     if tag and name not in (tagged := timm.list_pretrained(f"{base}.*")):
-        raise ValueError(
+        raise UserError(
             f"--model {name}: timm has no such weights of {base}; it has: {', '.join(tagged)}"
         )
     try:
@@ -231,7 +232,7 @@ def _timm_features(name: str, *, output_stride: int) -> tuple[Any, int]:
             out_indices=(low, len(reductions) - 1),
         )
     except (ValueError, RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
-        raise ValueError(
+        raise UserError(
             f"--model {name}: timm cannot give its features at stride 4 and at output stride "
             f"{output_stride} ({error}); convolutional encoders such as resnet50, "
             "tf_efficientnet_lite0, mobilenetv3_large_100 can"
@@ -243,7 +244,7 @@ def _statistics(encoder: str, normalisation: str) -> tuple[Sequence[float], Sequ
     if normalisation == "as_released":
         return RELEASED_MEAN, RELEASED_DIVISOR
     if normalisation != "encoder":
-        raise ValueError(f"unknown normalisation {normalisation!r}; choose encoder, as_released")
+        raise UserError(f"unknown normalisation {normalisation!r}; choose encoder, as_released")
     config = timm.get_pretrained_cfg(encoder, allow_unregistered=False)
     if config is None:
         return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -253,7 +254,7 @@ def _statistics(encoder: str, normalisation: str) -> tuple[Sequence[float], Sequ
 def _apply_multi_grid(encoder: nn.Module, name: str, factors: Sequence[int]) -> None:
     blocks = getattr(encoder, "layer4", None)
     if blocks is None or len(blocks) != len(factors):
-        raise ValueError(
+        raise UserError(
             f"multi_grid {list(factors)} needs a ResNet with {len(factors)} blocks in its last "
             f"stage; {name} has {'none' if blocks is None else len(blocks)}"
         )

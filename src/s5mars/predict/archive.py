@@ -14,6 +14,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from s5mars.ahead import ahead
+from s5mars.errors import UserError
 from s5mars.files import is_disk_full, replacing
 from s5mars.locking import only_one
 from s5mars.predict.index import INDEX, write_index
@@ -94,8 +95,8 @@ def predict_images(
         opacity: of the class colours in overlays, in [0, 1].
 
     Raises:
-        FileNotFoundError: if an input is not there.
-        ValueError: if a folder holds no image, an image would be overwritten, ``out`` was begun
+        MissingFileError: if an input is not there.
+        UserError: if a folder holds no image, an image would be overwritten, ``out`` was begun
             with another model or other settings, or another run is writing to it; at the end, if
             all products failed, or some did and ``skip_bad`` is off; if Ray is asked for and not
             installed.
@@ -104,11 +105,11 @@ def predict_images(
     out = Path(out)
     wish = Wish(predictor.taxonomy, tuple(write), opacity)
     if workers < 1:
-        raise ValueError(f"{workers} workers: the least is 1")
+        raise UserError(f"{workers} workers: the least is 1")
     if engine not in ENGINES:
-        raise ValueError(f"engine {engine!r}: choose from {', '.join(ENGINES)}")
+        raise UserError(f"engine {engine!r}: choose from {', '.join(ENGINES)}")
     if address is not None and engine != "ray":
-        raise ValueError("an address is Ray's: add --engine ray")
+        raise UserError("an address is Ray's: add --engine ray")
     sources = find_sources(inputs, out=out)
     refuse_overwriting(sources, out)
     with only_one(out), Manifest(out) as manifest:
@@ -209,9 +210,9 @@ def _say_how_to_go_on(
 def _judge(summary: Summary, *, skip_bad: bool) -> None:
     counts = summary.counts
     if not counts.done:
-        raise ValueError(f"no image could be read, {counts.failed} failed; {summary.failure}")
+        raise UserError(f"no image could be read, {counts.failed} failed; {summary.failure}")
     if counts.failed and not skip_bad:
-        raise ValueError(
+        raise UserError(
             f"{counts}: all others are done, and {summary.index} lists the failed ones; "
             f"--skip-bad takes them for no error; first: {summary.failure}"
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from s5mars.errors import UserError
 from s5mars.predict.condition import Products
 from s5mars.predict.index import class_columns, read_index
 from s5mars.predict.sheet import Tile, check_ending, write_sheet
@@ -76,12 +77,12 @@ def find(
             written.
 
     Raises:
-        FileNotFoundError: if there is no index.
-        ValueError: if the index is damaged, the condition is none, a column is not there, or the
+        MissingFileError: if there is no index.
+        UserError: if the index is damaged, the condition is none, a column is not there, or the
             sheet has the ending of no picture.
     """
     if top < 1:
-        raise ValueError(f"the top {top}: the least is 1")
+        raise UserError(f"the top {top}: the least is 1")
     if sheet is not None:
         check_ending(Path(sheet))
     folder = Path(maps)

@@ -86,8 +86,8 @@ def read_index(maps: Path) -> tuple[pa.Table, Taxonomy]:
         maps: the folder, or its ``index.parquet``.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if the file is damaged or no index.
+        MissingFileError: if there is none.
+        UserError: if the file is damaged or no index.
     """
     path = maps / INDEX if maps.is_dir() else maps
     if not path.exists():

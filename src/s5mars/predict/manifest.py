@@ -95,7 +95,7 @@ class Manifest:
         """Open or make the manifest of an output folder.
 
         Raises:
-            ValueError: if another run has it open, or the file is damaged or of another version.
+            UserError: if another run has it open, or the file is damaged or of another version.
             OSError: if the disk is full.
         """
         self.out = out
@@ -134,7 +134,7 @@ class Manifest:
             resume: go on; without it the manifest must have nothing left to do.
 
         Raises:
-            ValueError: naming the settings that differ, or saying that a run is unfinished.
+            UserError: naming the settings that differ, or saying that a run is unfinished.
         """
         counts = self.counts()
         given = {name: json.dumps(value, sort_keys=True) for name, value in settings.items()}

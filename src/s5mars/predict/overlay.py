@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from s5mars.classes import IGNORE, Taxonomy
+from s5mars.errors import UserError
 
 LEGEND_BACKGROUND = (24, 24, 24)
 LEGEND_TEXT = (240, 240, 240)
@@ -36,7 +37,7 @@ def indexed_png(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> Image.Image:
         taxonomy: gives the palette.
 
     Raises:
-        ValueError: if an index is no class, or the array is no class map.
+        UserError: if an index is no class, or the array is no class map.
     """
     _check(labels, taxonomy)
     picture = Image.fromarray(labels)
@@ -66,17 +67,17 @@ def overlay(
         An image of mode RGB whose upper left (H, W) pixels are the overlay.
 
     Raises:
-        ValueError: if image and labels differ in size, an index is no class, or ``opacity`` is
+        UserError: if image and labels differ in size, an index is no class, or ``opacity`` is
             out of range.
     """
     _check(labels, taxonomy)
     if image.dtype != np.uint8 or image.shape != (*labels.shape, 3):
-        raise ValueError(
+        raise UserError(
             f"an image of shape {image.shape}, {image.dtype} for labels of shape {labels.shape}: "
             f"{(*labels.shape, 3)}, uint8 is needed"
         )
     if not 0 <= opacity <= 1:
-        raise ValueError(f"an opacity of {opacity}: not in [0, 1]")
+        raise UserError(f"an opacity of {opacity}: not in [0, 1]")
     height, width = labels.shape
     strip = _Legend.of(width, _entries(labels, taxonomy)) if legend else None
     # One picture of full size and small pieces: of a panorama each copy has hundreds of megabytes.
@@ -167,10 +168,10 @@ def _share(count: int, total: int) -> str:
 
 def _check(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> None:
     if labels.dtype != np.uint8 or labels.ndim != 2:
-        raise ValueError(
+        raise UserError(
             f"labels of shape {labels.shape}, {labels.dtype}: (height, width), uint8 is needed"
         )
     present = np.flatnonzero(Image.fromarray(labels).histogram())
     wrong = [int(i) for i in present if i >= len(taxonomy) and i != IGNORE]
     if wrong:
-        raise ValueError(f"labels hold {wrong}: {taxonomy.name!r} has {len(taxonomy)} classes")
+        raise UserError(f"labels hold {wrong}: {taxonomy.name!r} has {len(taxonomy)} classes")

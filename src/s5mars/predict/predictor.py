@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.resolution import FULL, Resolution
 from s5mars.devices import find_device
+from s5mars.errors import UserError
 from s5mars.predict.temperature import check_temperature, tempered, tempered_largest
 from s5mars.predict.tiling import Block, Grid, Network, blended, enlarged
 
@@ -76,17 +77,17 @@ class Predictor:
                 training; maps and probabilities have the size of the image all the same.
 
         Raises:
-            ValueError: if a setting is out of range, or the device is not there.
+            UserError: if a setting is out of range, or the device is not there.
         """
         Grid.over(1, 1, window=window, overlap=overlap)  # complain now, not at the first image
         if batch < 1:
-            raise ValueError(f"a batch of {batch} windows: the least is 1")
+            raise UserError(f"a batch of {batch} windows: the least is 1")
         if precision not in PRECISIONS:
-            raise ValueError(f"precision {precision!r}: choose from {', '.join(PRECISIONS)}")
+            raise UserError(f"precision {precision!r}: choose from {', '.join(PRECISIONS)}")
         if precision != "fp32" and not isinstance(model, nn.Module):
-            raise ValueError(f"precision {precision}: only a torch module can change its own")
+            raise UserError(f"precision {precision}: only a torch module can change its own")
         if abstain is not None and not 0 <= abstain <= 1:
-            raise ValueError(f"abstain below a confidence of {abstain}: not in [0, 1]")
+            raise UserError(f"abstain below a confidence of {abstain}: not in [0, 1]")
         self.device = find_device(device)
         if isinstance(model, nn.Module):
             # Convolutions are faster with channels last, which is how images lie in memory anyway.
@@ -135,7 +136,7 @@ class Predictor:
             the classes.
 
         Raises:
-            ValueError: if the array is no such image.
+            UserError: if the array is no such image.
         """
         image = checked(image)
         labels = np.empty(image.shape[:2], np.uint8)
@@ -157,7 +158,7 @@ class Predictor:
             image: (H, W, 3) uint8 RGB, or (H, W) uint8 grey, of any size.
 
         Raises:
-            ValueError: if the array is no such image.
+            UserError: if the array is no such image.
         """
         image = checked(image)
         labels = np.empty(image.shape[:2], np.uint8)
@@ -184,7 +185,7 @@ class Predictor:
             every pixel once.
 
         Raises:
-            ValueError: if the array is no such image.
+            UserError: if the array is no such image.
         """
         at = self.temperature if temperature is None else check_temperature(temperature)
         image = checked(image)
@@ -216,7 +217,7 @@ class Predictor:
         They are those of the network, at temperature 1; with ``tta`` the mean over the flip.
 
         Raises:
-            ValueError: if the model does not give one score for each class and pixel.
+            UserError: if the model does not give one score for each class and pixel.
         """
         windows = windows.to(self.device, non_blocking=True)
         probability = self._forward(windows)
@@ -230,7 +231,7 @@ class Predictor:
             logits: Tensor = self.model(windows)
         expected = (len(windows), len(self.taxonomy), *windows.shape[2:])
         if logits.shape != expected:
-            raise ValueError(
+            raise UserError(
                 f"the model gives scores of shape {tuple(logits.shape)}, not {expected}: "
                 f"does it belong to the {len(self.taxonomy)} classes of {self.taxonomy.name!r}?"
             )
@@ -266,8 +267,8 @@ def load(
         abstain: least confidence of a pixel that gets a class.
 
     Raises:
-        FileNotFoundError: if there is no checkpoint, or the hub cannot be reached.
-        ValueError: if the checkpoint is damaged, or a setting is out of range.
+        MissingFileError: if there is no checkpoint, or the hub cannot be reached.
+        UserError: if the checkpoint is damaged, or a setting is out of range.
     """
     from s5mars.models.opened import open_model
 
@@ -291,18 +292,18 @@ def checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 3) uint8, contiguous; grey (H, W) is repeated.
 
     Raises:
-        ValueError: naming the dtype or shape that was given.
+        UserError: naming the dtype or shape that was given.
     """
     image = np.asarray(image)
     if image.dtype != np.uint8:
-        raise ValueError(
+        raise UserError(
             f"an image of dtype {image.dtype}: uint8 in 0..255 is needed "
             "(scale other ranges first; s5mars.data.read.read_image does so for files)"
         )
     if image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(
+        raise UserError(
             f"an image of shape {image.shape}: (height, width, 3) or (height, width) is needed"
         )
     return np.ascontiguousarray(image)

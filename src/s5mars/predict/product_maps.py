@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from s5mars.classes import IGNORE, Taxonomy
+from s5mars.errors import UserError
 from s5mars.files import printable
 from s5mars.predict.overlay import indexed_png, overlay
 from s5mars.predict.predictor import Predictor, Segmentation
@@ -34,12 +35,12 @@ class Wish:
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.write if kind not in ENDINGS]
         if unknown or not self.write:
-            raise ValueError(
+            raise UserError(
                 f"nothing like {', '.join(unknown) or 'nothing'} can be written; choose from "
                 f"{', '.join(sorted(ENDINGS))}"
             )
         if not 0 <= self.opacity <= 1:
-            raise ValueError(f"an opacity of {self.opacity}: not in [0, 1]")
+            raise UserError(f"an opacity of {self.opacity}: not in [0, 1]")
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def ray_engine(
             machine, unless this process is connected already.
 
     Raises:
-        ValueError: if Ray is not installed, or there is no cluster at the address.
+        UserError: if Ray is not installed, or there is no cluster at the address.
     """
     if not sources:
         return

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from s5mars import __version__
+from s5mars.errors import UserError
 from s5mars.predict.predictor import Predictor
 
 
@@ -39,12 +40,12 @@ def model_hash(model: object) -> str:
     A network that is no torch module says it by itself, in an attribute ``fingerprint``.
 
     Raises:
-        ValueError: if it has none.
+        UserError: if it has none.
     """
     if not isinstance(model, nn.Module):
         fingerprint = getattr(model, "fingerprint", None)
         if not fingerprint:
-            raise ValueError(
+            raise UserError(
                 f"{type(model).__name__} cannot be told from another network: give it an attribute "
                 "`fingerprint`, such as the SHA-256 of its file"
             )

@@ -48,7 +48,7 @@ def write_sheet(path: Path, tiles: Sequence[Tile], *, maps: Path, taxonomy: Taxo
         taxonomy: their classes.
 
     Raises:
-        ValueError: if the ending is of no image format.
+        UserError: if the ending is of no image format.
         OSError: if writing fails; a full disk is said in words.
     """
     check_ending(path)
@@ -73,7 +73,7 @@ def write_sheet(path: Path, tiles: Sequence[Tile], *, maps: Path, taxonomy: Taxo
 def check_ending(path: Path) -> None:
     """Raise ValueError if the ending of a sheet's name is of no picture."""
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError(f"{path}: a sheet is a .png or a .jpg file")
+        raise UserError(f"{path}: a sheet is a .png or a .jpg file")
 
 
 def _picture(tile: Tile, maps: Path, taxonomy: Taxonomy) -> Image.Image:

@@ -44,8 +44,8 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
     maps of an earlier run are no input of the next.
 
     Raises:
-        FileNotFoundError: if an input is not there.
-        ValueError: if there is no input, a folder holds no product, or ``out`` is an input folder.
+        MissingFileError: if an input is not there.
+        UserError: if there is no input, a folder holds no product, or ``out`` is an input folder.
     """
     if not inputs:
         raise UserError("nothing to predict: give image files or folders")
@@ -107,7 +107,7 @@ def refuse_overwriting(sources: Sequence[Source], out: Path) -> None:
     """Stop where a map would replace a product.
 
     Raises:
-        ValueError: naming the product.
+        UserError: naming the product.
     """
     root = out.resolve()
 

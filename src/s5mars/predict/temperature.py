@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from s5mars.errors import UserError
+
 
 def tempered(probability: Tensor, temperature: float) -> Tensor:
     """softmax(z / T) from softmax(z).
@@ -45,8 +47,8 @@ def check_temperature(temperature: float) -> float:
     """The temperature itself.
 
     Raises:
-        ValueError: if it is not a finite number above 0.
+        UserError: if it is not a finite number above 0.
     """
     if not 0 < temperature < float("inf"):
-        raise ValueError(f"a temperature of {temperature}: a number above 0 is needed")
+        raise UserError(f"a temperature of {temperature}: a number above 0 is needed")
     return temperature

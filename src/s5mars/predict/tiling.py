@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from s5mars.errors import UserError
+
 SMALLEST_SIDE = 32
 """Models take any height and width from here on; smaller images are padded up to it."""
 
@@ -64,12 +66,12 @@ class Grid:
             overlap: least share of a window that its neighbour covers, too, in [0, 0.9].
 
         Raises:
-            ValueError: if ``window`` or ``overlap`` is out of range.
+            UserError: if ``window`` or ``overlap`` is out of range.
         """
         if window < SMALLEST_SIDE:
-            raise ValueError(f"a window of {window} pixels: the least is {SMALLEST_SIDE}")
+            raise UserError(f"a window of {window} pixels: the least is {SMALLEST_SIDE}")
         if not 0 <= overlap <= LARGEST_OVERLAP:
-            raise ValueError(f"an overlap of {overlap}: not in [0, {LARGEST_OVERLAP}]")
+            raise UserError(f"an overlap of {overlap}: not in [0, {LARGEST_OVERLAP}]")
         return cls(
             _axis(height, window=window, overlap=overlap),
             _axis(width, window=window, overlap=overlap),
@@ -101,12 +103,12 @@ def blended(
         float32 on the network's device. The tensor is only valid until the next one is asked for.
 
     Raises:
-        ValueError: if ``window``, ``overlap`` or ``batch`` is out of range.
+        UserError: if ``window``, ``overlap`` or ``batch`` is out of range.
     """
     height, width = image.shape[:2]
     grid = Grid.over(height, width, window=window, overlap=overlap)
     if batch < 1:
-        raise ValueError(f"a batch of {batch} windows: the least is 1")
+        raise UserError(f"a batch of {batch} windows: the least is 1")
     scores = _window_scores(network, image, grid, batch=batch)
     if len(grid.corners) == 1:
         yield slice(0, height), slice(0, width), next(scores)

@@ -79,7 +79,7 @@ def choose(
         rule: one of ``RULES``.
 
     Raises:
-        ValueError: if the rule is unknown or cannot be had for such values.
+        UserError: if the rule is unknown or cannot be had for such values.
     """
     if rule not in RULES:
         raise UserError(f"stretch {rule!r}: choose from {', '.join(RULES)}")

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.ahead import ahead
+from s5mars.errors import UserError
 from s5mars.locking import only_one
 from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.proposal import Proposal
@@ -83,19 +84,19 @@ def build_store(
         address: of a Ray cluster; None starts Ray on this machine.
 
     Raises:
-        FileNotFoundError: if SAM's weights cannot be had.
-        ValueError: if ``path`` holds a store of another proposer or other settings, or an image
+        MissingFileError: if SAM's weights cannot be had.
+        UserError: if ``path`` holds a store of another proposer or other settings, or an image
             is unreadable or kills its workers (named), or weights do not fit; finished shards stay.
             If Ray is asked for and not installed or not there.
     """
     if engine not in ENGINES:
-        raise ValueError(f"engine {engine!r}: choose from {', '.join(ENGINES)}")
+        raise UserError(f"engine {engine!r}: choose from {', '.join(ENGINES)}")
     if address is not None and engine != "ray":
-        raise ValueError("an address is Ray's: add --engine ray")
+        raise UserError("an address is Ray's: add --engine ray")
     if proposer not in PROPOSERS:
-        raise ValueError(f"no proposer {proposer!r}; there are: {', '.join(PROPOSERS)}")
+        raise UserError(f"no proposer {proposer!r}; there are: {', '.join(PROPOSERS)}")
     if workers < 1 or shard_images < 1:
-        raise ValueError(f"{workers} workers, {shard_images} images a shard: need at least 1")
+        raise UserError(f"{workers} workers, {shard_images} images a shard: need at least 1")
     kind = PROPOSERS[proposer]
     if settings is None:
         settings = kind.defaults()
@@ -182,7 +183,7 @@ def _again(propose: Propose, image: Path) -> list[Proposal]:
             return propose(image)
         except CrashError as error:
             crash = error
-    raise ValueError(
+    raise UserError(
         f"{image}: {TRIES} workers died over it ({crash}): take fewer --workers if memory is "
         "short, else replace the image or leave it out"
     )
@@ -219,7 +220,7 @@ def _graph_proposer(settings: Any, _hardware: Hardware, _worker: int) -> Propose
 
 
 def _sam_settings() -> Any:
-    raise ValueError("the proposer sam needs --weights: a folder of SAM's weights, or a hub id")
+    raise UserError("the proposer sam needs --weights: a folder of SAM's weights, or a hub id")
 
 
 def _describe_sam(settings: Any) -> dict[str, object]:
@@ -264,13 +265,13 @@ def _missing_samples(
     except FileNotFoundError:
         return list(samples)
     if (store.proposer, store.settings) != (proposer, settings):
-        raise ValueError(
+        raise UserError(
             f"{path}: made by {store.proposer} with {store.settings}, asked for {proposer} with "
             f"{settings}; ask for the same, choose another path, or delete it"
         )
     missing = set(store.missing(sample.name for sample in samples))
     if missing and path.is_file():
-        raise ValueError(
+        raise UserError(
             f"{path}: one file, it cannot be continued for the {len(missing)} images that it "
             "lacks; choose another path, or move it as a shard into a folder and give the folder"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.data.layouts import open_dataset
+from s5mars.errors import UserError
 from s5mars.proposals.build import PROPOSERS, SHARD_IMAGES, Engine, build_store
 from s5mars.proposals.coco import export_json, import_json
 from s5mars.proposals.draw import ObjectFilter, coverage
@@ -48,17 +49,17 @@ def make_masks(
         address: of a Ray cluster.
 
     Raises:
-        ValueError, FileNotFoundError: for what cannot be read, or options of another proposer.
+        UserError, MissingFileError: for what cannot be read, or options of another proposer.
     """
     if proposer not in PROPOSERS:
-        raise ValueError(f"no proposer {proposer!r}; there are: {', '.join(PROPOSERS)}")
+        raise UserError(f"no proposer {proposer!r}; there are: {', '.join(PROPOSERS)}")
     sam, hardware = dict(sam or {}), dict(hardware or {})
     settings = None
     if proposer == "sam":
         settings = _sam_settings(sam, str(hardware.get("device", "auto")))
     elif sam or hardware:
         option = next(iter([*sam, *hardware])).replace("_", "-")
-        raise ValueError(f"--{option} is an option of --proposer sam, not of {proposer}")
+        raise UserError(f"--{option} is an option of --proposer sam, not of {proposer}")
     samples = _samples(data, split)
     store = build_store(
         samples,
@@ -81,11 +82,11 @@ def import_masks(
     """Read per-image JSON into one Parquet file, and compare it with the images if they are given.
 
     Raises:
-        ValueError, FileNotFoundError: as ``import_json``; if it knows none of the images of
+        UserError, MissingFileError: as ``import_json``; if it knows none of the images of
             ``data``, or its masks are of another size.
     """
     if out.exists():
-        raise ValueError(f"{out}: exists already; choose another --out, or remove it")
+        raise UserError(f"{out}: exists already; choose another --out, or remove it")
     samples = None if data is None else _samples(data, split)
     store = import_json(folder, out)
     try:

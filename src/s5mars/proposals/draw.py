@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.data.read import image_size
+from s5mars.errors import UserError
 from s5mars.proposals.proposal import Proposal, decode_counts
 from s5mars.proposals.store import ImageProposals, ObjectStore
 from s5mars.proposals.window import Box, resample
@@ -42,14 +43,14 @@ class ObjectFilter:
 
     def __post_init__(self) -> None:
         if not 0 <= self.minimum_area <= self.maximum_area <= 1:
-            raise ValueError(
+            raise UserError(
                 f"object areas {self.minimum_area}..{self.maximum_area}: need 0 <= minimum <= "
                 "maximum <= 1 (shares of the image)"
             )
         if self.minimum_confidence is not None and not 0 <= self.minimum_confidence <= 1:
-            raise ValueError(f"minimum confidence {self.minimum_confidence}: need 0 to 1")
+            raise UserError(f"minimum confidence {self.minimum_confidence}: need 0 to 1")
         if (self.first is not None and self.first < 1) or self.blur < 0:
-            raise ValueError(f"first {self.first}, blur {self.blur}: need first >= 1, blur >= 0")
+            raise UserError(f"first {self.first}, blur {self.blur}: need first >= 1, blur >= 0")
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ def coverage(
     """Which of these images have a mask to draw; of an image only the size is read.
 
     Raises:
-        ValueError: if masks are of another size than their image (the first is named, all are
+        UserError: if masks are of another size than their image (the first is named, all are
             counted), or the store is damaged.
-        FileNotFoundError: if an image is gone.
+        MissingFileError: if an image is gone.
     """
     unknown, empty, unqualified, wrong = [], [], [], []
     images = 0
@@ -114,7 +115,7 @@ def coverage(
             unqualified.append(sample.name)
     if wrong:
         sample, masks, size = wrong[0]
-        raise ValueError(
+        raise UserError(
             f"{store.path}: masks of another size than their image for {len(wrong)} of {images} "
             f"images, such as {sample.name}: {_wrong_size(masks, size)}"
         )
@@ -124,7 +125,7 @@ def coverage(
 def check_size(proposal: Proposal, sample: Sample, size: tuple[int, int]) -> None:
     """Raise ValueError if a mask is of another size than its image, (H, W) = ``size``."""
     if proposal.size != size:
-        raise ValueError(f"{sample.image}: {_wrong_size(proposal.size, size)}")
+        raise UserError(f"{sample.image}: {_wrong_size(proposal.size, size)}")
 
 
 def _wrong_size(masks: tuple[int, int], image: tuple[int, int]) -> str:
@@ -156,7 +157,7 @@ def draw_object(
     in it by half of its area or more: a mask that the crop has cut away cannot be pasted.
 
     Raises:
-        ValueError: if the store is damaged there.
+        UserError: if the store is damaged there.
     """
     if name not in store:
         return None
@@ -195,7 +196,7 @@ def decode_window(
     """
     left, top, right, bottom = box
     if not (right > left and bottom > top and min(size) > 0):
-        raise ValueError(f"window {box} to {size[0]}×{size[1]} pixels: empty; right > left needed")
+        raise UserError(f"window {box} to {size[0]}×{size[1]} pixels: empty; right > left needed")
     result = np.zeros(size, bool)
     zoom_x, zoom_y = size[1] / (right - left), size[0] / (bottom - top)
     deviation = blur * max(proposal.size)

@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 from skimage.segmentation import felzenszwalb
 
+from s5mars.errors import UserError
 from s5mars.proposals.proposal import Proposal, proposal_from_mask
 from s5mars.proposals.window import resample
 
@@ -50,11 +51,11 @@ class GraphSettings:
 
     def __post_init__(self) -> None:
         if len(self.scales) < 2 or list(self.scales) != sorted(set(self.scales)):
-            raise ValueError(f"graph scales {self.scales}: need at least two, ascending")
+            raise UserError(f"graph scales {self.scales}: need at least two, ascending")
         if min(self.scales) <= 0 or self.working_side < 16 or self.limit < 1:
-            raise ValueError("graph scales must be > 0, working_side at least 16, limit at least 1")
+            raise UserError("graph scales must be > 0, working_side at least 16, limit at least 1")
         if not 0 < self.minimum_area < self.maximum_area <= 1:
-            raise ValueError(
+            raise UserError(
                 f"graph areas {self.minimum_area}..{self.maximum_area}: need 0 < minimum < "
                 "maximum <= 1 (shares of the image)"
             )
@@ -77,12 +78,12 @@ def graph_proposals(
     """
     settings = settings or GraphSettings()
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"image is {image.shape} {image.dtype}, need (H, W, 3) uint8")
+        raise UserError(f"image is {image.shape} {image.dtype}, need (H, W, 3) uint8")
     height, width = image.shape[:2]
     if valid is None:
         valid = np.ones((height, width), bool)
     elif valid.shape != (height, width):
-        raise ValueError(f"valid is {valid.shape}, the image {height}×{width}")
+        raise UserError(f"valid is {valid.shape}, the image {height}×{width}")
     small, small_valid = _shrink(image, valid, settings.working_side)
     if not small_valid.any():
         return []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from s5mars.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
@@ -15,7 +17,7 @@ class Hardware:
 
     def __post_init__(self) -> None:
         if self.points < 1:
-            raise ValueError(f"{self.points} points in one pass: need at least 1")
+            raise UserError(f"{self.points} points in one pass: need at least 1")
 
     def of_worker(self, number: int) -> Hardware:
         """That of one of several processes: they take the GPUs in turn."""

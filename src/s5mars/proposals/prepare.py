@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from s5mars.errors import MissingFileError
 from s5mars.proposals.build import build_store
 from s5mars.proposals.coco import import_json
 from s5mars.proposals.draw import Coverage, ObjectFilter, coverage
@@ -18,7 +19,7 @@ logger = logging.getLogger("s5mars")
 def check_given(given: Path) -> None:
     """Raise FileNotFoundError if there is nothing at the path of the object proposals."""
     if not given.exists():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no object proposals at {given}: leave out --objects to have them made"
         )
 
@@ -43,8 +44,8 @@ def object_store(
         cache: where an imported or a built store is kept; found again when a run is resumed.
 
     Raises:
-        FileNotFoundError: if ``given`` does not exist.
-        ValueError: if it knows none of these images, or its masks are of another size.
+        MissingFileError: if ``given`` does not exist.
+        UserError: if it knows none of these images, or its masks are of another size.
     """
     if given is None:
         build_store(samples, cache)

@@ -22,6 +22,7 @@ from torchvision.ops import masks_to_boxes, nms
 
 from s5mars.data.read import no_data
 from s5mars.devices import find_device
+from s5mars.errors import UserError
 from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.proposal import Proposal, proposal_from_mask
 from s5mars.proposals.sam_weights import input_side, load_sam, weights_folder
@@ -43,13 +44,13 @@ class SamSettings:
 
     def __post_init__(self) -> None:
         if self.points_per_side < 1:
-            raise ValueError(f"{self.points_per_side} points a side: need at least 1")
+            raise UserError(f"{self.points_per_side} points a side: need at least 1")
         if self.long_side != 0 and self.long_side < 64:
-            raise ValueError(f"long side {self.long_side}: need 0 (the image's own) or at least 64")
+            raise UserError(f"long side {self.long_side}: need 0 (the image's own) or at least 64")
         if not 0 < self.duplicate <= 1:
-            raise ValueError(f"duplicate {self.duplicate}: need an IoU in (0, 1]")
+            raise UserError(f"duplicate {self.duplicate}: need an IoU in (0, 1]")
         if self.precision not in {"fp32", "bf16"}:
-            raise ValueError(f"precision {self.precision!r}: choose from fp32, bf16")
+            raise UserError(f"precision {self.precision!r}: choose from fp32, bf16")
 
 
 def fast_precision(device: str = "auto") -> str:
@@ -65,7 +66,7 @@ class SamProposer:
     processes that share the machine: give it processes (``build_store(workers=)``), not threads.
 
     Raises:
-        ValueError, FileNotFoundError: if the weights cannot be had or used.
+        UserError, MissingFileError: if the weights cannot be had or used.
     """
 
     def __init__(self, settings: SamSettings, hardware: Hardware | None = None) -> None:
@@ -82,13 +83,13 @@ class SamProposer:
         """Proposals of one image; pixels of a black border are in none of them.
 
         Raises:
-            ValueError: if the memory of the device does not suffice.
+            UserError: if the memory of the device does not suffice.
         """
         try:
             with _threads(1 if self.device.type == "cpu" else None), torch.inference_mode():
                 return self._proposals(image)
         except torch.OutOfMemoryError as error:
-            raise ValueError(
+            raise UserError(
                 f"out of memory with {self.points_at_once} points in one pass and a long side of "
                 f"{self.settings.long_side}: take fewer (--points) or a smaller --long-side"
             ) from error

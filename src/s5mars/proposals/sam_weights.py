@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from s5mars.errors import UserError
 from s5mars.pretrained import (
     NEEDED,
     PROCESSOR,
@@ -27,8 +28,8 @@ def weights_folder(weights: str) -> Path:
     """The local folder of ``weights``: a folder, or a hub id that is downloaded unless it is here.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or the hub cannot be reached or lacks it.
-        ValueError: if it is a file, or the folder is no SAM in transformers' layout.
+        MissingFileError: if there is no such folder, or the hub cannot be reached or lacks it.
+        UserError: if it is a file, or the folder is no SAM in transformers' layout.
     """
     return pretrained_folder(weights, FAMILIES)
 
@@ -37,7 +38,7 @@ def family(folder: Path) -> str:
     """The ``model_type`` of a folder of weights, a key of ``FAMILIES``.
 
     Raises:
-        ValueError: if it has none, or is of another family.
+        UserError: if it has none, or is of another family.
     """
     return kind_of(folder, FAMILIES, needed=f"--weights needs {NEEDED.format(processor=PROCESSOR)}")
 
@@ -46,7 +47,7 @@ def load_sam(folder: Path) -> tuple[Any, Any]:
     """Model, in float32 and evaluation mode on the CPU, and image processor of a local folder.
 
     Raises:
-        ValueError: if transformers is missing (with the way to install it), tensors are missing or
+        UserError: if transformers is missing (with the way to install it), tensors are missing or
             do not fit, or the processor is of another input size.
     """
     name = FAMILIES[family(folder)]
@@ -54,7 +55,7 @@ def load_sam(folder: Path) -> tuple[Any, Any]:
     processor = load_part(folder, "AutoImageProcessor", name)
     asked, given = model.config.prompt_encoder_config.image_size, input_side(processor)
     if asked != given:
-        raise ValueError(
+        raise UserError(
             f"{folder}: its preprocessor_config.json resizes to {given} pixels, the model needs "
             f"{asked}: take both files from the same place"
         )

@@ -65,7 +65,7 @@ def write_store(
     proposals is their rank. ``settings`` (anything JSON holds) are kept with every row.
 
     Raises:
-        ValueError: if an image occurs twice or its proposals differ in image size.
+        UserError: if an image occurs twice or its proposals differ in image size.
     """
     path = Path(path)
     written_settings = json.dumps(settings or {}, sort_keys=True)
@@ -83,7 +83,7 @@ def write_store(
     ):
         for name, proposals in rows:
             if name in counts:
-                raise ValueError(f"{path}: image {name!r} occurs twice; names must be unique")
+                raise UserError(f"{path}: image {name!r} occurs twice; names must be unique")
             counts[name] = len(proposals)
             if proposals:
                 writer.write_table(_table(name, proposals, written_settings))
@@ -164,8 +164,8 @@ class ObjectStore:
         path: a ``.parquet`` file, or a folder whose ``*.parquet`` files are shards.
 
     Raises:
-        FileNotFoundError: if there is nothing at ``path`` or the folder holds no shard.
-        ValueError: if a file is damaged or no object store, two shards hold the same image, or
+        MissingFileError: if there is nothing at ``path`` or the folder holds no shard.
+        UserError: if a file is damaged or no object store, two shards hold the same image, or
             shards were made with different settings.
     """
 
@@ -207,7 +207,7 @@ class ObjectStore:
         missing = self.missing(names)
         if missing:
             there = f"was made from others ({_few(self.names)})" if self.names else "holds none"
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: no entry for {len(missing)} of {len(names)} images "
                 f"({_few(missing)}); it {there}: make one from these"
             )
@@ -216,7 +216,7 @@ class ObjectStore:
         """The proposals of one image; empty if none was found in it.
 
         Raises:
-            ValueError: if the store does not know the image, or its part of the file is damaged.
+            UserError: if the store does not know the image, or its part of the file is damaged.
         """
         if name not in self._place:
             self.check([name])
@@ -227,7 +227,7 @@ class ObjectStore:
             table = self._file(shard).read_row_group(group, columns=_READ, use_threads=False)
             table = table.select(_READ).cast(_READ_SCHEMA)
             if any(column.null_count for column in table.columns):
-                raise ValueError("values are missing")
+                raise UserError("values are missing")
         return ImageProposals(table)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -239,7 +239,7 @@ class ObjectStore:
         if number == 0:
             self.proposer, self.settings = made
         elif made != (self.proposer, self.settings):
-            raise ValueError(
+            raise UserError(
                 f"{shard}: made by {made[0]} with {made[1]}, but {self._shards[0].name} by "
                 f"{self.proposer} with {self.settings}; keep them in two folders"
             )
@@ -247,7 +247,7 @@ class ObjectStore:
         for name, count in footer["images"].items():
             if name in self._place:
                 other = self._shards[self._place[name][0]].name
-                raise ValueError(f"{shard}: image {name!r} is in {other} too; remove one of them")
+                raise UserError(f"{shard}: image {name!r} is in {other} too; remove one of them")
             self._place[name] = (number, group if count else -1)
             group += count > 0
             self.masks += count
@@ -272,7 +272,7 @@ def _few(names: Sequence[str]) -> str:
 def _table(name: str, proposals: Sequence[Proposal], settings: str) -> pa.Table:
     sizes = {proposal.size for proposal in proposals}
     if len(sizes) > 1:
-        raise ValueError(f"image {name!r}: masks of different sizes {sorted(sizes)}; need one")
+        raise UserError(f"image {name!r}: masks of different sizes {sorted(sizes)}; need one")
     count = len(proposals)
     boxes = zip(*(proposal.box for proposal in proposals), strict=True)
     columns = [
@@ -314,7 +314,7 @@ def _read_footer(path: Path) -> dict[str, Any]:
             )
         counts = footer["images"].values()
         if not all(type(count) is int and count >= 0 for count in counts):
-            raise ValueError("numbers of masks that are none")
+            raise UserError("numbers of masks that are none")
         str(footer["proposer"]), dict(footer["settings"])
         return footer
 

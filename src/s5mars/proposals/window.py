@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from s5mars.errors import UserError
+
 Box = tuple[float, float, float, float]
 
 
@@ -36,7 +38,7 @@ def resample(
         return turned.T
     left, top, right, bottom = box
     if not (right > left and bottom > top and min(size) > 0):
-        raise ValueError(f"window {box} to {size[0]}×{size[1]} pixels: empty; right > left needed")
+        raise UserError(f"window {box} to {size[0]}×{size[1]} pixels: empty; right > left needed")
     # The resampling filter reaches `reach` source pixels beyond the window.
     reach_x = math.ceil(max(1.0, (right - left) / size[1])) + 1
     reach_y = math.ceil(max(1.0, (bottom - top) / size[0])) + 1

@@ -31,6 +31,7 @@ from s5mars.data.layouts import open_dataset
 from s5mars.data.loader import LoaderSettings, load_crop
 from s5mars.data.partition import pool
 from s5mars.data.read import image_size
+from s5mars.errors import UserError
 from s5mars.files import write_figure
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.views import as_float
@@ -83,17 +84,17 @@ def show_augmentations(
             segmentation.
 
     Raises:
-        ValueError: for an unknown ablation or image, a file that is no PNG, or data without another
+        UserError: for an unknown ablation or image, a file that is no PNG, or data without another
             labelled image; what the readers raise.
-        FileNotFoundError: if there is no such folder.
+        MissingFileError: if there is no such folder.
     """
     if augmentations not in BASES:
         near = difflib.get_close_matches(augmentations, BASES, n=1, cutoff=0.0)
-        raise ValueError(
+        raise UserError(
             f"no pictures of {augmentations!r}; nearest: {near[0]}; all: {', '.join(BASES)}"
         )
     if out.suffix.lower() != ".png":
-        raise ValueError(f"{out}: the sheet is a PNG file; give --out a name such as sheet.png")
+        raise UserError(f"{out}: the sheet is a PNG file; give --out a name such as sheet.png")
     dataset = open_dataset(data)
     shown, partner = _choose(dataset, image, seed)
     views, mask = _views(dataset, (shown, partner), seed, objects, augmentations)
@@ -153,7 +154,7 @@ def _choose(dataset: Dataset, name: str | None, seed: int) -> tuple[Sample, Samp
         shown = dataset.sample(name)
     labelled = [s for s in dataset.split("train") if s.mask is not None and s.name != shown.name]
     if not labelled:
-        raise ValueError(f"{dataset.root}: no other labelled image to be the partner")
+        raise UserError(f"{dataset.root}: no other labelled image to be the partner")
     return shown, labelled[int(rng.integers(len(labelled)))]
 
 

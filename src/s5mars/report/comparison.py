@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from s5mars.errors import UserError
 from s5mars.report import curves, examples, tables, words
 from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.figures import Curve
@@ -36,23 +37,23 @@ def write_comparison(
         The path of the page.
 
     Raises:
-        FileNotFoundError: if a folder is no run, or has no evaluation and the data is gone.
-        ValueError: if there is no run, a run is given twice, their classes differ, or a file of a
+        MissingFileError: if a folder is no run, or has no evaluation and the data is gone.
+        UserError: if there is no run, a run is given twice, their classes differ, or a file of a
             run is damaged.
         OSError: if the page cannot be written.
     """
     if not runs:
-        raise ValueError("a comparison needs at least one run folder")
+        raise UserError("a comparison needs at least one run folder")
     if images < 0:
-        raise ValueError(f"images is {images}: the least is 0")
+        raise UserError(f"images is {images}: the least is 0")
     folders = [Path(run).resolve() for run in runs]
     doubles = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
     if doubles:
-        raise ValueError(f"{doubles[0]} is given twice; a comparison shows each run once")
+        raise UserError(f"{doubles[0]} is given twice; a comparison shows each run once")
     read = [read_run(run) for run in runs]
     for run in read[1:]:
         if run.taxonomy.names != read[0].taxonomy.names:
-            raise ValueError(
+            raise UserError(
                 f"{run.folder} has the classes {', '.join(run.taxonomy.names)}, {read[0].folder} "
                 f"has {', '.join(read[0].taxonomy.names)}; only runs of one taxonomy compare"
             )

@@ -20,7 +20,7 @@ def calibration_of(run: Run) -> Mapping[str, Any] | None:
     """The calibration in the run folder; None if there is none, or it is of other weights.
 
     Raises:
-        ValueError: if the file is damaged.
+        UserError: if the file is damaged.
     """
     path = run.folder / calibration_file("teacher")
     if not path.is_file():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from s5mars.data.layouts import open_dataset
+from s5mars.errors import UserError
 from s5mars.evaluation.command import evaluate
 from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
 from s5mars.report.folder import Run
@@ -20,8 +21,8 @@ def evaluation_of(run: Run) -> Mapping[str, Any]:
     split where no test split exists; that writes the file that the next report finds.
 
     Raises:
-        ValueError: if an evaluation file is damaged, or there is none and the data is not known.
-        FileNotFoundError: if there is none and the data or the checkpoint is not there.
+        UserError: if an evaluation file is damaged, or there is none and the data is not known.
+        MissingFileError: if there is none and the data or the checkpoint is not there.
     """
     found = find_evaluation(run.folder)
     return _made(run) if found is None else read_evaluation(found)
@@ -35,12 +36,12 @@ def is_stale(run: Run) -> bool:
 
 def _made(run: Run) -> Mapping[str, Any]:
     if run.data is None:
-        raise ValueError(
+        raise UserError(
             f"{run.folder} holds no evaluation and does not name its data; "
             f"`s5mars evaluate {run.folder} --data FOLDER` makes one"
         )
     splits = open_dataset(run.data).splits
     split = next((name for name in _SPLITS if splits.get(name)), None)
     if split is None:
-        raise ValueError(f"{run.data} has neither a test nor a val split to evaluate {run.folder}")
+        raise UserError(f"{run.data} has neither a test nor a val split to evaluate {run.folder}")
     return evaluate(run.folder, data=run.data, split=split)

@@ -15,6 +15,7 @@ from s5mars.classes import IGNORE, MaskCoding, Taxonomy, hex_colour
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.read import read_image, read_label
+from s5mars.errors import MissingFileError, UserError
 from s5mars.predict.predictor import load
 from s5mars.report.folder import Run
 from s5mars.report.numbers import number, score
@@ -99,14 +100,14 @@ def open_data(run: Run) -> Dataset:
     """The data set that the run was trained on.
 
     Raises:
-        FileNotFoundError: if it is not there any more, or the run does not name it.
-        ValueError: if it is no data set, or one of other classes.
+        MissingFileError: if it is not there any more, or the run does not name it.
+        UserError: if it is no data set, or one of other classes.
     """
     if run.data is None:
-        raise FileNotFoundError(f"{run.folder / 'metrics.json'} does not name the data")
+        raise MissingFileError(f"{run.folder / 'metrics.json'} does not name the data")
     dataset = open_dataset(run.data)
     if dataset.taxonomy.names != run.taxonomy.names:
-        raise ValueError(
+        raise UserError(
             f"{run.data} has the classes {', '.join(dataset.taxonomy.names)}, "
             f"{run.folder} was trained on {', '.join(run.taxonomy.names)}"
         )
@@ -117,8 +118,8 @@ def open_network(run: Run) -> Predict:
     """What the run's network says about an image.
 
     Raises:
-        FileNotFoundError: if the weights are not there.
-        ValueError: if they are damaged.
+        MissingFileError: if the weights are not there.
+        UserError: if they are damaged.
     """
     predictor = load(run.folder)
     return lambda image: predictor.predict(image)
@@ -148,7 +149,7 @@ def show(
         side: the longer side of a picture is at most this many pixels.
 
     Raises:
-        ValueError: if the image or its mask cannot be read.
+        UserError: if the image or its mask cannot be read.
     """
     image = read_image(sample.image)
     truth = (

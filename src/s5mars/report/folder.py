@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from s5mars.classes import Taxonomy
+from s5mars.errors import MissingFileError
 from s5mars.reading import object_in, parse_yaml, read_object, read_text, reading
 from s5mars.report.numbers import number
 
@@ -115,18 +116,18 @@ def read_run(folder: Path | str) -> Run:
             ``config.yaml`` and ``versions.json`` may be missing.
 
     Raises:
-        FileNotFoundError: if the folder or one of the two needed files is missing.
-        ValueError: if one of them is not what training writes.
+        MissingFileError: if the folder or one of the two needed files is missing.
+        UserError: if one of them is not what training writes.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder}: no such run folder; `s5mars train --out {folder}` makes one"
         )
     needed = ("metrics.json", "best.json")
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} is no finished run: {' and '.join(missing)} missing; "
             f"`s5mars train --out {folder}` writes them"
         )

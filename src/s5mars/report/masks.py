@@ -15,6 +15,7 @@ from PIL import Image
 
 from s5mars.data.layouts import open_dataset
 from s5mars.data.read import read_image
+from s5mars.errors import UserError
 from s5mars.files import write_figure
 from s5mars.proposals.draw import ObjectFilter, check_size, decode_window, qualified
 from s5mars.proposals.store import ObjectStore
@@ -46,14 +47,14 @@ def show_masks(
         seed: draws them.
 
     Raises:
-        ValueError: if the store knows none of the images, or its masks are of another size; for a
+        UserError: if the store knows none of the images, or its masks are of another size; for a
             file that is no PNG.
-        FileNotFoundError: if there is no such folder or store.
+        MissingFileError: if there is no such folder or store.
     """
     if out.suffix.lower() != ".png":
-        raise ValueError(f"{out}: the sheet is a PNG file; give --out a name such as sheet.png")
+        raise UserError(f"{out}: the sheet is a PNG file; give --out a name such as sheet.png")
     if images < 1:
-        raise ValueError(f"{images} images: need at least 1")
+        raise UserError(f"{images} images: need at least 1")
     opened = ObjectStore(store)
     dataset = open_dataset(data)
     streams = dataset.splits.values() if split == "all" else [dataset.split(split)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from s5mars.errors import UserError
 from s5mars.files import write_text
 
 _TEMPLATES = Environment(
@@ -28,11 +29,11 @@ def write_page(template: str, page: Mapping[str, Any], out: Path) -> Path:
         out: the file to write; folders on the way are made.
 
     Raises:
-        ValueError: if ``out`` is a folder.
+        UserError: if ``out`` is a folder.
         OSError: if the file cannot be written.
     """
     if out.is_dir():
-        raise ValueError(f"{out} is a folder; name the HTML file to write, e.g. {out}/report.html")
+        raise UserError(f"{out} is a folder; name the HTML file to write, e.g. {out}/report.html")
     text = _TEMPLATES.get_template(template).render(page=page)
     write_text(out, text)
     return out

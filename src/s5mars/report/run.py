@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from s5mars.errors import UserError
 from s5mars.report import confidence, curves, examples, tables, words
 from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.folder import Run, read_run
@@ -35,12 +36,12 @@ def write_report(run: Path | str, *, out: Path | str | None = None, examples: in
         The path of the page.
 
     Raises:
-        FileNotFoundError: if the folder is no run, or there is no evaluation and the data is gone.
-        ValueError: if a file of the run is damaged, or ``examples`` is negative.
+        MissingFileError: if the folder is no run, or there is no evaluation and the data is gone.
+        UserError: if a file of the run is damaged, or ``examples`` is negative.
         OSError: if the page cannot be written.
     """
     if examples < 0:
-        raise ValueError(f"examples is {examples}: the least is 0")
+        raise UserError(f"examples is {examples}: the least is 0")
     found = read_run(run)
     page = report_page(found, evaluation_of(found), each=examples)
     return write_page(

@@ -14,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from s5mars.config import TrainConfig
+from s5mars.errors import UserError
 
 LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -70,7 +71,7 @@ def check_devices(config: TrainConfig) -> None:
     """Ask Lightning for the devices before anything is written.
 
     Raises:
-        ValueError: of one line, if Lightning has no such accelerator, strategy or devices, or the
+        UserError: of one line, if Lightning has no such accelerator, strategy or devices, or the
             batch does not divide among them.
     """
     try:
@@ -81,19 +82,19 @@ def check_devices(config: TrainConfig) -> None:
             for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")
         )
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise UserError(
             f"cannot train with {asked}: {reason}; leave them out to take what is there"
         ) from error
     processes = trainer.world_size
     if config.batch % processes:
-        raise ValueError(
+        raise UserError(
             f"batch {config.batch} does not divide among {processes} processes: "
             f"choose a multiple of {processes}"
         )
     if config.batch < 2 * processes:
         # The pooled branch of the spatial pyramid has one value an image and channel; what mixes
         # images takes them from one process.
-        raise ValueError(
+        raise UserError(
             f"batch is {config.batch}: batch normalisation and mixing need two images in each "
             f"process: take --batch {2 * processes} or more"
         )

@@ -107,7 +107,7 @@ class LostProcess(Callback):
             os._exit(LOST)
 
 
-def is_lost(error: RuntimeError) -> bool:
+def is_lost(error: Exception) -> bool:
     """Whether a collective failed because another process no longer answers."""
     distributed = getattr(dist, "DistError", ())
     return isinstance(error, distributed) or any(

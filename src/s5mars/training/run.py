@@ -22,7 +22,8 @@ from s5mars.config import GENERAL_MODELS, TrainConfig
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.loader import LoaderError, why_it_died
-from s5mars.errors import UserError, first_line
+from s5mars.devices import is_out_of_memory
+from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.files import write_json, write_text
 from s5mars.locking import is_empty, only_one
 from s5mars.models.build import build_network
@@ -60,7 +61,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         The run folder.
 
     Raises:
-        ValueError, FileNotFoundError: for settings or data that cannot work.
+        UserError, MissingFileError: for settings or data that cannot work.
     """
     out = config.out
     # The other processes of a distributed run find its folder made.
@@ -108,8 +109,8 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
         method: read from its ``config.yaml``.
 
     Raises:
-        FileNotFoundError: if there is nothing to go on from, or the data are gone.
-        ValueError: if the data are no longer the same, or another process works on the run.
+        MissingFileError: if there is nothing to go on from, or the data are gone.
+        UserError: if the data are no longer the same, or another process works on the run.
     """
     _quieten_lightning()
     config = replace(config, out=run)
@@ -128,7 +129,7 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
     if saved:
         _check_checkpoint(checkpoint)
     if not config.data.exists():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{config.data}: no such folder, but {run} trains on it: move it back, or correct "
             f"`data` in {run / 'config.yaml'}"
         )
@@ -250,9 +251,9 @@ def _fit(
         raise UserError(f"{error}; {_way_on(config, saver)}") from error
     except LoaderError as error:
         raise UserError(f"{error}; {saver.kept}") from error
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if "loading state_dict" in str(error):
-            raise ValueError(
+            raise UserError(
                 f"{checkpoint} does not fit the network of these data and settings: were they "
                 "changed, or was it written by another version? Train anew into another folder"
             ) from error
@@ -262,14 +263,12 @@ def _fit(
             message = lost.message(error, first=trainer.is_global_zero)
             if message and not trainer.is_global_zero:
                 print(file=sys.stderr)  # the bar of the first process had no end
-            raise (ValueError(message) if message else SystemExit(LOST)) from error
-        if "memory" not in str(error):
+            raise (UserError(message) if message else SystemExit(LOST)) from error
+        if not is_out_of_memory(error):
             raise
-        # Of the accelerator, of the machine, or shared between loader processes.
-        raise ValueError(
-            f"out of memory after step {module.global_step} "
-            f"({str(error).strip().splitlines()[0]}): take a smaller --batch or --crop, or fewer "
-            "--workers"
+        raise UserError(
+            f"out of memory after step {module.global_step} ({first_line(error)}): take a smaller "
+            "--batch or --crop, or fewer --workers"
         ) from error
     if not trainer.is_global_zero:
         return out

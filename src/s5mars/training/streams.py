@@ -20,7 +20,7 @@ from s5mars.data.partition import draw_partition, pool, withhold
 from s5mars.data.read import image_size
 from s5mars.data.resolution import Resolution
 from s5mars.data.stratify import label_areas
-from s5mars.errors import UserError
+from s5mars.errors import MissingFileError, UserError
 from s5mars.files import write_text
 from s5mars.types import Method, Sample
 
@@ -58,7 +58,7 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     are looked at too.
 
     Raises:
-        ValueError, FileNotFoundError: as ``labelled_partition``, ``Dataset.split`` and
+        UserError, MissingFileError: as ``labelled_partition``, ``Dataset.split`` and
             ``undamaged``; if a stream is empty, or every labelled image is smaller than the crop.
     """
     skip_bad, coding = config.skip_bad, dataset.coding
@@ -69,7 +69,7 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     selection = dataset.split(config.select_on)
     for sample in selection:
         if sample.mask is None:
-            raise ValueError(
+            raise UserError(
                 f"{sample.image}: in the {config.select_on} split, but has no mask: add one, or "
                 "take the image out of the list"
             )
@@ -85,7 +85,7 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     report_skipped(lines)
     for name, samples in (("labelled", labelled), (config.select_on, selection)):
         if not samples:
-            raise ValueError(f"{dataset.root}: no readable {name} image is left: replace some")
+            raise UserError(f"{dataset.root}: no readable {name} image is left: replace some")
     _require_room(labelled, config)
     areas = _shown(labelled, dataset, config)
     warnings = label_warnings(areas, dataset.taxonomy.names, batch=config.batch)
@@ -161,14 +161,14 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
     """The samples that a run wrote down when it started; nothing is drawn anew.
 
     Raises:
-        FileNotFoundError: if a list is missing.
-        ValueError: if the data no longer hold a listed image.
+        MissingFileError: if a list is missing.
+        UserError: if the data no longer hold a listed image.
     """
 
     def listed(name: str) -> list[Sample]:
         path = run / "splits" / f"{name}.txt"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: {run} is not a whole run folder")
+            raise MissingFileError(f"{path} is missing: {run} is not a whole run folder")
         return [dataset.sample(name) for name in read_names(path)]
 
     labelled = tuple(listed("labelled"))

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow.parquet as pq
 
 from s5mars.data.hub.sources import Source
+from s5mars.errors import UserError
 from s5mars.files import below, replacing
 from s5mars.reading import open_parquet, reading
 
@@ -31,7 +32,7 @@ def names_of(split: str, shards: Sequence[Path], column: str) -> Names:
     ``train-000042``. Only the paths are read, not the images.
 
     Raises:
-        ValueError: if a shard is no Parquet file or lacks the column.
+        UserError: if a shard is no Parquet file or lacks the column.
     """
     stems: list[str | None] = []
     for shard in shards:
@@ -66,7 +67,7 @@ def convert(
         Column → number of files that it has now.
 
     Raises:
-        ValueError: if the shard is damaged, lacks a column, or an image is neither PNG nor JPEG
+        UserError: if the shard is damaged, lacks a column, or an image is neither PNG nor JPEG
             (masks: PNG, because JPEG changes their numbers).
     """
     counts: Counter[str] = Counter()
@@ -76,12 +77,12 @@ def convert(
             content = _bytes_of(row.get(column))
             if content is None:
                 if column == source.columns[0]:
-                    raise ValueError(f"{shard}: row {name!r} has no image: download it again")
+                    raise UserError(f"{shard}: row {name!r} has no image: download it again")
                 continue
             ending = _ending(content)
             if ending is None or (ending == ".jpg" and column != source.columns[0]):
                 kind = "JPEG, which changes its numbers" if ending else "neither PNG nor JPEG"
-                raise ValueError(f"{shard}: {column!r} of {name!r} is {kind}")
+                raise UserError(f"{shard}: {column!r} of {name!r} is {kind}")
             path = below(out, f"{place}{ending}", source=shard)
             if not path.exists():
                 with replacing(path) as temporary:
@@ -106,7 +107,7 @@ def _rows(shard: Path, source: Source) -> Iterator[Mapping[str, object]]:
             rows -= batch.num_rows
             yield from batch.to_pylist()
         if rows:
-            raise ValueError(f"{shard}: {rows} rows fewer than it declares: download it again")
+            raise UserError(f"{shard}: {rows} rows fewer than it declares: download it again")
 
 
 def _opened(shard: Path, columns: Sequence[str]) -> pq.ParquetFile:
@@ -114,7 +115,7 @@ def _opened(shard: Path, columns: Sequence[str]) -> pq.ParquetFile:
         file = open_parquet(shard)
     lacking = [name for name in columns if name not in file.schema_arrow.names]
     if lacking:
-        raise ValueError(
+        raise UserError(
             f"{shard}: no column {lacking[0]!r}; it has {', '.join(file.schema_arrow.names)}"
         )
     return file

@@ -50,8 +50,8 @@ def fetch(
 
     Raises:
         ConnectionError: if the hub cannot be reached; says where else the data are.
-        FileNotFoundError: if ``local`` is missing.
-        ValueError: if the name is unknown, ``out`` holds something else, or a shard is damaged.
+        MissingFileError: if ``local`` is missing.
+        UserError: if the name is unknown, ``out`` holds something else, or a shard is damaged.
         OSError: if writing fails; a full disk is said in words.
     """
     source, out = _named(name), Path(out)
@@ -133,9 +133,9 @@ def _begun(out: Path, name: str) -> Mapping[str, object] | None:
         recorded = read_object(out / RECORD)
         begun = recorded["data"]
     except (OSError, UserError, KeyError):
-        raise ValueError(f"{out}: not empty, and no earlier fetch: choose another --out") from None
+        raise UserError(f"{out}: not empty, and no earlier fetch: choose another --out") from None
     if begun != name:
-        raise ValueError(f"{out}: holds {begun!r}, not {name!r}: choose another --out")
+        raise UserError(f"{out}: holds {begun!r}, not {name!r}: choose another --out")
     found: Mapping[str, object] = recorded
     return found
 
@@ -157,4 +157,4 @@ def _named(name: str) -> Source:
         return SOURCES[name]
     near = difflib.get_close_matches(name, SOURCES, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"no public data set {name!r}; there are {', '.join(SOURCES)}{hint}")
+    raise UserError(f"no public data set {name!r}; there are {', '.join(SOURCES)}{hint}")

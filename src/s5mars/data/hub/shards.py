@@ -11,6 +11,7 @@ from typing import Protocol
 import yaml
 
 from s5mars.data.hub.sources import Source
+from s5mars.errors import MissingFileError, UserError
 from s5mars.files import disk_full, is_disk_full
 from s5mars.products.files import files_below
 from s5mars.reading import parse_yaml, read_text
@@ -78,11 +79,11 @@ class LocalStore:
         """As ``Store`` says.
 
         Raises:
-            FileNotFoundError: if the folder is missing.
-            ValueError: if a split's shards are missing.
+            MissingFileError: if the folder is missing.
+            UserError: if a split's shards are missing.
         """
         if not self.folder.is_dir():
-            raise FileNotFoundError(f"{self.folder}: no such folder")
+            raise MissingFileError(f"{self.folder}: no such folder")
         files = {
             path.relative_to(self.folder).as_posix(): path.stat().st_size
             for path in files_below(self.folder, {".parquet"})
@@ -113,7 +114,7 @@ class HubStore:
 
         Raises:
             ConnectionError: if the hub cannot be reached; says where else the data are.
-            ValueError: if a split's shards are missing.
+            UserError: if a split's shards are missing.
         """
         from huggingface_hub import HfApi
 
@@ -185,7 +186,7 @@ def _complete(shards: Iterable[Shard], split: str, where: object) -> None:
     numbers = sorted((shard.number, shard.count) for shard in shards)
     count = numbers[0][1] if numbers else 1
     if numbers != [(number, count) for number in range(count)]:
-        raise ValueError(
+        raise UserError(
             f"{where}: {len(numbers)} of {count} shards of {split!r} "
             f"({split}-NNNNN-of-NNNNN.parquet): download the missing ones"
         )

@@ -44,8 +44,8 @@ def open_dataset(path: Path | str, *, layout: str | None = None) -> Dataset:
     written into its ``splits/``.
 
     Raises:
-        FileNotFoundError: if the folder is missing, empty or has no image.
-        ValueError: if it is no known layout (says what was looked for and what was found), its
+        MissingFileError: if the folder is missing, empty or has no image.
+        UserError: if it is no known layout (says what was looked for and what was found), its
             description is wrong, or a split list names unknown files.
     """
     root = Path(path)

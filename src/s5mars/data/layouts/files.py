@@ -36,8 +36,8 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
     """The images below a folder with the masks of the same name; ``mask`` is None without one.
 
     Raises:
-        FileNotFoundError: if a folder is missing or there is no image.
-        ValueError: if a mask has no image.
+        MissingFileError: if a folder is missing or there is no image.
+        UserError: if a mask has no image.
     """
     for folder in (images, masks):
         if not folder.is_dir():
@@ -64,8 +64,8 @@ def read_names(path: Path) -> list[str]:
     """The entries of a list: a JSON list, or a text file with one a line (``data/names.py``).
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no text, no JSON list of names or numbers, or empty.
+        MissingFileError: if there is no such file.
+        UserError: if it is no text, no JSON list of names or numbers, or empty.
     """
     way_out = "give a list with one name a line"
     if path.suffix.lower() == ".json":
@@ -84,7 +84,7 @@ def select(names: Iterable[str], samples: Mapping[str, Sample], source: Path) ->
     """The samples with these names, in this order; an ending or a folder before a name may stand.
 
     Raises:
-        ValueError: if names are unknown (counted, the first ones shown) or stand twice.
+        UserError: if names are unknown (counted, the first ones shown) or stand twice.
     """
     chosen: dict[str, Sample] = {}
     unknown: list[str] = []
@@ -123,7 +123,7 @@ def forbid_overlap(splits: Mapping[str, Sequence[Sample]], root: Path) -> None:
     """Refuse an image that stands in two splits: a score on it would be worth nothing.
 
     Raises:
-        ValueError: naming both splits and the first such images.
+        UserError: naming both splits and the first such images.
     """
     seen: dict[str, str] = {}
     for split, samples in splits.items():

@@ -64,7 +64,7 @@ def read_splits(
     """The lists in ``root/splits``, or stratified ones, made and written there.
 
     Raises:
-        ValueError: if a list names unknown files, or an image stands in two lists.
+        UserError: if a list names unknown files, or an image stands in two lists.
     """
     lists = sorted((root / "splits").glob("*.txt"), key=_usual_order)
     if not lists:
@@ -83,8 +83,8 @@ def read_description(path: Path) -> tuple[Taxonomy, MaskCoding]:
     """Read ``dataset.yaml``: the classes and what the ids in mask files mean.
 
     Raises:
-        FileNotFoundError: if it is missing; says what it must hold.
-        ValueError: if it is not valid, an id stands twice, or a key is unknown (with the nearest).
+        MissingFileError: if it is missing; says what it must hold.
+        UserError: if it is not valid, an id stands twice, or a key is unknown (with the nearest).
     """
     if not path.exists():
         raise MissingFileError(
@@ -112,10 +112,10 @@ def _coding(data: Mapping[str, object]) -> MaskCoding:
         _known_keys(entry, ("name", "ids", "color", "criterion"))
         for file_id in _ids(entry.get("ids", [str(index)]), f"ids of {entry['name']!r}"):
             if file_id in ignored:
-                raise ValueError(f"id {file_id} of {entry['name']!r} stands in `ignore` too")
+                raise UserError(f"id {file_id} of {entry['name']!r} stands in `ignore` too")
             if index_of.setdefault(file_id, index) != index:
                 other = classes[index_of[file_id]]["name"]
-                raise ValueError(f"id {file_id} stands in {other!r} and in {entry['name']!r}")
+                raise UserError(f"id {file_id} stands in {other!r} and in {entry['name']!r}")
     return MaskCoding(index_of, ignored)
 
 
@@ -123,7 +123,7 @@ def _ids(value: Any, what: str) -> list[int]:
     values = value if isinstance(value, list) else [value]
     for each in values:
         if not isinstance(each, str) or not re.fullmatch("[0-9]{1,5}", each) or int(each) > 65535:
-            raise ValueError(f"{what}: {each!r} is not a whole number in 0..65535")
+            raise UserError(f"{what}: {each!r} is not a whole number in 0..65535")
     return [int(each) for each in values]
 
 
@@ -132,4 +132,4 @@ def _known_keys(data: Mapping[str, object], known: tuple[str, ...]) -> None:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise ValueError(f"unknown key {key!r}; {hint}")
+            raise UserError(f"unknown key {key!r}; {hint}")

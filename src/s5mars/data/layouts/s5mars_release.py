@@ -61,7 +61,7 @@ def _list_of(root: Path, split: str) -> Path | None:
     """The JSON list of a split, in the folder or one below it.
 
     Raises:
-        ValueError: if several are there with different contents.
+        UserError: if several are there with different contents.
     """
     below = [*root.glob("*.json"), *root.glob("*/*.json")]
     images = {root / "images", root / "labels"}

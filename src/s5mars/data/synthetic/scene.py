@@ -14,6 +14,7 @@ from s5mars.data.synthetic.rocks import Rock, cast_shadow, draw_rock, scatter
 from s5mars.data.synthetic.rover import Canvas, draw_arm, draw_deck, draw_wheel, dust_over
 from s5mars.data.synthetic.sky import paint_ridges, paint_sky
 from s5mars.data.synthetic.terrain import BEDROCK, ROCK, Geology, Ground, lay_ground
+from s5mars.errors import UserError
 from s5mars.randomness import generator
 
 _MEAN = (0.625, 0.519, 0.363)  # table II: standard deviation / coefficient of variation
@@ -44,12 +45,12 @@ def render_scene(
         ``s5mars.classes.S5MARS``, 255 where no annotator would be sure or had the time.
 
     Raises:
-        ValueError: if the size is below 32 or the index is negative.
+        UserError: if the size is below 32 or the index is negative.
     """
     if size < SMALLEST:
-        raise ValueError(f"size {size} is too small for a scene: take {SMALLEST} pixels or more")
+        raise UserError(f"size {size} is too small for a scene: take {SMALLEST} pixels or more")
     if index < 0:
-        raise ValueError(f"scene index {index} is negative: scenes are counted from 0")
+        raise UserError(f"scene index {index} is negative: scenes are counted from 0")
     image, classes = _render(size, seed, index)
     rng = generator(seed, "synthetic annotation", sample=index)
     label = annotate(rng, classes, float(np.clip(rng.normal(0.467, 0.10), 0.25, 0.75)))

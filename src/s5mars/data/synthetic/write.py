@@ -15,6 +15,7 @@ from PIL import Image
 
 from s5mars.classes import IGNORE, S5MARS, hex_colour
 from s5mars.data.synthetic.scene import SMALLEST, render_scene
+from s5mars.errors import UserError
 from s5mars.files import disk_full, is_disk_full
 
 _SHARES = (("train", 0.6), ("val", 0.2), ("test", 0.2))
@@ -49,19 +50,19 @@ def write_synthetic(
         The folder.
 
     Raises:
-        ValueError: if ``out`` is in use, or a number is too small.
+        UserError: if ``out`` is in use, or a number is too small.
         OSError: if writing fails; a full disk is said in words.
     """
     out = Path(out)
     if images < len(_SHARES):
-        raise ValueError(
+        raise UserError(
             f"--images {images} is too few for a train, a val and a test split: "
             f"take {len(_SHARES)} or more"
         )
     if size < SMALLEST:
-        raise ValueError(f"--size {size} is too small for a scene: take {SMALLEST} pixels or more")
+        raise UserError(f"--size {size} is too small for a scene: take {SMALLEST} pixels or more")
     if unlabelled < 0:
-        raise ValueError(f"unlabelled={unlabelled} is negative: take 0 or more further scenes")
+        raise UserError(f"unlabelled={unlabelled} is negative: take 0 or more further scenes")
     _check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -85,7 +86,7 @@ def _check_free(out: Path) -> None:
         return
     if out.exists() or out.is_symlink():
         what = "is not empty" if out.is_dir() else "is a file"
-        raise ValueError(f"{out} {what}: name a new folder, or remove this one first")
+        raise UserError(f"{out} {what}: name a new folder, or remove this one first")
 
 
 def _umask() -> int:
