@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from s5mars.classes import IGNORE as IGNORE
     from s5mars.classes import Taxonomy as Taxonomy
-    from s5mars.config import TrainConfig as TrainConfig
     from s5mars.data.dataset import Dataset as Dataset
     from s5mars.data.layouts import open_dataset as open_dataset
     from s5mars.evaluation.confusion import Confusion as Confusion
     from s5mars.predict.predictor import Predictor as Predictor
     from s5mars.predict.predictor import load as load
+    from s5mars.settings.config import TrainConfig as TrainConfig
     from s5mars.types import Sample as Sample
 
 _HOME = {
     "IGNORE": "s5mars.classes",
     "Taxonomy": "s5mars.classes",
-    "TrainConfig": "s5mars.config",
+    "TrainConfig": "s5mars.settings.config",
     "Dataset": "s5mars.data.dataset",
     "open_dataset": "s5mars.data.layouts",
     "Confusion": "s5mars.evaluation.confusion",

@@ -44,10 +44,10 @@ def demo(out: Path, *, data: Path | None = None, settings: DemoSettings | None =
     from s5mars.data.layouts import open_dataset
     from s5mars.data.synthetic import write_synthetic
     from s5mars.evaluation.command import evaluate
-    from s5mars.options import parse_training
     from s5mars.predict.archive import predict_images
     from s5mars.predict.predictor import load
     from s5mars.report.comparison import write_comparison
+    from s5mars.settings.parsing import parse_training
     from s5mars.training.run import train
 
     settings = settings or DemoSettings()

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy
+from s5mars.objective.losses import cross_entropy
+from s5mars.objective.thresholds import Keep, above_threshold
 from s5mars.randomness import generator, generators
-from s5mars.thresholds import Keep, above_threshold
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,7 +138,7 @@ class Progress:
     pool_from: int = 0  # first step whose batch holds the pool: not in a warm-up
     criterion: Criterion = cross_entropy  # of labelled images
     pseudo_labels: PseudoLabels = as_predicted  # aligned, where a run asks for it
-    keep: Keep = above_threshold  # which pseudo-labels count, see ``thresholds.py``
+    keep: Keep = above_threshold  # which pseudo-labels count, see ``objective/thresholds.py``
 
     @property
     def share(self) -> float:
@@ -162,6 +162,8 @@ class Progress:
 
 class Method(Protocol):
     """A row of table III: one file in ``methods/``, one line in its dict."""
+
+    title: ClassVar[str]  # as tables and reports name it
 
     @property
     def needs(self) -> Needs:

@@ -11,9 +11,9 @@ from oracles import fixmatch as fixmatch_oracle
 from s5mars.augment.geometric import rectangles
 from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy
 from s5mars.methods.augseg import AugSeg, confidence
 from s5mars.methods.views import as_float, kept_pixels, weak_view
+from s5mars.objective.losses import cross_entropy
 from s5mars.randomness import each
 from s5mars.types import Batch, Progress, Targets, View
 from tiny import PixelNet, batch, crops

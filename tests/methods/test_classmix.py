@@ -9,9 +9,9 @@ import torch
 from oracles import classmix as oracle
 from oracles.pseudo_labels import Images
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy
 from s5mars.methods.classmix import ClassMix
 from s5mars.methods.views import as_float
+from s5mars.objective.losses import cross_entropy
 from s5mars.randomness import each
 from s5mars.types import Batch, Progress, View
 from tiny import PixelNet, batch, unlabelled_pool

@@ -13,9 +13,9 @@ from s5mars.augment.geometric import inner_rectangles
 from s5mars.augment.photometric import photometric
 from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy
 from s5mars.methods.fixmatch import FixMatch, strong_view
 from s5mars.methods.views import kept_pixels, weak_view
+from s5mars.objective.losses import cross_entropy
 from s5mars.types import Progress, View
 from tiny import PixelNet, batch
 

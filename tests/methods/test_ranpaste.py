@@ -13,9 +13,9 @@ from oracles import ranpaste as oracle
 from oracles.pseudo_labels import Images
 from s5mars.augment.random_paste import random_paste
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy
 from s5mars.methods.ranpaste import RanPaste
 from s5mars.methods.views import weak_views
+from s5mars.objective.losses import cross_entropy
 from s5mars.types import Batch, Progress, View
 from tiny import PixelNet, batch, crops, rngs, unlabelled_pool
 

@@ -11,11 +11,11 @@ from torch import nn
 from oracles import s5mars as oracle
 from s5mars.augment.sam_mix import SamMix
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import as_float
-from s5mars.recipes import find_recipe
+from s5mars.objective.losses import cross_entropy
+from s5mars.settings.recipes import find_recipe
 from s5mars.types import Batch, Progress, Term
 from tiny import PixelNet, batch, unlabelled_pool
 

@@ -134,8 +134,8 @@ def test_terms_are_means_over_all_processes(monkeypatch: pytest.MonkeyPatch) -> 
     alone = terms(network, given)
     # As if a second process had a batch without a label: the common mean is half as large where
     # it brings masks, and each process gives its part times the number of processes.
-    monkeypatch.setattr("s5mars.processes.number", lambda: 2)
-    monkeypatch.setattr("s5mars.processes.total", lambda x: 4 * x)
+    monkeypatch.setattr("s5mars.parallel.distributed.number", lambda: 2)
+    monkeypatch.setattr("s5mars.parallel.distributed.total", lambda x: 4 * x)
     for name, term in terms(network, given).items():
         torch.testing.assert_close(term.value, alone[name].value / 2)
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from s5mars.classes import IGNORE
-from s5mars.config import TrainConfig
-from s5mars.losses import cross_entropy
 from s5mars.methods import METHODS
 from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.objective.losses import cross_entropy
+from s5mars.settings.config import TrainConfig
 from s5mars.training.feed import Feed
 from s5mars.training.module import SegmentationModule
 from s5mars.types import Batch, Crops

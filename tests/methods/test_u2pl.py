@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from oracles import u2pl as oracle
-from s5mars.alignment import Alignment
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy
 from s5mars.methods.memory_bank import MemoryBank
 from s5mars.methods.u2pl import U2PL, by_sample, nearest, quantile
 from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.options import parse_training
+from s5mars.objective.alignment import Alignment
+from s5mars.objective.losses import cross_entropy
+from s5mars.settings.parsing import parse_training
 from s5mars.types import Batch, Crops, Progress, Targets, as_predicted
 from tiny import PixelNet, batch
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy, ohem_cross_entropy
 from s5mars.methods.augseg import AugSeg
 from s5mars.methods.fixmatch import FixMatch
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.unimatch import UniMatch
 from s5mars.methods.unimatch_v2 import UniMatchV2
 from s5mars.methods.views import kept_pixels, weak_view
-from s5mars.teacher import evaluating
-from s5mars.thresholds import above_threshold
+from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
+from s5mars.objective.teacher import evaluating
+from s5mars.objective.thresholds import above_threshold
 from s5mars.types import Criterion, Progress, Term
 from tiny import PixelNet, batch, unlabelled_pool
 

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 import crashing
-from s5mars.cluster import import_ray
+from s5mars.parallel.cluster import import_ray
 from s5mars.predict import Predictor, Segmentation, ray_engine
 from s5mars.predict.archive import predict_images
 from s5mars.predict.manifest import Counts

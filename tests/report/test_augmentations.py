@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from s5mars.ablations import ABLATIONS
 from s5mars.augment.statistics import augin
 from s5mars.classes import IGNORE
 from s5mars.cli import main
 from s5mars.report.augmentations import BASES, _nearest_label, rows, show_augmentations
+from s5mars.settings.ablations import ABLATIONS
 from s5mars.types import Targets, View
 
 SIZE, CLASSES = 24, 3

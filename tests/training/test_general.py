@@ -23,7 +23,7 @@ from s5mars.data.synthetic import write_synthetic
 from s5mars.models.build import check_network
 from s5mars.models.sam_cls import SamCls
 from s5mars.models.san import san
-from s5mars.options import parse_training
+from s5mars.settings.parsing import parse_training
 
 pytest.importorskip("transformers")
 COMMON = {

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from s5mars.config import TrainConfig
-from s5mars.losses import cross_entropy, ohem_cross_entropy
 from s5mars.methods import METHODS
 from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
+from s5mars.settings.config import TrainConfig
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import before_the_pool, few_pool_crops
 from tiny import batch

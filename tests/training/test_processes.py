@@ -18,7 +18,7 @@ import torch
 from s5mars.cli import main
 from s5mars.data.synthetic import write_synthetic
 from s5mars.methods import METHODS
-from s5mars.options import parse_training
+from s5mars.settings.parsing import parse_training
 from trainers import STOP, together
 
 STEPS = 2

@@ -28,10 +28,10 @@ from s5mars.data.read import open_label
 from s5mars.data.synthetic import write_synthetic
 from s5mars.evaluation.calibrate import calibrate
 from s5mars.evaluation.command import evaluate
-from s5mars.locking import only_one
+from s5mars.files.locking import only_one
 from s5mars.methods.s5mars import S5Mars
-from s5mars.options import parse_training
 from s5mars.randomness import generator
+from s5mars.settings.parsing import parse_training
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record
 from s5mars.training.run import _build_module

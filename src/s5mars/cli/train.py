@@ -15,7 +15,7 @@ EXAMPLE = (
 
 def train(arguments: list[str]) -> int:
     """Train, go on with a run, or print help; these options are not argparse's."""
-    from s5mars.options import parse_training, training_from_yaml, training_parser
+    from s5mars.settings.parsing import parse_training, training_from_yaml, training_parser
 
     if {"-h", "--help"} & set(arguments):
         with_method = any(a.split("=")[0] == "--method" for a in arguments)

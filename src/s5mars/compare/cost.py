@@ -25,7 +25,7 @@ from s5mars.compare.table import markdown_of
 from s5mars.devices import find_device
 from s5mars.errors import UserError
 from s5mars.files import write_json
-from s5mars.report.folder import method_title
+from s5mars.methods import method_title
 
 _STEPS_A_TURN = 2
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from s5mars.compare.grid import Row
 from s5mars.errors import MissingFileError
-from s5mars.pretrained import pretrained_folder
+from s5mars.models.pretrained import pretrained_folder
 
 GROUP = "zero_shot"
 UNAVAILABLE = "weights not available here"

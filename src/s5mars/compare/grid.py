@@ -9,8 +9,7 @@ from pathlib import Path
 
 from s5mars.data.partition import as_fraction
 from s5mars.errors import UserError
-from s5mars.methods import METHODS, OF_A_NETWORK
-from s5mars.report.folder import method_title
+from s5mars.methods import METHODS, OF_A_NETWORK, method_title
 
 METHODS_GROUP = "methods"
 BASELINE = "supervised"
@@ -89,7 +88,7 @@ def ablation_rows(name: str) -> tuple[Row, ...]:
     Raises:
         UserError: for an unknown name: all names, the nearest first.
     """
-    from s5mars.ablations import ABLATIONS
+    from s5mars.settings.ablations import ABLATIONS
 
     if name not in ABLATIONS:
         raise UserError(f"unknown ablation {name!r}; ablations: {_nearest_first(name, ABLATIONS)}")

@@ -103,7 +103,7 @@ def paper_classes(data: Mapping[str, Any], share: str) -> PaperTable | None:
 
 def paper_ablation(data: Mapping[str, Any], share: str, name: str) -> PaperTable | None:
     """The paper's scores of an ablation, which are of the S5Mars data with all labels."""
-    from s5mars.ablations import ABLATIONS
+    from s5mars.settings.ablations import ABLATIONS
 
     if not _is_s5mars(data) or share != "1" or name not in ABLATIONS:
         return None

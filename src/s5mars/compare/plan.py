@@ -24,8 +24,8 @@ from s5mars.compare.results import FILE, Comparison, Result, read_comparison
 from s5mars.data.layouts import open_dataset
 from s5mars.errors import UserError
 from s5mars.evaluation.protocols import find_protocol
-from s5mars.locking import is_empty
-from s5mars.options import Training, parse_training
+from s5mars.files.locking import is_empty
+from s5mars.settings.parsing import Training, parse_training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,12 @@ from typing import Any, Literal
 from s5mars.compare.settings import digest, fingerprint
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_json
-from s5mars.reading import object_in, read_object, reading
+from s5mars.files.reading import object_in, read_object, reading
 
 FILE = "comparison.json"
 FORMAT = 1
+STOPPED = 75
+"""Exit code of a cell's process whose run was asked to stop, and has saved."""
 
 Status = Literal["waiting", "running", "stopped", "failed", "done", "unavailable"]
 

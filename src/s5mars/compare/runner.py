@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from s5mars.compare import settings
-from s5mars.compare.child import STOPPED
 from s5mars.compare.general import missing_weights
 from s5mars.compare.grid import Cell
 from s5mars.compare.plan import Plan, Request, plan, train_arguments
 from s5mars.compare.results import (
+    STOPPED,
     Comparison,
     Result,
     evaluation_path,
@@ -31,10 +31,10 @@ from s5mars.compare.results import (
 )
 from s5mars.errors import UserError
 from s5mars.files import write_text
-from s5mars.locking import only_one
-from s5mars.options import parse_training, training_from_yaml
+from s5mars.files.locking import only_one
+from s5mars.parallel.workers import ended
 from s5mars.report.numbers import duration, plural
-from s5mars.workers import ended
+from s5mars.settings.parsing import parse_training, training_from_yaml
 
 _LOOK_SECONDS = 0.2  # between two looks at the running cells
 _OWN = {"row", "share", "seed", "fingerprint"}  # of a cell, whoever ran it
@@ -141,7 +141,7 @@ class _Work:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "s5mars.compare.child"],
+                [sys.executable, "-m", "s5mars.cli.child"],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,

@@ -12,10 +12,10 @@ import yaml
 
 from s5mars import __version__
 from s5mars.compare.grid import Cell, Row
-from s5mars.config import TrainConfig
 from s5mars.data.dataset import Dataset
-from s5mars.options import Training
-from s5mars.reading import read_text
+from s5mars.files.reading import read_text
+from s5mars.settings.config import TrainConfig
+from s5mars.settings.parsing import Training
 
 _OF_THE_CELL = {"data", "out", "method", "labelled", "seed"}
 _CHANGE_NOTHING = {"config", "workers", "save_every", "features"}

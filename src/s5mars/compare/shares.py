@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.compare.step import Step
-from s5mars.teacher import update_teacher
+from s5mars.objective.teacher import update_teacher
 
 NETWORK = ("teacher forward", "student forward", "student backward")
 """The parts that are network passes; upsampling to the size of the image is one of their layers."""

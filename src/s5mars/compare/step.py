@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from s5mars.classes import IGNORE
-from s5mars.config import TrainConfig
 from s5mars.errors import UserError
 from s5mars.methods import METHODS, method_class
 from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.teacher import update_teacher
+from s5mars.objective.teacher import update_teacher
+from s5mars.settings.config import TrainConfig
 from s5mars.training.module import SegmentationModule
 from s5mars.types import Batch, Crops, Method
 

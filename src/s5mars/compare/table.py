@@ -11,7 +11,7 @@ from s5mars.compare.results import Comparison, read_comparison
 from s5mars.compare.standings import Standing, groups_of
 from s5mars.compare.words import missing_lines, protocol_lines
 from s5mars.errors import UserError
-from s5mars.spreadsheet import csv_text
+from s5mars.files.spreadsheet import csv_text
 
 
 def table(folder: Path, *, form: str = "md") -> str:

@@ -11,7 +11,6 @@ from typing import Literal
 
 from s5mars.classes import MaskCoding
 from s5mars.data.dataset import Dataset
-from s5mars.data.parallel import map_images
 from s5mars.data.read import (
     UnknownIdsError,
     listed_ids,
@@ -21,6 +20,7 @@ from s5mars.data.read import (
     size_mismatch,
 )
 from s5mars.errors import DamagedFileError, MissingFileError, UserError
+from s5mars.parallel.mapping import map_images
 from s5mars.types import Sample
 
 logger = logging.getLogger("s5mars")

@@ -34,11 +34,11 @@ from s5mars.data.read import (
 from s5mars.data.sampler import Balance, image_index
 from s5mars.data.shared_memory import MORE_ROOM, NO_ROOM, PLACE, affordable, end_without_room
 from s5mars.errors import UserError
+from s5mars.parallel.workers import ended
 from s5mars.proposals.draw import ObjectFilter, check_size, decode_window, draw_object
 from s5mars.proposals.store import ObjectStore
 from s5mars.randomness import generator
 from s5mars.types import Batch, Crops, Sample
-from s5mars.workers import ended
 
 NO_DATA_STEP = 2
 """No-data borders are found on every second pixel: they are straight and wide."""

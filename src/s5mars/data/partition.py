@@ -21,7 +21,7 @@ from s5mars.data.read import DamagedFileError, read_label
 from s5mars.data.stratify import Areas, beginning, label_areas, stratified_order
 from s5mars.errors import UserError
 from s5mars.files import write_text
-from s5mars.reading import read_text, reading
+from s5mars.files.reading import read_text, reading
 from s5mars.types import Sample
 
 logger = logging.getLogger("s5mars")

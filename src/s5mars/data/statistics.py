@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
-from s5mars.data.parallel import map_images
 from s5mars.data.read import missing_pixels, no_data, open_image, read_label, size_mismatch
 from s5mars.errors import UserError
 from s5mars.files import write_figure, write_text
+from s5mars.parallel.mapping import map_images
 from s5mars.types import Sample
 
 CHANNELS = ("red", "green", "blue")

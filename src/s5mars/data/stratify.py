@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.classes import IGNORE, MaskCoding
-from s5mars.data.parallel import map_images
 from s5mars.data.read import DamagedFileError, read_label
+from s5mars.parallel.mapping import map_images
 from s5mars.randomness import generator
 from s5mars.types import Sample
 

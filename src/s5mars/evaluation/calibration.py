@@ -24,10 +24,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from s5mars.ahead import ahead
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.read import open_pair
 from s5mars.errors import UserError
+from s5mars.parallel.ahead import ahead
 from s5mars.predict.predictor import Predictor
 from s5mars.randomness import generator
 from s5mars.types import Sample

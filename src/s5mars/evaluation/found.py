@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from s5mars.reading import object_in, reading
+from s5mars.files.reading import object_in, reading
 
 _MOMENTS = 5.0  # seconds
 

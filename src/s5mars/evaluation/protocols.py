@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from s5mars.ahead import ahead
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.read import open_pair
 from s5mars.errors import UserError
 from s5mars.evaluation.confusion import Confusion
+from s5mars.parallel.ahead import ahead
 from s5mars.predict.predictor import Predictor
 from s5mars.types import Sample
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from s5mars.classes import Taxonomy, hex_colour
 from s5mars.evaluation.calibrate import at_threshold
-from s5mars.report.folder import method_title
+from s5mars.methods import method_title
 from s5mars.report.numbers import number, plural, score
 from s5mars.report.words import interval_sentence, protocol_sentence
 

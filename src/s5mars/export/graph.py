@@ -23,7 +23,7 @@ from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
 from s5mars.classes import Taxonomy
-from s5mars.extras import needed
+from s5mars.errors import needed
 from s5mars.files import replacing
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.onnx_network import INPUT, METADATA_KEY, OUTPUT

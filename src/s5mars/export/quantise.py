@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.errors import UserError
-from s5mars.extras import needed
+from s5mars.errors import UserError, needed
 from s5mars.files import replacing
 from s5mars.models.onnx_network import INPUT, METADATA_KEY
 

@@ -51,3 +51,9 @@ def method_class(name: str) -> type[Method]:
         near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)
         raise UserError(f"unknown method {name!r}; nearest: {near[0]}; all: {', '.join(known)}")
     return known[name]
+
+
+def method_title(name: str) -> str:
+    """The name of a method as a reader knows it; its key where it has no other."""
+    known = {**METHODS, **OF_A_NETWORK}
+    return known[name].title if name in known else name

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,8 @@ class AugSeg:
         labelled_patches: Whether labelled patches are pasted on images that the teacher is unsure
             of.
     """
+
+    title: ClassVar[str] = "AugSeg"
 
     unsupervised_weight: float = 1.0
     threshold: float = 0.0

@@ -9,19 +9,20 @@ WACV 2021; the row MT + ClassMix of table III:
     L     = L_sup + λ · mean over pixels of CE(f_θ(X), Y)
 
 with λ the share of mixed pixels whose confidence is above 0.968, over the batch, and θ' the moving
-average in ``teacher.py``.
+average in ``objective/teacher.py``.
 
 - A and B are neighbours in the pool's random order; the released code takes the next image.
 - The paper perturbs by the mix alone, as here; its released code adds colour jitter and blur.
 - Probabilities, true labels and validity are mixed with their pixels. Where the label of a pool
   pixel is known it decides the class, the pseudo-label and a confidence of 1.
 - Pixels that are not valid are neither pasted nor counted; the paper has none.
-- Class-wise thresholds (``thresholds.py``) change which pixels count in λ.
+- Class-wise thresholds (``objective/thresholds.py``) change which pixels count in λ.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -30,8 +31,8 @@ from s5mars.augment.class_mix import class_regions
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.losses import hard_loss, pixels
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_view
+from s5mars.objective.losses import hard_loss, pixels
 from s5mars.types import Batch, Crops, Needs, Progress, Term, View
 
 
@@ -44,6 +45,8 @@ class ClassMix:
         confident: λ is the share of pixels whose confidence is above this.
         class_share: Of the classes of image A that are pasted.
     """
+
+    title: ClassVar[str] = "MT + ClassMix"
 
     unsupervised_weight: float = 1.0
     confident: float = 0.968

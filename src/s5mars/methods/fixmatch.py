@@ -22,6 +22,7 @@ the student.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ from s5mars.augment.mix import paste, select
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.losses import hard_loss, pixels
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_view
+from s5mars.objective.losses import hard_loss, pixels
 from s5mars.randomness import Generators
 from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
 
@@ -47,6 +48,8 @@ class FixMatch:
         photometric: Colours of the strong view.
         rectangle: Probability of a CutMix rectangle.
     """
+
+    title: ClassVar[str] = "FixMatch"
 
     unsupervised_weight: float = 1.0
     threshold: float = 0.95

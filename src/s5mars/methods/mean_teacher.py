@@ -3,7 +3,7 @@
 Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017:
 
     J(θ) = E_{x, η', η} ‖ f(x, θ', η') − f(x, θ, η) ‖²          (their section 2)
-    θ'   ← α θ' + (1 − α) θ                                     in ``teacher.py``
+    θ'   ← α θ' + (1 − α) θ                                     in ``objective/teacher.py``
     L    = L_sup + λ · ramp · J
 
 η is Gaussian noise on the input and dropout, drawn anew for student and teacher; f is the softmax
@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +37,8 @@ from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
 from s5mars.errors import UserError
-from s5mars.losses import masked_mean
 from s5mars.methods.views import as_float, pool_of
+from s5mars.objective.losses import masked_mean
 from s5mars.types import Batch, Needs, Progress, Targets, Term
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -52,6 +53,8 @@ class MeanTeacher:
         noise: Standard deviation of the noise on images in [0, 1].
         teacher_dropout: Whether the teacher's dropout draws, too.
     """
+
+    title: ClassVar[str] = "Mean Teacher"
 
     unsupervised_weight: float = 10.0
     noise: float = 0.034

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s5mars import processes
 from s5mars.errors import UserError
+from s5mars.parallel import distributed
 
 
 class MemoryBank(nn.Module):
@@ -38,7 +38,7 @@ class MemoryBank(nn.Module):
     def push(self, label: int, embedding: Tensor) -> None:
         """Append (N, D) embeddings to the queue of a class; the oldest ones leave a full queue."""
         new = F.normalize(embedding[-self.longest(label) :].float(), dim=1).half()
-        new = processes.joined_rows(new)[-self.longest(label) :]
+        new = distributed.joined_rows(new)[-self.longest(label) :]
         old = self._queues.get(label, new[:0]).to(new.device)
         surplus = max(0, len(old) + len(new) - self.longest(label))
         self._queues[label] = torch.cat([old[surplus:], new])

@@ -25,6 +25,7 @@ Where the label of a pool pixel is known it replaces the pseudo-label, with conf
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -33,8 +34,8 @@ from s5mars.augment.mix import select
 from s5mars.augment.random_paste import random_paste
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.losses import hard_loss, pixels
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_views
+from s5mars.objective.losses import hard_loss, pixels
 from s5mars.types import Batch, Needs, Progress, Term, View
 
 
@@ -47,6 +48,8 @@ class RanPaste:
         threshold: τ: pseudo-labels above it are kept.
         beta: Of the sides of the rectangles, λ ~ Beta(beta, beta), as in CutMix.
     """
+
+    title: ClassVar[str] = "RanPaste"
 
     unsupervised_weight: float = 1.0
     threshold: float = 0.95

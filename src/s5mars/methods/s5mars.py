@@ -3,7 +3,7 @@
 Zhang et al., "S5Mars: Semi-Supervised Learning for Mars Semantic Segmentation", IEEE TGRS 2024:
 
     L       = L_sup + λ_u · L_unsup                        (1)
-    θ_t     ← m θ_t + (1 − m) θ_s                          (2), in ``teacher.py``
+    θ_t     ← m θ_t + (1 − m) θ_s                          (2), in ``objective/teacher.py``
     L_hard  = mean over pixels of CE(p_s, 1(argmax p_t))   (3, 4), where max p_t > t_hard
     AugIN                                                  (5), in ``augment/statistics.py``
     L_soft  = mean over pixels of −p_t · log p_s           (6), where max p_t < t_soft
@@ -14,13 +14,14 @@ differences. Both losses divide by the valid pixels, which is the H×W of equati
 nothing is padded. True labels override pseudo-labels: a labelled pixel has confidence 1, so it
 enters the hard loss and never the soft one.
 
-The paper's ablations are values of the fields below, by name in ``ablations.py``. Eq. 7 has no λ_h;
-it is here so that the hard loss can be switched off (table X).
+The paper's ablations are values of the fields below, by name in ``settings/ablations.py``. Eq. 7
+has no λ_h; it is here so that the hard loss can be switched off (table X).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,8 @@ from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.sam_mix import SamMix
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.losses import Over, hard_and_soft_loss, pixels
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_view, weak_views
+from s5mars.objective.losses import Over, hard_and_soft_loss, pixels
 from s5mars.randomness import Generators
 from s5mars.types import Batch, Crops, Needs, Progress, Term, View
 
@@ -52,6 +53,8 @@ class S5Mars:
         swap: What images exchange: ``std`` is AugIN-σ.
         mix: What is pasted.
     """
+
+    title: ClassVar[str] = "S5Mars"
 
     unsupervised_weight: float = 2.0
     hard_weight: float = 1.0

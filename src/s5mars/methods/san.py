@@ -21,16 +21,16 @@ Sparse labels, on which the paper is silent (its data are labelled everywhere); 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from s5mars import processes
 from s5mars.classes import IGNORE
-from s5mars.losses import mean_of_all
+from s5mars.objective.losses import mean_of_all
+from s5mars.parallel import distributed
 from s5mars.randomness import each
 from s5mars.types import Batch, Crops, Needs, Progress, Term
 
@@ -57,6 +57,8 @@ class San:
         no_object: Weight of a query that no class is given to.
         points: Labelled pixels that are drawn of an image.
     """
+
+    title: ClassVar[str] = "SAN-FT"
 
     class_weight: float = 2.0
     mask_weight: float = 5.0
@@ -123,9 +125,9 @@ class San:
             weight = self.no_object * share_labelled(output.masks, crops)
             weight[image, query] = 1.0
         loss = F.cross_entropy(output.classes.transpose(1, 2), target, reduction="none")
-        masks = processes.total(target.new_tensor(len(image)))
+        masks = distributed.total(target.new_tensor(len(image)))
         return (
-            mean_of_all((loss * weight).sum(), processes.total(weight.sum())),
+            mean_of_all((loss * weight).sum(), distributed.total(weight.sum())),
             mean_of_all(mask_costs[image, query, name].sum(), masks),
             mean_of_all(dice_costs[image, query, name].sum(), masks),
         )

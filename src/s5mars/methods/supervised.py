@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -12,6 +13,8 @@ from s5mars.types import Batch, Needs, Progress, Term
 @dataclass(frozen=True, kw_only=True)
 class Supervised:
     """L = L_sup, the mean cross-entropy over the labelled pixels."""
+
+    title: ClassVar[str] = "Supervised"
 
     @property
     def needs(self) -> Needs:

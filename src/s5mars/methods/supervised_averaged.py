@@ -7,6 +7,7 @@ whatever it learns from. So what the pool brings is measured against this row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from s5mars.methods.supervised import Supervised
 from s5mars.types import Needs
@@ -15,6 +16,8 @@ from s5mars.types import Needs
 @dataclass(frozen=True, kw_only=True)
 class SupervisedAveraged(Supervised):
     """L = L_sup; the network that is scored is the moving average of eq. 2."""
+
+    title: ClassVar[str] = "Supervised, averaged"
 
     @property
     def needs(self) -> Needs:

@@ -44,22 +44,22 @@ valid pixels without one. The entropy decides alone: it has no threshold for a r
 # No postponed annotations: the command line must see the types of a Module's fields, and cannot
 # evaluate those that `nn.Module` itself is annotated with.
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s5mars import processes
 from s5mars.augment.geometric import rectangles
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
 from s5mars.errors import UserError
-from s5mars.losses import hard_loss, pixels
 from s5mars.methods.memory_bank import MemoryBank
 from s5mars.methods.views import as_float, pool_of
 from s5mars.models.network import Network
+from s5mars.objective.losses import hard_loss, pixels
+from s5mars.parallel import distributed
 from s5mars.types import Batch, Needs, Progress, Targets, Term, View, as_predicted
 
 
@@ -82,6 +82,8 @@ class U2PL(nn.Module):
         queue: Longest memory of a class.
         first_queue: Longest memory of class 0.
     """
+
+    title: ClassVar[str] = "U²PL"
 
     unsupervised_weight: float = 1.0
     contrastive_weight: float = 1.0
@@ -123,7 +125,7 @@ class U2PL(nn.Module):
         unknown = targets.valid & ~known
         left = 1 - progress.share
         # Quantiles are of the whole batch, whichever process holds it.
-        everywhere = processes.joined(entropy), processes.joined(unknown)
+        everywhere = distributed.joined(entropy), distributed.joined(unknown)
         most = quantile(*everywhere, 1 - (1 - self.drop_percent / 100) * left)  # γ_t
         few = quantile(*everywhere, self.anchor_percent / 100 * left)
         reliable = known | (unknown & (entropy <= most))
@@ -227,14 +229,14 @@ class U2PL(nn.Module):
 
         ours, theirs = _by_pixel(embedding), _by_pixel(teacher_embedding)
         weight = anchor.to(theirs.dtype)
-        sums, counts = processes.total(weight.T @ theirs), processes.total(weight.sum(0))
+        sums, counts = distributed.total(weight.T @ theirs), distributed.total(weight.sum(0))
         centre = F.normalize(sums / counts.clamp(min=1).unsqueeze(1), dim=1)
-        held = processes.joined(anchor.sum(0).unsqueeze(0)).tolist()  # by process and class
+        held = distributed.joined(anchor.sum(0).unsqueeze(0)).tolist()  # by process and class
         losses = []
         for c in range(classes):
             self.bank.push(c, theirs[negative[:, c].nonzero()[-self.bank.longest(c) :, 0]])
             candidates, queue = anchor[:, c].nonzero()[:, 0], self.bank.queue(c)
-            before = sum(row[c] for row in held[: processes.rank()])
+            before = sum(row[c] for row in held[: distributed.rank()])
             everywhere = sum(row[c] for row in held)
             if not everywhere or not len(queue):
                 continue
@@ -249,7 +251,7 @@ class U2PL(nn.Module):
                 [(z @ centre[c]).unsqueeze(1), torch.einsum("md,mnd->mn", z, unlike)], dim=1
             )
             loss = -F.log_softmax(similarity / self.temperature, dim=1)[:, 0].sum()
-            losses.append(loss / self.anchors * processes.number())
+            losses.append(loss / self.anchors * distributed.number())
         share = pixels(anchor.any(1)) / pixels(valid).clamp(min=1)
         return (torch.stack(losses).mean() if losses else 0 * embedding.sum()), share
 

@@ -25,7 +25,7 @@ network, no average: what is scored is the student.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,8 @@ class UniMatch:
         photometric: Colours of the strong views.
         rectangle: Probability of a CutMix rectangle.
     """
+
+    title: ClassVar[str] = "UniMatch"
 
     unsupervised_weight: float = 1.0
     strong_weights: tuple[float, float] = (0.25, 0.25)

@@ -8,7 +8,7 @@ Yang et al., "UniMatch V2: Pushing the Limit of Semi-Supervised Semantic Segment
 
 with x_1 and x_2 the strong views of ``unimatch.py``, each with its own colours and CutMix. M is
 drawn by channel, and half of the images keep all of their channels. The labels p_t are those of the
-moving average in ``teacher.py`` on the weak view, which is also what is scored.
+moving average in ``objective/teacher.py`` on the weak view, which is also what is scored.
 
 - τ = 0.95, λ_u = 1. The published loss is half of this sum, as that of UniMatch.
 - The mean is over the valid pixels, kept or not (paper and code).
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -51,6 +51,8 @@ class UniMatchV2:
         photometric: Colours of the strong views.
         rectangle: Probability of a CutMix rectangle.
     """
+
+    title: ClassVar[str] = "UniMatch V2"
 
     unsupervised_weight: float = 1.0
     threshold: float = 0.95

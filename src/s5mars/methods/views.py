@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
-from s5mars.teacher import evaluating
+from s5mars.objective.teacher import evaluating
 from s5mars.types import Batch, Crops, Progress, Targets, View, as_predicted
 
 

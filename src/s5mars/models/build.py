@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from s5mars.classes import Taxonomy
-from s5mars.config import GENERAL_MODELS, TrainConfig
 from s5mars.errors import UserError
 from s5mars.models import sam_cls as sam
 from s5mars.models import san as side
 from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.settings.config import GENERAL_MODELS, TrainConfig
 from s5mars.types import Method
 
 AnyNetwork = DeepLabV3Plus | sam.SamCls | side.San

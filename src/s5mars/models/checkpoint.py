@@ -15,8 +15,8 @@ from s5mars.classes import Taxonomy
 from s5mars.data.resolution import FULL, Resolution
 from s5mars.errors import DamagedFileError, MissingFileError, UserError, first_line
 from s5mars.files import replacing, write_json
+from s5mars.files.reading import read_object, reading
 from s5mars.models.build import AnyNetwork, rebuild_network
-from s5mars.reading import read_object, reading
 
 FORMAT = 1
 NETWORKS = ("teacher", "student")

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s5mars.errors import MissingFileError, UserError
-from s5mars.extras import needed
+from s5mars.errors import MissingFileError, UserError, needed
+from s5mars.files.reading import parse_object, reading
 from s5mars.models.checkpoint import LoadedModel, check_facts, read_taxonomy, temperature_of
-from s5mars.reading import parse_object, reading
 
 INPUT, OUTPUT = "image", "probabilities"
 METADATA_KEY = "s5mars"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s5mars.pretrained import load_part
+from s5mars.models.pretrained import load_part
 
 TEMPLATES = (
     "a photo of a {}.",

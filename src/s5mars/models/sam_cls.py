@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5mars.models.feature_cache import DTYPE, FeatureCache
+from s5mars.models.pretrained import digest, import_transformers, pretrained_folder
 from s5mars.models.upsample import upsample
 from s5mars.models.weights import WeightsReport
-from s5mars.pretrained import digest, import_transformers, pretrained_folder
 from s5mars.proposals.sam_weights import FAMILIES, family, input_side, load_sam
 
 NAME = "SAM-CLS"

@@ -30,11 +30,11 @@ from torch import Tensor, nn
 
 from s5mars.classes import Taxonomy
 from s5mars.models.clip_tower import ClipTower
+from s5mars.models.pretrained import digest, import_transformers, load_pretrained, pretrained_folder
 from s5mars.models.prompts import text_embeddings
 from s5mars.models.san_weights import AdapterReport, load_san
 from s5mars.models.side_adapter import AdapterShape, SideAdapter
 from s5mars.models.weights import WeightsReport
-from s5mars.pretrained import digest, import_transformers, load_pretrained, pretrained_folder
 
 NAME = "SAN"
 KINDS = ("clip",)

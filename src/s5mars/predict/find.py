@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.errors import UserError
+from s5mars.files.spreadsheet import csv_text
 from s5mars.predict.condition import Products
 from s5mars.predict.index import class_columns, read_index
 from s5mars.predict.sheet import Tile, check_ending, write_sheet
-from s5mars.spreadsheet import csv_text
 
 FORMATS = ("table", "csv", "json")
 

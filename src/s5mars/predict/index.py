@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from s5mars.classes import Taxonomy
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import printable, replacing, write_text
+from s5mars.files.reading import open_parquet, parse_object, reading
+from s5mars.files.spreadsheet import csv_text
 from s5mars.predict.manifest import ANEW, Entry, Manifest
 from s5mars.products import read_info
-from s5mars.reading import open_parquet, parse_object, reading
-from s5mars.spreadsheet import csv_text
 
 INDEX = "index.parquet"
 TABLE = "summary.csv"

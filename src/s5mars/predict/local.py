@@ -13,7 +13,7 @@ from contextlib import closing
 from functools import partial
 from typing import Protocol
 
-from s5mars.ahead import ahead
+from s5mars.parallel.ahead import ahead
 from s5mars.predict.predictor import Predictor, Segmentation
 from s5mars.predict.product_maps import Maps, Wish, make_maps, segment
 from s5mars.predict.reading import Failed, Read, Reader

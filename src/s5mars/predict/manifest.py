@@ -22,8 +22,8 @@ from typing import Any, Literal, Self
 
 from s5mars.errors import DamagedFileError, UserError
 from s5mars.files import below, disk_full, printable
+from s5mars.files.reading import parse_json, parse_object, reading, require_regular
 from s5mars.predict.sources import Names, Source
-from s5mars.reading import parse_json, parse_object, reading, require_regular
 
 FILE = "manifest.sqlite"
 FORMAT = 2

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from s5mars.cluster import connected
+from s5mars.parallel.cluster import connected
 from s5mars.predict.local import local_engine
 from s5mars.predict.predictor import Predictor
 from s5mars.predict.product_maps import Maps, Wish

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.data.read import no_data
+from s5mars.parallel.workers import CrashError, Processes
 from s5mars.predict.sources import Source
 from s5mars.products import open_product
 from s5mars.products.errors import WAY_OUT
-from s5mars.workers import CrashError, Processes
 
 
 @dataclass(frozen=True)

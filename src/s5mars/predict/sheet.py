@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 from s5mars.classes import Taxonomy
 from s5mars.errors import UserError
 from s5mars.files import below
+from s5mars.files.reading import reading
 from s5mars.predict.index import INDEX
 from s5mars.predict.overlay import LEGEND_BACKGROUND, LEGEND_TEXT, overlay, with_legend
 from s5mars.predict.reading import Failed, read_product
 from s5mars.predict.sources import Source
 from s5mars.predict.writing import write_picture
-from s5mars.reading import reading
 
 SIDE = 320
 """Longer side of a picture in pixels."""

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import printable
+from s5mars.files.reading import require_regular
 from s5mars.products import PRODUCT_ENDINGS, product_files
 from s5mars.products.files import files_below
-from s5mars.reading import require_regular
 
 ENDINGS = {
     "confidence": "_confidence.png",

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from s5mars.errors import WAY_OUT, DamagedFileError, UserError
+from s5mars.files.reading import reading
 from s5mars.products.errors import huge, refuse_huge
 from s5mars.products.raster import Raster, valid_values
-from s5mars.reading import reading
 
 # Panoramas are large and no attack; what is too large, `refuse_huge` says.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)

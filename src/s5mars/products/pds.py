@@ -16,13 +16,12 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.errors import WAY_OUT, DamagedFileError, MissingFileError, UserError
-from s5mars.extras import needed
+from s5mars.errors import WAY_OUT, DamagedFileError, MissingFileError, UserError, needed
+from s5mars.files.reading import reading, reason_of, require_regular
 from s5mars.products.errors import refuse_huge
 from s5mars.products.info import ProductInfo
 from s5mars.products.labels import info_of_pds3, info_of_pds4, local, texts_of
 from s5mars.products.raster import Raster, valid_values
-from s5mars.reading import reading, reason_of, require_regular
 
 MAX_LABEL = 16 << 20
 """Bytes of a label in a file of its own."""

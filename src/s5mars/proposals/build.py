@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.ahead import ahead
 from s5mars.errors import UserError
-from s5mars.locking import only_one
+from s5mars.files.locking import only_one
+from s5mars.parallel.ahead import ahead
+from s5mars.parallel.workers import CrashError, Processes
 from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.proposal import Proposal
 from s5mars.proposals.store import ObjectStore, write_store
-from s5mars.workers import CrashError, Processes
 
 if TYPE_CHECKING:  # it brings torch, which processes of ``graph`` do without
     from s5mars.types import Sample
@@ -157,7 +157,7 @@ def _found(
 ) -> Generator[list[Proposal], None, None]:
     """Proposals of the images in their order, by ``workers`` processes."""
     if engine == "ray":
-        from s5mars.cluster import RayWorkers, connected
+        from s5mars.parallel.cluster import RayWorkers, connected
 
         with connected(address, workers=workers) as ray:
             pool = RayWorkers(ray, start, most=workers, on_gpu=on_gpu)
@@ -225,7 +225,7 @@ def _sam_settings() -> Any:
 
 def _describe_sam(settings: Any) -> dict[str, object]:
     """Weights by their digest: a folder may be moved, and two may have the same name."""
-    from s5mars.pretrained import digest
+    from s5mars.models.pretrained import digest
     from s5mars.proposals.sam_weights import family, weights_folder
 
     folder = weights_folder(settings.weights)

@@ -19,12 +19,12 @@ from pycocotools import mask as coco_mask
 
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_text
+from s5mars.files.reading import read_json as json_of
+from s5mars.files.reading import reading
 from s5mars.products.errors import MAX_PIXELS
 from s5mars.products.files import files_below
 from s5mars.proposals.proposal import Proposal, proposal_from_rle, run_lengths
 from s5mars.proposals.store import ObjectStore, write_store
-from s5mars.reading import read_json as json_of
-from s5mars.reading import reading
 
 
 def import_json(folder: Path | str, path: Path | str, *, proposer: str = "sam") -> ObjectStore:

@@ -105,7 +105,7 @@ def export_masks(store: Path, folder: Path) -> int:
 
 
 def _sam_settings(fields: dict[str, Any], device: str) -> Any:
-    from s5mars.pretrained import import_transformers
+    from s5mars.models.pretrained import import_transformers
 
     if "weights" not in fields:
         return PROPOSERS["sam"].defaults()

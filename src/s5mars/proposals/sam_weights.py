@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.errors import UserError
-from s5mars.pretrained import (
+from s5mars.models.pretrained import (
     NEEDED,
     PROCESSOR,
     kind_of,

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import replacing
+from s5mars.files.reading import open_parquet, parse_object, reading
 from s5mars.proposals.proposal import Proposal
-from s5mars.reading import open_parquet, parse_object, reading
 
 _FORMAT = 1
 _FOOTER_KEY = b"s5mars.proposals"

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from s5mars.ablations import ABLATIONS
 from s5mars.augment.sam_mix import SamMix
 from s5mars.classes import IGNORE
 from s5mars.data.crops import CropSettings
@@ -37,6 +36,7 @@ from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.views import as_float
 from s5mars.proposals.prepare import object_store
 from s5mars.randomness import generator, generators
+from s5mars.settings.ablations import ABLATIONS
 from s5mars.types import Sample, Targets, View
 
 BASES: Mapping[str, S5Mars] = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from s5mars.evaluation.calibrate import at_threshold, calibration_file
+from s5mars.files.reading import object_in, reading
 from s5mars.models.checkpoint import temperature_of
-from s5mars.reading import object_in, reading
 from s5mars.report.curves import Drawing, drawing, present
 from s5mars.report.figures import Curve
 from s5mars.report.folder import Run

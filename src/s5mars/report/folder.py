@@ -12,22 +12,9 @@ import yaml
 
 from s5mars.classes import Taxonomy
 from s5mars.errors import MissingFileError
-from s5mars.reading import object_in, parse_yaml, read_object, read_text, reading
+from s5mars.files.reading import object_in, parse_yaml, read_object, read_text, reading
+from s5mars.methods import method_title
 from s5mars.report.numbers import number
-
-_TITLES = {
-    "supervised": "Supervised",
-    "supervised_averaged": "Supervised, averaged",
-    "mean_teacher": "Mean Teacher",
-    "classmix": "MT + ClassMix",
-    "fixmatch": "FixMatch",
-    "ranpaste": "RanPaste",
-    "u2pl": "U²PL",
-    "augseg": "AugSeg",
-    "unimatch": "UniMatch",
-    "unimatch_v2": "UniMatch V2",
-    "s5mars": "S5Mars",
-}
 
 
 @dataclass(frozen=True)
@@ -101,11 +88,6 @@ class Run:
             if value:
                 return str(value)
         return ""
-
-
-def method_title(method: str) -> str:
-    """The name of a method as a reader knows it; its key where it has no other."""
-    return _TITLES.get(method, method)
 
 
 def read_run(folder: Path | str) -> Run:

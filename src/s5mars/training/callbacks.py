@@ -14,9 +14,9 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
-from s5mars import processes
 from s5mars.errors import UserError
 from s5mars.files import replacing
+from s5mars.parallel import distributed
 from s5mars.training.module import SegmentationModule
 
 LONGEST_GAP_SECONDS = 90
@@ -115,7 +115,7 @@ class SaveLast(Callback):
         if trainer.world_size > 1:
             # All processes save together and stop together, whichever was asked to.
             flags = torch.tensor(asked, dtype=torch.int64)
-            asked = (processes.total(flags) > 0).tolist()
+            asked = (distributed.total(flags) > 0).tolist()
         stop, due = asked
         due |= bool(self.every) and trainer.global_step % self.every == 0
         if stop or due or trainer.global_step >= trainer.max_steps:

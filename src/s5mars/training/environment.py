@@ -13,8 +13,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
-from s5mars.config import TrainConfig
 from s5mars.errors import UserError
+from s5mars.settings.config import TrainConfig
 
 LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 

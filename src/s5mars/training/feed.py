@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from s5mars.classes import MaskCoding
-from s5mars.config import TrainConfig, first_pool_step
 from s5mars.data.loader import LoaderSettings, TrainingBatches, training_loader
 from s5mars.data.sampler import Balance
 from s5mars.proposals.draw import Coverage, ObjectFilter
 from s5mars.proposals.prepare import object_store
 from s5mars.proposals.store import ObjectStore
+from s5mars.settings.config import TrainConfig, first_pool_step
 from s5mars.training.streams import crop_settings
 from s5mars.types import Batch, Crops, Sample
 

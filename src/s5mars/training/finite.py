@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from s5mars import processes
-from s5mars.config import TrainConfig
 from s5mars.errors import UserError
+from s5mars.parallel import distributed
+from s5mars.settings.config import TrainConfig
 from s5mars.training.module import SegmentationModule
 
 EVERY = 10
@@ -54,7 +54,7 @@ class StayFinite(Callback):
     def _refuse(self, module: SegmentationModule, finite: dict[str, Tensor]) -> None:
         if not finite:
             return
-        wrong = processes.total((~torch.stack(list(finite.values()))).long()).tolist()
+        wrong = distributed.total((~torch.stack(list(finite.values()))).long()).tolist()
         named = [name for name, number in zip(finite, wrong, strict=True) if number]
         if not named:
             return

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 
+from s5mars.parallel.workers import ended
 from s5mars.training.callbacks import SaveLast
-from s5mars.workers import ended
 
 GRACE_SECONDS = 2.0
 """For the main thread to find out by itself, from a collective that fails, before it is ended."""

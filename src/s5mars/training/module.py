@@ -11,17 +11,17 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from s5mars import processes
-from s5mars.alignment import Alignment
-from s5mars.config import TrainConfig, first_pool_step, reads_class_shares
-from s5mars.losses import cross_entropy, ohem_cross_entropy
 from s5mars.methods.supervised import Supervised
 from s5mars.models.build import AnyNetwork
 from s5mars.models.dropout import drawing
 from s5mars.models.synchronised import synchronise
+from s5mars.objective.alignment import Alignment
+from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
+from s5mars.objective.teacher import momentum_at, update_teacher
+from s5mars.objective.thresholds import ClassThresholds, above_threshold
+from s5mars.parallel import distributed
 from s5mars.randomness import integer_seed
-from s5mars.teacher import momentum_at, update_teacher
-from s5mars.thresholds import ClassThresholds, above_threshold
+from s5mars.settings.config import TrainConfig, first_pool_step, reads_class_shares
 from s5mars.training.schedule import momentum_limit, polynomial, ramp
 from s5mars.types import Batch, Crops, Method, Progress, Targets, Term, as_predicted
 
@@ -256,7 +256,7 @@ class SegmentationModule(lightning.LightningModule):
     def take_averages(self) -> dict[str, float]:
         """Averages of loss, terms and shares since the last call, and start anew."""
         averages = {
-            k: float(processes.total(v)) / processes.number() / self._counts[k]
+            k: float(distributed.total(v)) / distributed.number() / self._counts[k]
             for k, v in self._sums.items()
         }
         self._sums, self._counts = {}, {}
@@ -271,7 +271,7 @@ class SegmentationModule(lightning.LightningModule):
         checkpoint["s5mars"] = {
             "history": self.history,
             # By process: each goes on with its own.
-            "sums": {k: processes.joined(v.unsqueeze(0)).cpu() for k, v in self._sums.items()},
+            "sums": {k: distributed.joined(v.unsqueeze(0)).cpu() for k, v in self._sums.items()},
             "counts": self._counts,
             "seconds": self.seconds,
             "encoder_weights": self.encoder_weights,

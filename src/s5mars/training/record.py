@@ -7,13 +7,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from s5mars.config import TrainConfig
 from s5mars.data.dataset import Dataset
 from s5mars.data.resolution import Resolution
 from s5mars.files import write_json
 from s5mars.models.checkpoint import save_model
 from s5mars.predict.predictor import Precision as InferencePrecision
 from s5mars.predict.predictor import Predictor
+from s5mars.settings.config import TrainConfig
 from s5mars.training.feed import Feed
 from s5mars.training.module import SegmentationModule
 from s5mars.training.streams import Streams

@@ -18,17 +18,17 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from s5mars.classes import Taxonomy
-from s5mars.config import GENERAL_MODELS, TrainConfig
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.loader import LoaderError, why_it_died
 from s5mars.devices import is_out_of_memory
 from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.files import write_json, write_text
-from s5mars.locking import is_empty, only_one
+from s5mars.files.locking import is_empty, only_one
+from s5mars.files.reading import read_object
 from s5mars.models.build import build_network
 from s5mars.proposals.prepare import check_given, check_store
-from s5mars.reading import read_object
+from s5mars.settings.config import GENERAL_MODELS, TrainConfig
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
 from s5mars.training.environment import (
     check_devices,

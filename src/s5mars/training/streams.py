@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.config import TrainConfig, reads_class_shares
 from s5mars.data.audit import report_skipped, undamaged
 from s5mars.data.crops import CropSettings, coverage
 from s5mars.data.dataset import Dataset
@@ -22,6 +21,7 @@ from s5mars.data.resolution import Resolution
 from s5mars.data.stratify import label_areas
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import write_text
+from s5mars.settings.config import TrainConfig, reads_class_shares
 from s5mars.types import Method, Sample
 
 SKIPPED = "skipped.txt"

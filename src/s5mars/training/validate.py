@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from s5mars import processes
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy
 from s5mars.data.read import open_pair
 from s5mars.evaluation.confusion import Confusion
+from s5mars.parallel import distributed
 from s5mars.predict.predictor import Predictor
 from s5mars.types import Sample
 
@@ -80,5 +80,5 @@ def _share(part: np.integer, whole: np.integer) -> float | None:
 
 
 def _sum_over_processes(confusion: Confusion) -> Confusion:
-    summed = processes.total(torch.from_numpy(confusion.matrix))
+    summed = distributed.total(torch.from_numpy(confusion.matrix))
     return Confusion(confusion.classes, matrix=summed.numpy())

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from s5mars.data.hub.sources import Source
 from s5mars.errors import UserError
 from s5mars.files import below, replacing
-from s5mars.reading import open_parquet, reading
+from s5mars.files.reading import open_parquet, reading
 
 _KINDS = ((b"\x89PNG\r\n\x1a\n", ".png"), (b"\xff\xd8\xff", ".jpg"))
 

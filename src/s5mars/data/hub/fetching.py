@@ -22,7 +22,7 @@ from s5mars.data.hub.shards import HubStore, Listing, LocalStore, Shard, Store
 from s5mars.data.hub.sources import SOURCES, Source
 from s5mars.errors import UserError
 from s5mars.files import write_json
-from s5mars.reading import read_object
+from s5mars.files.reading import read_object
 
 RECORD = "fetched.json"
 SHARDS = ".shards"

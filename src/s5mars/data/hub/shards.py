@@ -13,8 +13,8 @@ import yaml
 from s5mars.data.hub.sources import Source
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import disk_full, is_disk_full
+from s5mars.files.reading import parse_yaml, read_text
 from s5mars.products.files import files_below
-from s5mars.reading import parse_yaml, read_text
 
 HUB = "https://huggingface.co"
 UNSTATED = "not stated: ask its authors"

@@ -10,8 +10,8 @@ from pathlib import Path
 from s5mars.data.names import names_in
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import printable
+from s5mars.files.reading import read_json, read_text
 from s5mars.products.files import LISTED_ENDINGS, files_below, product_files
-from s5mars.reading import read_json, read_text
 from s5mars.types import Sample
 
 

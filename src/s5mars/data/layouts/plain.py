@@ -31,7 +31,7 @@ from s5mars.data.layouts.files import (
 )
 from s5mars.data.layouts.splitting import stratified_splits
 from s5mars.errors import MissingFileError, UserError
-from s5mars.reading import read_yaml
+from s5mars.files.reading import read_yaml
 from s5mars.types import Sample
 
 LOOKS_LIKE = "images/ and masks/ with dataset.yaml (optional: unlabelled/, splits/*.txt)"

@@ -22,7 +22,7 @@ def ahead(
     """Yield ``work(item)`` in order, with the next items under way meanwhile.
 
     Decoding an image releases Python's lock, so threads are enough; other work can be handed to
-    processes (``s5mars.processes``). Memory is bounded: at most ``waiting`` items (as many as
+    processes (``parallel.workers``). Memory is bounded: at most ``waiting`` items (as many as
     ``workers`` unless given) are under way or wait for their turn. An item for which ``alone`` says
     so is worked on when no other result waits, and none is begun before its own is taken: for items
     that fill the memory by themselves. An error of ``work`` is raised where its result would have

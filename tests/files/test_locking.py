@@ -15,10 +15,10 @@ import pytest
 
 from s5mars.cli import main
 from s5mars.errors import UserError
-from s5mars.locking import LOCK, is_empty, only_one
+from s5mars.files.locking import LOCK, is_empty, only_one
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from s5mars.locking import only_one\n"
+    "import sys, time; from pathlib import Path; from s5mars.files.locking import only_one\n"
     "with only_one(Path(sys.argv[1])):\n"
     "    print('held', flush=True); time.sleep(600)"
 )

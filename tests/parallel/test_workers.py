@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from crashing import start_work
-from s5mars.ahead import ahead
-from s5mars.workers import CrashError, Processes, ended
+from s5mars.parallel.ahead import ahead
+from s5mars.parallel.workers import CrashError, Processes, ended
 
 
 def test_results_errors_and_crashes() -> None:
@@ -45,10 +45,11 @@ def test_threads_share_a_few_of_them() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals")
 def test_they_end_with_a_killed_caller() -> None:
     program = (
-        "import time; from crashing import start_work; from s5mars.workers import Processes\n"
+        "import time; from crashing import start_work\n"
+        "from s5mars.parallel.workers import Processes\n"
         "work = Processes(start_work, most=1); print(work('who')[1], flush=True); time.sleep(60)"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     caller = subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from s5mars.ahead import ahead
+from s5mars.parallel.ahead import ahead
 
 
 def test_results_come_in_order() -> None:

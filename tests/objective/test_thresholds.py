@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from s5mars.thresholds import ClassThresholds, above_threshold
+from s5mars.objective.thresholds import ClassThresholds, above_threshold
 from s5mars.types import Progress
 
 # Four pixels, three classes: confidences 0.8 and 0.6 for class 0, 0.9 for class 1, 0.5 for class 2.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from s5mars import processes
+from s5mars.parallel import distributed
 
 
 class RunningMean(nn.Module):
@@ -35,7 +35,7 @@ class RunningMean(nn.Module):
 
         A batch without any pixel, in all processes, says nothing.
         """
-        summed, count = processes.total(summed), processes.total(count)
+        summed, count = distributed.total(summed), distributed.total(count)
         share = (1 - self.momentum) * (count > 0)
         mean = (summed / count.clamp(min=1)).to(self.weighted.dtype)
         self.weighted.lerp_(mean, share)

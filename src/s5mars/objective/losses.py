@@ -22,9 +22,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from s5mars import processes
 from s5mars.classes import IGNORE
-from s5mars.pixel_losses import pixel_cross_entropies, pixel_cross_entropy
+from s5mars.objective.pixel_losses import pixel_cross_entropies, pixel_cross_entropy
+from s5mars.parallel import distributed
 
 Over = Literal["valid", "all", "kept"]
 
@@ -58,7 +58,7 @@ def ohem_cross_entropy(
     loss = pixel_cross_entropy(logits, label)
     labelled = label != IGNORE
     probability = torch.exp(-loss.detach()).masked_fill(~labelled, torch.inf)
-    everywhere = processes.joined(probability.flatten())
+    everywhere = distributed.joined(probability.flatten())
     least_likely = everywhere.kthvalue(min(minimum_kept, everywhere.numel())).values
     kept = labelled & (probability <= torch.clamp(least_likely, min=threshold))
     return masked_mean(loss, kept, labelled, over="kept")
@@ -106,7 +106,7 @@ def hard_and_soft_loss(
 
 def pixels(mask: Tensor) -> Tensor:
     """How many pixels a (B, H, W) mask has in all processes; a scalar, int64."""
-    return processes.total(mask.sum())
+    return distributed.total(mask.sum())
 
 
 def masked_mean(loss: Tensor, kept: Tensor, valid: Tensor, *, over: Over) -> Tensor:
@@ -114,7 +114,7 @@ def masked_mean(loss: Tensor, kept: Tensor, valid: Tensor, *, over: Over) -> Ten
     if over == "valid":
         divisor = pixels(valid)
     elif over == "all":
-        divisor = torch.full_like(valid.sum(), valid.numel() * processes.number())
+        divisor = torch.full_like(valid.sum(), valid.numel() * distributed.number())
     elif over == "kept":
         divisor = pixels(kept)
     else:
@@ -129,4 +129,4 @@ def mean_of_all(summed: Tensor, divisor: Tensor) -> Tensor:
         summed: scalar, over this process.
         divisor: scalar, over all of them.
     """
-    return summed / divisor.where(divisor > 0, 1) * processes.number()
+    return summed / divisor.where(divisor > 0, 1) * distributed.number()

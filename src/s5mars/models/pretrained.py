@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from s5mars.errors import MissingFileError, UserError
-from s5mars.reading import object_in, reading
+from s5mars.files.reading import object_in, reading
 
 INSTALL = "SAM and CLIP need the package transformers: `pip install 's5mars[sam]'`"
 NEEDED = "a folder with config.json, {processor}*.safetensors, or a hub id"

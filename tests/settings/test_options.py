@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from s5mars.cli import main
-from s5mars.config import TrainConfig
 from s5mars.errors import UserError
 from s5mars.methods import METHODS
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
-from s5mars.options import parse_training, training_from_yaml, training_parser
-from s5mars.recipes import RECIPES, find_recipe
+from s5mars.settings.config import TrainConfig
+from s5mars.settings.parsing import parse_training, training_from_yaml, training_parser
+from s5mars.settings.recipes import RECIPES, find_recipe
 
 BASE = ["--data", "d", "--out", "o", "--steps", "5"]
 

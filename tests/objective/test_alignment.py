@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from s5mars.alignment import Alignment
+from s5mars.objective.alignment import Alignment
 
 EVERYWHERE = torch.ones(1, 1, 5, dtype=torch.bool)
 

@@ -10,8 +10,8 @@ import pytest
 
 import s5mars
 from s5mars.augment.sam_mix import SamMix
-from s5mars.config import TrainConfig
 from s5mars.methods import METHODS, OF_A_NETWORK, method_class
+from s5mars.settings.config import TrainConfig
 
 SOURCE = Path(s5mars.__file__).parent
 

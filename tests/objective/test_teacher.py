@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from s5mars.teacher import momentum_at, update_teacher
+from s5mars.objective.teacher import momentum_at, update_teacher
 
 
 @pytest.mark.parametrize(("step", "momentum"), [(0, 0.0), (1, 0.5), (9, 0.9), (10_000, 0.996)])

@@ -2,7 +2,7 @@
 
 A crash, or the system's want of memory, ends this cell and no other. The process lives no longer
 than the one that started it, whatever ends that: else the next start would find two trainers in one
-folder. Started by ``runner.py`` as ``python -m s5mars.compare.child``; its work arrives as one line
+folder. Started by ``runner.py`` as ``python -m s5mars.cli.child``; its work arrives as one line
 of JSON on standard input, whose end is the end of the parent.
 """
 
@@ -16,10 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.cli import main
-from s5mars.compare.results import is_trained
-
-STOPPED = 75
-"""Exit code of a run that was asked to stop, and has saved."""
+from s5mars.compare.results import STOPPED, is_trained
 
 _ORPHANED = 76
 

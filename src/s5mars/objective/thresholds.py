@@ -32,9 +32,9 @@ from typing import Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from s5mars.averages import RunningMean
-from s5mars.config import Thresholds
 from s5mars.errors import UserError
+from s5mars.objective.averages import RunningMean
+from s5mars.settings.config import Thresholds
 
 LOWEST = 0.5
 """Of the thresholds of ``freematch``."""

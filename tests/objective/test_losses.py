@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s5mars.classes import IGNORE
-from s5mars.losses import cross_entropy, hard_and_soft_loss, hard_loss, ohem_cross_entropy
-from s5mars.pixel_losses import pixel_cross_entropies, pixel_cross_entropy
+from s5mars.objective.losses import cross_entropy, hard_and_soft_loss, hard_loss, ohem_cross_entropy
+from s5mars.objective.pixel_losses import pixel_cross_entropies, pixel_cross_entropy
 
 
 def logits(*shape: int, seed: int = 0) -> torch.Tensor:

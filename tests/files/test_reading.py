@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from s5mars.errors import DamagedFileError, MissingFileError, UserError
-from s5mars.reading import (
+from s5mars.files.reading import (
     open_parquet,
     parse_yaml,
     read_json,

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jsonargparse
 import yaml
 
-from s5mars.ablations import find_ablation
-from s5mars.config import TrainConfig
 from s5mars.errors import MissingFileError, UserError
-from s5mars.reading import parse_yaml, read_yaml
-from s5mars.recipes import find_recipe
+from s5mars.files.reading import parse_yaml, read_yaml
+from s5mars.settings.ablations import find_ablation
+from s5mars.settings.config import TrainConfig
+from s5mars.settings.recipes import find_recipe
 
 if TYPE_CHECKING:
     from s5mars.types import Method

@@ -30,7 +30,7 @@ _ONE_THREAD = dict.fromkeys(
 )
 _MAIN = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from s5mars.workers import serve; serve()"
+    "from s5mars.parallel.workers import serve; serve()"
 )
 _PIPE_BYTES = 1 << 20
 _SIZE = struct.Struct("<Q")

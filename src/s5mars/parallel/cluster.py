@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from s5mars.errors import UserError
-from s5mars.extras import needed
-from s5mars.workers import CrashError
+from s5mars.errors import UserError, needed
+from s5mars.parallel.workers import CrashError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,7 +38,7 @@ def connected(address: str | None, *, workers: int) -> Iterator[Any]:
 
 
 class RayWorkers(Generic[Item, Result]):
-    """As ``s5mars.workers.Processes``, with workers that Ray places; they end with it.
+    """As ``s5mars.parallel.workers.Processes``, with workers that Ray places; they end with it.
 
     Args:
         ray: the package, connected.

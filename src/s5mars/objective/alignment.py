@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from s5mars.averages import RunningMean
+from s5mars.objective.averages import RunningMean
 
 FLOOR = 1e-3
 """Smallest share of a class: one that no label has shown is held back, not forbidden."""

@@ -1,0 +1,1 @@
+"""What is minimised: losses, and what a run does to the pseudo-labels of any method."""

@@ -1,0 +1,1 @@
+"""Settings of a run: options, recipes, ablations, and how they are parsed."""
