@@ -231,10 +231,10 @@ def test_largest_regions_against_a_flood(labels: np.ndarray) -> None:
         ("UPDATE products SET name = '../x'", r"manifest\.sqlite: '\.\./x' is no name of a file"),
         ("UPDATE products SET name = '/tmp/x'", r"manifest\.sqlite: '/tmp/x' is no name of a file"),
         ("UPDATE products SET name = x'00'", r"manifest\.sqlite: b'\\x00' is no name of a file"),
-        ("UPDATE products SET facts = '[1]'", r"manifest\.sqlite is damaged \(its entry of a is"),
-        ("UPDATE products SET facts = '{'", r"manifest\.sqlite is damaged \(its entry of a is"),
-        ("DROP TABLE products", r"manifest\.sqlite is damaged \(no such table: products\)"),
-        ("DROP TABLE settings", r"manifest\.sqlite is damaged \(no such table: settings\)"),
+        ("UPDATE products SET facts = '[1]'", r"manifest\.sqlite.* damaged.*\("),
+        ("UPDATE products SET facts = '{'", r"manifest\.sqlite.* damaged.*\("),
+        ("DROP TABLE products", r"manifest\.sqlite.* damaged.*\(no such table: products\)"),
+        ("DROP TABLE settings", r"manifest\.sqlite.* damaged.*\(no such table: settings\)"),
     ],
 )
 def test_a_manifest_of_a_stranger(damage: str, said: str, tmp_path: Path) -> None:
