@@ -201,7 +201,7 @@ def test_mistakes_are_one_line(
 
 
 def test_the_names_import_nothing_heavy() -> None:
-    code = "import sys, s5mars.ablations; print('torch' in sys.modules)"
+    code = "import sys, s5mars.settings.ablations; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
