@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
-from s5mars.compare import child
+from s5mars.cli import child
 
 
 class Cell:

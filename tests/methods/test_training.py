@@ -79,7 +79,9 @@ def new_module(name: str, *, seed: int) -> SegmentationModule:
         learning_rate=0.02, warm_up=0.3, ramp=0.2, thresholds="flexmatch",
     )  # fmt: skip
     student = DeepLabV3Plus("test_resnet", CLASSES, representation=method.needs.representation)
-    return SegmentationModule(student, method, config=config, total_steps=STEPS)
+    return SegmentationModule(
+        student, method, config=config, total_steps=STEPS, areas=torch.ones(CLASSES)
+    )
 
 
 def fit(

@@ -201,7 +201,7 @@ def test_the_rows_of_table_vi_are_runs_of_train(
         configs[row.title] = settings.config
     assert [c.steps for c in configs.values()] == [7, 0, 7]
     assert [c.learning_rate for c in configs.values()] == [0.5, 1e-4, 1e-4]
-    assert [c.optimiser for c in configs.values()] == [None, "adamw", "adamw"]
+    assert [c.optimiser for c in configs.values()] == ["adamw", "adamw", "adamw"]
     assert {c.seed for c in configs.values()} == {3}
     assert configs["SAM-CLS"].features == tmp_path / "features"
     missing = missing_weights(table_vi_rows(given, tmp_path)[1], replace(given, clip="nowhere"))

@@ -99,17 +99,17 @@ def export_json(store: ObjectStore, folder: Path | str) -> int:
 def _proposal(entry: Any, proposer: str) -> Proposal:
     segmentation = entry["segmentation"]
     if not isinstance(segmentation, dict):
-        raise UserError("'segmentation' is no run-length encoding (polygons are not read)")
+        raise ValueError("'segmentation' is no run-length encoding (polygons are not read)")
     height, width = segmentation["size"]
     counts = segmentation["counts"]
     runs = counts if isinstance(counts, list) else run_lengths(counts.encode("ascii")).tolist()
     # pycocotools trusts its input and would read or write beyond the mask.
     if not all(type(number) is int and number >= 0 for number in (height, width, *runs)):
-        raise UserError("sizes and run lengths are whole numbers from 0 on")
+        raise ValueError("sizes and run lengths are whole numbers from 0 on")
     if height * width > MAX_PIXELS:
-        raise UserError(f"{height}×{width} pixels, and images have at most {MAX_PIXELS:,}")
+        raise ValueError(f"{height}×{width} pixels, and images have at most {MAX_PIXELS:,}")
     if sum(runs) != height * width:
-        raise UserError(f"runs of {sum(runs)} pixels for a mask of {height}×{width}")
+        raise ValueError(f"runs of {sum(runs)} pixels for a mask of {height}×{width}")
     if isinstance(counts, list):
         rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     else:
@@ -117,7 +117,7 @@ def _proposal(entry: Any, proposer: str) -> Proposal:
     predicted_iou = float(entry["predicted_iou"])
     stability = float(entry.get("stability_score", predicted_iou))
     if not (isfinite(predicted_iou) and isfinite(stability)):
-        raise UserError("a confidence that is no number")
+        raise ValueError("a confidence that is no number")
     return proposal_from_rle(
         rle,
         predicted_iou=predicted_iou,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from s5mars.errors import DamagedFileError, UserError
+from s5mars.errors import DamagedFileError
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def decode_counts(counts: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
         runs = run_lengths(counts)
         # pycocotools trusts its input and would read or write beyond the mask.
         if min(size) < 0 or (runs < 0).any() or runs.sum() != size[0] * size[1]:
-            raise UserError(f"runs of {runs.sum()} pixels")
+            raise ValueError(f"runs of {runs.sum()} pixels")
     except ValueError as error:
         raise DamagedFileError(
             f"a stored object mask of {size[0]}×{size[1]} pixels is damaged ({error}): make the "
@@ -96,12 +96,12 @@ def run_lengths(counts: bytes) -> NDArray[np.int64]:
     if len(groups) == 0:
         return groups
     if groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:
-        raise UserError("'counts' is no compressed run-length string")
+        raise ValueError("'counts' is no compressed run-length string")
     last = (groups & 32) == 0
     starts = np.flatnonzero(np.r_[True, last[:-1]])
     lengths = np.diff(np.r_[starts, len(groups)])
     if lengths.max() > 8:
-        raise UserError("'counts' is no compressed run-length string")
+        raise ValueError("'counts' is no compressed run-length string")
     place = np.arange(len(groups)) - np.repeat(starts, lengths)
     values = np.add.reduceat((groups & 31) << (5 * place), starts)
     negative = (groups[last] & 16) != 0

@@ -227,7 +227,7 @@ class ObjectStore:
             table = self._file(shard).read_row_group(group, columns=_READ, use_threads=False)
             table = table.select(_READ).cast(_READ_SCHEMA)
             if any(column.null_count for column in table.columns):
-                raise UserError("values are missing")
+                raise ValueError("values are missing")
         return ImageProposals(table)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -272,7 +272,7 @@ def _few(names: Sequence[str]) -> str:
 def _table(name: str, proposals: Sequence[Proposal], settings: str) -> pa.Table:
     sizes = {proposal.size for proposal in proposals}
     if len(sizes) > 1:
-        raise UserError(f"image {name!r}: masks of different sizes {sorted(sizes)}; need one")
+        raise ValueError(f"image {name!r}: masks of different sizes {sorted(sizes)}; need one")
     count = len(proposals)
     boxes = zip(*(proposal.box for proposal in proposals), strict=True)
     columns = [
@@ -314,7 +314,7 @@ def _read_footer(path: Path) -> dict[str, Any]:
             )
         counts = footer["images"].values()
         if not all(type(count) is int and count >= 0 for count in counts):
-            raise UserError("numbers of masks that are none")
+            raise ValueError("numbers of masks that are none")
         str(footer["proposer"]), dict(footer["settings"])
         return footer
 
