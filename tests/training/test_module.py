@@ -75,7 +75,7 @@ def test_the_encoder_has_a_rate_of_its_own() -> None:
 
 
 def test_frozen_statistics_do_not_move() -> None:
-    module = module_of("supervised", freeze_norm=True).train()
+    module = module_of("supervised", freeze_norm=True)
     norms = [m for m in module.student.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     others = [m for m in module.student.pyramid.modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms and others

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import s5mars
 from apart import start_command
@@ -364,6 +364,16 @@ def test_the_resolution_is_a_part_of_the_model(scenes: Path, tmp_path: Path) -> 
     metrics = json.loads((out / "metrics.json").read_text())
     assert scored["mIoU"] == pytest.approx(metrics["best"]["mIoU"], abs=1e-6)
     assert calibrate(out, data=scenes, split="val")["temperature"] > 0
+
+
+def test_frozen_statistics_stay_those_of_the_start(scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "frozen"
+    given = arguments(scenes, out, method="supervised", freeze_norm="true")
+    assert main(given) == 0  # with a validation of the same network half-way
+    state, start = final_state(out), load_file(scenes.parent / WEIGHTS)
+    means = [name for name in start if name.endswith("running_mean")]
+    assert means
+    assert all(torch.equal(state[f"student.encoder.{name}"], start[name]) for name in means)
 
 
 def test_a_partition_is_not_of_the_seed(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

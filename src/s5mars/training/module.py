@@ -76,6 +76,7 @@ class SegmentationModule(lightning.LightningModule):
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._step = 0
+        self.train()  # Lightning takes modules in the mode that it finds them in
 
     @property
     def scored_name(self) -> str:

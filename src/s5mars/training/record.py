@@ -44,10 +44,8 @@ class Record:
         """Validate, note the record, and keep the weights when they are the best so far."""
         step = module.global_step
         averages = module.take_averages()
-        network = module.scored
-        training = network.training
         predictor = Predictor(
-            network,
+            module.scored,
             self.dataset.taxonomy,
             device=module.device,
             precision=_inference_precision(precision),
@@ -60,7 +58,7 @@ class Record:
             rank=module.global_rank,
             world=module.trainer.world_size,
         )
-        network.train(training)
+        module.train()  # each part in its own mode: the teacher and frozen statistics at rest
         now = time.monotonic()
         module.seconds += now - self._since
         self._since = now
