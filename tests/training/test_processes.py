@@ -40,13 +40,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(folder: Path, name: str, *, devices: int, **changes: object) -> list[str]:
-    # A small step: the pooled branch normalises four values, and enlarges what rounding leaves.
+    # A small step: the pooled branch normalises four values, and enlarges what rounding leaves. Of
+    # SGD: AdamW divides by the size of a gradient, and makes a step of what rounding leaves of none.
     settings: dict[str, object] = {
         "data": folder / "scenes", "out": folder / name, "labelled": 0.5, "steps": STEPS,
         "batch": 4, "crop": 48, "model": "test_resnet", "weights": "none", "workers": 0,
         "validate-every": 1, "save-every": 9, "precision": "fp32", "accelerator": "cpu",
         "devices": devices, "learning-rate": 0.001, "warm-up": 0, "ramp": 0, "alignment": 0.9,
-        "thresholds": "flexmatch",
+        "thresholds": "flexmatch", "optimiser": "sgd",
     }  # fmt: skip
     settings |= {key.replace("_", "-"): value for key, value in changes.items()}
     return ["train", *(f"--{key}={value}" for key, value in settings.items())]
