@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(folder: Path, name: str, *, devices: int, **changes: object) -> list[str]:
     # A small step: the pooled branch normalises four values, and enlarges what rounding leaves. Of
-    # SGD: AdamW divides by the size of a gradient, and makes a step of what rounding leaves of none.
+    # SGD: AdamW divides by the size of a gradient, so that rounding alone makes a step.
     settings: dict[str, object] = {
         "data": folder / "scenes", "out": folder / name, "labelled": 0.5, "steps": STEPS,
         "batch": 4, "crop": 48, "model": "test_resnet", "weights": "none", "workers": 0,
