@@ -1,9 +1,9 @@
-# make demo [DATA=path/to/folder]   make test   make check   make bench
+# make demo [DATA=path/to/folder]   make test   make check   make bench   make torture
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench torture clean
 
 # The stamp is newer than pyproject.toml exactly when the environment fits it.
 $(VENV)/.installed: pyproject.toml
@@ -30,6 +30,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/masks.py
+
+# About an hour: damaged inputs, kills at any moment, two runs at once, full disks.
+torture: $(VENV)/.installed
+	$(BIN)/python benchmarks/torture.py
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info runs/demo
