@@ -55,4 +55,4 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", "--methods", "s5mrs"]) == 2
     assert "unknown method 's5mrs'; methods: s5mars, " in capsys.readouterr().err
     assert main(["cost", "--crop", "8"]) == 2
-    assert "crop is 8: it must be 32 or more" in capsys.readouterr().err
+    assert "--crop must be at least 32 (got 8)" in capsys.readouterr().err

@@ -131,6 +131,6 @@ def test_errors(make_run, network, tmp_path: Path) -> None:
     best = json.loads((other / "best.json").read_text())
     best["taxonomy"]["classes"].pop()
     (other / "best.json").write_text(json.dumps(best))
-    with pytest.raises(ValueError, match="only runs of one taxonomy compare"):
+    with pytest.raises(ValueError, match="give runs with the same classes"):
         write_comparison([run, other], out=out)
     assert not out.exists()

@@ -75,7 +75,7 @@ def _scores(group: Group, protocol: Sequence[str]) -> Block:
 
 
 def _unavailable(group: Group, columns: int) -> list[tuple[str, ...]]:
-    """Return the rows without a measurement, with the reason in place of the scores."""
+    """Return the rows without a measurement, marked as unavailable."""
     scored = {standing.row for standing in group.standings}
     names = dict.fromkeys(cell.row for cell in group.unavailable if cell.row not in scored)
     blank = [ABSENT] * (columns - 2)
@@ -96,7 +96,8 @@ def _classes(group: Group, protocol: Sequence[str]) -> Block:
     lines = ["IoU in percent, mean ± standard deviation over seeds."]
     if absent:
         lines.append(
-            f"Absent from the ground truth, and excluded from the mean: {', '.join(absent)} ({ABSENT})."
+            "Absent from the ground truth, and excluded from the mean: "
+            f"{', '.join(absent)} ({ABSENT})."
         )
     return Block(
         _title("IoU by class", group),
@@ -130,9 +131,9 @@ def _apart(table: paper.PaperTable | None, group: Group) -> list[Block]:
             ("row", *table.header),
             tuple((row, *(f"{v:.2f}" for v in values)) for row, values in table.rows.items()),
             (
-                f"As published, on {table.data}: ResNet-50, 240 epochs of batch 8, crop 512, scored on "
-                "centre crops of 1024, one run each. The paper does not say which split chose the "
-                "checkpoints; its released code uses the test split.",
+                f"As published, on {table.data}: ResNet-50, 240 epochs of batch 8, crop 512, "
+                "scored on centre crops of 1024, one run each. The paper does not say which split chose "
+                "the checkpoints; its released code uses the test split.",
             ),
         )
     ]

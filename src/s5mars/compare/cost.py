@@ -1,7 +1,7 @@
 """Measure the training cost of each method: parameters, operations, time, memory (table XIII).
 
 The networks are real, the inputs are random tensors. Loading and augmentation on the CPU are not
-included, and work that depends on the predictions of a trained network may be less than in training.
+included, and work that depends on predictions may be less than in training.
 """
 
 from __future__ import annotations

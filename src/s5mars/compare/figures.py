@@ -207,8 +207,8 @@ def _qualitative(folder: Path, group: Group, seed: int, amount: int, data: Path 
         names,
         columns,
         data,
-        f"Labelled share {group.share}, seed {seed}. Images are evenly spaced in the ranking of the "
-        "test split by mean mIoU, lowest first. Below each prediction is its mIoU.",
+        f"Labelled share {group.share}, seed {seed}. Images are evenly spaced in the ranking of "
+        "the test split by mean mIoU, lowest first. Below each prediction is its mIoU.",
     )
 
 

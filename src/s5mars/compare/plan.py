@@ -67,7 +67,8 @@ class Request:
     def __post_init__(self) -> None:
         if not self.methods and self.ablation is None and not self.table_vi:
             raise UserError(
-                "there is nothing to compare; give --methods (all, or names), --ablation or --table-vi"
+                "there is nothing to compare; give --methods (all, or names), --ablation or "
+                "--table-vi"
             )
         if self.weights != general.GeneralWeights() and not self.table_vi:
             raise UserError("--sam-weights, --clip-weights and --san-weights require --table-vi")
@@ -145,8 +146,8 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
                 different += settings.differences(known[name], asked[name], prefix=f"{kind} {name}")
         if different:
             raise UserError(
-                f"{request.out} contains a comparison with other settings ({'; '.join(different)}), "
-                "and one table never mixes settings; choose another --out"
+                f"{request.out} contains a comparison with other settings "
+                f"({'; '.join(different)}), and one table never mixes settings; choose another --out"
             )
         facts, shares = {**old.rows, **facts}, {**old.shares, **shares}
         references = {**references, **old.references}

@@ -205,7 +205,7 @@ class _Work:
         }
 
     def _end(self, running: Running, *, stopping: bool = False) -> None:
-        """Record how a cell ended; with ``stopping`` an early end is not a failure."""
+        """Record how a cell ended; an early end is not a failure while ``stopping``."""
         cell, code = running.cell, running.process.returncode
         with contextlib.suppress(BrokenPipeError):
             if running.process.stdin is not None:
@@ -279,7 +279,7 @@ class _Work:
 
 
 def remaining_text(left: Sequence[Cell], done: Sequence[Result], *, jobs: int) -> str:
-    """``"3 cells left, about 2 h"``, estimated from finished cells of the same row if there are any.
+    """``"3 cells left, about 2 h"``, estimated from finished cells of the same row if any.
 
     The time that running cells have already spent is not subtracted.
     """
@@ -300,7 +300,7 @@ def _listed(cells: Sequence[Cell], most: int = 12) -> str:
 
 
 def _send(stream: IO[str] | None, job: Mapping[str, Any]) -> None:
-    # The stream stays open; when it closes, the child knows that its parent has died. If the child
+    # The stream stays open: when it closes, the child knows that its parent died. If the child
     # dies at once, its exit code shows it.
     with contextlib.suppress(BrokenPipeError):
         if stream is not None:

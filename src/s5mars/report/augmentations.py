@@ -106,15 +106,15 @@ def show_augmentations(
     ]
     table = ABLATIONS[augmentations]
     words = (
-        f"Image {shown.name}, partner {partner.name}, seed {seed}. Each picture shows the effect of "
-        "one row alone; values are clipped to [0, 1]."
+        f"Image {shown.name}, partner {partner.name}, seed {seed}. Each picture shows the effect "
+        "of one row alone; values are clipped to [0, 1]."
     )
     if any(tile.pasted is not None for tile in tiles):
         words += " Pasted regions are outlined."
     if augmentations == "mixing":
         words += (
-            " There is no teacher, so ClassMix uses true classes here; each unlabelled pixel takes the "
-            "class of the nearest labelled pixel."
+            " There is no teacher, so ClassMix uses true classes here; each unlabelled pixel takes "
+            "the class of the nearest labelled pixel."
         )
     write_figure(out, _sheet(tiles, f"{table.source}: {table.about}", words))
     return out

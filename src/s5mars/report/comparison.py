@@ -45,7 +45,7 @@ def write_comparison(
     if not runs:
         raise UserError("give at least one run folder")
     if images < 0:
-        raise UserError(f"--images must be at least 0 (got {images})")
+        raise UserError(f"images must be at least 0 (got {images})")
     folders = [Path(run).resolve() for run in runs]
     repeated = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
     if repeated:
@@ -100,7 +100,7 @@ def comparison_page(
         "images_note": _images_note(evaluations[0]),
         "no_images": no_images,
         "legend": examples.legend(taxonomy),
-        "footer": "Written by s5mars. The page is one file and loads nothing else.",
+        "footer": "Written by s5mars. The page loads nothing else.",
     }
 
 

@@ -72,7 +72,7 @@ def best_worst_typical(
 
     Args:
         ranking: ``(name, mIoU)``, worst first.
-        amount: number of images of each kind; fewer if the ranking is shorter than three times that.
+        amount: number of images of each kind; fewer if the ranking is shorter than three times it.
 
     Returns:
         ``"typical"`` (around the median), ``"best"`` (best first) and ``"worst"`` (worst first).
@@ -184,7 +184,7 @@ def _errors(
     labelled = truth != IGNORE
     wrong = labelled & (truth != predicted) & (predicted != IGNORE)
     below = (
-        f"{score(100 * float(wrong.sum() / labelled.sum()), digits=1)}\u202f% of the labelled pixels"
+        f"{score(100 * float(wrong.sum() / labelled.sum()), digits=1)}\u202f% of labelled pixels"
         if labelled.any()
         else "no pixel is labelled"
     )

@@ -41,7 +41,7 @@ def write_report(run: Path | str, *, out: Path | str | None = None, examples: in
         OSError: if the page cannot be written.
     """
     if examples < 0:
-        raise UserError(f"--examples must be at least 0 (got {examples})")
+        raise UserError(f"examples must be at least 0 (got {examples})")
     found = read_run(run)
     page = report_page(found, evaluation_of(found), amount=examples)
     return write_page(
@@ -108,7 +108,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
         "config": run.config.strip(),
         "versions": _versions(run),
         "model": _model(run),
-        "footer": f"Written by s5mars from {run.folder}. The page is one file and loads nothing else.",
+        "footer": f"Written by s5mars from {run.folder}. The page loads nothing else.",
     }
 
 

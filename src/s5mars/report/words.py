@@ -93,8 +93,8 @@ def interval_sentence(evaluation: Mapping[str, Any]) -> str:
     draws = number(intervals.get("draws"))
     how = f" ({plural(round(draws), 'draw')})" if draws else ""
     return (
-        f"The 95\u00a0% interval is a bootstrap over the images of the split{how}. It shows how much "
-        "the score depends on the choice of images, not how much it would change with another "
+        f"The 95\u00a0% interval is a bootstrap over the images of the split{how}. It shows how "
+        "much the score depends on the choice of images, not how much it would change with another "
         "training seed."
     )
 
@@ -225,8 +225,8 @@ def _choice_of_checkpoint(run: Run, evaluation: Mapping[str, Any]) -> list[Notic
         return [
             Notice(
                 "warning",
-                f"The checkpoint was chosen on the {chosen} split, so its score on that split is too "
-                "high and not comparable with that of a run whose checkpoint was chosen on a "
+                f"The checkpoint was chosen on the {chosen} split, so its score on that split is "
+                "too high and not comparable with that of a run whose checkpoint was chosen on a "
                 "validation split.",
             )
         ]
