@@ -67,8 +67,7 @@ class Request:
     def __post_init__(self) -> None:
         if not self.methods and self.ablation is None and not self.table_vi:
             raise UserError(
-                "there is nothing to compare; give --methods (all, or names), --ablation or "
-                "--table-vi"
+                "nothing to compare; give --methods (all, or names), --ablation or --table-vi"
             )
         if self.weights != general.GeneralWeights() and not self.table_vi:
             raise UserError("--sam-weights, --clip-weights and --san-weights require --table-vi")
