@@ -132,8 +132,8 @@ def _apart(table: paper.PaperTable | None, group: Group) -> list[Block]:
             tuple((row, *(f"{v:.2f}" for v in values)) for row, values in table.rows.items()),
             (
                 f"As published, on {table.data}: ResNet-50, 240 epochs of batch 8, crop 512, "
-                "scored on centre crops of 1024, one run each. The paper does not say which split chose "
-                "the checkpoints; its released code uses the test split.",
+                "scored on centre crops of 1024, one run each. The paper does not say which split "
+                "chose the checkpoints; its released code uses the test split.",
             ),
         )
     ]

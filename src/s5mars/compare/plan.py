@@ -146,7 +146,8 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
         if different:
             raise UserError(
                 f"{request.out} contains a comparison with other settings "
-                f"({'; '.join(different)}), and one table never mixes settings; choose another --out"
+                f"({'; '.join(different)}), and one table never mixes settings; "
+                "choose another --out"
             )
         facts, shares = {**old.rows, **facts}, {**old.shares, **shares}
         references = {**references, **old.references}

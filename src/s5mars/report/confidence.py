@@ -75,9 +75,9 @@ def sentence(calibration: Mapping[str, Any]) -> str:
     )
     return (
         f"Logits are divided by the temperature {score(calibration['temperature'], digits=3)}, "
-        f"fitted on {on['pixels']:,} labelled pixels of the {on['split']} split; predicted "
-        f"classes do not change. Expected calibration error ({calibration['bins']} bins of equal "
-        f"width): {score(100 * before['ece'])} % before, {score(100 * after['ece'])} % after; area under "
+        f"fitted on {on['pixels']:,} labelled pixels of the {on['split']} split; predicted classes "
+        f"do not change. Expected calibration error ({calibration['bins']} bins of equal width): "
+        f"{score(100 * before['ece'])} % before, {score(100 * after['ece'])} % after; area under "
         f"the risk-coverage curve: {score(after['aurc'], digits=4)}.{kept} All values are measured "
         "on the pixels that the temperature was fitted on."
     )
