@@ -187,7 +187,7 @@ def test_a_failed_cell_and_its_retry(
         (["--methods", "s5mras"], "unknown method 's5mras'; methods: s5mars, "),
         (["--ablation", "mixin"], "unknown ablation 'mixin'; ablations: mixing, "),
         ([], "nothing to compare; give --methods (all, or names), --ablation"),
-        (["--methods", "all", "--seed", "3"], "compare takes no --seed: use --seeds"),
+        (["--methods", "all", "--seed", "3"], "compare does not accept --seed; use --seeds"),
         (["--methods", "all", "--stepz", "3"], "unknown option --stepz; the nearest is --steps"),
         (["--methods", "all", "--labelled", "2"], "labelled is 2: give a fraction"),
         (["--methods", "all", "--labelled", "no.txt"], "no.txt: no such file"),

@@ -42,7 +42,7 @@ def test_the_command(
     shown = capsys.readouterr().out
     ours, _, papers = shown.partition("The paper's numbers, not measured here: table XIII")
     assert "196.15 M" in papers and "196.15" not in ours
-    assert "highest resident memory of a fresh process" in ours and ours.count("7 MiB") == 2
+    assert "peak resident memory of a fresh process" in ours and ours.count("7 MiB") == 2
     supervised, s5mars = json.loads(out.read_text())["costs"]
     assert supervised["ratio"] == 1.0
     assert s5mars["held"] == 2 * s5mars["trained"] == 2 * supervised["trained"]

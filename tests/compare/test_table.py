@@ -35,18 +35,18 @@ def test_markdown(tmp_path: Path) -> None:
     assert "| S5_Mars | 47.00 ± 1.80 | - | 47.00 ± 1.80 |" in text
     assert "Absent from the ground truth, and excluded from the mean: hole (-)." in text
     for words in (
-        "The val split chose the checkpoint.",
+        "The checkpoint was chosen on the val split.",
         "student (Supervised); teacher (S5_Mars)",
         "labelled share 0.25 (40 images)",
-        "test split (51 images), of each the whole image",
+        "test split (51 images), the whole image of each",
         "600 steps of batch 6, crop 192, tf_efficientnet_lite0",
         "encoder weights: none",
-        "Seeds: 0, 1, 2, all on partition 0 of the labels.",
-        "at resolution 1/2. Methods with a pool see 3,600 crops of it.",
+        "Seeds: 0, 1, 2. Seed of the label partition: 0.",
+        "Image resolution: 1/2. Methods with a pool use 3,600 crops of it.",
         "Note: nothing was tuned",
     ):
         assert text.count(words) == 2, words  # under both tables
-    assert "no difference shown" not in text.replace("no difference is shown", "")
+    assert "no difference shown" not in text.replace("shows no difference", "")
     assert "paper's numbers" not in text
 
 
@@ -97,7 +97,7 @@ def test_csv_is_numbers(tmp_path: Path) -> None:
     assert s5mars["to reference low"] == "3.7579"
     assert (s5mars["IoU soil"], s5mars["IoU hole"]) == ("47.0000", "")
     assert supervised["to reference"] == ""
-    assert "# The val split chose the checkpoint." in text
+    assert "# The checkpoint was chosen on the val split." in text
 
 
 def test_the_test_split_as_judge_is_told(tmp_path: Path) -> None:

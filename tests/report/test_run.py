@@ -34,7 +34,7 @@ def test_every_section_is_there(make_run, network, open_page) -> None:
         "Protocol “full”",
         "Loss terms",
         "Learning rate",
-        "Pixels that each term sees",
+        "Pixels that each loss term uses",
         "confident share",
         "labelled: 0.5",  # config.yaml
         "2.9.0",  # a version
@@ -175,7 +175,7 @@ def test_only_what_the_protocol_scores_is_shown(make_run, network, open_page) ->
         (
             {},
             {"protocol": {"name": "full", "split": "val"}},
-            "on which the checkpoint was chosen, too",
+            "which is also the one that is scored",
         ),
         ({"notes": ["3 unreadable files were left out."]}, {}, "3 unreadable files"),
         ({"notes": ["The images are synthetic."]}, {}, "The images are synthetic."),
@@ -320,9 +320,9 @@ def test_damaged_files_are_named(make_run, file, content, message) -> None:
 
 def test_arguments_that_cannot_be(make_run, network, tmp_path: Path) -> None:
     run = make_run()
-    with pytest.raises(ValueError, match="examples is -1"):
+    with pytest.raises(ValueError, match="examples must be at least 0"):
         write_report(run, examples=-1)
-    with pytest.raises(ValueError, match="is a folder; name the HTML file"):
+    with pytest.raises(ValueError, match="must be a file"):
         write_report(run, out=tmp_path, examples=0)
 
 

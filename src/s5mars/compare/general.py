@@ -87,7 +87,7 @@ def missing_weights(row: Row, weights: GeneralWeights) -> str:
 
     def adapter_is_here() -> None:
         if not Path(str(weights.san)).is_file():
-            raise MissingFileError(f"{weights.san}: no such weights file")
+            raise MissingFileError(f"no weights file at {weights.san}")
 
     needed: list[tuple[str, str | None, Callable[[], None]]] = (
         [("--sam-weights", weights.sam, sam_is_here)]

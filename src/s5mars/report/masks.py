@@ -54,7 +54,7 @@ def show_masks(
     if out.suffix.lower() != ".png":
         raise UserError(f"--out must end in .png (got {out})")
     if images < 1:
-        raise UserError(f"images must be at least 1 (got {images})")
+        raise UserError(f"--images must be at least 1 (got {images})")
     opened = ObjectStore(store)
     dataset = open_dataset(data)
     streams = dataset.splits.values() if split == "all" else [dataset.split(split)]
