@@ -191,8 +191,8 @@ def test_a_failed_cell_and_its_retry(
         (["--methods", "all", "--stepz", "3"], "unknown option --stepz; the nearest is --steps"),
         (["--methods", "all", "--labelled", "2"], "labelled is 2: give a fraction"),
         (["--methods", "all", "--labelled", "no.txt"], "no.txt: no such file"),
-        (["--methods", "all", "--jobs", "0"], "jobs is 0"),
-        (["--methods", "all", "--seeds", "-1"], "a seed is -1"),
+        (["--methods", "all", "--jobs", "0"], "--jobs must be at least 1 (got 0)"),
+        (["--methods", "all", "--seeds", "-1"], "--seeds must be at least 0 (got -1)"),
         (["--methods", "all", "--select-on", "vall"], "no split 'vall'"),
     ],
 )
