@@ -41,9 +41,9 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from machine import machine
-from s5mars.compare.shares import NETWORK, timed_parts
 from s5mars.compare.step import CostSettings, Step
 from s5mars.devices import find_device
+from shares import NETWORK, timed_parts
 from variants import fixmatch_step, supervised_step
 
 PAPER_STEPS, PAPER_HOURS, AIM_HOURS = 150_000, 42.8, 4.0

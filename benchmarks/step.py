@@ -37,11 +37,11 @@ from torch.utils.data import DataLoader
 from machine import machine
 from naive import NaiveStep
 from s5mars.compare.peak import peak_of
-from s5mars.compare.shares import NETWORK, PARTS, timed_parts
 from s5mars.compare.step import CostSettings, Step
 from s5mars.training.callbacks import ProgressBar
 from s5mars.training.environment import choose_precision
 from s5mars.training.feed import Feed
+from shares import NETWORK, PARTS, timed_parts
 from variants import fixmatch_step, supervised_step
 
 AIMS = {

@@ -26,7 +26,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     threads = torch.get_num_threads()
     yield importlib.import_module
     torch.set_num_threads(threads)
-    for name in ("gpu", "loader", "machine", "naive", "step", "variants"):
+    for name in ("gpu", "loader", "machine", "naive", "shares", "step", "variants"):
         sys.modules.pop(name, None)
 
 

@@ -132,8 +132,11 @@ def test_json_there_and_back(made: Path, data: Path, tmp_path: Path) -> None:
         (["DATA", "--out", "x", "--workers", "0"], "0 workers"),
         (["DATA", "--out", "x", "--split", "vla"], "did you mean 'val'"),
         (["DATA", "--show", "no.parquet", "--out", "x.png"], "no.parquet: no such object store"),
-        (["DATA", "--show", "MADE", "--out", "x.jpg"], "x.jpg: the sheet is a PNG file"),
-        (["DATA", "--show", "MADE", "--out", "x.png", "--images", "0"], "0 images"),
+        (["DATA", "--show", "MADE", "--out", "x.jpg"], "--out must end in .png (got x.jpg)"),
+        (
+            ["DATA", "--show", "MADE", "--out", "x.png", "--images", "0"],
+            "--images must be at least 1",
+        ),
         (["DATA", "--show", "MADE", "--out", "x.png", "--device", "cpu"], "--device is an option"),
         (["DATA", "--show", "MADE", "--split", "val", "--out", "x.png"], "no entry for 3 of 3"),
         (["DATA", "--show", "MADE", "--import-json", "y", "--out", "x"], "one at a time"),

@@ -1,4 +1,4 @@
-"""The main job in one command: two methods on the same few labels, scores, maps, one page."""
+"""The demo: train two methods on the same few labels, score them, and write maps and a page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """Small enough for ten minutes on two cores."""
+    """Settings that take less than ten minutes on two cores."""
 
     labelled: float = 0.25
     steps: int = 300
@@ -31,15 +31,15 @@ def demo(out: Path, *, data: Path | None = None, settings: DemoSettings | None =
     """Train *Supervised* and *S5Mars* on the same labels, score both, and write one page.
 
     Args:
-        out: folder of the demo; an earlier demo there is replaced.
-        data: a folder that ``open_dataset`` knows, or None: synthetic scenes are rendered.
+        out: folder of the demo; an earlier demo in it is replaced.
+        data: folder of a data set; None renders synthetic scenes.
         settings: sizes and budget.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        UserError: if ``out`` holds something that no demo wrote.
+        UserError: if ``out`` contains files that are not a demo.
     """
     from s5mars.data.layouts import open_dataset
     from s5mars.data.synthetic import write_synthetic
@@ -88,17 +88,17 @@ def demo(out: Path, *, data: Path | None = None, settings: DemoSettings | None =
     for method in METHODS:
         print(f"{method:<11} mIoU {scores[method]['mIoU']:5.2f} %  on {data}, test split")
     if dataset.root == out / "scenes":
-        print("(synthetic scenes: these scores mean nothing about Mars)")
-    print(f"look at:    {page}\n            {out / 'maps-s5mars'}")
+        print("(The scenes are synthetic; these scores say nothing about Mars.)")
+    print(f"report:     {page}\nmaps:       {out / 'maps-s5mars'}")
     return page
 
 
 def _make_room(out: Path) -> None:
-    """Remove an earlier demo, and nothing else."""
+    """Remove an earlier demo; raise if the folder contains anything else."""
     mark = out / ".demo"
     if out.exists() and any(out.iterdir()):
         if not mark.is_file():
-            raise UserError(f"{out} holds something that no demo wrote: choose another --out")
+            raise UserError(f"{out} contains files that are not a demo; choose another --out")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     mark.touch()

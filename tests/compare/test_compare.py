@@ -81,11 +81,11 @@ def test_killed_and_continued(
     assert (second / "logs" / "csv" / "part_1").is_dir()  # resumed, not started anew
     assert not list(killed.rglob("last.ckpt"))
     shown = capsys.readouterr().out
-    assert "4 cells asked for, 1 finished or failed before, 3 to do: s5mars 0.5 seed 0," in shown
+    assert "4 cells requested, 1 already finished or failed, 3 to run: s5mars 0.5 seed 0," in shown
     assert "1 cell left, about" in shown
 
     assert main([*arguments(scenes, killed), *TWO]) == 0
-    assert "0 to do: nothing" in capsys.readouterr().out
+    assert "0 to run: nothing" in capsys.readouterr().out
 
     # Killed between the score and its record: the score is taken over, nothing runs.
     whole = (killed / "comparison.json").read_text()
@@ -93,7 +93,7 @@ def test_killed_and_continued(
     content["cells"][1] |= {"status": "running", "mIoU": None}
     (killed / "comparison.json").write_text(json.dumps(content))
     assert main([*arguments(scenes, killed), *TWO]) == 0
-    assert "had been scored: s5mars 0.5 seed 0" in capsys.readouterr().out
+    assert "already scored: s5mars 0.5 seed 0" in capsys.readouterr().out
     assert (killed / "comparison.json").read_text() == whole
 
     for form in ("md", "latex", "html", "csv"):
@@ -114,7 +114,8 @@ def test_a_row_that_is_the_whole_method_is_not_trained_again(
     out = shutil.copytree(killed, tmp_path / "x")
     command = [*arguments(scenes, out), "--ablation", "soft_labels", "--seeds", "0"]
     assert main(command) == 0
-    assert "the same run as s5mars 0.5 seed 0: soft_labels/with" in capsys.readouterr().out
+    said = "copied from the identical run s5mars 0.5 seed 0: soft_labels/with"
+    assert said in capsys.readouterr().out
     found = json.loads((out / "comparison.json").read_text())["cells"]
     cells = {cell["row"]: cell for cell in found if cell["seed"] == 0}
     whole, with_soft, without = (
@@ -164,8 +165,8 @@ def test_a_failed_cell_and_its_retry(
     shown = capsys.readouterr()
     assert f"failed: supervised list-1 seed 0: {bad}" in shown.err
     assert shown.err.endswith(
-        "s5mars: 1 cell of 2 failed, all others are done: the same command with --retry-failed "
-        "tries them again\n"
+        "s5mars: 1 of 2 cells failed, all others are done; repeat the command with --retry-failed "
+        "to run them again\n"
     )
     cells = json.loads((out / "comparison.json").read_text())["cells"]
     assert [cell["status"] for cell in cells] == ["failed", "done"]
@@ -185,13 +186,13 @@ def test_a_failed_cell_and_its_retry(
     [
         (["--methods", "s5mras"], "unknown method 's5mras'; methods: s5mars, "),
         (["--ablation", "mixin"], "unknown ablation 'mixin'; ablations: mixing, "),
-        ([], "nothing to compare: give --methods (all, or names), --ablation or --table-vi"),
-        (["--methods", "all", "--seed", "3"], "compare takes no --seed: use --seeds"),
+        ([], "nothing to compare; give --methods (all, or names), --ablation"),
+        (["--methods", "all", "--seed", "3"], "compare does not accept --seed; use --seeds"),
         (["--methods", "all", "--stepz", "3"], "unknown option --stepz; the nearest is --steps"),
         (["--methods", "all", "--labelled", "2"], "labelled is 2: give a fraction"),
         (["--methods", "all", "--labelled", "no.txt"], "no.txt: no such file"),
-        (["--methods", "all", "--jobs", "0"], "jobs is 0"),
-        (["--methods", "all", "--seeds", "-1"], "a seed is -1"),
+        (["--methods", "all", "--jobs", "0"], "--jobs must be at least 1 (got 0)"),
+        (["--methods", "all", "--seeds", "-1"], "--seeds must be at least 0 (got -1)"),
         (["--methods", "all", "--select-on", "vall"], "no split 'vall'"),
     ],
 )
@@ -210,7 +211,7 @@ def test_no_other_folder_is_touched(
 ) -> None:
     (tmp_path / "thesis.tex").touch()
     assert main([*arguments(scenes, tmp_path), *TWO]) == 2
-    assert "holds something that no comparison wrote" in capsys.readouterr().err
+    assert "contains files that are not a comparison" in capsys.readouterr().err
 
 
 @pytest.fixture

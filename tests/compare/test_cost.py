@@ -42,7 +42,7 @@ def test_the_command(
     shown = capsys.readouterr().out
     ours, _, papers = shown.partition("The paper's numbers, not measured here: table XIII")
     assert "196.15 M" in papers and "196.15" not in ours
-    assert "highest resident memory of a fresh process" in ours and ours.count("7 MiB") == 2
+    assert "peak resident memory of a fresh process" in ours and ours.count("7 MiB") == 2
     supervised, s5mars = json.loads(out.read_text())["costs"]
     assert supervised["ratio"] == 1.0
     assert s5mars["held"] == 2 * s5mars["trained"] == 2 * supervised["trained"]
@@ -55,4 +55,4 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", "--methods", "s5mrs"]) == 2
     assert "unknown method 's5mrs'; methods: s5mars, " in capsys.readouterr().err
     assert main(["cost", "--crop", "8"]) == 2
-    assert "crop is 8: it must be 32 or more" in capsys.readouterr().err
+    assert "--crop must be at least 32 (got 8)" in capsys.readouterr().err

@@ -121,9 +121,9 @@ def test_an_image_without_a_label_can_be_shown(data: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--augmentations", "mixin"], "no pictures of 'mixin'; nearest: mixing; all: strong, aug"),
+        (["--augmentations", "mixin"], "(got 'mixin'); did you mean mixing?"),
         (["--image", "nothing"], "no image named 'nothing'"),
-        (["--out", "sheet.jpg"], "sheet.jpg: the sheet is a PNG file"),
+        (["--out", "sheet.jpg"], "--out must end in .png (got sheet.jpg)"),
         (["--objects", "nowhere", "--augmentations", "mixing"], "no object proposals at nowhere"),
     ],
 )
@@ -150,4 +150,4 @@ def test_one_labelled_image_has_no_partner(
     (data / "splits" / "train.txt").write_text(f"{name}\n")
     out = str(tmp_path / "sheet.png")
     assert main(["show", str(data), "--image", name, "--out", out]) == 2
-    assert "no other labelled image to be the partner" in capsys.readouterr().err
+    assert "the train split needs a second labelled image as the partner" in capsys.readouterr().err

@@ -89,7 +89,7 @@ def test_differences_that_spoil_the_comparison_are_said(
     page = open_page(write_comparison(runs, out=tmp_path / "x.html"))
     for what in ("data", "protocols", "labelled images", "lengths"):
         assert f"The runs differ in their {what}," in page.text
-    assert "No images are shown: the runs were trained on different data." in page.text
+    assert "No images are shown because the runs were trained on different data." in page.text
 
 
 def test_a_warning_of_one_run_names_it_and_of_all_runs_does_not(
@@ -112,7 +112,7 @@ def test_runs_without_scores_or_history_still_show(
     empty = {"mIoU": None, "per_image": [], "intervals": None}
     runs = [make_run("a", metrics={"history": []}, evaluation=empty), make_run("b")]
     page = open_page(write_comparison(runs, out=tmp_path / "x.html"))
-    assert "No image has a score in all of the evaluations." in page.text
+    assert "No image has a score in every evaluation." in page.text
     assert "None" not in page.text
 
 
@@ -123,7 +123,7 @@ def test_errors(make_run, network, tmp_path: Path) -> None:
         write_comparison([], out=out)
     with pytest.raises(ValueError, match="is given twice"):
         write_comparison([run, run.parent / "." / "a"], out=out)
-    with pytest.raises(ValueError, match="images is -1"):
+    with pytest.raises(ValueError, match="images must be at least"):
         write_comparison([run], out=out, images=-1)
     with pytest.raises(FileNotFoundError, match="no such run folder"):
         write_comparison([run, tmp_path / "missing"], out=out)
@@ -131,6 +131,6 @@ def test_errors(make_run, network, tmp_path: Path) -> None:
     best = json.loads((other / "best.json").read_text())
     best["taxonomy"]["classes"].pop()
     (other / "best.json").write_text(json.dumps(best))
-    with pytest.raises(ValueError, match="only runs of one taxonomy compare"):
+    with pytest.raises(ValueError, match="give runs with the same classes"):
         write_comparison([run, other], out=out)
     assert not out.exists()

@@ -45,7 +45,7 @@ def test_error_and_curves_are_shown(
     assert "Expected calibration error (15 bins of equal width)" in page.text
     labels = [a.get("aria-label", "") for a in page.of("svg")]
     assert any("Reliability over the confidence" in label for label in labels)
-    assert any("Risk and coverage over the surest pixels" in label for label in labels)
+    assert any("Risk and coverage over the most confident pixels" in label for label in labels)
 
 
 def test_without_one_or_with_that_of_other_weights_nothing_is_shown(

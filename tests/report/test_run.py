@@ -34,7 +34,7 @@ def test_every_section_is_there(make_run, network, open_page) -> None:
         "Protocol “full”",
         "Loss terms",
         "Learning rate",
-        "Pixels that each term sees",
+        "Pixels that each loss term uses",
         "confident share",
         "labelled: 0.5",  # config.yaml
         "2.9.0",  # a version
@@ -53,12 +53,12 @@ def test_the_confusion_matrix_is_normalised_by_rows(make_run, network, open_page
     assert cells[0]["class"].split() == ["right", "strong"]
     assert "soil → soil: 900 pixels, 90.00 %" in cells[0]["title"].replace("\u202f", " ")
     # 200 of the 300 wrong pixels
-    assert 'rock <b>& "big" $x$ taken for soil (66.7 %)' in page.text
+    assert 'rock <b>& "big" $x$ predicted as soil (66.7 %)' in page.text
 
 
 def test_an_absent_class_is_named_and_has_no_score(make_run, network, open_page) -> None:
     page = open_page(write_report(make_run(), examples=0))
-    assert "left out of the means: hole." in page.text
+    assert "excluded from the means: hole." in page.text
 
 
 def test_names_are_escaped_everywhere(make_run, network, open_page) -> None:
@@ -92,7 +92,7 @@ def test_what_is_missing_does_not_stop_it(make_run, network, open_page, metrics)
     (run / "versions.json").unlink()
     page = open_page(write_report(run))
     assert [a["id"] for a in page.of("section")] == SECTIONS
-    assert "holds no config.yaml" in page.text
+    assert "has no config.yaml" in page.text
     assert "nan" not in page.text.lower().split()
 
 
@@ -175,7 +175,7 @@ def test_only_what_the_protocol_scores_is_shown(make_run, network, open_page) ->
         (
             {},
             {"protocol": {"name": "full", "split": "val"}},
-            "on which the checkpoint was chosen, too",
+            "which is also the one that is scored",
         ),
         ({"notes": ["3 unreadable files were left out."]}, {}, "3 unreadable files"),
         ({"notes": ["The images are synthetic."]}, {}, "The images are synthetic."),
@@ -296,7 +296,7 @@ def test_folders_that_are_no_run(make_run, tmp_path: Path) -> None:
         write_report(tmp_path)
     run = make_run()
     (run / "best.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no finished run: best\.json missing"):
+    with pytest.raises(FileNotFoundError, match=r"not a finished run: best\.json missing"):
         write_report(run)
 
 
@@ -320,9 +320,9 @@ def test_damaged_files_are_named(make_run, file, content, message) -> None:
 
 def test_arguments_that_cannot_be(make_run, network, tmp_path: Path) -> None:
     run = make_run()
-    with pytest.raises(ValueError, match="examples is -1"):
+    with pytest.raises(ValueError, match="examples must be at least 0"):
         write_report(run, examples=-1)
-    with pytest.raises(ValueError, match="is a folder; name the HTML file"):
+    with pytest.raises(ValueError, match="must be a file"):
         write_report(run, out=tmp_path, examples=0)
 
 

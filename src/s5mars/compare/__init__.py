@@ -1,1 +1,1 @@
-"""Many runs that compare: a grid of cells, their scores, tables, figures, and what a step costs."""
+"""Comparisons of many runs: the grid of cells, scores, tables, figures, and training cost."""

@@ -1,4 +1,4 @@
-"""Tables as text, before any format: what stands in which cell."""
+"""The cells of the tables as text, independent of the output format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_DIFFERENCE = "no difference shown"
 
 @dataclass(frozen=True)
 class Block:
-    """One table: what it is, its cells, and the lines under it."""
+    """A table: its title, its cells, and the lines below it."""
 
     title: str
     header: tuple[str, ...]
@@ -27,7 +27,7 @@ class Block:
 
 
 def blocks_of(comparison: Comparison) -> list[Block]:
-    """The tables of a comparison: for each share the scores, then the classes (table V).
+    """Return the tables of a comparison: for each share the scores, then the classes (table V).
 
     Raises:
         UserError: if no cell is finished.
@@ -35,7 +35,7 @@ def blocks_of(comparison: Comparison) -> list[Block]:
     if not comparison.done() and not comparison.with_status("unavailable"):
         failed = comparison.with_status("failed")
         why = f"; the first failed with: {failed[0].reason}" if failed else ""
-        raise UserError(f"no cell of the comparison is finished{why}")
+        raise UserError(f"no cell of the comparison has finished{why}")
     blocks = []
     for group in groups_of(comparison):
         if not group.standings:
@@ -75,7 +75,7 @@ def _scores(group: Group, protocol: Sequence[str]) -> Block:
 
 
 def _unavailable(group: Group, columns: int) -> list[tuple[str, ...]]:
-    """Rows that nothing was measured for, with words where their numbers would be."""
+    """Return the rows without a measurement, marked as unavailable."""
     scored = {standing.row for standing in group.standings}
     names = dict.fromkeys(cell.row for cell in group.unavailable if cell.row not in scored)
     blank = [ABSENT] * (columns - 2)
@@ -96,7 +96,8 @@ def _classes(group: Group, protocol: Sequence[str]) -> Block:
     lines = ["IoU in percent, mean ± standard deviation over seeds."]
     if absent:
         lines.append(
-            f"Not in the ground truth, and left out of the mean: {', '.join(absent)} ({ABSENT})."
+            "Absent from the ground truth, and excluded from the mean: "
+            f"{', '.join(absent)} ({ABSENT})."
         )
     return Block(
         _title("IoU by class", group),
@@ -131,15 +132,15 @@ def _apart(table: paper.PaperTable | None, group: Group) -> list[Block]:
             tuple((row, *(f"{v:.2f}" for v in values)) for row, values in table.rows.items()),
             (
                 f"As published, on {table.data}: ResNet-50, 240 epochs of batch 8, crop 512, "
-                "centre crops of 1024 tested, one run each. The paper does not say which split "
-                "chose its checkpoints; the code released with it takes the test split.",
+                "scored on centre crops of 1024, one run each. The paper does not say which split "
+                "chose the checkpoints; its released code uses the test split.",
             ),
         )
     ]
 
 
 def spread_text(found: Summary | None) -> str:
-    """``"51.20 ± 1.30"``; without a spread for one seed."""
+    """``"51.20 ± 1.30"``; ``"51.20"`` for one seed."""
     if found is None:
         return ABSENT
     return f"{found.mean:.2f}" + ("" if found.spread is None else f" ± {found.spread:.2f}")

@@ -1,7 +1,7 @@
-"""What a training step of each method costs: parameters, operations, time and memory (table XIII).
+"""Measure the training cost of each method: parameters, operations, time, memory (table XIII).
 
-Real networks on random tensors. Loading and augmentation on the CPU side are not in it, and work
-that depends on what a trained network predicts may be less than in training.
+The networks are real, the inputs are random tensors. Loading and augmentation on the CPU are not
+included, and work that depends on predictions may be less than in training.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ _STEPS_A_TURN = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of one method."""
+    """Cost of a training step of one method."""
 
     method: str
-    trained: int  # parameters that the optimiser changes
-    held: int  # and with the teacher's and the method's own state
-    flops: int  # of a step forward and backward; a multiplication and an addition are two
-    peak: int | None  # bytes; None where the device does not tell
-    seconds: float  # of a step, the median
-    ratio: float  # of that to the baseline's
+    trained: int  # parameters that the optimiser updates
+    held: int  # parameters of student and teacher, and the state of the method
+    flops: int  # forward and backward; a multiplication and an addition count as two
+    peak: int | None  # bytes; None if the device does not report it
+    seconds: float  # median time of a step
+    ratio: float  # of that time to the baseline's
 
 
 def cost(
     methods: Sequence[str], settings: CostSettings | None = None, *, out: Path | None = None
 ) -> list[Cost]:
-    """Measure a step of each method, print a table, and the paper's numbers apart from it.
+    """Measure a step of each method, and print a table and, separately, the paper's numbers.
 
-    Every method is measured alone for memory and operations. Time is the median over rounds in
-    which the methods take turns, so that a machine that slows down slows all of them.
+    Memory and operations are measured for each method alone. Time is the median over rounds in
+    which the methods take turns, so that a slower machine affects all of them alike.
 
     Args:
-        methods: names, or ``["all"]``; the baseline is always measured, for the ratio.
+        methods: names, or ``["all"]``; the baseline is always included, for the ratio.
         settings: sizes and device.
-        out: file for the numbers as JSON.
+        out: path of a JSON file to write the results to.
 
     Raises:
-        UserError: for an unknown method, encoder or device, or where memory does not suffice.
+        UserError: if a method, the encoder or the device is unknown, or memory does not suffice.
     """
     settings = settings or CostSettings()
     names = method_names(list(methods))
@@ -83,7 +83,7 @@ def cost(
     lines = _lines(settings, device)
     if out is not None:
         content = {"settings": asdict(settings), "device": _device_name(device), "notes": lines}
-        write_json(out, {**content, "costs": [asdict(each) for each in costs]})
+        write_json(out, {**content, "costs": [asdict(found) for found in costs]})
     print(markdown_of([_ours(costs, lines), _papers()]), end="")
     return costs
 
@@ -91,14 +91,14 @@ def cost(
 def _alone(
     name: str, settings: CostSettings, device: torch.device
 ) -> tuple[int, int, int, int | None]:
-    """Parameters trained and held, operations, and peak memory of a step."""
+    """Return the parameters trained and held, operations, and peak memory of a step."""
     peak = peak_in_fresh_process(name, settings) if device.type == "cpu" else None
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     try:
         step = Step(name, settings, device)
-        step()  # makes the optimiser's state
+        step()  # creates the state of the optimiser
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             step()
@@ -108,13 +108,13 @@ def _alone(
             step()
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"out of memory in a step of {name} on {device}: take a smaller --batch or --crop"
+            f"out of memory in a step of {name} on {device}; use a smaller --batch or --crop"
         ) from error
     return step.trained, step.held, counter.get_total_flops(), peak
 
 
 def _turn(name: str, settings: CostSettings, device: torch.device) -> list[float]:
-    """Seconds of some steps, after one that is not counted."""
+    """Return the seconds of some steps, after one that is not counted."""
     step = Step(name, settings, device)
     step()
     times = []
@@ -148,18 +148,18 @@ def _ours(costs: Sequence[Cost], lines: Sequence[str]) -> Block:
 def _lines(settings: CostSettings, device: torch.device) -> list[str]:
     how = {
         "cuda": "the peak of PyTorch's allocator on the device, networks included",
-        "cpu": "the highest resident memory of a fresh process less that before the networks are "
-        "made",
+        "cpu": "the peak resident memory of a fresh process minus that before the networks are "
+        "created",
     }.get(device.type, "not measured on this device")
     return [
         f"{settings.model}, crop {settings.crop}, batch {settings.batch} of each stream, "
         f"{settings.classes} classes, fp32, on {_device_name(device)}.",
-        "Trained: parameters that the optimiser changes; held: those of student and teacher, and "
-        "the method's own state.",
-        "Operations: forward and backward of a step of PyTorch's counted operators (convolutions "
-        "and matrix products), a multiplication and an addition counted as two.",
-        f"Time: median of {settings.rounds * _STEPS_A_TURN} steps, the methods in turn; random "
-        "tensors, so without loading, and work that depends on predictions may differ.",
+        "Trained: parameters that the optimiser updates. Held: parameters of student and teacher, "
+        "and the state of the method.",
+        "Operations: convolutions and matrix products of the forward and backward pass; a "
+        "multiplication and an addition count as two.",
+        f"Time: median of {settings.rounds * _STEPS_A_TURN} steps, the methods in turn, on random "
+        "tensors. Loading is not included, and work that depends on predictions may differ.",
         f"Peak memory: {how}.",
     ]
 
@@ -179,7 +179,7 @@ def _papers() -> Block:
         ("row", "training time", "parameters"),
         tuple((row, f"{hours:.1f} h", f"{m:.2f} M") for row, (hours, m) in TABLE_XIII.items()),
         (
-            "As published: whole trainings of 240 epochs with batch 8, crop 512, ResNet-50 on one "
-            "NVIDIA RTX 3090; teacher included.",
+            "As published: full training of 240 epochs with batch 8, crop 512 and ResNet-50 on one "
+            "NVIDIA RTX 3090, including the teacher.",
         ),
     )

@@ -33,7 +33,7 @@ COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f",
     "#bcbd22", "#17becf", "#9467bd", "#000000",
 )  # fmt: skip
-"""Okabe and Ito's, which the colour-blind can tell apart, and some more for long ablations."""
+"""The colour-blind safe palette of Okabe and Ito, extended for long ablations."""
 
 _DOTS_PER_INCH = 150
 _SIDE = 448  # pixels of the longer side of a picture
@@ -41,7 +41,7 @@ _SIDE = 448  # pixels of the longer side of a picture
 
 @dataclass(frozen=True)
 class _Column:
-    """Something that gives one picture of each image."""
+    """A column of pictures: the predictions of one run."""
 
     title: str
     predict: Any
@@ -59,27 +59,27 @@ def write_figures(
     """Draw the figures of a comparison as PNG files.
 
     Args:
-        folder: of the comparison.
-        out: folder for the files.
-        row: whose worst cases are shown; None: S5Mars, or the row with the highest mean.
-        images: how many images a figure shows.
-        data: the data set, where it is not in the place that the runs remember.
+        folder: folder of the comparison.
+        out: folder to write the files to.
+        row: row whose worst cases are shown; None shows S5Mars, or the row with the highest mean.
+        images: number of images per figure.
+        data: folder of the data set, if it has moved since training.
 
     Returns:
-        The files, in the order in which they were drawn.
+        Paths of the files, in drawing order.
 
     Raises:
         MissingFileError: if the comparison, a run or the data is missing.
-        UserError: if nothing is finished, the row is unknown, or ``images`` is below 1.
+        UserError: if no cell has finished, the row is unknown, or ``images`` is below 1.
     """
     if images < 1:
-        raise UserError(f"images is {images}: the least is 1")
+        raise UserError(f"--images must be at least 1 (got {images})")
     comparison = read_comparison(folder)
     groups = [group for group in groups_of(comparison) if group.standings]
     if not groups:
-        raise UserError(f"{folder}: no cell of the comparison is finished")
+        raise UserError(f"{folder}: no cell of the comparison has finished")
     if row is not None and row not in comparison.rows:
-        raise UserError(f"no row {row!r} in {folder}; there are {', '.join(comparison.rows)}")
+        raise UserError(f"--row must be one of {', '.join(comparison.rows)} (got {row!r})")
     written = []
     for kind in dict.fromkeys(group.name for group in groups):
         of_kind = [group for group in groups if group.name == kind]
@@ -102,7 +102,7 @@ def write_figures(
 
 
 def _bars(comparison: Comparison, groups: Sequence[Group]) -> Figure:
-    """Mean mIoU of every row with its spread, and a dot for each seed; a panel a share."""
+    """Draw the mean mIoU of every row with its spread and seeds, one panel per share."""
     rows = max(len(group.standings) for group in groups)
     figure = Figure(figsize=(3 + 3.2 * len(groups), 1.3 + 0.42 * rows), layout="constrained")
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
@@ -125,13 +125,14 @@ def _bars(comparison: Comparison, groups: Sequence[Group]) -> Figure:
         axes.set_xlim(left=0)
         _quiet(axes, grid="x")
     figure.supxlabel(
-        "bar: mean over seeds, whisker: standard deviation, dot: one seed, (n): seeds", fontsize=8
+        "bar: mean over seeds; whisker: standard deviation; dot: one seed; (n): number of seeds",
+        fontsize=8,
     )
     return figure
 
 
 def _curves(comparison: Comparison, groups: Sequence[Group]) -> Figure:
-    """Validation mIoU over the steps: the mean of the seeds, and their spread as a band."""
+    """Draw the validation mIoU over the steps: mean over seeds, and their spread as a band."""
     figure = Figure(figsize=(1.2 + 4.2 * len(groups), 3.8), layout="constrained")
     panels = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
     for axes, group in zip(panels, groups, strict=True):
@@ -145,24 +146,24 @@ def _curves(comparison: Comparison, groups: Sequence[Group]) -> Figure:
     split = comparison.settings["training"]["select_on"]
     panels[0].set_ylabel(f"mIoU on {split}, %")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    figure.supxlabel("line: mean over seeds, band: standard deviation", fontsize=8)
+    figure.supxlabel("line: mean over seeds; band: standard deviation", fontsize=8)
     return figure
 
 
 def _band(cells: Sequence[Result]) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Steps that every seed has scored, their mean, and the ends of the spread."""
+    """Return the steps that every seed has a score for, their mean, and the ends of the band."""
     curves = [{s: v for s, v in cell.curve if s is not None and v is not None} for cell in cells]
     steps = sorted(set(curves[0]).intersection(*curves[1:]))
     values = [[curve[step] for curve in curves] for step in steps]
-    mean = [statistics.fmean(each) for each in values]
-    spread_of = [statistics.stdev(each) if len(each) > 1 else 0.0 for each in values]
+    mean = [statistics.fmean(scores) for scores in values]
+    spread_of = [statistics.stdev(scores) if len(scores) > 1 else 0.0 for scores in values]
     low = [m - s for m, s in zip(mean, spread_of, strict=True)]
     high = [m + s for m, s in zip(mean, spread_of, strict=True)]
     return steps, mean, low, high
 
 
 def _colour(comparison: Comparison, row: str) -> str:
-    """The same in every panel, whichever rows it has."""
+    """Return the colour of a row, which is the same in every panel."""
     group = comparison.rows[row]["group"]
     rows = [name for name, facts in comparison.rows.items() if facts["group"] == group]
     return COLOURS[rows.index(row) % len(COLOURS)]
@@ -178,13 +179,13 @@ def _quiet(axes: Axes, *, grid: Any) -> None:
 
 
 def _common_seed(group: Group) -> int | None:
-    """The lowest seed that every row has finished."""
+    """Return the lowest seed that every row has finished."""
     seeds = [set(by_seed(standing.cells)) for standing in group.standings]
     return min(seeds[0].intersection(*seeds[1:]), default=None)
 
 
 def _chosen(group: Group, row: str | None) -> Standing | None:
-    """The standing of a row; without a name that of S5Mars, or of the best row."""
+    """Return the standing of a row; for None that of S5Mars, or of the best row."""
     by_row = {standing.row: standing for standing in group.standings}
     if row is not None:
         return by_row.get(row)
@@ -193,8 +194,8 @@ def _chosen(group: Group, row: str | None) -> Standing | None:
 
 
 def _qualitative(folder: Path, group: Group, seed: int, amount: int, data: Path | None) -> Figure:
-    """Image, ground truth and the prediction of every row."""
-    # The baseline stands first, as in the paper.
+    """Draw image, ground truth and the prediction of every row."""
+    # The baseline comes first, as in the paper.
     standings = sorted(group.standings, key=lambda standing: standing.row != BASELINE)
     runs = [_run_of(folder, standing, seed) for standing in standings]
     columns = [_column(run, s.title) for run, s in zip(runs, standings, strict=True)]
@@ -206,15 +207,15 @@ def _qualitative(folder: Path, group: Group, seed: int, amount: int, data: Path 
         names,
         columns,
         data,
-        f"Labelled share {group.share}, seed {seed}. Images at even distances along the ranking of "
-        "the test split by the rows' mean mIoU, the hardest first; below each prediction its mIoU.",
+        f"Labelled share {group.share}, seed {seed}. Images are evenly spaced in the ranking of "
+        "the test split by mean mIoU, lowest first. Below each prediction is its mIoU.",
     )
 
 
 def _worst(
     folder: Path, group: Group, standing: Standing, amount: int, data: Path | None
 ) -> Figure:
-    """The images with the lowest scores of a row."""
+    """Draw the images with the lowest scores of a row."""
     seed = min(by_seed(standing.cells))
     run = _run_of(folder, standing, seed)
     column = _column(run, standing.title)
@@ -224,8 +225,8 @@ def _worst(
         names,
         [column],
         data,
-        f"{standing.title}, labelled share {group.share}, seed {seed}: the images of the test "
-        "split with the lowest mIoU, the worst first.",
+        f"{standing.title}, labelled share {group.share}, seed {seed}: images of the test split "
+        "with the lowest mIoU, lowest first.",
     )
 
 
@@ -270,7 +271,7 @@ def _pictures(
         handles=[
             *(Patch(color=hex_colour(c.colour), label=c.name) for c in read.taxonomy.classes),
             Patch(
-                facecolor="#26262a", edgecolor="#77777d", hatch="////", label="no data, no label"
+                facecolor="#26262a", edgecolor="#77777d", hatch="////", label="no data or no label"
             ),
         ],
         loc="outside lower center",

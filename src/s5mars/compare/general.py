@@ -1,7 +1,7 @@
-"""The rows of table VI: models that know much of the world, and nothing of Mars.
+"""The rows of table VI: general models that were not trained on Mars.
 
-They stand on weights that a machine may not have. Such a row is not left out, and gets no number:
-it says so, and is tried again the next time.
+They need pretrained weights. A row whose weights are missing stays in the table without a number,
+with the reason, and is tried again the next time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OF_LENGTH = {"--steps", "--epochs"}
 
 @dataclass(frozen=True, kw_only=True)
 class GeneralWeights:
-    """Where the weights are; None where nobody said."""
+    """Paths or hub ids of the weights; None if not given."""
 
     sam: str | None = None  # folder or hub id
     clip: str | None = None  # folder or hub id
@@ -33,11 +33,11 @@ class GeneralWeights:
 
 
 def table_vi_rows(weights: GeneralWeights, out: Path) -> tuple[Row, ...]:
-    """SAM-CLS; SAN as it comes; SAN fine-tuned.
+    """Return the rows SAM-CLS, SAN without training, and SAN fine-tuned.
 
     Args:
-        weights: where they are.
-        out: folder of the comparison: all cells of SAM-CLS share its encoder's features.
+        weights: location of the weights.
+        out: folder of the comparison, which stores the features that all cells of SAM-CLS share.
     """
     sam = (
         "--model=sam-cls",
@@ -65,12 +65,12 @@ def table_vi_rows(weights: GeneralWeights, out: Path) -> tuple[Row, ...]:
 
 
 def missing_weights(row: Row, weights: GeneralWeights) -> str:
-    """Why a row cannot be measured here; "" where it can be.
+    """Return why a row cannot be measured here; "" if it can be.
 
-    Weights of a hub are downloaded.
+    Weights on a hub are downloaded.
 
     Raises:
-        UserError: if there are weights, but the wrong ones.
+        UserError: if the weights are of the wrong kind.
     """
     if row.group != GROUP:
         return ""

@@ -1,4 +1,4 @@
-"""The cells of a comparison: rows × labelled shares × seeds, their names and their folders."""
+"""The cells of a comparison (rows × labelled shares × seeds), with their names and folders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BASELINE = "supervised"
 ABLATED = "s5mars"
 
 OF_GENERAL_MODELS = frozenset({"--adapter", "--input-side", "--features"})
-"""Options of ``train`` that only a row of table VI can use."""
+"""Options of ``train`` that only the rows of table VI use."""
 
 _TAKEN = {
     "--seed": "--seeds",
     "--method": "--methods",
-    "--resume": "the same compare command again: it goes on by itself",
+    "--resume": "the same compare command again, which continues by itself",
     "--print-config": "s5mars train --print-config",
 }
 
@@ -34,13 +34,13 @@ class Row:
     title: str
     group: str  # rows of one group are compared: "methods", or the name of the ablation
     method: str
-    ablation: str = ""  # as ``s5mars train --ablation`` takes it
-    arguments: tuple[str, ...] = ()  # of ``s5mars train``, that the row brings
-    without: frozenset[str] = OF_GENERAL_MODELS  # options that are not for it
+    ablation: str = ""  # value of ``s5mars train --ablation``
+    arguments: tuple[str, ...] = ()  # options of ``s5mars train`` that the row adds
+    without: frozenset[str] = OF_GENERAL_MODELS  # options that do not apply to the row
 
     @property
     def folder(self) -> str:
-        """The name as one part of a path."""
+        """Name of the folder of the row."""
         return self.name.replace("/", "-")
 
 
@@ -49,31 +49,31 @@ class Cell:
     """One run of one row."""
 
     row: Row
-    share: str  # as ``share_name`` gives it
-    labelled: str  # as ``s5mars train --labelled`` takes it
+    share: str  # from ``share_name``
+    labelled: str  # value of ``s5mars train --labelled``
     seed: int
 
     @property
     def name(self) -> str:
-        """Such as ``s5mars 0.125 seed 0``."""
+        """Display name, e.g. ``s5mars 0.125 seed 0``."""
         return f"{self.row.name} {self.share} seed {self.seed}"
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What tells it from the others."""
+        """Unique key: row, share, seed."""
         return self.row.name, self.share, self.seed
 
     @property
     def path(self) -> Path:
-        """Of its run, below the folder of the comparison."""
+        """Path of its run, relative to the folder of the comparison."""
         return Path("cells", self.row.folder, self.share, f"seed-{self.seed}")
 
 
 def method_rows(names: Sequence[str]) -> tuple[Row, ...]:
-    """The rows of some methods, or of ``all``.
+    """Return the rows of some methods, or of ``all``.
 
     Raises:
-        UserError: for an unknown name: all names, the nearest first.
+        UserError: if a name is unknown.
     """
     chosen = list(METHODS) if list(names) == ["all"] else list(dict.fromkeys(names))
     for name in chosen:
@@ -83,10 +83,10 @@ def method_rows(names: Sequence[str]) -> tuple[Row, ...]:
 
 
 def ablation_rows(name: str) -> tuple[Row, ...]:
-    """The rows of an ablation of S5Mars.
+    """Return the rows of an ablation of S5Mars.
 
     Raises:
-        UserError: for an unknown name: all names, the nearest first.
+        UserError: if the name is unknown.
     """
     from s5mars.settings.ablations import ABLATIONS
 
@@ -98,7 +98,7 @@ def ablation_rows(name: str) -> tuple[Row, ...]:
 
 
 def share_name(labelled: str) -> str:
-    """``"0.250"`` → ``"0.25"``; a list file is named after itself.
+    """``"0.250"`` → ``"0.25"``; ``"folder/a.txt"`` → ``"list-a"``.
 
     Raises:
         UserError: if it is a number outside (0, 1].
@@ -108,37 +108,37 @@ def share_name(labelled: str) -> str:
 
 
 def cells_of(rows: Sequence[Row], labelled: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """Seed by seed, so that a comparison stopped halfway has whole seeds to compare.
+    """Return the cells seed by seed, so that a stopped comparison has complete seeds.
 
     Raises:
-        UserError: if two list files have one name, or a seed is negative.
+        UserError: if two list files have the same name, or a seed is negative.
     """
     shares: dict[str, str] = {}
-    for each in labelled:
-        name = share_name(each)
-        if shares.setdefault(name, each) != each and as_fraction(each) is None:
-            raise UserError(f"{shares[name]} and {each} have one name: rename one of the lists")
+    for value in labelled:
+        name = share_name(value)
+        if shares.setdefault(name, value) != value and as_fraction(value) is None:
+            raise UserError(f"{shares[name]} and {value} have the same name; rename one of them")
     if negative := [seed for seed in seeds if seed < 0]:
-        raise UserError(f"a seed is {negative[0]}: it must not be below 0")
+        raise UserError(f"--seeds must be at least 0 (got {negative[0]})")
     return [
-        Cell(row, name, each, seed)
+        Cell(row, name, value, seed)
         for seed in dict.fromkeys(seeds)
-        for name, each in shares.items()
+        for name, value in shares.items()
         for row in rows
     ]
 
 
 def arguments_of(row: Row, arguments: Sequence[str]) -> list[str]:
-    """What of the arguments is for this row: not the fields of other methods.
+    """Return the arguments that apply to this row, without the fields of other methods.
 
     Raises:
-        UserError: for an option that the grid itself sets.
+        UserError: if an option is one that the grid itself sets.
     """
     kept: list[str] = []
     for option in _options(arguments):
         name = option[0].partition("=")[0]
         if name in _TAKEN:
-            raise UserError(f"compare takes no {name}: use {_TAKEN[name]}")
+            raise UserError(f"compare does not accept {name}; use {_TAKEN[name]}")
         owner = name.removeprefix("--").partition(".")[0]
         of_another = "." in name and owner in {*METHODS, *OF_A_NETWORK} - {row.method}
         if not of_another and name.replace("_", "-") not in row.without:
@@ -147,7 +147,7 @@ def arguments_of(row: Row, arguments: Sequence[str]) -> list[str]:
 
 
 def _options(arguments: Iterable[str]) -> Iterator[list[str]]:
-    """Each option with its values."""
+    """Yield each option with its values."""
     option: list[str] = []
     for word in arguments:
         if word.startswith("--") and option:

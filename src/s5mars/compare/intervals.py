@@ -1,4 +1,4 @@
-"""Means over seeds, and differences of two rows paired by seed with Student's t interval."""
+"""Means over seeds, and paired differences between two rows with Student's t interval."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one row over its seeds."""
+    """Mean and spread of one row over its seeds."""
 
     mean: float
     spread: float | None  # standard deviation, divisor n − 1; None for one seed
@@ -24,7 +24,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two rows over the seeds that both have."""
+    """Difference between two rows over their common seeds."""
 
     mean: float
     low: float | None  # None for one pair
@@ -33,18 +33,18 @@ class Difference:
 
     @property
     def shown(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean and standard deviation.
+    """Return the mean and standard deviation.
 
     Raises:
-        UserError: if there is no value.
+        UserError: if ``values`` is empty.
     """
     if not values:
-        raise UserError("no value to take the mean of")
+        raise UserError("the mean needs at least one value")
     spread = statistics.stdev(values) if len(values) > 1 else None
     return Summary(statistics.fmean(values), spread, len(values))
 
@@ -52,12 +52,12 @@ def summary(values: Sequence[float]) -> Summary:
 def paired_difference(
     first: Mapping[int, float], second: Mapping[int, float], *, level: float = LEVEL
 ) -> Difference | None:
-    """First less second, mean ± t · s / √n over the seeds of both; None if they share none.
+    """Return first minus second, mean ± t · s / √n over common seeds; None if there is none.
 
     Args:
         first: seed → score.
         second: seed → score.
-        level: of Student's t interval.
+        level: confidence level of Student's t interval.
     """
     pairs = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
     if not pairs:

@@ -1,4 +1,4 @@
-"""The paper's own numbers, which stand apart from everything measured here.
+"""The paper's numbers, which are kept separate from everything measured here.
 
 Zhang et al., "S5Mars: Semi-Supervised Learning for Mars Semantic Segmentation", IEEE TGRS 2024:
 tables III (S5Mars data), IV (AI4Mars), V (per class) and XIII (cost). ResNet-50, batch 8, 240
@@ -16,7 +16,7 @@ Scores = tuple[float, float]  # mAcc, mIoU, in percent
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper, as far as it belongs beside ours."""
+    """The part of a table of the paper that matches one of ours."""
 
     name: str
     data: str
@@ -80,11 +80,11 @@ _LAYOUTS_OF_S5MARS = {"s5mars", "mars-bench"}
 
 
 def paper_scores(data: Mapping[str, Any], share: str) -> PaperTable | None:
-    """The paper's scores on this data set and share; None where it has none.
+    """Return the paper's scores on this data set and share; None if there are none.
 
     Args:
-        data: as ``settings.describe_data`` gives it.
-        share: as ``grid.share_name`` gives it.
+        data: result of ``settings.describe_data``.
+        share: result of ``grid.share_name``.
     """
     header = ("mAcc", "mIoU")
     if _is_s5mars(data) and share in TABLE_III:
@@ -95,14 +95,14 @@ def paper_scores(data: Mapping[str, Any], share: str) -> PaperTable | None:
 
 
 def paper_classes(data: Mapping[str, Any], share: str) -> PaperTable | None:
-    """The paper's scores by class, which are of the S5Mars data with all labels."""
+    """Return the paper's scores by class, which exist for the S5Mars data with all labels."""
     if _is_s5mars(data) and share == "1":
         return PaperTable("table V", "S5Mars", TABLE_V_HEADER, TABLE_V)
     return None
 
 
 def paper_ablation(data: Mapping[str, Any], share: str, name: str) -> PaperTable | None:
-    """The paper's scores of an ablation, which are of the S5Mars data with all labels."""
+    """Return the paper's scores of an ablation (S5Mars data with all labels only)."""
     from s5mars.settings.ablations import ABLATIONS
 
     if not _is_s5mars(data) or share != "1" or name not in ABLATIONS:
@@ -113,5 +113,5 @@ def paper_ablation(data: Mapping[str, Any], share: str, name: str) -> PaperTable
 
 
 def _is_s5mars(data: Mapping[str, Any]) -> bool:
-    """Whether it is laid out as the release or its copy, and has the nine classes."""
+    """Return whether the data are the S5Mars release or a copy of it, with its nine classes."""
     return data.get("layout") in _LAYOUTS_OF_S5MARS and data.get("taxonomy") == "s5mars"

@@ -1,8 +1,8 @@
-"""Peak memory of a step on a CPU, in a process of its own: ``python -m s5mars.compare.peak``.
+"""Measure the peak memory of a step on a CPU, in its own process (``-m s5mars.compare.peak``).
 
-An allocator gives little back, so that a second measurement in one process says nothing. What is
-counted is the highest resident memory of the process less what it was before the networks were
-made, that is without Python and the libraries.
+Allocators return little memory, so a second measurement in one process would be meaningless. The
+result is the peak resident memory of the process minus that before the networks were created, that
+is, without Python and the libraries.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_in_fresh_process(name: str, settings: CostSettings) -> int:
-    """Bytes that two steps of a method need at most.
+    """Return the peak memory of two steps of a method, in bytes.
 
     Raises:
-        UserError: if the process fails, as for want of memory.
+        UserError: if the process fails, e.g. because memory runs out.
     """
     command = [sys.executable, "-m", "s5mars.compare.peak", name, json.dumps(asdict(settings))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -35,15 +35,15 @@ def peak_in_fresh_process(name: str, settings: CostSettings) -> int:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         raise UserError(
             f"measuring the memory of {name} failed ({said[-1] if said else done.returncode}): "
-            "take a smaller --batch or --crop"
+            "use a smaller --batch or --crop"
         )
     return int(done.stdout.split()[-1])
 
 
 def _bytes() -> tuple[int, int]:
-    """Resident memory of this process: now, and at most so far."""
+    """Return the resident memory of this process in bytes: current and peak."""
     if _STATUS.is_file():
-        # Not ru_maxrss, which begins with the peak of the process that started this one.
+        # ru_maxrss would start at the peak of the parent process.
         found = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE))
         return 1024 * int(found["VmRSS"]), 1024 * int(found["VmHWM"])
     import resource
@@ -54,9 +54,9 @@ def _bytes() -> tuple[int, int]:
 
 
 def peak_of(make: Callable[[], Callable[[], object]]) -> int:
-    """Bytes that this process grows by at most, for a step to be made and taken twice.
+    """Return the peak growth of this process in bytes while a step is built and run twice.
 
-    The first step makes the optimiser's state. Only a process that did nothing else tells.
+    The first run creates the state of the optimiser. The process must have done nothing else.
     """
     before, _ = _bytes()
     step = make()
@@ -66,7 +66,7 @@ def peak_of(make: Callable[[], Callable[[], object]]) -> int:
 
 
 def main(name: str, settings: CostSettings) -> int:
-    """The peak of a method's step."""
+    """Return the peak memory of a step of a method, in bytes."""
     return peak_of(lambda: Step(name, settings, torch.device("cpu")))
 
 

@@ -1,4 +1,4 @@
-"""What is asked of a comparison, what its folder holds already, and whether the two fit."""
+"""Plan a comparison: check the request against what its folder already contains."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class Request:
     """What to compare, and how.
 
     Args:
-        out: folder of the comparison; more rows, shares and seeds may be added to an old one.
-        arguments: of ``s5mars train``, for every cell.
-        methods: names, or ``("all",)``.
+        out: folder of the comparison; rows, shares and seeds can be added to an existing one.
+        arguments: arguments of ``s5mars train`` for every cell.
+        methods: names of methods, or ``("all",)``.
         ablation: name of an ablation of S5Mars, or None.
         table_vi: add the rows of table VI.
-        weights: that they stand on.
+        weights: pretrained weights of these rows.
         labelled: shares of the train split, or list files.
-        seeds: each draws its own order, crops and layers.
-        split: that is scored.
-        protocol: of the evaluation, ``full`` or ``paper``.
-        jobs: cells at once.
-        note: free text for the tables, such as what was tuned.
-        retry_failed: try the cells again that failed.
-        keep_checkpoints: keep ``last.ckpt`` of the cells that are scored.
+        seeds: seeds of image order, crops and random layers.
+        split: split to score.
+        protocol: protocol of the evaluation, ``full`` or ``paper``.
+        jobs: number of cells to run in parallel.
+        note: text for the tables, e.g. what was tuned.
+        retry_failed: run failed cells again.
+        keep_checkpoints: keep ``last.ckpt`` of scored cells.
     """
 
     out: Path
@@ -68,29 +68,29 @@ class Request:
     def __post_init__(self) -> None:
         if not self.methods and self.ablation is None and not self.table_vi:
             raise UserError(
-                "nothing to compare: give --methods (all, or names), --ablation or --table-vi"
+                "nothing to compare; give --methods (all, or names), --ablation or --table-vi"
             )
         if self.weights != general.GeneralWeights() and not self.table_vi:
-            raise UserError("--sam-weights, --clip-weights and --san-weights are for --table-vi")
+            raise UserError("--sam-weights, --clip-weights and --san-weights require --table-vi")
         if self.jobs < 1:
-            raise UserError(f"jobs is {self.jobs}: it must be 1 or more")
+            raise UserError(f"--jobs must be at least 1 (got {self.jobs})")
         find_protocol(self.protocol)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells that were asked for, and the comparison that they and the old ones make."""
+    """The requested cells, and the comparison with them and the existing cells."""
 
     cells: tuple[Cell, ...]
     comparison: Comparison
 
 
 def plan(request: Request) -> Plan:
-    """Look at everything that can be wrong; write nothing.
+    """Check the request and plan its cells; write nothing.
 
     Raises:
-        UserError, MissingFileError: for settings or data that cannot work, or a folder that holds
-            a comparison of other settings.
+        UserError, MissingFileError: if settings or data are invalid, or the folder contains a
+            comparison with other settings.
     """
     rows = method_rows(request.methods)
     if request.ablation is not None:
@@ -102,7 +102,7 @@ def plan(request: Request) -> Plan:
 
 
 def train_arguments(request: Request, row: Row, cell: Cell, out: Path) -> list[str]:
-    """Of ``s5mars train`` for one cell."""
+    """Return the arguments of ``s5mars train`` for one cell."""
     return [
         *arguments_of(row, request.arguments),
         f"--method={row.method}",
@@ -118,10 +118,10 @@ def _training(request: Request, row: Row, cell: Cell) -> Training:
 
 
 def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Comparison:
-    """The comparison with what is in the folder already, and the new cells waiting.
+    """Return the comparison with the existing cells, and the new ones as waiting.
 
     Raises:
-        UserError: naming the settings that differ from those of the folder.
+        UserError: if settings differ from those of the folder.
     """
     base = _training(request, method_rows([BASELINE])[0], cells[0])
     dataset = open_dataset(base.config.data)
@@ -134,7 +134,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
         row.name: settings.facts_of(row, _training(request, row, cells[0]), base) for row in rows
     }
     shares: Mapping[str, Any] = {cell.share: settings.describe_share(cell) for cell in cells}
-    # As JSON gives them back, so that lists and tuples are alike.
+    # A round trip through JSON, so that lists and tuples are equal.
     common, facts, shares = json.loads(json.dumps([common, facts, shares]))
     references = _references(request, rows, facts, base, cells[0])
     old = _old(request.out)
@@ -146,8 +146,9 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
                 different += settings.differences(known[name], asked[name], prefix=f"{kind} {name}")
         if different:
             raise UserError(
-                f"{request.out} holds a comparison of other settings ({'; '.join(different)}): "
-                "scores of different settings are never put in one table; choose another --out"
+                f"{request.out} contains a comparison with other settings "
+                f"({'; '.join(different)}), and one table never mixes settings; "
+                "choose another --out"
             )
         facts, shares = {**old.rows, **facts}, {**old.shares, **shares}
         references = {**references, **old.references}
@@ -205,7 +206,7 @@ def with_later_options(old: Comparison, common: Mapping[str, Any]) -> Comparison
 
 
 def _without_unavailable(old: Comparison, facts: Mapping[str, Any]) -> Comparison:
-    """Forget the rows asked for that had no weights: now they may have some, so other settings."""
+    """Drop requested rows that had no weights, because their settings may change with weights."""
     measured = {cell.row for cell in old.cells if cell.status != "unavailable"}
     forgotten = {name for name in old.rows if name in facts and name not in measured}
     return replace(
@@ -218,15 +219,15 @@ def _without_unavailable(old: Comparison, facts: Mapping[str, Any]) -> Compariso
 def _references(
     request: Request, rows: Sequence[Row], facts: Mapping[str, Any], base: Training, cell: Cell
 ) -> dict[str, str]:
-    """What the rows of a group are compared with.
+    """Return the reference row of each group.
 
-    The rows of an ablation with the whole method, where it is one of them, else all with the first.
+    It is the first row, except in an ablation that has the full method as one of its rows.
     """
     references = {row.group: row.name for row in reversed(rows)}
     if request.ablation is not None:
-        (whole,) = method_rows([ABLATED])
-        settings_of_whole = settings.describe_row(_training(request, whole, cell), base)
-        fields = json.loads(json.dumps(settings_of_whole[ABLATED]))
+        (full,) = method_rows([ABLATED])
+        settings_of_full = settings.describe_row(_training(request, full, cell), base)
+        fields = json.loads(json.dumps(settings_of_full[ABLATED]))
         for row in rows:
             if row.group == request.ablation and facts[row.name]["settings"][ABLATED] == fields:
                 references[row.group] = row.name
@@ -237,5 +238,5 @@ def _old(out: Path) -> Comparison | None:
     if (out / FILE).is_file():
         return read_comparison(out)
     if out.exists() and (not out.is_dir() or not is_empty(out)):
-        raise UserError(f"{out} holds something that no comparison wrote: choose another --out")
+        raise UserError(f"{out} contains files that are not a comparison; choose another --out")
     return None

@@ -1,4 +1,4 @@
-"""``comparison.json``: what a comparison is of, and how each of its cells ended."""
+"""``comparison.json``: the settings of a comparison and the results of its cells."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from s5mars.files.reading import object_in, read_object, reading
 FILE = "comparison.json"
 FORMAT = 1
 STOPPED = 75
-"""Exit code of a cell's process whose run was asked to stop, and has saved."""
+"""Exit code of a cell's process that was told to stop and has saved."""
 
 Status = Literal["waiting", "running", "stopped", "failed", "done", "unavailable"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One cell. Scores are in percent; None where there is no score."""
+    """Result of one cell. Scores are in percent; None without a score."""
 
     row: str
     share: str
     seed: int
-    folder: str  # of the run, below the folder of the comparison
-    fingerprint: str  # of the settings that it was made with
+    folder: str  # of the run, relative to the folder of the comparison
+    fingerprint: str  # of the settings of the cell
     status: Status = "waiting"
-    reason: str = ""  # why it failed, or cannot be measured here
+    reason: str = ""  # why it failed or cannot be measured
     mIoU: float | None = None  # noqa: N815
     mAcc: float | None = None  # noqa: N815
     pixel_accuracy: float | None = None
@@ -38,10 +38,10 @@ class Result:
     curve: Sequence[Sequence[float | None]] = ()  # (step, validation mIoU)
     best_step: int | None = None
     seconds: float | None = None  # of training
-    elapsed: float = 0.0  # seconds from start to score, over all parts that were not killed
-    network: str = ""  # the one that was scored: teacher or student
+    elapsed: float = 0.0  # seconds from start to score, without parts that were killed
+    network: str = ""  # scored network: teacher or student
     scored_images: int | None = None
-    pool_crops: int | None = None  # that training saw, over the whole run
+    pool_crops: int | None = None  # number of pool crops in the whole run
     labelled_images: int | None = None
     partition: str = ""  # hash of the labelled images' names
     encoder_weights: str = ""
@@ -49,41 +49,41 @@ class Result:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What tells it from the others."""
+        """Unique key: row, share, seed."""
         return self.row, self.share, self.seed
 
     @property
     def name(self) -> str:
-        """Such as ``s5mars 0.125 seed 0``."""
+        """Display name, e.g. ``s5mars 0.125 seed 0``."""
         return f"{self.row} {self.share} seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The whole file."""
+    """Content of ``comparison.json``."""
 
-    settings: Mapping[str, Any]  # of every cell, see ``settings.describe_comparison``
+    settings: Mapping[str, Any]  # common to all cells, from ``settings.describe_comparison``
     rows: Mapping[str, Mapping[str, Any]]  # name → title, group, method, settings
     shares: Mapping[str, Mapping[str, Any]]
-    references: Mapping[str, str]  # group → the row that its others are compared with
+    references: Mapping[str, str]  # group → its reference row
     cells: tuple[Result, ...] = ()
     note: str = ""
 
     def fingerprint(self, row: str, share: str) -> str:
-        """What a cell of this row and share must carry."""
+        """Return the fingerprint of the cells of this row and share."""
         return fingerprint(self.settings, self.rows[row]["settings"], self.shares[share])
 
     def done(self) -> list[Result]:
-        """The cells that have a score."""
+        """Return the cells that have a score."""
         return [cell for cell in self.cells if cell.status == "done"]
 
     def with_status(self, *statuses: Status) -> list[Result]:
-        """The cells of these statuses."""
+        """Return the cells with these statuses."""
         return [cell for cell in self.cells if cell.status in statuses]
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> None:
-    """Write ``comparison.json`` whole."""
+    """Write ``comparison.json`` atomically."""
     write_json(folder / FILE, {"format": FORMAT, **asdict(comparison)})
 
 
@@ -91,19 +91,19 @@ def read_comparison(folder: Path) -> Comparison:
     """Read ``comparison.json``.
 
     Raises:
-        MissingFileError: if there is none.
-        UserError: if it is damaged, or holds cells of other settings than it states.
+        MissingFileError: if it does not exist.
+        UserError: if it is damaged, or cells have other settings than it states.
     """
     path = folder / FILE
     if not path.is_file():
-        raise MissingFileError(
-            f"{folder} holds no {FILE}: give the folder of an `s5mars compare --out`"
-        )
+        raise MissingFileError(f"{folder} has no {FILE}; give the --out folder of `s5mars compare`")
     with reading(path, kind="comparison", way_out="copy it again"):
         content = object_in(path)
         version = content.pop("format", None)
         if version != FORMAT:
-            raise UserError(f"{path}: format {version!r}, this version reads {FORMAT}")
+            raise UserError(
+                f"{path} has format {version!r}, but this version reads format {FORMAT}"
+            )
         cells = tuple(Result(**cell) for cell in content.pop("cells"))
         comparison = Comparison(**content, cells=cells)
         for cell in cells:
@@ -111,28 +111,28 @@ def read_comparison(folder: Path) -> Comparison:
         wrong = [c for c in cells if c.fingerprint != comparison.fingerprint(c.row, c.share)]
     if wrong:
         raise UserError(
-            f"{path}: {', '.join(cell.name for cell in wrong)} were made with other settings "
-            "(data, protocol, steps or a training option) than the file states: scores of "
-            "different settings are never put in one table"
+            f"{path}: {', '.join(cell.name for cell in wrong)} were trained with other settings "
+            "(data, protocol, steps or a training option) than the file states, and one table "
+            "never mixes settings; compare them in another --out"
         )
     _same_partitions(path, comparison)
     return comparison
 
 
 def _same_partitions(path: Path, comparison: Comparison) -> None:
-    """Differences are paired by seed, which is fair only where the labels are the same."""
+    """Check that cells with one seed share their labels, as paired differences require."""
     seen: dict[tuple[str, int], Result] = {}
     for cell in comparison.done():
         first = seen.setdefault((cell.share, cell.seed), cell)
         if first.partition != cell.partition:
             raise UserError(
                 f"{path}: {first.name} and {cell.name} were trained on different labelled images: "
-                "their scores do not compare"
+                "their scores are not comparable"
             )
 
 
 def is_trained(run: Path) -> bool:
-    """Whether a run folder holds the scores and the weights of a run that reached its end."""
+    """Return whether a run folder contains the scores and weights of a finished run."""
     try:
         metrics = read_object(run / "metrics.json")
         whole = metrics["steps"] >= metrics["total_steps"]
@@ -142,12 +142,12 @@ def is_trained(run: Path) -> bool:
 
 
 def evaluation_path(run: Path, *, split: str, protocol: str) -> Path:
-    """Where ``s5mars evaluate`` leaves the scores of a run."""
+    """Return the path that ``s5mars evaluate`` writes the scores of a run to."""
     return run / f"evaluation-{split}-{protocol}.json"
 
 
 def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:
-    """The fields of ``Result`` that a trained and evaluated run fills.
+    """Read the fields of ``Result`` from a trained and evaluated run.
 
     Raises:
         MissingFileError, UserError: if a file is missing or damaged.

@@ -1,4 +1,4 @@
-"""The ``compare`` command: every cell of a grid trained and scored, whatever interrupts it."""
+"""The ``compare`` command: train and score every cell of a grid, and continue after a stop."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from s5mars.parallel.workers import ended
 from s5mars.report.numbers import duration, plural
 from s5mars.settings.parsing import parse_training, training_from_yaml
 
-_LOOK_SECONDS = 0.2  # between two looks at the running cells
-_OWN = {"row", "share", "seed", "fingerprint"}  # of a cell, whoever ran it
-_DEVICES = {"gpu": "cuda"}  # Lightning's name → that of ``evaluate``
+_LOOK_SECONDS = 0.2  # polling interval of the running cells
+_OWN = {"row", "share", "seed", "fingerprint"}  # fields that are not copied from an identical run
+_DEVICES = {"gpu": "cuda"}  # accelerator of Lightning → device of ``evaluate``
 
 
 @dataclass
 class Running:
-    """A cell that is being worked on."""
+    """A cell whose process is running."""
 
     cell: Cell
     process: subprocess.Popen[str]
@@ -52,20 +52,20 @@ class Running:
 
 
 def compare(request: Request) -> Comparison:
-    """Train and score what is missing, and keep ``comparison.json`` up to date.
+    """Train and score the missing cells, and keep ``comparison.json`` up to date.
 
     Raises:
-        UserError: for settings or data that cannot work, or a folder that holds a comparison of
-            other settings, or is being worked on; nothing is written then. At the end, if cells
-            failed.
+        UserError: if settings or data are invalid, the folder contains a comparison with other
+            settings, or another process uses it; nothing is written then. Also at the end, if
+            cells failed.
     """
-    plan(request)  # refuses before a folder is made
+    plan(request)  # raises before a folder is created
     with only_one(request.out):
         return _Work(request, plan(request)).finish()
 
 
 class _Work:
-    """The cells of one call, worked off."""
+    """Runs the cells of one call."""
 
     def __init__(self, request: Request, planned: Plan) -> None:
         self.request = request
@@ -75,24 +75,24 @@ class _Work:
         self.running: list[Running] = []
 
     def finish(self) -> Comparison:
-        """Work until nothing is left."""
+        """Run all cells."""
         todo = self._todo()
         self._write()
         self._tidy()
-        asked = len(self.cells)
+        total = len(self.cells)
         print(
-            f"{plural(asked, 'cell')} asked for, {asked - len(todo)} finished or failed before, "
-            f"{len(todo)} to do: {_listed(todo)}"
+            f"{plural(total, 'cell')} requested, {total - len(todo)} already finished or failed, "
+            f"{len(todo)} to run: {_listed(todo)}"
         )
         try:
             while todo or self.running:
                 while todo and len(self.running) < self.request.jobs:
                     self._start(todo.pop(0))
                 time.sleep(_LOOK_SECONDS)
-                for each in [r for r in self.running if r.process.poll() is not None]:
-                    self.running.remove(each)
-                    self._end(each)
-                    self._tell(each.cell, todo)
+                for job in [r for r in self.running if r.process.poll() is not None]:
+                    self.running.remove(job)
+                    self._end(job)
+                    self._report(job.cell, todo)
         except KeyboardInterrupt:
             self._stop()
             raise
@@ -102,13 +102,13 @@ class _Work:
         print(f"next: s5mars table {self.out} --format md --figures {self.out / 'figures'}")
         if failed:
             raise UserError(
-                f"{plural(len(failed), 'cell')} of {asked} failed, all others are done: the same "
-                "command with --retry-failed tries them again"
+                f"{len(failed)} of {plural(total, 'cell')} failed, all others are done; repeat the "
+                "command with --retry-failed to run them again"
             )
         return self.comparison
 
     def _todo(self) -> list[Cell]:
-        """Cells without an end, those that were begun first."""
+        """Return the cells that are not finished, those already started first."""
         again = {"waiting", "running", "stopped", "unavailable"}
         if self.request.retry_failed:
             again.add("failed")
@@ -119,7 +119,7 @@ class _Work:
         if (twin := self._twin(cell)) is not None:
             same = {f.name: getattr(twin, f.name) for f in fields(Result) if f.name not in _OWN}
             self._set(cell, **same)
-            print(f"the same run as {twin.name}: {cell.name}", flush=True)
+            print(f"copied from the identical run {twin.name}: {cell.name}", flush=True)
             return
         run = self.out / cell.path
         log = run.with_suffix(".log")
@@ -136,7 +136,7 @@ class _Work:
         evaluation = evaluation_path(run, split=self.request.split, protocol=self.request.protocol)
         if is_trained(run) and evaluation.is_file():
             self._score(cell, elapsed=self._result(cell.key).elapsed)
-            print(f"had been scored: {cell.name}", flush=True)
+            print(f"already scored: {cell.name}", flush=True)
             return
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w", encoding="utf-8") as file:
@@ -153,9 +153,9 @@ class _Work:
         print(f"started: {cell.name}", flush=True)
 
     def _twin(self, cell: Cell) -> Result | None:
-        """The scored cell of another row that is the same run, such as the method and its default.
+        """Return a scored cell of another row with the same settings, or None.
 
-        None where this cell has been begun.
+        A cell that was already started is not copied.
         """
         if (self.out / cell.path).exists():
             return None
@@ -171,10 +171,10 @@ class _Work:
         )
 
     def _job(self, cell: Cell, run: Path) -> dict[str, Any]:
-        """What the child does; an unfinished run is gone on with where it was saved.
+        """Return the commands of the child process; an unfinished run is resumed.
 
         Raises:
-            UserError: if the run there has other settings.
+            UserError: if the existing run has other settings.
         """
         arguments = train_arguments(self.request, cell.row, cell, run.resolve())
         training = parse_training(arguments)
@@ -183,11 +183,11 @@ class _Work:
             recorded = training_from_yaml(run / "config.yaml").config
             if different := settings.same_run(training.config, recorded):
                 raise UserError(
-                    f"{run} holds a run of other settings ({'; '.join(different)}): remove it"
+                    f"{run} contains a run with other settings ({'; '.join(different)}); remove it"
                 )
             train = ["train", "--resume", str(run.resolve())]
         else:
-            # Stopped before its first save: nothing is lost by a clean start.
+            # The run stopped before its first save, so nothing is lost.
             shutil.rmtree(run, ignore_errors=True)
             train = ["train", *arguments]
         accelerator = training.config.accelerator
@@ -205,7 +205,7 @@ class _Work:
         }
 
     def _end(self, running: Running, *, stopping: bool = False) -> None:
-        """Write down how a cell ended; with ``stopping`` an early end is no failure."""
+        """Record how a cell ended; an early end is not a failure while ``stopping``."""
         cell, code = running.cell, running.process.returncode
         with contextlib.suppress(BrokenPipeError):
             if running.process.stdin is not None:
@@ -220,7 +220,7 @@ class _Work:
             self._score(cell, elapsed=elapsed)
 
     def _score(self, cell: Cell, *, elapsed: float) -> None:
-        """Take over the scores of a run that is trained and evaluated."""
+        """Record the scores of a trained and evaluated run."""
         run = self.out / cell.path
         try:
             scores = read_scores(run, split=self.request.split, protocol=self.request.protocol)
@@ -231,24 +231,27 @@ class _Work:
             self._tidy()
 
     def _stop(self) -> None:
-        """After Ctrl-C, which the cells have got too: they save, and end."""
-        print("\nwaiting for the running cells to save; they go on next time", file=sys.stderr)
-        for each in self.running:
-            if each.process.poll() is None:
-                each.process.send_signal(signal.SIGTERM)
-        for each in self.running:
-            each.process.wait()
-            self._end(each, stopping=True)
+        """Wait for the cells to save and end after Ctrl-C, which they receive too."""
+        print(
+            "\nwaiting for the running cells to save; the same command continues them",
+            file=sys.stderr,
+        )
+        for job in self.running:
+            if job.process.poll() is None:
+                job.process.send_signal(signal.SIGTERM)
+        for job in self.running:
+            job.process.wait()
+            self._end(job, stopping=True)
         self.running = []
 
     def _tidy(self) -> None:
-        """The trainer state of a scored cell is several times its weights, and of no more use."""
+        """Delete the trainer state of scored cells, which is large and no longer needed."""
         if self.request.keep_checkpoints:
             return
         for result in self.comparison.done():
             (self.out / result.folder / "last.ckpt").unlink(missing_ok=True)
 
-    def _tell(self, cell: Cell, todo: Sequence[Cell]) -> None:
+    def _report(self, cell: Cell, todo: Sequence[Cell]) -> None:
         result = self._result(cell.key)
         score = f"mIoU {result.mIoU:.2f} %" if result.mIoU is not None else result.reason
         left = [*(r.cell for r in self.running), *todo]
@@ -276,9 +279,9 @@ class _Work:
 
 
 def remaining_text(left: Sequence[Cell], done: Sequence[Result], *, jobs: int) -> str:
-    """``"3 cells left, about 2 h"``, from the finished cells of the same method where there are.
+    """``"3 cells left, about 2 h"``, estimated from finished cells of the same row if any.
 
-    The time that running cells have spent already is not taken off.
+    The time that running cells have already spent is not subtracted.
     """
     text = f"{plural(len(left), 'cell')} left"
     if not done:
@@ -297,8 +300,8 @@ def _listed(cells: Sequence[Cell], most: int = 12) -> str:
 
 
 def _send(stream: IO[str] | None, job: Mapping[str, Any]) -> None:
-    # Stays open: its end tells the child that its parent has died. Where the child died at once,
-    # its exit code tells.
+    # The stream stays open: when it closes, the child knows that its parent died. If the child
+    # dies at once, its exit code shows it.
     with contextlib.suppress(BrokenPipeError):
         if stream is not None:
             stream.write(json.dumps(job) + "\n")
@@ -306,7 +309,7 @@ def _send(stream: IO[str] | None, job: Mapping[str, Any]) -> None:
 
 
 def _without_bars(log: Path) -> str:
-    """The log without the states that a progress bar has overwritten."""
+    """Remove overwritten progress bars from a log, and return its text."""
     text = log.read_text(encoding="utf-8", errors="replace")
     text = re.sub(r"[^\n]*\r(?!\n)", "", text)
     write_text(log, text)
@@ -314,7 +317,7 @@ def _without_bars(log: Path) -> str:
 
 
 def _reason(code: int, log: str) -> str:
-    """Why a process failed, in one line."""
+    """Return why a process failed, in one line."""
     if code < 0:
         return ended(code)
     lines = [line.strip() for line in log.splitlines() if line.strip()]

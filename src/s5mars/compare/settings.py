@@ -1,4 +1,4 @@
-"""What two results must have in common to stand in one table, and saying where they differ."""
+"""Describe the settings that results of one table must share, and find differences."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from s5mars.settings.parsing import Training
 
 _OF_THE_CELL = {"data", "out", "method", "labelled", "seed"}
 _CHANGE_NOTHING = {"config", "workers", "save_every", "features"}
-"""A run is the same for any number of loader processes, however often it is saved, and wherever a
-frozen encoder's features are kept."""
+"""Options that do not change the result of a run."""
 
 _DIGITS = 16
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:
-    """The data set without a path: another copy of the same files is the same data."""
+    """Describe a data set without its path, so that copies of it are equal."""
     return {
         "folder": dataset.root.resolve().name,
         "layout": dataset.layout,
@@ -48,13 +47,13 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
 def describe_comparison(
     dataset: Dataset, base: Training, *, split: str, protocol: str
 ) -> dict[str, Any]:
-    """Everything that all cells have in common.
+    """Describe the settings that all cells share.
 
     Args:
-        dataset: that they read.
-        base: the settings as the baseline takes them; what a row changes is in ``describe_row``.
-        split: that is scored.
-        protocol: of the evaluation.
+        dataset: the data set.
+        base: settings of the baseline; ``describe_row`` gives the changes of a row.
+        split: split that is scored.
+        protocol: protocol of the evaluation.
     """
     return {
         "s5mars": __version__,
@@ -65,9 +64,9 @@ def describe_comparison(
 
 
 def describe_row(training: Training, base: Training) -> dict[str, Any]:
-    """The fields of the row's method, and the training settings that it changes."""
+    """Return the fields of the row's method, and the training settings that it changes."""
     here, there = _common(training), _common(base)
-    del here["ablation"]  # a name for what is stated here
+    del here["ablation"]  # its effect is in the fields
     fields = yaml.safe_load(training.text).get(training.config.method) or {}
     return {
         "training": {key: value for key, value in here.items() if value != there.get(key)},
@@ -76,7 +75,7 @@ def describe_row(training: Training, base: Training) -> dict[str, Any]:
 
 
 def describe_share(cell: Cell) -> dict[str, Any]:
-    """The share, or the list file with what is in it.
+    """Describe a share, or a list file with its content.
 
     Raises:
         MissingFileError: if the list is missing.
@@ -88,7 +87,7 @@ def describe_share(cell: Cell) -> dict[str, Any]:
 
 
 def facts_of(row: Row, training: Training, base: Training) -> dict[str, Any]:
-    """What ``comparison.json`` says about a row."""
+    """Return the entry of a row in ``comparison.json``."""
     return {
         "title": row.title,
         "group": row.group,
@@ -98,7 +97,7 @@ def facts_of(row: Row, training: Training, base: Training) -> dict[str, Any]:
 
 
 def differences(old: object, new: object, *, prefix: str = "") -> list[str]:
-    """``["training.steps: 4 there, 8 now"]``, over nested mappings."""
+    """``["training.steps: 4 there, 8 now"]``, for nested mappings."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return [
             line
@@ -111,18 +110,18 @@ def differences(old: object, new: object, *, prefix: str = "") -> list[str]:
 
 
 def fingerprint(*parts: object) -> str:
-    """A short hash of settings; a cell carries that of what it was made with."""
+    """Return a short hash of settings."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 def digest(names: Iterable[str]) -> str:
-    """A short hash of names, whatever their order."""
+    """Return a short hash of names, independent of their order."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:_DIGITS]
 
 
 def same_run(config: TrainConfig, recorded: TrainConfig) -> list[str]:
-    """Where the settings of a run that was begun differ from those of its cell."""
+    """List the differences between the settings of an existing run and those of its cell."""
     return [
         f"{name}: {getattr(recorded, name)} there, {getattr(config, name)} now"
         for name in TrainConfig.__dataclass_fields__

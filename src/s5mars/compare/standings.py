@@ -1,4 +1,4 @@
-"""From cells to rows: means over seeds, and who is ahead of whom by how much."""
+"""Aggregate cells to rows: means over seeds, and differences between rows."""
 
 from __future__ import annotations
 
@@ -11,41 +11,43 @@ from s5mars.compare.results import Comparison, Result
 
 @dataclass(frozen=True)
 class Standing:
-    """A row at one share, over its finished seeds."""
+    """A row at one labelled share, over its finished seeds."""
 
     row: str
     title: str
     cells: tuple[Result, ...]
     mIoU: Summary  # noqa: N815
     mAcc: Summary | None  # noqa: N815
-    classes: Mapping[str, Summary | None]  # IoU; None where the ground truth lacks the class
-    to_reference: Difference | None  # of mIoU; None for the reference, and without common seeds
+    classes: Mapping[str, Summary | None]  # IoU; None if the ground truth lacks the class
+    to_reference: (
+        Difference | None
+    )  # of mIoU; None for the reference itself or without common seeds
     best_other: str | None  # title of the other row with the highest mean
     to_best_other: Difference | None
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of one kind at one share."""
+    """Rows of one kind at one labelled share."""
 
     name: str  # "methods", the name of an ablation, or "zero_shot" (table VI)
     share: str
-    reference: str | None  # its title, where it has a score
+    reference: str | None  # title of the reference row; None if it has no score
     standings: tuple[Standing, ...]
     failed: tuple[Result, ...]
     unfinished: tuple[Result, ...]
-    unavailable: tuple[Result, ...] = ()  # whose weights are not here
-    titles: Mapping[str, str] = field(default_factory=dict)  # of all its rows
+    unavailable: tuple[Result, ...] = ()  # weights are missing
+    titles: Mapping[str, str] = field(default_factory=dict)  # row → title
 
 
 def groups_of(comparison: Comparison) -> list[Group]:
-    """Every kind of row at every share, in the order in which they were asked for."""
+    """Return every kind of row at every share, in the order of the request."""
     kinds = dict.fromkeys(str(facts["group"]) for facts in comparison.rows.values())
     return [_group(comparison, kind, share) for kind in kinds for share in _shares(comparison)]
 
 
 def _shares(comparison: Comparison) -> list[str]:
-    """Fractions by size, then lists by name."""
+    """Return the shares: fractions by size, then lists by name."""
 
     def order(share: str) -> tuple[bool, float, str]:
         is_list = share.startswith("list-")
@@ -66,7 +68,7 @@ def _group(comparison: Comparison, kind: str, share: str) -> Group:
              for name, cells in scored.items()}  # fmt: skip
     titles = {name: str(comparison.rows[name]["title"]) for name in names}
     reference = comparison.references.get(kind)
-    # It may be of another kind: table VI is compared with S5Mars.
+    # The reference may be of another kind: table VI is compared with S5Mars.
     of_reference = tuple(
         cell
         for cell in comparison.cells
@@ -106,7 +108,7 @@ def _group(comparison: Comparison, kind: str, share: str) -> Group:
 
 
 def by_seed(cells: tuple[Result, ...]) -> dict[int, float]:
-    """Seed → mIoU, in percent."""
+    """Return the mIoU in percent by seed."""
     return {cell.seed: cell.mIoU for cell in cells if cell.mIoU is not None}
 
 

@@ -1,4 +1,4 @@
-"""One training step of a method on random tensors, as the training module takes it."""
+"""One step of the training module for a method, on random tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOTAL = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class CostSettings:
-    """Sizes of a step, and how it is measured."""
+    """Sizes of a step, and number of rounds to measure it."""
 
     model: str = "resnet50"
     crop: int = 512
@@ -35,17 +35,17 @@ class CostSettings:
     def __post_init__(self) -> None:
         for name, least in (("crop", 32), ("batch", 1), ("classes", 2), ("rounds", 1)):
             if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+                raise UserError(f"--{name} must be at least {least} (got {getattr(self, name)})")
 
 
 class Step:
-    """A method's networks, optimiser and batch, ready to be stepped.
+    """The networks, optimiser and batch of a method.
 
     Args:
         name: a key of ``METHODS``.
         settings: sizes.
-        device: where the networks and the batch lie.
-        method: with other settings than its defaults, or a variant of the one named.
+        device: device of the networks and the batch.
+        method: method to use in place of the default one of that name.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Step:
         self.taken = 0
 
     def __call__(self) -> None:
-        """Forward, backward, optimiser, teacher; on return the device has finished."""
+        """Take a step (forward, backward, optimiser, teacher) and wait for the device."""
         loss = self.loss()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -91,20 +91,20 @@ class Step:
     def loss(
         self, student: torch.nn.Module | None = None, teacher: torch.nn.Module | None = None
     ) -> torch.Tensor:
-        """The objective of the next step, with other networks if they are given."""
+        """Return the loss of the next step, optionally with other networks."""
         progress = self.module.progress(self.taken)
         terms = self.module.objective(self.batch, progress, student=student, teacher=teacher)
         self.taken += 1
         return torch.stack([term.weight * term.value for term in terms.values()]).sum()
 
     def update(self) -> None:
-        """Optimiser and teacher."""
+        """Update student and teacher."""
         self.optimizer.step()
         if self.module.teacher is not None:
             update_teacher(self.module.teacher, self.module.student, momentum=0.99)
 
     def wait(self) -> None:
-        """Until the device has finished."""
+        """Wait until the device has finished."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -112,12 +112,12 @@ class Step:
 
     @property
     def trained(self) -> int:
-        """Parameters that the optimiser changes."""
+        """Number of parameters that the optimiser updates."""
         return sum(p.numel() for group in self.optimizer.param_groups for p in group["params"])
 
     @property
     def held(self) -> int:
-        """Parameters of student and teacher, and the state of the method, such as a memory bank."""
+        """Number of parameters of student and teacher, and of values in the method's state."""
         networks = [self.module.student, self.module.teacher]
         held = sum(p.numel() for network in networks if network for p in network.parameters())
         method = self.module.method
@@ -127,7 +127,7 @@ class Step:
 
 
 def random_batch(settings: CostSettings, device: torch.device, *, pool: bool) -> Batch:
-    """A batch of noise with labels on half of the labelled stream, and an object in the middle."""
+    """Make a batch of noise with labels on half of the labelled pixels and a centred object."""
     generator = torch.Generator().manual_seed(0)
     shape = (settings.batch, settings.crop, settings.crop)
 
@@ -149,7 +149,7 @@ def random_batch(settings: CostSettings, device: torch.device, *, pool: bool) ->
 
 
 def method_names(names: list[str]) -> list[str]:
-    """All methods, or the ones named, the baseline first: ratios are to it."""
+    """Return all methods, or the given ones, with the baseline of the ratios first."""
     from s5mars.compare.grid import BASELINE, method_rows
 
     chosen = [row.name for row in method_rows(names)]

@@ -1,4 +1,4 @@
-"""The tables of a comparison as Markdown, LaTeX, HTML or CSV."""
+"""Write the tables of a comparison as Markdown, LaTeX, HTML or CSV."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from s5mars.files.spreadsheet import csv_text
 
 
 def table(folder: Path, *, form: str = "md") -> str:
-    """The tables of a comparison.
+    """Return the tables of a comparison as text.
 
     Args:
-        folder: of the comparison.
+        folder: folder of the comparison.
         form: a key of ``FORMS``.
 
     Raises:
         MissingFileError: if there is no comparison.
-        UserError: if it is damaged, mixes settings, has no finished cell, or for an unknown form.
+        UserError: if it is damaged, mixes settings or has no finished cell, or ``form`` is unknown.
     """
     if form not in FORMS:
-        raise UserError(f"unknown format {form!r}; choose {', '.join(FORMS)}")
+        raise UserError(f"--format must be one of {', '.join(FORMS)} (got {form!r})")
     return FORMS[form](read_comparison(folder))
 
 
 def markdown(comparison: Comparison) -> str:
-    """GitHub's tables."""
+    """Return the tables as GitHub Markdown."""
     return markdown_of(blocks_of(comparison))
 
 
 def markdown_of(blocks: Sequence[Block]) -> str:
-    """The same for any tables."""
+    """Return any tables as GitHub Markdown."""
     parts = []
     for block in blocks:
         rows = [_bar(block.header), _bar(["---"] * len(block.header))]
@@ -54,7 +54,7 @@ def _items(block: Block) -> list[str]:
 
 
 def latex(comparison: Comparison) -> str:
-    """One ``table`` environment a block; needs ``booktabs``."""
+    """Return one ``table`` environment per table; it needs the package ``booktabs``."""
     return "\n\n".join(_environment(block) for block in blocks_of(comparison)) + "\n"
 
 
@@ -94,7 +94,7 @@ def _tex(text: str) -> str:
 
 
 def page(comparison: Comparison) -> str:
-    """One self-contained HTML file."""
+    """Return one self-contained HTML page."""
     parts = [
         "<!doctype html>",
         '<html lang="en"><meta charset="utf-8"><title>Comparison</title>',
@@ -124,9 +124,9 @@ _STYLE = (
 
 
 def numbers(comparison: Comparison) -> str:
-    """CSV with a number a field, one line a row and share; comments begin with ``#``."""
+    """Return CSV with one line per row and share; comments begin with ``#``."""
     groups = groups_of(comparison)
-    blocks_of(comparison)  # refuses a comparison without scores
+    blocks_of(comparison)  # raises if there are no scores
     classes = list(comparison.settings["data"]["classes"])
     rows = [
         [

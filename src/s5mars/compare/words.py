@@ -1,4 +1,4 @@
-"""What stands under a table: how its numbers came about, and what they do not show."""
+"""The lines below a table: how the numbers were measured, and what they do not show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PATHS = {"weights", "adapter", "features"}
 
 
 def protocol_lines(comparison: Comparison, group: Group) -> list[str]:
-    """The protocol of a table, a sentence or two a line."""
+    """Describe the protocol of a table, one line per topic."""
     settings, training = comparison.settings, comparison.settings["training"]
     data, evaluation = settings["data"], settings["evaluation"]
     cells = [cell for standing in group.standings for cell in standing.cells]
@@ -24,22 +24,21 @@ def protocol_lines(comparison: Comparison, group: Group) -> list[str]:
     length = f"{training['steps']} steps" if training["steps"] else f"{training['epochs']:g} epochs"
     lines = [
         f"Data: {data['folder']} (layout {data['layout']}, {len(data['classes'])} classes), "
-        f"labelled share {group.share} ({labelled} images); scored on the "
-        f"{evaluation['split']} split ({scored} images), of each "
-        f"{PROTOCOLS[evaluation['protocol']].words}.",
-        f"The {training['select_on']} split chose the checkpoint"
+        f"labelled share {group.share} ({labelled} images). Scored: {evaluation['split']} split "
+        f"({scored} images), {PROTOCOLS[evaluation['protocol']].words} of each.",
+        f"The checkpoint was chosen on the {training['select_on']} split"
         + (
-            ", which is the split that is scored: the scores are too good."
+            ", which is also the scored split, so the scores are too high."
             if training["select_on"] == evaluation["split"]
             else "."
         )
-        + f" Network scored: {_networks(group)}.",
+        + f" Scored network: {_networks(group)}.",
         f"Training: {length} of batch {training['batch']}, crop {training['crop']}, "
         f"{training['model']}, recipe {training['recipe']}; "
         f"{_distinct(cell.encoder_weights.rstrip('.') for cell in cells)}."
         + (_own_settings(comparison, group) if group.name == GROUP else ""),
-        f"Images are seen at resolution {training['resolution']}. {_pool_crops(cells)}",
-        f"Seeds: {_seeds(group)}, all on partition {training['partition_seed']} of the labels.",
+        f"Image resolution: {training['resolution']}. {_pool_crops(cells)}",
+        f"Seeds: {_seeds(group)}. Seed of the label partition: {training['partition_seed']}.",
     ]
     if comparison.note:
         lines.append(f"Note: {comparison.note}")
@@ -47,20 +46,22 @@ def protocol_lines(comparison: Comparison, group: Group) -> list[str]:
 
 
 def reading_lines(group: Group) -> list[str]:
-    """How the table is to be read."""
+    """Explain how to read the table."""
     lines = [
-        "Percent; mean ± standard deviation over seeds. Differences are of mIoU in points, paired "
-        f"by seed, with Student's t interval of {100 * LEVEL:.0f} % over the seeds; where it "
-        "covers zero, no difference is shown. The best other row is chosen by its mean on these "
-        "same seeds."
+        "Scores are in percent, mean ± standard deviation over seeds. Differences are in points of "
+        f"mIoU, paired by seed, with Student's {100 * LEVEL:.0f} % t interval; an interval that "
+        "includes zero shows no difference. The best other row is the one with the highest mean "
+        "on these same seeds."
     ]
     if len({standing.mIoU.n for standing in group.standings}) > 1:
-        lines.append("Rows have different numbers of seeds: compare them by the paired columns.")
+        lines.append(
+            "Rows have different numbers of seeds; use the paired columns to compare them."
+        )
     return lines
 
 
 def missing_lines(group: Group) -> list[str]:
-    """The cells without a score, by name."""
+    """List the cells without a score by name."""
     lines = [f"Failed: {cell.name}: {cell.reason}." for cell in group.failed]
     by_reason: dict[str, list[str]] = {}
     for cell in group.unavailable:
@@ -73,11 +74,11 @@ def missing_lines(group: Group) -> list[str]:
 
 def _pool_crops(cells: Sequence[Result]) -> str:
     seen = _distinct(f"{cell.pool_crops:,}" for cell in cells if cell.pool_crops)
-    return f"Methods with a pool see {seen} crops of it." if seen != "–" else "No row has a pool."
+    return f"Methods with a pool use {seen} crops of it." if seen != "–" else "No row uses a pool."
 
 
 def _own_settings(comparison: Comparison, group: Group) -> str:
-    """What rows of other networks change of the training."""
+    """Describe the training settings that rows with other networks change."""
     sentences = []
     for standing in group.standings:
         changed = comparison.rows[standing.row]["settings"]["training"]
@@ -110,7 +111,7 @@ def _seeds(group: Group) -> str:
 
 
 def _warnings(cells: Sequence[Result]) -> list[str]:
-    """What the runs noted, each once, with the cells that it concerns where not all."""
+    """List the notes of the runs once each, with their cells unless they apply to all."""
     whose: dict[str, list[str]] = {}
     for cell in cells:
         for note in cell.notes:

@@ -1,7 +1,7 @@
-"""A sheet of pictures: one image of the pool under each row of an ablation, figures 6 and 8.
+"""Draw one image of the pool under each row of an ablation (figures 6 and 8 of the paper).
 
-The rows go through ``S5Mars.disturb``, which training uses too. Only the teacher is missing: true
-labels stand in for what it predicts.
+The rows are applied by ``S5Mars.disturb``, as in training. True labels replace the teacher's
+predictions.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ BASES: Mapping[str, S5Mars] = {
     "mixing": S5Mars(swap="none"),
     "objects": S5Mars(swap="none"),
 }
-"""The ablations that change pixels, and the method whose fields their rows change: it does nothing
-else to the image, so that each picture shows its row alone."""
+"""The ablations that change pixels, and the method whose fields their rows change. The method does
+nothing else to the image, so each picture shows the effect of its row alone."""
 
 CROP = 512
-"""Side of the shown crops in pixels, as in training; less for smaller images."""
+"""Side of the crops in pixels, as in training; smaller if an image is smaller."""
 
-_OUTLINE = "#00e5ff"  # on no Mars
+_OUTLINE = "#00e5ff"  # does not occur in images of Mars
 
 
 @dataclass(frozen=True)
@@ -77,24 +77,25 @@ def show_augmentations(
     Args:
         data: folder of the data set.
         augmentations: a key of ``BASES``.
-        out: the file to write.
-        image: name of the image to show; None draws one of the train split.
-        seed: draws the image, its partner, crops, strengths and the pasted object.
-        objects: object proposals, as for training; None makes the partner's with graph
+        out: path of the PNG file to write.
+        image: name of the image to show; None draws one from the train split.
+        seed: seed of the image, its partner, crops, strengths and the pasted object.
+        objects: object proposals, as for training; None makes those of the partner by graph
             segmentation.
 
     Raises:
-        UserError: for an unknown ablation or image, a file that is no PNG, or data without another
-            labelled image; what the readers raise.
-        MissingFileError: if there is no such folder.
+        UserError: if the ablation or the image is unknown, ``out`` does not end in .png, there is
+            no second labelled image, or a file cannot be read.
+        MissingFileError: if ``data`` does not exist.
     """
     if augmentations not in BASES:
         near = difflib.get_close_matches(augmentations, BASES, n=1, cutoff=0.0)
         raise UserError(
-            f"no pictures of {augmentations!r}; nearest: {near[0]}; all: {', '.join(BASES)}"
+            f"--augmentations must be one of {', '.join(BASES)} (got {augmentations!r}); "
+            f"did you mean {near[0]}?"
         )
     if out.suffix.lower() != ".png":
-        raise UserError(f"{out}: the sheet is a PNG file; give --out a name such as sheet.png")
+        raise UserError(f"--out must end in .png (got {out})")
     dataset = open_dataset(data)
     shown, partner = _choose(dataset, image, seed)
     views, mask = _views(dataset, (shown, partner), seed, objects, augmentations)
@@ -105,36 +106,36 @@ def show_augmentations(
     ]
     table = ABLATIONS[augmentations]
     words = (
-        f"{shown.name}, and {partner.name} as its partner; seed {seed}. Each picture is its row "
-        "alone, clipped to [0, 1]."
+        f"Image {shown.name}, partner {partner.name}, seed {seed}. Each picture shows the effect "
+        "of one row alone; values are clipped to [0, 1]."
     )
     if any(tile.pasted is not None for tile in tiles):
-        words += " What is pasted is outlined."
+        words += " Pasted regions are outlined."
     if augmentations == "mixing":
         words += (
-            " ClassMix cuts out true classes here, each unlabelled pixel counted to the nearest "
-            "labelled one: there is no teacher to predict any."
+            " There is no teacher, so ClassMix uses true classes here; each unlabelled pixel takes "
+            "the class of the nearest labelled pixel."
         )
     write_figure(out, _sheet(tiles, f"{table.source}: {table.about}", words))
     return out
 
 
 def rows(views: View, mask: Tensor, *, augmentations: str, seed: int) -> list[Tile]:
-    """What each row of an ablation makes of the first view.
+    """Apply each row of an ablation to the first view.
 
     Args:
-        views: the image and its partner, with what stands for the teacher's answer. The last
-            channel of ``probability`` is 1/2 in the partner and 0 in the image: it travels with the
-            pixels, and so tells which ones were pasted.
-        mask: (1, S, S) bool, the partner's object.
+        views: the image and its partner, with the labels that replace the teacher's predictions.
+            The last channel of ``probability`` is 1/2 in the partner and 0 in the image; it is
+            pasted together with the pixels and so marks them.
+        mask: (1, S, S) bool, the object of the partner.
         augmentations: a key of ``BASES``.
-        seed: draws strengths.
+        seed: seed of the strengths.
     """
     tiles = []
     donor = View(views.image[1:], _one(views.targets, 1))
     for name, row in ABLATIONS[augmentations].rows.items():
         method = row.change(BASES[augmentations])
-        # The same generators for every row: what two rows draw alike looks alike.
+        # Every row gets the same generators, so that rows differ only in what they change.
         rngs = generators(seed, "strong view", samples=range(2))
         pair = torch.tensor([1, 0])
         donors = None if method.mix.donors == "none" else donor
@@ -145,7 +146,7 @@ def rows(views: View, mask: Tensor, *, augmentations: str, seed: int) -> list[Ti
 
 
 def _choose(dataset: Dataset, name: str | None, seed: int) -> tuple[Sample, Sample]:
-    """The image to show, and a labelled one of the train split to be its partner."""
+    """Choose the image to show and its partner, a labelled image of the train split."""
     rng = generator(seed, "image to show")
     if name is None:
         candidates = pool(dataset)
@@ -154,7 +155,9 @@ def _choose(dataset: Dataset, name: str | None, seed: int) -> tuple[Sample, Samp
         shown = dataset.sample(name)
     labelled = [s for s in dataset.split("train") if s.mask is not None and s.name != shown.name]
     if not labelled:
-        raise UserError(f"{dataset.root}: no other labelled image to be the partner")
+        raise UserError(
+            f"{dataset.root}: the train split needs a second labelled image as the partner"
+        )
     return shown, labelled[int(rng.integers(len(labelled)))]
 
 
@@ -165,7 +168,7 @@ def _views(
     objects: Path | None,
     augmentations: str,
 ) -> tuple[View, Tensor]:
-    """Both images at their own scale, and the partner's object."""
+    """Load both images at their own scale, and the object of the partner."""
     side = min(CROP, *(min(image_size(sample.image)) for sample in samples))
     settings = LoaderSettings(
         seed=seed,
@@ -198,7 +201,7 @@ def _views(
 
 
 def _nearest_label(label: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Every pixel gets the class of the nearest labelled one; class 0 if there is none at all."""
+    """Give every pixel the class of the nearest labelled one; class 0 if no pixel is labelled."""
     unknown = label == IGNORE
     if unknown.all():
         return np.zeros_like(label)

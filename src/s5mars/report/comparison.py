@@ -1,4 +1,4 @@
-"""Several runs side by side on one page."""
+"""Write an HTML page that compares several runs."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ def write_comparison(
     """Write one self-contained HTML page about several runs.
 
     Args:
-        runs: run folders of ``s5mars train``, in the order of the columns; all of one taxonomy.
-            A run without an evaluation is evaluated first.
-        out: the file to write.
-        title: the heading of the page.
-        images: how many images to show with the prediction of every run, at even distances along
-            the ranking by mean score, from the hardest to the easiest; 0 shows none.
+        runs: run folders of ``s5mars train``, in the order of the columns; all must have the same
+            classes. A run without an evaluation is evaluated first.
+        out: path of the HTML file to write.
+        title: heading of the page.
+        images: number of images to show with the prediction of every run, evenly spaced in the
+            ranking by mean score, lowest score first; 0 shows none.
 
     Returns:
         The path of the page.
 
     Raises:
-        MissingFileError: if a folder is no run, or has no evaluation and the data is gone.
-        UserError: if there is no run, a run is given twice, their classes differ, or a file of a
-            run is damaged.
+        MissingFileError: if a folder is not a run, or has no evaluation and the data is missing.
+        UserError: if no run is given, a run is given twice, classes differ, or a file of a run is
+            damaged.
         OSError: if the page cannot be written.
     """
     if not runs:
-        raise UserError("a comparison needs at least one run folder")
+        raise UserError("give at least one run folder")
     if images < 0:
-        raise UserError(f"images is {images}: the least is 0")
+        raise UserError(f"images must be at least 0 (got {images})")
     folders = [Path(run).resolve() for run in runs]
-    doubles = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
-    if doubles:
-        raise UserError(f"{doubles[0]} is given twice; a comparison shows each run once")
+    repeated = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
+    if repeated:
+        raise UserError(f"{repeated[0]} is given twice; give each run once")
     read = [read_run(run) for run in runs]
     for run in read[1:]:
         if run.taxonomy.names != read[0].taxonomy.names:
             raise UserError(
                 f"{run.folder} has the classes {', '.join(run.taxonomy.names)}, {read[0].folder} "
-                f"has {', '.join(read[0].taxonomy.names)}; only runs of one taxonomy compare"
+                f"has {', '.join(read[0].taxonomy.names)}; give runs with the same classes"
             )
     evaluations = [evaluation_of(run) for run in read]
     page = comparison_page(read, evaluations, title=title, images=images)
@@ -65,7 +65,7 @@ def write_comparison(
 def comparison_page(
     runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], *, title: str, images: int
 ) -> dict[str, Any]:
-    """All that the template asks for."""
+    """Return the variables of the template."""
     taxonomy = runs[0].taxonomy
     keys = _keys(runs)
     labelled = list(zip(keys, runs, strict=True))
@@ -91,7 +91,7 @@ def comparison_page(
         "has_gain": len(runs) == 2,
         "gain": gain,
         "classes_note": "The highest value of each row is bold."
-        + (" Difference: the last column less the first, in points." if len(runs) == 2 else ""),
+        + (" Difference: second run minus first run, in points." if len(runs) == 2 else ""),
         "run_keys": keys,
         "curves": curves.compared_curves(labelled),
         "class_curves": curves.compared_classes(labelled, taxonomy),
@@ -100,15 +100,12 @@ def comparison_page(
         "images_note": _images_note(evaluations[0]),
         "no_images": no_images,
         "legend": examples.legend(taxonomy),
-        "footer": "Written by s5mars. It is one file and loads nothing else.",
+        "footer": "Written by s5mars. The page loads nothing else.",
     }
 
 
 def _keys(runs: Sequence[Run]) -> list[Curve]:
-    """Label, colour and dash of every run: the method where that tells them apart.
-
-    Seeds of one method share its colour.
-    """
+    """Return the label, colour and dash of every run; runs of one method share a colour."""
     titles = [run.title for run in runs]
     labels = titles
     if len(set(labels)) < len(labels):
@@ -148,8 +145,8 @@ def _notices(
             found.append(
                 Notice(
                     "warning",
-                    f"The runs differ in their {what}, so their scores do not "
-                    f"compare as they stand. {listed}",
+                    f"The runs differ in their {what}, so their scores are not "
+                    f"directly comparable. {listed}",
                 )
             )
     by_text: dict[tuple[str, str], list[str]] = {}
@@ -190,7 +187,7 @@ def _rows(
 def _classes(
     runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]]
 ) -> tuple[list[dict[str, Any]], str]:
-    """One row a class with one cell a run, and the difference of the means for two runs."""
+    """Return one row per class with one cell per run, and the difference in mIoU of two runs."""
     tabled = [tables.class_rows(e, runs[0].taxonomy) for e in evaluations]
     by_name = [{row["name"]: row for row in rows} for rows in tabled]
     names = dict.fromkeys(row["name"] for rows in tabled for row in rows)
@@ -232,17 +229,17 @@ def _images(
     labels: Sequence[str],
     amount: int,
 ) -> tuple[list[examples.Shown], str]:
-    """The images that every run has a score for, or the reason why there are none."""
+    """Return images that every run has a score for, or the reason why none are shown."""
     if amount == 0:
-        return [], "No images were asked for."
+        return [], "Images were switched off."
     scores = [dict(examples.scored(evaluation)) for evaluation in evaluations]
     common = set(scores[0]).intersection(*scores[1:])
     mean = {name: sum(known[name] for known in scores) / len(scores) for name in common}
     names = examples.spread(sorted(mean, key=lambda name: (mean[name], name)), amount)
     if not names:
-        return [], "No image has a score in all of the evaluations."
+        return [], "No image has a score in every evaluation."
     if len({run.data.resolve() if run.data else None for run in runs}) > 1:
-        return [], "No images are shown: the runs were trained on different data."
+        return [], "No images are shown because the runs were trained on different data."
     try:
         dataset = examples.open_data(runs[0])
         networks = [examples.open_network(run) for run in runs]
@@ -269,7 +266,6 @@ def _images(
 
 def _images_note(evaluation: Mapping[str, Any]) -> str:
     return (
-        "Not hand-picked: taken at even distances along the ranking by the mean of the runs' "
-        "scores, the hardest first. Below each prediction is its mIoU on this image. "
-        + words.images_part(evaluation)
+        "The images are evenly spaced in the ranking by the mean score of the runs, lowest score "
+        "first. Below each prediction is its mIoU on this image. " + words.images_part(evaluation)
     )

@@ -1,4 +1,4 @@
-"""What a run's calibration says: reliability diagram and risk-coverage curve."""
+"""Show the calibration of a run: reliability diagram and risk-coverage curve."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN_THRESHOLD = 0.6
 
 
 def calibration_of(run: Run) -> Mapping[str, Any] | None:
-    """The calibration in the run folder; None if there is none, or it is of other weights.
+    """Read the calibration of a run; None if there is none, or it belongs to other weights.
 
     Raises:
         UserError: if the file is damaged.
@@ -25,14 +25,14 @@ def calibration_of(run: Run) -> Mapping[str, Any] | None:
     path = run.folder / calibration_file("teacher")
     if not path.is_file():
         return None
-    with reading(path, kind="calibration", way_out="remove it, or calibrate again"):
+    with reading(path, kind="calibration", way_out="remove it, or run `s5mars calibrate` again"):
         found = object_in(path)
         same = float(found["temperature"]) == temperature_of(run.best, str(found["network"]))
     return found if same else None
 
 
 def drawings(calibration: Mapping[str, Any]) -> list[Drawing]:
-    """Reliability before and after, and the risk at every coverage after."""
+    """Draw reliability before and after calibration, and the risk-coverage curve after it."""
     before, after = calibration["before"], calibration["after"]
     ideal = Curve("perfect", [0, 100], [0, 100], series=7, dash=2)
     curve = after["risk_coverage"]
@@ -45,41 +45,41 @@ def drawings(calibration: Mapping[str, Any]) -> list[Drawing]:
                 ideal,
             ],
             name="reliability",
-            unit="% right",
+            unit="% correct",
             limits=(0.0, 100.0),
             along="confidence, %",
             caption=f"Accuracy of the pixels in each of {calibration['bins']} bins of confidence; "
-            "empty bins are left out.",
+            "empty bins are omitted.",
         ),
         drawing(
             "Risk and coverage",
             [Curve("wrong pixels", _percent(curve["coverage"]), _percent(curve["risk"]))],
             name="risk",
             unit="% wrong",
-            along="surest pixels kept, %",
-            caption="Share of wrong pixels among those kept when the least sure are left out.",
+            along="most confident pixels kept, %",
+            caption="Share of wrong pixels among those kept when the least confident are dropped.",
         ),
     )
 
 
 def sentence(calibration: Mapping[str, Any]) -> str:
-    """The numbers in words."""
+    """Describe the calibration in sentences."""
     before, after, on = calibration["before"], calibration["after"], calibration["fitted_on"]
     left, risk = at_threshold(after, _SHOWN_THRESHOLD)
     kept = (
         ""
         if risk is None
-        else f" Where confidence is at least {_SHOWN_THRESHOLD:g}, {score(100 * left, digits=1)} % "
-        f"of the pixels are left and {score(100 * risk)} % of them are wrong (without a threshold "
+        else f" {score(100 * left, digits=1)} % of the pixels have a confidence of at least "
+        f"{_SHOWN_THRESHOLD:g}; {score(100 * risk)} % of them are wrong (of all pixels: "
         f"{score(100 * after['risk_coverage']['risk'][-1])} %)."
     )
     return (
         f"Logits are divided by the temperature {score(calibration['temperature'], digits=3)}, "
-        f"fitted on {on['pixels']:,} labelled pixels of the {on['split']} split; labels do not "
-        f"change. Expected calibration error ({calibration['bins']} bins of equal width): "
+        f"fitted on {on['pixels']:,} labelled pixels of the {on['split']} split; predicted classes "
+        f"do not change. Expected calibration error ({calibration['bins']} bins of equal width): "
         f"{score(100 * before['ece'])} % before, {score(100 * after['ece'])} % after; area under "
-        f"the risk-coverage curve: {score(after['aurc'], digits=4)}.{kept} All is measured on the "
-        "pixels that the temperature was fitted on."
+        f"the risk-coverage curve: {score(after['aurc'], digits=4)}.{kept} All values are measured "
+        "on the pixels that the temperature was fitted on."
     )
 
 

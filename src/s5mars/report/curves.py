@@ -1,4 +1,4 @@
-"""From the history of a run to drawings with titles and legends."""
+"""Turn the history of a run into charts with titles and legends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PERCENT = (0.0, 100.0)
 
 @dataclass(frozen=True)
 class Drawing:
-    """One chart with what stands around it."""
+    """A chart with its title, legend and caption."""
 
     title: str
     svg: Markup
@@ -31,7 +31,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Block:
-    """Small drawings, one a class, that share a title and a legend."""
+    """Small charts, one per class, that share a title and a legend."""
 
     title: str
     caption: str
@@ -40,7 +40,7 @@ class Block:
 
 
 def training_curves(run: Run) -> list[Drawing]:
-    """Validation scores, loss terms and learning rate; what was not recorded is left out."""
+    """Draw validation scores, loss terms and learning rate, as far as they were recorded."""
     marked = best_step(run)
     scores = [
         Curve(label, *values(run, "validation", key), series=index)
@@ -63,14 +63,16 @@ def training_curves(run: Run) -> list[Drawing]:
             unit="%",
             limits=_PERCENT,
             marked=marked,
-            caption="" if marked is None else f"Dashed: step {marked:g}, whose weights were kept.",
+            caption=""
+            if marked is None
+            else f"Dashed line: step {marked:g}, whose weights were kept.",
         ),
         drawing(
             "Loss terms",
             terms,
             name="loss",
             smooth=True,
-            caption="Each term before its weight; their weighted sum is what is minimised."
+            caption="Terms are shown before weighting; training minimises their weighted sum."
             if len(terms) > 1
             else "",
         ),
@@ -81,7 +83,7 @@ def training_curves(run: Run) -> list[Drawing]:
 
 
 def class_curves(run: Run) -> list[Drawing]:
-    """Validation IoU of every class over the steps, one small drawing a class."""
+    """Draw the validation IoU of every class over the steps, one small chart per class."""
     drawings = []
     for index, (name, colour) in enumerate(_classes(run.taxonomy)):
         curve = Curve("IoU", *values(run, "validation", "classes", name, "iou"))
@@ -90,7 +92,7 @@ def class_curves(run: Run) -> list[Drawing]:
 
 
 def teacher_curves(run: Run) -> list[Drawing]:
-    """How much the pseudo-labels cover, how right they are, and what each term sees."""
+    """Draw coverage and accuracy of the pseudo-labels, and the pixels that each term uses."""
     confident = _percent(values(run, "pseudo_labels", "confident_share"))
     accuracy = _percent(values(run, "pseudo_labels", "accuracy"))
     shares = [
@@ -114,7 +116,7 @@ def teacher_curves(run: Run) -> list[Drawing]:
             limits=_PERCENT,
         ),
         drawing(
-            "Pixels that each term sees",
+            "Pixels that each loss term uses",
             shares,
             name="shares",
             unit="%",
@@ -123,7 +125,7 @@ def teacher_curves(run: Run) -> list[Drawing]:
             caption="Share of the valid pixels of the pool.",
         ),
         Drawing(
-            title="What the confident pixels are called",
+            title="Classes of the confident pixels",
             svg=stacked_shares(
                 steps,
                 predicted,
@@ -137,7 +139,7 @@ def teacher_curves(run: Run) -> list[Drawing]:
 
 
 def teacher_classes(run: Run) -> list[Block]:
-    """Accuracy and confident share of the pseudo-labels of every class over the steps."""
+    """Draw accuracy and confident share of the pseudo-labels of every class over the steps."""
     drawings, legend = [], []
     for index, (name, colour) in enumerate(_classes(run.taxonomy)):
         path = ("pseudo_labels", "classes", name)
@@ -162,7 +164,7 @@ def teacher_classes(run: Run) -> list[Block]:
     return [
         Block(
             "By class",
-            "In percent over the steps; on the right the last accuracy.",
+            "In percent over the steps. The number on the right is the last accuracy.",
             tuple(legend),
             tuple(shown),
         )
@@ -170,10 +172,10 @@ def teacher_classes(run: Run) -> list[Block]:
 
 
 def compared_curves(labelled: Sequence[tuple[Curve, Run]]) -> list[Drawing]:
-    """Validation mIoU and mAcc of several runs over each other.
+    """Draw the validation scores of several runs in one chart each.
 
     Args:
-        labelled: for each run a curve without values, which says its label, colour and dash.
+        labelled: for each run a curve without values, which gives its label, colour and dash.
     """
     return present(
         *(
@@ -193,7 +195,7 @@ def compared_curves(labelled: Sequence[tuple[Curve, Run]]) -> list[Drawing]:
 
 
 def compared_classes(labelled: Sequence[tuple[Curve, Run]], taxonomy: Taxonomy) -> list[Drawing]:
-    """Validation IoU of every class, several runs over each other."""
+    """Draw the validation IoU of every class, with all runs in one chart per class."""
     drawings = []
     for index, (name, colour) in enumerate(_classes(taxonomy)):
         path = ("validation", "classes", name, "iou")
@@ -205,13 +207,13 @@ def compared_classes(labelled: Sequence[tuple[Curve, Run]], taxonomy: Taxonomy) 
 
 
 def best_step(run: Run) -> float | None:
-    """The step whose weights were kept, if that was written down."""
+    """Return the step whose weights were kept; None if it was not recorded."""
     best = run.metrics.get("best")
     return number(best.get("step")) if isinstance(best, Mapping) else None
 
 
 def values(run: Run, *path: str) -> tuple[list[float], list[float | None]]:
-    """Steps and values along a path of keys; entries that lack a key on the way are left out."""
+    """Return the steps and values at a path of keys, skipping entries that lack one."""
     steps: list[float] = []
     found: list[float | None] = []
     for entry in run.history:
@@ -229,7 +231,7 @@ def _steps(run: Run, key: str) -> list[float]:
 
 
 def _keys(run: Run, key: str) -> list[str]:
-    """The keys of a mapping in the history, in the order in which they first occur."""
+    """Return the keys of a mapping in the history, in order of first occurrence."""
     return list(
         dict.fromkeys(
             str(name)
@@ -262,7 +264,7 @@ def _classes(taxonomy: Taxonomy) -> list[tuple[str, str]]:
 
 
 def present(*drawings: Drawing) -> list[Drawing]:
-    """Those that show anything."""
+    """Return the drawings that are not empty."""
     return [drawing for drawing in drawings if drawing.svg]
 
 
@@ -278,7 +280,7 @@ def drawing(
     caption: str = "",
     along: str = "step",
 ) -> Drawing:
-    """A chart with its legend; see ``figures.chart`` for what is not said here."""
+    """Draw a chart with its legend; ``figures.chart`` describes the other parameters."""
     known = [curve for curve in curves if not curve.empty]
     over = "training steps" if along == "step" else along
     svg = chart(
@@ -291,7 +293,7 @@ def drawing(
         smooth=smooth,
         along=along,
     )
-    # A curve that stands alone because the others have no values still needs its name.
+    # A curve that is alone because the others have no values still needs its name.
     return Drawing(title, svg, tuple(known) if len(curves) > 1 else (), caption)
 
 
@@ -304,7 +306,7 @@ def _small(
     title: str,
     last_of: int | None = 0,
 ) -> Drawing:
-    # With several curves a tint would have to belong to one of them.
+    # With several curves it would be unclear which of them the tint belongs to.
     below = colour if len(curves) == 1 else ""
     svg = chart(curves, name=name, title=title, limits=_PERCENT, small=True, below=below)
     last = ""

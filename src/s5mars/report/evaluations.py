@@ -1,4 +1,4 @@
-"""The evaluation that a report is about: found in the run folder, or made."""
+"""Find the evaluation of a run, or make it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ _SPLITS = ("test", "val")
 
 
 def evaluation_of(run: Run) -> Mapping[str, Any]:
-    """The evaluation in the run folder: of the test split before others, ``full`` before others.
+    """Read the evaluation of a run, preferring the test split and the protocol ``full``.
 
-    If there is none, the run is evaluated on its own data, on the test split, or on the validation
-    split where no test split exists; that writes the file that the next report finds.
+    If there is none, evaluate the run on its own data and write the file: on the test split, or on
+    the validation split if there is no test split.
 
     Raises:
-        UserError: if an evaluation file is damaged, or there is none and the data is not known.
-        MissingFileError: if there is none and the data or the checkpoint is not there.
+        UserError: if an evaluation file is damaged, or there is none and the run does not name its
+            data.
+        MissingFileError: if there is none and the data or the checkpoint is missing.
     """
     found = find_evaluation(run.folder)
     return _made(run) if found is None else read_evaluation(found)
 
 
 def is_stale(run: Run) -> bool:
-    """Whether the weights of the run were written after its evaluation."""
+    """Return whether the weights of the run are newer than its evaluation."""
     found, weights = find_evaluation(run.folder), run.folder / "best.safetensors"
     return found is not None and is_older(found, weights)
 
@@ -37,11 +38,13 @@ def is_stale(run: Run) -> bool:
 def _made(run: Run) -> Mapping[str, Any]:
     if run.data is None:
         raise UserError(
-            f"{run.folder} holds no evaluation and does not name its data; "
-            f"`s5mars evaluate {run.folder} --data FOLDER` makes one"
+            f"{run.folder} has no evaluation and does not name its data; "
+            f"run `s5mars evaluate {run.folder} --data FOLDER` first"
         )
     splits = open_dataset(run.data).splits
     split = next((name for name in _SPLITS if splits.get(name)), None)
     if split is None:
-        raise UserError(f"{run.data} has neither a test nor a val split to evaluate {run.folder}")
+        raise UserError(
+            f"{run.data} has neither a test nor a val split, so {run.folder} cannot be evaluated"
+        )
     return evaluate(run.folder, data=run.data, split=split)

@@ -1,4 +1,4 @@
-"""Which images to show, and what is shown of each."""
+"""Choose the images of a report and draw them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from s5mars.report.numbers import number, score
 from s5mars.report.pictures import class_map, photograph, wrong_pixels
 from s5mars.types import Sample
 
-_WIDEST = 5  # panels in a row; more would be stamps
+_WIDEST = 5  # panels in a row; more would be too small
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """(H, W, 3) uint8 → (H, W) uint8 class indices."""
@@ -30,7 +30,7 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture and the words below it."""
+    """One picture and its caption."""
 
     label: str
     uri: Markup
@@ -39,7 +39,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Shown:
-    """One image of the data set, from several sides."""
+    """One image of the data set with its panels."""
 
     name: str
     text: str
@@ -47,13 +47,13 @@ class Shown:
 
     @property
     def columns(self) -> int:
-        """Panels in one row on a wide screen: rows of equal length, none of more than five."""
+        """Number of panels in a row on a wide screen: at most five, in rows of equal length."""
         rows = math.ceil(len(self.panels) / _WIDEST)
         return math.ceil(len(self.panels) / rows)
 
 
 def scored(evaluation: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """``(name, mIoU)`` of the images that have a score, worst first, ties by name."""
+    """Return ``(name, mIoU)`` of the images that have a score, worst first, ties by name."""
     entries = evaluation.get("per_image")
     known = [
         (str(entry["name"]), value)
@@ -66,30 +66,30 @@ def scored(evaluation: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def best_worst_typical(
-    ranking: Sequence[tuple[str, float]], each: int
+    ranking: Sequence[tuple[str, float]], amount: int
 ) -> dict[str, list[tuple[str, float]]]:
-    """Choose ``each`` images of every kind, none of them twice.
+    """Choose ``amount`` images of every kind, none of them twice.
 
     Args:
         ranking: ``(name, mIoU)``, worst first.
-        each: how many of a kind; fewer where the ranking is shorter than three times that.
+        amount: number of images of each kind; fewer if the ranking is shorter than three times it.
 
     Returns:
         ``"typical"`` (around the median), ``"best"`` (best first) and ``"worst"`` (worst first).
     """
-    each = min(each, len(ranking) // 3) if len(ranking) >= 3 else 0
-    if each < 1:
+    amount = min(amount, len(ranking) // 3)
+    if amount < 1:
         return {"typical": list(ranking)} if ranking else {}
-    start = (len(ranking) - each) // 2
+    start = (len(ranking) - amount) // 2
     return {
-        "typical": list(ranking[start : start + each]),
-        "best": list(reversed(ranking[-each:])),
-        "worst": list(ranking[:each]),
+        "typical": list(ranking[start : start + amount]),
+        "best": list(reversed(ranking[-amount:])),
+        "worst": list(ranking[:amount]),
     }
 
 
 def spread(names: Sequence[str], amount: int) -> list[str]:
-    """``amount`` names at even distances along a ranking, both ends among them."""
+    """Return ``amount`` evenly spaced names of a ranking, including both ends."""
     if amount >= len(names):
         return list(names)
     places = np.linspace(0, len(names) - 1, amount).round().astype(int)
@@ -97,32 +97,31 @@ def spread(names: Sequence[str], amount: int) -> list[str]:
 
 
 def open_data(run: Run) -> Dataset:
-    """The data set that the run was trained on.
+    """Open the data set that the run was trained on.
 
     Raises:
-        MissingFileError: if it is not there any more, or the run does not name it.
-        UserError: if it is no data set, or one of other classes.
+        MissingFileError: if it is missing, or the run does not name it.
+        UserError: if it is not a data set, or has other classes.
     """
     if run.data is None:
-        raise MissingFileError(f"{run.folder / 'metrics.json'} does not name the data")
+        raise MissingFileError(f"{run.folder / 'metrics.json'} does not name the data set")
     dataset = open_dataset(run.data)
     if dataset.taxonomy.names != run.taxonomy.names:
         raise UserError(
-            f"{run.data} has the classes {', '.join(dataset.taxonomy.names)}, "
+            f"{run.data} has the classes {', '.join(dataset.taxonomy.names)}, but "
             f"{run.folder} was trained on {', '.join(run.taxonomy.names)}"
         )
     return dataset
 
 
 def open_network(run: Run) -> Predict:
-    """What the run's network says about an image.
+    """Open the network of a run as a function of an image.
 
     Raises:
-        MissingFileError: if the weights are not there.
+        MissingFileError: if the weights are missing.
         UserError: if they are damaged.
     """
-    predictor = load(run.folder)
-    return lambda image: predictor.predict(image)
+    return load(run.folder).predict
 
 
 def show(
@@ -136,17 +135,17 @@ def show(
     errors: bool = False,
     side: int = 448,
 ) -> Shown:
-    """Read an image and its label, ask the networks, and make the pictures.
+    """Read an image and its label, predict it with every network, and draw the panels.
 
     Args:
         sample: the image to show.
-        coding: what the ids of its mask mean.
+        coding: meaning of the ids in its mask.
         taxonomy: colours of the classes.
-        predictions: for each network ``(label, text below it, predict)``.
-        text: said beside the image's name.
+        predictions: for each network ``(label, caption, predict)``.
+        text: text beside the name of the image.
         crop: side of the centre crop that was scored; ``None`` shows the whole image.
-        errors: add the wrong pixels of the last prediction as a panel of their own.
-        side: the longer side of a picture is at most this many pixels.
+        errors: add a panel with the wrong pixels of the last prediction.
+        side: maximum length of the longer side of a picture, in pixels.
 
     Raises:
         UserError: if the image or its mask cannot be read.
@@ -172,7 +171,7 @@ def show(
 
 
 def legend(taxonomy: Taxonomy) -> list[dict[str, str]]:
-    """Name, colour and criterion of every class, for the template."""
+    """Return name, colour and criterion of every class, for the template."""
     return [
         {"name": c.name, "colour": hex_colour(c.colour), "criterion": c.criterion}
         for c in taxonomy.classes
@@ -185,15 +184,15 @@ def _errors(
     labelled = truth != IGNORE
     wrong = labelled & (truth != predicted) & (predicted != IGNORE)
     below = (
-        f"{score(100 * float(wrong.sum() / labelled.sum()), digits=1)}\u202f% of the labelled"
+        f"{score(100 * float(wrong.sum() / labelled.sum()), digits=1)}\u202f% of labelled pixels"
         if labelled.any()
-        else "nothing is labelled"
+        else "no pixel is labelled"
     )
     return Panel("wrong pixels", wrong_pixels(image, truth, predicted, side=side), text=below)
 
 
 def centre(array: NDArray[np.uint8], crop: int | None) -> NDArray[np.uint8]:
-    """The square of ``crop`` pixels in the middle of (H, W, ...); all of it for ``None``."""
+    """Return the centre crop of side ``crop`` of an array (H, W, ...); all of it for None."""
     if crop is None:
         return array
     height, width = array.shape[:2]

@@ -1,7 +1,7 @@
-"""Curves as SVG that lives inside the page: its text is text, its colours are the page's own.
+"""Draw curves as SVG inside the page, with real text and the colours of the page.
 
-matplotlib knows no style sheets, so lines are drawn in marker colours that are exchanged for CSS
-variables afterwards; that is what lets one drawing follow the light and the dark scheme.
+matplotlib does not support style sheets, so lines are drawn in marker colours that are replaced by
+CSS variables afterwards. This lets one drawing follow the light and the dark colour scheme.
 """
 
 from __future__ import annotations
@@ -25,21 +25,24 @@ from s5mars.report.numbers import number
 
 INK, GRID = "#010203", "#010204"
 SERIES = tuple(f"#0102{0x10 + index:02x}" for index in range(8))
-"""Marker colours; the page maps them to ``--ink``, ``--grid`` and ``--series-1`` to ``-8``."""
+"""Marker colours, which the page maps to ``--ink``, ``--grid`` and ``--series-1`` to ``-8``."""
 
 _VARIABLES = {INK: "--muted", GRID: "--grid"} | {
     colour: f"--series-{index + 1}" for index, colour in enumerate(SERIES)
 }
 _DASHES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)))
-_SIZE, _SMALL = (3.4, 2.15), (2.0, 1.1)  # inches; only the ratio of the text to them is seen
-_MOST_POINTS = 240  # more than this cannot be told apart at the size drawn
+_SIZE, _SMALL = (
+    (3.4, 2.15),
+    (2.0, 1.1),
+)  # inches; only the size of the text relative to them matters
+_MOST_POINTS = 240  # more cannot be distinguished at the size drawn
 
 _STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: it scales, it can be searched, it follows the page
-    "svg.hashsalt": "s5mars",  # same numbers, same bytes
+    "svg.fonttype": "none",  # text stays text, so it scales and can be searched
+    "svg.hashsalt": "s5mars",  # the same numbers give the same bytes
     "font.size": 7.5,
     "text.usetex": False,
-    "text.parse_math": False,  # a run or a class may be called "a$b$"
+    "text.parse_math": False,  # a run or a class may be named "a$b$"
     "axes.edgecolor": GRID,
     "axes.labelcolor": INK,
     "xtick.color": INK,
@@ -51,16 +54,16 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: a value for some steps."""
+    """A line of a chart; steps may lack a value."""
 
     label: str
     steps: Sequence[float]
-    values: Sequence[float | None]  # None or NaN leaves the point out
-    series: int = 0  # which of the page's series colours
+    values: Sequence[float | None]  # a point with None or NaN is omitted
+    series: int = 0  # index of the series colour of the page
     dash: int = 0
 
     def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """((N,), (N,)) float64: the steps that have a value, and the values."""
+        """Return the steps that have a value, and the values: ((N,), (N,)) float64."""
         known = [
             (float(step), value)
             for step, raw in zip(self.steps, self.values, strict=True)
@@ -71,7 +74,7 @@ class Curve:
 
     @property
     def empty(self) -> bool:
-        """Whether no step has a value."""
+        """True if no step has a value."""
         return not any(number(value) is not None for value in self.values)
 
 
@@ -88,19 +91,20 @@ def chart(
     below: str = "",
     along: str = "step",
 ) -> Markup:
-    """Draw curves over the training step, or over what ``along`` says.
+    """Draw curves over the training step or another quantity.
 
     Args:
-        curves: what to draw; empty ones are left out.
-        name: unique on the page; prefixes every id of the drawing.
-        title: read to people who do not see the drawing.
-        unit: written at the top of the y axis.
-        limits: of the y axis; otherwise they follow the values, from 0 for values above it.
-        marked: a step to mark with a vertical line, e.g. the one whose weights were kept.
-        smooth: draw a running mean over the faint values, when there are many.
-        small: one of many small drawings.
-        below: ``#rrggbb`` to tint the area below the first curve with.
-        along: what the x axis shows, written at its end.
+        curves: the curves to draw; empty ones are omitted.
+        name: name that is unique on the page; prefix of every id of the drawing.
+        title: alternative text for screen readers.
+        unit: unit of the y axis, written at its top.
+        limits: limits of the y axis; None fits them to the values, starting at 0 if none is
+            negative.
+        marked: step to mark with a vertical line, e.g. the one whose weights were kept.
+        smooth: draw a running mean over the faint values if there are at least 30.
+        small: use the size of small multiples.
+        below: colour ``#rrggbb`` of the area below the first curve.
+        along: label of the x axis.
 
     Returns:
         An ``<svg>`` element with a ``viewBox`` and no size of its own; empty if no curve has a
@@ -133,17 +137,17 @@ def stacked_shares(
     name: str,
     title: str,
 ) -> Markup:
-    """Draw how a whole divides among the classes over the training step.
+    """Draw the shares of the classes over the training step as stacked areas.
 
     Args:
         steps: N steps.
         shares: for each of C classes N shares in [0, 1]; unknown ones count as 0.
         colours: C colours ``#rrggbb``.
-        name: unique on the page.
-        title: read to people who do not see the drawing.
+        name: name that is unique on the page.
+        title: alternative text for screen readers.
 
     Returns:
-        An ``<svg>`` element; empty if there are fewer than two steps or nothing to divide.
+        An ``<svg>`` element; empty if fewer than two steps have a positive share.
     """
     table = np.array([[number(value) or 0.0 for value in row] for row in shares], np.float64)
     total = table.sum(axis=0) if table.size else np.zeros(0)
@@ -214,7 +218,7 @@ def _line(
         solid_capstyle="round",
         solid_joinstyle="round",
         zorder=3,
-        clip_on=False,  # a line at 0 or 100 keeps its whole width
+        clip_on=False,  # a line at 0 or 100 keeps its full width
     )
     if len(steps) <= 8 and not small:
         axes.plot(
@@ -284,7 +288,7 @@ def _thousands(value: float) -> str:
 
 def _svg(figure: Figure, *, name: str, title: str) -> Markup:
     buffer = io.StringIO()
-    # No metadata block: it names vocabularies by http addresses, and the page is to have none.
+    # The metadata block holds http addresses, which the page must not contain.
     figure.savefig(
         buffer,
         format="svg",
@@ -292,12 +296,12 @@ def _svg(figure: Figure, *, name: str, title: str) -> Markup:
     )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    # Its style sheet would reach the whole page; what it says stands in the page's own.
+    # The style sheet of the SVG would apply to the whole page, which has its own.
     text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.S)
     text = re.sub(r"font-family:[^;\"]*;?\s*", "", text)
     text = re.sub(r'\sxmlns(?::\w+)?="[^"]*"', "", text)
     text = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", text, count=2)
-    # Several drawings share the page, and matplotlib calls the parts of each by the same names.
+    # matplotlib gives the same ids in every drawing, and ids must be unique on the page.
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
     text = re.sub(r'\b(?:xlink:)?href="#', f'href="#{name}-', text)

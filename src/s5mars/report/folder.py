@@ -1,4 +1,4 @@
-"""What a run folder says about itself; training writes it, nothing here changes it."""
+"""Read a run folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from s5mars.report.numbers import number
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder, read. Whatever the folder may lack is empty."""
+    """The content of a run folder; optional parts that are missing are empty."""
 
     folder: Path
     metrics: Mapping[str, Any]
@@ -35,7 +35,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """The method as a reader knows it, e.g. ``"S5Mars"``."""
+        """The display name of the method, e.g. ``"S5Mars"``."""
         return method_title(self.method)
 
     @property
@@ -46,12 +46,12 @@ class Run:
 
     @property
     def data_name(self) -> str:
-        """The last part of the data folder's path."""
+        """The name of the data folder."""
         return "unknown data" if self.data is None else self.data.resolve().name
 
     @property
     def history(self) -> Sequence[Mapping[str, Any]]:
-        """The entries that have a step, in its order."""
+        """The entries that have a step, sorted by it."""
         entries = self.metrics.get("history")
         if not isinstance(entries, list):
             return []
@@ -60,18 +60,18 @@ class Run:
 
     @property
     def selection_split(self) -> str:
-        """The split on which the kept checkpoint was chosen; "" if that was not written down."""
+        """The split that the kept checkpoint was chosen on; "" if it was not recorded."""
         return str(self.metrics.get("split_for_selection") or "")
 
     @property
     def notes(self) -> list[str]:
-        """What the run wants its reader to know."""
+        """Remarks and warnings of the training."""
         notes = self.metrics.get("notes")
         return [str(note) for note in notes] if isinstance(notes, list) else []
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The configuration as a mapping; empty if there is none or it is not YAML."""
+        """The configuration as a mapping; empty if it is missing or not YAML."""
         try:
             loaded = parse_yaml(self.config)
         except (yaml.YAMLError, ValueError):
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The exact command that started the run; "" if it was not written down."""
+        """The exact command that started the run; "" if it was not recorded."""
         for source in (self.metrics, self.versions, self.settings):
             value = source.get("command")
             if isinstance(value, list):
@@ -94,23 +94,23 @@ def read_run(folder: Path | str) -> Run:
     """Read a run folder.
 
     Args:
-        folder: what ``s5mars train --out`` wrote: needs ``metrics.json`` and ``best.json``;
-            ``config.yaml`` and ``versions.json`` may be missing.
+        folder: run folder of ``s5mars train``. ``metrics.json`` and ``best.json`` are required,
+            ``config.yaml`` and ``versions.json`` are optional.
 
     Raises:
-        MissingFileError: if the folder or one of the two needed files is missing.
-        UserError: if one of them is not what training writes.
+        MissingFileError: if the folder or one of the two required files is missing.
+        UserError: if one of the files is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(
-            f"{folder}: no such run folder; `s5mars train --out {folder}` makes one"
+            f"{folder}: no such run folder; `s5mars train --out {folder}` creates one"
         )
     needed = ("metrics.json", "best.json")
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
         raise MissingFileError(
-            f"{folder} is no finished run: {' and '.join(missing)} missing; "
+            f"{folder} is not a finished run: {' and '.join(missing)} missing; "
             f"`s5mars train --out {folder}` writes them"
         )
     with reading(folder / "best.json", kind="run", way_out="train the run again"):
@@ -131,4 +131,4 @@ def _text(path: Path) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return read_object(path, way_out="remove it or make the run again")
+    return read_object(path, way_out="remove it, or train the run again")

@@ -1,4 +1,4 @@
-"""A sheet of images with the masks that may be pasted from them in colour, as figure 7."""
+"""Draw images with the object masks that training may paste (as figure 7 of the paper)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from s5mars.randomness import generator
 from s5mars.types import Sample
 
 SIDE = 512
-"""Longer side of a shown image at most, pixels."""
+"""Maximum length of the longer side of an image, in pixels."""
 
 OPACITY = 0.55
 
@@ -33,28 +33,28 @@ _EDGE = np.array((255, 255, 255), np.uint8)
 def show_masks(
     data: Path, store: Path, out: Path, *, split: str = "train", images: int = 6, seed: int = 0
 ) -> Path:
-    """Write the sheet as a PNG file: every image beside its kept masks, each in its own colour.
+    """Write a PNG file with every image beside its kept masks, each in its own colour.
 
-    Kept is what training may paste: masks that pass ``ObjectFilter``, smoothed as when they are
-    pasted.
+    A mask is kept if it passes ``ObjectFilter``, that is, if training may paste it. It is smoothed
+    as in training.
 
     Args:
         data: folder of the data set.
-        store: a Parquet file, or a folder of shards.
-        out: the file to write.
-        split: of the images, or ``all``.
-        images: how many are drawn at random from those that the store knows.
-        seed: draws them.
+        store: path to a Parquet file or a folder of shards.
+        out: path of the PNG file to write.
+        split: split to take images from, or ``all``.
+        images: number of images, drawn at random from those in the store.
+        seed: seed of the draw.
 
     Raises:
-        UserError: if the store knows none of the images, or its masks are of another size; for a
-            file that is no PNG.
-        MissingFileError: if there is no such folder or store.
+        UserError: if the store has none of the images, a mask and its image differ in size,
+            ``images`` is below 1, or ``out`` does not end in .png.
+        MissingFileError: if the data folder or the store does not exist.
     """
     if out.suffix.lower() != ".png":
-        raise UserError(f"{out}: the sheet is a PNG file; give --out a name such as sheet.png")
+        raise UserError(f"--out must end in .png (got {out})")
     if images < 1:
-        raise UserError(f"{images} images: need at least 1")
+        raise UserError(f"--images must be at least 1 (got {images})")
     opened = ObjectStore(store)
     dataset = open_dataset(data)
     streams = dataset.splits.values() if split == "all" else [dataset.split(split)]
@@ -72,9 +72,9 @@ def show_masks(
 def coloured(
     image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], *, opacity: float = OPACITY
 ) -> NDArray[np.uint8]:
-    """An image (H, W, 3) uint8 with each mask (H, W) bool in a colour of its own, large ones first.
+    """Blend masks, each (H, W) bool, into an image (H, W, 3) uint8, large masks first.
 
-    The last row of pixels inside a mask is white, so that neighbours are told apart.
+    Each mask has its own colour and a white border, so that neighbours can be distinguished.
     """
     shown = image.astype(np.float32)
     palette = colormaps["hsv"](np.linspace(0, 1, max(1, len(masks)), endpoint=False))[:, :3] * 255

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them; what is unknown stays visibly unknown."""
+"""Format numbers; an unknown value is shown as a dash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ UNKNOWN = "–"
 
 
 def number(value: object) -> float | None:
-    """A finite float, or ``None`` for anything else (NaN, infinity, null, text)."""
+    """Return a finite float, or None for anything else (NaN, infinity, None, text)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
@@ -21,7 +21,7 @@ def score(value: object, *, digits: int = 2) -> str:
 
 
 def count(value: object) -> str:
-    """``12345678`` → ``"12 345 678"``, with narrow spaces that do not break."""
+    """``12345678`` → ``"12 345 678"``, with narrow no-break spaces."""
     found = number(value)
     return UNKNOWN if found is None else f"{round(found):,}".replace(",", "\u202f")
 
@@ -55,7 +55,7 @@ def plural(amount: int, singular: str, many: str | None = None) -> str:
 
 
 def interval(value: object) -> tuple[float, float] | None:
-    """``[low, high]`` → ``(low, high)``; ``None`` if an end is unknown."""
+    """``[low, high]`` → ``(low, high)``; None if an end is unknown."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         return None
     low, high = number(value[0]), number(value[1])

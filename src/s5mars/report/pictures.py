@@ -1,4 +1,4 @@
-"""Arrays as images that stand inside the page, without a file of their own."""
+"""Encode arrays as images that are embedded in the page."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from PIL import Image
 from s5mars.classes import IGNORE, Taxonomy
 
 _DARK, _LESS_DARK = (38, 38, 42), (74, 74, 80)
-_WRONG = (255, 45, 120)  # in no taxonomy's palette and on no Mars
-_STRIPE = 6  # pixels of the shown image: a stripe of each tone
+_WRONG = (255, 45, 120)  # in no palette of classes, and absent from images of Mars
+_STRIPE = 6  # width of a stripe in pixels of the drawn image
 
 
 def photograph(image: NDArray[np.uint8], *, side: int = 448) -> Markup:
-    """An (H, W, 3) uint8 image as a JPEG data URI, its longer side at most ``side`` pixels."""
+    """Encode an (H, W, 3) uint8 image as a JPEG data URI of at most ``side`` pixels a side."""
     buffer = io.BytesIO()
     shrunk(image, side=side).save(buffer, "JPEG", quality=85)
     return _uri(buffer, "jpeg")
 
 
 def shrunk(image: NDArray[np.uint8], *, side: int = 448) -> Image.Image:
-    """An (H, W, 3) uint8 image, its longer side at most ``side`` pixels."""
+    """Shrink an (H, W, 3) uint8 image so that its longer side is at most ``side`` pixels."""
     picture = Image.fromarray(image)
     return picture.resize(_fitted(picture.size, side), Image.Resampling.LANCZOS)
 
 
 def class_map(labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = 448) -> Markup:
-    """An (H, W) uint8 class map as an indexed PNG data URI; ``IGNORE`` is hatched in dark grey."""
+    """Encode an (H, W) uint8 class map as an indexed PNG data URI; ``IGNORE`` is hatched."""
     buffer = io.BytesIO()
     class_picture(labels, taxonomy, side=side).save(buffer, "PNG", optimize=True)
     return _uri(buffer, "png")
 
 
 def class_picture(labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = 448) -> Image.Image:
-    """An (H, W) uint8 class map as an image of mode P; ``IGNORE`` is hatched in dark grey."""
+    """Draw an (H, W) uint8 class map as an image of mode P; ``IGNORE`` is hatched in grey."""
     picture = Image.fromarray(labels)
     small = np.array(picture.resize(_fitted(picture.size, side), Image.Resampling.NEAREST))
     rows, columns = np.indices(small.shape)
     light_stripe = ((rows + columns) // _STRIPE) % 2 == 1
-    # Only the two indices above every class are taken for the hatching.
+    # The hatching uses the two highest indices, which no class has.
     small[(small == IGNORE) & light_stripe] = IGNORE - 1
     palette = taxonomy.palette
     palette[3 * (IGNORE - 1) :] = [*_LESS_DARK, *_DARK]
@@ -59,19 +59,19 @@ def wrong_pixels(
     *,
     side: int = 448,
 ) -> Markup:
-    """The image in dim grey, with the pixels whose prediction is not the truth in one loud colour.
+    """Encode the image in dim grey as a JPEG data URI, with wrong pixels in a bright colour.
 
     Args:
         image: (H, W, 3) uint8.
         truth: (H, W) uint8 class index; ``IGNORE`` is never wrong.
         predicted: (H, W) uint8 class index; ``IGNORE`` (no data in the image) is not wrong.
-        side: the longer side of the result is at most this long.
+        side: maximum length of the longer side of the result, in pixels.
     """
     wrong = (truth != IGNORE) & (truth != predicted) & (predicted != IGNORE)
     grey = Image.fromarray(image).convert("L")
     size = _fitted(grey.size, side)
     background = np.array(grey.resize(size, Image.Resampling.BILINEAR)).astype(np.float32) / 255
-    # A box filter keeps thin borders visible that picking every n-th pixel would lose.
+    # A box filter keeps thin borders visible, which nearest-neighbour sampling would lose.
     amount = Image.fromarray(wrong.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
     weight = 0.85 * np.array(amount).astype(np.float32)[..., None] / 255
     mixed = (1 - weight) * (40 + 120 * background[..., None]) + weight * np.array(_WRONG)

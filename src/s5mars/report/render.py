@@ -1,4 +1,4 @@
-"""Templates to a file: everything is escaped, and the file appears whole or not at all."""
+"""Render a template to a file: values are escaped, and the file is written atomically."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from s5mars.files import write_text
 _TEMPLATES = Environment(
     loader=PackageLoader("s5mars", "report"),
     autoescape=True,
-    undefined=StrictUndefined,  # a misspelt name is an error, not an empty place on the page
+    undefined=StrictUndefined,  # a misspelt name raises an error
     trim_blocks=True,
     lstrip_blocks=True,
 )
 
 
 def write_page(template: str, page: Mapping[str, Any], out: Path) -> Path:
-    """Fill a template and put it in place by rename.
+    """Render a template and write it atomically.
 
     Args:
         template: file name of the template in this folder.
-        page: what the template calls ``page``.
-        out: the file to write; folders on the way are made.
+        page: the variable ``page`` of the template.
+        out: path of the file to write; parent folders are created.
 
     Raises:
         UserError: if ``out`` is a folder.
         OSError: if the file cannot be written.
     """
     if out.is_dir():
-        raise UserError(f"{out} is a folder; name the HTML file to write, e.g. {out}/report.html")
+        raise UserError(f"--out must be a file (got the folder {out}); use {out}/report.html")
     text = _TEMPLATES.get_template(template).render(page=page)
     write_text(out, text)
     return out

@@ -1,4 +1,4 @@
-"""The report of one run."""
+"""Write the report of one run."""
 
 from __future__ import annotations
 
@@ -14,53 +14,53 @@ from s5mars.report.numbers import count, duration, number, plural, score
 from s5mars.report.render import write_page
 
 _KINDS = {
-    "typical": ("Typical", "Around the median score: what to expect of a new image."),
-    "best": ("Best", "The highest scores."),
-    "worst": ("Worst", "The lowest scores: look here first for what goes wrong."),
+    "typical": ("Typical", "Images around the median score."),
+    "best": ("Best", "Images with the highest scores."),
+    "worst": ("Worst", "Images with the lowest scores."),
 }
 
 
 def write_report(run: Path | str, *, out: Path | str | None = None, examples: int = 4) -> Path:
     """Write one self-contained HTML page about a run.
 
-    The evaluation in the run folder is shown; if there is none, the run is evaluated first. Only
-    the images that are shown are predicted anew. Where the data or the weights are gone, the page
-    says so in place of the images.
+    The page shows the evaluation in the run folder; if there is none, the run is evaluated first.
+    Only the images on the page are predicted again. If the data or the weights are missing, the
+    page says so in place of the images.
 
     Args:
-        run: a run folder of ``s5mars train``.
-        out: the file to write; default ``report.html`` in the run folder.
-        examples: images of each kind (typical, best, worst); 0 shows none.
+        run: run folder of ``s5mars train``.
+        out: path of the file to write; default ``report.html`` in the run folder.
+        examples: number of images of each kind (typical, best, worst); 0 shows none.
 
     Returns:
         The path of the page.
 
     Raises:
-        MissingFileError: if the folder is no run, or there is no evaluation and the data is gone.
+        MissingFileError: if the folder is not a run, or has no evaluation and the data is missing.
         UserError: if a file of the run is damaged, or ``examples`` is negative.
         OSError: if the page cannot be written.
     """
     if examples < 0:
-        raise UserError(f"examples is {examples}: the least is 0")
+        raise UserError(f"examples must be at least 0 (got {examples})")
     found = read_run(run)
-    page = report_page(found, evaluation_of(found), each=examples)
+    page = report_page(found, evaluation_of(found), amount=examples)
     return write_page(
         "report.html.j2", page, Path(out) if out is not None else found.folder / "report.html"
     )
 
 
-def report_page(run: Run, evaluation: Mapping[str, Any], *, each: int) -> dict[str, Any]:
-    """All that the template asks for.
+def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict[str, Any]:
+    """Return the variables of the template.
 
     Args:
         run: the run.
         evaluation: the content of an evaluation file.
-        each: images of each kind.
+        amount: number of images of each kind.
     """
     rows = tables.class_rows(evaluation, run.taxonomy)
     confusion = tables.confusion_table(evaluation, run.taxonomy)
     classes = examples.legend(run.taxonomy)
-    groups, no_images = _groups(run, evaluation, each)
+    groups, no_images = _groups(run, evaluation, amount)
     network, split = words.network_word(run), run.selection_split or "val"
     calibration = confidence.calibration_of(run)
     return {
@@ -92,10 +92,10 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, each: int) -> dict[s
         "confidence": confidence.drawings(calibration) if calibration else [],
         "confidence_note": confidence.sentence(calibration) if calibration else "",
         "curves": curves.training_curves(run),
-        "curves_note": f"Scores are those of the {network} on the {split} split.",
+        "curves_note": f"Scores of the {network} on the {split} split.",
         "class_curves": curves.class_curves(run),
         "selection_split": split,
-        "teacher_title": f"What the {network} was sure of",
+        "teacher_title": f"Confident predictions of the {network}",
         "teacher_note": words.pseudo_label_sentence(run),
         "teacher_curves": curves.teacher_curves(run),
         "teacher_classes": curves.teacher_classes(run),
@@ -108,7 +108,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, each: int) -> dict[s
         "config": run.config.strip(),
         "versions": _versions(run),
         "model": _model(run),
-        "footer": f"Written by s5mars from {run.folder}. It is one file and loads nothing else.",
+        "footer": f"Written by s5mars from {run.folder}. The page loads nothing else.",
     }
 
 
@@ -139,7 +139,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _described(metrics: Mapping[str, Any], key: str, prefix: str) -> str:
-    """What training said about its input; "" if nothing. The label on the page says the prefix."""
+    """Return what training noted about an input without its prefix; "" if nothing."""
     return str(metrics.get(key) or "").removeprefix(prefix)
 
 
@@ -151,13 +151,15 @@ def _model(run: Run) -> list[tuple[str, str]]:
     return rows
 
 
-def _groups(run: Run, evaluation: Mapping[str, Any], each: int) -> tuple[list[dict[str, Any]], str]:
-    """The shown images by kind, or the reason why there are none."""
-    chosen = examples.best_worst_typical(examples.scored(evaluation), each)
-    if each == 0:
-        return [], "No images were asked for."
+def _groups(
+    run: Run, evaluation: Mapping[str, Any], amount: int
+) -> tuple[list[dict[str, Any]], str]:
+    """Return the images by kind, or the reason why none are shown."""
+    chosen = examples.best_worst_typical(examples.scored(evaluation), amount)
+    if amount == 0:
+        return [], "Images were switched off."
     if not chosen:
-        return [], "The evaluation holds no score of a single image."
+        return [], "The evaluation has no scores of single images."
     try:
         dataset, predict = examples.open_data(run), examples.open_network(run)
     except (FileNotFoundError, ValueError) as error:

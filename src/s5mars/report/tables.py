@@ -1,4 +1,4 @@
-"""From an evaluation to the tables of the page."""
+"""Turn an evaluation into the tables of the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from s5mars.report.numbers import UNKNOWN, count, interval, number, score, share
 
 
 def overall(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """The three scores with their intervals as text, and where the ruler has its marks."""
+    """Return the three scores with their intervals as text, and the marks of the ruler."""
     ranges = {key: range_of(evaluation, key) for key in ("mIoU", "mAcc", "pixel_accuracy")}
     ends = interval(_mapping(evaluation.get("intervals")).get("mIoU"))
     return {
@@ -28,13 +28,13 @@ def overall(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def range_of(evaluation: Mapping[str, Any], key: str) -> str:
-    """``"48.1 – 54.0"``, or "" if there is no interval."""
+    """``"48.1 – 54.0"``, or "" without an interval."""
     ends = interval(_mapping(evaluation.get("intervals")).get(key))
     return f"{ends[0]:.1f}\u2009–\u2009{ends[1]:.1f}" if ends else ""
 
 
 def class_rows(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> list[dict[str, Any]]:
-    """One row a class, in the order of the evaluation."""
+    """Return one row per class, in the order of the evaluation."""
     classes = _mapping(evaluation.get("classes"))
     total = sum(support_of(entry) for entry in classes.values())
     ranges = _mapping(_mapping(evaluation.get("intervals")).get("classes"))
@@ -60,12 +60,12 @@ def class_rows(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> list[dict[s
 
 
 def support_of(entry: object) -> float:
-    """Pixels of a class in the ground truth; 0 if that was not written down."""
+    """Return the pixels of a class in the ground truth; 0 if they were not recorded."""
     return number(_mapping(entry).get("support")) or 0.0
 
 
 def confusion_table(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> dict[str, Any] | None:
-    """The row-normalised matrix, ready to be coloured; ``None`` if there is none."""
+    """Return the row-normalised confusion matrix for the template; None if there is none."""
     matrix = evaluation.get("confusion")
     names = [str(name) for name in _mapping(evaluation.get("classes"))]
     if not isinstance(matrix, list) or not names or len(matrix) != len(names):
@@ -87,7 +87,7 @@ def confusion_table(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> dict[s
 
 def _cell(truth: str, predicted: str, value: float, total: float, *, right: bool) -> dict[str, str]:
     if not total:
-        return {"kind": "zero", "percent": "0", "text": UNKNOWN, "title": f"no {truth} here"}
+        return {"kind": "zero", "percent": "0", "text": UNKNOWN, "title": f"no pixel of {truth}"}
     percent = 100 * value / total
     kinds = [
         kind
@@ -103,7 +103,7 @@ def _cell(truth: str, predicted: str, value: float, total: float, *, right: bool
 
 
 def _largest_mistakes(names: Sequence[str], counts: Sequence[Sequence[float]]) -> str:
-    """One sentence naming the three confusions that cost the most pixels."""
+    """Name the three most frequent confusions in one sentence."""
     wrong = [
         (value, truth, predicted)
         for truth, row in enumerate(counts)
@@ -115,15 +115,15 @@ def _largest_mistakes(names: Sequence[str], counts: Sequence[Sequence[float]]) -
         return ""
     largest = sorted(wrong, reverse=True)[:3]
     listed = [
-        f"{names[truth]} taken for {names[predicted]} ({share(value, total)})"
+        f"{names[truth]} predicted as {names[predicted]} ({share(value, total)})"
         for value, truth, predicted in largest
     ]
     text = listed[0] if len(listed) == 1 else ", ".join(listed[:-1]) + " and " + listed[-1]
-    return f"Where the wrong pixels are: {text}."
+    return f"Most frequent confusions (share of the wrong pixels): {text}."
 
 
 def colour_of(name: str, taxonomy: Taxonomy) -> str:
-    """``#rrggbb`` of a class; of the first member where classes were merged into one."""
+    """Return ``#rrggbb`` of a class; of merged classes, that of the first one."""
     by_name = {c.name: hex_colour(c.colour) for c in taxonomy.classes}
     for part in (name, name.split("+")[0].strip()):
         if part in by_name:

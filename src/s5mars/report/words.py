@@ -1,4 +1,4 @@
-"""What a run and its evaluation mean, in sentences."""
+"""Describe a run and its evaluation in sentences."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from s5mars.report.folder import Run
 from s5mars.report.numbers import count, number, plural, share
 
-_GRAVE = ("synthetic", "unreadable", "skipped")  # notes that forbid to take a score at its word
+_GRAVE = ("synthetic", "unreadable", "skipped")  # notes that make a score unreliable
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that changes how the numbers are to be read."""
+    """A remark that affects how to read the numbers."""
 
     kind: str  # "warning" or "note"
     text: str
@@ -22,12 +22,12 @@ class Notice:
 
 _STALE = Notice(
     "warning",
-    "The weights are newer than the evaluation that is shown; run `s5mars evaluate` again.",
+    "The weights are newer than the evaluation on this page; run `s5mars evaluate` again.",
 )
 
 
 def protocol_of(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How the evaluation was done; empty if it does not say."""
+    """Return the protocol of the evaluation; empty if it was not recorded."""
     protocol = evaluation.get("protocol")
     if isinstance(protocol, str):
         return {"name": protocol}
@@ -35,37 +35,37 @@ def protocol_of(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def split_of(evaluation: Mapping[str, Any]) -> str:
-    """The split that was scored; "" if the evaluation does not say."""
+    """Return the split that was scored; "" if it was not recorded."""
     return str(protocol_of(evaluation).get("split") or evaluation.get("split") or "")
 
 
 def protocol_sentence(evaluation: Mapping[str, Any], *, several: bool = False) -> str:
-    """How the score came about.
+    """Describe how the score was measured.
 
     Args:
         evaluation: the content of an evaluation file.
-        several: of several runs at once, whose networks differ in kind.
+        several: describe several runs, which may differ in the network that is scored.
     """
     protocol = protocol_of(evaluation)
     split = split_of(evaluation)
     images = number(protocol.get("images")) or len(evaluation.get("per_image") or [])
-    what = f"the {split} split" if split else "a split that was not written down"
+    what = f"the {split} split" if split else "a split that was not recorded"
     if images:
         what += f" ({plural(round(images), 'image')}"
         if empty := number(protocol.get("images_without_labels")):
             what += f", {count(empty)} of them without any label"
         what += ")"
     network = (
-        "teacher (the moving average of the trained network) of each run, or with the trained "
-        "network itself where the method has no teacher"
+        "teacher (the moving average of the trained network) of each run, or the trained network "
+        "itself if the method has no teacher"
         if several
         else _network(protocol)
     )
-    sentences = [f"Scored on {what} with the {network}."]
+    sentences = [f"The scores are for {what} and the {network}."]
     sentences += _geometry(protocol)
     sentences.append(
-        "All pixels of the split are counted in one confusion matrix; unlabelled pixels are left "
-        "out, and so are classes that the ground truth does not hold."
+        "All pixels of the split are counted in one confusion matrix. Unlabelled pixels, and "
+        "classes that are absent from the ground truth, are ignored."
     )
     if ignored := protocol.get("ignored_by"):
         sentences.append(f"Also ignored: {ignored}.")
@@ -75,7 +75,7 @@ def protocol_sentence(evaluation: Mapping[str, Any], *, several: bool = False) -
 
 
 def comparable(evaluation: Mapping[str, Any]) -> str:
-    """What two evaluations must have in common for their scores to compare, in short."""
+    """Summarise what two evaluations must share for their scores to be comparable."""
     protocol = protocol_of(evaluation)
     parts = [_name(protocol) or "unknown protocol", f"{split_of(evaluation) or 'unknown'} split"]
     parts += [
@@ -86,28 +86,28 @@ def comparable(evaluation: Mapping[str, Any]) -> str:
 
 
 def interval_sentence(evaluation: Mapping[str, Any]) -> str:
-    """What the interval says, and what it does not."""
+    """Explain what the interval shows and what it does not."""
     intervals = evaluation.get("intervals")
     if not isinstance(intervals, Mapping) or not intervals:
         return "No interval was computed for these scores."
     draws = number(intervals.get("draws"))
     how = f" ({plural(round(draws), 'draw')})" if draws else ""
     return (
-        f"The 95\u00a0% interval is a bootstrap over the images of the split{how}: it says how "
-        "much the score depends on which images are in it, not how much it would change with "
-        "another seed of the training."
+        f"The 95\u00a0% interval is a bootstrap over the images of the split{how}. It shows how "
+        "much the score depends on the choice of images, not how much it would change with another "
+        "training seed."
     )
 
 
 def notices(run: Run, evaluation: Mapping[str, Any], *, stale: bool = False) -> list[Notice]:
-    """What a reader has to know before believing the numbers; warnings first.
+    """Return remarks on the reliability of the scores; warnings first.
 
     Args:
         run: the run.
         evaluation: the content of its evaluation file.
-        stale: whether the weights changed after the evaluation.
+        stale: True if the weights are newer than the evaluation.
     """
-    # What training noted about the choice of the checkpoint is said here in more words.
+    # ``_choice_of_checkpoint`` replaces what training noted about the test split.
     notes = [note for note in run.notes if "chosen on the test split" not in note]
     grave = [note for note in notes if any(word in note.lower() for word in _GRAVE)]
     return [
@@ -120,7 +120,7 @@ def notices(run: Run, evaluation: Mapping[str, Any], *, stale: bool = False) -> 
 
 
 def labelled_share(run: Run) -> str:
-    """``"20 images, 12.5 % of the train split"``, as far as it is known."""
+    """``"20 images, 12.5 % of the train split"``, as far as it is recorded."""
     images = number(run.metrics.get("labelled_images"))
     train = number(run.metrics.get("train_images"))
     if images is None:
@@ -134,7 +134,7 @@ def labelled_share(run: Run) -> str:
 
 
 def lead(run: Run) -> str:
-    """One line below the title."""
+    """Return the line below the title."""
     parts = [f"{labelled_share(run)} labelled"]
     pool = number(run.metrics.get("pool_images"))
     if pool:
@@ -149,46 +149,46 @@ def lead(run: Run) -> str:
 
 
 def pool_crops(run: Run) -> str:
-    """How many crops of the pool the whole run sees; "" for methods without one."""
+    """Return the number of pool crops of the whole run; "" for methods without a pool."""
     crops = number(run.metrics.get("pool_crops"))
     return count(crops) if crops else ""
 
 
 def network_word(run: Run) -> str:
-    """``"teacher"`` or ``"student"``: the network that is scored and shared."""
+    """``"teacher"`` or ``"student"``: the network that is scored and exported."""
     return str(run.metrics.get("network") or "network")
 
 
 def crop_of(evaluation: Mapping[str, Any]) -> int | None:
-    """Side of the centre crop that was scored; ``None`` for whole images."""
+    """Return the side of the scored centre crop; None for whole images."""
     protocol = protocol_of(evaluation)
     side = number(protocol.get("crop"))
     return None if side is None else round(side)
 
 
 def images_part(evaluation: Mapping[str, Any]) -> str:
-    """What is seen of each image, where that is not all of it; else ""."""
+    """Say which part of each image is shown; "" if all of it."""
     crop = crop_of(evaluation)
     if crop is None:
         return ""
-    return f"Shown is the centre crop of {crop} × {crop} pixels that is scored."
+    return f"Only the scored centre crop of {crop} × {crop} pixels is shown."
 
 
 def images_sentence(evaluation: Mapping[str, Any]) -> str:
-    """How the images were chosen, and what is seen of each."""
-    chosen = "Chosen by the mIoU of the single image, over the classes that its ground truth holds."
+    """Say how the images were chosen, and which part of each is shown."""
+    chosen = "Images are chosen by their own mIoU, over the classes in their ground truth."
     return f"{chosen} {images_part(evaluation)}".strip()
 
 
 def pseudo_label_sentence(run: Run) -> str:
-    """What the numbers about pseudo-labels are measured on."""
+    """Say what the statistics of pseudo-labels are measured on."""
     records = [e["pseudo_labels"] for e in run.history if isinstance(e.get("pseudo_labels"), dict)]
     threshold = next((t for r in records if (t := number(r.get("confidence"))) is not None), None)
     above = "its threshold" if threshold is None else f"{threshold:g}"
     return (
-        f"A pixel counts as confident where the {network_word(run)} gives its class a probability "
-        f"above {above}. Measured on the labelled pixels of the {run.selection_split or 'val'} "
-        "split, which training never reads."
+        f"A pixel is confident if the {network_word(run)} gives its class a probability above "
+        f"{above}. The values are measured on the labelled pixels of the "
+        f"{run.selection_split or 'val'} split, which are not used for training."
     )
 
 
@@ -215,7 +215,7 @@ def _geometry(protocol: Mapping[str, Any]) -> list[str]:
         text += f", in windows of {round(window)} × {round(window)} pixels"
         if overlap is not None:
             text += f" that overlap by at least {share(overlap, 1)}"
-        text += " where it is larger"
+        text += " if it is larger"
     return [f"{text}."]
 
 
@@ -225,17 +225,17 @@ def _choice_of_checkpoint(run: Run, evaluation: Mapping[str, Any]) -> list[Notic
         return [
             Notice(
                 "warning",
-                f"The checkpoint was chosen on the {chosen} split, so its score there is the best "
-                "of many looks and too high; numbers from a run that was chosen on a validation "
-                "split do not compare with it.",
+                f"The checkpoint was chosen on the {chosen} split, so its score on that split is "
+                "too high and not comparable with that of a run whose checkpoint was chosen on a "
+                "validation split.",
             )
         ]
     if chosen and chosen == scored:
         return [
             Notice(
                 "warning",
-                f"The scores are of the {scored} split, on which the checkpoint was chosen, too; "
-                "they are too high. Evaluate on a split that the run has not seen.",
+                f"The checkpoint was chosen on the {scored} split, which is also the one that is "
+                "scored, so the scores are too high. Evaluate on another split.",
             )
         ]
     return []
@@ -246,4 +246,4 @@ def _unfinished(run: Run) -> list[Notice]:
     if done is None or total is None or done >= total:
         return []
     text = f"The run stopped at step {count(done)} of {count(total)}"
-    return [Notice("warning", f"{text}; `s5mars train --resume {run.folder}` goes on.")]
+    return [Notice("warning", f"{text}; `s5mars train --resume {run.folder}` continues it.")]
