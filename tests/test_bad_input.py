@@ -128,7 +128,7 @@ def test_no_data(command: str, tmp_path: Path, fails: Fails) -> None:
 @pytest.mark.parametrize("command", ["split", "stats"])
 def test_out_is_a_file(command: str, scenes: Path, tmp_path: Path, fails: Fails) -> None:
     (tmp_path / "out").write_text("mine")
-    assert "out: a file is in the way" in fails(command, scenes, "--out", tmp_path / "out")
+    assert "out exists and is a file" in fails(command, scenes, "--out", tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
 
 

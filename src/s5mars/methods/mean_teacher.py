@@ -62,7 +62,7 @@ class MeanTeacher:
 
     def __post_init__(self) -> None:
         if self.noise < 0:
-            raise UserError(f"noise is {self.noise}: it must not be below 0")
+            raise UserError(f"noise is {self.noise}: it must be 0 or more")
 
     @property
     def needs(self) -> Needs:
