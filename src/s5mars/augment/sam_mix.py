@@ -69,7 +69,7 @@ class SamMix:
 
     @property
     def donors(self) -> Literal["labelled", "pool", "none"]:
-        """The stream whose weak views the pasted regions are cut from."""
+        """The stream that the pasted regions are cut from."""
         if self.source == "none":
             return "none"
         return "pool" if self.source == "classmix" else "labelled"
@@ -82,8 +82,8 @@ class SamMix:
         Args:
             pool: B images and their targets.
             donors: images of the stream ``self.donors`` and their targets; None for ``"none"``.
-            objects: (L, H, W) bool, one object a donor, possibly empty; None for other sources.
-            rngs: the step's generators, one a pool image.
+            objects: (L, H, W) bool, one object per donor, possibly empty; None for other sources.
+            rngs: generators of the step, one per pool image.
         """
         size = (pool.image.shape[2], pool.image.shape[3])
         mixed = pool

@@ -60,8 +60,8 @@ class StayFinite(Callback):
             return
         precision = "" if self.config.precision == "fp32" else " or with --precision fp32"
         raise NotFiniteError(
-            f"the loss is not finite at step {module.global_step} ({', '.join(named)}): train again "
-            f"with a smaller --learning-rate (it is {self.config.learning_rate:g}){precision}"
+            f"the loss is not finite at step {module.global_step} ({', '.join(named)}): train "
+            f"again with a smaller --learning-rate (it is {self.config.learning_rate:g}){precision}"
         )
 
 

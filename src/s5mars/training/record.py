@@ -165,7 +165,7 @@ class Record:
         if self.config.select_on.startswith("test"):
             notes.append(
                 f"The checkpoint was chosen on the {self.config.select_on} split: the score on it "
-                "is too optimistic."
+                "is too good."
             )
         if self.streams.skipped:
             notes.append(f"{len(self.streams.skipped)} unreadable files were skipped (--skip-bad).")

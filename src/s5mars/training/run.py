@@ -160,8 +160,8 @@ def _check_checkpoint(path: Path) -> None:
         known = error.strerror if isinstance(error, OSError) and error.strerror else error
         reason = first_line(known).partition(". ")[0]
         raise UserError(
-            f"{path} is damaged or was not written by s5mars ({reason}): copy it again, or remove it "
-            "to start the run again"
+            f"{path} is damaged or was not written by s5mars ({reason}): copy it again, or "
+            "remove it to start the run again"
         ) from error
 
 

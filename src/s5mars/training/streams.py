@@ -113,9 +113,9 @@ def label_warnings(
     absent = [name for name, area in zip(names, areas.sum(0), strict=True) if not area]
     if absent:
         found.append(
-            f"No labelled pixel of {', '.join(absent)} among the labelled images ({count}): the model "
-            "cannot learn these classes, and they count as 0 in the mIoU if the scored split has "
-            "them."
+            f"No labelled pixel of {', '.join(absent)} among the labelled images ({count}): the "
+            "model cannot learn these classes, and they count as 0 in the mIoU if the scored split "
+            "has them."
         )
     if count < batch:
         found.append(
