@@ -8,7 +8,8 @@ Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017:
 
 η is Gaussian noise on the input and dropout, drawn separately for student and teacher; f is the
 softmax output. Like their code, J is the squared error averaged over classes, and over pixels. As
-in the paper every image counts in J, labelled or not, and L_sup sees the noisy labelled images, too.
+in the paper every image counts in J, labelled or not, and L_sup sees the noisy labelled images,
+too.
 
 Interpretations for segmentation, and choices of this project:
 
