@@ -1,4 +1,4 @@
-"""s5mars: from rover images with a few, sparse labels to terrain maps.
+"""s5mars: terrain maps from Mars rover images with few, sparse labels.
 
 >>> import s5mars
 >>> data = s5mars.open_dataset("path/to/folder")          # doctest: +SKIP
@@ -38,7 +38,7 @@ __all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: ``import s5mars`` stays quick."""
+    """Import a public name on first use, so that ``import s5mars`` is quick."""
     if name not in _HOME:
         raise AttributeError(f"module 's5mars' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

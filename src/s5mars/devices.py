@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""Devices to compute on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def find_device(device: str | torch.device) -> torch.device:
     """``"auto"`` → the accelerator if there is one, else the CPU; other names are checked.
 
     Raises:
-        UserError: if the name is unknown or the device is not there.
+        UserError: if the name is unknown or the device is not available.
     """
     available = torch.accelerator.is_available()
     here = torch.accelerator.current_accelerator() if available else None
@@ -20,26 +20,26 @@ def find_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError:
-        raise UserError(f"unknown device {device!r}: try auto, cpu, cuda or mps") from None
+        raise UserError(f"unknown device {device!r}: use auto, cpu, cuda or mps") from None
     number = torch.accelerator.device_count() if here and here.type == found.type else 0
     if found.type != "cpu" and (found.index or 0) >= number:
-        there = f"cpu and {number} of {here.type}" if here else "only cpu"
+        there = f"cpu and {number} {here.type} device(s)" if here else "only cpu"
         raise UserError(f"device {str(device)!r} is not there: this machine has {there}; use auto")
     return found
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the accelerator or the machine had no memory left.
+    """Whether the accelerator or the machine ran out of memory.
 
-    torch has a type for the first; of the machine's it says so in a RuntimeError of its allocator.
+    torch has an exception for the first; for the second its allocator raises a RuntimeError.
     """
     of_torch = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, of_torch) or "DefaultCPUAllocator" in str(error)
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A small tensor of this step's draws on the device, without waiting until it is there.
+    """Copy a small tensor to the device without waiting for the copy.
 
-    Memory that is not pinned is copied aside before this returns, so that it may be reused.
+    The source may be reused: memory that is not pinned is staged before this returns.
     """
     return tensor.to(device, non_blocking=device.type == "cuda")

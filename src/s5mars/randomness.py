@@ -1,6 +1,6 @@
-"""Counter-based randomness: every draw is a pure function of what it is for.
+"""Counter-based randomness: every draw is a pure function of its key.
 
-Nothing here has a state that a worker, a process or a resumed run could get out of step with.
+There is no state, so workers, processes and resumed runs always agree.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Generators = Sequence[np.random.Generator]
-"""One for each image of a batch: what one image draws changes no other's draw."""
+"""One generator for each image of a batch, so that the draws of images are independent."""
 
 
 def generator(seed: int, purpose: str, *, step: int = 0, sample: int = 0) -> np.random.Generator:
@@ -29,12 +29,12 @@ def generator(seed: int, purpose: str, *, step: int = 0, sample: int = 0) -> np.
 def generators(
     seed: int, purpose: str, *, step: int = 0, samples: range
 ) -> list[np.random.Generator]:
-    """One generator for each of these samples of the step's batch."""
+    """One generator for each of these samples of a step."""
     return [generator(seed, purpose, step=step, sample=k) for k in samples]
 
 
 def each(generators: Generators, draw: Callable[[np.random.Generator], object]) -> NDArray[Any]:
-    """(B, ...) what ``draw`` gives for each image."""
+    """(B, ...) the results of ``draw`` with the generator of each image."""
     return np.stack([np.asarray(draw(g)) for g in generators])
 
 

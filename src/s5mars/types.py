@@ -1,7 +1,7 @@
-"""The seams: what passes between the rooms. Read this file first.
+"""The types that the packages exchange. Read this file first.
 
-Everything is a frozen dataclass. Images are uint8 until the device; masks are bool; class indices
-use ``s5mars.classes.IGNORE`` (255) for "nobody knows", whatever the reason.
+All are frozen dataclasses or protocols. Images are uint8 until the device; masks are bool; class
+indices use ``s5mars.classes.IGNORE`` (255) where the class is unknown for any reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """Where one image and its label lie. Nothing is opened to make one."""
+    """Paths of one image and its label; no file is opened."""
 
     name: str  # unique in its data set: the path below the image folder, without the ending
     image: Path
@@ -38,12 +38,12 @@ class Crops:
     image: Tensor  # (B, 3, H, W) uint8, RGB
     label: Tensor  # (B, H, W) uint8 class index or IGNORE
     valid: Tensor  # (B, H, W) bool, False on padding and on no-data borders
-    objects: Tensor | None = None  # (B, H, W) bool, one object proposal an image; may be empty
+    objects: Tensor | None = None  # (B, H, W) bool, one object proposal per image; may be empty
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the loader hands to a method: exactly what the method's ``Needs`` ask for."""
+    """What the loader gives to a method: exactly what its ``Needs`` ask for."""
 
     labelled: Crops
     pool: Crops | None = None  # images with or without labels; IGNORE where there is none
@@ -51,7 +51,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Targets:
-    """What a pixel should be; travels with its image through every geometric step and paste."""
+    """Targets of every pixel, which follow the image through geometric steps and pastes."""
 
     probability: Tensor  # (B, C, H, W) float, the teacher's softmax output
     label: Tensor  # (B, H, W) int64 true label, overrides `probability`; IGNORE where unknown
@@ -59,7 +59,7 @@ class Targets:
 
     @cached_property
     def best(self) -> tuple[Tensor, Tensor]:
-        """Two (B, H, W): the largest probability and its class, found in one pass and kept."""
+        """Two (B, H, W): the largest probability and its class, cached."""
         confidence, label = self.probability.max(1)
         return confidence, label
 
@@ -76,7 +76,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class View:
-    """An image that the student will see, and its targets."""
+    """An input of the student and its targets."""
 
     image: Tensor  # (B, 3, H, W) float in [0, 1]; statistics exchange may leave that range
     targets: Targets
@@ -84,13 +84,13 @@ class View:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method asks of the loader and of the training module."""
+    """What a method needs from the loader and the training module."""
 
     pool: bool = False  # a second stream over every training image, labelled or not
     objects: bool = False  # one object proposal for each image of the labelled stream
     teacher: bool = False  # an exponential moving average of the student
     representation: int = 0  # channels of a second head that embeds pixels; 0: none
-    queries: bool = False  # a network that proposes masks and names each of them, such as SAN
+    queries: bool = False  # a network that proposes masks and classifies them, such as SAN
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ class Term:
 
     value: Tensor  # scalar; its mean over the processes is that of the whole batch
     weight: float = 1.0
-    share: Tensor | None = None  # scalar in [0, 1]: share of the valid pixels that it sees, of all
+    share: Tensor | None = None  # scalar in [0, 1]: share of all valid pixels that it uses
 
 
 class PseudoLabels(Protocol):
-    """Makes the targets of pool images from what the teacher says of them."""
+    """A rule that makes targets of pool images from the teacher's predictions."""
 
     def __call__(self, probability: Tensor, pool: Crops) -> Targets:
         """(B, C, H, W) softmax output for B images of the pool → their targets."""
@@ -111,7 +111,7 @@ class PseudoLabels(Protocol):
 
 
 def as_predicted(probability: Tensor, pool: Crops) -> Targets:
-    """Targets that believe the teacher; true labels override it where there are any."""
+    """The teacher's predictions as targets; true labels override them."""
     return Targets(probability=probability, label=pool.label.long(), valid=pool.valid)
 
 
@@ -125,45 +125,45 @@ class Criterion(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, and what its settings give to every method alike.
+    """The progress of a run, and the settings that all methods share.
 
-    The only source of randomness in a step.
+    It is the only source of randomness in a step.
     """
 
     seed: int
     step: int  # counted from 0
     total: int
     ramp: float = 1.0  # factor on unsupervised terms, above 0
-    first: int = 0  # place of this process's first image in the batch of all processes
-    pool_from: int = 0  # first step whose batch holds the pool: not in a warm-up
+    first: int = 0  # index of this process's first image in the batch of all processes
+    pool_from: int = 0  # first step after the warm-up, from which on batches hold the pool
     criterion: Criterion = cross_entropy  # of labelled images
-    pseudo_labels: PseudoLabels = as_predicted  # aligned, where a run asks for it
+    pseudo_labels: PseudoLabels = as_predicted  # aligned if the run uses alignment
     keep: Keep = above_threshold  # which pseudo-labels count, see ``objective/thresholds.py``
 
     @property
     def share(self) -> float:
-        """How much of the part of the run that uses the pool is over, in [0, 1)."""
+        """Elapsed share of the steps that use the pool, in [0, 1)."""
         return (self.step - self.pool_from) / (self.total - self.pool_from)
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """For what the whole batch shares: a pure function of (seed, step, purpose)."""
+        """A generator for the whole batch: a pure function of (seed, step, purpose)."""
         return generator(self.seed, purpose, step=self.step)
 
     def generators(self, purpose: str, size: int) -> list[np.random.Generator]:
-        """One for each image k of a stream: a pure function of (seed, step, k, purpose).
+        """One generator for each image k: a pure function of (seed, step, k, purpose).
 
         Args:
-            purpose: what is drawn, and for which stream if there are more than one.
-            size: images of the stream in this process; k counts over all processes.
+            purpose: what is drawn, and for which stream if there are several.
+            size: number of images of the stream in this process; k counts over all processes.
         """
         samples = range(self.first, self.first + size)
         return generators(self.seed, purpose, step=self.step, samples=samples)
 
 
 class Method(Protocol):
-    """A row of table III: one file in ``methods/``, one line in its dict."""
+    """A method, such as a row of table III: one file in ``methods/``, one line in its dict."""
 
-    title: ClassVar[str]  # as tables and reports name it
+    title: ClassVar[str]  # name in tables and reports
 
     @property
     def needs(self) -> Needs:
@@ -175,7 +175,7 @@ class Method(Protocol):
     ) -> dict[str, Term]:
         """The terms of the objective on one batch; keys name them in logs and reports.
 
-        A method that needs the pool is asked only while the batch has one: in a warm-up the step
-        takes the supervised loss.
+        A method that needs the pool is not called in the warm-up, where the step uses the
+        supervised loss.
         """
         ...

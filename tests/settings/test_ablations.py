@@ -189,7 +189,7 @@ def test_the_command_line_prints_the_changed_fields(capsys: pytest.CaptureFixtur
         (["--ablation", "augin/edfm"], "unknown ablation 'augin/edfm'; nearest first: augin/efdm"),
         (["--ablation", "augin"], "unknown ablation 'augin'; nearest first: augin/"),
         (["--method", "supervised", "--ablation", "augin/efdm"],
-         "ablation 'augin/efdm' changes s5mars, not --method supervised"),
+         "ablation 'augin/efdm' needs --method s5mars (got supervised)"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(

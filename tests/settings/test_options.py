@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -246,10 +246,24 @@ def test_words_that_are_no_truth_in_yaml_1_2_stay_words(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named() -> None:
-    with pytest.raises(ValueError, match="missing: --data, --out"):
+    with pytest.raises(ValueError, match="missing options: --data, --out"):
         parse_training(["--steps", "5"])
     with pytest.raises(ValueError, match="either steps or epochs"):
         parse_training(BASE[:4])
+
+
+def test_an_option_without_its_value_is_refused() -> None:
+    for option in ("--method", "--recipe", "--ablation", "--config"):
+        assert "expected one argument" in refused(option)
+
+
+def test_the_help_of_every_setting_is_a_phrase_of_its_own() -> None:
+    lines = (TrainConfig.__doc__ or "").partition("Args:")[2].splitlines()
+    helps = [found[1] for line in lines if (found := re.match(r" {8}\w+: (.*)", line))]
+    assert len(helps) == len(fields(TrainConfig))
+    # Fragments such as "Of SGD." or "At the start." say nothing without the name of the option.
+    wrong = [text for text in helps if re.match(r"(Of|At|For|In|Any|What|Which|To)\b|``", text)]
+    assert not wrong
 
 
 def test_a_threshold_that_freematch_would_not_read_is_refused() -> None:
@@ -269,11 +283,19 @@ def test_a_threshold_that_freematch_would_not_read_is_refused() -> None:
 @pytest.mark.parametrize(
     ("method", "option", "words"),
     [
-        ("s5mars", "--s5mars.mix.rescale=[0,1]", "mix.rescale is [0.0, 1.0]: give a smallest"),
-        ("s5mars", "--s5mars.mix.rescale=[1.33,0.75]", "give a smallest and a largest factor"),
+        (
+            "s5mars",
+            "--s5mars.mix.rescale=[0,1]",
+            "mix.rescale is [0.0, 1.0]: it must be a smallest",
+        ),
+        (
+            "s5mars",
+            "--s5mars.mix.rescale=[1.33,0.75]",
+            "it must be a smallest and a largest factor",
+        ),
         ("s5mars", "--s5mars.mix.flip=7", "mix.flip is 7.0: it must be in [0, 1]"),
         ("unimatch", "--unimatch.dropped=1", "dropped is 1.0: it must be in [0, 1)"),
-        ("mean_teacher", "--mean_teacher.noise=-1", "noise is -1.0: it must not be below 0"),
+        ("mean_teacher", "--mean_teacher.noise=-1", "noise is -1.0: it must be 0 or more"),
     ],
 )
 def test_numbers_that_no_method_can_work_with(method: str, option: str, words: str) -> None:

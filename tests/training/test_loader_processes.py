@@ -85,7 +85,7 @@ def test_a_loader_process_that_dies(
     line = said(capsys.readouterr().err)
     assert line.startswith(f"s5mars: {reason}")
     assert "--workers" in line
-    assert line.endswith(f" is saved; go on with: s5mars train --resume {out}") or (
+    assert line.endswith(f" is saved; resume with: s5mars train --resume {out}") or (
         "nothing was saved yet" in line
     )
 
@@ -125,8 +125,8 @@ def test_a_signal_ends_a_run_that_waits_for_a_batch(
     threading.Thread(target=stop, daemon=True).start()
     assert main(arguments(scenes, out)) == 2
     assert said(capsys.readouterr().err) == (
-        f"s5mars: stopped by {number.name} while no batch came; step 3 is saved; go on with: "
-        f"s5mars train --resume {out}"
+        f"s5mars: stopped by {number.name} while waiting for a batch; step 3 is saved; "
+        f"resume with: s5mars train --resume {out}"
     )
     now = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
     assert now == handlers

@@ -141,7 +141,7 @@ def test_a_killed_process_ends_the_run_with_one_line_and_a_checkpoint(folder: Pa
     (line,) = [line for line in said.splitlines() if line.startswith("s5mars: ")]
     said = "ended by SIGKILL, perhaps for want of memory"
     assert line.startswith(f"s5mars: the run has lost a process ({said}); step ")
-    assert line.endswith(f"go on with: s5mars train --resume {folder / 'lost'}")
+    assert line.endswith(f"resume with: s5mars train --resume {folder / 'lost'}")
     assert torch.load(saved, weights_only=True)["global_step"] >= 1
 
 
@@ -157,5 +157,5 @@ def test_processes_without_two_images_each_are_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(folder, "single", devices=2, batch=2)) == 2
-    assert "two images in each process: take --batch 4 or more" in capsys.readouterr().err
+    assert "batch must be at least 4 (got" in capsys.readouterr().err
     assert not (folder / "single").exists()

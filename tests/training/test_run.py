@@ -205,7 +205,9 @@ def test_a_strangers_pickle_is_not_run(
     assert main(["train", "--resume", str(run)]) == (0 if finished else 2)
     if not finished:
         said = capsys.readouterr().err
-        assert "last.ckpt is damaged, or not of s5mars (" in said and said.count("\n") == 1
+        assert (
+            "last.ckpt is damaged or was not written by s5mars (" in said and said.count("\n") == 1
+        )
     assert not mark.exists()
     torch.load(run / "last.ckpt", weights_only=False)
     assert mark.exists()  # the trap works
@@ -229,7 +231,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     assert main(command) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert re.fullmatch(
-        r"s5mars: the loss is not finite at step \d \(.*(weights|loss).*\): train anew with a "
+        r"s5mars: the loss is not finite at step \d \(.*(weights|loss).*\): train again with a "
         r"smaller --learning-rate \(it is 1e\+30\); (nothing was saved yet|step \d is saved)",
         said,
     )
@@ -268,9 +270,9 @@ def test_a_broken_state_replaces_no_good_one(
     assert main(arguments(scenes, out, validate_every=1)) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     named = "loss, soft" if broken == "term" else "weights"
-    assert said.startswith(f"s5mars: the loss is not finite at step 4 ({named}): train anew with")
+    assert said.startswith(f"s5mars: the loss is not finite at step 4 ({named}): train again with")
     assert said.endswith(
-        f"; set `precision: fp32` in {out / 'config.yaml'}; step 3 is saved; go on with: s5mars "
+        f"; set `precision: fp32` in {out / 'config.yaml'}; step 3 is saved; resume with: s5mars "
         f"train --resume {out}"
     )
     assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 3

@@ -18,19 +18,19 @@ def class_regions(
     """The pixels of a random share of the classes that each image shows.
 
     Of n classes ⌊share · n⌋ are taken. The paper says "half"; its released code rounds down, as
-    here, so an image of one class gives an empty region and is pasted nowhere.
+    here, so an image of one class gives an empty region.
 
     Args:
         label: (B, H, W) integer class index or IGNORE; what the teacher predicts, in ClassMix.
         valid: (B, H, W) bool; a class that shows on no valid pixel is not present.
-        generators: one an image.
-        share: of the classes, in [0, 1].
+        generators: one per image.
+        share: share of the classes, in [0, 1].
 
     Returns:
         (B, H, W) bool, False where ``label`` is IGNORE or the pixel is not valid.
 
     Raises:
-        UserError: for a share outside [0, 1].
+        UserError: if ``share`` is outside [0, 1].
     """
     if not 0 <= share <= 1:
         raise UserError(f"share is {share}: it must be in [0, 1]")
@@ -38,11 +38,11 @@ def class_regions(
     present = torch.zeros(len(flat), IGNORE + 1, dtype=torch.bool, device=flat.device)
     present.scatter_(1, flat, True)
     present[:, IGNORE] = False
-    # Every class draws a number, seen or not: what one image shows changes no other's draw.
+    # Every class draws a number, present or not, so that draws do not depend on the image.
     numbers = each(generators, lambda g: g.random(IGNORE + 1, dtype=np.float32))
     drawn = send(torch.from_numpy(numbers), flat.device)
     rank = drawn.masked_fill(~present, 2.0).argsort(1).argsort(1)
-    # 0.7 · 10 is a little less than 7 in floating point.
+    # 0.7 · 10 is slightly less than 7 in floating point.
     wanted = torch.floor(share * present.sum(1, keepdim=True) + 1e-4)
     chosen = present & (rank < wanted)
     return chosen.gather(1, flat).view(label.shape)

@@ -1,4 +1,4 @@
-"""What an image takes from another one of its batch: AugIN, or one of its rivals of table VII."""
+"""Exchange between images of a batch: AugIN, or one of the other methods of table VII."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Exchange = Literal[Swap, Rival]
 
 
 def exchange(image: Tensor, valid: Tensor, *, partner: Tensor, kind: Exchange = "std") -> Tensor:
-    """Give every image something of its partner's.
+    """Transfer the statistics or frequencies of its partner to every image.
 
     Args:
         image: (B, C, H, W) float.
         valid: (B, H, W) bool; padding and no-data do not count.
-        partner: (B,) int64 index of the other image for each.
+        partner: (B,) int64 index of the partner of each image.
         kind: ``std``, ``mean`` or ``both`` for the variants of AugIN, ``efdm``, ``wct``, ``fda``,
             or ``none``.
 
     Raises:
-        UserError: for an unknown kind.
+        UserError: if ``kind`` is unknown.
     """
     if kind == "efdm":
         return efdm(image, valid, partner=partner)

@@ -26,8 +26,8 @@ def object_transforms(
 
     Args:
         region: (B, H, W) bool, the objects.
-        generators: one an object.
-        rotation: largest angle in degrees, either way.
+        generators: one per object.
+        rotation: largest angle in degrees, in either direction.
         flip: probability of a horizontal flip.
         rescale: smallest and largest factor; drawn log-uniformly.
 
@@ -56,17 +56,17 @@ def object_transforms(
 
 
 def warp(view: View, region: Tensor, *, theta: Tensor) -> tuple[View, Tensor]:
-    """Apply affine maps to an image, its targets and a region alike.
+    """Apply affine maps to an image, its targets and a region.
 
-    Labels, validity and the region are taken from the nearest pixel; what comes from outside the
-    image is ignored, not valid, and not in the region.
+    Labels, validity and the region use the nearest pixel; pixels from outside the image are
+    ignored, not valid, and not in the region.
     """
     grid = F.affine_grid(theta, list(view.image.shape), align_corners=False).to(view.image.dtype)
     targets = view.targets
     smooth = torch.cat([view.image, targets.probability.to(view.image.dtype)], dim=1)
     smooth = F.grid_sample(smooth, grid, padding_mode="border", align_corners=False)
     channels = view.image.shape[1]
-    # One nearest pass: +1 makes "outside" (0) differ from class 0.
+    # A single nearest pass: +1 distinguishes "outside" (0) from class 0.
     discrete = torch.stack([targets.label + 1.0, targets.valid.float(), region.float()], dim=1)
     discrete = F.grid_sample(
         discrete.to(grid.dtype), grid, mode="nearest", padding_mode="zeros", align_corners=False
@@ -82,7 +82,7 @@ def warp(view: View, region: Tensor, *, theta: Tensor) -> tuple[View, Tensor]:
 
 
 def _box_centre(region: Tensor) -> Tensor:
-    """(B, 2) x, y of the centre of each region's bounding box in [−1, 1]; 0 when it is empty."""
+    """(B, 2) x, y of the centre of each region's bounding box in [−1, 1]; 0 if it is empty."""
     columns, rows = region.any(1), region.any(2)
     return torch.stack([_middle(columns), _middle(rows)], dim=-1)
 
@@ -109,9 +109,9 @@ def rectangles(
 
     Args:
         size: height and width of the images.
-        generators: one an image.
+        generators: one per image.
         beta: β.
-        alpha: None: the same as ``beta``.
+        alpha: α; None means ``beta``.
 
     Returns:
         (B, H, W) bool.
@@ -134,8 +134,8 @@ def inner_rectangles(
 
     Args:
         size: height and width of the images.
-        generators: one an image.
-        probability: that an image has a rectangle; the others have an empty region.
+        generators: one per image.
+        probability: probability that an image has a rectangle; other regions are empty.
         area: smallest and largest share of the image.
         ratio: smallest and largest height over width.
 
@@ -171,7 +171,7 @@ def boxes(
     Returns:
         (B, H, W) bool.
     """
-    rows, columns = (_interval(*each) for each in zip(centre, side, size, strict=True))
+    rows, columns = (_interval(*axis) for axis in zip(centre, side, size, strict=True))
     return torch.from_numpy(rows[:, :, None] & columns[:, None, :])
 
 

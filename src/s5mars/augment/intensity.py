@@ -1,9 +1,8 @@
 """Operations that change the colours of one image and move nothing.
 
 Every function takes an image (3, H, W), float in [0, 1], and its validity (H, W), bool, and returns
-an image in [0, 1]. Statistics are those of the valid pixels, filters are normalised convolutions
-over them, and a pixel that is not valid is returned as it came. An image without a valid pixel is
-returned unchanged.
+an image in [0, 1]. Statistics and filters (normalised convolutions) use only valid pixels; other
+pixels, and images without valid pixels, are returned unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
 BLUR_RADIUS = 3.0
-"""A Gaussian kernel ends after this many standard deviations."""
+"""Radius of a Gaussian kernel in standard deviations."""
 
 SMOOTH = ((1.0, 1.0, 1.0), (1.0, 5.0, 1.0), (1.0, 1.0, 1.0))
 """The kernel that sharpness blends with, as in PIL and torchvision."""
@@ -39,7 +38,7 @@ def saturation(image: Tensor, valid: Tensor, *, factor: float) -> Tensor:
 
 
 def hue(image: Tensor, valid: Tensor, *, shift: float) -> Tensor:
-    """Turn the hue by a part of the circle, in [−0.5, 0.5]; 0 changes nothing."""
+    """Shift the hue by a share of the circle, in [−0.5, 0.5]; 0 changes nothing."""
     return _on_valid(image, valid, partial(TF.adjust_hue, hue_factor=shift))
 
 
@@ -49,7 +48,7 @@ def grayscale(image: Tensor, valid: Tensor) -> Tensor:
 
 
 def autocontrast(image: Tensor, valid: Tensor) -> Tensor:
-    """Stretch each channel from the least and largest valid value to [0, 1]."""
+    """Stretch each channel from the smallest and largest valid value to [0, 1]."""
     return _on_valid(image, valid, TF.autocontrast)
 
 
@@ -96,12 +95,12 @@ def add_noise(image: Tensor, valid: Tensor, *, noise: Tensor) -> Tensor:
 
 
 def fill(image: Tensor, valid: Tensor, *, region: Tensor, value: float) -> Tensor:
-    """One value in all channels of a region (H, W), bool."""
+    """Set all channels of a region (H, W), bool, to one value."""
     return image.masked_fill(region & valid, value)
 
 
 def _on_valid(image: Tensor, valid: Tensor, operation: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply an operation that treats pixels alike to the valid ones, laid out as one row."""
+    """Apply a pixelwise operation to the valid pixels, arranged as one row."""
     pixels = image[:, valid]
     if not pixels.numel():
         return image
@@ -117,6 +116,6 @@ def _normalised_convolution(image: Tensor, valid: Tensor, *kernels: Tensor) -> T
     for kernel in kernels:
         stack = F.conv2d(stack, kernel[None, None], padding="same")
     smooth, mass = torch.split(stack.squeeze(1), [3, 1])
-    # Every valid pixel has its own weight under the kernel, so that its mass is above 0.
+    # A valid pixel contributes its own weight, so its mass is above 0.
     mean: Tensor = smooth / mass.where(valid, 1)
     return mean.clamp(0, 1).where(valid, image)

@@ -9,7 +9,7 @@ from s5mars.types import Targets, View
 
 
 def paste(region: Tensor, a: View, b: View) -> View:
-    """``a`` inside the region, ``b`` outside: pixels and all their targets alike.
+    """``a`` inside the region, ``b`` outside, for pixels and targets.
 
     Args:
         region: (B, H, W) bool.
@@ -28,7 +28,7 @@ def paste(region: Tensor, a: View, b: View) -> View:
 
 
 def select(view: View, index: Tensor) -> View:
-    """The images of a view, and their targets, at an index."""
+    """The images and targets of a view at an index."""
     targets = view.targets
     return View(
         image=view.image[index],

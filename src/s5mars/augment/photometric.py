@@ -1,8 +1,7 @@
-"""Photometric strong augmentation: the sets of the compared methods, and figure 5's single ones.
+"""Photometric strong augmentation: sets of the compared methods and single ones of figure 5.
 
-Each image of a batch draws its own operations and strengths. Nothing moves, so targets stay as they
-are; that includes CutOut and pixel dropout, whose erased pixels keep their pseudo-labels (as in
-FixMatch): the student is asked what was there.
+Each image of a batch draws its own operations and strengths. No pixel moves, so targets do not
+change. The pixels that CutOut and pixel dropout erase keep their pseudo-labels, as in FixMatch.
 """
 
 from __future__ import annotations
@@ -54,15 +53,15 @@ def photometric(
 
     Args:
         image: (B, 3, H, W) float in [0, 1].
-        valid: (B, H, W) bool; other pixels influence nothing and come back as they were.
-        kind: which operations.
-        generators: one an image, for operations and strengths; equal states give equal results.
+        valid: (B, H, W) bool; other pixels are neither used nor changed.
+        kind: name of the set of operations.
+        generators: one per image, for operations and strengths; equal states give equal results.
 
     Returns:
         (B, 3, H, W), dtype and range as given.
 
     Raises:
-        UserError: for an unknown kind, with the choices.
+        UserError: if ``kind`` is unknown.
     """
     if kind not in get_args(Photometric):
         raise UserError(
@@ -125,7 +124,7 @@ def gaussian_blur(image: Tensor, valid: Tensor, generator: np.random.Generator) 
 
 
 def equalize(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
-    """Has no strength."""
+    """Equalisation, which has no strength."""
     return intensity.equalize(image, valid)
 
 
@@ -155,7 +154,7 @@ def dropout(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Ten
     """Pixels become black, each with the same probability in [0, 0.2].
 
     The paper's Dropout acts on features; this is its counterpart on the input, without the division
-    by 1 − p, which would leave the range.
+    by 1 − p, which would exceed the range.
     """
     probability = generator.uniform(0.0, 0.2)
     dropped = torch.from_numpy(generator.random(tuple(valid.shape)) < probability)
@@ -171,7 +170,7 @@ def _autocontrast(image: Tensor, valid: Tensor, generator: np.random.Generator) 
 
 
 def _weaker(operation: Callable[..., Tensor]) -> Augmentation:
-    """A blend towards grey, black or smooth: AugSeg's factors only reduce, in [0.05, 0.95]."""
+    """A blend towards grey, black or smooth with AugSeg's factors, in [0.05, 0.95]."""
 
     def augment(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
         return operation(image, valid, factor=generator.uniform(0.05, 0.95))
@@ -209,7 +208,7 @@ AUGSEG: tuple[Augmentation, ...] = (
 )
 """The eleven operations of AugSeg's table of intensity augmentations, with its ranges.
 
-Hue: [0, 0.5] either way.
+Hue: [0, 0.5] in either direction.
 """
 
 SINGLE: Mapping[Photometric, Augmentation] = {

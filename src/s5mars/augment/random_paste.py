@@ -12,16 +12,15 @@ from s5mars.types import Targets, View
 
 
 def random_paste(donors: View, target: View, generators: Generators, *, beta: float = 4.0) -> View:
-    """Paste a random rectangle of each donor at a random place of the image of its rank.
+    """Paste a random rectangle of each donor at a random place of the target with its index.
 
-    The rectangle's sides are √(1 − λ) of the image's, λ ~ Beta(β, β), as in CutMix; it lies within
-    the image at both places, which are independent. Pixels of the donor that are not valid stay
-    behind.
+    The rectangle's sides are √(1 − λ) of the image's, λ ~ Beta(β, β), as in CutMix; both places
+    are independent and lie within the image. Invalid pixels of the donor are not pasted.
 
     Args:
         donors: B images and their targets.
         target: B images and their targets, of the same size.
-        generators: one an image.
+        generators: one per image.
         beta: β.
     """
     batch, _, height, width = target.image.shape
@@ -52,7 +51,7 @@ def _moved(
     length: int,
     generators: Generators,
 ) -> tuple[Tensor, Tensor]:
-    """Along one axis: where each pixel comes from, and which lie in the rectangle; (B, length)."""
+    """Along one axis, the source of each pixel and whether it is in the rectangle; (B, length)."""
     size = np.clip(np.rint(side * length), 1, length).astype(np.int64)
     room = length - size + 1
     source, target = (each(generators, lambda g: g.random(2)).T * room).astype(np.int64)

@@ -1,8 +1,8 @@
-"""The rivals of AugIN in table VII: other things that two images can exchange.
+"""The alternatives to AugIN in table VII.
 
 Each takes (B, C, H, W) floats, their valid pixels and a partner for each, as ``augin`` does. An
-image without valid pixels, or whose partner has none, stays as it is; so do pixels that are not
-valid, and they influence no other. The S5Mars paper names the three methods and no setting of them.
+image is unchanged if it or its partner has no valid pixels. Invalid pixels are neither used nor
+changed. The S5Mars paper names the three methods but none of their settings.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ COVARIANCE_EPSILON = 1e-5
 FDA_BETA = 0.01
 """Half the side of the low-frequency window, as a share of the image's shorter side.
 
-The smallest of the three that the FDA paper uses (0.01, 0.05, 0.09): larger windows carry more of
-the partner's shapes over. A crop below 100 pixels exchanges the mean of its channels alone.
+The smallest of the three that the FDA paper uses (0.01, 0.05, 0.09): larger windows transfer more
+of the partner's shapes. A crop below 100 pixels exchanges only the channel means.
 """
 
 
 def efdm(image: Tensor, valid: Tensor, *, partner: Tensor) -> Tensor:
-    """Exact feature distribution matching: sorted values change places, channel by channel.
+    """Exact feature distribution matching of sorted values, channel by channel.
 
     Zhang et al., CVPR 2022, section 3.2: the pixel of rank r takes the partner's value of rank r.
     With n valid pixels here and m there, it takes the partner's quantile (r + 1/2) / n, between two
@@ -42,7 +42,7 @@ def efdm(image: Tensor, valid: Tensor, *, partner: Tensor) -> Tensor:
     """
     shape = image.shape
     usable = valid.flatten(1).unsqueeze(1)
-    # Infinity sorts behind every valid pixel, so the first n places hold the valid ones.
+    # Infinity sorts last, so the first n places hold the valid pixels.
     values, pixels = image.flatten(2).masked_fill(~usable, torch.inf).sort(dim=2, stable=True)
     count = usable.sum(2, keepdim=True).double()
     own, other = count.clamp(min=1), count[partner]
@@ -76,7 +76,7 @@ def wct(
     mean, _ = moments(image, valid)
     weight = valid.unsqueeze(1).to(image.dtype)
     count = weight.sum((2, 3)).clamp(min=1).unsqueeze(2)
-    # Three channels in half precision would be no covariance.
+    # Half precision is too coarse for a covariance.
     with torch.autocast(image.device.type, enabled=False):
         centred = (image - mean).masked_fill(~valid.unsqueeze(1), 0).flatten(2)
         covariance = centred @ centred.transpose(1, 2) / count
@@ -92,7 +92,7 @@ def fda(image: Tensor, valid: Tensor, *, partner: Tensor, beta: float = FDA_BETA
     """Fourier domain adaptation: the partner's amplitudes at low frequencies, the image's phases.
 
     Yang and Soatto, CVPR 2020, eq. 1–3: F⁻¹(M_β · |F(u_j)| + (1 − M_β) · |F(u_i)|, ∠F(u_i)). The
-    window M_β reaches ⌊β · min(H, W)⌋ frequencies either way from 0. Pixels that are not valid
+    window M_β reaches ⌊β · min(H, W)⌋ frequencies on either side of 0. Invalid pixels
     hold the mean of their channel before the transform.
 
     Args:

@@ -1,13 +1,13 @@
-"""SAM-Mix, section IV-B2: paste one object of a labelled image on an image of the pool.
+"""SAM-Mix, section IV-B2: paste one object of a labelled image onto an image of the pool.
 
 The object keeps its position in the image, so that sky does not land on the ground; it is only
-turned, mirrored and rescaled about its own centre. Its label is the true label where there is one
+rotated, flipped and rescaled about its own centre. Its label is the true label where there is one
 and the teacher's prediction on the object's own image elsewhere.
 
-The other sources are the rows of table VIII. They differ in what is cut out, and from where; all
-paste a region at its own place, once on every pool image:
+The other sources are the rows of table VIII. They differ in what is cut out and from where; each
+pastes one region onto every pool image, at the position it was cut from:
 
-- ``rectangles``: CutMix, from the labelled stream's images, where objects come from too;
+- ``rectangles``: CutMix, from the labelled stream's images, as for objects;
 - ``classmix``: half of the classes that the teacher predicts, from the pool's own weak views in
   another order, as ClassMix mixes unlabelled images with each other (Olsson et al., WACV 2021);
 - ``dacs``: half of the classes of the true labels, from the labelled stream's images (Tranheden et
@@ -41,15 +41,15 @@ MINIMUM_PIXELS = 100
 class SamMix:
     """Settings of the paste.
 
-    The paper names rotation, flip and rescaling but gives no ranges; rotation and rescale are this
-    project's choice, the flip's probability is the released code's.
+    The paper names rotation, flip and rescaling but gives no ranges: rotation and rescale are this
+    project's choice, the probability of a flip is the released code's.
 
     Args:
-        source: What is cut out: one of the rows of table VIII.
-        rotation: Largest turn of an object in degrees, either way.
-        flip: Probability that an object is mirrored.
+        source: Kind of region that is pasted: one of the rows of table VIII.
+        rotation: Largest rotation of an object in degrees, in either direction.
+        flip: Probability of a horizontal flip of an object.
         rescale: Smallest and largest factor on the size of an object.
-        extra_rectangle: A CutMix between pool images after the paste, as in the released code.
+        extra_rectangle: Apply CutMix between pool images after the paste, as in the released code.
     """
 
     source: Source = "objects"
@@ -64,12 +64,12 @@ class SamMix:
         smallest, largest = self.rescale
         if not 0 < smallest <= largest:
             raise UserError(
-                f"mix.rescale is {list(self.rescale)}: give a smallest and a largest factor"
+                f"mix.rescale is {list(self.rescale)}: it must be a smallest and a largest factor"
             )
 
     @property
     def donors(self) -> Literal["labelled", "pool", "none"]:
-        """The stream whose weak views the pasted regions are cut from."""
+        """The stream that the pasted regions are cut from."""
         if self.source == "none":
             return "none"
         return "pool" if self.source == "classmix" else "labelled"
@@ -77,13 +77,13 @@ class SamMix:
     def __call__(
         self, pool: View, donors: View | None, objects: Tensor | None, rngs: Generators
     ) -> View:
-        """Paste one region on every pool image: an object, a rectangle, or some classes.
+        """Paste one region onto every pool image: an object, a rectangle, or some classes.
 
         Args:
             pool: B images and their targets.
             donors: images of the stream ``self.donors`` and their targets; None for ``"none"``.
-            objects: (L, H, W) bool, one object a donor, possibly empty; None for other sources.
-            rngs: the step's generators, one a pool image.
+            objects: (L, H, W) bool, one object per donor, possibly empty; None for other sources.
+            rngs: generators of the step, one per pool image.
         """
         size = (pool.image.shape[2], pool.image.shape[3])
         mixed = pool
@@ -120,5 +120,5 @@ class SamMix:
         moved &= turned.targets.valid
         large = (moved.sum((1, 2)) >= MINIMUM_PIXELS)[:, None, None]
         keep = large.expand_as(moved)
-        # Where the rectangle is used the donor must not be turned: a second select by paste.
+        # Where the rectangle is used, the donor keeps its place: paste chooses per image.
         return paste(keep, turned, source), torch.where(large, moved, fallback)

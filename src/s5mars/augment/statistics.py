@@ -12,7 +12,7 @@ from s5mars.errors import UserError
 Swap = Literal["std", "mean", "both", "none"]
 
 EPSILON = 1e-5
-"""Added to a standard deviation before it divides; images are in [0, 1]."""
+"""Added to a standard deviation in a divisor; images are in [0, 1]."""
 
 
 def moments(image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,24 +53,24 @@ def augin(image: Tensor, valid: Tensor, *, partner: Tensor, swap: Swap = "std") 
     mean, std = moments(image, valid)
     target_mean = mean if swap == "std" else mean[partner]
     target_std = std if swap == "mean" else std[partner]
-    if swap != "std":  # an empty partner has no mean to give
+    if swap != "std":  # an empty partner has no mean
         some = valid.flatten(1).any(1)[partner].view(-1, 1, 1, 1)
         target_mean = torch.where(some, target_mean, mean)
-    # A flat image has no contrast to rescale, and an empty partner none to give.
+    # Neither a flat image nor an empty partner has a contrast.
     flat = (std < EPSILON) | (target_std < EPSILON)
     gain = torch.where(flat, torch.ones_like(std), target_std / (std + EPSILON))
     return torch.addcmul(target_mean - mean * gain, image, gain)
 
 
 def partners(size: int) -> Tensor:
-    """The other image for each of a batch, as an (B,) int64 index: neighbours, two by two.
+    """The partner of each image of a batch, a (B,) int64 index: neighbours form pairs.
 
-    The images of a batch are drawn independently and in random order, so that a neighbour is as
-    random as the image at a random place. The released code permutes the batch: there an image may
-    be its own partner and stay as it is, at a probability of 1/B; here none is, if B > 1.
+    The order of a batch is random, so a neighbour is a random partner. The released code permutes
+    the batch, so that an image is its own partner with probability 1/B; here that never happens if
+    B > 1.
 
-    A pair lies in one process whenever processes hold an even number of images, so that a run does
-    not depend on their number. Of an odd number the last three form a circle.
+    A pair lies in one process if processes hold an even number of images, so that a run does not
+    depend on the number of processes. In an odd batch the last three form a cycle.
     """
     index = torch.arange(size) ^ 1
     if size % 2:

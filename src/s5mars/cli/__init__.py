@@ -1,6 +1,6 @@
-"""The command line. No logic: each command reads its options and calls one function of a room.
+"""The command line: each command parses its options and calls one function.
 
-Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+Heavy modules are imported only when a command runs, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _ORDER = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; users' mistakes become one line on standard error and exit code 2.
+    """Run a command; a UserError or OSError becomes one line on standard error and exit code 2.
 
-    So does what the system says of a file. A fault of the program shows its traceback.
+    Any other exception is a bug and shows its traceback.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # whatever the locale, and the names of files
+        if isinstance(stream, io.TextIOWrapper):  # for any locale and any file name
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         return _dispatch(arguments)
     except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; nothing may be flushed to it any more.
+        # The reader, such as `head`, has closed the pipe: nothing may be flushed to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (UserError, OSError) as error:
@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"s5mars: {_one_line(error)}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt as interrupted:
-        said = f"; {interrupted}" if str(interrupted) else ""
-        print(f"s5mars: interrupted{said}", file=sys.stderr)
+        details = f"; {interrupted}" if str(interrupted) else ""
+        print(f"s5mars: interrupted{details}", file=sys.stderr)
         return 130
 
 
@@ -79,20 +79,20 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _overview() -> str:
     width = max(len(name) for name in _ORDER)
-    lines = ["s5mars: from rover images with a few, sparse labels to terrain maps", ""]
+    lines = ["s5mars: terrain maps from Mars rover images with few, sparse labels", ""]
     shown = {"train": (ABOUT, EXAMPLE)} | {
         name: (command.about, command.example) for name, command in COMMANDS.items()
     }
     for name in _ORDER:
         about, example = shown[name]
         lines += [f"  {name:<{width}}  {about}", f"  {'':<{width}}    {example}"]
-    lines += ["", "options of a command: s5mars COMMAND --help"]
+    lines += ["", "Run s5mars COMMAND --help for the options of a command."]
     return "\n".join(lines)
 
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return f"{error.filename}: a file is in the way: remove it, or choose another name"
+        return f"{error.filename} exists and is a file: remove it, or choose another name"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -11,28 +11,39 @@ from s5mars.cli.models import inference_options
 
 
 def _predict_options(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder, checkpoint, ONNX file or hf:OWNER/NAME")
-    parser.add_argument("inputs", type=Path, nargs="+", help="images or folders")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
-    parser.add_argument("--resume", action="store_true", help="go on with an unfinished run")
+    parser.add_argument(
+        "run", type=Path, help="Path to a run folder, checkpoint or ONNX file, or hf:OWNER/NAME"
+    )
+    parser.add_argument("inputs", type=Path, nargs="+", help="Paths to images or folders")
+    parser.add_argument("--out", type=Path, required=True, help="Path to the folder for the maps")
+    parser.add_argument(
+        "--resume", action="store_true", help="Continue an unfinished prediction in --out"
+    )
     parser.add_argument(
         "--write", default="labels,confidence,overlay", metavar="KIND,...",
-        help="some of labels, confidence, overlay, rle (labels,confidence,overlay)",
+        help="Outputs to write, out of labels, confidence, overlay and rle "
+        "(labels,confidence,overlay)",
     )  # fmt: skip
     inference_options(parser)
     parser.add_argument(
-        "--abstain", type=float, metavar="P", help="no class where the confidence is below P"
+        "--abstain", type=float, metavar="P", help="Assign no class where the confidence is below P"
     )
     parser.add_argument(
-        "--tta", action="store_true", help="mean over the horizontal flip; twice the time"
+        "--tta", action="store_true", help="Average over the horizontal flip; takes twice the time"
     )
-    parser.add_argument("--skip-bad", action="store_true", help="failed products are no error")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="Skip images that cannot be read instead of failing"
+    )
     parser.add_argument(
         "--workers", type=int, default=2,
-        help="processes that read, threads that write; with Ray, models at work (2)",
+        help="Number of reading processes and of writing threads; with Ray, of models (2)",
     )  # fmt: skip
-    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="(local)")
-    parser.add_argument("--address", help="of a Ray cluster; auto: the one that runs here")
+    parser.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="Where the work runs (local)"
+    )
+    parser.add_argument(
+        "--address", help="Address of a Ray cluster; auto uses the one on this machine"
+    )
 
 
 def _predict(options: Namespace) -> object:
@@ -66,13 +77,22 @@ def _predict(options: Namespace) -> object:
 
 
 def _find_options(parser: ArgumentParser) -> None:
-    parser.add_argument("maps", type=Path, help="folder of an s5mars predict --out")
-    parser.add_argument("condition", help='such as "rock > 0.2 and sol between 400 and 500"')
-    parser.add_argument("--top", type=int, default=20, help="rows at most (20)")
-    parser.add_argument("--sort", metavar="COLUMN", help="(the first class of the condition)")
-    parser.add_argument("--ascending", action="store_true", help="smallest first")
-    parser.add_argument("--format", choices=["table", "csv", "json"], default="table")
-    parser.add_argument("--sheet", type=Path, help="image file for a sheet of overlays")
+    parser.add_argument("maps", type=Path, help="Path to a folder written by s5mars predict")
+    parser.add_argument(
+        "condition", help='Condition such as "rock > 0.2 and sol between 400 and 500"'
+    )
+    parser.add_argument("--top", type=int, default=20, help="Largest number of rows (20)")
+    parser.add_argument(
+        "--sort", metavar="COLUMN", help="Column to sort by (the first class of the condition)"
+    )
+    parser.add_argument("--ascending", action="store_true", help="Sort the smallest values first")
+    parser.add_argument(
+        "--format",
+        choices=["table", "csv", "json"],
+        default="table",
+        help="Format of the output (table)",
+    )
+    parser.add_argument("--sheet", type=Path, help="Path to an image file for a sheet of overlays")
 
 
 def _find(options: Namespace) -> object:
@@ -93,13 +113,13 @@ def _find(options: Namespace) -> object:
 
 COMMANDS = {
     "predict": Command(
-        "Terrain maps of images of any size, a few or a whole archive, and an index of them.",
+        "Write terrain maps of images of any size, and an index of them.",
         "s5mars predict runs/a IMAGE_OR_FOLDER --out maps",
         _predict_options,
         _predict,
     ),
     "find": Command(
-        "Products whose maps or labels fulfil a condition, as a table and a sheet of pictures.",
+        "List the products whose maps or labels meet a condition; draw a sheet of them.",
         's5mars find maps "rock > 0.2 and sol between 400 and 500" --top 20 --sheet sheet.png',
         _find_options,
         _find,

@@ -1,9 +1,8 @@
-"""One cell in a process of its own: ``s5mars train``, then ``s5mars evaluate``.
+"""One cell of a comparison in its own process: ``s5mars train``, then ``s5mars evaluate``.
 
-A crash, or the system's want of memory, ends this cell and no other. The process lives no longer
-than the one that started it, whatever ends that: else the next start would find two trainers in one
-folder. Started by ``runner.py`` as ``python -m s5mars.cli.child``; its work arrives as one line
-of JSON on standard input, whose end is the end of the parent.
+A crash or a lack of memory ends only this cell. The process ends with its parent, so that a restart
+never finds two trainers in one folder. ``runner.py`` starts it as ``python -m s5mars.cli.child``;
+the job arrives as one line of JSON on standard input, which is closed when the parent ends.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _ORPHANED = 76
 
 
 def work() -> int:
-    """Do what standard input says."""
+    """Run the job that standard input describes; return the exit code."""
     if len(sys.argv) > 1:  # a further process of a distributed run, started by Lightning
         return main(sys.argv[1:])
     job = json.loads(sys.stdin.readline())
@@ -31,7 +30,7 @@ def work() -> int:
 
 
 def do(job: dict[str, Any]) -> int:
-    """Train and evaluate one cell; the exit code."""
+    """Train and evaluate one cell; return the exit code."""
     run = Path(job["run"])
     if not is_trained(run):
         if failed := _command(job["train"]):
@@ -42,7 +41,7 @@ def do(job: dict[str, Any]) -> int:
 
 
 def _command(arguments: list[str]) -> int:
-    sys.argv = ["s5mars", *arguments]  # the run writes down the command that made it
+    sys.argv = ["s5mars", *arguments]  # the run records the command that made it
     return main(arguments)
 
 

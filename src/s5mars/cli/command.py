@@ -1,4 +1,4 @@
-"""What a command is, and how its options are parsed."""
+"""Commands and the parsing of their options."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from s5mars.errors import UserError
 
 @dataclass(frozen=True)
 class Command:
-    """One command: what it says of itself, its options, and what it runs."""
+    """One command: its help, its options, and the function that it runs."""
 
     about: str
     example: str
     options: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], object]
-    passes_on: bool = False  # options that it does not know are somebody else's to judge
+    passes_on: bool = False  # unknown options go to ``run`` as ``passed_on``
 
     def call(self, name: str, arguments: Sequence[str]) -> None:
         """Parse the arguments that follow the command's name, and run it.
 
         Raises:
-            UserError: for an option that it does not have, with the nearest one.
+            UserError: if an option is unknown; it names the nearest one.
         """
         parser = OneLineParser(
             prog=f"s5mars {name}",
@@ -40,7 +40,7 @@ class Command:
 
 
 class OneLineParser(ArgumentParser):
-    """argparse without its usage text before an error."""
+    """An ArgumentParser that raises a UserError instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing and exiting."""

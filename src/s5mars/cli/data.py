@@ -9,12 +9,12 @@ from s5mars.cli.command import Command
 
 
 def _fetch_options(parser: ArgumentParser) -> None:
-    parser.add_argument("data", metavar="NAME", help="s5mars or ai4mars")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("data", metavar="NAME", help="Name of the data set: s5mars or ai4mars")
+    parser.add_argument("--out", type=Path, required=True, help="Path to the new folder")
     parser.add_argument(
-        "--from", dest="local", type=Path, metavar="DIR", help="a copy of the hub's files"
+        "--from", dest="local", type=Path, metavar="DIR", help="Path to a copy of the hub's files"
     )
-    parser.add_argument("--dry-run", action="store_true", help="show size and licence only")
+    parser.add_argument("--dry-run", action="store_true", help="Only show the size and the licence")
 
 
 def _fetch(options: Namespace) -> object:
@@ -24,11 +24,13 @@ def _fetch(options: Namespace) -> object:
 
 
 def _synth_options(parser: ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, help="folder to make")
-    parser.add_argument("--images", type=int, default=60, help="labelled scenes (60)")
-    parser.add_argument("--size", type=int, default=512, help="side in pixels (512)")
-    parser.add_argument("--unlabelled", type=int, default=0, help="more scenes, no labels (0)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (0)")
+    parser.add_argument("out", type=Path, help="Path to the new folder")
+    parser.add_argument("--images", type=int, default=60, help="Number of labelled scenes (60)")
+    parser.add_argument("--size", type=int, default=512, help="Side of a scene in pixels (512)")
+    parser.add_argument(
+        "--unlabelled", type=int, default=0, help="Number of further scenes without labels (0)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the scenes (0)")
 
 
 def _synth(options: Namespace) -> object:
@@ -44,12 +46,16 @@ def _synth(options: Namespace) -> object:
 
 
 def _split_options(parser: ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, help="folder of the data set")
+    parser.add_argument("data", type=Path, help="Path to the folder of the data set")
     parser.add_argument(
-        "--labelled", type=float, nargs="+", default=[0.2, 0.5], help="shares (0.2 0.5)"
+        "--labelled",
+        type=float,
+        nargs="+",
+        default=[0.2, 0.5],
+        help="Shares of the train split (0.2 0.5)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another draw (0)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the lists")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the partitions (0)")
+    parser.add_argument("--out", type=Path, required=True, help="Path to the folder for the lists")
 
 
 def _split(options: Namespace) -> object:
@@ -61,9 +67,11 @@ def _split(options: Namespace) -> object:
 
 
 def _stats_options(parser: ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, help="folder of the data set")
-    parser.add_argument("--out", type=Path, required=True, help="folder for JSON and figures")
-    parser.add_argument("--split", help="one split (train, val and test together)")
+    parser.add_argument("data", type=Path, help="Path to the folder of the data set")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="Path to the folder for JSON and figures"
+    )
+    parser.add_argument("--split", help="Name of one split (train, val and test together)")
 
 
 def _stats(options: Namespace) -> object:
@@ -73,14 +81,18 @@ def _stats(options: Namespace) -> object:
 
 
 def _show_options(parser: ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, help="folder of the data set")
+    parser.add_argument("data", type=Path, help="Path to the folder of the data set")
     parser.add_argument(
-        "--augmentations", default="augin", help="strong, augin, mixing or objects (augin)"
+        "--augmentations",
+        default="augin",
+        help="Augmentations to show: strong, augin, mixing or objects (augin)",
     )
-    parser.add_argument("--image", help="name of the image (drawn by the seed)")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random (0)")
-    parser.add_argument("--objects", type=Path, help="object proposals (graph segmentation)")
-    parser.add_argument("--out", type=Path, required=True, help="the picture, a PNG file")
+    parser.add_argument("--image", help="Name of the image (drawn at random)")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of all randomness (0)")
+    parser.add_argument(
+        "--objects", type=Path, help="Path to object proposals (graph segmentation)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="Path to the PNG file")
 
 
 def _show(options: Namespace) -> object:
@@ -93,7 +105,7 @@ def _show(options: Namespace) -> object:
 
 COMMANDS = {
     "fetch": Command(
-        "Download a public data set as a folder that --data reads; goes on after a stop.",
+        "Download a public data set as a folder that --data reads; resumes after a stop.",
         "s5mars fetch ai4mars --out data/ai4mars",
         _fetch_options,
         _fetch,
@@ -105,19 +117,19 @@ COMMANDS = {
         _synth,
     ),
     "stats": Command(
-        "Colour and label statistics of a data set (table II, figure 2).",
+        "Write colour and label statistics of a data set (table II, figure 2).",
         "s5mars stats DATA --out stats",
         _stats_options,
         _stats,
     ),
     "split": Command(
-        "Stratified, nested lists of the images whose labels may be used.",
+        "Write stratified, nested lists of the images whose labels may be used.",
         "s5mars split DATA --labelled 0.2 0.5 --seed 0 --out partitions",
         _split_options,
         _split,
     ),
     "show": Command(
-        "Pictures of the augmentations on one image (figures 6 and 8).",
+        "Draw the augmentations of one image (figures 6 and 8).",
         "s5mars show DATA --augmentations augin --seed 0 --out sheet.png",
         _show_options,
         _show,

@@ -1,4 +1,4 @@
-"""Commands about a model on its way out: calibrate, export, push."""
+"""Commands that prepare a model for use: calibrate, export, push."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from s5mars.cli.models import inference_options
 
 
 def _calibrate_options(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder or checkpoint")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--split", default="val", help="to fit on (val)")
-    parser.add_argument("--pixels", type=int, default=500_000, help="drawn of it (500000)")
-    parser.add_argument("--seed", type=int, default=0, help="of that draw (0)")
+    parser.add_argument("run", type=Path, help="Path to a run folder or checkpoint")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="Path to the folder of the data set"
+    )
+    parser.add_argument("--split", default="val", help="Split to fit the temperature on (val)")
+    parser.add_argument(
+        "--pixels", type=int, default=500_000, help="Number of pixels drawn from it (500000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Seed of that draw (0)")
     inference_options(parser)
 
 
@@ -25,18 +29,22 @@ def _calibrate(options: Namespace) -> object:
 
 
 def _export_options(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder or checkpoint")
-    parser.add_argument("--format", choices=["onnx"], default="onnx", dest="form", help="(onnx)")
+    parser.add_argument("run", type=Path, help="Path to a run folder or checkpoint")
     parser.add_argument(
-        "--out", type=Path, help="the file (in the run folder: model.onnx, or model.int8.onnx)"
+        "--format", choices=["onnx"], default="onnx", dest="form", help="Format of the file (onnx)"
     )
-    parser.add_argument("--int8", action="store_true", help="weights and activations in 8 bits")
     parser.add_argument(
-        "--images", type=Path, help="folder to compare and calibrate on (the run's train images)"
+        "--out", type=Path, help="Path to the file (model.onnx or model.int8.onnx in the run)"
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="Quantise weights and activations to 8 bits"
+    )
+    parser.add_argument(
+        "--images", type=Path, help="Path to images for comparison and calibration (train images)"
     )
     parser.add_argument(
         "--network", choices=["teacher", "student"], default="teacher",
-        help="(teacher; the student where the method has none)",
+        help="Network to export (teacher, or student if the method has no teacher)",
     )  # fmt: skip
 
 
@@ -47,12 +55,17 @@ def _export(options: Namespace) -> object:
 
 
 def _push_options(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder or checkpoint")
-    parser.add_argument("name", help="OWNER/NAME on the hub")
-    parser.add_argument("--licence", help="of the weights, for the card, such as apache-2.0")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("run", type=Path, help="Path to a run folder or checkpoint")
+    parser.add_argument("name", help="Repository on the hub, as OWNER/NAME")
     parser.add_argument(
-        "--dry-run", type=Path, metavar="DIR", help="write the upload here, and send nothing"
+        "--licence", help="Licence of the weights for the model card, such as apache-2.0"
+    )
+    parser.add_argument("--private", action="store_true", help="Make a new repository private")
+    parser.add_argument(
+        "--dry-run",
+        type=Path,
+        metavar="DIR",
+        help="Write the files to DIR instead of uploading them",
     )
 
 
@@ -64,19 +77,19 @@ def _push(options: Namespace) -> object:
 
 COMMANDS = {
     "calibrate": Command(
-        "Fit a temperature, so that a confidence of 0.8 is right in 80 % of the pixels.",
+        "Fit a temperature so that 80 % of the pixels with confidence 0.8 are right.",
         "s5mars calibrate runs/a --data DATA --split val",
         _calibrate_options,
         _calibrate,
     ),
     "export": Command(
-        "One ONNX file: any image size, normalisation and softmax inside; 8 bits with --int8.",
+        "Write an ONNX file for any image size, with normalisation and softmax included.",
         "s5mars export runs/a --format onnx --int8 --out model.onnx",
         _export_options,
         _export,
     ),
     "push": Command(
-        'Upload weights and a model card, for s5mars.load("hf:OWNER/NAME").',
+        'Upload weights and a model card for s5mars.load("hf:OWNER/NAME").',
         "s5mars push runs/a OWNER/NAME --licence apache-2.0",
         _push_options,
         _push,

@@ -1,4 +1,4 @@
-"""Commands about many runs: compare, table, cost."""
+"""Commands about several runs: compare, table, cost."""
 
 from __future__ import annotations
 
@@ -10,31 +10,40 @@ from s5mars.cli.command import Command
 
 
 def _compare_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--methods", nargs="+", default=[], help="names, or all")
-    parser.add_argument("--ablation", help="rows of an ablation of S5Mars, such as augin")
+    parser.add_argument("--methods", nargs="+", default=[], help="Names of methods, or all")
+    parser.add_argument("--ablation", help="Name of an ablation of S5Mars, such as augin")
     parser.add_argument(
-        "--table-vi", action="store_true", help="SAM-CLS, SAN and SAN-FT (docs/zero-shot.md)"
+        "--table-vi",
+        action="store_true",
+        help="Compare SAM-CLS, SAN and SAN-FT (docs/zero-shot.md)",
     )
-    parser.add_argument("--sam-weights", help="of SAM-CLS: folder or hub id")
-    parser.add_argument("--clip-weights", help="of SAN: folder or hub id of CLIP")
-    parser.add_argument("--san-weights", help="of SAN: the authors' checkpoint")
+    parser.add_argument("--sam-weights", help="Folder or hub id of SAM, for SAM-CLS")
+    parser.add_argument("--clip-weights", help="Folder or hub id of CLIP, for SAN")
+    parser.add_argument("--san-weights", help="Path to the authors' checkpoint, for SAN")
     parser.add_argument(
-        "--labelled", nargs="+", default=["1.0"], help="shares of the train split, or lists (1.0)"
+        "--labelled",
+        nargs="+",
+        default=["1.0"],
+        help="Shares of the train split, or list files (1.0)",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(0)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the comparison")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="Seeds of the runs (0)")
     parser.add_argument(
-        "--split", default="test", help="split that is scored (test); val for choices of settings"
+        "--out", type=Path, required=True, help="Path to the folder of the comparison"
+    )
+    parser.add_argument(
+        "--split", default="test", help="Split to score; use val to choose settings (test)"
     )
     parser.add_argument(
         "--protocol", choices=["full", "paper"], default="full",
-        help="test on whole images, or on centre crops of 1024 (full)",
+        help="Score whole images, or centre crops of 1024 pixels (full)",
     )  # fmt: skip
-    parser.add_argument("--jobs", type=int, default=1, help="cells at once (1)")
-    parser.add_argument("--note", help="for the tables, such as what was tuned")
-    parser.add_argument("--retry-failed", action="store_true", help="try failed cells again")
-    parser.add_argument("--keep-checkpoints", action="store_true", help="keep every last.ckpt")
-    parser.epilog = f"all other options are those of train\n\n{parser.epilog}"
+    parser.add_argument("--jobs", type=int, default=1, help="Number of runs at the same time (1)")
+    parser.add_argument("--note", help="Note for the tables, such as what was tuned")
+    parser.add_argument("--retry-failed", action="store_true", help="Retry failed runs")
+    parser.add_argument(
+        "--keep-checkpoints", action="store_true", help="Keep the last.ckpt of every run"
+    )
+    parser.epilog = f"All other options are those of s5mars train.\n\n{parser.epilog}"
 
 
 def _compare(options: Namespace) -> object:
@@ -65,13 +74,22 @@ def _compare(options: Namespace) -> object:
 
 
 def _table_options(parser: ArgumentParser) -> None:
-    parser.add_argument("comparison", type=Path, help="folder of an s5mars compare --out")
-    parser.add_argument("--format", choices=["md", "latex", "html", "csv"], default="md")
-    parser.add_argument("--out", type=Path, help="file for the tables (standard output)")
-    parser.add_argument("--figures", type=Path, metavar="DIR", help="draw the figures, too")
-    parser.add_argument("--row", help="of the worst cases (s5mars, or the best row)")
-    parser.add_argument("--images", type=int, default=5, help="in a figure of images (5)")
-    parser.add_argument("--data", type=Path, help="the data set, if it was moved")
+    parser.add_argument("comparison", type=Path, help="Path to a folder written by s5mars compare")
+    parser.add_argument(
+        "--format",
+        choices=["md", "latex", "html", "csv"],
+        default="md",
+        help="Format of the tables (md)",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="Path to the file for the tables (standard output)"
+    )
+    parser.add_argument(
+        "--figures", type=Path, metavar="DIR", help="Path to a folder for the figures"
+    )
+    parser.add_argument("--row", help="Row whose worst images are drawn (s5mars, or the best row)")
+    parser.add_argument("--images", type=int, default=5, help="Number of images in a figure (5)")
+    parser.add_argument("--data", type=Path, help="Path to the data set, if it was moved")
 
 
 def _table(options: Namespace) -> object:
@@ -100,14 +118,18 @@ def _table(options: Namespace) -> object:
 
 
 def _cost_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--methods", nargs="+", default=["all"], help="names, or all (all)")
-    parser.add_argument("--model", default="resnet50", help="encoder (resnet50)")
-    parser.add_argument("--crop", type=int, default=512, help="side in pixels (512)")
-    parser.add_argument("--batch", type=int, default=8, help="images of each stream (8)")
-    parser.add_argument("--classes", type=int, default=9, help="(9)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each method (3)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (auto)")
-    parser.add_argument("--out", type=Path, help="file for the numbers as JSON")
+    parser.add_argument(
+        "--methods", nargs="+", default=["all"], help="Names of methods, or all (all)"
+    )
+    parser.add_argument("--model", default="resnet50", help="Name of the encoder (resnet50)")
+    parser.add_argument("--crop", type=int, default=512, help="Side of a crop in pixels (512)")
+    parser.add_argument("--batch", type=int, default=8, help="Number of images of each stream (8)")
+    parser.add_argument("--classes", type=int, default=9, help="Number of classes (9)")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="Number of measurements of each method (3)"
+    )
+    parser.add_argument("--device", default="auto", help="Device: auto, cpu, cuda or mps (auto)")
+    parser.add_argument("--out", type=Path, help="Path to a JSON file for the numbers")
 
 
 def _cost(options: Namespace) -> object:
@@ -130,7 +152,7 @@ def _cost(options: Namespace) -> object:
 
 COMMANDS = {
     "compare": Command(
-        "Train and score methods on several labelled shares and seeds; goes on where it stopped.",
+        "Train and score methods on several labelled shares and seeds; resumes after a stop.",
         "s5mars compare --data DATA --methods all --labelled 0.125 0.25 --seeds 0 1 2 --steps 600 "
         "--out results/x",
         _compare_options,
@@ -138,13 +160,13 @@ COMMANDS = {
         passes_on=True,
     ),
     "table": Command(
-        "The tables and figures of a comparison, with intervals over seeds and the protocol.",
+        "Write tables and figures of a comparison, with intervals over seeds and the protocol.",
         "s5mars table results/x --format md --figures figures",
         _table_options,
         _table,
     ),
     "cost": Command(
-        "Parameters, operations, time and memory of a training step of each method (table XIII).",
+        "Measure parameters, operations, time and memory of a training step (table XIII).",
         "s5mars cost --methods all --model resnet50 --crop 512 --batch 8",
         _cost_options,
         _cost,

@@ -1,4 +1,4 @@
-"""The command about object masks."""
+"""The command masks."""
 
 from __future__ import annotations
 
@@ -12,34 +12,71 @@ from s5mars.errors import UserError
 
 def _options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "data", type=Path, nargs="?", help="folder of the data set; with --export-json, the store"
+        "data", type=Path, nargs="?", help="Path to the data set; with --export-json, to the store"
     )
     parser.add_argument(
         "--out", type=Path, metavar="STORE",
-        help="a folder of Parquet files (with --import-json one file; with --show the picture)",
+        help="Path to the store, a folder of Parquet files (one file with --import-json, a picture "
+        "with --show)",
     )  # fmt: skip
-    parser.add_argument("--proposer", choices=["graph", "sam"], default="graph", help="(graph)")
-    parser.add_argument("--split", default="train", help="train, val, test, or all (train)")
-    parser.add_argument("--workers", type=int, default=1, help="processes, a thread each (1)")
-    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="(local)")
-    parser.add_argument("--address", help="of a Ray cluster; auto: the one that runs here")
-    parser.add_argument("--shard", type=int, default=64, help="images a file of the store (64)")
+    parser.add_argument(
+        "--proposer",
+        choices=["graph", "sam"],
+        default="graph",
+        help="Segmentation that proposes objects (graph)",
+    )
+    parser.add_argument(
+        "--split", default="train", help="Split of the images: train, val, test or all (train)"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="Number of processes (1)")
+    parser.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="Where the work runs (local)"
+    )
+    parser.add_argument(
+        "--address", help="Address of a Ray cluster; auto uses the one on this machine"
+    )
+    parser.add_argument(
+        "--shard", type=int, default=64, help="Number of images per file of the store (64)"
+    )
     sam = parser.add_argument_group("options of --proposer sam")
-    sam.add_argument("--weights", help="folder or hub id of SAM, SAM 2 or SAM-HQ (transformers)")
-    sam.add_argument("--points-per-side", type=int, help="of the grid of prompts (32)")
-    sam.add_argument("--long-side", type=int, help="pixels while masks are chosen, 0: all (1024)")
-    sam.add_argument("--minimum-iou", type=float, help="predicted IoU of what is stored (0.88)")
-    sam.add_argument("--minimum-stability", type=float, help="of what is stored (0.95)")
-    sam.add_argument("--precision", choices=["fp32", "bf16"], help="(bf16 on a GPU)")
-    sam.add_argument("--device", help="auto, cpu, cuda, mps (auto)")
-    sam.add_argument("--points", type=int, help="prompts in one pass (64)")
-    sam.add_argument("--compile", action="store_true", default=None, help="the image encoder")
-    other = parser.add_argument_group("instead of making masks")
-    other.add_argument("--import-json", type=Path, metavar="DIR", help="JSON files into a store")
-    other.add_argument("--export-json", type=Path, metavar="DIR", help="a store into JSON files")
-    other.add_argument("--show", type=Path, metavar="STORE", help="a picture of its kept masks")
-    other.add_argument("--images", type=int, help="in the picture (6)")
-    other.add_argument("--seed", type=int, help="draws these images (0)")
+    sam.add_argument("--weights", help="Folder or hub id of SAM, SAM 2 or SAM-HQ (transformers)")
+    sam.add_argument(
+        "--points-per-side", type=int, help="Number of prompts along each side of the grid (32)"
+    )
+    sam.add_argument(
+        "--long-side",
+        type=int,
+        help="Longer side in pixels while masks are chosen; 0 keeps the size (1024)",
+    )
+    sam.add_argument(
+        "--minimum-iou", type=float, help="Smallest predicted IoU of stored masks (0.88)"
+    )
+    sam.add_argument(
+        "--minimum-stability", type=float, help="Smallest stability score of stored masks (0.95)"
+    )
+    sam.add_argument(
+        "--precision", choices=["fp32", "bf16"], help="Numerical precision (bf16 on a GPU)"
+    )
+    sam.add_argument("--device", help="Device: auto, cpu, cuda or mps (auto)")
+    sam.add_argument("--points", type=int, help="Number of prompts in one forward pass (64)")
+    sam.add_argument(
+        "--compile",
+        action="store_true",
+        default=None,
+        help="Compile the image encoder with torch.compile",
+    )
+    other = parser.add_argument_group("other actions")
+    other.add_argument(
+        "--import-json", type=Path, metavar="DIR", help="Path to a folder of JSON files to import"
+    )
+    other.add_argument(
+        "--export-json", type=Path, metavar="DIR", help="Path to a folder for exported JSON files"
+    )
+    other.add_argument(
+        "--show", type=Path, metavar="STORE", help="Path to a store whose masks are drawn"
+    )
+    other.add_argument("--images", type=int, help="Number of images in the picture (6)")
+    other.add_argument("--seed", type=int, help="Seed of the choice of images (0)")
 
 
 _SAM = (
@@ -52,13 +89,15 @@ _PICTURE = ("images", "seed")
 def _masks(options: Namespace) -> object:
     others = [o for o in ("import_json", "export_json", "show") if getattr(options, o) is not None]
     if len(others) > 1:
-        raise UserError(f"{' and '.join(map(_option, others))}: one at a time")
+        raise UserError(
+            f"{' and '.join(map(_option, others))} cannot be combined: give one at a time"
+        )
     if options.export_json is None:
         _need(options, "out")
     if not others:
         _refuse(options, _PICTURE, "--show")
         return _make(options)
-    _refuse(options, (*_SAM, *_HARDWARE), "making masks")
+    _refuse(options, (*_SAM, *_HARDWARE), "--proposer sam")
     if options.show is None:
         _refuse(options, _PICTURE, "--show")
     if options.import_json is not None:
@@ -105,7 +144,7 @@ def _given(options: Namespace, names: tuple[str, ...]) -> dict[str, Any]:
 
 def _need(options: Namespace, name: str) -> None:
     if getattr(options, name) is None:
-        what = "the folder of the data set, or the store" if name == "data" else "--out"
+        what = "the folder of the data set or of the store" if name == "data" else "--out"
         raise UserError(f"{what} is missing; see s5mars masks --help")
 
 
@@ -121,7 +160,7 @@ def _option(name: str) -> str:
 
 COMMANDS = {
     "masks": Command(
-        "Object masks of many images: made, imported, exported, shown (figure 7).",
+        "Make, import, export or draw object masks (figure 7).",
         "s5mars masks DATA --proposer graph --out masks.parquet",
         _options,
         _masks,

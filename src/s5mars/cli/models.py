@@ -10,31 +10,52 @@ from s5mars.errors import UserError
 
 
 def inference_options(parser: ArgumentParser) -> None:
-    """Which network runs, where, and how images are cut for it."""
+    """Add the options of inference: network, device, windows, precision."""
     parser.add_argument(
         "--network", choices=["teacher", "student"], default="teacher",
-        help="(teacher; the student where the method has none)",
+        help="Network to use (teacher, or student if the method has no teacher)",
     )  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (auto)")
-    parser.add_argument("--window", type=int, default=1024, help="side of a window (1024)")
-    parser.add_argument("--overlap", type=float, default=0.25, help="share of a window (0.25)")
-    parser.add_argument("--batch", type=int, default=1, help="windows in one forward pass (1)")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="(fp32)")
+    parser.add_argument("--device", default="auto", help="Device: auto, cpu, cuda or mps (auto)")
+    parser.add_argument(
+        "--window", type=int, default=1024, help="Side of a window in pixels (1024)"
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=0.25,
+        help="Overlap of windows, as a share of their side (0.25)",
+    )
+    parser.add_argument(
+        "--batch", type=int, default=1, help="Number of windows in one forward pass (1)"
+    )
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16"], default="fp32", help="Numerical precision (fp32)"
+    )
 
 
 def _evaluate_options(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder, checkpoint, ONNX file or hf:OWNER/NAME")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--split", default="test", help="(test)")
+    parser.add_argument(
+        "run", type=Path, help="Path to a run folder, checkpoint or ONNX file, or hf:OWNER/NAME"
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="Path to the folder of the data set"
+    )
+    parser.add_argument("--split", default="test", help="Split to score (test)")
     parser.add_argument(
         "--protocol", choices=["full", "paper"], default="full",
-        help="whole image, or centre crop 1024 (full)",
+        help="Score whole images, or centre crops of 1024 pixels (full)",
     )  # fmt: skip
     inference_options(parser)
     parser.add_argument(
-        "--merge", nargs="+", default=[], metavar="A+B", help="classes to count as one"
+        "--merge",
+        nargs="+",
+        default=[],
+        metavar="A+B",
+        help="Classes to merge into one, such as sky+ridge",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object only")
+    parser.add_argument(
+        "--json", action="store_true", help="Print a JSON object instead of a table"
+    )
 
 
 def _evaluate(options: Namespace) -> object:
@@ -57,9 +78,11 @@ def _evaluate(options: Namespace) -> object:
 
 
 def _report_options(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, nargs="+", help="run folder; several are compared")
     parser.add_argument(
-        "--out", type=Path, help="the page (RUN/report.html; needed for several runs)"
+        "run", type=Path, nargs="+", help="Path to a run folder; several runs are compared"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="Path to the page (RUN/report.html; required for several runs)"
     )
 
 
@@ -72,17 +95,25 @@ def _report(options: Namespace) -> object:
         from s5mars.report.comparison import write_comparison
 
         if options.out is None:
-            raise UserError("several runs are compared on one page: give it a name with --out")
+            raise UserError("a report of several runs needs --out")
         page = write_comparison(options.run, out=options.out)
     print(page)
     return page
 
 
 def _demo_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, help="your images; without it, synthetic scenes")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="(runs/demo)")
-    parser.add_argument("--labelled", type=float, default=0.25, help="share of labels (0.25)")
-    parser.add_argument("--steps", type=int, default=300, help="of each method (300)")
+    parser.add_argument(
+        "--data", type=Path, help="Path to a folder of your images (synthetic scenes)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="Path to the output folder (runs/demo)"
+    )
+    parser.add_argument(
+        "--labelled", type=float, default=0.25, help="Share of the train labels to use (0.25)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=300, help="Number of training steps of each method (300)"
+    )
 
 
 def _demo(options: Namespace) -> object:
@@ -106,7 +137,7 @@ COMMANDS = {
         _evaluate,
     ),
     "report": Command(
-        "One self-contained HTML page about a run, or about several.",
+        "Write one self-contained HTML page about one or several runs.",
         "s5mars report runs/a",
         _report_options,
         _report,

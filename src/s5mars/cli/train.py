@@ -6,7 +6,7 @@ from pathlib import Path
 
 from s5mars.errors import UserError
 
-ABOUT = "Train a segmentation model on a folder of images with a few, sparse labels."
+ABOUT = "Train a segmentation model on a folder of images with few, sparse labels."
 EXAMPLE = (
     "s5mars train --data DATA --labelled 0.125 --steps 600 --model tf_efficientnet_lite0 "
     "--out runs/a"
@@ -14,7 +14,7 @@ EXAMPLE = (
 
 
 def train(arguments: list[str]) -> int:
-    """Train, go on with a run, or print help; these options are not argparse's."""
+    """Train, resume a run, or print help; jsonargparse parses these options."""
     from s5mars.settings.parsing import parse_training, training_from_yaml, training_parser
 
     if {"-h", "--help"} & set(arguments):

@@ -12,7 +12,7 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.evaluation.calibrate import calibration_file
 from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
 from s5mars.export.card import model_card
@@ -136,7 +136,7 @@ def _upload(folder: Path, name: str, *, private: bool) -> str:
         )
     except HfHubHTTPError as error:
         status = error.response.status_code
-        reason = (str(error).strip().splitlines() or [""])[0]
+        reason = first_line(error)
         if status in (401, 403):
             raise UserError(
                 f"the hub does not let this token write {name} ({reason}): log in with a token "

@@ -1,4 +1,4 @@
-"""One file a method. A new one touches its own file, one line here, and a recipe."""
+"""One file for each method. A new one changes its own file, one line here, and a recipe."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ METHODS: Mapping[str, type[Method]] = {
     "unimatch_v2": UniMatchV2,
     "s5mars": S5Mars,
 }
-"""The rows of table III and later ones: they take any network that gives logits."""
+"""Methods of table III and later ones, which train any network that returns logits."""
 
 OF_A_NETWORK: Mapping[str, type[Method]] = {"san": San}
-"""Losses that only one kind of network can be trained with: of table VI."""
+"""Methods of table VI that only fit one kind of network."""
 
 
 def method_class(name: str) -> type[Method]:
     """The class of a method.
 
     Raises:
-        UserError: with the nearest name and all names.
+        UserError: if the name is unknown; it gives the nearest name and all names.
     """
     known = {**METHODS, **OF_A_NETWORK}
     if name not in known:
@@ -54,6 +54,6 @@ def method_class(name: str) -> type[Method]:
 
 
 def method_title(name: str) -> str:
-    """The name of a method as a reader knows it; its key where it has no other."""
+    """The display name of a method; the name itself if it is unknown."""
     known = {**METHODS, **OF_A_NETWORK}
     return known[name].title if name in known else name

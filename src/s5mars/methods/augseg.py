@@ -50,11 +50,10 @@ class AugSeg:
     """The method, with the constants of its released settings.
 
     Args:
-        unsupervised_weight: λ_u, of the unsupervised terms.
-        threshold: Pseudo-labels above it are kept; 0 keeps all.
-        photometric: Intensities of the strong view.
-        labelled_patches: Whether labelled patches are pasted on images that the teacher is unsure
-            of.
+        unsupervised_weight: Weight λ_u of the unsupervised terms.
+        threshold: Confidence above which pseudo-labels are kept; 0 keeps all.
+        photometric: Photometric augmentation of the strong view.
+        labelled_patches: Paste labelled patches onto images that the teacher is unsure of.
     """
 
     title: ClassVar[str] = "AugSeg"
@@ -89,7 +88,7 @@ class AugSeg:
     def strong_view(
         self, weak: View, kept: Tensor, labelled: Crops, rngs: Generators
     ) -> tuple[View, Tensor]:
-        """Intensities, labelled patches on the unsure, CutMix; ``kept`` moves along."""
+        """Apply intensities, labelled patches and CutMix; ``kept`` follows its pixels."""
         batch, _, height, width = weak.image.shape
         device = weak.image.device
         image = photometric(weak.image, weak.targets.valid, kind=self.photometric, generators=rngs)
@@ -124,7 +123,7 @@ def confidence(targets: Targets) -> Tensor:
 
 
 def labelled_view(labelled: Crops, *, classes: int) -> View:
-    """The labelled images with their labels; where there is none, nothing is predicted."""
+    """The labelled images and labels as a view; its probabilities are 0."""
     batch, height, width = labelled.label.shape
     nothing = torch.zeros(batch, classes, height, width, device=labelled.image.device)
     return View(

@@ -1,4 +1,4 @@
-"""ClassMix on a Mean Teacher: half of an image's classes, pasted on another image.
+"""ClassMix on a Mean Teacher: half of an image's classes, pasted onto another image.
 
 Olsson et al., "ClassMix: Segmentation-Based Data Augmentation for Semi-Supervised Learning",
 WACV 2021; the row MT + ClassMix of table III:
@@ -41,9 +41,9 @@ class ClassMix:
     """The method, with the constants of its paper.
 
     Args:
-        unsupervised_weight: Factor on top of λ.
-        confident: λ is the share of pixels whose confidence is above this.
-        class_share: Of the classes of image A that are pasted.
+        unsupervised_weight: Additional factor on λ.
+        confident: Confidence above which a pixel counts in the share λ.
+        class_share: Share of the classes of image A that are pasted.
     """
 
     title: ClassVar[str] = "MT + ClassMix"

@@ -43,9 +43,9 @@ class FixMatch:
     """The method, with the constants of the UniMatch paper's baseline.
 
     Args:
-        unsupervised_weight: λ_u, of the unsupervised terms.
-        threshold: τ: pseudo-labels above it are kept.
-        photometric: Colours of the strong view.
+        unsupervised_weight: Weight λ_u of the unsupervised terms.
+        threshold: Confidence τ above which pseudo-labels are kept.
+        photometric: Photometric augmentation of the strong view.
         rectangle: Probability of a CutMix rectangle.
     """
 
@@ -87,7 +87,7 @@ class FixMatch:
 def strong_view(
     weak: View, kept: Tensor, rngs: Generators, *, kind: Photometric, rectangle: float
 ) -> tuple[View, Tensor]:
-    """Change colours, then paste a rectangle of a partner; ``kept`` (B, H, W) moves along."""
+    """Change colours, then paste a rectangle of a partner; ``kept`` (B, H, W) follows."""
     height, width = weak.image.shape[2:]
     device = weak.image.device
     image = photometric(weak.image, weak.targets.valid, kind=kind, generators=rngs)

@@ -1,4 +1,4 @@
-"""Mean Teacher: two noisy looks at an image should agree; the row MT of table III.
+"""Mean Teacher: predictions for two noisy copies of an image agree; the row MT of table III.
 
 Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017:
 
@@ -6,11 +6,12 @@ Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017:
     θ'   ← α θ' + (1 − α) θ                                     in ``objective/teacher.py``
     L    = L_sup + λ · ramp · J
 
-η is Gaussian noise on the input and dropout, drawn anew for student and teacher; f is the softmax
-output. Like their code, J is the squared error averaged over classes, and over pixels. As in the
-paper every image counts in J, labelled or not, and L_sup sees the noisy labelled images, too.
+η is Gaussian noise on the input and dropout, drawn separately for student and teacher; f is the
+softmax output. Like their code, J is the squared error averaged over classes, and over pixels. As
+in the paper every image counts in J, labelled or not, and L_sup sees the noisy labelled images,
+too.
 
-What is a reading for segmentation, or this project's:
+Interpretations for segmentation, and choices of this project:
 
 - λ = 10. The paper's is 100, for images of one class each; with it the labels hardly counted in
   the two-image runs of ``tests/methods/test_training.py``. The S5Mars paper tuned it and does not
@@ -21,7 +22,7 @@ What is a reading for segmentation, or this project's:
 - The teacher's dropout draws, but its batch statistics are the averaged ones, as for every method
   here; theirs normalised by the batch.
 - A pool pixel whose label is known is compared with that label, as in every method here. The paper
-  has nothing like it.
+  does not do this.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class MeanTeacher:
     """The method; the noise is that of the paper's CIFAR-10 runs.
 
     Args:
-        unsupervised_weight: λ, of the squared error.
+        unsupervised_weight: Weight λ of the squared error.
         noise: Standard deviation of the noise on images in [0, 1].
-        teacher_dropout: Whether the teacher's dropout draws, too.
+        teacher_dropout: Use dropout in the teacher, too.
     """
 
     title: ClassVar[str] = "Mean Teacher"
@@ -62,7 +63,7 @@ class MeanTeacher:
 
     def __post_init__(self) -> None:
         if self.noise < 0:
-            raise UserError(f"noise is {self.noise}: it must not be below 0")
+            raise UserError(f"noise is {self.noise}: it must be 0 or more")
 
     @property
     def needs(self) -> Needs:
@@ -95,7 +96,7 @@ class MeanTeacher:
         }
 
     def noisy(self, batch: Batch, progress: Progress, who: str) -> Tensor:
-        """Both streams with the noise η, each image's its own; the result is not clipped."""
+        """Both streams with independent noise η for each image; the result is not clipped."""
         noisy = []
         for stream, crops in (("labelled", batch.labelled), ("pool", pool_of(batch))):
             image = as_float(crops.image)
@@ -119,7 +120,7 @@ def certain_where_known(targets: Targets) -> Tensor:
 
 @contextmanager
 def dropout(network: nn.Module, *, active: bool) -> Iterator[None]:
-    """Let the dropout layers of a network, and nothing else in it, draw for a while."""
+    """Set only the dropout layers of a network to training mode."""
     layers = [m for m in network.modules() if isinstance(m, DROPOUT)] if active else []
     before = [layer.training for layer in layers]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""A queue of pixel embeddings for each class: what a class should be unlike."""
+"""A queue of pixel embeddings for each class, the negatives of the contrastive loss."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from s5mars.parallel import distributed
 
 
 class MemoryBank(nn.Module):
-    """First in, first out; a part of every checkpoint, which holds only what is filled.
+    """First-in, first-out queues, saved in every checkpoint.
 
-    Embeddings are kept as unit vectors in float16: only their direction is ever compared, and half
-    of the memory is saved. In a distributed run every process pushes the embeddings of all of them,
+    Embeddings are kept as unit vectors in float16: only directions are compared, and it
+    halves the memory. In a distributed run every process pushes the embeddings of all of them,
     so that their banks are the same.
 
     Args:
-        size: longest queue of a class.
-        first_size: that of class 0.
+        size: largest length of the queue of a class.
+        first_size: largest length of the queue of class 0.
 
     Raises:
-        UserError: for a size below 1.
+        UserError: if a size is below 1.
     """
 
     def __init__(self, *, size: int, first_size: int) -> None:
@@ -36,7 +36,7 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def push(self, label: int, embedding: Tensor) -> None:
-        """Append (N, D) embeddings to the queue of a class; the oldest ones leave a full queue."""
+        """Append (N, D) embeddings to the queue of a class, and drop the oldest of a full queue."""
         new = F.normalize(embedding[-self.longest(label) :].float(), dim=1).half()
         new = distributed.joined_rows(new)[-self.longest(label) :]
         old = self._queues.get(label, new[:0]).to(new.device)
@@ -48,7 +48,7 @@ class MemoryBank(nn.Module):
         return self._queues.get(label, torch.empty(0, 0, dtype=torch.float16))
 
     def longest(self, label: int) -> int:
-        """How many embeddings the queue of a class can hold."""
+        """Largest length of the queue of a class."""
         return self.first_size if label == 0 else self.size
 
     def get_extra_state(self) -> dict[int, Tensor]:

@@ -3,8 +3,8 @@
 Wang et al., "RanPaste: Paste Consistency and Pseudo Label for Semisupervised Remote Sensing Image
 Semantic Segmentation", IEEE TGRS 2022; a row of table III.
 
-Known of the paper when this was written: its title, that regions of labelled images are pasted at
-random on unlabelled ones, that the network must be consistent under the paste, and that
+Known of the paper: its title, that regions of labelled images are pasted at
+random onto unlabelled ones, that the network must be consistent under the paste, and that
 pseudo-labels count above a threshold. Neither its text nor code was at hand, so the rest is a
 reading of it and may differ from it in any detail:
 
@@ -13,8 +13,8 @@ reading of it and may differ from it in any detail:
 
 - R is one rectangle an image, cut at one random place and pasted at another, its sides drawn as in
   CutMix (``augment/random_paste.py``).
-- "Paste consistency" is taken to be this cross-entropy: what is said of the pasted image should be
-  the paste of what is said of its parts. It is not a second term.
+- "Paste consistency" is taken to be this cross-entropy: the prediction for the pasted image should
+  be the paste of the predictions for its parts. It is not a second term.
 - p_t is an EMA teacher's answer to the weak view; τ = 0.95 and λ = 1, as in FixMatch.
 - The donor's pixels without a label (labels here are sparse) have the teacher's pseudo-label.
 - No photometric augmentation.
@@ -44,9 +44,9 @@ class RanPaste:
     """The method; no constant of its paper was at hand.
 
     Args:
-        unsupervised_weight: λ, of the unsupervised term.
-        threshold: τ: pseudo-labels above it are kept.
-        beta: Of the sides of the rectangles, λ ~ Beta(beta, beta), as in CutMix.
+        unsupervised_weight: Weight λ of the unsupervised term.
+        threshold: Confidence τ above which pseudo-labels are kept.
+        beta: Parameter of the rectangles' sides, λ ~ Beta(beta, beta), as in CutMix.
     """
 
     title: ClassVar[str] = "RanPaste"

@@ -42,16 +42,16 @@ class S5Mars:
     """The method, with the constants of section V-B.
 
     Args:
-        unsupervised_weight: λ_u, of the unsupervised terms.
-        hard_weight: λ_h; 0 leaves the soft labels alone.
-        soft_weight: λ_s; the soft term weighs λ_u · λ_s, and 0 leaves the hard labels alone.
-        hard_threshold: t_hard: hard labels are of pixels whose confidence is above it.
-        soft_threshold: t_soft: soft labels are of pixels whose confidence is below it.
+        unsupervised_weight: Weight λ_u of the unsupervised terms.
+        hard_weight: Weight λ_h of the hard loss; 0 switches it off.
+        soft_weight: Weight λ_s of the soft loss, times λ_u; 0 switches it off.
+        hard_threshold: Confidence t_hard above which pixels get hard labels.
+        soft_threshold: Confidence t_soft below which pixels get soft labels.
         hard_over: Pixels that the hard loss divides by.
         soft_over: Pixels that the soft loss divides by.
-        photometric: Colours of the strong view, as in figure 5; the method itself disturbs none.
-        swap: What images exchange: ``std`` is AugIN-σ.
-        mix: What is pasted.
+        photometric: Photometric augmentation of the strong view, as in figure 5 (none).
+        swap: Statistics that images exchange; ``std`` is AugIN-σ.
+        mix: Settings of the paste.
     """
 
     title: ClassVar[str] = "S5Mars"
@@ -69,7 +69,7 @@ class S5Mars:
 
     @property
     def needs(self) -> Needs:
-        """A pool, a teacher and, for SAM-Mix, one object a labelled image."""
+        """A pool, a teacher and, for SAM-Mix, one object per labelled image."""
         return Needs(pool=True, teacher=True, objects=self.mix.source == "objects")
 
     def losses(
@@ -85,7 +85,7 @@ class S5Mars:
         soft = targets.valid & (targets.confidence < self.soft_threshold)
         valid_pixels = pixels(targets.valid).clamp(min=1)
         weight = self.unsupervised_weight * progress.ramp
-        of_hard, of_soft = hard_and_soft_loss(
+        hard_loss, soft_loss = hard_and_soft_loss(
             strong_logits,
             targets.hard,
             targets.probability,
@@ -96,10 +96,10 @@ class S5Mars:
         return {
             "supervised": Term(progress.criterion(logits, batch.labelled.label)),
             "hard": Term(
-                of_hard, weight=weight * self.hard_weight, share=pixels(hard) / valid_pixels
+                hard_loss, weight=weight * self.hard_weight, share=pixels(hard) / valid_pixels
             ),
             "soft": Term(
-                of_soft, weight=weight * self.soft_weight, share=pixels(soft) / valid_pixels
+                soft_loss, weight=weight * self.soft_weight, share=pixels(soft) / valid_pixels
             ),
         }
 
@@ -107,7 +107,7 @@ class S5Mars:
     def strong_view(
         self, teacher: nn.Module, batch: Batch, pool: Crops, progress: Progress
     ) -> View:
-        """Label the weak views, and disturb those of the pool.
+        """Label the weak views, and augment those of the pool.
 
         The teacher sees pool and donors in one batch.
         """
@@ -132,14 +132,14 @@ class S5Mars:
     ) -> View:
         """The strong view of weak ones: colours, exchange with the partner, paste.
 
-        What is pasted stays as it was; the image around it has exchanged statistics.
+        Only the image around the paste exchanges statistics.
 
         Args:
             weak: B images of the pool and their targets.
             donors: images that regions are cut from, see ``SamMix``.
             objects: (L, H, W) bool, an object of each donor.
-            partner: (B,) int64, whose statistics each image takes.
-            rngs: the step's generators, one an image.
+            partner: (B,) int64 index of the image whose statistics each image takes.
+            rngs: generators of the step, one per image.
         """
         valid = weak.targets.valid
         image = photometric(weak.image, valid, kind=self.photometric, generators=rngs)

@@ -9,12 +9,12 @@ and with it  L = λ_cls L_cls + λ_mask L_BCE + λ_dice L_dice: over the matched
 two; for L_cls a matched query should be its class and any other "no object", which weighs 0.1.
 Every supervised depth of the adapter is matched, and adds its terms. λ = 2, 5, 5, as in the paper.
 
-Sparse labels, on which the paper is silent (its data are labelled everywhere); readings of ours:
+Sparse labels are not in the paper, whose data are labelled everywhere; choices of this project:
 
 - Masks are compared at labelled pixels alone, at most ``points`` of them, drawn uniformly in each
   image. (Mask2Former draws as many from the whole image, three in four where the mask is unsure.)
-- Classes without a drawn pixel are not there: no query is matched to them.
-- A query that lies where nobody labelled may well be right. So "no object" weighs, besides 0.1, the
+- Classes without a drawn pixel are absent: no query is matched to them.
+- A query in an unlabelled area may be right. So "no object" weighs, besides 0.1, the
   share of the query's own mask that is on labelled pixels: 1 for dense labels, the paper's loss.
 """
 
@@ -51,11 +51,11 @@ class San:
     """The loss, with the constants of SAN's training.
 
     Args:
-        class_weight: λ_cls, of the classification of the queries.
-        mask_weight: λ_mask, of the cross-entropy of their masks.
-        dice_weight: λ_dice, of the dice loss of their masks.
-        no_object: Weight of a query that no class is given to.
-        points: Labelled pixels that are drawn of an image.
+        class_weight: Weight λ_cls of the classification of the queries.
+        mask_weight: Weight λ_mask of the cross-entropy of their masks.
+        dice_weight: Weight λ_dice of the dice loss of their masks.
+        no_object: Weight of a query without a class.
+        points: Number of labelled pixels drawn from an image.
     """
 
     title: ClassVar[str] = "SAN-FT"
@@ -78,10 +78,12 @@ class San:
         crops = batch.labelled
         outputs: list[QueryOutput] = student.propose(crops.image)  # type: ignore[operator]
         drawn = self.draw(crops, outputs[0].classes.shape[2] - 1, progress)
-        found = torch.stack([torch.stack(self.of_depth(each, drawn, crops)) for each in outputs])
-        named, mask, dice = found.sum(0)
+        found = torch.stack(
+            [torch.stack(self.of_depth(output, drawn, crops)) for output in outputs]
+        )
+        class_, mask, dice = found.sum(0)
         return {
-            "class": Term(named, self.class_weight),
+            "class": Term(class_, self.class_weight),
             "mask": Term(mask, self.mask_weight),
             "dice": Term(dice, self.dice_weight),
         }

@@ -1,4 +1,4 @@
-"""Supervised: the labelled pixels and nothing else; the first row of table III."""
+"""Supervised: the labelled pixels only; the first row of table III."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Supervised, averaged: the moving average of Supervised; the baseline of every EMA teacher.
 
-Methods with a teacher are scored by it, and an average of a student's weights beats the student
-whatever it learns from. So what the pool brings is measured against this row.
+Methods with a teacher are scored by it, and averaging weights improves any student. So the gain
+from the pool is measured against this row.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ class SupervisedAveraged(Supervised):
 
     @property
     def needs(self) -> Needs:
-        """A teacher, which nobody asks."""
+        """A teacher, which is only scored."""
         return Needs(teacher=True)

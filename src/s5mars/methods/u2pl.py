@@ -1,4 +1,4 @@
-"""U²PL: sure pixels are pseudo-labels, unsure ones are examples of what they are not.
+"""U²PL: reliable pixels give pseudo-labels, unreliable ones negatives of a contrastive loss.
 
 Wang et al., "Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labels", CVPR 2022:
 
@@ -32,8 +32,8 @@ Where paper and released code differ, or the paper is silent:
 - CutMix on the pool in half of the steps, as in the code, with this project's rectangles
   (``augment/geometric.py``); the code's cover half of the image exactly.
 - The code runs the teacher again, in training mode, on the mixed images for entropy, ranking and
-  embedding. Here it sees weak views once, in evaluation mode, and all it says of a pixel, the
-  embedding included, is pasted with the pixel.
+  embedding. Here it sees weak views once, in evaluation mode, and all its outputs, the embedding
+  included, are pasted with the pixels.
 - Embeddings are at a quarter of the resolution. Labels, masks and probabilities are brought there
   by taking the nearest pixel; the code takes the probabilities before they are enlarged.
 
@@ -68,19 +68,20 @@ class U2PL(nn.Module):
     """The method, with the constants of its Cityscapes runs. Percentages are of entropies.
 
     Args:
-        unsupervised_weight: η, of the reliable pixels.
-        contrastive_weight: λ_c.
-        drop_percent: Reliable pixels at the start of the run; 100 at its end.
-        anchor_percent: Pixels without label that may be anchors at the start; 0 at the end.
+        unsupervised_weight: Weight η of the reliable pixels.
+        contrastive_weight: Weight λ_c of the contrastive loss.
+        drop_percent: Percentage of reliable pixels at the start of the run; 100 at the end.
+        anchor_percent: Percentage of unlabelled pixels that may be anchors at the start; 0 at the
+            end.
         cutmix: Probability of CutMix in a step.
-        anchors: M, of a class.
-        negatives: N, of an anchor.
-        anchor_probability: δ_p.
-        low_rank: So many first ranks give negatives on labelled pixels.
+        anchors: Number M of anchors per class.
+        negatives: Number N of negatives per anchor.
+        anchor_probability: Smallest probability δ_p of an anchor.
+        low_rank: Number of first ranks that give negatives on labelled pixels.
         high_rank: Ranks from low_rank to below this one give negatives on unreliable pixels.
-        temperature: τ, of the contrastive loss.
-        queue: Longest memory of a class.
-        first_queue: Longest memory of class 0.
+        temperature: Temperature τ of the contrastive loss.
+        queue: Length of the memory of a class.
+        first_queue: Length of the memory of class 0.
     """
 
     title: ClassVar[str] = "U²PL"
@@ -210,7 +211,7 @@ class U2PL(nn.Module):
             teacher_embedding: (B, D, h, w) float.
             targets: at (H, W), like the masks.
             known: (B, H, W) bool, the true label is known.
-            sure: (B, H, W) bool, the class may be believed: ``known``, or of low entropy.
+            sure: (B, H, W) bool, reliable: ``known``, or of low entropy.
             unsure: (B, H, W) bool, unreliable.
             progress: of the step.
         """
@@ -268,7 +269,7 @@ def quantile(values: Tensor, counted: Tensor, share: float) -> Tensor:
     position = share * (counted.sum() - 1).clamp(min=0)
     below = position.floor().long()
     first, second = ordered[below], ordered[position.ceil().long()]
-    # At the end of the line both are infinite, and have no difference.
+    # At the end both may be infinite.
     return torch.where(first == second, first, first + (second - first) * (position - below))
 
 

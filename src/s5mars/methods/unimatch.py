@@ -44,12 +44,12 @@ class UniMatch:
     """The method, with the constants of its paper.
 
     Args:
-        unsupervised_weight: λ_u, of the unsupervised terms.
-        strong_weights: μ_1 and μ_2, of the two strong views.
-        feature_weight: λ_fp, of the view whose features lose channels.
-        threshold: τ: pseudo-labels above it are kept.
-        dropped: Share of the feature channels that are lost.
-        photometric: Colours of the strong views.
+        unsupervised_weight: Weight λ_u of the unsupervised terms.
+        strong_weights: Weights μ_1 and μ_2 of the two strong views.
+        feature_weight: Weight λ_fp of the view whose feature channels are dropped.
+        threshold: Confidence τ above which pseudo-labels are kept.
+        dropped: Share of the feature channels that are dropped.
+        photometric: Photometric augmentation of the strong views.
         rectangle: Probability of a CutMix rectangle.
     """
 

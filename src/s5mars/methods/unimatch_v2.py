@@ -45,10 +45,10 @@ class UniMatchV2:
     """The method, with the constants of its paper.
 
     Args:
-        unsupervised_weight: λ_u, of the mean of the two strong views.
-        threshold: τ: pseudo-labels above it are kept.
+        unsupervised_weight: Weight λ_u of the mean of the two strong views.
+        threshold: Confidence τ above which pseudo-labels are kept.
         undropped: Share of the images whose features keep all channels.
-        photometric: Colours of the strong views.
+        photometric: Photometric augmentation of the strong views.
         rectangle: Probability of a CutMix rectangle.
     """
 

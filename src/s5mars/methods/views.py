@@ -1,4 +1,4 @@
-"""What the teacher says about weak views, shared by the methods that ask it."""
+"""Weak views and their targets, shared by the methods that use a teacher."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def pool_of(batch: Batch) -> Crops:
 
 @torch.no_grad()
 def weak_view(teacher: nn.Module, pool: Crops, progress: Progress) -> View:
-    """The pool as it is, and the targets that the teacher's answer gives.
+    """The unchanged pool images, with targets from the teacher's prediction.
 
-    A shared network that labels for itself is in training mode: its dropout rests then, and its
-    batch statistics move once a step.
+    A network that labels for itself is set to evaluation mode: dropout is off, and batch statistics
+    change only once in a step.
     """
     image = as_float(pool.image)
     with evaluating(teacher):
@@ -39,23 +39,23 @@ def weak_views(
 ) -> tuple[View, View]:
     """``weak_view`` of the pool, and of the labelled images that regions are cut from.
 
-    The teacher sees both in one batch. What it says of the donors is taken as it is: their classes
-    are as frequent as the labels' already.
+    The teacher sees both in one batch. Its predictions for the donors are not aligned: their
+    classes are already as frequent as the labels'.
     """
     images = as_float(torch.cat([pool.image, donors.image]))
     with evaluating(teacher):
-        answers = torch.split(teacher(images).softmax(1), [len(pool.image), len(donors.image)])
+        predictions = torch.split(teacher(images).softmax(1), [len(pool.image), len(donors.image)])
     image, donor_image = torch.split(images, [len(pool.image), len(donors.image)])
     return (
-        View(image, progress.pseudo_labels(answers[0], pool)),
-        View(donor_image, as_predicted(answers[1], donors)),
+        View(image, progress.pseudo_labels(predictions[0], pool)),
+        View(donor_image, as_predicted(predictions[1], donors)),
     )
 
 
 def logits_of_both(student: nn.Module, labelled: Crops, strong: View) -> tuple[Tensor, Tensor]:
     """The student's logits of the labelled stream and of a view of the pool, in one batch."""
     logits: Tensor = student(torch.cat([as_float(labelled.image), strong.image]))
-    # Not two slices, whose gradients would each fill a tensor of the whole batch with zeros.
+    # Not two slices: each gradient would fill a tensor of the whole batch with zeros.
     of_labelled, of_strong = torch.split(logits, [len(labelled.image), len(strong.image)])
     return of_labelled, of_strong
 
@@ -63,7 +63,7 @@ def logits_of_both(student: nn.Module, labelled: Crops, strong: View) -> tuple[T
 def kept_pixels(targets: Targets, progress: Progress, *, above: float) -> Tensor:
     """(B, H, W) bool: the label is known, or ``progress.keep`` takes the pseudo-label.
 
-    To be asked once a step: thresholds that follow the predictions then see each pixel once.
+    Call this once in a step, so that adaptive thresholds count each pixel once.
     """
     sure = progress.keep(targets.probability, targets.valid, above=above)
     return sure | (targets.valid & (targets.label != IGNORE))

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.models.checkpoint import read_facts
 
 TENSORS, FACTS = "best.safetensors", "best.json"
@@ -63,7 +63,7 @@ def fetch_checkpoint(name: str) -> Path:
             f"hf:{name} holds no {TENSORS} with its {FACTS}: not a model of `s5mars push`"
         ) from error
     except (HfHubHTTPError, ConnectionError) as error:
-        raise MissingFileError(unreachable(_reason(error))) from error
+        raise MissingFileError(unreachable(first_line(error))) from error
 
 
 def unreachable(reason: str) -> str:
@@ -73,7 +73,3 @@ def unreachable(reason: str) -> str:
 
 def _download(repository: str, file: str, revision: str | None) -> Path:
     return Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

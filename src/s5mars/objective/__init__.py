@@ -1,1 +1,1 @@
-"""What is minimised: losses, and what a run does to the pseudo-labels of any method."""
+"""Losses, and what all methods share: alignment, thresholds, the teacher."""

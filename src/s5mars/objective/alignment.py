@@ -2,12 +2,12 @@
 
 ReMixMatch (Berthelot et al., ICLR 2020), which the S5Mars paper names as its natural extension:
 q̃ = normalise(q · p(y) / p̃(y)), with p(y) the class shares of the labels and p̃(y) those of the
-teacher's predictions for the pool, as a running average. Without it a class that the teacher
-prefers a little on unfamiliar images feeds on its own pseudo-labels.
+teacher's predictions for the pool, as a running average. Without it, a small
+bias of the teacher towards a class reinforces itself.
 
-Both shares must be of the same kind of crops: p(y) is what plain crops of the labelled images show
-on average (``data.crops.coverage``), not the areas of whole images, whose borders crops see less
-often, and p̃(y) counts the pool alone, as in the paper.
+Both shares must refer to the same kind of crops: p(y) is the average over plain crops of the
+labelled images (``data.crops.coverage``), not over whole images, whose borders crops see less
+often, and p̃(y) counts only the pool, as in the paper.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from s5mars.objective.averages import RunningMean
 
 FLOOR = 1e-3
-"""Smallest share of a class: one that no label has shown is held back, not forbidden."""
+"""Smallest share of a class, so that classes without labels are not excluded."""
 
 
 class Alignment(nn.Module):
-    """Corrects predictions for the pool, and remembers how they were distributed before.
+    """Align predictions for the pool with the class shares of the labels.
 
     Args:
         shares: (C,) p(y), class shares or areas of the labels.
-        momentum: of the average of the predictions, in [0, 1).
-        power: exponent of the labels' shares, in [0, 1]: 1 asks for the shares themselves, less
-            for a flatter distribution that favours rare classes (CReST, Wei et al., CVPR 2021).
+        momentum: momentum of the average of the predictions, in [0, 1).
+        power: exponent of the labels' shares, in [0, 1]: 1 keeps the shares, smaller
+            values favour rare classes (CReST, Wei et al., CVPR 2021).
     """
 
     wanted: Tensor
@@ -42,7 +42,7 @@ class Alignment(nn.Module):
 
     @torch.no_grad()
     def forward(self, probability: Tensor, valid: Tensor) -> Tensor:
-        """Average a prediction in, and return it aligned.
+        """Update the average with a prediction, and return the aligned prediction.
 
         Args:
             probability: (B, C, H, W) float, the teacher's softmax output for images of the pool.

@@ -1,4 +1,4 @@
-"""A running average that is right from its first step on."""
+"""A bias-corrected running average."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from s5mars.parallel import distributed
 
 
 class RunningMean(nn.Module):
-    """An exponential moving average of means over pixels; a part of every checkpoint.
+    """An exponential moving average of means over pixels, saved in every checkpoint.
 
-    It starts from nothing, and divides by the weight of what it has seen, which is 1 − mᵗ after t
-    steps (Kingma and Ba, ICLR 2015, section 3). Without that division the first hundred steps would
-    show the value it starts from.
+    It starts at 0 and is divided by the total weight, 1 − mᵗ after t steps, which removes the bias
+    towards the start (Kingma and Ba, ICLR 2015, section 3).
 
     Args:
-        shape: of the mean.
+        shape: shape of the mean.
         momentum: m, in [0, 1).
     """
 
@@ -31,9 +30,9 @@ class RunningMean(nn.Module):
 
     @torch.no_grad()
     def observe(self, summed: Tensor, count: Tensor) -> None:
-        """Average in a batch: a sum over this process's pixels, and how many they are.
+        """Update the average with a sum over this process's pixels and their number.
 
-        A batch without any pixel, in all processes, says nothing.
+        A batch without pixels in any process changes nothing.
         """
         summed, count = distributed.total(summed), distributed.total(count)
         share = (1 - self.momentum) * (count > 0)
@@ -43,10 +42,10 @@ class RunningMean(nn.Module):
 
     @property
     def value(self) -> Tensor:
-        """The average, of the shape given; 0 where nothing has been observed."""
+        """The average; 0 if nothing has been observed."""
         return self.weighted / self.weight.clamp(min=1e-12)
 
     @property
     def is_empty(self) -> Tensor:
-        """Scalar bool: nothing has been observed."""
+        """Scalar bool: whether nothing has been observed."""
         return self.weight == 0

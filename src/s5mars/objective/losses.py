@@ -1,4 +1,4 @@
-"""Loss terms over pixels that may be ignored. Every function names what it divides by.
+"""Loss terms over pixels that may be ignored. Every function names its divisor.
 
 ``over`` is one of
 
@@ -8,11 +8,11 @@
 - ``kept``: the pixels that enter the sum, as in FixMatch implementations that skip the rest.
 
 Pixels are counted over all processes of a run. Gradients are averaged over the processes, so each
-returns its own share of the sum, times the number of processes, over the common divisor: the mean
-of what they return is the mean over the whole batch, and so is the gradient.
+returns its own part of the sum, times the number of processes, over the common divisor: the mean of
+the returned values and of the gradients is that of the whole batch.
 
-The same objective under another divisor is another objective: its weight changes with the share of
-kept pixels, and so do the results. A sum over no pixel is zero and has a zero gradient.
+Another divisor makes another objective, whose weight depends on the share of kept pixels. A sum
+over no pixels is zero and has a zero gradient.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def hard_loss(logits: Tensor, hard: Tensor, *, kept: Tensor, valid: Tensor, over
         hard: (B, H, W) int64 class index.
         kept: (B, H, W) bool, the pixels that enter the sum.
         valid: (B, H, W) bool, see ``over``.
-        over: the divisor, see the module.
+        over: the divisor, see the module docstring.
     """
     return masked_mean(pixel_cross_entropy(logits, hard), kept, valid, over=over)
 
@@ -94,23 +94,23 @@ def hard_and_soft_loss(
         probability: (B, C, H, W) float, the teacher's softmax output.
         kept: two (B, H, W) bool, the pixels that enter each sum.
         valid: (B, H, W) bool, see ``over``.
-        over: the divisor of each, see the module.
+        over: the divisor of each, see the module docstring.
     """
     losses = pixel_cross_entropies(logits, hard, probability)
-    of_hard, of_soft = (
+    hard_mean, soft_mean = (
         masked_mean(loss, mask, valid, over=divisor)
         for loss, mask, divisor in zip(losses, kept, over, strict=True)
     )
-    return of_hard, of_soft
+    return hard_mean, soft_mean
 
 
 def pixels(mask: Tensor) -> Tensor:
-    """How many pixels a (B, H, W) mask has in all processes; a scalar, int64."""
+    """Number of pixels of a (B, H, W) mask in all processes; a scalar, int64."""
     return distributed.total(mask.sum())
 
 
 def masked_mean(loss: Tensor, kept: Tensor, valid: Tensor, *, over: Over) -> Tensor:
-    """The sum of (B, H, W) losses over the kept pixels, over one of the divisors."""
+    """The sum of (B, H, W) losses over the kept pixels, divided as ``over`` says."""
     if over == "valid":
         divisor = pixels(valid)
     elif over == "all":
@@ -123,10 +123,10 @@ def masked_mean(loss: Tensor, kept: Tensor, valid: Tensor, *, over: Over) -> Ten
 
 
 def mean_of_all(summed: Tensor, divisor: Tensor) -> Tensor:
-    """This process's part of a mean over all processes, see the module; 0 where nothing counts.
+    """This process's part of a mean over all processes, see the module docstring.
 
     Args:
-        summed: scalar, over this process.
-        divisor: scalar, over all of them.
+        summed: scalar, the sum in this process.
+        divisor: scalar, the count in all processes; if it is 0, so is the mean.
     """
     return summed / divisor.where(divisor > 0, 1) * distributed.number()

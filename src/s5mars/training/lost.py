@@ -1,4 +1,4 @@
-"""What happens when a process of a run dies: one line that says how to go on, and no hanging."""
+"""End a distributed run that lost a process, with one line that says how to resume."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ import torch.distributed as dist
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 
+from s5mars.errors import first_line
 from s5mars.parallel.workers import ended
 from s5mars.training.callbacks import SaveLast
 
 GRACE_SECONDS = 2.0
-"""For the main thread to find out by itself, from a collective that fails, before it is ended."""
+"""How long the main thread may take to notice the loss by itself, from a failed collective."""
 
 LOST = 2
-"""Exit status of what is left of a run that lost a process."""
+"""Exit status of the remaining processes of a run that lost one."""
 
 
 class LostProcess(Callback):
-    """Watches the processes that this one has started, and in those the one that started them.
+    """Watch the processes that this one started; in those, watch the one that started them.
 
-    torchrun and SLURM start processes themselves, and watch them themselves.
+    torchrun and SLURM watch the processes that they start.
     """
 
     def __init__(self, saver: SaveLast, out: Path) -> None:
@@ -40,10 +41,10 @@ class LostProcess(Callback):
     def setup(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
-        """Watch from now on."""
+        """Start to watch."""
         started: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
         self._started = list(started)
-        # Lightning's own watch kills this process without a word; it ends when its list is empty.
+        # Lightning's own watcher kills this process silently; an empty list ends it.
         started.clear()
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
@@ -54,7 +55,7 @@ class LostProcess(Callback):
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """From here on each process ends by itself."""
+        """Stop watching: processes now end normally."""
         self._finished.set()
 
     def on_exception(
@@ -63,16 +64,16 @@ class LostProcess(Callback):
         pl_module: lightning.LightningModule,
         exception: BaseException,
     ) -> None:
-        """The main thread knows, and says it."""
+        """Stop watching: the main thread reports the error."""
         self._finished.set()
 
     def message(self, error: BaseException, *, first: bool) -> str:
-        """What to tell the user of a collective that failed; empty where another process does."""
+        """The message for a failed collective; empty if another process reports it."""
         until = time.monotonic() + GRACE_SECONDS
         while not (reason := self._reason()) and time.monotonic() < until and self._watches:
             time.sleep(0.05)
         if not reason and first:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
         self._end_the_others()
         return self._line(reason) if reason else ""
 
@@ -89,7 +90,7 @@ class LostProcess(Callback):
             if status := process.poll():
                 return ended(status)
         if self._parent is not None and os.getppid() != self._parent:
-            return "the first one has ended"
+            return "the first process has ended"
         return ""
 
     def _line(self, reason: str) -> str:
@@ -102,7 +103,7 @@ class LostProcess(Callback):
             if self._finished.wait(GRACE_SECONDS):
                 return
             self._end_the_others()
-            if trainer.local_rank <= 1:  # of several survivors one speaks
+            if trainer.local_rank <= 1:  # only one survivor reports
                 print(f"\ns5mars: {self._line(reason)}", file=sys.stderr, flush=True)
             os._exit(LOST)
 

@@ -1,4 +1,4 @@
-"""The one training module: whatever the method, this is the step."""
+"""The training module: one training step for every method."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from s5mars.types import Batch, Crops, Method, Progress, Targets, Term, as_predi
 
 
 class SegmentationModule(lightning.LightningModule):
-    """A student, its teacher where the method has one, and the sums that a record needs.
+    """A student, the teacher if the method has one, and running sums for the records.
 
     Args:
         student: the network to train.
-        method: what to minimise.
-        config: optimiser, schedule, seed.
-        total_steps: length of the run.
+        method: the method, which gives the terms of the objective.
+        config: settings of the run.
+        total_steps: number of steps of the run.
         areas: (C,) how much of each class plain crops of the labelled images show; alignment and
             class-wise thresholds need it.
     """
@@ -94,7 +94,7 @@ class SegmentationModule(lightning.LightningModule):
         return int(str(self.student.description["classes"]))
 
     def train(self, mode: bool = True) -> SegmentationModule:
-        """The teacher labels in evaluation mode, always; frozen statistics stay as they are."""
+        """Set the mode; the teacher and frozen batch statistics stay in evaluation mode."""
         super().train(mode)
         if self.config.freeze_norm:
             for layer in nn.Module.modules(self.student.encoder):  # type: ignore[arg-type]
@@ -105,7 +105,7 @@ class SegmentationModule(lightning.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        """Several processes normalise by the statistics of their common batch."""
+        """Synchronise batch statistics over processes."""
         if self.trainer.world_size > 1:
             synchronise(self.student, self.trainer.strategy.root_device)
 
@@ -116,7 +116,7 @@ class SegmentationModule(lightning.LightningModule):
         progress = self.progress(self._step, first=self.global_rank * size)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), drawing(progress, size):
-            # For layers of an encoder that draw by themselves: a function of the step, too.
+            # Layers that use the global generator depend on the step, too.
             torch.manual_seed(
                 integer_seed(progress.seed, "layers", step=self._step, sample=self.global_rank)
             )
@@ -131,7 +131,7 @@ class SegmentationModule(lightning.LightningModule):
         return loss
 
     def progress(self, step: int, *, first: int = 0) -> Progress:
-        """Where the run stands at a step, and what its settings give to the method.
+        """The progress at a step, and what the settings give to the method.
 
         Args:
             step: counted from 0.
@@ -168,8 +168,8 @@ class SegmentationModule(lightning.LightningModule):
         Args:
             batch: of this step.
             progress: of this step.
-            student: in the place of the module's own, such as its compiled form.
-            teacher: likewise.
+            student: replaces the module's own, such as by its compiled form.
+            teacher: replaces the module's own.
         """
         student = student or self.student
         if self.method.needs.pool and not progress.ramp:
@@ -179,7 +179,7 @@ class SegmentationModule(lightning.LightningModule):
         return self.method.losses(student, teacher, batch, progress)
 
     def _with_every_parameter(self, terms: dict[str, Term]) -> dict[str, Term]:
-        """A head that a warm-up does not use gets a zero gradient: DDP waits for one of each."""
+        """Give a head that the warm-up does not use a zero gradient, which DDP waits for."""
         head = getattr(self.student, "representation", None)
         if head is None:
             return terms
@@ -193,7 +193,7 @@ class SegmentationModule(lightning.LightningModule):
         return as_predicted(probability, pool)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step the student, then move the teacher, before anything can save a checkpoint."""
+        """Step the student, then update the teacher, before a checkpoint can be saved."""
         super().optimizer_step(*args, **kwargs)
         if self.teacher is not None:
             limit = momentum_limit(
@@ -245,7 +245,7 @@ class SegmentationModule(lightning.LightningModule):
     def kept_entry(self) -> dict[str, Any] | None:
         """The record whose weights are kept, see ``--keep``.
 
-        The one with the highest validation mIoU so far, the earlier one of equals.
+        By default the one with the highest validation mIoU so far; the first of equals.
         """
         scored = [e for e in self.history if e["validation"]["mIoU"] is not None]
         if self.config.keep == "last":
@@ -255,7 +255,7 @@ class SegmentationModule(lightning.LightningModule):
         return max(scored, key=lambda e: e["validation"]["mIoU"], default=None)
 
     def take_averages(self) -> dict[str, float]:
-        """Averages of loss, terms and shares since the last call, and start anew."""
+        """Return averages of loss, terms and shares since the last call, and reset them."""
         averages = {
             k: float(distributed.total(v)) / distributed.number() / self._counts[k]
             for k, v in self._sums.items()
@@ -264,14 +264,14 @@ class SegmentationModule(lightning.LightningModule):
         return averages
 
     def sums(self, *prefixes: str) -> Iterator[tuple[str, Tensor]]:
-        """The sums since the last ``take_averages`` whose names begin so."""
+        """The sums since the last ``take_averages`` whose names start with a prefix."""
         return ((name, x) for name, x in self._sums.items() if name.startswith(prefixes))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What a resumed run needs besides weights, so that its records are the same too."""
+        """Add what a resumed run needs to continue its records."""
         checkpoint["s5mars"] = {
             "history": self.history,
-            # By process: each goes on with its own.
+            # One per process: each resumes with its own.
             "sums": {k: distributed.joined(v.unsqueeze(0)).cpu() for k, v in self._sums.items()},
             "counts": self._counts,
             "seconds": self.seconds,
@@ -279,7 +279,7 @@ class SegmentationModule(lightning.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The counterpart of ``on_save_checkpoint``."""
+        """Restore what ``on_save_checkpoint`` added."""
         state = checkpoint["s5mars"]
         self.history = state["history"]
         self._sums = {k: self._own(v).to(self.device) for k, v in state["sums"].items()}
@@ -288,7 +288,7 @@ class SegmentationModule(lightning.LightningModule):
         self.encoder_weights = state.get("encoder_weights", self.encoder_weights)
 
     def _own(self, sums: Tensor) -> Tensor:
-        """This process's part, or the mean where a run goes on with another number of them."""
+        """This process's sum, or the mean if the number of processes has changed."""
         if sums.ndim and len(sums) == self.trainer.world_size:
             return sums[self.global_rank]
         return sums.mean()

@@ -1,4 +1,4 @@
-"""What a run leaves behind besides its state: scores, history, and the best weights."""
+"""Outputs of a run: scores, history, and the best weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from s5mars.training.validate import pseudo_label_record, validate
 
 
 class Record:
-    """What a run leaves behind besides its weights: ``metrics.json`` and ``best.*``."""
+    """Write ``metrics.json`` and ``best.*``."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Record:
         self._since = time.monotonic()
 
     def score(self, module: SegmentationModule, precision: str) -> None:
-        """Validate, note the record, and keep the weights when they are the best so far."""
+        """Validate, append to the history, and save the weights if they are the best so far."""
         step = module.global_step
         averages = module.take_averages()
         predictor = Predictor(
@@ -82,7 +82,7 @@ class Record:
             self.write(module)
 
     def write(self, module: SegmentationModule) -> None:
-        """Write ``metrics.json`` whole."""
+        """Write ``metrics.json``."""
         best = module.kept_entry()
         write_json(
             self.config.out / "metrics.json",
@@ -99,7 +99,7 @@ class Record:
         )
 
     def summarise(self, module: SegmentationModule) -> None:
-        """Say how it ended."""
+        """Print the final score and the next command."""
         best = module.kept_entry()
         if best is None:
             return
@@ -166,9 +166,7 @@ class Record:
                 "is too good."
             )
         if self.streams.skipped:
-            notes.append(
-                f"{len(self.streams.skipped)} unreadable files were left out (--skip-bad)."
-            )
+            notes.append(f"{len(self.streams.skipped)} unreadable files were skipped (--skip-bad).")
         notes += self.streams.warnings
         coverage = self.feed.coverage
         if coverage is not None and coverage.without:
@@ -179,36 +177,36 @@ class Record:
 
 
 ENOUGH_POOL_CROPS = 20_000
-"""In published logs (UniMatch V2) the teacher passes the best labels-only score after about so many
-crops of the pool with 92 to 183 labels, and after twice as many on Cityscapes."""
+"""Number of pool crops after which the teacher passes the best labels-only score in published logs
+(UniMatch V2) with 92 to 183 labels; on Cityscapes it takes twice as many."""
 
 
 def few_pool_crops(crops: int) -> str:
-    """What it means that a run sees only so many crops of the pool; "" where they suffice.
+    """A warning if a run sees few crops of the pool, else "".
 
     Args:
-        crops: 0 for methods without a pool.
+        crops: number of pool crops in the run; 0 for methods without a pool.
     """
     if not 0 < crops < ENOUGH_POOL_CROPS:
         return ""
     return (
         f"The run sees {crops:,} crops of the pool. Published runs needed {ENOUGH_POOL_CROPS:,} or "
-        "more before the pool paid: take more --steps or a larger --batch."
+        "more before the pool improved the score: use more --steps or a larger --batch."
     )
 
 
 def before_the_pool(step: int, facts: Mapping[str, Any]) -> str:
-    """What it means that a model was kept at this step; "" where the pool had come in.
+    """A note if the weights were kept before the pool was used, else "".
 
     Args:
-        step: whose weights were kept.
+        step: step whose weights were kept.
         facts: of the run, with ``pool_images`` and ``pool_from``.
     """
     if not facts.get("pool_images") or step > facts.get("pool_from", 0):
         return ""
     return (
-        f"The kept checkpoint is of step {step}, before the pool came in (step "
-        f"{facts['pool_from']}): it has learned from labels alone. --keep after-warm-up or last "
+        f"The kept checkpoint is of step {step}, before the pool was used (step "
+        f"{facts['pool_from']}): it was trained on labels alone. --keep after-warm-up or last "
         "keeps a later one."
     )
 

@@ -1,4 +1,4 @@
-"""A training run, from settings to a folder that can be evaluated, resumed and shared."""
+"""A training run: from settings to a run folder."""
 
 from __future__ import annotations
 
@@ -45,26 +45,25 @@ from s5mars.training.streams import Streams, choose_streams, recorded_streams
 from s5mars.types import Method
 
 VALIDATIONS = 20
-"""In a run, where ``validate_every`` is 0."""
+"""Number of validations in a run if ``validate_every`` is 0."""
 
 
 def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
-    """Train from the start.
+    """Train a new run.
 
     Args:
-        config: the settings.
-        method: what to minimise.
-        config_text: the same, and the method's fields, as YAML for ``config.yaml``; a resumed run
-            is read from it.
+        config: settings of the run.
+        method: the method.
+        config_text: both as YAML for ``config.yaml``, from which a resumed run reads them.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError, MissingFileError: for settings or data that cannot work.
+        UserError, MissingFileError: if settings or data are wrong.
     """
     out = config.out
-    # The other processes of a distributed run find its folder made.
+    # Only the first process of a distributed run checks and makes the folder.
     first = _is_first()
     if first:
         _require_unused(out)
@@ -76,7 +75,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
     streams = choose_streams(dataset, config, method)
     if config.objects is not None and method.needs.objects:
         check_store(config.objects, streams.labelled)
-    # Built before the folder exists: wrong names and files that do not fit leave nothing behind.
+    # Built before the folder exists, so that an error leaves nothing behind.
     module = _build_module(config, method, dataset.taxonomy, streams)
     with _owned(out):
         if first:
@@ -99,18 +98,18 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
 
 
 def resume(run: Path, config: TrainConfig, method: Method) -> Path:
-    """Go on with a run from its ``last.ckpt``; the result is that of an unbroken run.
+    """Resume a run from its ``last.ckpt``; the result equals that of an uninterrupted run.
 
-    Of a finished run nothing is read but its scores.
+    A finished run is left as it is.
 
     Args:
-        run: its folder.
-        config: read from its ``config.yaml``.
-        method: read from its ``config.yaml``.
+        run: run folder.
+        config: settings from its ``config.yaml``.
+        method: method from its ``config.yaml``.
 
     Raises:
-        MissingFileError: if there is nothing to go on from, or the data are gone.
-        UserError: if the data are no longer the same, or another process works on the run.
+        MissingFileError: if the run or its data are missing.
+        UserError: if the data have changed, or if another process works on the run.
     """
     _quieten_lightning()
     config = replace(config, out=run)
@@ -130,7 +129,7 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
         _check_checkpoint(checkpoint)
     if not config.data.exists():
         raise MissingFileError(
-            f"{config.data}: no such folder, but {run} trains on it: move it back, or correct "
+            f"{config.data}: no such folder, but {run} was trained on it: move it back, or correct "
             f"`data` in {run / 'config.yaml'}"
         )
     check_devices(config)
@@ -138,34 +137,36 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
     streams = recorded_streams(dataset, run, config, method)
     if not saved:
         if _is_first():
-            print(f"{run} was stopped before its first save: starting again", file=sys.stderr)
+            print(
+                f"{run} was stopped before its first save; training starts again", file=sys.stderr
+            )
         module = _build_module(config, method, dataset.taxonomy, streams)
         return _fit(config, module, dataset, streams, checkpoint=None)
-    # Those of the general models say of what shape the network is.
+    # For the general models, the weights define the architecture.
     weights = config.weights if config.model in GENERAL_MODELS else "none"
     module = _build_module(replace(config, weights=weights), method, dataset.taxonomy, streams)
     return _fit(config, module, dataset, streams, checkpoint=checkpoint)
 
 
 def _check_checkpoint(path: Path) -> None:
-    """Read ``last.ckpt`` once, before anything is built for it; nothing in it is executed.
+    """Check that ``last.ckpt`` can be read; nothing in it is executed.
 
     Raises:
-        UserError: if the file is damaged, or holds Python objects, which no run of ours writes.
+        UserError: if the file is damaged, or holds Python objects, which s5mars never writes.
     """
     try:
         torch.load(path, map_location="cpu", weights_only=True)["global_step"]
-    except Exception as error:  # a damaged pickle raises whatever it pleases
+    except Exception as error:  # a damaged pickle raises any type
         known = error.strerror if isinstance(error, OSError) and error.strerror else error
         reason = first_line(known).partition(". ")[0]
         raise UserError(
-            f"{path} is damaged, or not of s5mars ({reason}): copy it again, or remove it to "
-            "start the run anew"
+            f"{path} is damaged or was not written by s5mars ({reason}): copy it again, or "
+            "remove it to start the run again"
         ) from error
 
 
 def _is_finished(run: Path) -> bool:
-    """Whether the scores of a run are those of its end; they are the last that it writes."""
+    """Whether a run has written its final scores."""
     try:
         metrics = read_object(run / "metrics.json")
         return bool(metrics["steps"] >= metrics["total_steps"])
@@ -177,7 +178,7 @@ def _require_unused(out: Path) -> None:
     if not out.exists() or (out.is_dir() and is_empty(out)):
         return
     hint = (
-        f"go on with it: `s5mars train --resume {out}`, or choose another --out"
+        f"resume it with `s5mars train --resume {out}`, or choose another --out"
         if (out / "config.yaml").is_file()
         else "choose another --out"
     )
@@ -185,7 +186,7 @@ def _require_unused(out: Path) -> None:
 
 
 def _owned(out: Path) -> AbstractContextManager[None]:
-    """The run folder, for this process and those that train with it; the first one holds it."""
+    """A lock of the run folder, held by the first process."""
     return only_one(out) if _is_first() else nullcontext()
 
 
@@ -246,7 +247,7 @@ def _fit(
     try:
         trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
     except NotFiniteError as error:
-        if not trainer.is_global_zero:  # all have seen it, and one speaks
+        if not trainer.is_global_zero:  # only the first process reports
             raise SystemExit(LOST) from error
         raise UserError(f"{error}; {_way_on(config, saver)}") from error
     except LoaderError as error:
@@ -254,20 +255,20 @@ def _fit(
     except (RuntimeError, MemoryError) as error:
         if "loading state_dict" in str(error):
             raise UserError(
-                f"{checkpoint} does not fit the network of these data and settings: were they "
-                "changed, or was it written by another version? Train anew into another folder"
+                f"{checkpoint} does not fit the network of these data and settings: they have "
+                "changed, or another version wrote it; train again into another folder"
             ) from error
         if reason := why_it_died(error):
             raise UserError(f"{reason}; {saver.kept}") from error
         if is_lost(error):
             message = lost.message(error, first=trainer.is_global_zero)
             if message and not trainer.is_global_zero:
-                print(file=sys.stderr)  # the bar of the first process had no end
+                print(file=sys.stderr)  # ends the line of the progress bar
             raise (UserError(message) if message else SystemExit(LOST)) from error
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"out of memory after step {module.global_step} ({first_line(error)}): take a smaller "
+            f"out of memory after step {module.global_step} ({first_line(error)}): use a smaller "
             "--batch or --crop, or fewer --workers"
         ) from error
     if not trainer.is_global_zero:
@@ -276,7 +277,7 @@ def _fit(
         reason = saver.stopped_by or "an interrupt"
         print(
             f"stopped by {reason} after step {module.global_step} of {module.total_steps}, saved; "
-            f"go on with: s5mars train --resume {out}",
+            f"resume with: s5mars train --resume {out}",
             file=sys.stderr,
         )
     else:
@@ -287,7 +288,7 @@ def _fit(
 
 
 def _way_on(config: TrainConfig, saver: SaveLast) -> str:
-    """How to go on from before the loss broke; the learning rate is a part of what is saved."""
+    """How to resume from before the loss diverged; the checkpoint fixes the learning rate."""
     if saver.saved_step is None or config.precision == "fp32":
         return saver.saved
     return f"set `precision: fp32` in {config.out / 'config.yaml'}; {saver.kept}"
@@ -308,15 +309,15 @@ def _build_module(
 
 
 def _is_first() -> bool:
-    """Whether this process is the one that speaks, and writes, for all."""
-    # Lightning started by hand on a further machine knows its rank only later.
+    """Whether this is the process that prints and writes."""
+    # Started by hand on another machine, Lightning sets its rank only later.
     node = os.environ.get("NODE_RANK", "0")
     return bool(getattr(rank_zero_only, "rank", 0) == 0 and node == "0")
 
 
 def _loggers(out: Path) -> list[Any]:
     logs = out / "logs"
-    # A resumed run adds a table of its own: Lightning would empty the first one.
+    # A resumed run adds a new table: Lightning would empty the first one.
     version = len(list((logs / "csv").glob("part_*"))) if logs.is_dir() else 0
     return [
         TensorBoardLogger(str(logs), name="tensorboard", version=""),
@@ -328,7 +329,7 @@ def _quieten_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not _is_first():
-        logging.getLogger("s5mars").setLevel(logging.ERROR)  # the first process warns for all
+        logging.getLogger("s5mars").setLevel(logging.ERROR)  # only the first process warns
     for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*val_dataloader.*",
                     ".*batch_size.*", ".*resuming from.*", ".*isn't resumable.*",
                     ".*Checkpoint directory.*", ".*weights_only.*", ".*in eval mode at the start.*",

@@ -1,4 +1,4 @@
-"""The learning rate over a run."""
+"""Schedules of the learning rate, the unsupervised weight and the teacher."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def ramp(step: int, *, start: float = 0.0, length: float) -> float:
 
     Args:
         step: counted from 0.
-        start: steps on labels alone.
-        length: of the ramp after them in steps; with both 0 there is neither, as in the paper.
+        start: number of steps on labels alone.
+        length: length of the ramp after them in steps; both are 0 in the paper.
     """
     if step < start:
         return 0.0
@@ -45,7 +45,7 @@ def momentum_limit(total: int, *, limit: float, span: float) -> float:
 
     Args:
         total: length of the run in steps.
-        limit: for long runs, 0.996 in section V-B.
+        limit: largest momentum in long runs, 0.996 in section V-B.
         span: share of the run; 0 switches this off.
     """
     return min(limit, max(0.0, 1 - 1 / (span * total))) if span else limit

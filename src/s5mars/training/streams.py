@@ -1,4 +1,4 @@
-"""Which samples a run reads, and for which of them labels."""
+"""The samples of a run, and whose labels may be read."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Streams:
 
     labelled: tuple[Sample, ...]
     pool: tuple[Sample, ...] | None  # without the masks of images outside the partition
-    selection: tuple[Sample, ...]  # what chooses the best checkpoint
-    areas: NDArray[np.float64] | None  # (N, C), see ``_shown``; None where nobody asks
-    skipped: tuple[str, ...] = ()  # one line for each damaged image or label that was left out
-    warnings: tuple[str, ...] = ()  # what the labels are too few for, and what that means
+    selection: tuple[Sample, ...]  # images that choose the best checkpoint
+    areas: NDArray[np.float64] | None  # (N, C), see ``_shown``; None if not needed
+    skipped: tuple[str, ...] = ()  # one line for each skipped image or label
+    warnings: tuple[str, ...] = ()  # one line for each warning about few labels
 
     def write(self, folder: Path) -> None:
-        """Write the names, one list a stream, so that the run can be repeated exactly."""
+        """Write one list of names for each stream, so that the run can be repeated exactly."""
         for name, samples in (
             ("labelled", self.labelled), ("pool", self.pool), ("selection", self.selection)
         ):  # fmt: skip
@@ -52,10 +52,9 @@ class Streams:
 
 
 def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Streams:
-    """The samples of a new run, with every label that it may read looked at once.
+    """The samples of a new run; every label that it may read is checked once.
 
-    The images of the pool are many, and are opened when they are needed; with ``skip_bad`` they
-    are looked at too.
+    The images of the pool are checked only with ``skip_bad``.
 
     Raises:
         UserError, MissingFileError: as ``labelled_partition``, ``Dataset.split`` and
@@ -70,8 +69,8 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     for sample in selection:
         if sample.mask is None:
             raise UserError(
-                f"{sample.image}: in the {config.select_on} split, but has no mask: add one, or "
-                "take the image out of the list"
+                f"{sample.image} is in the {config.select_on} split but has no mask: add one, or "
+                "remove the image from the list"
             )
     selection, damaged_selection = undamaged(selection, coding, skip_bad=skip_bad)
     candidates: tuple[Sample, ...] | None = None
@@ -80,12 +79,14 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
         candidates = withhold(pool(dataset), labelled if config.pool_labels else ())
         if skip_bad:
             candidates, damaged_pool = undamaged(candidates, coding, skip_bad=True)
-    # One file may stand in two streams, and is told of once.
+    # A file may be in two streams; it is reported once.
     lines = dict.fromkeys((*damaged, *damaged_labelled, *damaged_selection, *damaged_pool))
     report_skipped(lines)
     for name, samples in (("labelled", labelled), (config.select_on, selection)):
         if not samples:
-            raise UserError(f"{dataset.root}: no readable {name} image is left: replace some")
+            raise UserError(
+                f"{dataset.root}: no readable {name} image is left: repair the files or add others"
+            )
     _require_room(labelled, config)
     areas = _shown(labelled, dataset, config)
     warnings = label_warnings(areas, dataset.taxonomy.names, batch=config.batch)
@@ -95,37 +96,37 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
 def label_warnings(
     areas: NDArray[np.float64], names: Sequence[str], *, batch: int
 ) -> tuple[str, ...]:
-    """What so few labels mean for the score, one line each; empty where they suffice.
+    """Warnings about few labels, one line each.
 
     Args:
-        areas: (N, C) how much of each class crops of each labelled image show.
-        names: of the classes.
-        batch: labelled images in one step.
+        areas: (N, C) area of each class that crops of each labelled image show.
+        names: names of the classes.
+        batch: number of labelled images in one step.
     """
     found = []
     count = len(areas)
     if count == 1:
         found.append(
-            "There is one labelled image: the score says how well that image stands for the "
-            "others, more than how well the method learns."
+            "There is one labelled image: the score depends on how well it represents the others, "
+            "more than on the method."
         )
     absent = [name for name, area in zip(names, areas.sum(0), strict=True) if not area]
     if absent:
         found.append(
-            f"No labelled pixel of {', '.join(absent)} among the labelled images ({count}): what "
-            "is never shown is not learned, and counts as 0 in the mIoU where the scored split "
-            "has it."
+            f"No labelled pixel of {', '.join(absent)} among the labelled images ({count}): the "
+            "model cannot learn these classes, and they count as 0 in the mIoU if the scored split "
+            "has them."
         )
     if count < batch:
         found.append(
             f"The batch of {batch} is larger than the number of labelled images ({count}): a step "
-            "sees some of them more than once, which overfits sooner than as many images would."
+            "repeats some of them, so the model overfits sooner."
         )
     return tuple(found)
 
 
 def crop_settings(config: TrainConfig) -> CropSettings:
-    """How the crops of a run are drawn."""
+    """Settings of the crops of a run."""
     return CropSettings(
         size=config.crop,
         scale=config.scale,
@@ -137,15 +138,15 @@ def crop_settings(config: TrainConfig) -> CropSettings:
 def _shown(
     labelled: Sequence[Sample], dataset: Dataset, config: TrainConfig
 ) -> NDArray[np.float64]:
-    """(N, C) how many pixels of each class a plain crop of each image shows, in expectation."""
+    """(N, C) expected number of pixels of each class in a plain crop of each image."""
     weights = partial(coverage, settings=crop_settings(config))
     return label_areas(labelled, dataset.coding, len(dataset.taxonomy), weights=weights)[0]
 
 
 def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
-    """Refuse crops that are larger than every image can become: the rest would be padding."""
+    """Raise if the crop is larger than every resized image: the rest would be padding."""
     if config.model == "sam-cls":
-        return  # its fixed crops are inside the image, whatever their size becomes
+        return  # its fixed crops always lie inside the image
     width, height = max((image_size(sample.image) for sample in samples), key=max)
     width, height = Resolution.parse(config.resolution).size(width, height)
     limit = int(max(width, height) * config.scale[1])
@@ -153,12 +154,12 @@ def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
         raise UserError(
             f"crop is {config.crop}, but the largest labelled image of {config.data} has "
             f"{width}×{height} pixels at --resolution {config.resolution}, enlarged at most "
-            f"{config.scale[1]:g} times: take --crop {limit} or less"
+            f"{config.scale[1]:g} times: use --crop {limit} or less"
         )
 
 
 def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: Method) -> Streams:
-    """The samples that a run wrote down when it started; nothing is drawn anew.
+    """The samples that a run recorded when it started.
 
     Raises:
         MissingFileError: if a list is missing.
@@ -168,7 +169,7 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
     def listed(name: str) -> list[Sample]:
         path = run / "splits" / f"{name}.txt"
         if not path.is_file():
-            raise MissingFileError(f"{path} is missing: {run} is not a whole run folder")
+            raise MissingFileError(f"{path} is missing: {run} is not a complete run folder")
         return [dataset.sample(name) for name in read_names(path)]
 
     labelled = tuple(listed("labelled"))

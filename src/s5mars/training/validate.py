@@ -1,4 +1,4 @@
-"""Scores during training: the network that will be shared, on whole images of one split."""
+"""Validation during training, on whole images of one split."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from s5mars.predict.predictor import Predictor
 from s5mars.types import Sample
 
 CONFIDENT = 0.7
-"""Above this a prediction counts as confident in the records: the paper's t_hard, for every
-method, so that curves can be laid over each other."""
+"""Confidence above which a prediction counts as confident in the records: the paper's t_hard, for
+every method, so that curves can be compared."""
 
 
 def validate(
@@ -28,16 +28,16 @@ def validate(
     rank: int = 0,
     world: int = 1,
 ) -> tuple[Confusion, Confusion]:
-    """Confusion over all labelled pixels, and over those that are predicted with confidence.
+    """Confusion matrices of all labelled pixels and of the confident ones.
 
-    Every process scores its own share of the images once; no image is padded in or counted twice.
+    Each image is scored once, by one process.
     """
     classes = len(predictor.taxonomy)
     everything, confident = Confusion(classes), Confusion(classes)
     for sample in samples[rank::world]:
         image, label = (np.asarray(opened) for opened in open_pair(sample, coding))
         result = predictor.segment(image)
-        # Pixels that the predictor marks as no data cannot be scored.
+        # Pixels that the predictor marks as no data are not scored.
         truth = np.where(result.labels == IGNORE, np.uint8(IGNORE), label)
         everything.update(truth, result.labels)
         sure = np.where(result.confidence > CONFIDENT * 255, truth, np.uint8(IGNORE))
@@ -48,7 +48,7 @@ def validate(
 def pseudo_label_record(
     everything: Confusion, confident: Confusion, taxonomy: Taxonomy
 ) -> dict[str, Any]:
-    """How good confident predictions are, from labels that training never sees.
+    """The quality of confident predictions on the validation labels.
 
     Returns:
         ``accuracy``: share of the confident pixels that are right; ``confident_share``: share of
