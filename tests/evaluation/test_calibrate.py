@@ -16,6 +16,7 @@ from s5mars.data.layouts import open_dataset
 from s5mars.evaluation.calibrate import at_threshold, calibrate
 from s5mars.models.checkpoint import load_model, save_model
 from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.predict.inference import Inference
 
 
 def save(folder: Path, data: Path, *, scale: float = 30.0) -> Path:
@@ -48,7 +49,7 @@ def test_load_uses_it_labels_stay_and_new_weights_drop_it(
     found = json.loads((run / "calibration.json").read_text())
     predictor = s5mars.load(run)
     assert predictor.temperature == found["temperature"] != 1
-    assert f"temperature {found['temperature']:.3f}" in predictor.doubt
+    assert f"temperature {found['temperature']:.3f}" in predictor.confidence_note
     assert found["after"]["nll"] < found["before"]["nll"]
     assert found["fitted_on"]["split"] == "val" and found["network"] == "teacher"
     labels, probabilities = predictor.predict(image, probabilities=True)
@@ -63,8 +64,8 @@ def test_load_uses_it_labels_stay_and_new_weights_drop_it(
 
 def test_the_student_has_its_own(tmp_path: Path, data: Path) -> None:
     run = save(tmp_path / "run", data)
-    calibrate(run, data=data, window=64)
-    found = calibrate(run, data=data, network="student", pixels=200, window=64)
+    calibrate(run, data=data, inference=Inference(window=64))
+    found = calibrate(run, data=data, network="student", pixels=200, inference=Inference(window=64))
     assert found["fitted_on"]["pixels"] == 200 and (run / "calibration-student.json").is_file()
     temperatures = [load_model(run, network=name).temperature for name in ("teacher", "student")]
     assert temperatures[1] == found["temperature"] != temperatures[0]

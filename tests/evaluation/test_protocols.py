@@ -10,7 +10,7 @@ import pytest
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.evaluation.confusion import Confusion
 from s5mars.evaluation.protocols import evaluate_samples, find_protocol
-from s5mars.predict import Predictor
+from s5mars.predict.predictor import Predictor
 from s5mars.types import Sample
 
 from .standin import TINTS, Tint, maps, sample

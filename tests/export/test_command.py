@@ -91,11 +91,9 @@ def test_eight_bits_need_images_and_say_how_far_they_are(tmp_path: Path, images:
 
 def test_mistakes_are_named(tmp_path: Path, images: Path) -> None:
     folder = run(tmp_path / "run")
-    with pytest.raises(ValueError, match="choose onnx"):
-        export(folder, form="tflite")
     with pytest.raises(ValueError, match=r"end in \.onnx"):
         export(folder, out=tmp_path / "model.bin")
-    with pytest.raises(ValueError, match="ONNX file: give the run"):
+    with pytest.raises(ValueError, match="ONNX file; give the run"):
         export(tmp_path / "model.onnx")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         export(folder, images=tmp_path / "nowhere")

@@ -66,7 +66,7 @@ def test_what_was_pushed_is_loaded_and_later_without_the_hub(
         point_at(f"http://127.0.0.1:{closed.getsockname()[1]}", monkeypatch)
         again = s5mars.load("hf:me/mars", window=64)
         assert np.array_equal(again.predict(image), predictor.predict(image))
-        with pytest.raises(FileNotFoundError, match=r"cannot be reached, and no copy of me/new"):
+        with pytest.raises(FileNotFoundError, match=r"cannot be reached, and me/new is not cached"):
             s5mars.load("hf:me/new")
         with pytest.raises(FileNotFoundError, match="cannot be reached, so nothing was uploaded"):
             push(folder, "me/mars")
@@ -76,8 +76,8 @@ def test_what_the_hub_does_not_have_is_named(tmp_path: Path, hub: Hub) -> None:
     hub.models["me/pickle"] = {"pytorch_model.bin": b""}
     hub.models["me/other"] = {"best.json": b'{"format": 7}', "best.safetensors": b""}
     for name, kind, message in (
-        ("me/none", FileNotFoundError, "no model me/none on the hub"),
-        ("me/pickle", ValueError, "not a model of `s5mars push`"),
+        ("me/none", FileNotFoundError, "me/none does not exist on the hub"),
+        ("me/pickle", ValueError, "not uploaded by `s5mars push`"),
         ("me/other", ValueError, "checkpoint format 7, this version reads 1"),
         ("me/other@v2", FileNotFoundError, "no revision 'v2'"),
         ("not a name", ValueError, "write hf:OWNER/NAME"),

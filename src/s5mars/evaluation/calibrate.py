@@ -11,7 +11,7 @@ from tqdm import tqdm
 from s5mars.classes import same_classes
 from s5mars.data.layouts import open_dataset
 from s5mars.errors import UserError
-from s5mars.evaluation.calibration import (
+from s5mars.evaluation.reliability import (
     BINS,
     HIGHEST,
     LOWEST,
@@ -22,7 +22,8 @@ from s5mars.evaluation.calibration import (
 )
 from s5mars.files import write_json
 from s5mars.models.checkpoint import checkpoint_path, load_model, write_calibration
-from s5mars.predict.predictor import Precision, Predictor
+from s5mars.predict.inference import AUTO_DEVICE, Inference
+from s5mars.predict.predictor import Predictor
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Of confidence, for which the table says what abstaining below them leaves."""
@@ -34,11 +35,7 @@ def calibrate(
     data: str | Path,
     split: str = "val",
     network: str = "teacher",
-    device: str = "auto",
-    window: int = 1024,
-    overlap: float = 0.25,
-    batch: int = 1,
-    precision: Precision = "fp32",
+    inference: Inference = AUTO_DEVICE,
     pixels: int = PIXELS,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -54,11 +51,7 @@ def calibrate(
         data: a folder of images and labels with the classes of the checkpoint.
         split: to fit on; not one that was trained on.
         network: ``"teacher"`` or ``"student"``.
-        device: ``"auto"`` takes the accelerator if there is one.
-        window: side of the windows over larger images, in pixels.
-        overlap: least share of a window that its neighbour covers, too.
-        batch: windows in one forward pass.
-        precision: ``"fp32"`` or ``"bf16"``.
+        inference: settings of inference.
         pixels: labelled pixels to fit and measure on, drawn evenly where the split has more.
         seed: of that draw.
 
@@ -79,16 +72,7 @@ def calibrate(
     samples = dataset.split(split)
     loaded = load_model(run, network=network)
     same_classes(loaded.taxonomy, dataset.taxonomy, run=run, data=Path(data))
-    predictor = Predictor(
-        loaded.model,
-        loaded.taxonomy,
-        window=window,
-        overlap=overlap,
-        batch=batch,
-        device=device,
-        precision=precision,
-        resolution=loaded.resolution,
-    )
+    predictor = Predictor.of(loaded, inference)
     with tqdm(total=len(samples), unit="image", desc=f"calibrate {split}", disable=None) as bar:
         found = collect_pixels(
             predictor, samples, dataset.coding, limit=pixels, seed=seed, progress=bar.update
@@ -100,9 +84,9 @@ def calibrate(
         "images": len(samples),
         "pixels": len(found),
         "seed": seed,
-        "window": window,
-        "overlap": overlap,
-        "precision": precision,
+        "window": inference.window,
+        "overlap": inference.overlap,
+        "precision": inference.precision,
     }
     result = {
         "temperature": temperature,

@@ -18,7 +18,8 @@ from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json
 from s5mars.models.opened import beside, open_model
-from s5mars.predict.predictor import Precision, Predictor
+from s5mars.predict.inference import AUTO_DEVICE, Inference
+from s5mars.predict.predictor import Predictor
 
 
 def evaluate(
@@ -30,11 +31,7 @@ def evaluate(
     network: str = "teacher",
     merge: Sequence[str] = (),
     as_json: bool = False,
-    device: str = "auto",
-    window: int = 1024,
-    overlap: float = 0.25,
-    batch: int = 1,
-    precision: Precision = "fp32",
+    inference: Inference = AUTO_DEVICE,
     layout: str | None = None,
     draws: int = DRAWS,
     seed: int = 0,
@@ -54,11 +51,7 @@ def evaluate(
         merge: classes to count as one, each entry such as ``"sky+ridge"``, for scores that should
             not depend on their border.
         as_json: print exactly one JSON object on standard output, instead of a table.
-        device: ``"auto"`` takes the accelerator if there is one.
-        window: side of the windows over larger images, in pixels.
-        overlap: least share of a window that its neighbour covers, too.
-        batch: windows in one forward pass.
-        precision: ``"fp32"`` or ``"bf16"``.
+        inference: settings of inference.
         layout: of ``data``; recognised if None.
         draws: bootstrap draws for the 95 % interval over images.
         seed: of the bootstrap.
@@ -80,16 +73,7 @@ def evaluate(
     loaded = open_model(run, network=network)
     same_classes(loaded.taxonomy, dataset.taxonomy, run=Path(run), data=Path(data))
     groups = _groups(merge, loaded.taxonomy)
-    predictor = Predictor(
-        loaded.model,
-        loaded.taxonomy,
-        window=window,
-        overlap=overlap,
-        batch=batch,
-        device=device,
-        precision=precision,
-        resolution=loaded.resolution,
-    )
+    predictor = Predictor.of(loaded, inference)
     with tqdm(total=len(samples), unit="image", desc=f"evaluate {split}", disable=None) as bar:
         found = evaluate_samples(
             predictor, samples, dataset.coding, protocol=protocol, progress=bar.update
@@ -100,9 +84,9 @@ def evaluate(
             "name": chosen.name,
             "words": chosen.words,
             "crop": chosen.crop,
-            "window": window,
-            "overlap": overlap,
-            "precision": precision,
+            "window": inference.window,
+            "overlap": inference.overlap,
+            "precision": inference.precision,
             "network": loaded.network,
             "data": str(data),
             "split": split,

@@ -28,11 +28,10 @@ from s5mars.models.checkpoint import (
 )
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.opened import ONNX
-from s5mars.predict.tiling import SMALLEST_SIDE
+from s5mars.predict.inference import SMALLEST_SIDE
 from s5mars.products.files import IMAGE_ENDINGS, files_below
 from s5mars.randomness import generator
 
-FORMATS = ("onnx",)
 CALIBRATION_IMAGES = 32
 COMPARED_IMAGES = 8
 COMPARED_SIDE = 1024
@@ -43,7 +42,6 @@ def export(
     run: str | Path,
     *,
     out: str | Path | None = None,
-    form: str = "onnx",
     int8: bool = False,
     images: str | Path | None = None,
     network: str = "teacher",
@@ -54,7 +52,6 @@ def export(
     Args:
         run: a run folder, or a checkpoint.
         out: the file; ``model.onnx`` or ``model.int8.onnx`` beside the checkpoint if None.
-        form: ``"onnx"``.
         int8: weights and activations in eight bits, see ``quantise.py``.
         images: a folder of the user's images to compare on and to measure ranges for ``int8`` on;
             None takes the images that the run was trained on.
@@ -67,10 +64,9 @@ def export(
 
     Raises:
         MissingFileError: if the run, or the folder of images is missing.
-        UserError: if a package or the images for ``int8`` are missing, or the form is unknown.
+        UserError: if a package or the images for ``int8`` are missing, or the network cannot be
+            exported.
     """
-    if form not in FORMATS:
-        raise UserError(f"no export format {form!r}; choose {', '.join(FORMATS)}")
     if calibration_images < 1:
         raise UserError(f"{calibration_images} images to calibrate on: the least is 1")
     loaded = _exportable(load_model(run, network=network))

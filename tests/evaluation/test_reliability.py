@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from s5mars.classes import IGNORE, MaskCoding
-from s5mars.evaluation.calibration import (
+from s5mars.evaluation.reliability import (
     Pixels,
     collect_pixels,
     confidences,
@@ -20,7 +20,7 @@ from s5mars.evaluation.calibration import (
     reliability,
     risk_coverage,
 )
-from s5mars.predict import Predictor
+from s5mars.predict.predictor import Predictor
 
 from .standin import TINTS, Tint, maps, sample
 
