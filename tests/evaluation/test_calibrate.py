@@ -80,12 +80,12 @@ def test_thresholds_read_the_curve() -> None:
 
 def test_mistakes_are_named(tmp_path: Path, data: Path, fake_data: ModuleType) -> None:
     run = save(tmp_path / "run", data)
-    with pytest.raises(ValueError, match="0 pixels"):
+    with pytest.raises(ValueError, match=r"--pixels must be at least 1 \(got 0\)"):
         calibrate(run, data=data, pixels=0)
     with pytest.raises(ValueError, match="valid"):
         calibrate(run, data=data, split="valid")
     facts = json.loads((run / "best.json").read_text())
     facts["calibration"] = {"teacher": {"temperature": -1}}
     (run / "best.json").write_text(json.dumps(facts))
-    with pytest.raises(ValueError, match=r"best\.json: damaged .*temperature of -1"):
+    with pytest.raises(ValueError, match=r"best\.json: damaged .*temperature is -1"):
         s5mars.load(run)

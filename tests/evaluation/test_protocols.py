@@ -99,5 +99,5 @@ def test_bad_samples_are_named(tmp_path: Path) -> None:
 
 
 def test_unknown_protocol_offers_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"full, paper; did you mean 'paper'\?"):
+    with pytest.raises(ValueError, match=r"full, paper \(got 'papr'\); did you mean 'paper'\?"):
         find_protocol("papr")

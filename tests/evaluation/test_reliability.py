@@ -163,5 +163,5 @@ def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
         fit_temperature(Pixels(np.empty((0, 3), np.float32), np.empty(0, np.uint8)))
     with pytest.raises(ValueError, match=r"shape \(2,\).*shape \(3,\)"):
         risk_coverage(np.ones(2), np.ones(3, bool))
-    with pytest.raises(ValueError, match="0 bins"):
+    with pytest.raises(ValueError, match=r"bins must be at least 1 \(got 0\)"):
         reliability(np.ones(2), np.ones(2, bool), bins=0)

@@ -156,7 +156,7 @@ def test_a_pickle_is_never_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (lambda f: f | {"taxonomy": ["a"]}, "damaged"),
         (lambda f: f | {"taxonomy": {"name": "x"}}, "damaged .*at least one entry"),
         (lambda f: f | {"model": "resnet"}, "damaged"),
-        (lambda f: f | {"calibration": [1]}, "damaged .*calibration is no table"),
+        (lambda f: f | {"calibration": [1]}, "damaged .*calibration is not a table"),
         (lambda f: f | {"calibration": {"teacher": {"temperature": 0}}}, "damaged .*temperature"),
         (
             lambda f: f | {"taxonomy": {"classes": [{"name": "a"}]}},

@@ -266,10 +266,13 @@ def test_what_the_network_cannot_take_stops_no_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"write": ["lables"]}, "nothing like lables .* choose from confidence, labels, overlay"),
-        ({"write": []}, "choose from"),
-        ({"workers": 0}, "0 workers"),
-        ({"engine": "spark"}, "choose from local, ray"),
+        (
+            {"write": ["lables"]},
+            "--write must name some of confidence, labels, overlay.*got lables",
+        ),
+        ({"write": []}, "got nothing"),
+        ({"workers": 0}, r"--workers must be at least 1 \(got 0\)"),
+        ({"engine": "spark"}, "--engine must be one of local, ray"),
         ({"opacity": 2.0}, "opacity"),
     ],
 )

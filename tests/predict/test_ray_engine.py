@@ -136,7 +136,7 @@ def test_a_batch_that_kills_every_worker_fails_alone(tmp_path: Path) -> None:
     predictor, settings = Predictor(Brightness(), THREE), MapSettings(THREE, ("labels",))
     results = list(ray_engine._results(HalfRay(), predictor, sources, settings, workers=1))
     assert [result.source for result in results] == sources
-    died = [r for r in results if isinstance(r, Failed) and "its worker died 3 times" in r.reason]
+    died = [r for r in results if isinstance(r, Failed) and "the worker died 3 times" in r.reason]
     assert len(sources) == 12 and [r.source for r in died] == sources[ray_engine.BATCH :]
 
 
@@ -149,7 +149,7 @@ def test_without_ray_the_way_to_it_is_named(
         predict_images(
             Predictor(Brightness(), THREE), [products], out=tmp_path / "maps", engine="ray"
         )
-    with pytest.raises(ValueError, match="add --engine ray"):
+    with pytest.raises(ValueError, match="requires --engine ray"):
         predict_images(
             Predictor(Brightness(), THREE), [products], out=tmp_path / "maps", address="auto"
         )

@@ -188,7 +188,7 @@ def test_another_model_or_other_settings_are_refused_by_name(tmp_path: Path) -> 
             Predictor(Convolutions(), THREE), [image], out=tmp_path / "maps", write=KINDS
         )
     for resume in (True, False):
-        said = r"; write confidence,labels,overlay,rle there, labels now\): use the same"
+        said = r"; write: confidence,labels,overlay,rle there, labels now\); use the same"
         with pytest.raises(ValueError, match=said):
             predict(image, tmp_path / "maps", write=["labels"], resume=resume)
     with pytest.raises(ValueError, match=r"\(window: 1024 there, 64 now\)"):

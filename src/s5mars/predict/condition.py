@@ -147,7 +147,9 @@ class Products:
 def _check(node: dict[str, Any], *, shown: str) -> None:
     kind, name = node["class"], str(node.get("function_name", "")).lower()
     if kind not in _EXPRESSIONS:
-        raise UserError(f"{shown!r}: a condition cannot contain a {kind.lower().replace('_', ' ')}")
+        raise UserError(
+            f"{shown!r}: {kind.lower().replace('_', ' ')} is not allowed in a condition"
+        )
     if kind == "FUNCTION" and name not in _OPERATORS and name not in _FUNCTIONS:
         listed = ", ".join(_nearest(name, _FUNCTIONS))
         raise UserError(f"{shown!r}: unknown function {name}; functions, nearest first: {listed}")
