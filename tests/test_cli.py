@@ -80,7 +80,7 @@ def test_overview_has_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--resume", "a", "--steps", "5"], "a resumed run keeps its settings"),
         (["train", "--steps", "5", "--resume=a"], "a resumed run keeps its settings"),
         (["train", "--resume", "no where"], "no where is not a training run"),
-        (["report", "a", "b"], "--out is required to compare several runs"),
+        (["report", "a", "b"], "give it a name with --out"),
     ],
 )
 def test_mistakes_are_one_line(

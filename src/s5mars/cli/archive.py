@@ -1,4 +1,4 @@
-"""Commands for many images: predict, find."""
+"""Commands about many images: predict, find."""
 
 from __future__ import annotations
 
@@ -12,34 +12,27 @@ from s5mars.cli.models import inference_of, inference_options
 
 def _predict_options(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder, checkpoint, ONNX file or hf:OWNER/NAME")
-    parser.add_argument("inputs", type=Path, nargs="+", help="paths to images or folders")
-    parser.add_argument("--out", type=Path, required=True, help="output folder for the maps")
-    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
+    parser.add_argument("inputs", type=Path, nargs="+", help="images or folders")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
+    parser.add_argument("--resume", action="store_true", help="go on with an unfinished run")
     parser.add_argument(
         "--write", default="labels,confidence,overlay", metavar="KIND,...",
-        help="outputs among labels, confidence, overlay and rle (labels,confidence,overlay)",
+        help="some of labels, confidence, overlay, rle (labels,confidence,overlay)",
     )  # fmt: skip
     inference_options(parser)
     parser.add_argument(
-        "--abstain", type=float, metavar="P", help="assign no class where the confidence is below P"
+        "--abstain", type=float, metavar="P", help="no class where the confidence is below P"
     )
     parser.add_argument(
-        "--tta", action="store_true", help="average over the horizontal flip; doubles the time"
+        "--tta", action="store_true", help="mean over the horizontal flip; twice the time"
     )
-    parser.add_argument(
-        "--skip-bad", action="store_true", help="do not fail if some images cannot be predicted"
-    )
+    parser.add_argument("--skip-bad", action="store_true", help="failed products are no error")
     parser.add_argument(
         "--workers", type=int, default=2,
-        help="number of reading processes and of writing threads; with Ray, of models (2)",
+        help="processes that read, threads that write; with Ray, models at work (2)",
     )  # fmt: skip
-    parser.add_argument(
-        "--engine",
-        choices=["local", "ray"],
-        default="local",
-        help="engine that runs the models (local)",
-    )
-    parser.add_argument("--address", help="address of a Ray cluster, or auto for the running one")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="(local)")
+    parser.add_argument("--address", help="of a Ray cluster; auto: the one that runs here")
 
 
 def _predict(options: Namespace) -> object:
@@ -63,19 +56,13 @@ def _predict(options: Namespace) -> object:
 
 
 def _find_options(parser: ArgumentParser) -> None:
-    parser.add_argument("maps", type=Path, help="output folder of s5mars predict")
-    parser.add_argument("condition", help='SQL condition, such as "rock > 0.2 and sol < 500"')
-    parser.add_argument("--top", type=int, default=20, help="maximum number of rows (20)")
-    parser.add_argument(
-        "--sort", metavar="COLUMN", help="column to sort by (the first class in the condition)"
-    )
-    parser.add_argument("--ascending", action="store_true", help="sort in ascending order")
-    parser.add_argument(
-        "--format", choices=["table", "csv", "json"], default="table", help="output format (table)"
-    )
-    parser.add_argument(
-        "--sheet", type=Path, help="path to an image file for a contact sheet of overlays"
-    )
+    parser.add_argument("maps", type=Path, help="folder of an s5mars predict --out")
+    parser.add_argument("condition", help='such as "rock > 0.2 and sol between 400 and 500"')
+    parser.add_argument("--top", type=int, default=20, help="rows at most (20)")
+    parser.add_argument("--sort", metavar="COLUMN", help="(the first class of the condition)")
+    parser.add_argument("--ascending", action="store_true", help="smallest first")
+    parser.add_argument("--format", choices=["table", "csv", "json"], default="table")
+    parser.add_argument("--sheet", type=Path, help="image file for a sheet of overlays")
 
 
 def _find(options: Namespace) -> object:
@@ -96,13 +83,13 @@ def _find(options: Namespace) -> object:
 
 COMMANDS = {
     "predict": Command(
-        "Predict terrain maps of images of any size, and write an index of them.",
+        "Terrain maps of images of any size, a few or a whole archive, and an index of them.",
         "s5mars predict runs/a IMAGE_OR_FOLDER --out maps",
         _predict_options,
         _predict,
     ),
     "find": Command(
-        "Find products that satisfy a condition; print a table and draw a contact sheet.",
+        "Products whose maps or labels fulfil a condition, as a table and a sheet of pictures.",
         's5mars find maps "rock > 0.2 and sol between 400 and 500" --top 20 --sheet sheet.png',
         _find_options,
         _find,

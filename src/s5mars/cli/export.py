@@ -1,4 +1,4 @@
-"""Commands for sharing a model: calibrate, export, push."""
+"""Commands about a model on its way out: calibrate, export, push."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from s5mars.cli.models import inference_of, inference_options, network_option
 
 def _calibrate_options(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder or checkpoint")
-    parser.add_argument("--data", type=Path, required=True, help="path to the data set")
-    parser.add_argument("--split", default="val", help="split to fit on (val)")
-    parser.add_argument(
-        "--pixels", type=int, default=500_000, help="number of pixels to draw (500000)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (0)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--split", default="val", help="to fit on (val)")
+    parser.add_argument("--pixels", type=int, default=500_000, help="drawn of it (500000)")
+    parser.add_argument("--seed", type=int, default=0, help="of that draw (0)")
     inference_options(parser)
 
 
@@ -30,17 +28,11 @@ def _calibrate(options: Namespace) -> object:
 def _export_options(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder or checkpoint")
     parser.add_argument(
-        "--out",
-        type=Path,
-        help="path to the ONNX file (model.onnx or model.int8.onnx in the run folder)",
+        "--out", type=Path, help="the file (in the run folder: model.onnx, or model.int8.onnx)"
     )
+    parser.add_argument("--int8", action="store_true", help="weights and activations in 8 bits")
     parser.add_argument(
-        "--int8", action="store_true", help="quantise weights and activations to 8 bits"
-    )
-    parser.add_argument(
-        "--images",
-        type=Path,
-        help="folder of images for comparison and quantisation (the run's train images)",
+        "--images", type=Path, help="folder to compare and calibrate on (the run's train images)"
     )
     network_option(parser)
 
@@ -54,12 +46,10 @@ def _export(options: Namespace) -> object:
 def _push_options(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder or checkpoint")
     parser.add_argument("name", help="OWNER/NAME on the hub")
+    parser.add_argument("--licence", help="of the weights, for the card, such as apache-2.0")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument(
-        "--licence", help="licence of the weights for the model card, such as apache-2.0"
-    )
-    parser.add_argument("--private", action="store_true", help="create the repository as private")
-    parser.add_argument(
-        "--dry-run", type=Path, metavar="DIR", help="write the files to DIR without uploading them"
+        "--dry-run", type=Path, metavar="DIR", help="write the upload here, and send nothing"
     )
 
 
@@ -71,13 +61,13 @@ def _push(options: Namespace) -> object:
 
 COMMANDS = {
     "calibrate": Command(
-        "Calibrate: fit a temperature so that pixels of confidence 0.8 are 80 % correct.",
+        "Fit a temperature, so that a confidence of 0.8 is right in 80 % of the pixels.",
         "s5mars calibrate runs/a --data DATA --split val",
         _calibrate_options,
         _calibrate,
     ),
     "export": Command(
-        "Export an ONNX file for any image size, with normalisation and softmax inside.",
+        "One ONNX file: any image size, normalisation and softmax inside; 8 bits with --int8.",
         "s5mars export runs/a --int8 --out model.onnx",
         _export_options,
         _export,

@@ -1,4 +1,4 @@
-"""Commands for one model: demo, evaluate, report."""
+"""Commands about one model: demo, evaluate, report."""
 
 from __future__ import annotations
 
@@ -8,36 +8,32 @@ from pathlib import Path
 
 from s5mars.cli.command import Command
 from s5mars.errors import UserError
-from s5mars.predict.inference import DEFAULT, PRECISIONS, Inference
+from s5mars.predict.inference import PRECISIONS, Inference
 
 
 def network_option(parser: ArgumentParser) -> None:
     """Which of the two networks of a checkpoint is used."""
     parser.add_argument(
         "--network", choices=["teacher", "student"], default="teacher",
-        help="network to use (teacher, or student if the method has no teacher)",
+        help="Network to use (teacher, or student if the method has no teacher)",
     )  # fmt: skip
 
 
 def inference_options(parser: ArgumentParser) -> None:
     """The network and the settings of ``Inference``; ``inference_of`` reads them."""
     network_option(parser)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (auto)")
+    parser.add_argument("--device", default="auto", help="Device: auto, cpu, cuda or mps (auto)")
+    parser.add_argument("--window", type=int, default=1024, help="Window side in pixels (1024)")
     parser.add_argument(
-        "--window", type=int, default=DEFAULT.window, help="side of a window in pixels (1024)"
+        "--overlap", type=float, default=0.25,
+        help="Fraction of a window that overlaps its neighbour (0.25)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch", type=int, default=1, help="Number of windows in one forward pass (1)"
     )
     parser.add_argument(
-        "--overlap", type=float, default=DEFAULT.overlap,
-        help="fraction of a window that overlaps its neighbour (0.25)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--batch", type=int, default=DEFAULT.batch,
-        help="number of windows in one forward pass (1)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default=DEFAULT.precision,
-        help="floating-point precision (fp32)",
-    )  # fmt: skip
+        "--precision", choices=PRECISIONS, default="fp32", help="Floating-point precision (fp32)"
+    )
 
 
 def inference_of(options: Namespace) -> Inference:
@@ -48,32 +44,30 @@ def inference_of(options: Namespace) -> Inference:
 
 def _evaluate_options(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="run folder, checkpoint, ONNX file or hf:OWNER/NAME")
-    parser.add_argument("--data", type=Path, required=True, help="path to the data set")
-    parser.add_argument("--split", default="test", help="split to evaluate on (test)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--split", default="test", help="(test)")
     parser.add_argument(
         "--protocol", choices=["full", "paper"], default="full",
-        help="full: the whole image; paper: a centre crop of 1024 pixels (full)",
+        help="whole image, or centre crop 1024 (full)",
     )  # fmt: skip
     inference_options(parser)
     parser.add_argument(
-        "--merge", nargs="+", default=[], metavar="A+B", help="classes to merge into one"
+        "--merge", nargs="+", default=[], metavar="A+B", help="classes to count as one"
     )
-    parser.add_argument(
-        "--json", action="store_true", dest="as_json", help="print only one JSON object"
-    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object only")
 
 
 def _evaluate(options: Namespace) -> object:
     from s5mars.evaluation.command import evaluate
 
-    inference = inference_of(options)
-    return evaluate(**vars(options), inference=inference)
+    inference, as_json = inference_of(options), vars(options).pop("json")
+    return evaluate(**vars(options), as_json=as_json, inference=inference)
 
 
 def _report_options(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, nargs="+", help="run folder; several runs are compared")
+    parser.add_argument("run", type=Path, nargs="+", help="run folder; several are compared")
     parser.add_argument(
-        "--out", type=Path, help="path to the page (RUN/report.html; required for several runs)"
+        "--out", type=Path, help="the page (RUN/report.html; needed for several runs)"
     )
 
 
@@ -86,23 +80,17 @@ def _report(options: Namespace) -> object:
         from s5mars.report.comparison import write_comparison
 
         if options.out is None:
-            raise UserError("--out is required to compare several runs")
+            raise UserError("several runs are compared on one page: give it a name with --out")
         page = write_comparison(options.run, out=options.out)
     print(page)
     return page
 
 
 def _demo_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, help="path to a data set (synthetic scenes)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), help="output folder (runs/demo)"
-    )
-    parser.add_argument(
-        "--labelled", type=float, default=0.25, help="fraction of the labels to use (0.25)"
-    )
-    parser.add_argument(
-        "--steps", type=int, default=300, help="number of training steps of each method (300)"
-    )
+    parser.add_argument("--data", type=Path, help="your images; without it, synthetic scenes")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="(runs/demo)")
+    parser.add_argument("--labelled", type=float, default=0.25, help="share of labels (0.25)")
+    parser.add_argument("--steps", type=int, default=300, help="of each method (300)")
 
 
 def _demo(options: Namespace) -> object:
@@ -114,19 +102,19 @@ def _demo(options: Namespace) -> object:
 
 COMMANDS = {
     "demo": Command(
-        "Train two methods on the same few labels, evaluate both, and write a report.",
+        "Train two methods on the same few labels, score both, and write one page.",
         "s5mars demo --data DATA --out runs/demo",
         _demo_options,
         _demo,
     ),
     "evaluate": Command(
-        "Evaluate a model on a labelled split.",
+        "Score a model on a labelled split.",
         "s5mars evaluate runs/a --data DATA --split test",
         _evaluate_options,
         _evaluate,
     ),
     "report": Command(
-        "Write a self-contained HTML report of one or several runs.",
+        "One self-contained HTML page about a run, or about several.",
         "s5mars report runs/a",
         _report_options,
         _report,

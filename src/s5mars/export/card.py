@@ -66,8 +66,8 @@ def _use(name: str) -> str:
         "## How to use it\n\n```python\nimport s5mars\n\n"
         f'predictor = s5mars.load("hf:{name}")\n'
         "labels = predictor.predict(image)  # (H, W, 3) uint8 → (H, W) class index\n```\n\n"
-        f"or `s5mars predict hf:{name} IMAGES --out maps`. Images may have any size, RGB or grey, 8 "
-        "bits; the model normalises them. The weights are safetensors; nothing is unpickled."
+        f"or `s5mars predict hf:{name} IMAGES --out maps`. Images may have any size, in 8-bit RGB "
+        "or grey; the model normalises them. The weights are safetensors; nothing is unpickled."
     )
 
 

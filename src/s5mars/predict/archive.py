@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,6 +17,7 @@ from s5mars.errors import UserError
 from s5mars.files import is_disk_full, replacing
 from s5mars.files.locking import only_one
 from s5mars.parallel.ahead import ahead
+from s5mars.parallel.cluster import Engine, check_engine
 from s5mars.predict.index import INDEX, write_index
 from s5mars.predict.local import local_engine
 from s5mars.predict.manifest import Counts, Manifest
@@ -25,9 +26,6 @@ from s5mars.predict.product_maps import DEFAULT_WRITE, Maps, MapSettings
 from s5mars.predict.reading import Failed, Readers, failed
 from s5mars.predict.settings import settings_of
 from s5mars.predict.sources import find_sources, refuse_overwriting
-
-Engine = Literal["local", "ray"]
-ENGINES: tuple[Engine, ...] = ("local", "ray")
 
 WRITERS = 2
 """Number of threads that write finished files, and largest number of products that wait."""
@@ -106,10 +104,7 @@ def predict_images(
     settings = MapSettings(predictor.taxonomy, tuple(write), opacity)
     if workers < 1:
         raise UserError(f"--workers must be at least 1 (got {workers})")
-    if engine not in ENGINES:
-        raise UserError(f"--engine must be one of {', '.join(ENGINES)} (got {engine!r})")
-    if address is not None and engine != "ray":
-        raise UserError("--address requires --engine ray")
+    check_engine(engine, address)
     sources = find_sources(inputs, out=out)
     refuse_overwriting(sources, out)
     with only_one(out), Manifest(out) as manifest:
