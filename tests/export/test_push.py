@@ -66,7 +66,7 @@ def test_what_was_pushed_is_loaded_and_later_without_the_hub(
         point_at(f"http://127.0.0.1:{closed.getsockname()[1]}", monkeypatch)
         again = s5mars.load("hf:me/mars", window=64)
         assert np.array_equal(again.predict(image), predictor.predict(image))
-        with pytest.raises(FileNotFoundError, match=r"cannot be reached, and me/new is not cached"):
+        with pytest.raises(FileNotFoundError, match="me/new is not in the local cache"):
             s5mars.load("hf:me/new")
         with pytest.raises(FileNotFoundError, match="cannot be reached, so nothing was uploaded"):
             push(folder, "me/mars")
@@ -163,14 +163,14 @@ def test_scores_of_earlier_weights_are_left_out(
     out = push(folder, "me/mars", dry_run=tmp_path / "upload")
     assert "belongs to earlier weights and is left out" in capsys.readouterr().err
     assert not (Path(out) / evaluation.name).exists()
-    assert "Not evaluated." in (Path(out) / "README.md").read_text(encoding="utf-8")
+    assert "was not evaluated." in (Path(out) / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_run_that_was_never_scored_says_so(tmp_path: Path) -> None:
     out = push(run(tmp_path / "run"), "me/mars", licence="mit", dry_run=tmp_path / "upload")
     card = (Path(out) / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlicense: mit\n")
-    assert "Not evaluated. On the val split" in card and "Not calibrated" in card
+    assert "not evaluated. On the val split" in card and "not calibrated" in card
 
 
 def test_a_dry_run_that_fills_the_disk_leaves_no_half_file(tmp_path: Path) -> None:
