@@ -257,7 +257,7 @@ def test_without_ray_no_folder_is_left(
     assert main([*words, "--engine", "ray"]) == 2
     assert "`pip install 's5mars[ray]'`" in capsys.readouterr().err
     assert main([*words, "--address", "auto"]) == 2
-    assert "add --engine ray" in capsys.readouterr().err
+    assert "requires --engine ray" in capsys.readouterr().err
     assert not out.exists()
 
 

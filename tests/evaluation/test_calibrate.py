@@ -16,6 +16,7 @@ from s5mars.data.layouts import open_dataset
 from s5mars.evaluation.calibrate import at_threshold, calibrate
 from s5mars.models.checkpoint import load_model, save_model
 from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.predict.inference import Inference
 
 
 def save(folder: Path, data: Path, *, scale: float = 30.0) -> Path:
@@ -48,7 +49,7 @@ def test_load_uses_it_labels_stay_and_new_weights_drop_it(
     found = json.loads((run / "calibration.json").read_text())
     predictor = s5mars.load(run)
     assert predictor.temperature == found["temperature"] != 1
-    assert f"temperature {found['temperature']:.3f}" in predictor.doubt
+    assert f"temperature {found['temperature']:.3f}" in predictor.confidence_note
     assert found["after"]["nll"] < found["before"]["nll"]
     assert found["fitted_on"]["split"] == "val" and found["network"] == "teacher"
     labels, probabilities = predictor.predict(image, probabilities=True)
@@ -63,8 +64,8 @@ def test_load_uses_it_labels_stay_and_new_weights_drop_it(
 
 def test_the_student_has_its_own(tmp_path: Path, data: Path) -> None:
     run = save(tmp_path / "run", data)
-    calibrate(run, data=data, window=64)
-    found = calibrate(run, data=data, network="student", pixels=200, window=64)
+    calibrate(run, data=data, inference=Inference(window=64))
+    found = calibrate(run, data=data, network="student", pixels=200, inference=Inference(window=64))
     assert found["fitted_on"]["pixels"] == 200 and (run / "calibration-student.json").is_file()
     temperatures = [load_model(run, network=name).temperature for name in ("teacher", "student")]
     assert temperatures[1] == found["temperature"] != temperatures[0]
@@ -79,12 +80,12 @@ def test_thresholds_read_the_curve() -> None:
 
 def test_mistakes_are_named(tmp_path: Path, data: Path, fake_data: ModuleType) -> None:
     run = save(tmp_path / "run", data)
-    with pytest.raises(ValueError, match="0 pixels"):
+    with pytest.raises(ValueError, match=r"--pixels must be at least 1 \(got 0\)"):
         calibrate(run, data=data, pixels=0)
     with pytest.raises(ValueError, match="valid"):
         calibrate(run, data=data, split="valid")
     facts = json.loads((run / "best.json").read_text())
     facts["calibration"] = {"teacher": {"temperature": -1}}
     (run / "best.json").write_text(json.dumps(facts))
-    with pytest.raises(ValueError, match=r"best\.json: damaged .*temperature of -1"):
+    with pytest.raises(ValueError, match=r"best\.json: damaged .*temperature is -1"):
         s5mars.load(run)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from s5mars.classes import IGNORE, Taxonomy
 from s5mars.evaluation import command
-from s5mars.evaluation.command import evaluate
 from s5mars.evaluation.confusion import Confusion
+from s5mars.models.checkpoint import LoadedModel
+from s5mars.predict.inference import DEFAULT, Inference
 
 from .standin import TINTS, Tint, maps, sample
+
+evaluate = partial(command.evaluate, inference=DEFAULT)
 
 
 @pytest.fixture
@@ -45,9 +48,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         command,
         "open_model",
-        lambda path, *, network: SimpleNamespace(
-            model=Tint(), taxonomy=TINTS, facts={}, network=network
-        ),
+        lambda path, *, network: LoadedModel(Tint(), TINTS, {}, network),
     )
     return folder
 
@@ -65,7 +66,7 @@ def expected(names: str) -> Confusion:
 def test_json_is_one_object_with_the_contract(
     run: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    returned = evaluate(run, data=data, as_json=True, device="cpu", draws=50)
+    returned = evaluate(run, data=data, as_json=True, draws=50)
     printed = json.loads(capsys.readouterr().out)
     assert printed == returned == json.loads((run / "evaluation-test-full.json").read_text())
     truth = expected("cd")
@@ -92,7 +93,7 @@ def test_nan_never_reaches_the_json(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (data / "splits/test.txt").write_text("c\n")  # no class 3 in its truth
-    evaluate(run, data=data, as_json=True, device="cpu", draws=20)
+    evaluate(run, data=data, as_json=True, draws=20)
     text = capsys.readouterr().out
     assert "NaN" not in text and "NaN" not in (run / "evaluation-test-full.json").read_text()
     found = json.loads(text)
@@ -104,7 +105,7 @@ def test_table_names_every_class_the_scores_and_the_protocol(
     run: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (data / "splits/test.txt").write_text("c\n")
-    found = evaluate(run, data=data, device="cpu", draws=20, protocol="paper")
+    found = evaluate(run, data=data, draws=20, protocol="paper")
     text = capsys.readouterr().out
     for name in TINTS.names:
         assert name in text
@@ -115,31 +116,31 @@ def test_table_names_every_class_the_scores_and_the_protocol(
 
 
 def test_merged_classes_are_scored_as_one_and_do_not_overwrite(run: Path, data: Path) -> None:
-    plain = evaluate(run, data=data, device="cpu", draws=20)
-    merged = evaluate(run, data=data, device="cpu", draws=20, merge=["sky+ridge"])
+    plain = evaluate(run, data=data, draws=20)
+    merged = evaluate(run, data=data, draws=20, merge=["sky+ridge"])
     assert list(merged["classes"]) == ["sand", "rock", "sky+ridge"]
     assert merged["mIoU"] == pytest.approx(100 * expected("cd").merged([(2, 3)]).mIoU)
     assert json.loads((run / "evaluation-test-full.json").read_text()) == plain
     assert (run / "evaluation-test-full-sky+ridge.json").is_file()
-    with pytest.raises(ValueError, match=r"no class 'cloud'.*sand, rock, sky, ridge"):
-        evaluate(run, data=data, device="cpu", merge=["sky+cloud"])
-    with pytest.raises(ValueError, match="one class alone"):
-        evaluate(run, data=data, device="cpu", merge=["sky"])
+    with pytest.raises(ValueError, match=r"unknown class 'cloud'.*sand, rock, sky, ridge"):
+        evaluate(run, data=data, merge=["sky+cloud"])
+    with pytest.raises(ValueError, match="only one class"):
+        evaluate(run, data=data, merge=["sky"])
 
 
 def test_other_networks_splits_and_folders_have_their_own_file(
     run: Path, data: Path, tmp_path: Path
 ) -> None:
-    evaluate(run, data=data, device="cpu", split="val", network="student", draws=20)
+    evaluate(run, data=data, split="val", network="student", draws=20)
     assert (run / "evaluation-val-full-student.json").is_file()
-    evaluate(run, data=data, device="cpu", split="val", draws=20, out=tmp_path / "elsewhere")
+    evaluate(run, data=data, split="val", draws=20, out=tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere/evaluation-val-full.json").is_file()
     assert not (run / "evaluation-val-full.json").exists()
 
 
 def test_windows_do_not_change_the_score(run: Path, data: Path) -> None:
     scores = [
-        evaluate(run, data=data, device="cpu", window=w, batch=b, draws=20)["confusion"]
+        evaluate(run, data=data, inference=Inference(window=w, batch=b), draws=20)["confusion"]
         for w, b in ((1024, 1), (32, 3))
     ]
     assert scores[0] == scores[1]
@@ -152,24 +153,24 @@ def test_another_taxonomy_is_refused_naming_both(
     monkeypatch.setattr(
         command,
         "open_model",
-        lambda path, *, network: SimpleNamespace(model=Tint(), taxonomy=swapped, network=network),
+        lambda path, *, network: LoadedModel(Tint(), swapped, {}, network),
     )
     with pytest.raises(ValueError, match=r"sand, rock, sky, ridge.*ridge, sky, rock, sand"):
-        evaluate(run, data=data, device="cpu")
+        evaluate(run, data=data)
     assert not list(run.iterdir())
 
 
 def test_unknown_split_and_protocol_list_the_choices(run: Path, data: Path) -> None:
     with pytest.raises(ValueError, match="train, val, test"):
-        evaluate(run, data=data, split="tset", device="cpu")
+        evaluate(run, data=data, split="tset")
     with pytest.raises(ValueError, match="full, paper"):
-        evaluate(run, data=data, protocol="whole", device="cpu")
+        evaluate(run, data=data, protocol="whole")
 
 
 def test_a_perfect_network_scores_one_hundred(run: Path, data: Path) -> None:
     truth, _ = maps(9)
     sample(data, "c", truth, np.where(truth == IGNORE, 0, truth))
     sample(data, "d", truth, np.where(truth == IGNORE, 1, truth))
-    found = evaluate(run, data=data, device="cpu", draws=20)
+    found = evaluate(run, data=data, draws=20)
     assert found["mIoU"] == found["mAcc"] == found["pixel_accuracy"] == 100
     assert found["intervals"]["mIoU"] == [100, 100]

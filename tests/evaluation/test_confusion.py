@@ -80,11 +80,11 @@ def test_ignored_pixels_change_nothing_whatever_is_predicted_there() -> None:
 
 
 def test_predictions_and_truth_out_of_range_are_refused_and_named() -> None:
-    with pytest.raises(ValueError, match=r"prediction holds \[4\]"):
+    with pytest.raises(ValueError, match=r"prediction contains \[4\]"):
         counted([0, 1], [4, 1])
-    with pytest.raises(ValueError, match=r"prediction holds \[255\]"):
+    with pytest.raises(ValueError, match=r"prediction contains \[255\]"):
         counted([0, 1], [255, 1])
-    with pytest.raises(ValueError, match=r"truth holds \[7\]"):
+    with pytest.raises(ValueError, match=r"truth contains \[7\]"):
         counted([7, 1], [0, 1])
     with pytest.raises(ValueError, match="shape"):
         counted([[0, 1]], [0, 1])

@@ -10,7 +10,7 @@ import pytest
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.evaluation.confusion import Confusion
 from s5mars.evaluation.protocols import evaluate_samples, find_protocol
-from s5mars.predict import Predictor
+from s5mars.predict.predictor import Predictor
 from s5mars.types import Sample
 
 from .standin import TINTS, Tint, maps, sample
@@ -99,5 +99,5 @@ def test_bad_samples_are_named(tmp_path: Path) -> None:
 
 
 def test_unknown_protocol_offers_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"full, paper; did you mean 'paper'\?"):
+    with pytest.raises(ValueError, match=r"full, paper \(got 'papr'\); did you mean 'paper'\?"):
         find_protocol("papr")

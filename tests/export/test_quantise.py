@@ -39,7 +39,7 @@ def test_every_convolution_has_eight_bits_and_answers_stay_near(tmp_path: Path) 
 
 
 def test_no_image_is_refused_and_large_ones_are_cut(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no image to calibrate"):
+    with pytest.raises(ValueError, match="needs calibration images"):
         quantise(tmp_path / "a.onnx", tmp_path / "b.onnx", [])
     image = picture(0, 100, 40)
     assert np.array_equal(middle(image, side=50), image[25:75])

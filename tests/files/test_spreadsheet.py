@@ -13,9 +13,9 @@ from predict.folders import save
 from predict.standin import Brightness
 from s5mars.classes import Taxonomy
 from s5mars.files.spreadsheet import csv_text
-from s5mars.predict import Predictor
 from s5mars.predict.archive import predict_images
 from s5mars.predict.find import find
+from s5mars.predict.predictor import Predictor
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+a", "-2+3+cmd|' /C calc'!A0", "@sum", "\t=1"])

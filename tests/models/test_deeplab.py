@@ -139,13 +139,13 @@ def test_multi_grid_keeps_sizes() -> None:
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"encoder": "resnet5o"}, "near: resnet50"),
-        ({"encoder": "qqqq"}, r"no such encoder; near: \w"),
-        ({"encoder": "resnet18.a1_in1"}, r"it has: .*resnet18\.a1_in1k"),
+        ({"encoder": "resnet5o"}, "nearest: resnet50"),
+        ({"encoder": "qqqq"}, r"not an encoder of timm; nearest: \w"),
+        ({"encoder": "resnet18.a1_in1"}, r"available: .*resnet18\.a1_in1k"),
         ({"encoder": "vit_tiny_patch16_224"}, "stride 4.*resnet50"),
-        ({"head": "papers"}, "choose auto, paper, light"),
-        ({"normalisation": "imagenet"}, "choose encoder, as_released"),
-        ({"output_stride": 7}, "choose 8, 16, 32"),
+        ({"head": "papers"}, "one of auto, paper, light"),
+        ({"normalisation": "imagenet"}, "must be encoder or as_released"),
+        ({"output_stride": 7}, "must be 8, 16 or 32"),
         ({"multi_grid": (1, 2, 4)}, "needs a ResNet with 3 blocks"),
     ],
 )

@@ -107,5 +107,5 @@ def test_a_checkpoint_holds_everything(folder: Path, tmp_path: Path) -> None:
 
 
 def test_sam_2_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'sam2'; can use those of sam, sam_hq"):
+    with pytest.raises(ValueError, match="'sam2'; supported are sam, sam_hq"):
         sam_cls(str(tinysam.save(tmp_path, "sam2")), 3)

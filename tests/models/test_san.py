@@ -176,5 +176,5 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such folder"):
         san("nowhere", THREE)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match="weights of 'bert'; can use those of clip"):
+    with pytest.raises(ValueError, match="weights of 'bert'; supported are clip"):
         san(str(tmp_path), THREE)

@@ -17,9 +17,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from s5mars.classes import IGNORE
-from s5mars.predict import Predictor
 from s5mars.predict.archive import predict_images
 from s5mars.predict.manifest import Counts
+from s5mars.predict.predictor import Predictor
 from s5mars.predict.sources import find_sources
 
 from .folders import save
@@ -157,7 +157,7 @@ def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
     before = image.read_bytes()
     with pytest.raises(ValueError, match="would be overwritten"):
         predict_images(predictor(), [image], out=tmp_path / "in")
-    with pytest.raises(ValueError, match="among the images"):
+    with pytest.raises(ValueError, match="is an input folder"):
         predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "in")
     assert image.read_bytes() == before and files_below(tmp_path / "in") == {"a.png"}
 
@@ -166,9 +166,9 @@ def test_missing_and_empty_inputs_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         predict_images(predictor(), [tmp_path / "nowhere"], out=tmp_path / "maps")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty: no image .*\.jpg"):
+    with pytest.raises(ValueError, match=r"empty contains no image .*\.jpg"):
         predict_images(predictor(), [tmp_path / "empty"], out=tmp_path / "maps")
-    with pytest.raises(ValueError, match="nothing to predict"):
+    with pytest.raises(ValueError, match="no inputs"):
         predict_images(predictor(), [], out=tmp_path / "maps")
 
 
@@ -266,10 +266,13 @@ def test_what_the_network_cannot_take_stops_no_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"write": ["lables"]}, "nothing like lables .* choose from confidence, labels, overlay"),
-        ({"write": []}, "choose from"),
-        ({"workers": 0}, "0 workers"),
-        ({"engine": "spark"}, "choose from local, ray"),
+        (
+            {"write": ["lables"]},
+            "--write must name some of confidence, labels, overlay.*got lables",
+        ),
+        ({"write": []}, "got nothing"),
+        ({"workers": 0}, r"--workers must be at least 1 \(got 0\)"),
+        ({"engine": "spark"}, "--engine must be one of local, ray"),
         ({"opacity": 2.0}, "opacity"),
     ],
 )

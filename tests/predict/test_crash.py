@@ -13,10 +13,10 @@ from crashing import start_fragile_reader
 from s5mars.cli import main
 from s5mars.models.checkpoint import save_model
 from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.predict import Predictor
 from s5mars.predict import archive as archive_module
 from s5mars.predict.archive import predict_images
 from s5mars.predict.manifest import Counts, Manifest
+from s5mars.predict.predictor import Predictor
 from s5mars.predict.reading import Readers
 
 from .folders import archive, contents, save
@@ -90,7 +90,7 @@ def test_a_product_over_which_the_run_dies_twice_is_left_out(tmp_path: Path) -> 
     assert len(list(out.rglob("*.png"))) == 4  # all others came first
     assert in_a_child(deadly) == 0
     state, reason = states(out)["sol0/a"]
-    assert state == "failed" and "sol0/a.png: the run died 2 times while this was read" in str(
+    assert state == "failed" and "sol0/a.png: the run died 2 times while reading this file" in str(
         reason
     )
     assert in_a_child(deadly) == 0  # and it stays so

@@ -12,10 +12,10 @@ from PIL import Image
 from s5mars.classes import Class, Taxonomy
 from s5mars.cli import main
 from s5mars.errors import UserError
-from s5mars.predict import Predictor
 from s5mars.predict.archive import predict_images
 from s5mars.predict.find import find
 from s5mars.predict.index import class_columns, read_index
+from s5mars.predict.predictor import Predictor
 
 from .folders import save
 from .standin import THREE, Brightness
@@ -85,26 +85,29 @@ def test_conditions(maps: Path, condition: str, expected: list[int]) -> None:
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ("brigth_sand > 0.2", r"no column 'brigth_sand'; columns, nearest first: bright sand, "),
-        ("index.sol > 1", r"no column 'index.sol'"),
-        ("sol >", "no condition"),
-        ("sol > 1; drop table products", "no condition"),
-        ("true) union select * from products where (true", "no condition"),
-        ("true) group by (sol", "no condition"),
-        ("true) limit (1", "no condition"),
-        ("sol > 1 order by sol", "no condition"),
-        ("sol > 1, sol > 2", "no condition"),
-        ("current_setting('threads') > '1'", "no function current_setting"),
-        ("sol > ?", "holds no "),
-        ("sol in (select sol from products)", "holds no subquery"),
-        ("exists(select 1 from read_csv('/etc/passwd'))", "holds no subquery"),
-        ("sum(sol) over () > 1", "holds no window"),
-        ("max(sol) > 1", "no function max; functions, nearest first: "),
-        ("getenv('HOME') = 'x'", "no function getenv"),
-        ("read_text('/etc/passwd') = 'x'", "no function read_text"),
-        ("columns(*) > 1", "holds no "),
+        (
+            "brigth_sand > 0.2",
+            r"unknown column 'brigth_sand'; columns, nearest first: bright sand, ",
+        ),
+        ("index.sol > 1", r"unknown column 'index.sol'"),
+        ("sol >", "is not a condition"),
+        ("sol > 1; drop table products", "is not a condition"),
+        ("true) union select * from products where (true", "is not a condition"),
+        ("true) group by (sol", "is not a condition"),
+        ("true) limit (1", "is not a condition"),
+        ("sol > 1 order by sol", "is not a condition"),
+        ("sol > 1, sol > 2", "is not a condition"),
+        ("current_setting('threads') > '1'", "unknown function current_setting"),
+        ("sol > ?", "is not allowed"),
+        ("sol in (select sol from products)", "subquery is not allowed"),
+        ("exists(select 1 from read_csv('/etc/passwd'))", "subquery is not allowed"),
+        ("sum(sol) over () > 1", "window is not allowed"),
+        ("max(sol) > 1", "unknown function max; functions, nearest first: "),
+        ("getenv('HOME') = 'x'", "unknown function getenv"),
+        ("read_text('/etc/passwd') = 'x'", "unknown function read_text"),
+        ("columns(*) > 1", "is not allowed"),
         ("sol > 'many'", "many"),
-        ("", "an empty condition"),
+        ("", "condition is empty"),
     ],
 )
 def test_what_is_no_condition_is_refused(maps: Path, condition: str, message: str) -> None:
@@ -116,11 +119,11 @@ def test_what_is_no_condition_is_refused(maps: Path, condition: str, message: st
 def test_top_and_sort(maps: Path) -> None:
     found = find(maps, "sol < 46", top=2, sort="width")
     assert [row["sol"] for row in found.rows] == [45, 44]
-    assert found.summary == "6 of 7 products, largest width first, the first 2 shown"
+    assert found.summary == "6 of 7 products, largest width first, showing the first 2"
     assert sols(maps, "sol < 46", sort="WIDTH", ascending=True, top=1) == [40]
     with pytest.raises(ValueError, match="nearest first: width"):
         find(maps, "true", sort="widht")
-    with pytest.raises(ValueError, match="the least is 1"):
+    with pytest.raises(ValueError, match=r"--top must be at least 1 \(got 0\)"):
         find(maps, "true", top=0)
 
 
@@ -147,7 +150,7 @@ def test_a_sheet_without_overlays_or_products(maps: Path, tmp_path: Path) -> Non
         overlay.rename(tmp_path / overlay.name)
     find(maps, "true", sheet=tmp_path / "sheet.jpg")
     assert (tmp_path / "sheet.jpg").is_file()
-    with pytest.raises(ValueError, match=r"a \.png or a \.jpg"):
+    with pytest.raises(ValueError, match=r"a \.png or \.jpg"):
         find(maps, "true", sheet=tmp_path / "sheet.txt")
     nothing = find(maps, "sol > 1000", sheet=tmp_path / "none.png")
     assert nothing.summary == "0 of 7 products" and not (tmp_path / "none.png").exists()
@@ -155,7 +158,7 @@ def test_a_sheet_without_overlays_or_products(maps: Path, tmp_path: Path) -> Non
 
 
 def test_what_is_no_index(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no index; `s5mars predict` writes one"):
+    with pytest.raises(FileNotFoundError, match="no index here; `s5mars predict` writes one"):
         find(tmp_path, "true")
     (tmp_path / "index.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="damaged index"):

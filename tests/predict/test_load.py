@@ -10,7 +10,7 @@ import torch
 
 from s5mars.models.checkpoint import save_model
 from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.predict import load
+from s5mars.predict.predictor import load
 
 from .standin import THREE
 
@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_run_folder_and_file_give_the_same_network(run: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
     predictor = load(run, window=64, batch=2)
-    assert predictor.taxonomy == THREE and predictor.window == 64
+    assert predictor.taxonomy == THREE and predictor.inference.window == 64
     labels, probabilities = predictor.predict(image, probabilities=True)
     assert labels.shape == (70, 90)
     again = load(run / "best.safetensors", window=64).predict(image, probabilities=True)[1]
@@ -41,5 +41,5 @@ def test_run_folder_and_file_give_the_same_network(run: Path) -> None:
 def test_what_is_not_there_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="choose teacher, student"):
+    with pytest.raises(ValueError, match="must be one of teacher, student"):
         load(run, network="pupil")

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from s5mars.errors import DamagedFileError, UserError
-from s5mars.predict import Predictor
 from s5mars.predict.archive import predict_images
 from s5mars.predict.find import find
 from s5mars.predict.index import read_index, write_index
 from s5mars.predict.manifest import FILE, Counts, Manifest
+from s5mars.predict.predictor import Predictor
 from s5mars.predict.regions import largest_regions
 from s5mars.predict.settings import model_hash
 from s5mars.predict.sources import ENDINGS, Names, Source
@@ -197,7 +197,7 @@ def test_a_network_that_is_no_module_says_who_it_is() -> None:
         fingerprint = "abc"
 
     assert model_hash(Outside()) == "abc"
-    with pytest.raises(ValueError, match="give it an attribute `fingerprint`"):
+    with pytest.raises(ValueError, match="needs an attribute `fingerprint`"):
         model_hash(lambda image: image)
 
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from s5mars.classes import IGNORE, S5MARS
 from s5mars.data.resolution import Resolution
 from s5mars.devices import find_device
-from s5mars.predict import Predictor, Segmentation
-from s5mars.predict.predictor import checked
+from s5mars.models.checkpoint import LoadedModel
+from s5mars.predict.inference import Inference
+from s5mars.predict.predictor import Predictor, Segmentation, checked
 from ties import assert_same_labels
 
 from .standin import THREE, Brightness, Convolutions
@@ -150,14 +151,15 @@ def test_a_model_that_answers_at_another_size_is_refused() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"window": 8}, "window of 8"),
-        ({"overlap": -0.1}, "overlap of -0.1"),
-        ({"batch": 0}, "batch of 0"),
-        ({"precision": "fp64"}, "choose from fp32, bf16"),
-        ({"device": "gpu"}, "unknown device 'gpu'"),
-        ({"abstain": 1.5}, r"confidence of 1\.5"),
-        ({"temperature": 0.0}, r"temperature of 0\.0"),
-        ({"temperature": float("nan")}, "temperature of nan"),
+        ({"window": 8}, r"window must be at least 32 pixels \(got 8\)"),
+        ({"overlap": -0.1}, r"overlap must be in \[0, 0\.9\] \(got -0\.1\)"),
+        ({"overlap": float("nan")}, "overlap must be"),
+        ({"batch": 0}, r"batch must be at least 1 \(got 0\)"),
+        ({"precision": "fp64"}, "must be one of fp32, bf16"),
+        ({"device": "gpu"}, "gpu"),
+        ({"abstain": 1.5}, r"abstain must be in \[0, 1\] \(got 1\.5\)"),
+        ({"temperature": 0.0}, r"temperature must be .* \(got 0\.0\)"),
+        ({"temperature": float("nan")}, r"temperature must be .* \(got nan\)"),
     ],
 )
 def test_settings_out_of_range_are_refused_at_once(
@@ -165,6 +167,19 @@ def test_settings_out_of_range_are_refused_at_once(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Predictor(Brightness(), THREE, **setting)
+
+
+def test_an_unknown_setting_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="windw"):
+        Predictor(Brightness(), THREE, windw=64)
+
+
+def test_a_loaded_model_brings_its_temperature_and_resolution() -> None:
+    facts = {"resolution": "1/2", "calibration": {"teacher": {"temperature": 1.5}}}
+    loaded = LoadedModel(Brightness(), THREE, facts, "teacher")
+    predictor = Predictor.of(loaded, Inference(window=64))
+    assert predictor.temperature == 1.5 and predictor.resolution == Resolution(divisor=2)
+    assert predictor.inference == Inference(window=64)
 
 
 def test_devices() -> None:
@@ -240,10 +255,10 @@ def test_the_flip_is_averaged_and_changes_nothing_where_it_cannot() -> None:
 
 
 def test_doubt_is_put_into_words() -> None:
-    assert Predictor(Brightness(), THREE).doubt == ""
+    assert Predictor(Brightness(), THREE).confidence_note == ""
     predictor = Predictor(Brightness(), THREE, temperature=1.25, tta=True, abstain=0.6)
-    words = "temperature 1.250, mean over the horizontal flip, no class below confidence 0.6"
-    assert predictor.doubt == words
+    words = "temperature 1.250, averaged over the horizontal flip, no class below confidence 0.6"
+    assert predictor.confidence_note == words
 
 
 def test_any_callable_is_a_network() -> None:

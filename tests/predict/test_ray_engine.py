@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 import crashing
 from s5mars.parallel.cluster import import_ray
-from s5mars.predict import Predictor, Segmentation, ray_engine
+from s5mars.predict import ray_engine
 from s5mars.predict.archive import predict_images
 from s5mars.predict.manifest import Counts
-from s5mars.predict.product_maps import Wish
+from s5mars.predict.predictor import Predictor, Segmentation
+from s5mars.predict.product_maps import MapSettings
 from s5mars.predict.reading import Failed, read_product
 from s5mars.predict.sources import find_sources
 from s5mars.proposals import build
@@ -122,7 +123,7 @@ class HalfRay:
 
     def map_batches(self, work: type, *, fn_constructor_args: tuple, **_: object) -> HalfRay:
         self.worker = work.__new__(work)
-        self.worker.predictor, self.worker.wish = fn_constructor_args
+        self.worker.predictor, self.worker.settings = fn_constructor_args
         self.worker.read = read_product
         return self
 
@@ -132,10 +133,10 @@ class HalfRay:
 
 def test_a_batch_that_kills_every_worker_fails_alone(tmp_path: Path) -> None:
     sources = find_sources([archive(tmp_path / "in", products=11)], out=tmp_path / "maps")
-    predictor, wish = Predictor(Brightness(), THREE), Wish(THREE, ("labels",))
-    results = list(ray_engine._results(HalfRay(), predictor, sources, wish, workers=1))
+    predictor, settings = Predictor(Brightness(), THREE), MapSettings(THREE, ("labels",))
+    results = list(ray_engine._results(HalfRay(), predictor, sources, settings, workers=1))
     assert [result.source for result in results] == sources
-    died = [r for r in results if isinstance(r, Failed) and "its worker died 3 times" in r.reason]
+    died = [r for r in results if isinstance(r, Failed) and "the worker died 3 times" in r.reason]
     assert len(sources) == 12 and [r.source for r in died] == sources[ray_engine.BATCH :]
 
 
@@ -148,7 +149,7 @@ def test_without_ray_the_way_to_it_is_named(
         predict_images(
             Predictor(Brightness(), THREE), [products], out=tmp_path / "maps", engine="ray"
         )
-    with pytest.raises(ValueError, match="add --engine ray"):
+    with pytest.raises(ValueError, match="requires --engine ray"):
         predict_images(
             Predictor(Brightness(), THREE), [products], out=tmp_path / "maps", address="auto"
         )

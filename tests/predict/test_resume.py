@@ -16,9 +16,9 @@ from apart import start_command
 from s5mars.cli import main
 from s5mars.models.checkpoint import save_model
 from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.predict import Predictor, load
 from s5mars.predict.archive import predict_images
 from s5mars.predict.manifest import Counts, Manifest
+from s5mars.predict.predictor import Predictor, load
 
 from .folders import archive, contents, save
 from .standin import THREE, Brightness, Convolutions
@@ -183,15 +183,15 @@ def test_another_model_or_other_settings_are_refused_by_name(tmp_path: Path) -> 
     image = save(tmp_path / "a.png")
     predict(image, tmp_path / "maps")
     before = contents(tmp_path / "maps")
-    with pytest.raises(ValueError, match=r"other settings \(model \w{16} there, \w{16} now"):
+    with pytest.raises(ValueError, match=r"other settings \(model: \w{16} there, \w{16} now"):
         predict_images(
             Predictor(Convolutions(), THREE), [image], out=tmp_path / "maps", write=KINDS
         )
     for resume in (True, False):
-        said = r"; write confidence,labels,overlay,rle there, labels now\): use the same"
+        said = r"; write: confidence,labels,overlay,rle there, labels now\); use the same"
         with pytest.raises(ValueError, match=said):
             predict(image, tmp_path / "maps", write=["labels"], resume=resume)
-    with pytest.raises(ValueError, match=r"\(window 1024 there, 64 now\)"):
+    with pytest.raises(ValueError, match=r"\(window: 1024 there, 64 now\)"):
         predictor = Predictor(Brightness(), THREE, window=64)
         predict_images(predictor, [image], out=tmp_path / "maps", write=KINDS)
     assert contents(tmp_path / "maps") == before

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from s5mars.predict.tiling import SMALLEST_SIDE, Grid, blended
+from s5mars.predict.inference import SMALLEST_SIDE
+from s5mars.predict.tiling import Grid, blended
 
 sides = st.integers(1, 200)
 windows = st.integers(SMALLEST_SIDE, 120)
@@ -197,12 +198,3 @@ def test_a_constant_network_gives_a_constant_panorama(overlap: float) -> None:
 
     found = whole(constant, image_of(90, 1500), window=64, overlap=overlap, batch=3)
     np.testing.assert_allclose(found[1], 0.7, atol=2e-6)
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [({"window": 16}, "window of 16"), ({"overlap": 1.0}, "overlap"), ({"batch": 0}, "batch of 0")],
-)
-def test_settings_out_of_range_are_refused(setting: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        whole(position_wise, image_of(50, 50), **{"window": 40, **setting})

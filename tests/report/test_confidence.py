@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s5mars.evaluation.calibration import Pixels, measure
+from s5mars.evaluation.reliability import Pixels, measure
 from s5mars.report.run import write_report
 
 from .conftest import Page

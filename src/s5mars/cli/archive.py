@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from s5mars.cli.command import Command
-from s5mars.cli.models import inference_options
+from s5mars.cli.models import inference_of, inference_options
 
 
 def _predict_options(parser: ArgumentParser) -> None:
@@ -50,17 +50,7 @@ def _predict(options: Namespace) -> object:
     from s5mars.predict.archive import predict_images
     from s5mars.predict.predictor import load
 
-    predictor = load(
-        options.run,
-        network=options.network,
-        device=options.device,
-        window=options.window,
-        overlap=options.overlap,
-        batch=options.batch,
-        precision=options.precision,
-        tta=options.tta,
-        abstain=options.abstain,
-    )
+    predictor = load(options.run, network=options.network, inference=inference_of(options))
     summary = predict_images(
         predictor,
         options.inputs,

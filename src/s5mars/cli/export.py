@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from s5mars.cli.command import Command
-from s5mars.cli.models import inference_options
+from s5mars.cli.models import inference_of, inference_options, network_option
 
 
 def _calibrate_options(parser: ArgumentParser) -> None:
@@ -25,14 +25,12 @@ def _calibrate_options(parser: ArgumentParser) -> None:
 def _calibrate(options: Namespace) -> object:
     from s5mars.evaluation.calibrate import calibrate
 
-    return calibrate(**vars(options))
+    inference = inference_of(options)
+    return calibrate(**vars(options), inference=inference)
 
 
 def _export_options(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Path to a run folder or checkpoint")
-    parser.add_argument(
-        "--format", choices=["onnx"], default="onnx", dest="form", help="Format of the file (onnx)"
-    )
     parser.add_argument(
         "--out", type=Path, help="Path to the file (model.onnx or model.int8.onnx in the run)"
     )
@@ -42,10 +40,7 @@ def _export_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=Path, help="Path to images for comparison and calibration (train images)"
     )
-    parser.add_argument(
-        "--network", choices=["teacher", "student"], default="teacher",
-        help="Network to export (teacher, or student if the method has no teacher)",
-    )  # fmt: skip
+    network_option(parser)
 
 
 def _export(options: Namespace) -> object:
@@ -84,7 +79,7 @@ COMMANDS = {
     ),
     "export": Command(
         "Write an ONNX file for any image size, with normalisation and softmax included.",
-        "s5mars export runs/a --format onnx --int8 --out model.onnx",
+        "s5mars export runs/a --int8 --out model.onnx",
         _export_options,
         _export,
     ),

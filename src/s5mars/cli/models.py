@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import fields
 from pathlib import Path
 
 from s5mars.cli.command import Command
 from s5mars.errors import UserError
+from s5mars.predict.inference import PRECISIONS, Inference
 
 
-def inference_options(parser: ArgumentParser) -> None:
-    """Add the options of inference: network, device, windows, precision."""
+def network_option(parser: ArgumentParser) -> None:
+    """Which of the two networks of a checkpoint is used."""
     parser.add_argument(
         "--network", choices=["teacher", "student"], default="teacher",
         help="Network to use (teacher, or student if the method has no teacher)",
     )  # fmt: skip
+
+
+def inference_options(parser: ArgumentParser) -> None:
+    """The network and the settings of ``Inference``; ``inference_of`` reads them."""
+    network_option(parser)
     parser.add_argument("--device", default="auto", help="Device: auto, cpu, cuda or mps (auto)")
+    parser.add_argument("--window", type=int, default=1024, help="Window side in pixels (1024)")
     parser.add_argument(
-        "--window", type=int, default=1024, help="Side of a window in pixels (1024)"
-    )
-    parser.add_argument(
-        "--overlap",
-        type=float,
-        default=0.25,
-        help="Overlap of windows, as a share of their side (0.25)",
-    )
+        "--overlap", type=float, default=0.25,
+        help="Fraction of a window that overlaps its neighbour (0.25)",
+    )  # fmt: skip
     parser.add_argument(
         "--batch", type=int, default=1, help="Number of windows in one forward pass (1)"
     )
     parser.add_argument(
-        "--precision", choices=["fp32", "bf16"], default="fp32", help="Numerical precision (fp32)"
+        "--precision", choices=PRECISIONS, default="fp32", help="Floating-point precision (fp32)"
     )
+
+
+def inference_of(options: Namespace) -> Inference:
+    """Remove the settings of inference from the parsed options and return them."""
+    names = [field.name for field in fields(Inference) if field.name in options]
+    return Inference(**{name: vars(options).pop(name) for name in names})
 
 
 def _evaluate_options(parser: ArgumentParser) -> None:
@@ -61,20 +70,8 @@ def _evaluate_options(parser: ArgumentParser) -> None:
 def _evaluate(options: Namespace) -> object:
     from s5mars.evaluation.command import evaluate
 
-    return evaluate(
-        options.run,
-        data=options.data,
-        split=options.split,
-        protocol=options.protocol,
-        network=options.network,
-        merge=options.merge,
-        as_json=options.json,
-        device=options.device,
-        window=options.window,
-        overlap=options.overlap,
-        batch=options.batch,
-        precision=options.precision,
-    )
+    inference, as_json = inference_of(options), vars(options).pop("json")
+    return evaluate(**vars(options), as_json=as_json, inference=inference)
 
 
 def _report_options(parser: ArgumentParser) -> None:

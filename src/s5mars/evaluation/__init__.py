@@ -1,1 +1,1 @@
-"""One confusion matrix, and every score that follows from it."""
+"""The confusion matrix, the scores derived from it, and calibration."""

@@ -1,4 +1,4 @@
-"""How much a score depends on which images happen to be in the split."""
+"""Bootstrap intervals: how much a score depends on the choice of images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ DRAWS = 1000
 LEVEL = 0.95
 
 Interval = tuple[float, float]
-"""(low, high) in [0, 1]; NaN where no draw has a score."""
+"""(low, high) in [0, 1]; NaN if no draw has a score."""
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Percentile intervals; the score of the whole split need not lie in the middle."""
+    """Percentile intervals, which need not be centred on the score of the whole split."""
 
     mIoU: Interval  # noqa: N815 - the field's name for it
     mAcc: Interval  # noqa: N815 - the field's name for it
@@ -39,27 +39,27 @@ def bootstrap(
 ) -> Intervals:
     """Percentile bootstrap (Efron 1979) over images.
 
-    As many images as there are, drawn with replacement; their matrices are summed and scored, as
-    those of the split are. A class that is in no image of a draw is left out of that draw's means.
-    The interval is about the choice of images alone, not about another seed of the training.
+    Each draw takes as many images as there are, with replacement; their matrices are summed and
+    scored like those of the split. A class absent from a draw is left out of that draw's means. The
+    interval covers the choice of images only, not the seed of the training.
 
     Args:
-        images: one matrix an image.
-        draws: how often to draw.
-        seed: equal seeds give equal intervals.
-        level: share of the draws that the interval holds, in (0, 1).
+        images: one matrix per image.
+        draws: number of draws.
+        seed: seed of the draws.
+        level: fraction of the draws inside the interval, in (0, 1).
 
     Raises:
         ValueError: if there is no image, or ``draws`` or ``level`` is out of range.
     """
     if not images:
-        raise ValueError("no image to draw from")
+        raise ValueError("images must not be empty")
     if draws < 1 or not 0 < level < 1:
-        raise ValueError(f"{draws} draws at level {level}: need at least 1, and a level in (0, 1)")
+        raise ValueError(f"draws must be >= 1 (got {draws}) and level in (0, 1) (got {level})")
     matrices = np.stack([image.matrix for image in images])
     number, classes, _ = matrices.shape
-    # How often each image is in a draw. All draws are then one product of matrices, exact in
-    # float64 as long as a count stays below 2**53.
+    # Counts of each image in each draw: all draws are one matrix product, exact in float64 as
+    # long as counts stay below 2**53.
     times = generator(seed, "bootstrap").multinomial(number, np.full(number, 1 / number), draws)
     sums = (times.astype(np.float64) @ matrices.reshape(number, -1).astype(np.float64)).reshape(
         draws, classes, classes

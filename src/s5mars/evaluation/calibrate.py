@@ -1,4 +1,4 @@
-"""The ``calibrate`` command: fit one temperature on a split, and show what it changed."""
+"""The ``calibrate`` command: fit a temperature on a split and show its effect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 from s5mars.classes import same_classes
 from s5mars.data.layouts import open_dataset
 from s5mars.errors import UserError
-from s5mars.evaluation.calibration import (
+from s5mars.evaluation.reliability import (
     BINS,
     HIGHEST,
     LOWEST,
@@ -22,10 +22,11 @@ from s5mars.evaluation.calibration import (
 )
 from s5mars.files import write_json
 from s5mars.models.checkpoint import checkpoint_path, load_model, write_calibration
-from s5mars.predict.predictor import Precision, Predictor
+from s5mars.predict.inference import AUTO_DEVICE, Inference
+from s5mars.predict.predictor import Predictor
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-"""Of confidence, for which the table says what abstaining below them leaves."""
+"""Confidence thresholds for which the table shows the effect of abstaining."""
 
 
 def calibrate(
@@ -34,61 +35,44 @@ def calibrate(
     data: str | Path,
     split: str = "val",
     network: str = "teacher",
-    device: str = "auto",
-    window: int = 1024,
-    overlap: float = 0.25,
-    batch: int = 1,
-    precision: Precision = "fp32",
+    inference: Inference = AUTO_DEVICE,
     pixels: int = PIXELS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Fit a temperature, print what it changes, and write it where ``s5mars.load`` finds it.
+    """Fit a temperature, print its effect, and write it where ``s5mars.load`` finds it.
 
-    ``calibration.json`` (``calibration-student.json``) beside the checkpoint holds the numbers, and
-    the checkpoint's own JSON the temperature: it travels with the weights, and better weights,
-    written later, are without it again. Training does not calibrate by itself: which split may be
-    used for it is the user's to say, and best weights are often replaced by better ones.
+    ``calibration.json`` (``calibration-student.json``) next to the checkpoint contains the numbers,
+    and the checkpoint's JSON file the temperature: it belongs to these weights, and is lost when
+    weights are saved again. Training does not calibrate, because the user has to choose the split,
+    and weights are often replaced by better ones.
 
     Args:
-        run: a run folder, or a checkpoint.
-        data: a folder of images and labels with the classes of the checkpoint.
-        split: to fit on; not one that was trained on.
+        run: a run folder or a checkpoint.
+        data: path to a data set with the classes of the checkpoint.
+        split: split to fit on; must not be used in training.
         network: ``"teacher"`` or ``"student"``.
-        device: ``"auto"`` takes the accelerator if there is one.
-        window: side of the windows over larger images, in pixels.
-        overlap: least share of a window that its neighbour covers, too.
-        batch: windows in one forward pass.
-        precision: ``"fp32"`` or ``"bf16"``.
-        pixels: labelled pixels to fit and measure on, drawn evenly where the split has more.
-        seed: of that draw.
+        inference: settings of inference.
+        pixels: maximum number of labelled pixels to fit and measure on, drawn uniformly.
+        seed: seed of the draw.
 
     Returns:
-        What the file holds: ``temperature``, ``before`` and ``after`` (see
-        ``calibration.measure``), ``at_limit`` (the fit stopped at the end of the range), and what
-        it was fitted on.
+        The content of the file: ``temperature``, ``before`` and ``after`` (see
+        ``reliability.measure``), ``at_limit`` (whether the fit stopped at the end of its range),
+        and ``fitted_on``.
 
     Raises:
         MissingFileError: if the run, the data or one of its files is missing.
-        UserError: if the data set has other classes than the checkpoint, there is no such split,
+        UserError: if the data set has other classes than the checkpoint, the split does not exist,
             ``pixels`` is below 1, or a file is damaged.
     """
     run = Path(run)
     if pixels < 1:
-        raise UserError(f"{pixels} pixels to calibrate on: the least is 1")
+        raise UserError(f"--pixels must be at least 1 (got {pixels})")
     dataset = open_dataset(data)
     samples = dataset.split(split)
     loaded = load_model(run, network=network)
     same_classes(loaded.taxonomy, dataset.taxonomy, run=run, data=Path(data))
-    predictor = Predictor(
-        loaded.model,
-        loaded.taxonomy,
-        window=window,
-        overlap=overlap,
-        batch=batch,
-        device=device,
-        precision=precision,
-        resolution=loaded.resolution,
-    )
+    predictor = Predictor.of(loaded, inference)
     with tqdm(total=len(samples), unit="image", desc=f"calibrate {split}", disable=None) as bar:
         found = collect_pixels(
             predictor, samples, dataset.coding, limit=pixels, seed=seed, progress=bar.update
@@ -100,9 +84,9 @@ def calibrate(
         "images": len(samples),
         "pixels": len(found),
         "seed": seed,
-        "window": window,
-        "overlap": overlap,
-        "precision": precision,
+        "window": inference.window,
+        "overlap": inference.overlap,
+        "precision": inference.precision,
     }
     result = {
         "temperature": temperature,
@@ -122,20 +106,20 @@ def calibrate(
 
 
 def calibration_file(network: str) -> str:
-    """Its name in a run folder, for the network that was asked for."""
+    """File name of the calibration of a network."""
     return "calibration-student.json" if network == "student" else "calibration.json"
 
 
 def at_threshold(measured: Mapping[str, Any], threshold: float) -> tuple[float, float | None]:
-    """Coverage and risk where the predictor abstains below a confidence.
+    """Coverage and risk when abstaining below a confidence threshold.
 
     Args:
-        measured: what ``calibration.measure`` returned.
-        threshold: least confidence of a pixel that keeps its class.
+        measured: result of ``reliability.measure``.
+        threshold: smallest confidence of a pixel that keeps its class.
 
     Returns:
-        The share of pixels left, and the share of them that is wrong; to the precision of the
-        points that the curve is stored at. (0, None) if none is left.
+        Fraction of pixels kept, and fraction of wrong pixels among them, to the precision of the
+        stored curve; (0, None) if none is kept.
     """
     curve = measured["risk_coverage"]
     left = [i for i, least in enumerate(curve["threshold"]) if least >= threshold]
@@ -154,7 +138,7 @@ def _table(result: Mapping[str, Any], path: Path) -> str:
         f"{'negative log-likelihood':<34}{before['nll']:>9.4f}{after['nll']:>9.4f}",
         f"{'area under risk-coverage':<34}{before['aurc']:>9.4f}{after['aurc']:>9.4f}",
         "",
-        f"{'no class below confidence':<34}{'pixels left':>12}{'of them wrong':>15}",
+        f"{'abstain below confidence':<34}{'pixels kept':>12}{'of them wrong':>15}",
     ]
     for threshold in (0.0, *THRESHOLDS):
         left, risk = at_threshold(after, threshold)
@@ -162,8 +146,8 @@ def _table(result: Mapping[str, Any], path: Path) -> str:
         lines.append(f"{threshold or 'never':<34}{100 * left:>11.1f}%{wrong:>15}")
     if result["at_limit"]:
         lines.append(
-            f"The fit stopped at the end of its range, {LOWEST} to {HIGHEST}: too few pixels, or "
-            "all of them right or wrong."
+            f"The fit stopped at the end of its range, {LOWEST} to {HIGHEST}: there are too few "
+            "pixels, or all of them are right or wrong."
         )
-    lines += ["", "Measured on the pixels it was fitted on; labels do not change.", f"{path}"]
+    lines += ["", "Measured on the pixels of the fit; labels do not change.", f"Written to {path}"]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The ``evaluate`` command: a run, a data set, a table or one JSON object."""
+"""The ``evaluate`` command: score a run on a data set, as a table or JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json
 from s5mars.models.opened import beside, open_model
-from s5mars.predict.predictor import Precision, Predictor
+from s5mars.predict.inference import AUTO_DEVICE, Inference
+from s5mars.predict.predictor import Predictor
 
 
 def evaluate(
@@ -30,11 +31,7 @@ def evaluate(
     network: str = "teacher",
     merge: Sequence[str] = (),
     as_json: bool = False,
-    device: str = "auto",
-    window: int = 1024,
-    overlap: float = 0.25,
-    batch: int = 1,
-    precision: Precision = "fp32",
+    inference: Inference = AUTO_DEVICE,
     layout: str | None = None,
     draws: int = DRAWS,
     seed: int = 0,
@@ -42,37 +39,33 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a run on a split, print the scores, and write them where the report finds them.
 
-    The file is ``evaluation-{split}-{protocol}.json``; ``-student`` and the merged classes are
-    added to the name where they apply.
+    The file is ``evaluation-{split}-{protocol}.json``; if they apply, ``-student`` and the merged
+    classes are added to the name.
 
     Args:
         run: a run folder, a checkpoint, an ONNX file, or ``hf:OWNER/NAME``.
-        data: a folder of images and labels with the classes of the checkpoint.
-        split: ``"train"``, ``"val"``, ``"test"``, or what else the data set has.
+        data: path to a data set with the classes of the checkpoint.
+        split: ``"train"``, ``"val"``, ``"test"``, or another split of the data set.
         protocol: ``"full"`` (whole images) or ``"paper"`` (the middle 1024 × 1024 pixels).
         network: ``"teacher"`` or ``"student"``.
-        merge: classes to count as one, each entry such as ``"sky+ridge"``, for scores that should
-            not depend on their border.
-        as_json: print exactly one JSON object on standard output, instead of a table.
-        device: ``"auto"`` takes the accelerator if there is one.
-        window: side of the windows over larger images, in pixels.
-        overlap: least share of a window that its neighbour covers, too.
-        batch: windows in one forward pass.
-        precision: ``"fp32"`` or ``"bf16"``.
-        layout: of ``data``; recognised if None.
-        draws: bootstrap draws for the 95 % interval over images.
-        seed: of the bootstrap.
-        out: folder for the file; the run folder if None (see ``models.opened.beside``).
+        merge: classes to merge, such as ``["sky+ridge"]``, for scores that ignore the border
+            between them.
+        as_json: print one JSON object on standard output instead of a table.
+        inference: settings of inference.
+        layout: layout of ``data``; None detects it.
+        draws: number of bootstrap draws for the 95 % interval over images.
+        seed: seed of the bootstrap.
+        out: output folder; the run folder if None (see ``models.opened.beside``).
 
     Returns:
-        What the file holds: ``mIoU``, ``mAcc``, ``pixel_accuracy`` in percent, ``classes`` (name →
+        Content of the file: ``mIoU``, ``mAcc``, ``pixel_accuracy`` in percent, ``classes`` (name →
         ``iou``, ``acc``, ``support``), ``protocol``, ``intervals`` (as [low, high]), ``confusion``
-        (counts, rows = ground truth), ``per_image``. ``None`` stands where there is no score.
+        (counts, rows = ground truth), ``per_image``. ``None`` means no score.
 
     Raises:
         MissingFileError: if the run, the data or one of its files is missing.
-        UserError: if the data set has other classes than the checkpoint, there is no such split
-            or protocol, or a file is damaged.
+        UserError: if the data set has other classes than the checkpoint, split or protocol does
+            not exist, or a file is damaged.
     """
     chosen = find_protocol(protocol)
     dataset = open_dataset(data, layout=layout)
@@ -80,16 +73,7 @@ def evaluate(
     loaded = open_model(run, network=network)
     same_classes(loaded.taxonomy, dataset.taxonomy, run=Path(run), data=Path(data))
     groups = _groups(merge, loaded.taxonomy)
-    predictor = Predictor(
-        loaded.model,
-        loaded.taxonomy,
-        window=window,
-        overlap=overlap,
-        batch=batch,
-        device=device,
-        precision=precision,
-        resolution=loaded.resolution,
-    )
+    predictor = Predictor.of(loaded, inference)
     with tqdm(total=len(samples), unit="image", desc=f"evaluate {split}", disable=None) as bar:
         found = evaluate_samples(
             predictor, samples, dataset.coding, protocol=protocol, progress=bar.update
@@ -100,9 +84,9 @@ def evaluate(
             "name": chosen.name,
             "words": chosen.words,
             "crop": chosen.crop,
-            "window": window,
-            "overlap": overlap,
-            "precision": precision,
+            "window": inference.window,
+            "overlap": inference.overlap,
+            "precision": inference.precision,
             "network": loaded.network,
             "data": str(data),
             "split": split,
@@ -129,9 +113,9 @@ def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
         names = entry.split("+")
         unknown = [name for name in names if name not in taxonomy.names]
         if unknown or len(names) < 2:
-            what = f"no class {unknown[0]!r}" if unknown else "one class alone"
+            what = f"unknown class {unknown[0]!r}" if unknown else "only one class"
             raise UserError(
-                f"cannot merge {entry!r}: {what}; join some of {', '.join(taxonomy.names)} by +"
+                f"--merge {entry!r}: {what}; join two or more of {', '.join(taxonomy.names)} by +"
             )
         groups.append([taxonomy.names.index(name) for name in names])
     return groups
@@ -140,7 +124,7 @@ def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
 def _scores(
     found: Evaluation, taxonomy: Taxonomy, groups: list[list[int]], *, draws: int, seed: int
 ) -> dict[str, Any]:
-    """The part of the result that follows from the matrices."""
+    """The part of the result that is computed from the matrices."""
     taxonomy = merged_taxonomy(taxonomy, groups)
     total = found.confusion.merged(groups)
     images = [(image.name, image.confusion.merged(groups)) for image in found.images]
@@ -184,7 +168,7 @@ def _file_name(split: str, protocol: str, network: str, merge: Sequence[str]) ->
 
 
 def _table(result: Mapping[str, Any], path: Path) -> str:
-    """The scores for a terminal."""
+    """Format the scores for a terminal."""
     classes, protocol, ranges = result["classes"], result["protocol"], result["intervals"]
     total = sum(entry["support"] for entry in classes.values())
     wide = max(12, *(len(name) for name in classes))
@@ -204,31 +188,31 @@ def _table(result: Mapping[str, Any], path: Path) -> str:
         low, high = map(_number, ranges[key])
         lines.append(
             f"{label:<{wide + 2}}{_number(result[key]):>6} %   "
-            f"{100 * ranges['level']:.0f} % of {ranges['draws']} draws of images: {low} to {high}"
+            f"{100 * ranges['level']:.0f} % bootstrap interval over images: {low} to {high}"
         )
     lines.append("")
     if absent:
-        lines.append(f"Not in the ground truth and left out of the means: {', '.join(absent)}.")
+        lines.append(f"Without ground truth and left out of the means: {', '.join(absent)}.")
     lines += [_sentence(protocol), f"Written to {path}"]
     return "\n".join(lines)
 
 
 def _sentence(protocol: Mapping[str, Any]) -> str:
-    """How the scores came about."""
+    """Describe the protocol of the scores."""
     sentences = [
-        f"The {protocol['network']} on the {protocol['split']} split of {protocol['data']}, "
-        f"{protocol['images']} images; of each {protocol['words']}, in windows of "
-        f"{protocol['window']} pixels with {100 * protocol['overlap']:.0f} % overlap where it is "
-        f"larger (protocol {protocol['name']!r})."
+        f"The {protocol['network']} was evaluated on the {protocol['split']} split of "
+        f"{protocol['data']} ({protocol['images']} images; protocol {protocol['name']!r}: "
+        f"{protocol['words']}), in windows of {protocol['window']} pixels with "
+        f"{100 * protocol['overlap']:.0f} % overlap."
     ]
     ignored = f"mask ids {', '.join(map(str, protocol['ignored']))}" if protocol["ignored"] else ""
     ignored = "; ".join(filter(None, (ignored, protocol["ignored_by"])))
     if ignored:
         sentences.append(f"Ignored: {ignored}.")
     if protocol["images_without_labels"]:
-        sentences.append(f"Without any label: {protocol['images_without_labels']} images.")
+        sentences.append(f"Images without any label: {protocol['images_without_labels']}.")
     if protocol["merged"]:
-        sentences.append(f"Counted as one class: {', '.join(protocol['merged'])}.")
+        sentences.append(f"Merged classes: {', '.join(protocol['merged'])}.")
     return " ".join(sentences)
 
 

@@ -1,8 +1,7 @@
-"""The confusion matrix: the one place from which every metric is derived.
+"""The confusion matrix, from which every metric is derived.
 
-Rows are the ground truth, columns the prediction, entries are counts of pixels. Matrices of parts
-add up to the matrix of the whole, so images, ranks and bootstrap draws are sums of matrices; scores
-are never averaged over images.
+Rows are the ground truth, columns the prediction, entries are counts of pixels. The matrices of
+images, ranks and bootstrap draws are summed; scores are never averaged over images.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from s5mars.classes import IGNORE, Taxonomy
 class Confusion:
     """Counts of pixels by (true class, predicted class).
 
-    A class that the ground truth does not hold has neither IoU nor accuracy (NaN) and is left out
-    of the means; pixels wrongly predicted as that class still count against their true class.
+    A class absent from the ground truth has neither IoU nor accuracy (NaN) and is left out of the
+    means; pixels wrongly predicted as that class still count against their true class.
 
     Example:
         >>> confusion = Confusion(2)
@@ -41,12 +40,12 @@ class Confusion:
             ValueError: if ``classes`` is out of range, or ``matrix`` is not (C, C) or negative.
         """
         if not 1 <= classes < IGNORE:
-            raise ValueError(f"a confusion matrix of {classes} classes: not 1..{IGNORE - 1}")
+            raise ValueError(f"classes must be in 1..{IGNORE - 1} (got {classes})")
         counts = np.zeros((classes, classes), np.int64) if matrix is None else np.array(matrix)
         if counts.shape != (classes, classes):
-            raise ValueError(f"a matrix of shape {counts.shape} for {classes} classes")
+            raise ValueError(f"matrix must have shape {(classes, classes)} (got {counts.shape})")
         if counts.dtype.kind not in "iu" or (counts < 0).any():
-            raise ValueError("a confusion matrix holds counts: integers, none below zero")
+            raise ValueError("matrix must contain non-negative integers")
         self.matrix: NDArray[np.int64] = counts.astype(np.int64)
 
     @property
@@ -59,24 +58,24 @@ class Confusion:
 
         Args:
             truth: class indices, any shape; ``IGNORE`` is never counted.
-            predicted: class indices, same shape; whatever it says where the truth is ``IGNORE``
-                changes nothing.
+            predicted: class indices, same shape; values where the truth is ``IGNORE`` have no
+                effect.
 
         Raises:
-            ValueError: if the shapes differ, or a counted pixel holds a value that is no class.
+            ValueError: if the shapes differ, or the value of a counted pixel is not a class index.
         """
         truth, predicted = np.asarray(truth), np.asarray(predicted)
         if truth.shape != predicted.shape:
-            raise ValueError(f"truth has the shape {truth.shape}, prediction {predicted.shape}")
+            raise ValueError(f"shapes differ: truth {truth.shape}, prediction {predicted.shape}")
         for what, values in (("truth", truth), ("prediction", predicted)):
             if values.dtype.kind not in "iu":
-                raise ValueError(f"{what} holds {values.dtype}, not integer class indices")
+                raise ValueError(f"{what} must contain integer class indices (got {values.dtype})")
         counted = truth != IGNORE
         rows, columns = truth[counted], predicted[counted]
         for what, values in (("truth", rows), ("prediction", columns)):
             if values.size and not 0 <= int(values.min()) <= int(values.max()) < self.classes:
                 wrong = np.unique(values[(values < 0) | (values >= self.classes)]).tolist()
-                raise ValueError(f"{what} holds {wrong}: not one of {self.classes} class indices")
+                raise ValueError(f"{what} contains {wrong}; classes are 0..{self.classes - 1}")
         pairs = rows.astype(np.int64) * self.classes + columns
         counts = np.bincount(pairs, minlength=self.classes**2)
         self.matrix += counts.reshape(self.classes, self.classes)
@@ -85,7 +84,7 @@ class Confusion:
         if not isinstance(other, Confusion):
             return NotImplemented
         if other.classes != self.classes:
-            raise ValueError(f"matrices of {self.classes} and {other.classes} classes do not add")
+            raise ValueError(f"cannot add matrices of {self.classes} and {other.classes} classes")
         return Confusion(self.classes, matrix=self.matrix + other.matrix)
 
     def __eq__(self, other: object) -> bool:
@@ -99,14 +98,14 @@ class Confusion:
         return f"Confusion({self.classes}, matrix={self.matrix.tolist()})"
 
     def merged(self, groups: Sequence[Sequence[int]]) -> Confusion:
-        """Count each group of classes as one, where a score should not depend on their border.
+        """Merge each group of classes into one, for scores that ignore the border between them.
 
         Args:
-            groups: class indices, e.g. ``[(6, 7)]``; classes in no group stay as they are. A group
-                takes the place of its first member, and later classes move up.
+            groups: class indices, e.g. ``[(6, 7)]``; other classes are kept. A group takes the
+                place of its first member.
 
         Raises:
-            ValueError: if an index is no class, or stands in two groups.
+            ValueError: if an index is not a class index, or is in two groups.
         """
         position = merged_positions(self.classes, groups)
         total = int(position.max()) + 1
@@ -116,44 +115,44 @@ class Confusion:
 
     @property
     def support(self) -> NDArray[np.int64]:
-        """(C,) int64: pixels of each class in the ground truth."""
+        """(C,) int64: number of pixels of each class in the ground truth."""
         total: NDArray[np.int64] = self.matrix.sum(axis=1)
         return total
 
     @property
     def iou(self) -> NDArray[np.float64]:
-        """(C,) intersection over union in [0, 1]; NaN for classes absent from the truth."""
+        """(C,) intersection over union in [0, 1]; NaN for absent classes."""
         return iou(self.matrix)
 
     @property
     def acc(self) -> NDArray[np.float64]:
-        """(C,) share of a class's pixels that are found, in [0, 1]; NaN for absent classes."""
+        """(C,) recall of each class in [0, 1]; NaN for absent classes."""
         return accuracy(self.matrix)
 
     @property
     def mIoU(self) -> float:  # noqa: N802 - the field's name for it
-        """Mean of ``iou`` over the classes in the truth, in [0, 1]; NaN if there is none."""
+        """Mean of ``iou`` over the classes present, in [0, 1]; NaN if there is none."""
         return float(mean_over_present(self.iou))
 
     @property
     def mAcc(self) -> float:  # noqa: N802 - the field's name for it
-        """Mean of ``acc`` over the classes in the truth, in [0, 1]; NaN if there is none."""
+        """Mean of ``acc`` over the classes present, in [0, 1]; NaN if there is none."""
         return float(mean_over_present(self.acc))
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the counted pixels that are right, in [0, 1]; NaN if none was counted."""
+        """Fraction of counted pixels that are right, in [0, 1]; NaN if none was counted."""
         return float(pixel_accuracy(self.matrix))
 
     def to_dict(self, taxonomy: Taxonomy) -> dict[str, object]:
-        """The scores in percent, ready for JSON; ``None`` stands for NaN.
+        """The scores in percent, for JSON; ``None`` replaces NaN.
 
         Returns:
             ``{"mIoU", "mAcc", "pixel_accuracy", "classes": {name: {"iou", "acc", "support"}}}``;
             support is in pixels.
 
         Raises:
-            ValueError: if the taxonomy has another number of classes.
+            ValueError: if the number of classes differs.
         """
         if len(taxonomy) != self.classes:
             raise ValueError(
@@ -172,20 +171,20 @@ class Confusion:
 
 
 def iou(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(..., C, C) counts → (..., C) intersection over union; NaN where the truth has no pixel."""
+    """(..., C, C) counts → (..., C) intersection over union; NaN for absent classes."""
     support = matrix.sum(axis=-1)
     right = np.diagonal(matrix, axis1=-2, axis2=-1)
     return _ratio(right, support + matrix.sum(axis=-2) - right, where=support > 0)
 
 
 def accuracy(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(..., C, C) counts → (..., C) share of each true class found; NaN where it has no pixel."""
+    """(..., C, C) counts → (..., C) recall of each class; NaN for absent classes."""
     support = matrix.sum(axis=-1)
     return _ratio(np.diagonal(matrix, axis1=-2, axis2=-1), support, where=support > 0)
 
 
 def pixel_accuracy(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(..., C, C) counts → (...) share of all counted pixels that are right; NaN if none."""
+    """(..., C, C) counts → (...) fraction of all counted pixels that are right; NaN if none."""
     total = matrix.sum(axis=(-2, -1))
     right = np.diagonal(matrix, axis1=-2, axis2=-1).sum(axis=-1)
     return _ratio(right, total, where=total > 0)
@@ -199,18 +198,18 @@ def mean_over_present(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def percent(share: float) -> float | None:
-    """A share in [0, 1] as percent for JSON; ``None`` for NaN, which JSON does not know."""
+    """A fraction in [0, 1] as percent for JSON; ``None`` for NaN, which JSON lacks."""
     return None if math.isnan(share) else 100.0 * float(share)
 
 
 def merged_positions(classes: int, groups: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    """(C,) int64: the index that each class has after merging; see ``Confusion.merged``."""
+    """(C,) int64: index of each class after merging; see ``Confusion.merged``."""
     leader = np.arange(classes)
     seen: set[int] = set()
     for group in groups:
         for index in group:
             if not 0 <= index < classes:
-                raise ValueError(f"cannot merge class {index}: not one of 0..{classes - 1}")
+                raise ValueError(f"cannot merge class {index}: class indices are 0..{classes - 1}")
             if index in seen:
                 raise ValueError(f"cannot merge class {index} twice")
             seen.add(index)
@@ -220,7 +219,7 @@ def merged_positions(classes: int, groups: Sequence[Sequence[int]]) -> NDArray[n
 
 
 def merged_taxonomy(taxonomy: Taxonomy, groups: Sequence[Sequence[int]]) -> Taxonomy:
-    """The taxonomy that belongs to ``Confusion.merged``: names joined by ``+``, first colour."""
+    """The taxonomy of ``Confusion.merged``: names joined by ``+``, colour of the first class."""
     position = merged_positions(len(taxonomy), groups)
     classes = []
     for new in range(int(position.max()) + 1):

@@ -1,4 +1,4 @@
-"""The evaluation that lies in a run folder."""
+"""Find and read the evaluation in a run folder."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _MOMENTS = 5.0  # seconds
 
 
 def find_evaluation(folder: Path) -> Path | None:
-    """An evaluation file: of the test split before others, ``full`` before others; None: none."""
+    """The preferred evaluation file (test split first, then protocol ``full``), or None."""
     return min(folder.glob("evaluation-*.json"), key=_preference, default=None)
 
 
 def is_older(evaluation: Path, weights: Path) -> bool:
-    """Whether an evaluation was made before these weights were written, so of others."""
-    # Copying a folder may write its files in any order, but all of them within moments.
+    """Whether an evaluation is older than these weights, and thus of other weights."""
+    # Copying a folder may write its files in any order, but within a short time.
     return weights.is_file() and weights.stat().st_mtime > evaluation.stat().st_mtime + _MOMENTS
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """What ``s5mars evaluate`` wrote.
+    """Read a file of ``s5mars evaluate``.
 
     Raises:
         DamagedFileError: if the file is damaged.
@@ -30,7 +30,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     with reading(path, kind="evaluation", way_out="remove it and evaluate again"):
         value = object_in(path)
         if not isinstance(value["classes"], dict):
-            raise TypeError("no table `classes`")
+            raise TypeError("`classes` is not a table")
         return value
 
 

@@ -1,4 +1,4 @@
-"""What of an image is scored, and scoring a list of images."""
+"""Evaluation protocols, and the evaluation of a list of images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Protocol:
     """The part of each image that is predicted and scored."""
 
     name: str
-    crop: int | None  # side of the square in the middle; None for the whole image
+    crop: int | None  # side of the centre crop in pixels; None for the whole image
     words: str
 
 
@@ -35,12 +35,12 @@ PROTOCOLS: dict[str, Protocol] = {
         "paper", 1024, "the square of 1024 pixels in the middle, or all where a side is shorter"
     ),
 }
-"""``paper`` is the test of section V-B; ``full`` leaves no labelled pixel out."""
+"""``paper`` is the protocol of section V-B; ``full`` scores every labelled pixel."""
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """One image; its matrix is all zeros where it has no labelled pixel."""
+    """Score of one image; its matrix is zero if no pixel is labelled."""
 
     name: str
     confusion: Confusion
@@ -48,14 +48,14 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The matrix of all pixels of all images, and those of the images, which add up to it."""
+    """The confusion matrix of all images, and those of the single images, which sum to it."""
 
     confusion: Confusion
     images: tuple[ImageScore, ...]
 
     @property
     def without_labels(self) -> int:
-        """Number of images in which no pixel is labelled; they change no score."""
+        """Number of images without any labelled pixel; they change no score."""
         return sum(not image.confusion.support.any() for image in self.images)
 
 
@@ -63,13 +63,13 @@ def find_protocol(name: str) -> Protocol:
     """The protocol of this name.
 
     Raises:
-        UserError: listing the choices.
+        UserError: if it does not exist (the message lists the choices).
     """
     if name in PROTOCOLS:
         return PROTOCOLS[name]
     near = difflib.get_close_matches(name, PROTOCOLS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}{hint}")
+    raise UserError(f"--protocol must be one of {', '.join(PROTOCOLS)} (got {name!r}){hint}")
 
 
 def evaluate_samples(
@@ -80,19 +80,19 @@ def evaluate_samples(
     protocol: str = "full",
     progress: Callable[[], object] | None = None,
 ) -> Evaluation:
-    """Predict samples and count right and wrong pixels, each labelled pixel once.
+    """Predict samples and compute their confusion matrices.
 
     Args:
-        predictor: see ``s5mars.load``; windows are laid over what the protocol leaves.
-        samples: with masks.
-        coding: of their masks.
+        predictor: see ``s5mars.load``; windows cover the part that the protocol selects.
+        samples: samples with masks.
+        coding: coding of the masks.
         protocol: a key of ``PROTOCOLS``.
         progress: called after each image.
 
     Raises:
         MissingFileError: if an image or a mask is missing.
-        UserError: if the protocol is unknown, a file is damaged, sizes differ, a mask holds
-            unknown ids, or no pixel of all the images is labelled.
+        UserError: if the protocol is unknown, a file is damaged, sizes differ, a mask contains
+            unknown ids, or no pixel is labelled in any image.
     """
     crop = find_protocol(protocol).crop
     classes = len(predictor.taxonomy)
@@ -101,14 +101,14 @@ def evaluate_samples(
     read = partial(_read, coding=coding, crop=crop)
     for sample, (image, truth) in zip(samples, ahead(read, samples), strict=True):
         confusion = Confusion(classes)
-        if (truth != IGNORE).any():  # else no answer of the network can change a score
+        if (truth != IGNORE).any():  # else no prediction can change a score
             confusion.update(truth, predictor.predict(image))
         images.append(ImageScore(sample.name, confusion))
         total += confusion
         if progress is not None:
             progress()
     if not total.support.any():
-        raise UserError(f"nothing to score: no labelled pixel in {len(images)} images")
+        raise UserError(f"cannot evaluate: no labelled pixel in {len(images)} images")
     return Evaluation(total, tuple(images))
 
 

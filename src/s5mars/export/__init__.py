@@ -1,1 +1,1 @@
-"""Models out: ONNX files for other machines, and repositories of a model hub."""
+"""Share models: ONNX files, and repositories on the hub."""

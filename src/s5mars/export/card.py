@@ -1,4 +1,4 @@
-"""A model card: what a stranger has to know before using a model, from what its run wrote down."""
+"""Write a model card from the records of a run."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def model_card(
     calibration: Mapping[str, Any] | None = None,
     licence: str | None = None,
 ) -> str:
-    """README.md of a repository on the hub.
+    """The README.md of a repository on the hub.
 
     Args:
         name: ``OWNER/NAME``.
-        facts: the JSON of the checkpoint.
-        taxonomy: its classes.
-        evaluation: what ``s5mars evaluate`` wrote, if it ran.
-        calibration: what ``s5mars calibrate`` wrote, if it ran.
-        licence: of the weights, an identifier such as ``apache-2.0``.
+        facts: the JSON file of the checkpoint.
+        taxonomy: classes of the checkpoint.
+        evaluation: result of ``s5mars evaluate``, if available.
+        calibration: result of ``s5mars calibrate``, if available.
+        licence: licence of the weights, an identifier such as ``apache-2.0``.
     """
     training, model = facts["training"], facts["model"]
     data = Path(str(training.get("data") or "unknown data")).name
@@ -66,8 +66,8 @@ def _use(name: str) -> str:
         "## How to use it\n\n```python\nimport s5mars\n\n"
         f'predictor = s5mars.load("hf:{name}")\n'
         "labels = predictor.predict(image)  # (H, W, 3) uint8 → (H, W) class index\n```\n\n"
-        f"or `s5mars predict hf:{name} IMAGES --out maps`. Images of any size, RGB or grey, in 8 "
-        "bits; normalisation is inside. The weights are safetensors; nothing is unpickled."
+        f"or `s5mars predict hf:{name} IMAGES --out maps`. Images may have any size, in 8-bit RGB "
+        "or grey; the model normalises them. The weights are safetensors; nothing is unpickled."
     )
 
 
@@ -76,8 +76,9 @@ def _scores(training: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -
         validation = training.get("validation") or {}
         split = training.get("split_for_selection") or "val"
         return (
-            f"## Scores\n\nNot evaluated. On the {split} split, on which its weights were chosen "
-            f"(so the number is too high), mIoU was {score(number(validation.get('mIoU')))} %."
+            f"## Scores\n\nThe model was not evaluated. On the {split} split, mIoU was "
+            f"{score(number(validation.get('mIoU')))} %, which is too high because the weights "
+            "were selected on it."
         )
     return (
         f"## Scores\n\nmIoU **{score(number(evaluation.get('mIoU')))} %**, mean accuracy "
@@ -98,7 +99,7 @@ def _classes(taxonomy: Taxonomy, evaluation: Mapping[str, Any] | None) -> str:
             f"| {index} | {_cell(entry.name)} | {hex_colour(entry.colour)} | {iou} | {acc} | "
             f"{'–' if support is None else f'{support:,}'} | {_cell(entry.criterion) or '–'} |"
         )
-    rows.append("\n255 in a class map means no class: no data, or too little confidence.")
+    rows.append("\nThe value 255 in a class map means no class: no data, or too little confidence.")
     return "## Classes\n\n" + "\n".join(rows)
 
 
@@ -130,18 +131,18 @@ def _training(training: Mapping[str, Any], model: Mapping[str, Any], data: str, 
 def _confidence(calibration: Mapping[str, Any] | None) -> str:
     if calibration is None:
         return (
-            "## Confidence\n\nNot calibrated: a confidence of 0.8 need not be right in 80 % of the "
-            "pixels."
+            "## Confidence\n\nThe model is not calibrated: pixels of confidence 0.8 need not be "
+            "80 % correct."
         )
     before, after, on = calibration["before"], calibration["after"], calibration["fitted_on"]
     left, risk = at_threshold(after, _KEPT_AT)
     return (
         f"## Confidence\n\nLogits are divided by the temperature "
         f"{calibration['temperature']:.3f}, fitted on {on['pixels']:,} pixels of the {on['split']} "
-        f"split; expected calibration error there ({calibration['bins']} bins): "
-        f"{100 * before['ece']:.2f} % before, {100 * after['ece']:.2f} % after. "
-        f"`s5mars.load(..., abstain={_KEPT_AT})` leaves {100 * left:.1f} % of those pixels a class"
-        + (f", of which {100 * risk:.1f} % are wrong." if risk is not None else ".")
+        f"split, where the expected calibration error ({calibration['bins']} bins) was "
+        f"{100 * before['ece']:.2f} % before and {100 * after['ece']:.2f} % after. With "
+        f"`s5mars.load(..., abstain={_KEPT_AT})`, {100 * left:.1f} % of these pixels keep a class"
+        + (f", and {100 * risk:.1f} % of them are wrong." if risk is not None else ".")
     )
 
 
@@ -152,9 +153,9 @@ def _limits(
     data: str,
 ) -> str:
     limits = [
-        f"It has seen the rovers, cameras, sites and light of `{data}`; on others its scores are "
-        "unknown.",
-        "A map of classes is no map of hazards: nothing here was tested for driving a rover.",
+        f"The model was trained on the rovers, cameras, sites and light of `{data}`; its accuracy "
+        "on others is unknown.",
+        "A class map is not a hazard map: the model was not tested for driving a rover.",
     ]
     if evaluation is not None:
         found = evaluation["classes"]
@@ -163,27 +164,27 @@ def _limits(
         weak = [name for name, iou in ious.items() if iou is not None and iou < _WEAK]
         if absent:
             limits.append(
-                f"Not in the ground truth of the scores, so unknown: {', '.join(absent)}."
+                f"Scores of these classes are unknown (no ground truth): {', '.join(absent)}."
             )
         if weak:
-            limits.append(f"Weak (IoU below {_WEAK} %): {', '.join(weak)}.")
+            limits.append(f"Classes with IoU below {_WEAK} %: {', '.join(weak)}.")
         images = number((evaluation.get("protocol") or {}).get("images"))
         if images:
             limits.append(
-                f"Scores come from {plural(round(images), 'image')}; neighbouring frames are "
-                "alike, so the intervals over images are too narrow rather than too wide."
+                f"Scores are computed on {plural(round(images), 'image')}; neighbouring frames are "
+                "similar, so the intervals over images are rather too narrow."
             )
     if str(training.get("split_for_selection", "")).startswith("test"):
-        limits.append("The checkpoint was chosen on the test split: the score on it is too good.")
+        limits.append("The checkpoint was selected on the test split, so that score is too high.")
     if "synthetic" in str(training.get("dataset", "")):
-        limits.append("The images are synthetic: no score on them means anything about Mars.")
+        limits.append("The images are synthetic, so scores say nothing about Mars.")
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
 def _licence(licence: str | None) -> str:
     if licence is None:
-        return "None was stated for the weights: ask their owner before you use or pass them on."
-    return f"Weights: {licence}. The images they were trained on have terms of their own."
+        return "No licence was given for the weights; ask their owner before you use or share them."
+    return f"Weights: {licence}. The training images have their own terms."
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The ``export`` command: a run in, one ONNX file out, and how well the two agree."""
+"""The ``export`` command: write an ONNX file and compare it with torch."""
 
 from __future__ import annotations
 
@@ -28,61 +28,58 @@ from s5mars.models.checkpoint import (
 )
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.opened import ONNX
-from s5mars.predict.tiling import SMALLEST_SIDE
+from s5mars.predict.inference import SMALLEST_SIDE
 from s5mars.products.files import IMAGE_ENDINGS, files_below
 from s5mars.randomness import generator
 
-FORMATS = ("onnx",)
 CALIBRATION_IMAGES = 32
 COMPARED_IMAGES = 8
 COMPARED_SIDE = 1024
-"""Of the middle of an image that is compared: one forward pass of torch in bounded memory."""
+"""Side of the centre crop that is compared: one forward pass of torch in bounded memory."""
 
 
 def export(
     run: str | Path,
     *,
     out: str | Path | None = None,
-    form: str = "onnx",
     int8: bool = False,
     images: str | Path | None = None,
     network: str = "teacher",
     calibration_images: int = CALIBRATION_IMAGES,
 ) -> dict[str, Any]:
-    """Write a run's network as ONNX, compare the two on images, and print how they agree.
+    """Export the network of a run as ONNX, and compare the two on images.
 
     Args:
-        run: a run folder, or a checkpoint.
-        out: the file; ``model.onnx`` or ``model.int8.onnx`` beside the checkpoint if None.
-        form: ``"onnx"``.
-        int8: weights and activations in eight bits, see ``quantise.py``.
-        images: a folder of the user's images to compare on and to measure ranges for ``int8`` on;
-            None takes the images that the run was trained on.
+        run: a run folder or a checkpoint.
+        out: path to the file; None writes ``model.onnx`` or ``model.int8.onnx`` next to the
+            checkpoint.
+        int8: quantise weights and activations to eight bits, see ``quantise.py``.
+        images: folder of images for the comparison and for the ranges of ``int8``; None uses the
+            images that the run was trained on.
         network: ``"teacher"`` or ``"student"``.
-        calibration_images: images to measure ranges on, spread evenly over those there are.
+        calibration_images: number of images for the ranges of ``int8``, at even distances.
 
     Returns:
-        ``file``, ``bytes``, ``temperature``, ``parity`` (see ``Parity``), ``on`` (what it was
-        compared on), ``threads``, ``seconds_per_megapixel`` of ``torch`` and of ``onnx``.
+        ``file``, ``bytes``, ``temperature``, ``parity`` (see ``Parity``), ``on`` (images of the
+        comparison), ``threads``, ``seconds_per_megapixel`` of ``torch`` and of ``onnx``.
 
     Raises:
-        MissingFileError: if the run, or the folder of images is missing.
-        UserError: if a package or the images for ``int8`` are missing, or the form is unknown.
+        MissingFileError: if the run or the folder of images is missing.
+        UserError: if a package or the images for ``int8`` are missing, or the network cannot be
+            exported.
     """
-    if form not in FORMATS:
-        raise UserError(f"no export format {form!r}; choose {', '.join(FORMATS)}")
     if calibration_images < 1:
-        raise UserError(f"{calibration_images} images to calibrate on: the least is 1")
+        raise UserError(f"calibration_images must be at least 1 (got {calibration_images})")
     loaded = _exportable(load_model(run, network=network))
     name = "model.int8.onnx" if int8 else "model.onnx"
     target = checkpoint_path(Path(run)).parent / name if out is None else Path(out)
     if target.suffix.lower() != ONNX:
-        raise UserError(f"{target}: the name has to end in {ONNX}, or nothing would open it")
+        raise UserError(f"--out must end in {ONNX} (got {target})")
     paths = _images(loaded, images)
     if int8 and not paths:
         raise UserError(
-            "the images that the run was trained on are not there, and int8 has to see some: give "
-            "--images a folder of yours"
+            "--int8 needs images, and those that the run was trained on do not exist here; give a "
+            "folder of images with --images"
         )
     facts = {
         "format": FORMAT,
@@ -119,11 +116,11 @@ def export(
 
 
 def _exportable(loaded: LoadedModel[AnyNetwork]) -> LoadedModel[DeepLabV3Plus]:
-    """Refuse a network whose graph nobody has checked: those of table VI."""
+    """Raise an error for networks other than DeepLabV3+, whose export was not tested."""
     model = loaded.model
     if not isinstance(model, DeepLabV3Plus):
         kind = loaded.facts["model"]["network"]
-        raise UserError(f"{kind} cannot be exported: only DeepLabV3+ can")
+        raise UserError(f"{kind} cannot be exported; only DeepLabV3+ can")
     return LoadedModel(model, loaded.taxonomy, loaded.facts, loaded.network)
 
 
@@ -131,7 +128,7 @@ def _compared(
     loaded: LoadedModel[DeepLabV3Plus], target: Path, paths: Sequence[Path]
 ) -> dict[str, Any]:
     shown = [middle(i, side=COMPARED_SIDE) for i in _read(_spread(paths, COMPARED_IMAGES))]
-    on = f"images of {paths[0].parent}" if shown else "noise: no image of the run is there"
+    on = f"images of {paths[0].parent}" if shown else "noise, as no image of the run exists here"
     shown = shown or _noise()
     ours = torch_answer(loaded.model, temperature=loaded.temperature)
     theirs = onnx_answer(target)
@@ -155,13 +152,13 @@ def _words(result: dict[str, Any], found: Parity) -> str:
     return (
         f"{result['file']}: {result['bytes'] / 1e6:.1f} MB, temperature "
         f"{result['temperature']:.3f}\n{found} ({result['on']})\n"
-        f"{times['onnx']:.3f} s a megapixel against {times['torch']:.3f} s with torch in float32 "
+        f"{times['onnx']:.3f} s per megapixel, {times['torch']:.3f} s with torch in float32 "
         f"({times['torch'] / times['onnx']:.2f} times as fast, {result['threads']} thread(s))"
     )
 
 
 def _images(loaded: LoadedModel[DeepLabV3Plus], folder: str | Path | None) -> list[Path]:
-    """Image files of a folder, or of the train split of the run's data; empty if that is gone."""
+    """Image files of a folder, or of the run's train split; empty if that does not exist."""
     if folder is None:
         data = Path(str(loaded.facts["training"].get("data") or ""))
         if not data.name or not data.is_dir():
@@ -169,15 +166,15 @@ def _images(loaded: LoadedModel[DeepLabV3Plus], folder: str | Path | None) -> li
         return [sample.image for sample in open_dataset(data).split("train")]
     folder = Path(folder)
     if not folder.is_dir():
-        raise MissingFileError(f"{folder}: no such folder of images")
+        raise MissingFileError(f"{folder} is not a folder of images")
     found = files_below(folder, IMAGE_ENDINGS)
     if not found:
-        raise UserError(f"{folder}: no image in this folder; looked for {' '.join(IMAGE_ENDINGS)}")
+        raise UserError(f"{folder} contains no image (searched for {' '.join(IMAGE_ENDINGS)})")
     return found
 
 
 def _spread(paths: Sequence[Path], number: int) -> list[Path]:
-    """At most ``number`` of them, at even distances."""
+    """Select at most ``number`` paths at even distances."""
     at = np.linspace(0, len(paths) - 1, min(number, len(paths))).round().astype(int)
     return [paths[i] for i in at]
 

@@ -1,9 +1,9 @@
-"""A trained network as one ONNX file: any image size in, calibrated probabilities out.
+"""Write a network as an ONNX file, with any image size and calibrated probabilities.
 
-The file is made by tracing (``torch.onnx.export(dynamo=False)``), because a trace follows sizes as
-tensors. Some encoders pad by the size of their input (TensorFlow's "same"); the newer exporter,
-which reasons about sizes as symbols, needs minutes for such a network, one more package, and leaves
-batch normalisation beside its convolution. Here that padding becomes ONNX's own ``SAME_UPPER``.
+The file is made by tracing (``torch.onnx.export(dynamo=False)``), because a trace records sizes as
+tensors. Some encoders pad according to the size of their input (TensorFlow's "same"); the newer
+exporter, with symbolic sizes, needs minutes for such a network and one more package, and does not
+fold batch normalisation. Here this padding becomes ONNX's ``SAME_UPPER``.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.onnx_network import INPUT, METADATA_KEY, OUTPUT
 
 OPSET = 17
-"""Of ONNX 1.12, 2022: old enough for the runtimes of small devices."""
+"""Operator set of ONNX 1.12 (2022), supported by runtimes of small devices."""
 
 
 class Deployed(nn.Module):
-    """What the file computes: normalisation, network, temperature, softmax."""
+    """The exported computation: normalisation, network, temperature, softmax."""
 
     scale: Tensor
     shift: Tensor
@@ -52,7 +52,7 @@ class Deployed(nn.Module):
         features = self.model.encoder(scaled)
         size = (image.shape[1], image.shape[2])
         logits = self.model.decode(features[0], features[-1], size=size)
-        # Not the softmax operator: over the second of four axes runtimes transpose for it, and it
+        # Not the softmax operator: runtimes transpose the second of four axes for it, and it
         # took as long as half of a light network.
         powers = ((logits - logits.amax(1, keepdim=True)) / self.temperature).exp()
         return powers / powers.sum(1, keepdim=True)
@@ -66,17 +66,17 @@ def write_onnx(
     temperature: float = 1.0,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write the file whole, with what there is to know about it in its metadata.
+    """Write the file atomically, with facts about the model in its metadata.
 
-    Input ``image``: (N, H, W, 3) uint8 RGB as decoders give it, H and W at least 32. Output
+    Input ``image``: (N, H, W, 3) uint8 RGB, H and W at least 32. Output
     ``probabilities``: (N, C, H, W) float32. The metadata entry ``s5mars`` is JSON.
 
     Args:
         path: such as ``model.onnx``.
-        model: the network, not changed.
-        taxonomy: its classes.
-        temperature: of the softmax.
-        facts: more for the metadata, such as how it was trained.
+        model: the network; not changed.
+        taxonomy: classes of the network.
+        temperature: temperature of the softmax.
+        facts: further metadata, such as facts about training.
 
     Raises:
         UserError: if the package onnx is not installed.
@@ -85,9 +85,9 @@ def write_onnx(
     deployed = Deployed(_same_upper(model), temperature=temperature).cpu().eval()
     example = torch.zeros(2, 97, 131, 3, dtype=torch.uint8)  # sizes that no stride divides
     axes = {0: "images", 1: "height", 2: "width"}
-    written = io.BytesIO()  # in memory first, because the exporter does not report a full disk
+    written = io.BytesIO()  # in memory, because the exporter does not report a full disk
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that tracing is old, and that sizes are traced
+        warnings.simplefilter("ignore")  # about the old exporter and traced sizes
         torch.onnx.export(
             deployed,
             (example,),
@@ -101,7 +101,7 @@ def write_onnx(
         )
     proto = onnx.load_from_string(written.getvalue())
     _without_aliases(proto.graph)
-    # Tracing loses it, because the last step takes its size from the image's.
+    # Tracing loses the number of classes, as the last step takes its size from the image.
     proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(taxonomy)
     about = {**facts, "taxonomy": taxonomy.to_dict(), "temperature": temperature}
     onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(about, ensure_ascii=False)})
@@ -110,9 +110,9 @@ def write_onnx(
 
 
 def _without_aliases(graph: Any) -> None:
-    """Let nodes read a weight itself where the exporter gave equal weights one place and aliases.
+    """Replace aliases of equal weights by the weights themselves.
 
-    An alias is a computed value: quantisation leaves a convolution with such a bias in float.
+    Quantisation would leave a convolution whose bias is an alias, a computed value, in float.
     """
     weights = {weight.name for weight in graph.initializer}
     aliases = [n for n in graph.node if n.op_type == "Identity" and n.input[0] in weights]
@@ -125,7 +125,7 @@ def _without_aliases(graph: Any) -> None:
 
 
 class _SameUpper(torch.autograd.Function):
-    """A convolution with padding by the size of its input, as one ONNX operator."""
+    """A convolution with "same" padding as one ONNX operator."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *how: Any) -> Tensor:
@@ -154,7 +154,7 @@ class _SameUpperConv(nn.Module):
 
 
 def _same_upper(model: DeepLabV3Plus) -> DeepLabV3Plus:
-    """A copy whose convolutions with timm's "same" padding say so to the exporter."""
+    """Copy a model and make its "same" padding visible to the exporter."""
     copied = copy.deepcopy(model)
     for module in list(copied.modules()):
         for name, child in module.named_children():

@@ -1,4 +1,4 @@
-"""Whether an exported file answers as the network does, and how fast."""
+"""Compare an exported file with the network: results and speed."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Parity:
-    """Two networks on the same images."""
+    """Agreement of two networks on the same images."""
 
     images: int
     pixels: int
-    equal: float  # share of the pixels that get the same class
-    worst: float  # largest difference of a probability
+    equal: float  # fraction of pixels with the same class
+    worst: float  # largest absolute difference of a probability
     mean: float  # mean absolute difference of a probability
 
     def __str__(self) -> str:
         """One line."""
         return (
-            f"{100 * self.equal:.4f} % of {self.pixels:,} pixels of {self.images} image(s) get the "
-            f"same class; probabilities differ by {self.worst:.2g} at most, {self.mean:.2g} in the "
-            "mean"
+            f"{100 * self.equal:.4f} % of {self.pixels:,} pixels of {self.images} image(s) have "
+            f"the same class; probabilities differ by at most {self.worst:.2g}, on average "
+            f"{self.mean:.2g}"
         )
 
 
@@ -44,14 +44,14 @@ def parity(one: Answer, other: Answer, images: Sequence[NDArray[np.uint8]]) -> P
 
     Args:
         one: the reference.
-        other: what should answer the same.
+        other: the network to compare.
         images: (H, W, 3) uint8 RGB, H and W at least 32.
 
     Raises:
         UserError: if there is no image.
     """
     if not images:
-        raise UserError("no image to compare two networks on")
+        raise UserError("images must not be empty")
     pixels = equal = 0
     worst = total = 0.0
     for image in images:
@@ -65,7 +65,7 @@ def parity(one: Answer, other: Answer, images: Sequence[NDArray[np.uint8]]) -> P
 
 
 def torch_answer(model: nn.Module, *, temperature: float = 1.0) -> Answer:
-    """A torch network that gives logits, on the CPU and as fast as torch is there."""
+    """A torch network that returns logits, on the CPU, in the fastest memory format."""
     fast = model.cpu().to(memory_format=torch.channels_last).eval()
 
     @torch.inference_mode()
@@ -95,13 +95,13 @@ def seconds_per_megapixel(
     rounds: int = 5,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """The median time of each, taking turns, so that a busier moment is one for all.
+    """Median time of each network; they take turns, so that a busy moment affects all.
 
     Args:
-        answers: what to time; each is called once before.
+        answers: networks to time; each is called once before.
         image: (H, W, 3) uint8 RGB.
-        rounds: turns.
-        clock: in seconds; ``time.process_time`` for one thread on a busy machine.
+        rounds: number of turns.
+        clock: returns seconds; use ``time.process_time`` for one thread on a busy machine.
     """
     times: list[list[float]] = [[] for _ in answers]
     for answer in answers:

@@ -1,4 +1,4 @@
-"""The ``push`` command: a run as a repository of the hub, with a card."""
+"""The ``push`` command: upload a run to the hub with a model card."""
 
 from __future__ import annotations
 
@@ -32,42 +32,42 @@ def push(
     private: bool = False,
     dry_run: str | Path | None = None,
 ) -> Path | str:
-    """Upload a run's weights and a card, so that ``s5mars.load("hf:NAME")`` finds them.
+    """Upload the weights of a run and a model card, so that ``s5mars.load("hf:NAME")`` works.
 
-    What goes up: ``best.safetensors``, its JSON (folders of this machine are cut to their last
-    part), ``README.md``, and ``calibration.json`` and the evaluation where they are there.
+    This uploads ``best.safetensors``, its JSON file (local paths are reduced to their last
+    component), ``README.md``, and ``calibration.json`` and the evaluation if they exist.
 
     Args:
-        run: a run folder, or a checkpoint.
-        name: ``OWNER/NAME``; made on the hub if it is not there.
-        licence: of the weights, such as ``apache-2.0``, for the card.
-        private: make a new repository private.
-        dry_run: write the folder that would be uploaded here, and upload nothing.
+        run: a run folder or a checkpoint.
+        name: ``OWNER/NAME``; created on the hub if it does not exist.
+        licence: licence of the weights for the card, such as ``apache-2.0``.
+        private: create a new repository as private.
+        dry_run: folder to write the files to, without uploading them.
 
     Returns:
-        The folder of a dry run, or the address of the commit.
+        The folder of a dry run, or the URL of the commit.
 
     Raises:
         MissingFileError: if the run is missing, there is no token, or the hub cannot be reached.
-        UserError: if the name is none, the checkpoint is damaged or of another format, the hub
-            refuses, or the folder of a dry run is not empty.
+        UserError: if the name is invalid, the checkpoint is damaged or has another format, the hub
+            refuses the upload, or the folder of a dry run is not empty.
     """
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UserError(f"{name!r} is no name of a model: write OWNER/NAME") from error
+        raise UserError(f"{name!r} is not a valid name; write OWNER/NAME") from error
     if "/" not in name:
-        raise UserError(f"{name!r} does not say whose it is: write OWNER/NAME")
+        raise UserError(f"{name!r} has no owner; write OWNER/NAME")
     if dry_run is not None:
         folder = Path(dry_run)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder} is not empty: choose another folder for --dry-run")
+            raise UserError(f"{folder} is not empty; choose another folder for --dry-run")
         write_folder(run, name, folder, licence=licence)
-        print(f"{folder}: what would be uploaded as {name}")
+        print(f"{folder} contains the files that would be uploaded as {name}")
         return folder
     if not huggingface_hub.get_token():
         raise MissingFileError(
-            "no token of the hub: `hf auth login`, or set HF_TOKEN; --dry-run DIR needs none"
+            "there is no hub token; run `hf auth login` or set HF_TOKEN (--dry-run DIR needs none)"
         )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
@@ -78,28 +78,28 @@ def push(
 
 
 def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | None = None) -> None:
-    """Write what ``push`` uploads.
+    """Write the files that ``push`` uploads.
 
     Args:
-        run: a run folder, or a checkpoint.
+        run: a run folder or a checkpoint.
         name: ``OWNER/NAME``, for the card.
-        folder: made if it is not there.
-        licence: for the card.
+        folder: output folder; created if it does not exist.
+        licence: licence, for the card.
 
     Raises:
         MissingFileError: if there is no checkpoint.
-        UserError: if it is damaged or of another format.
+        UserError: if it is damaged or has another format.
     """
     tensors = checkpoint_path(Path(run))
-    loaded = load_model(tensors)  # refuses what `load` could not read on the other side
+    loaded = load_model(tensors)  # fails if `load` could not read it
     facts = {**loaded.facts, "training": without_folders(loaded.facts["training"])}
     if facts.get("calibration"):
         facts["calibration"] = {k: without_folders(v) for k, v in facts["calibration"].items()}
     evaluation_file = find_evaluation(tensors.parent)
     if evaluation_file is not None and is_older(evaluation_file, tensors):
         print(
-            f"{evaluation_file} was made of earlier weights and is left out; "
-            "`s5mars evaluate` makes it anew",
+            f"{evaluation_file} belongs to earlier weights and is left out; run `s5mars evaluate` "
+            "again",
             file=sys.stderr,
         )
         evaluation_file = None
@@ -139,12 +139,12 @@ def _upload(folder: Path, name: str, *, private: bool) -> str:
         reason = first_line(error)
         if status in (401, 403):
             raise UserError(
-                f"the hub does not let this token write {name} ({reason}): log in with a token "
-                "that may, or choose a name of your own"
+                f"this token may not write {name} on the hub ({reason}); log in with another "
+                "token, or choose a name of your own"
             ) from error
-        raise UserError(f"the hub refused {name} ({reason})") from error
+        raise UserError(f"the hub refused the upload of {name} ({reason})") from error
     except Exception as error:
-        # Failures of the connection come from more than one library, without a common class.
+        # Connection errors come from several libraries and have no common class.
         if not any(word in type(error).__name__ for word in ("Connect", "Timeout")):
             raise
         raise MissingFileError(unreachable("so nothing was uploaded")) from error
@@ -152,7 +152,7 @@ def _upload(folder: Path, name: str, *, private: bool) -> str:
 
 
 def _calibration(folder: Path, temperature: float) -> dict[str, Any] | None:
-    """The calibration in a run folder, where it is that of the weights."""
+    """The calibration in a run folder, if it belongs to these weights."""
     path = folder / calibration_file("teacher")
     if not path.is_file():
         return None

@@ -1,9 +1,8 @@
-"""Eight bits for weights and activations, with ranges measured on the user's own images.
+"""Quantise weights and activations to eight bits, with ranges measured on the user's images.
 
-Static post-training quantisation in the QDQ form: weights int8 with one scale a channel,
-activations uint8 (what x86 processors with VNNI multiply fastest). Normalisation, the last
-upsampling and the softmax stay in float: they are few operations, and the probabilities keep their
-resolution.
+Static post-training quantisation in QDQ format: int8 weights with one scale per channel, uint8
+activations (fastest on x86 processors with VNNI). Normalisation, the last upsampling and the
+softmax stay in float: they are few operations, and the probabilities keep their resolution.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ from s5mars.models.onnx_network import INPUT, METADATA_KEY
 
 QUANTISED = ("Conv", "Add", "Concat", "Resize", "GlobalAveragePool", "ReduceMean", "MaxPool",
              "Clip", "Relu", "Expand", "Mul", "HardSigmoid", "HardSwish", "Sigmoid")  # fmt: skip
-"""Operators that get eight bits, before the last upsampling."""
+"""Operators that are quantised, before the last upsampling."""
 
 CALIBRATION_SIDE = 512
-"""Of the middle of a calibration image that is looked at; ranges do not need more, memory does."""
+"""Side of the centre crop of a calibration image: enough for ranges, and saves memory."""
 
 
 def quantise(source: Path, target: Path, images: Sequence[NDArray[np.uint8]]) -> None:
-    """Write an int8 copy of an ONNX file of ``write_onnx``; its metadata go along.
+    """Write an int8 copy of an ONNX file of ``write_onnx``, with its metadata.
 
     Args:
         source: the float32 file.
-        target: the file to write, whole.
-        images: (H, W, 3) uint8 RGB each, H and W at least 32: what the network will see.
+        target: the file to write, atomically.
+        images: each (H, W, 3) uint8 RGB, H and W at least 32, typical of later use.
 
     Raises:
         UserError: if there is no image, or onnx or onnxruntime is not installed.
     """
     if not images:
-        raise UserError("no image to calibrate eight bits on: give --images a folder")
+        raise UserError("--int8 needs calibration images; give a folder with --images")
     onnx = needed("onnx", extra="export")
     quantization = needed("onnxruntime.quantization", extra="export")
     graph = onnx.load(source).graph
@@ -68,7 +67,7 @@ def quantise(source: Path, target: Path, images: Sequence[NDArray[np.uint8]]) ->
 
 
 def _kept_in_float(graph: Any) -> list[str]:
-    """Names of the nodes before the first convolution and from the last upsampling on."""
+    """Names of the nodes before the first convolution and from the last upsampling."""
     kinds = [node.op_type for node in graph.node]
     first = kinds.index("Conv")
     last = len(kinds) - 1 - kinds[::-1].index("Resize")
@@ -76,7 +75,7 @@ def _kept_in_float(graph: Any) -> list[str]:
 
 
 class _Reader:
-    """What ``quantize_static`` asks for images, one at a time."""
+    """Provides images to ``quantize_static``, one at a time."""
 
     def __init__(self, images: Sequence[NDArray[np.uint8]]) -> None:
         self._left = iter(images)
@@ -87,7 +86,7 @@ class _Reader:
 
 
 def middle(image: NDArray[np.uint8], *, side: int = CALIBRATION_SIDE) -> NDArray[np.uint8]:
-    """The square of ``side`` pixels in the middle of an image, or all where a side is shorter."""
+    """Centre crop of ``side`` pixels, or less if the image is smaller."""
     height, width = image.shape[:2]
     top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
     return image[top : top + side, left : left + side]
@@ -95,7 +94,7 @@ def middle(image: NDArray[np.uint8], *, side: int = CALIBRATION_SIDE) -> NDArray
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without its advice to preprocess the file, which `write_onnx` has no need of."""
+    """Silence the advice to preprocess the file, which files of `write_onnx` do not need."""
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)

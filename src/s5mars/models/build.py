@@ -1,4 +1,4 @@
-"""Which network a run trains, and how a checkpoint's is built again."""
+"""Build the network of a run or of a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from s5mars.settings.config import GENERAL_MODELS, TrainConfig
 from s5mars.types import Method
 
 AnyNetwork = DeepLabV3Plus | sam.SamCls | side.San
-"""What can be trained, scored and shared."""
+"""Networks that can be trained, evaluated and shared."""
 
 _OF_DEEPLAB = {"head": "--head", "output_stride": "--output-stride",
                "normalisation": "--normalisation", "multi_grid": "--multi-grid"}  # fmt: skip
 
 
 def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> AnyNetwork:
-    """The network of a new run, on the CPU.
+    """Build the network of a new run, on the CPU.
 
     Raises:
-        UserError, MissingFileError: if network, method and settings do not go together, or
-            weights cannot be had or used.
+        UserError, MissingFileError: if network, method and settings are incompatible, or weights
+            are missing or do not fit.
     """
     check_network(config, method)
     if config.model == "sam-cls":
@@ -35,8 +35,8 @@ def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> An
     if config.model == "san":
         if config.steps == 0 and config.adapter is None:
             raise UserError(
-                "--steps 0 scores SAN as it comes, but its side adapter would be random: give "
-                "--adapter the authors' checkpoint"
+                "--steps 0 evaluates SAN without training, which requires a trained side adapter; "
+                "give the authors' checkpoint with --adapter"
             )
         return side.san(config.weights, taxonomy, adapter=config.adapter, side=config.input_side)
     return DeepLabV3Plus(
@@ -52,42 +52,41 @@ def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> An
 
 
 def check_network(config: TrainConfig, method: Method) -> None:
-    """Refuse what does not go together.
+    """Check that network, method and settings are compatible.
 
     Raises:
-        UserError: naming the option.
+        UserError: with the option that does not fit.
     """
     needs, model = method.needs, config.model
     if needs.queries and model != "san":
-        raise UserError(f"--method {config.method} trains --model san, not {model}")
+        raise UserError(f"--method {config.method} requires --model san (got {model})")
     for name, owner in (("adapter", "san"), ("input_side", "san"), ("features", "sam-cls")):
         if getattr(config, name) is not None and model != owner:
-            raise UserError(f"--{name.replace('_', '-')} is an option of --model {owner}")
+            raise UserError(f"--{name.replace('_', '-')} requires --model {owner}")
     if model not in GENERAL_MODELS:
         return
     if needs.pool:
         fitting = "san or supervised" if model == "san" else "supervised"
-        raise UserError(f"--model {model} learns from labels alone: take --method {fitting}")
+        raise UserError(f"--model {model} trains on labelled images only; use --method {fitting}")
     default = TrainConfig.__dataclass_fields__
     for name, option in _OF_DEEPLAB.items():
         if getattr(config, name) != default[name].default:
-            raise UserError(f"{option} is of DeepLabV3+, not of --model {model}")
+            raise UserError(f"{option} applies to DeepLabV3+ only, not to --model {model}")
     if model == "sam-cls" and tuple(config.scale) != default["scale"].default:
-        raise UserError("--scale does not fit --model sam-cls: its crops are fixed, to be cached")
+        raise UserError("--scale cannot be used with --model sam-cls, whose crops are fixed")
     if config.weights in {"auto", "none"}:
         what = "SAM" if model == "sam-cls" else "CLIP"
         raise UserError(
-            f"--model {model} needs --weights: a folder of {what} in transformers' layout, or a "
+            f"--model {model} requires --weights: a folder of {what} in transformers' layout or a "
             "hub id"
         )
 
 
 def rebuild_network(description: Mapping[str, Any]) -> AnyNetwork:
-    """The network that a checkpoint describes, for its tensors to fill.
+    """Build the network that a checkpoint describes, without its weights.
 
     Raises:
-        UserError: if it is of a kind that this version does not know, or needs a package that is
-            missing.
+        UserError: if the kind of network is unknown, or a package is missing.
         KeyError, TypeError: if the description is damaged.
     """
     kind = description.get("network", "DeepLabV3+")

@@ -1,4 +1,4 @@
-"""Checkpoints for sharing: safetensors for the numbers, one JSON for the facts. No pickle."""
+"""Checkpoints for sharing: weights as safetensors, metadata as JSON. No pickle."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ Model = TypeVar("Model", bound=Callable[[Tensor], Tensor], covariant=True)
 
 @dataclass(frozen=True)
 class LoadedModel(Generic[Model]):
-    """A network ready for inference, its classes, and what is known about its training."""
+    """A network for inference, its classes, and the metadata of its checkpoint."""
 
     model: Model
     taxonomy: Taxonomy
     facts: dict[str, Any]
-    network: str  # "teacher" or "student": which of the two was loaded
+    network: str  # "teacher" or "student"
 
     @property
     def resolution(self) -> Resolution:
-        """What images are resized to before this network sees them."""
+        """Resolution to which images are resized before this network sees them."""
         return Resolution.parse(self.facts.get("resolution", str(FULL)))
 
     @property
     def temperature(self) -> float:
-        """What ``s5mars calibrate`` found for this network; 1 where it never ran."""
+        """Temperature that ``s5mars calibrate`` fitted for this network; 1 if not calibrated."""
         return temperature_of(self.facts, self.network)
 
 
@@ -53,20 +53,20 @@ def save_model(
     training: dict[str, Any],
     resolution: Resolution = FULL,
 ) -> None:
-    """Write ``path`` (safetensors) and ``path`` with the ending .json.
+    """Write ``path`` (safetensors) and the JSON file next to it.
 
     Args:
         path: such as ``runs/a/best.safetensors``.
-        networks: ``student`` and, where there is one, ``teacher``.
+        networks: ``student`` and, if the method has one, ``teacher``.
         taxonomy: the classes.
-        training: facts for the JSON: method, data, seed, step, score, protocol.
-        resolution: what images were resized to in training.
+        training: metadata for the JSON file: method, data, seed, step, score, protocol.
+        resolution: resolution of images in training.
     """
     tensors = {
         f"{name}.{key}": value.detach().cpu().contiguous()
         for name, network in networks.items()
         for key, value in network.state_dict().items()
-        # A head that only training uses; every reader does without it.
+        # This head is used in training only.
         if not key.startswith("representation.")
     }
     student = networks["student"]
@@ -82,9 +82,9 @@ def save_model(
         },
         "training": training,
     }
-    # The numbers first: a JSON without its tensors would look whole.
+    # Weights first: a JSON file without weights would look complete.
     with replacing(path) as temporary:
-        # Not `save_file`: it reports a full disk as an error of its own and makes the file private.
+        # Not `save_file`, which hides a full disk in its own error type and makes the file private.
         temporary.write_bytes(save(tensors))
     write_json(path.with_suffix(".json"), facts)
 
@@ -94,15 +94,15 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
 
     Args:
         path: a run folder, or its ``best.safetensors``.
-        network: ``teacher`` (falls back to the student where the method has no teacher) or
+        network: ``teacher`` (falls back to the student if the method has no teacher) or
             ``student``.
 
     Raises:
-        FileNotFoundError: if there is no checkpoint.
-        ValueError: if it is damaged, of an unknown format, or lacks the network.
+        MissingFileError: if there is no checkpoint.
+        UserError: if it is damaged, has an unknown format, or lacks the network.
     """
     if network not in NETWORKS:
-        raise UserError(f"unknown network {network!r}; choose {', '.join(NETWORKS)}")
+        raise UserError(f"--network must be one of {', '.join(NETWORKS)} (got {network!r})")
     tensors_path = checkpoint_path(Path(path))
     facts = read_facts(tensors_path)
     with reading(tensors_path, kind="checkpoint", way_out="train again, or copy it again"):
@@ -116,8 +116,8 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
     for key, value in state.items():
         if not value.isfinite().all():
             raise DamagedFileError(
-                f"{tensors_path}: its weights {key} are not finite, so that training has failed: "
-                "train again, with a smaller --learning-rate"
+                f"{tensors_path}: weights {key} are not finite, so training has diverged; train "
+                "again with a smaller --learning-rate"
             )
     description = facts["model"]
     taxonomy = read_taxonomy(facts, tensors_path.with_suffix(".json"))
@@ -127,21 +127,21 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
     except Exception as error:
         reason = first_line(error).rstrip(":")
         raise DamagedFileError(
-            f"{tensors_path} does not fit the network that its JSON describes ({reason}): the two "
-            "belong together, copy both again"
+            f"{tensors_path} does not fit the network that its JSON file describes ({reason}); "
+            "copy both files again"
         ) from error
     return LoadedModel(model.eval().requires_grad_(False), taxonomy, facts, chosen)
 
 
 def checkpoint_path(path: Path) -> Path:
-    """The safetensors file of a run folder or of itself.
+    """The safetensors file of a run folder, or the path itself if it is a file.
 
     Raises:
-        FileNotFoundError: saying what was looked for.
-        ValueError: if it is an ONNX file.
+        MissingFileError: if it does not exist.
+        UserError: if it is an ONNX file.
     """
     if path.suffix.lower() == ".onnx":
-        raise UserError(f"{path} is an ONNX file: give the run that it was exported from")
+        raise UserError(f"{path} is an ONNX file; give the run that it was exported from")
     if path.is_file():
         return path
     candidate = path / "best.safetensors"
@@ -149,65 +149,65 @@ def checkpoint_path(path: Path) -> Path:
         return candidate
     if path.is_dir():
         raise MissingFileError(
-            f"{path} holds no best.safetensors: give the folder of a finished `s5mars train` run"
+            f"{path} contains no best.safetensors; give the folder of a finished `s5mars train` run"
         )
-    raise MissingFileError(f"no run and no checkpoint at {path}")
+    raise MissingFileError(f"{path} does not exist; give a run folder or a checkpoint")
 
 
 def read_facts(tensors_path: Path) -> dict[str, Any]:
-    """The JSON beside a checkpoint.
+    """Read the JSON file next to a checkpoint.
 
     Raises:
-        FileNotFoundError: if it is missing.
-        ValueError: if it is damaged or of another format.
+        MissingFileError: if it is missing.
+        UserError: if it is damaged or has another format.
     """
     path = tensors_path.with_suffix(".json")
     if not path.is_file():
-        raise MissingFileError(f"{path} is missing: a checkpoint is two files, keep both")
+        raise MissingFileError(f"{path} is missing; a checkpoint consists of two files, copy both")
     facts = read_object(path, kind="description of a checkpoint", way_out="copy it again")
     check_facts(facts, path)
     return facts
 
 
 def check_facts(facts: Mapping[str, Any], path: Path) -> None:
-    """Refuse facts that are no description of a model: what reads them later may rely on it.
+    """Check that facts describe a model, so that later code can rely on it.
 
     Raises:
-        UserError: naming what is wrong.
+        UserError: if they do not.
     """
     if facts.get("format") != FORMAT:
         raise UserError(
-            f"{path}: checkpoint format {facts.get('format')!r}, this version reads {FORMAT}"
+            f"{path} has checkpoint format {facts.get('format')!r}, this version reads {FORMAT}"
         )
     with reading(path, kind="description of a checkpoint", way_out="copy it again"):
         for key in ("taxonomy", "model", "training"):
             if not isinstance(facts[key], dict):
-                raise TypeError(f"{key} is no table")
+                raise TypeError(f"{key} is not a table")
         for network in NETWORKS:
             temperature_of(facts, network)
 
 
 def temperature_of(facts: Mapping[str, Any], network: str) -> float:
-    """The temperature that a checkpoint's facts carry for one of its networks, else 1.
+    """The temperature in the facts for one of the networks, or 1 if there is none.
 
     Raises:
-        ValueError: if what they carry is no temperature.
+        ValueError: if it is invalid.
     """
     try:
         entry = (facts.get("calibration") or {}).get(network)
         temperature = 1.0 if entry is None else float(entry["temperature"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"its calibration is no table with a temperature ({error})") from error
+        raise ValueError(f"its calibration is not a table with a temperature ({error})") from error
     if not 0 < temperature < float("inf"):
-        raise ValueError(f"a temperature of {temperature}")
+        raise ValueError(f"its temperature is {temperature}")
     return temperature
 
 
 def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None:
-    """Note a temperature in the JSON of a checkpoint; better weights, saved later, drop it.
+    """Add a temperature to the JSON file of a checkpoint; it is lost when weights are saved again.
 
     Args:
-        run: a run folder, or a checkpoint.
+        run: a run folder or a checkpoint.
         network: the network it was fitted for.
         entry: ``temperature``, and what it was fitted on.
     """
@@ -218,7 +218,7 @@ def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None
 
 
 def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts for strangers: paths of this machine, cut to their last part."""
+    """Facts for sharing: local paths are reduced to their last component."""
     paths = ("data", "labelled", "run")
     return {
         key: Path(value).name if key in paths and isinstance(value, str) else value
@@ -227,16 +227,16 @@ def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_taxonomy(facts: Mapping[str, Any], path: Path) -> Taxonomy:
-    """The classes that a checkpoint's facts name.
+    """The classes of a checkpoint.
 
     Raises:
-        ValueError: if they are damaged, or not as many as the network has.
+        UserError: if they are damaged, or their number is not that of the network.
     """
     with reading(path, kind="description of a model", way_out="copy it again"):
         try:
             taxonomy = Taxonomy.from_dict(facts["taxonomy"])
         except UserError as error:
-            raise ValueError(str(error)) from error  # it does not name the file
+            raise ValueError(str(error)) from error  # `reading` adds the file name
         classes = facts["model"]["classes"]
         if len(taxonomy) != classes:
             raise ValueError(f"its taxonomy has {len(taxonomy)} classes, its network {classes}")

@@ -1,12 +1,12 @@
-"""CLIP's image encoder, cut in two, with the side adapter's [SLS] tokens in its second part.
+"""CLIP's image encoder in two parts, with the side adapter's [SLS] tokens in the second part.
 
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023, section 3.2:
-copies of [CLS], one a query, go through the last layers; what each attends to is biased by its
-query, and nothing attends to them, so that CLIP's own tokens are as they always are.
+copies of [CLS], one per query, pass through the last layers. The attention of each is biased by its
+query, and no token attends to them, so that CLIP's own tokens do not change.
 
-The paper's equation lets an [SLS] token attend to the patches alone; the released code, as far as
-it is remembered here, lets it attend to itself, too. That is what its weights were trained with,
-and what is done here.
+In the paper's equation an [SLS] token attends to the patches only; in the released code (from
+memory) it also attends to itself. The released weights were trained that way, so this module does
+the same.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 
 class ClipTower(nn.Module):
-    """The parts of transformers' CLIP that see images; frozen.
+    """The image encoder of transformers' CLIP; frozen.
 
     Args:
-        vision: ``CLIPModel.vision_model``, or the like.
-        projection: to the space shared with text.
-        split: layers in the first part; the others see [SLS].
+        vision: ``CLIPModel.vision_model`` or similar.
+        projection: projection to the space shared with text.
+        split: number of layers in the first part; [SLS] tokens pass through the others.
     """
 
     def __init__(self, vision: Any, projection: nn.Module, *, split: int) -> None:
@@ -45,7 +45,7 @@ class ClipTower(nn.Module):
 
     @property
     def width(self) -> int:
-        """Channels of its tokens."""
+        """Number of channels of the tokens."""
         return int(self.class_token.shape[0])
 
     @property
@@ -75,14 +75,14 @@ class ClipTower(nn.Module):
         return kept, size
 
     def recognise(self, tokens: Tensor, biases: Sequence[Tensor]) -> list[Tensor]:
-        """What CLIP sees with the attention of each query.
+        """Embeddings of CLIP with the attention of each query.
 
         Args:
             tokens: (B, 1 + N, D), the last of ``first_part``.
             biases: each (B, heads, Q, N) float, added to the attention logits of every layer.
 
         Returns:
-            For each bias (B, Q, E), of length one, in the space of the text.
+            For each bias (B, Q, E) unit vectors in the space of the text.
         """
         queries = biases[0].shape[2]
         copies = [tokens[:, :1].expand(-1, queries, -1)] * len(biases)
@@ -90,21 +90,21 @@ class ClipTower(nn.Module):
             with torch.no_grad():
                 patches = _normed(layer, tokens[:, 1:])
             copies = [
-                _through_biased(layer, each, patches, bias)
-                for each, bias in zip(copies, biases, strict=True)
+                _through_biased(layer, copy, patches, bias)
+                for copy, bias in zip(copies, biases, strict=True)
             ]
             with torch.no_grad():
                 tokens = _through(layer, tokens)
-        return [F.normalize(self.projection(self.norm_after(each)), dim=-1) for each in copies]
+        return [F.normalize(self.projection(self.norm_after(copy)), dim=-1) for copy in copies]
 
 
 def resized_positions(positions: Tensor, size: tuple[int, int]) -> Tensor:
-    """Position embeddings (1 + n², D), the first of [CLS], for another grid: (1 + h·w, D)."""
+    """Resize position embeddings (1 + n², D), [CLS] first, to another grid: (1 + h·w, D)."""
     return torch.cat([positions[:1], resized_grid(positions[1:], size)])
 
 
 def resized_grid(positions: Tensor, size: tuple[int, int]) -> Tensor:
-    """Position embeddings of a square grid (n², D) for another one: (h·w, D)."""
+    """Resize position embeddings of a square grid (n², D) to another grid: (h·w, D)."""
     side = round(len(positions) ** 0.5)
     if size == (side, side):
         return positions
@@ -129,7 +129,7 @@ def _through(layer: Any, tokens: Tensor) -> Tensor:
 
 
 def _through_biased(layer: Any, copies: Tensor, patches: Tensor, bias: Tensor) -> Tensor:
-    """(B, Q, D) through a layer that looks at itself and at patches (B, N, D), normed already."""
+    """(B, Q, D) through a layer, attending to itself and to normalised patches (B, N, D)."""
     attention, normed = layer.self_attn, _normed(layer, copies)
     query = _split(attention.q_proj(normed), attention) * attention.head_dim**-0.5
     own_key, own_value = (

@@ -1,9 +1,9 @@
 """DeepLabV3+ (Chen et al., ECCV 2018) over any timm encoder.
 
 With ``resnet50`` and the ``paper`` head this is the network of the S5Mars paper. Its table XIII
-counts 40.47 M parameters for 9 classes; here it has 40.35 M. The released network replaces the 7×7
-stem by three 3×3 convolutions that end in 128 channels, which adds 0.13 M: choose the encoder
-``resnet50s`` for that shape.
+reports 40.47 M parameters for 9 classes; here it has 40.35 M. The released network replaces the 7×7
+stem by three 3×3 convolutions that end in 128 channels, which adds 0.13 M parameters: use the
+encoder ``resnet50s`` for that architecture.
 """
 
 from __future__ import annotations
@@ -26,14 +26,12 @@ from s5mars.models.weights import WeightsReport, load_encoder_weights, named_wei
 
 RELEASED_MEAN = (0.625, 0.519, 0.363)
 RELEASED_DIVISOR = (0.01803789, 0.01469946, 0.00991374)
-"""What the released code divides by: the variances of table II, not its standard deviations."""
-
-OUTPUT_STRIDES = (8, 16, 32)
+"""Divisor of the released code: the variances of table II, not the standard deviations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """Shape of the decoder."""
+    """Sizes of the decoder."""
 
     pyramid_channels: int = 256  # each branch of the spatial pyramid
     low_level_channels: int = 48
@@ -48,24 +46,24 @@ HEADS = {
         pyramid_channels=128, low_level_channels=32, decoder_channels=128, separable=True
     ),
 }
-"""``paper``: full 3×3 convolutions, table XIII. ``light``: a decoder as small as its encoder."""
+"""``paper``: full 3×3 convolutions (table XIII). ``light``: for small encoders."""
 
 
 class DeepLabV3Plus(nn.Module):
     """Encoder, atrous spatial pyramid, one skip connection at stride 4.
 
     Args:
-        encoder: any timm name that can give features, such as ``resnet50``.
+        encoder: timm name of an encoder that can return features, such as ``resnet50``.
         classes: number of output channels.
         output_stride: 8, 16 or 32; the paper uses 16.
-        head: ``paper``, ``light``, or ``auto``: paper for wide encoders (1024 channels or more
-            at the end), light for the others.
+        head: ``paper``, ``light``, or ``auto``: paper for encoders with 1024 output channels or
+            more, light for others.
         weights: see ``s5mars.models.weights``.
-        normalisation: ``encoder`` (the statistics that its weights were trained with) or
+        normalisation: ``encoder`` (the statistics of its pretraining) or
             ``as_released`` (the divisor of the released S5Mars code, a variance).
-        multi_grid: factors on the dilation of the last stage's blocks; ResNets only.
-        representation: channels of a second head that embeds every pixel beside the classifier,
-            for methods that compare pixels (U²PL: 256); 0: none.
+        multi_grid: dilation factors of the blocks of the last stage; ResNets only.
+        representation: number of channels of a second head that embeds every pixel, for methods
+            that compare pixels (U²PL: 256); 0 omits it.
     """
 
     mean: Tensor
@@ -95,7 +93,7 @@ class DeepLabV3Plus(nn.Module):
         if head == "auto":
             head = "paper" if high >= 1024 else "light"
         if head not in HEADS:
-            raise UserError(f"unknown head {head!r}; choose auto, {', '.join(HEADS)}")
+            raise UserError(f"--head must be one of auto, {', '.join(HEADS)} (got {head!r})")
         shape = HEADS[head]
         rates = tuple(rate * 16 // output_stride for rate in (6, 12, 18))
         self.pyramid = SpatialPyramid(high, rates, shape)
@@ -144,14 +142,14 @@ class DeepLabV3Plus(nn.Module):
         return outputs[0], outputs[-1]
 
     def fuse(self, low: Tensor, high: Tensor) -> Tensor:
-        """Features → (B, C, H/4, W/4): pyramid and skip connection side by side."""
+        """Features → (B, C, H/4, W/4): pyramid and skip connection, concatenated."""
         size = (low.shape[-2], low.shape[-1])
         high = upsample(self.pyramid(high), size, training=self.training)
         return torch.cat([high, self.low_level(low)], dim=1)
 
     def classify(self, fused: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Fused features → float32 logits at ``size``."""
-        # Classes are few and the softmax runs over them: planes are faster than channels last.
+        # With few classes, a softmax over planes is faster than over channels-last memory.
         logits = self.classifier(self.decoder(fused)).float().contiguous()
         return upsample(logits, size, training=self.training)
 
@@ -159,10 +157,10 @@ class DeepLabV3Plus(nn.Module):
         """Fused features → (B, D, H/4, W/4) float32 embedding of every fourth pixel.
 
         Raises:
-            UserError: if the network was built without this head.
+            UserError: if the network has no such head.
         """
         if self.representation is None:
-            raise UserError("this network has no representation head: build it with one")
+            raise UserError("network has no representation head; build it with representation > 0")
         embedded: Tensor = self.representation(fused).float()
         return embedded
 
@@ -206,20 +204,18 @@ def _conv3x3(inputs: int, outputs: int, *, dilation: int = 1, separable: bool) -
 
 
 def _timm_features(name: str, *, output_stride: int) -> tuple[Any, int]:
-    """A timm encoder that returns its features at stride 4 and at the end."""
-    if output_stride not in OUTPUT_STRIDES:
-        raise UserError(
-            f"output stride {output_stride}: choose {', '.join(map(str, OUTPUT_STRIDES))}"
-        )
+    """Build a timm encoder that returns features at stride 4 and at the output stride."""
+    if output_stride not in (8, 16, 32):
+        raise UserError(f"--output-stride must be 8, 16 or 32 (got {output_stride})")
     base, _, tag = name.partition(".")
     if base not in timm.list_models(base):
         import difflib
 
         near = difflib.get_close_matches(base, timm.list_models(), n=4, cutoff=0.0)
-        raise UserError(f"--model {name}: timm has no such encoder; near: {', '.join(near)}")
+        raise UserError(f"--model {name} is not an encoder of timm; nearest: {', '.join(near)}")
     if tag and name not in (tagged := timm.list_pretrained(f"{base}.*")):
         raise UserError(
-            f"--model {name}: timm has no such weights of {base}; it has: {', '.join(tagged)}"
+            f"--model {name}: timm has no such weights of {base}; available: {', '.join(tagged)}"
         )
     try:
         plain: Any = timm.create_model(base, features_only=True)
@@ -233,9 +229,9 @@ def _timm_features(name: str, *, output_stride: int) -> tuple[Any, int]:
         )
     except (ValueError, RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
         raise UserError(
-            f"--model {name}: timm cannot give its features at stride 4 and at output stride "
-            f"{output_stride} ({error}); convolutional encoders such as resnet50, "
-            "tf_efficientnet_lite0, mobilenetv3_large_100 can"
+            f"--model {name} cannot return features at stride 4 and at output stride "
+            f"{output_stride} ({error}); use a convolutional encoder such as resnet50, "
+            "tf_efficientnet_lite0 or mobilenetv3_large_100"
         ) from error
     return encoder, len(reductions)
 
@@ -244,7 +240,7 @@ def _statistics(encoder: str, normalisation: str) -> tuple[Sequence[float], Sequ
     if normalisation == "as_released":
         return RELEASED_MEAN, RELEASED_DIVISOR
     if normalisation != "encoder":
-        raise UserError(f"unknown normalisation {normalisation!r}; choose encoder, as_released")
+        raise UserError(f"--normalisation must be encoder or as_released (got {normalisation!r})")
     config = timm.get_pretrained_cfg(encoder, allow_unregistered=False)
     if config is None:
         return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -255,7 +251,7 @@ def _apply_multi_grid(encoder: nn.Module, name: str, factors: Sequence[int]) -> 
     blocks = getattr(encoder, "layer4", None)
     if blocks is None or len(blocks) != len(factors):
         raise UserError(
-            f"multi_grid {list(factors)} needs a ResNet with {len(factors)} blocks in its last "
+            f"--multi-grid {list(factors)} needs a ResNet with {len(factors)} blocks in its last "
             f"stage; {name} has {'none' if blocks is None else len(blocks)}"
         )
     for block, factor in zip(blocks, factors, strict=True):

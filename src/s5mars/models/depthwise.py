@@ -1,9 +1,9 @@
 """Dilated depthwise convolution with a fast backward pass on the CPU.
 
 Encoders such as EfficientNet keep output stride 16 by dilating their last depthwise convolutions.
-The CPU library under PyTorch has a fast forward kernel for these, and a slow generic one for the
-gradients. Both gradients are known in closed form: of the input, a forward convolution with the
-flipped kernel; of the kernel, one sum of products a tap.
+PyTorch's CPU library has a fast forward kernel for these, but a slow generic one for the gradients.
+Both gradients have a closed form: for the input, a convolution with the flipped kernel; for the
+kernel, one sum of products per tap.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 
 class DilatedDepthwise(nn.Conv2d):
-    """A depthwise ``Conv2d`` of stride 1 that keeps the size: same parameters, same answers."""
+    """A size-preserving depthwise ``Conv2d`` of stride 1: same parameters, same results."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that Conv2d gives it)
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (its name in Conv2d)
         """(B, C, H, W) → (B, C, H, W)."""
         plain = input.dtype == self.weight.dtype and not torch.is_autocast_enabled("cpu")
         if not (self.training and plain and input.device.type == "cpu"):
@@ -28,9 +28,9 @@ class DilatedDepthwise(nn.Conv2d):
 
 
 def with_fast_dilation(module: nn.Module) -> nn.Module:
-    """The module, with every convolution replaced that ``DilatedDepthwise`` can stand for.
+    """Replace every convolution of a module that ``DilatedDepthwise`` can compute, in place.
 
-    The parameters are the same objects, so state and its names do not change.
+    Parameters stay the same objects, so the state dict does not change.
     """
     for name, child in list(module.named_children()):
         if type(child) is nn.Conv2d and _is_dilated_depthwise(child):
@@ -60,8 +60,8 @@ class _Convolution(torch.autograd.Function):
 
 
 def _kernel_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: Any) -> Tensor:
-    """At each tap, the sum over images and places of input, shifted by the tap, times gradient."""
-    # Channels last: a shifted window is then read in long runs.
+    """For each tap, the sum over images and positions of the shifted input times the gradient."""
+    # Channels last: shifted windows are then read in long contiguous runs.
     x, gradient = x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
     result = torch.zeros_like(weight)
     for i in range(weight.shape[2]):
@@ -74,7 +74,7 @@ def _kernel_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: Any)
 
 
 def _overlap(shift: int, length: int) -> tuple[slice, slice]:
-    """Where a line overlaps with its copy, shifted: the part of the line, the part of the copy."""
+    """Overlap of a line with its shifted copy: slices of the line and of the copy."""
     if abs(shift) >= length:
         return slice(0, 0), slice(0, 0)
     return slice(max(shift, 0), length + min(shift, 0)), slice(
@@ -103,7 +103,7 @@ def _is_dilated_depthwise(layer: nn.Conv2d) -> bool:
 
 
 def _same_weights(layer: nn.Conv2d) -> DilatedDepthwise:
-    with torch.device("meta"):  # its own weights are never made
+    with torch.device("meta"):  # its own weights are never allocated
         fast = DilatedDepthwise(
             layer.in_channels,
             layer.out_channels,

@@ -1,7 +1,7 @@
-"""Dropout of channels that draws for each image by itself.
+"""Channel dropout with separate random numbers for each image.
 
-torch draws for a batch from one generator, so that what an image loses depends on where in which
-process's batch it lies. Within ``drawing`` it depends on (seed, step, image) alone, as all else.
+torch draws for the whole batch from one generator, so the result for an image depends on its
+position and process. Within ``drawing`` it depends on (seed, step, image) only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from s5mars.types import Progress
 
 
 class _Draws:
-    """The generators of one step, for one call after the other."""
+    """The generators of one step, for successive calls."""
 
     def __init__(self, progress: Progress, size: int) -> None:
         self.progress = progress
@@ -27,7 +27,7 @@ class _Draws:
         self.calls = 0
 
     def next(self, rows: int) -> Generators:
-        """For a batch of whole streams, one behind the other."""
+        """Generators for a batch of concatenated streams."""
         self.calls += 1
         streams = -(-rows // self.size)
         drawn = [
@@ -43,7 +43,7 @@ _draws: ContextVar[_Draws | None] = ContextVar("draws", default=None)
 
 @contextmanager
 def drawing(progress: Progress, size: int) -> Iterator[None]:
-    """Let dropout draw for the step of ``progress``, whose streams hold ``size`` images here."""
+    """Draw dropout for the step of ``progress``, with ``size`` images per stream here."""
     token = _draws.set(_Draws(progress, size))
     try:
         yield
@@ -52,9 +52,9 @@ def drawing(progress: Progress, size: int) -> Iterator[None]:
 
 
 def drop_channels(x: Tensor, probability: float) -> Tensor:
-    """(B, C, H, W) with channels at zero at a probability in [0, 1), the others enlarged.
+    """Zero channels of (B, C, H, W) with a probability in [0, 1), and scale the others up.
 
-    Outside of ``drawing`` it is torch's own ``dropout2d``.
+    Outside ``drawing`` this is torch's ``dropout2d``.
     """
     draws = _draws.get()
     if draws is None:
@@ -66,7 +66,7 @@ def drop_channels(x: Tensor, probability: float) -> Tensor:
 
 
 class ChannelDropout(nn.Dropout2d):
-    """``drop_channels`` as a layer, at rest in evaluation mode."""
+    """``drop_channels`` as a layer; the identity in evaluation mode."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape."""

@@ -1,4 +1,4 @@
-"""Features of a frozen encoder on disk, so that no image goes through it twice."""
+"""Cache the features of a frozen encoder on disk, so that each image is encoded once."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from torch import Tensor
 from s5mars.files import replacing
 
 DTYPE = torch.float16
-"""Half the disk of float32; whoever computes features rounds them to it with or without a cache."""
+"""Takes half the space of float32; features are rounded to it with and without a cache."""
 
 
 class FeatureCache:
-    """A folder of features, one file an image; processes may share it.
+    """A folder of features, one file per image; processes may share it.
 
     Args:
-        folder: of all encoders.
-        encoder: what tells encoders apart: a digest of its weights.
+        folder: folder for all encoders.
+        encoder: digest of the weights, which identifies the encoder.
     """
 
     def __init__(self, folder: Path, encoder: str) -> None:
         self.folder = folder / encoder
 
     def get(self, image: Tensor) -> Tensor | None:
-        """The features of an image, (3, H, W) uint8 on the CPU; None where there are none."""
+        """The features of an image, (3, H, W) uint8 on the CPU, or None if not cached."""
         try:
             return load_file(self._path(image))["features"]
         except (FileNotFoundError, SafetensorError, KeyError):
-            return None  # a damaged file is as good as none: it is written anew
+            return None  # a damaged file is written again
 
     def put(self, image: Tensor, features: Tensor) -> None:
-        """Keep features of an image; the file is whole or absent."""
+        """Store the features of an image; the file is written atomically."""
         with replacing(self._path(image)) as temporary:
             temporary.write_bytes(save({"features": features.to("cpu", DTYPE).contiguous()}))
 

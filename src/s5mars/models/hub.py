@@ -1,4 +1,4 @@
-"""Models of the hub: two files are asked for, safetensors and JSON; nothing else is fetched."""
+"""Fetch models from the hub: one safetensors file and one JSON file, nothing else."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ TENSORS, FACTS = "best.safetensors", "best.json"
 
 
 def fetch_checkpoint(name: str) -> Path:
-    """Download a checkpoint that ``s5mars push`` uploaded, or find it in the hub's cache.
+    """Download a checkpoint that ``s5mars push`` uploaded, or find it in the local cache.
 
-    The JSON comes first: a repository of another kind is refused before its weights are fetched.
+    The JSON file comes first, to reject other repositories before their weights are fetched.
 
     Args:
         name: ``OWNER/NAME``, or ``OWNER/NAME@REVISION`` for a branch, tag or commit.
 
     Returns:
-        The safetensors file in the cache, with its JSON beside it.
+        The safetensors file in the cache, with its JSON file next to it.
 
     Raises:
-        MissingFileError: if there is no such model or revision, it may not be read, or neither
-            the hub can be reached nor the cache holds it.
-        UserError: if the name is none, or the repository holds no checkpoint of this format.
+        MissingFileError: if the model or revision does not exist or is not accessible, or the hub
+            cannot be reached and the cache does not contain it.
+        UserError: if the name is invalid, or the repository has no checkpoint of this format.
     """
     repository, _, revision = name.partition("@")
     try:
@@ -44,30 +44,30 @@ def fetch_checkpoint(name: str) -> Path:
         read_facts(facts.with_suffix(".safetensors"))
         return _download(repository, TENSORS, revision or None)
     except HFValidationError as error:
-        raise UserError(f"hf:{name} is no name of a model: write hf:OWNER/NAME") from error
+        raise UserError(f"hf:{name} is not a valid name; write hf:OWNER/NAME") from error
     except GatedRepoError as error:
-        raise MissingFileError(
-            f"hf:{name} may only be read by those its owner lets in: ask on its page"
-        ) from error
+        raise MissingFileError(f"hf:{name} is gated; request access on its page") from error
     except RepositoryNotFoundError as error:
         raise MissingFileError(
-            f"no model {repository} on the hub, or it is private and you are not logged in "
+            f"{repository} does not exist on the hub, or it is private and you are not logged in "
             "(`hf auth login`)"
         ) from error
     except RevisionNotFoundError as error:
         raise MissingFileError(f"{repository} has no revision {revision!r}") from error
     except LocalEntryNotFoundError as error:
-        raise MissingFileError(unreachable(f"and no copy of {repository} is here")) from error
+        raise MissingFileError(
+            unreachable(f"and {repository} is not in the local cache")
+        ) from error
     except EntryNotFoundError as error:
         raise UserError(
-            f"hf:{name} holds no {TENSORS} with its {FACTS}: not a model of `s5mars push`"
+            f"hf:{name} has no {TENSORS} and {FACTS}; it was not uploaded by `s5mars push`"
         ) from error
     except (HfHubHTTPError, ConnectionError) as error:
         raise MissingFileError(unreachable(first_line(error))) from error
 
 
 def unreachable(reason: str) -> str:
-    """What to say when the hub does not answer."""
+    """Error message for a hub that does not answer."""
     return f"the hub at {constants.ENDPOINT} cannot be reached, {reason}"
 
 

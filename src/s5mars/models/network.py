@@ -1,4 +1,4 @@
-"""What a method may ask of a network beyond logits: features, to disturb or to compare."""
+"""Interface of networks for methods that perturb or compare features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Network(Protocol):
-    """An encoder and a decoder that can be called one after the other.
+    """A network whose encoder and decoder can be called separately.
 
     ``network(image)`` equals ``network.decode(*network.features(image), size=image.shape[-2:])``.
     """
@@ -22,7 +22,7 @@ class Network(Protocol):
         ...
 
     def fuse(self, low: Tensor, high: Tensor) -> Tensor:
-        """Features → what both heads read."""
+        """Features → common input of both heads."""
         ...
 
     def classify(self, fused: Tensor, *, size: tuple[int, int]) -> Tensor:
@@ -30,7 +30,7 @@ class Network(Protocol):
         ...
 
     def represent(self, fused: Tensor) -> Tensor:
-        """Fused features → an embedding, where ``Needs.representation`` asked for the head."""
+        """Fused features → embedding, if ``Needs.representation`` requested this head."""
         ...
 
     def decode(self, low: Tensor, high: Tensor, *, size: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""A network in an ONNX file, run by onnxruntime: what ``s5mars export`` writes, read again."""
+"""Run a network from an ONNX file of ``s5mars export`` with onnxruntime."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from s5mars.models.checkpoint import LoadedModel, check_facts, read_taxonomy, te
 
 INPUT, OUTPUT = "image", "probabilities"
 METADATA_KEY = "s5mars"
-"""Of the metadata entry that holds the facts as JSON."""
+"""Key of the metadata entry that contains the facts as JSON."""
 
 
 class OnnxNetwork:
-    """Stands where a torch module stands: (B, 3, h, w) uint8 → (B, C, h, w) float32 logits.
+    """Replaces a torch module: (B, 3, h, w) uint8 → (B, C, h, w) float32 logits.
 
-    The file answers with calibrated probabilities p; the logits are T · log p, up to a constant a
-    pixel those that it computed. onnxruntime works on the CPU with as many threads as torch.
+    The file returns calibrated probabilities p; T · log p equals its logits up to a constant per
+    pixel. onnxruntime runs on the CPU with as many threads as torch.
     """
 
     def __init__(self, path: Path, *, session: Any, temperature: float) -> None:
@@ -31,7 +31,7 @@ class OnnxNetwork:
         self.temperature = temperature
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A session cannot travel to another process: the file is opened there."""
+        """Sessions cannot be pickled: reopen the file in the other process."""
         return _opened, (self.path, self.temperature)
 
     @property
@@ -43,7 +43,7 @@ class OnnxNetwork:
         """(B, 3, h, w) uint8 on any device → (B, C, h, w) float32 logits on the same."""
         pixels = image.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         (probability,) = self.session.run([OUTPUT], {INPUT: pixels})
-        # The least positive float32 instead of 0: its logarithm is finite.
+        # Replace 0 by the smallest positive float32, whose logarithm is finite.
         logits = torch.from_numpy(probability).clamp_min_(torch.finfo(torch.float32).tiny).log_()
         return logits.mul_(self.temperature).to(image.device)
 
@@ -52,21 +52,21 @@ def load_onnx(path: Path, *, network: str = "teacher") -> LoadedModel[OnnxNetwor
     """Open an ONNX file that ``s5mars export`` wrote.
 
     Args:
-        path: the file.
-        network: ``"teacher"``, the default, takes what the file holds; ``"student"`` insists.
+        path: path to the file.
+        network: ``"teacher"`` accepts either network; ``"student"`` requires the student.
 
     Raises:
-        MissingFileError: if there is no such file.
-        UserError: if it is damaged, of another origin or format, holds the other network, or
-            onnxruntime is not installed.
+        MissingFileError: if the file does not exist.
+        UserError: if it is damaged, was not written by ``s5mars export``, has another format or
+            contains the other network, or if onnxruntime is not installed.
     """
     if not path.exists():
-        raise MissingFileError(f"no ONNX file at {path}")
+        raise MissingFileError(f"{path} does not exist")
     session = open_session(path)
     facts = onnx_facts(session, path)
     held = str(facts.get("network"))
     if network == "student" and held != "student":
-        raise UserError(f"{path} holds the {held}: export the student with --network student")
+        raise UserError(f"{path} contains the {held}; export the student with --network student")
     taxonomy = read_taxonomy(facts, path)
     return LoadedModel(
         OnnxNetwork(path.absolute(), session=session, temperature=temperature_of(facts, held)),
@@ -84,8 +84,8 @@ def open_session(path: Path, *, threads: int | None = None) -> Any:
     """An onnxruntime session on the CPU.
 
     Args:
-        path: the file.
-        threads: to compute with; None takes as many as torch does.
+        path: path to the file.
+        threads: number of threads; None uses as many as torch.
 
     Raises:
         UserError: if onnxruntime cannot read the file, or is not installed.
@@ -94,20 +94,20 @@ def open_session(path: Path, *, threads: int | None = None) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; it warns of every constant that it folds
+    options.log_severity_level = 3  # errors only: it warns about every constant that it folds
     with reading(path, kind="ONNX file", way_out="export it again"):
         return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def onnx_facts(session: Any, path: Path) -> dict[str, Any]:
-    """What ``s5mars export`` wrote into a file's metadata.
+    """Read the facts that ``s5mars export`` wrote into the metadata of a file.
 
     Raises:
-        UserError: if nothing is there, or it is of another format.
+        UserError: if there are none, or they have another format.
     """
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
-        raise UserError(f"{path} was not written by `s5mars export`: it does not name its classes")
+        raise UserError(f"{path} was not written by `s5mars export`: its metadata has no classes")
     with reading(path, kind="description in an ONNX file", way_out="export it again"):
         facts = parse_object(text)
     check_facts(facts, path)

@@ -1,4 +1,4 @@
-"""One way in for every kind of model: a run, a checkpoint, an ONNX file, a name on the hub."""
+"""Open any kind of model: a run, a checkpoint, an ONNX file or a model on the hub."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ ONNX = ".onnx"
 
 
 def open_model(path: str | PathLike[str], *, network: str = "teacher") -> LoadedModel[Any]:
-    """Open a model, whatever it is. Nothing is ever unpickled.
+    """Open a model of any kind. Nothing is ever unpickled.
 
     Args:
-        path: a run folder; a checkpoint (``.safetensors`` with its JSON beside it); a file that
-            ends in ``.onnx``; or ``hf:OWNER/NAME``, with ``@REVISION`` if need be, on the hub.
+        path: a run folder; a checkpoint (``.safetensors`` with its JSON file next to it); an
+            ``.onnx`` file; or ``hf:OWNER/NAME``, optionally with ``@REVISION``, on the hub.
         network: ``"teacher"`` or ``"student"``.
 
     Raises:
-        MissingFileError: if it is not there, or the hub cannot be reached.
-        UserError: if it is damaged or of another format.
+        MissingFileError: if the model does not exist, or the hub cannot be reached.
+        UserError: if the model is damaged or has another format.
     """
     text = os.fspath(path)
     if text.startswith(HUB):
@@ -38,15 +38,15 @@ def open_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
 
 
 def beside(path: str | PathLike[str], name: str) -> Path:
-    """Where a file about a model belongs.
+    """Path of a file about a model, such as its scores.
 
-    In the run folder, or the folder of the checkpoint; beside an ONNX file with that file's name
-    in front, because its scores are not those of the run; for a name on the hub in the working
-    folder.
+    It lies in the run folder or the folder of the checkpoint; next to an ONNX file, prefixed with
+    that file's name, because its scores differ from those of the run; for a model on the hub, in
+    the working directory.
 
     Args:
         path: see ``open_model``.
-        name: of the file.
+        name: name of the file.
     """
     text = os.fspath(path)
     if text.startswith(HUB):

@@ -1,6 +1,6 @@
-"""Weights in transformers' layout: a local folder or a hub id, told apart by a digest.
+"""Weights in transformers' layout, from a local folder or a hub id, identified by a digest.
 
-Only safetensors are read: a file from a stranger never reaches pickle.
+Only safetensors are read: untrusted files never reach pickle.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.files.reading import object_in, reading
 
 INSTALL = "SAM and CLIP need the package transformers: `pip install 's5mars[sam]'`"
@@ -33,28 +33,28 @@ def pretrained_folder(
     option: str = "--weights",
     patterns: Collection[str] = ("*.json", "*.safetensors"),
 ) -> Path:
-    """The local folder of ``weights``: a folder, or a hub id that is downloaded unless it is here.
+    """The local folder of ``weights``, after downloading a hub id if necessary.
 
     Args:
         weights: folder or hub id.
-        kinds: the ``model_type`` that can be used.
-        processor: whether the network's own preparation of images is needed, too.
-        option: that the user gave it with.
-        patterns: files of the hub.
+        kinds: accepted values of ``model_type``.
+        processor: whether the network's image processor is needed as well.
+        option: command-line option of ``weights``, for error messages.
+        patterns: files to download from the hub.
 
     Raises:
-        MissingFileError: if there is no such folder, or the hub cannot be reached or lacks it.
-        UserError: if it is a file, or the folder is nothing of these kinds.
+        MissingFileError: if there is no such folder, and it cannot be downloaded from the hub.
+        UserError: if it is a file, or the folder contains another kind of model.
     """
     needed = f"{option} needs {NEEDED.format(processor=PROCESSOR if processor else 'and ')}"
     folder = Path(weights)
     if folder.is_file():
-        raise UserError(f"{weights}: a file; {needed}")
+        raise UserError(f"{weights} is a file; {needed}")
     if not folder.is_dir():
         folder = _from_hub(weights, needed, option, patterns)
     kind_of(folder, kinds, needed=needed)
     if not tensor_files(folder):
-        raise UserError(f"{weights}: no *.safetensors in it; {needed}")
+        raise UserError(f"{weights} contains no *.safetensors; {needed}")
     return folder
 
 
@@ -62,20 +62,20 @@ def kind_of(folder: Path, kinds: Collection[str], *, needed: str) -> str:
     """The ``model_type`` of a folder of weights.
 
     Raises:
-        UserError: if it has none, or is of none of ``kinds``.
+        UserError: if it has none, or it is not among ``kinds``.
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise MissingFileError(f"{folder}: no config.json with a model_type; {needed}")
+        raise MissingFileError(f"{folder} contains no config.json with a model_type; {needed}")
     with reading(path, way_out=needed):
         kind = str(object_in(path)["model_type"])
     if kind not in kinds:
-        raise UserError(f"{folder}: weights of {kind!r}; can use those of {', '.join(kinds)}")
+        raise UserError(f"{folder} contains weights of {kind!r}; supported are {', '.join(kinds)}")
     return kind
 
 
 def digest(folder: Path) -> str:
-    """What tells two folders of weights apart: their config, and samples of their tensors."""
+    """Digest of a folder of weights: its config, and samples of its tensors."""
     found = hashlib.sha256((folder / "config.json").read_bytes())
     for path in tensor_files(folder):
         size = path.stat().st_size
@@ -88,19 +88,18 @@ def digest(folder: Path) -> str:
 
 
 def load_pretrained(folder: Path, name: str) -> Any:
-    """A model of transformers, in float32, evaluation mode, frozen, on the CPU.
+    """Load a model of transformers, in float32, frozen, in evaluation mode, on the CPU.
 
     Args:
         folder: a local folder.
-        name: of the class, such as ``SamModel``.
+        name: name of the class, such as ``SamModel``.
 
     Raises:
-        UserError: if transformers is missing (with the way to install it), or tensors are missing
-            or do not fit.
+        UserError: if transformers is not installed, or tensors are missing or do not fit.
     """
     transformers = import_transformers()
     if not hasattr(transformers, name):
-        raise UserError(f"transformers {transformers.__version__} has no {name}: upgrade it")
+        raise UserError(f"transformers {transformers.__version__} has no {name}; upgrade it")
     with quiet(transformers):
         try:
             model, report = getattr(transformers, name).from_pretrained(
@@ -110,27 +109,27 @@ def load_pretrained(folder: Path, name: str) -> Any:
                 output_loading_info=True,
                 dtype=torch.float32,
             )
-        except Exception as error:  # safetensors, OSError, ValueError, RuntimeError: all of a file
+        except Exception as error:  # many types, all caused by a file
             raise cannot_load(folder, name, error) from error
     lost = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if lost:
         raise UserError(
-            f"{folder}: does not fill {name}: {len(lost)} tensors missing or of another shape "
+            f"{folder} does not fit {name}: {len(lost)} tensors are missing or have another shape "
             f"(first: {lost[0]})"
         )
     return model.eval().requires_grad_(False)
 
 
 def load_part(folder: Path, auto: str, name: str) -> Any:
-    """A tokenizer or a processor of a local folder.
+    """Load a tokenizer or a processor from a local folder.
 
     Args:
         folder: a local folder.
-        auto: the class of transformers that finds it, such as ``AutoTokenizer``.
-        name: of the model that it belongs to, for the error.
+        auto: class of transformers that loads it, such as ``AutoTokenizer``.
+        name: name of its model, for error messages.
 
     Raises:
-        UserError: if transformers is missing, or the files are missing or damaged.
+        UserError: if transformers is not installed, or the files are missing or damaged.
     """
     transformers = import_transformers()
     with quiet(transformers):
@@ -140,24 +139,18 @@ def load_part(folder: Path, auto: str, name: str) -> Any:
             raise cannot_load(folder, name, error) from error
 
 
-def cannot_load(folder: Path, name: str, error: BaseException) -> ValueError:
-    """What to raise where transformers could not read a folder."""
-    return ValueError(f"{folder}: cannot be loaded as {name} ({first_line(error)})")
+def cannot_load(folder: Path, name: str, error: BaseException) -> UserError:
+    """The error for a folder that transformers could not read."""
+    return UserError(f"{folder} cannot be loaded as {name} ({first_line(error)})")
 
 
 def import_transformers() -> Any:
-    """The package transformers; ValueError with the way to install it where it is missing."""
+    """The package transformers; raises UserError if it is not installed."""
     try:
         import transformers
     except ModuleNotFoundError as error:
         raise UserError(INSTALL) from error
     return transformers
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error, which is all of it that helps a user."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def tensor_files(folder: Path) -> list[Path]:
@@ -167,7 +160,7 @@ def tensor_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def quiet(transformers: Any) -> Iterator[None]:
-    """Without transformers' progress bars and its tables of tensors: what they say is checked."""
+    """Silence transformers' progress bars and tables of tensors, whose content is checked here."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -183,7 +176,7 @@ def quiet(transformers: Any) -> Iterator[None]:
 def _from_hub(weights: str, needed: str, option: str, patterns: Collection[str]) -> Path:
     if not _HUB_ID.fullmatch(weights):
         raise MissingFileError(f"{weights}: no such folder; {needed}")
-    # Of hub and transformers only the first is always installed; say so before a download.
+    # transformers is optional: report that it is missing before a download.
     import_transformers()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -192,6 +185,6 @@ def _from_hub(weights: str, needed: str, option: str, patterns: Collection[str])
         return Path(snapshot_download(weights, allow_patterns=list(patterns)))
     except (OSError, HfHubHTTPError) as error:
         raise MissingFileError(
-            f"{weights}: no such folder, and not to be had from the hub ({first_line(error)}): "
-            f"check the name and the network, or give {option} a local folder"
+            f"{weights}: no such folder, and it cannot be downloaded from the hub "
+            f"({first_line(error)}); check name and network, or give {option} a local folder"
         ) from error

@@ -1,4 +1,4 @@
-"""Class names as text, and what CLIP makes of them."""
+"""Text embeddings of class names by CLIP."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TEMPLATES = (
     "There is a medium {} in the scene.",
     "There is a large {} in the scene.",
 )
-"""ViLD's prompts (Gu et al., ICLR 2022), which SAN takes; written down from memory."""
+"""Prompts of ViLD (Gu et al., ICLR 2022), which SAN uses; written from memory."""
 
 
 def prompts_of(name: str, templates: Sequence[str] = TEMPLATES) -> list[str]:
@@ -40,13 +40,13 @@ def prompts_of(name: str, templates: Sequence[str] = TEMPLATES) -> list[str]:
 def text_embeddings(
     clip: Any, folder: Path, names: Sequence[str], templates: Sequence[str] = TEMPLATES
 ) -> Tensor:
-    """(C, E) float32 of length one: for each class the mean over its prompts.
+    """(C, E) float32 unit vectors: for each class the normalised mean over its prompts.
 
     Args:
         clip: a ``CLIPModel`` of transformers.
-        folder: that it is from, for its tokenizer.
-        names: of the classes.
-        templates: each with one pair of braces.
+        folder: folder of ``clip``, which contains its tokenizer.
+        names: class names.
+        templates: prompts, each with one pair of braces.
 
     Raises:
         UserError: if the folder has no tokenizer.
@@ -64,6 +64,6 @@ def text_embeddings(
         )
         answer = clip.get_text_features(**tokens)
         # A tensor before transformers 5, an object since.
-        each = F.normalize(getattr(answer, "pooler_output", answer).float(), dim=-1)
-        found.append(F.normalize(each.mean(0), dim=0))
+        vectors = F.normalize(getattr(answer, "pooler_output", answer).float(), dim=-1)
+        found.append(F.normalize(vectors.mean(0), dim=0))
     return torch.stack(found)

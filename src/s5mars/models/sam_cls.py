@@ -1,16 +1,17 @@
-"""SAM-CLS of table VI: SAM's image encoder, frozen, and a light decoder that learns the classes.
+"""SAM-CLS of table VI: SAM's image encoder, frozen, and a light decoder that is trained.
 
-The paper says: "the pretrained image encoder is fixed", and a "classification decoder" takes its
-output to a label for every pixel. It does not say which SAM, which decoder, or at what size. Here:
+The paper says: "the pretrained image encoder is fixed", and a "classification decoder" maps its
+output to a label for every pixel. It does not specify SAM variant, decoder or image size. Here:
 
-- any SAM or SAM-HQ of transformers; what the decoder reads is the encoder's last output (after the
-  neck), stride 16 of SAM's own input, which for the published weights is 256 × 64 × 64 of 1024²;
-- the image is prepared as SAM's processor does it: long side to the input's side, padded below and
-  to the right. The resize is of floats, not of rounded bytes, a difference below one grey level;
-- the decoder is two 3×3 convolutions with group normalisation and bilinear enlargement by 2 after
+- any SAM or SAM-HQ of transformers; the decoder reads the encoder's last output (after the neck),
+  at stride 16 of SAM's input: 256 × 64 × 64 for 1024² with the published weights;
+- images are prepared as by SAM's processor: the longer side is resized to the input's side, with
+  padding below and to the right. Floats are resized, not rounded bytes, which differs by less than
+  one grey level;
+- the decoder is two 3×3 convolutions with group normalisation and bilinear upsampling by 2 after
   each, then a 1×1 convolution: about 0.9 M parameters;
-- features are computed in float32, an image at a time, and rounded to half precision, so that they
-  are the same whatever the batch is and whether they come from the cache or not.
+- features are computed in float32, one image at a time, and rounded to half precision, so that they
+  depend neither on the batch nor on the cache.
 """
 
 from __future__ import annotations
@@ -33,21 +34,21 @@ from s5mars.proposals.sam_weights import FAMILIES, family, input_side, load_sam
 
 NAME = "SAM-CLS"
 USABLE = {"sam": "SamVision", "sam_hq": "SamHQVision"}
-"""``model_type`` → the stem of the encoder's classes. SAM 2 has another encoder; it is not in the
+"""``model_type`` → prefix of the encoder's classes. SAM 2 has another encoder and is not in the
 table."""
 
 _GROUPS = 32
 
 
 class SamCls(nn.Module):
-    """A frozen encoder and a decoder.
+    """A frozen encoder and a trained decoder.
 
     Args:
         encoder: SAM's image encoder, (B, 3, side, side) → (B, D, h, w) as its first output.
         classes: number of output channels.
-        facts: what rebuilds the encoder without its weights, see ``sam_facts``.
-        report: where the encoder's weights are from.
-        cache: of features; may be set later, and is no part of a checkpoint.
+        facts: description to rebuild the encoder without its weights.
+        report: source of the encoder's weights.
+        cache: cache of features; may be set later, and is not part of a checkpoint.
     """
 
     mean: Tensor
@@ -81,7 +82,7 @@ class SamCls(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> SamCls:
-        """The encoder stays in evaluation mode, always."""
+        """Set the mode of the decoder; the encoder stays in evaluation mode."""
         super().train(mode)
         self.encoder.eval()
         return self
@@ -94,7 +95,7 @@ class SamCls(nn.Module):
     @torch.no_grad()
     def features(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, D, h, w) float32, without the padding; cached for uint8."""
-        found = [self._cached(each) for each in image]
+        found = [self._cached(single) for single in image]
         return torch.stack(found).to(image.device, torch.float32)
 
     def _cached(self, image: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ class SamCls(nn.Module):
 
 
 class _Stage(nn.Sequential):
-    """3×3 convolution, group normalisation, ReLU, twice the size."""
+    """3×3 convolution, group normalisation, ReLU, bilinear upsampling by 2."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(
@@ -142,15 +143,15 @@ class _Stage(nn.Sequential):
 
 
 def sam_cls(weights: str, classes: int, *, cache: Path | None = None) -> SamCls:
-    """SAM-CLS with an untrained decoder.
+    """Build SAM-CLS with an untrained decoder.
 
     Args:
         weights: a folder or hub id of SAM or SAM-HQ.
         classes: number of output channels.
-        cache: folder for features; None keeps none.
+        cache: folder for cached features; None disables the cache.
 
     Raises:
-        UserError, MissingFileError: if the weights cannot be had or used.
+        UserError, MissingFileError: if the weights are missing or do not fit.
     """
     folder = pretrained_folder(weights, list(USABLE))
     model, processor = load_sam(folder)
@@ -172,10 +173,10 @@ def sam_cls(weights: str, classes: int, *, cache: Path | None = None) -> SamCls:
 
 
 def rebuilt_sam_cls(description: Mapping[str, Any]) -> SamCls:
-    """SAM-CLS of a checkpoint's description, for its tensors to fill.
+    """Build SAM-CLS from a checkpoint's description, without its weights.
 
     Raises:
-        UserError: if transformers is missing.
+        UserError: if transformers is not installed.
         KeyError: if the description is damaged.
     """
     transformers = import_transformers()

@@ -1,19 +1,19 @@
-"""SAN of table VI: a side adapter on a frozen CLIP, classes given as text.
+"""SAN of table VI: a side adapter on a frozen CLIP, with classes given as text.
 
 Xu et al., "Side Adapter Network for Open-Vocabulary Semantic Segmentation", CVPR 2023. The adapter
 (``side_adapter.py``) proposes masks m_q and attention biases from the image and CLIP's own tokens;
-CLIP's last layers see the image through the biases and give one embedding a query
-(``clip_tower.py``); its class is the text that it is nearest to. The segmentation is
+CLIP's last layers use the biases and return one embedding per query (``clip_tower.py``), whose
+class is that of the nearest text embedding. The segmentation is
 
     s_c = Σ_q p_q(c) · σ(m_q),    p_q = softmax over the classes and "no object" of 100 · cos,
 
-and what leaves the network are the logarithms of s_c, so that softmax gives s_c / Σ s.
+and the network returns log s_c, so that softmax gives s_c / Σ s.
 
-From the paper: CLIP sees the image at half the adapter's size; the last 3 of its 12 layers
-recognise. From the released code, as far as it is remembered here: the shorter side of a tested
-image becomes 640 pixels; CLIP ViT-L/14 (24 layers) sees it at 0.7 of the size and recognises with 6
-layers; "no object" is a learned embedding; the factor 100 is CLIP's own temperature. The paper
-keeps CLIP frozen, and so does this; the released run lets its position embedding learn.
+From the paper: CLIP's input has half the adapter's size; the last 3 of its 12 layers recognise.
+From the released code (from memory): test images are resized to a shorter side of 640 pixels; the
+input of CLIP ViT-L/14 (24 layers) has 0.7 of the adapter's size, and 6 layers recognise; "no
+object" is a learned embedding; the factor 100 is CLIP's own temperature. CLIP is frozen as in the
+paper; the released run trains its position embedding.
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ NAME = "SAN"
 KINDS = ("clip",)
 PATTERNS = ("*.json", "*.safetensors", "merges.txt", "vocab.json")
 SIDE = 640
-"""Of the shorter side of an image, pixels."""
+"""Shorter side of an image in pixels."""
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's own normalisation."""
+"""CLIP's normalisation."""
 
-_LEAST = 1e-8  # of a score: its logarithm is finite
-_AT_ONCE = 20  # queries that are enlarged together, which bounds the memory of a large window
+_LEAST = 1e-8  # smallest score, so that its logarithm is finite
+_AT_ONCE = 20  # queries upsampled at a time, which bounds memory for large windows
 
 
 class QueryOutput(NamedTuple):
-    """What the queries say at one depth of the adapter."""
+    """Output of the queries at one depth of the adapter."""
 
-    masks: Tensor  # (B, Q, h, w) float32 logits, a sixteenth of the network's input
+    masks: Tensor  # (B, Q, h, w) float32 logits at 1/16 of the network's input
     classes: Tensor  # (B, Q, C + 1) float32 logits; the last one is "no object"
 
 
 class San(nn.Module):
-    """See the module.
+    """SAN, as described in the module docstring.
 
     Args:
         clip: the frozen image encoder.
-        text: (C, E) float32 of length one, of the class names.
+        text: (C, E) float32 unit vectors, the embeddings of the class names.
         logit_scale: logarithm of the factor on cosines.
-        facts: what rebuilds CLIP without its weights: ``digest``, ``config``.
-        shape: of the adapter.
-        side: pixels that the shorter side of an image becomes.
-        report: where the weights are from.
+        facts: description to rebuild CLIP without its weights: ``digest``, ``config``.
+        shape: shape of the adapter.
+        side: shorter side to which images are resized, in pixels.
+        report: source of the weights.
     """
 
     mean: Tensor
@@ -107,7 +107,7 @@ class San(nn.Module):
         }
 
     def train(self, mode: bool = True) -> San:
-        """CLIP stays in evaluation mode, always."""
+        """Set the mode of the adapter; CLIP stays in evaluation mode."""
         super().train(mode)
         self.clip.eval()
         return self
@@ -128,7 +128,7 @@ class San(nn.Module):
         return scores.clamp(min=_LEAST).log()
 
     def propose(self, image: Tensor) -> list[QueryOutput]:
-        """Masks and classes of every query: while training, at every supervised depth.
+        """Masks and classes of every query; in training, at every supervised depth.
 
         Args:
             image: (B, 3, H, W) uint8, or float in [0, 1].
@@ -147,15 +147,17 @@ class San(nn.Module):
             for k in range(fused)
         ]
         proposed = self.adapter(pixels, maps)
-        seen = self.clip.recognise(tokens[-1], [pooled(each.bias, size) for each in proposed])
+        seen = self.clip.recognise(tokens[-1], [pooled(output.bias, size) for output in proposed])
         names = torch.cat([self.text, F.normalize(self.background, dim=0)[None]])
         return [
-            QueryOutput(each.masks.float(), (embedding @ names.T).float() * self.logit_scale.exp())
-            for each, embedding in zip(proposed, seen, strict=True)
+            QueryOutput(
+                output.masks.float(), (embedding @ names.T).float() * self.logit_scale.exp()
+            )
+            for output, embedding in zip(proposed, seen, strict=True)
         ]
 
     def _grids(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Patches of the adapter and of CLIP, down and across."""
+        """Number of patches (rows, columns) of the adapter and of CLIP."""
         patch, factor = self.adapter.shape.patch, self.side / min(height, width)
         share = 0.7 if self.clip.patch == 14 else 0.5
 
@@ -170,7 +172,7 @@ class San(nn.Module):
 
 
 def pooled(bias: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, heads, Q, h, w) → (B, heads, Q, N): the largest value of each of CLIP's patches."""
+    """(B, heads, Q, h, w) → (B, heads, Q, N): the maximum within each patch of CLIP."""
     smaller = F.adaptive_max_pool2d(bias.flatten(1, 2), size)
     return torch.unflatten(smaller.flatten(2), 1, bias.shape[1:3])
 
@@ -183,17 +185,17 @@ def san(
     side: int | None = None,
     shape: AdapterShape | None = None,
 ) -> San:
-    """SAN on a CLIP.
+    """Build SAN on pretrained CLIP.
 
     Args:
         weights: a folder or hub id of CLIP, with its tokenizer.
-        taxonomy: the names of its classes are the text.
-        adapter: the authors' checkpoint; None starts the adapter at random.
-        side: pixels that the shorter side of an image becomes; None: 640.
-        shape: of the adapter; None is the published one.
+        taxonomy: provides the class names.
+        adapter: the authors' checkpoint; None initialises the adapter at random.
+        side: shorter side to which images are resized, in pixels; None uses 640.
+        shape: shape of the adapter; None uses the published one.
 
     Raises:
-        UserError, MissingFileError: if weights cannot be had or used.
+        UserError, MissingFileError: if weights are missing or do not fit.
     """
     folder = pretrained_folder(weights, KINDS, processor=False, patterns=PATTERNS)
     model = load_pretrained(folder, "CLIPModel")
@@ -224,10 +226,10 @@ def san(
 
 
 def rebuilt_san(description: Mapping[str, Any]) -> San:
-    """SAN of a checkpoint's description, for its tensors to fill; the text is one of them.
+    """Build SAN from a checkpoint's description, without its weights and text embeddings.
 
     Raises:
-        UserError: if transformers is missing.
+        UserError: if transformers is not installed.
         KeyError: if the description is damaged.
     """
     transformers = import_transformers()
@@ -252,7 +254,7 @@ def rebuilt_san(description: Mapping[str, Any]) -> San:
 
 
 def first_layers(depth: int) -> int:
-    """Of CLIP's layers, how many come before those that recognise: 9 of 12, 18 of 24."""
+    """Number of CLIP's layers before those that recognise: 9 of 12, 18 of 24."""
     return depth * 3 // 4
 
 

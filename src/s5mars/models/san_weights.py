@@ -1,11 +1,11 @@
-"""The authors' checkpoint of SAN: which of its tensors goes where.
+"""Load the authors' checkpoint of SAN.
 
-Their files are detectron2's: a table ``model`` of tensors whose names begin with
+These files have detectron2's format: a table ``model`` of tensors whose names start with
 ``side_adapter_network``, ``clip_visual_extractor`` (CLIP's first layers), ``clip_rec_head`` (its
-last ones) and ``ov_classifier`` (CLIP's text part, and the embedding of "no object"). The names are
-written down from memory of the released code, and no published file was at hand to check them: so
-every tensor of the file that has no place here is named, and a tensor of the adapter that the file
-lacks is an error.
+last layers) and ``ov_classifier`` (CLIP's text encoder, and the embedding of "no object"). The
+names are written from memory of the released code and were not checked against a published file.
+Therefore every tensor of the file that is not used is reported, and a tensor of the adapter that is
+missing from the file is an error.
 """
 
 from __future__ import annotations
@@ -59,30 +59,30 @@ _SHORT = {"to_pix.": "to_pixel.", "to_attn.": "to_bias."}
 
 @dataclass(frozen=True)
 class AdapterReport(WeightsReport):
-    """What SAN was filled with, and the names in the file that have no place in it."""
+    """Source of SAN's weights, and the tensors of the file that were not used."""
 
     unplaced: tuple[str, ...] = ()
 
     @property
     def details(self) -> list[str]:
-        """One line for each name that could not be placed."""
+        """One line per unused tensor."""
         return [f"not placed: {name}" for name in self.unplaced]
 
 
 def load_san(network: nn.Module, path: Path, *, split: int) -> AdapterReport:
-    """Fill a SAN from the authors' checkpoint, in place.
+    """Load the authors' checkpoint into a SAN, in place.
 
-    What the file holds of CLIP's image part is taken, too: the released run lets CLIP's position
-    embedding learn.
+    The image encoder of CLIP in the file is loaded as well, because the released run trains its
+    position embedding.
 
     Args:
         network: a ``San``.
         path: .pth (tensors only) or .safetensors.
-        split: CLIP's layers before those that the file counts as ``clip_rec_head``.
+        split: number of CLIP's layers before those of ``clip_rec_head``.
 
     Raises:
-        MissingFileError: if there is no such file.
-        UserError: if it is no such checkpoint, or of other sizes.
+        MissingFileError: if the file does not exist.
+        UserError: if it is not such a checkpoint, or sizes differ.
     """
     state = read_state(path)
     placed, unplaced = placed_tensors(state, split=split)
@@ -102,10 +102,10 @@ def load_san(network: nn.Module, path: Path, *, split: int) -> AdapterReport:
     if missing or wrong:
         raise UserError(
             f"{path} does not fit this SAN: {len(missing)} tensors missing, {len(wrong)} of "
-            f"another shape (first: {(missing or wrong)[0]}); the published ones are for CLIP "
-            "ViT-B/16, and ViT-L/14 at 336 pixels"
+            f"another shape (first: {(missing or wrong)[0]}); the published checkpoints are for "
+            "CLIP ViT-B/16, and ViT-L/14 at 336 pixels"
         )
-    # The same numbers in another shape: (1, E) for (E,), (1, 1 + N, D) for (1 + N, D).
+    # Only the shapes may differ, such as (1, E) for (E,), (1, 1 + N, D) for (1 + N, D).
     network.load_state_dict(
         {key: value.reshape(own[key].shape) for key, (_, value) in placed.items()}, strict=False
     )
@@ -115,7 +115,7 @@ def load_san(network: nn.Module, path: Path, *, split: int) -> AdapterReport:
 def placed_tensors(
     state: Mapping[str, Tensor], *, split: int
 ) -> tuple[dict[str, tuple[str, Tensor]], list[str]]:
-    """Our name → (their name, tensor), and their names without a place."""
+    """Our name → (their name, tensor), and their names without a counterpart."""
     placed: dict[str, tuple[str, Tensor]] = {}
     unplaced = []
     for original, value in state.items():
@@ -134,7 +134,7 @@ def _places(name: str, value: Tensor, split: int) -> dict[str, Tensor]:
             for theirs, short in _SHORT.items():
                 key = key.replace(theirs, short)
             if key == "clip.projection.weight":
-                value = value.T  # theirs multiplies from the right
+                value = value.T  # their matrix multiplies from the right
             elif re.fullmatch(r"adapter\.to_query\..*weight", key):
                 value = value[..., None, None]  # a linear layer there, a 1×1 convolution here
             return {key: value}

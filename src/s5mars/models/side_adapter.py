@@ -1,15 +1,14 @@
-"""The side adapter of SAN: a small transformer that proposes masks and steers CLIP's attention.
+"""The side adapter of SAN: a small transformer that predicts masks and attention biases for CLIP.
 
-Xu et al., CVPR 2023, section 3.2 and figure 3. Queries and patches of the image go through a
-narrow vision transformer; CLIP's tokens of four depths are added to the patches on the way. Each
-query then gives a mask, ⟨q, pixel⟩, and for each attention head of CLIP a bias, ⟨q, pixel of that
-head⟩.
+Xu et al., CVPR 2023, section 3.2 and figure 3. Queries and image patches pass through a narrow
+vision transformer, where CLIP's tokens of four depths are added to the patches. Each query then
+gives a mask, ⟨q, pixel⟩, and for each attention head of CLIP a bias, ⟨q, pixel of that head⟩.
 
 From the paper: 8 layers of width 240 with 6 heads, patches of 16 pixels, 100 queries; CLIP's stem
 and layers 3, 6 and 9 of 12 are fused into the stem and layers 1, 2 and 3 by a 1×1 convolution and
 addition; query, pixel and bias projections of three layers and 256 channels. From the released
-code, as far as it is remembered here: layer normalisation before that convolution, positions added
-again before every layer, one bias for all of CLIP's last layers, a learned scale and shift of it,
+code (from memory): layer normalisation before that convolution, positions added
+again before every layer, one bias for all of CLIP's last layers with a learned scale and shift,
 and supervision after layers 7 and 8.
 """
 
@@ -38,26 +37,26 @@ class AdapterShape:
     heads: int = 6
     patch: int = 16
     queries: int = 100
-    side: int = 640  # of the image that its positions are for, pixels
-    channels: int = 256  # of the projections
-    fused: int = 4  # depths of CLIP that are added: to the stem and the first layers
-    supervised: tuple[int, ...] = (7, 8)  # layers whose outputs are trained; the last one is used
+    side: int = 640  # image side of the position embeddings, pixels
+    channels: int = 256  # channels of the projections
+    fused: int = 4  # number of CLIP's depths that are added to the stem and the first layers
+    supervised: tuple[int, ...] = (7, 8)  # layers with a loss in training; inference uses the last
 
 
 class Proposed(NamedTuple):
-    """What the queries propose at one depth."""
+    """Output of the queries at one depth."""
 
-    masks: Tensor  # (B, Q, h, w) logits, at the adapter's patches
-    bias: Tensor  # (B, CLIP's heads, Q, h, w), for the attention logits
+    masks: Tensor  # (B, Q, h, w) logits, one per patch of the adapter
+    bias: Tensor  # (B, heads of CLIP, Q, h, w), added to attention logits
 
 
 class SideAdapter(nn.Module):
-    """See the module.
+    """The side adapter, as described in the module docstring.
 
     Args:
-        clip_width: channels of CLIP's tokens.
-        clip_heads: of CLIP's attention.
-        shape: sizes.
+        clip_width: number of channels of CLIP's tokens.
+        clip_heads: number of CLIP's attention heads.
+        shape: sizes of the adapter.
     """
 
     def __init__(self, clip_width: int, clip_heads: int, shape: AdapterShape | None = None) -> None:
@@ -80,7 +79,7 @@ class SideAdapter(nn.Module):
         self.bias_scale = nn.Linear(1, 1)
 
     def forward(self, pixels: Tensor, clip: Sequence[Tensor]) -> list[Proposed]:
-        """Masks and biases after each supervised layer; in evaluation mode after the last alone.
+        """Masks and biases after each supervised layer; in evaluation mode after the last only.
 
         Args:
             pixels: (B, 3, H, W) float, normalised; H and W whole patches.
@@ -124,7 +123,7 @@ class SideAdapter(nn.Module):
 
 
 class _Fusion(nn.Module):
-    """CLIP's patches, as wide and as many as the adapter's."""
+    """Project and resize CLIP's patches to the adapter's patches."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

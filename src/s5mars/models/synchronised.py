@@ -1,7 +1,7 @@
-"""Batch normalisation over the images of all processes, so that a run does not depend on how many.
+"""Batch normalisation over all processes, so that results do not depend on their number.
 
-On graphics cards it is torch's own, which has no form for CPUs: there it is the one below. timm's
-layers that end in an activation keep it, which torch's own conversion would drop.
+On GPUs this is torch's own, which does not support CPUs; those use the classes below. timm's layers
+keep their activation, which torch's conversion would drop.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from s5mars.parallel import distributed
 
 
 def synchronise(network: nn.Module, device: torch.device) -> None:
-    """Let every batch normalisation within a network use the statistics of all processes.
+    """Make every batch normalisation of a network use the statistics of all processes.
 
-    Parameters, buffers and their names stay as they are.
+    Parameters, buffers and their names do not change.
 
     Raises:
-        UserError: for a kind of batch normalisation that has no such form on a CPU.
+        UserError: if a kind of batch normalisation is not supported on a CPU.
     """
     if device.type == "cuda":
         convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -34,13 +34,13 @@ def synchronise(network: nn.Module, device: torch.device) -> None:
             module.__class__ = SynchronisedBatchNormAct
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise UserError(
-                f"{type(module).__name__} cannot be synchronised on {device.type}: train with one "
-                "process, on graphics cards, or with another --model"
+                f"{type(module).__name__} cannot be synchronised on {device.type}; train with one "
+                "process, on GPUs, or with another --model"
             )
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):
-    """``BatchNorm2d`` whose batch is that of all processes; each holds as many images."""
+    """``BatchNorm2d`` over all processes, each with the same number of images."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape."""
@@ -48,7 +48,7 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
 
 
 class SynchronisedBatchNormAct(BatchNormAct2d):
-    """timm's batch normalisation with an activation, likewise."""
+    """timm's batch normalisation with an activation, over all processes."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same shape."""
@@ -58,9 +58,9 @@ class SynchronisedBatchNormAct(BatchNormAct2d):
 
 
 def normalised(x: Tensor, layer: nn.BatchNorm2d) -> Tensor:
-    """What ``layer`` makes of (B, C, H, W) in training, its statistics moved as torch moves them.
+    """Output of ``layer`` for (B, C, H, W) in training; updates running statistics as torch does.
 
-    The variance is that of the centred values, in float32: a sum of squares would lose digits.
+    The variance is computed from centred values in float32: a sum of squares would lose digits.
     """
     wide = x.float()
     count = x.numel() // x.shape[1] * distributed.number()
@@ -85,7 +85,7 @@ def normalised(x: Tensor, layer: nn.BatchNorm2d) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the processes, with a gradient: each process has a part in every one's loss."""
+    """Differentiable sum over processes: each process contributes to the loss of every other."""
 
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:

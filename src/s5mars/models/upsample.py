@@ -1,8 +1,8 @@
-"""Bilinear upsampling that is fast on the CPU in training, too.
+"""Bilinear upsampling with a fast backward pass on the CPU.
 
-PyTorch's backward pass of bilinear interpolation on the CPU adds up pixel by pixel. Interpolation
-is linear, and separable: two products with small matrices do the same both ways, three times as
-fast for logits, and automatic differentiation needs nothing else.
+The backward pass of PyTorch's bilinear interpolation on the CPU works pixel by pixel. Interpolation
+is linear and separable, so two products with small matrices compute the same, three times as fast
+for logits, and autograd works as usual.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def upsample(x: Tensor, size: tuple[int, int], *, training: bool) -> Tensor:
     """(B, C, h, w) → (B, C, H, W), as ``interpolate`` with ``align_corners=False``.
 
     Args:
-        x: float, contiguous or channels-last; the result is laid out likewise.
+        x: float, contiguous or channels-last; the result has the same memory format.
         size: H and W.
-        training: whether a backward pass will follow; if not, ``interpolate`` itself is used, and
-            exported graphs keep it.
+        training: whether a backward pass follows; if not, ``interpolate`` is used, also in exported
+            graphs.
     """
     if x.shape[-2:] == size:
         return x
@@ -39,8 +39,11 @@ def upsample(x: Tensor, size: tuple[int, int], *, training: bool) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _weights(source: int, target: int) -> Tensor:
-    """(target, source): how much of each source pixel each target pixel is."""
-    with torch.inference_mode(False), torch.no_grad():  # it may be needed again for a gradient
+    """(target, source) interpolation weights."""
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):  # the cache may serve training
         unit = torch.eye(source).unsqueeze(0)
         weights: Tensor = F.interpolate(unit, size=target, mode="linear", align_corners=False)[0].T
         return weights.contiguous()

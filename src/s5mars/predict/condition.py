@@ -1,9 +1,9 @@
-"""A condition on a table in the user's words (SQL's WHERE), and nothing but a condition.
+"""Evaluate a user's SQL condition (as after WHERE) on a table, safely.
 
-DuckDB parses it as the one expression of a filter, so that no other statement or clause fits in. It
-may hold only what compares, combines and computes values of one row: no subquery, no aggregate, no
-function that is not listed. The database has one table, in memory, and no way to files, to the
-network or to other settings.
+DuckDB parses the condition as the single expression of a filter, so that no other statement or
+clause fits in. It may only compare, combine and compute values of one row: no subquery, no
+aggregate, no function that is not listed. The database has one table in memory and no access to
+files, the network or other settings.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Condition:
     """A checked condition."""
 
     sql: str
-    columns: tuple[str, ...]  # that it names, in their order, spelled as in the table
+    columns: tuple[str, ...]  # columns in the condition, in order, spelled as in the table
 
 
 class Products:
-    """A table in a database of its own that answers conditions and does nothing else."""
+    """A table in its own database, which can only be filtered by conditions."""
 
     def __init__(self, table: pa.Table) -> None:
-        """Copy a table into memory; its column names must differ in more than their case."""
+        """Copy a table into memory; column names must be unique when case is ignored."""
         self.columns: list[str] = table.column_names
         self._database = duckdb.connect(":memory:")
         self._database.register("given", table)
@@ -62,24 +62,24 @@ class Products:
     def condition(self, text: str) -> Condition:
         """Parse and check a condition.
 
-        Column names of several words may stand without quotes.
+        Column names of several words need no quotes.
 
         Raises:
-            UserError: if it is no condition, does more than compare values of a row, or names a
-                column that is not there; then with all columns, the nearest first.
+            UserError: if it is not a condition, does more than compare values of a row, or uses an
+                unknown column (the message lists all columns, nearest first).
         """
         if not text.strip():
-            raise UserError('an empty condition: try one such as "sand > 0.5 and sol < 100"')
+            raise UserError('the condition is empty; give one such as "sand > 0.5 and sol < 100"')
         sql = self._quoted(text)
         try:
             self._products.filter(sql)
         except duckdb.ParserException as error:
             raise UserError(
-                f'{text!r} is no condition ({first_line(error)}); one such as "sand > 0.5 and sol '
-                'between 400 and 500", names with signs in double quotes'
+                f'{text!r} is not a condition ({first_line(error)}); give one such as "sand > 0.5 '
+                'and sol < 100", with double quotes around names with special characters'
             ) from None
         except duckdb.Error:
-            pass  # most of it is said in better words below, the rest where rows are asked for
+            pass  # reported better below, or when rows are selected
         ((tree,),) = self._database.execute(
             "SELECT json_serialize_sql(?)", [f"SELECT ({sql}\n)"]
         ).fetchall()
@@ -91,35 +91,35 @@ class Products:
         return Condition(sql, tuple(dict.fromkeys(columns)))
 
     def column(self, name: str | Sequence[str]) -> str:
-        """A column's name as the table spells it.
+        """Return a column name as spelled in the table.
 
         Raises:
-            UserError: if there is no such column; with all columns, the nearest first.
+            UserError: if the column does not exist (the message lists all, nearest first).
         """
         parts = [name] if isinstance(name, str) else list(name)
         given = ".".join(parts)
         by_lower = {column.lower(): column for column in self.columns}
         if given.lower() not in by_lower or len(parts) > 1:
             listed = ", ".join(by_lower[column] for column in _nearest(given.lower(), by_lower))
-            raise UserError(f"no column {given!r}; columns, nearest first: {listed}")
+            raise UserError(f"unknown column {given!r}; columns, nearest first: {listed}")
         return by_lower[given.lower()]
 
     def rows(
         self, condition: Condition, *, order: str, ascending: bool, top: int
     ) -> tuple[list[dict[str, Any]], int]:
-        """Rows that fulfil a condition.
+        """Select the rows that satisfy a condition.
 
         Args:
-            condition: from ``condition``.
-            order: a column; equal and null values in the order of the column ``name``, null last.
-            ascending: smallest first.
-            top: at most so many rows.
+            condition: returned by ``condition``.
+            order: column to sort by; ties are sorted by the column ``name``, and null comes last.
+            ascending: sort in ascending order.
+            top: maximum number of rows.
 
         Returns:
-            the rows and the number of all that fulfil it.
+            The selected rows and the number of all rows that satisfy the condition.
 
         Raises:
-            UserError: if values cannot be compared so.
+            UserError: if the values cannot be compared.
         """
         direction = "ASC" if ascending else "DESC"
         try:
@@ -132,8 +132,8 @@ class Products:
         return rows, int(number)
 
     def _quoted(self, text: str) -> str:
-        """Put columns of several words into quotes, outside of quotes."""
-        # A name that is a number needs the user's quotes: a number is nearly always meant.
+        """Quote column names of several words that are not yet quoted."""
+        # A column named like a number needs quotes, as a number is nearly always meant.
         words = [c for c in self.columns if not c.isidentifier() and not _NUMBER.fullmatch(c)]
         if not words:
             return text
@@ -147,14 +147,16 @@ class Products:
 def _check(node: dict[str, Any], *, shown: str) -> None:
     kind, name = node["class"], str(node.get("function_name", "")).lower()
     if kind not in _EXPRESSIONS:
-        raise UserError(f"{shown!r}: a condition holds no {kind.lower().replace('_', ' ')}")
+        raise UserError(
+            f"{shown!r}: {kind.lower().replace('_', ' ')} is not allowed in a condition"
+        )
     if kind == "FUNCTION" and name not in _OPERATORS and name not in _FUNCTIONS:
         listed = ", ".join(_nearest(name, _FUNCTIONS))
-        raise UserError(f"{shown!r}: no function {name}; functions, nearest first: {listed}")
+        raise UserError(f"{shown!r}: unknown function {name}; functions, nearest first: {listed}")
 
 
 def _expressions(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every node of a syntax tree that is an expression."""
+    """All expression nodes of a syntax tree."""
     if isinstance(tree, dict):
         if "class" in tree:
             yield tree

@@ -1,4 +1,4 @@
-"""Asking an index: which products fulfil a condition, as a table and as a sheet of pictures."""
+"""Find the products of an index that satisfy a condition; show them as table and sheet."""
 
 from __future__ import annotations
 
@@ -14,32 +14,30 @@ from s5mars.predict.condition import Products
 from s5mars.predict.index import class_columns, read_index
 from s5mars.predict.sheet import Tile, check_ending, write_sheet
 
-FORMATS = ("table", "csv", "json")
-
 
 @dataclass(frozen=True)
 class Found:
-    """The answer to a condition."""
+    """Products that satisfy a condition."""
 
     rows: Sequence[Mapping[str, Any]]  # all columns of the index
-    number: int  # of all products that fulfil it
-    total: int  # products in the index
+    number: int  # of all products that satisfy the condition
+    total: int  # number of products in the index
     order: str  # column
     ascending: bool
-    shown: tuple[str, ...]  # columns that matter to a reader
-    sheet: Path | None = None  # the picture, where one was asked for and there was a product
+    shown: tuple[str, ...]  # columns of the printed table
+    sheet: Path | None = None  # the contact sheet, if one was drawn
 
     @property
     def summary(self) -> str:
-        """One line about the answer."""
+        """One line for the user."""
         first = "smallest" if self.ascending else "largest"
         order = f", {first} {self.order} first" if self.rows else ""
-        cut = f", the first {len(self.rows)} shown" if len(self.rows) < self.number else ""
+        cut = f", showing the first {len(self.rows)}" if len(self.rows) < self.number else ""
         drawn = f"; {self.sheet}" if self.sheet else ""
         return f"{self.number} of {self.total} products{order}{cut}{drawn}"
 
     def text(self, form: str = "table") -> str:
-        """The rows as an aligned table of the columns that matter, or whole as CSV or JSON."""
+        """Format the rows as a table of the columns ``shown``, or all columns as CSV or JSON."""
         if form == "json":
             return json.dumps([dict(row) for row in self.rows], indent=1, ensure_ascii=False)
         if form == "csv":
@@ -63,26 +61,26 @@ def find(
     ascending: bool = False,
     sheet: str | Path | None = None,
 ) -> Found:
-    """Products of an output folder that fulfil a condition.
+    """Find the products of an output folder that satisfy a condition.
 
     Args:
-        maps: a folder that ``s5mars predict`` made.
-        condition: as after SQL's WHERE, on the columns of ``index.parquet``; a class's name is its
-            share of the pixels with data.
-        top: at most so many rows.
-        sort: the column to sort by, largest first; None takes the first class that the condition
-            names, and the order of names (ascending) where it names none.
-        ascending: smallest first.
-        sheet: an image file for a sheet of overlays with captions; without any product it is not
-            written.
+        maps: output folder of ``s5mars predict``.
+        condition: an SQL condition (as after WHERE) on the columns of ``index.parquet``; the column
+            of a class holds its fraction of the pixels with data.
+        top: maximum number of rows.
+        sort: column to sort by, in descending order; None sorts by the first class in the
+            condition, or by name in ascending order if it contains no class.
+        ascending: sort in ascending order.
+        sheet: path to an image file for a contact sheet of overlays; not written if no product
+            satisfies the condition.
 
     Raises:
         MissingFileError: if there is no index.
-        UserError: if the index is damaged, the condition is none, a column is not there, or the
-            sheet has the ending of no picture.
+        UserError: if the index is damaged, the condition is invalid, a column does not exist, or
+            the extension of the sheet is not supported.
     """
     if top < 1:
-        raise UserError(f"the top {top}: the least is 1")
+        raise UserError(f"--top must be at least 1 (got {top})")
     if sheet is not None:
         check_ending(Path(sheet))
     folder = Path(maps)

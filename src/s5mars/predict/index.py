@@ -1,4 +1,4 @@
-"""``index.parquet``: a row a product, made from the manifest alone; and ``summary.csv`` of it."""
+"""``index.parquet``, one row per product, made from the manifest; ``summary.csv``, an extract."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TABLE = "summary.csv"
 FOOTER = b"s5mars.index"
 
 _PRODUCT = {
-    "name": pa.string(),  # of the maps, below the output folder, without an ending
-    "image": pa.string(),  # the same with the product's ending
+    "name": pa.string(),  # of the maps, relative to the output folder, without extension
+    "image": pa.string(),  # the same with the product's extension
     "path": pa.string(),
     "status": pa.string(),  # done, failed, to do
     "reason": pa.string(),
@@ -36,13 +36,13 @@ _PRODUCT = {
     "product_id": pa.string(),
     "utc": pa.string(),
     "sclk": pa.float64(),
-    "sources": pa.string(),  # where mission ... sclk stand written
+    "sources": pa.string(),  # where mission ... sclk were read from
     "stretch": pa.string(),
     "mosaic": pa.string(),
     "width": pa.int64(),
     "height": pa.int64(),
-    "no_data": pa.float64(),  # share of all pixels
-    "abstained": pa.float64(),  # share of the pixels with data, as all that follow
+    "no_data": pa.float64(),  # fraction of all pixels
+    "abstained": pa.float64(),  # fraction of the pixels with data, as in the following columns
     "mean_confidence": pa.float64(),
 }
 _IN_TABLE = ("image", "width", "height", "mean_confidence", "no_data")
@@ -50,15 +50,15 @@ _ROWS = 10_000
 
 
 def write_index(manifest: Manifest, taxonomy: Taxonomy) -> Path:
-    """Write both files whole; the same manifest gives the same bytes.
+    """Write both files atomically; the same manifest gives the same bytes.
 
-    Columns of the index: what the product knows of itself (null where nothing says so), sizes,
-    ``no_data`` (share of all pixels), and of the pixels with data: ``abstained``,
-    ``mean_confidence``, under each class's name its share, under ``largest_`` and its name the
-    pixels of its largest connected region.
+    Columns of the index: metadata of the product (null if unknown), sizes, ``no_data`` (fraction of
+    all pixels), and for the pixels with data ``abstained``, ``mean_confidence``, one column per
+    class with its fraction, and ``largest_CLASS`` with the number of pixels of its largest
+    connected region.
 
     Raises:
-        OSError: if writing fails; a full disk is said in words.
+        OSError: if writing fails, with a clear message for a full disk.
     """
     shares = class_columns(taxonomy)
     footer = json.dumps({"taxonomy": taxonomy.to_dict()}, ensure_ascii=False)
@@ -80,34 +80,34 @@ def write_index(manifest: Manifest, taxonomy: Taxonomy) -> Path:
 
 
 def read_index(maps: Path) -> tuple[pa.Table, Taxonomy]:
-    """The index of an output folder and the classes of its maps.
+    """Read the index of an output folder and the classes of its maps.
 
     Args:
         maps: the folder, or its ``index.parquet``.
 
     Raises:
-        MissingFileError: if there is none.
-        UserError: if the file is damaged or no index.
+        MissingFileError: if there is no index.
+        UserError: if the file is damaged or not an index.
     """
     path = maps / INDEX if maps.is_dir() else maps
     if not path.exists():
-        raise MissingFileError(f"{path}: no index; `s5mars predict` writes one when it ends")
+        raise MissingFileError(f"{path}: no index here; `s5mars predict` writes one at its end")
     with reading(path, kind="index", way_out="run `s5mars predict` with --resume"):
         file = open_parquet(path)
         footer = (file.metadata.metadata or {}).get(FOOTER)
         if footer is None:
-            raise UserError(f"{path}: not an index that `s5mars predict` wrote")
+            raise UserError(f"{path} was not written by `s5mars predict`")
         taxonomy = Taxonomy.from_dict(parse_object(footer)["taxonomy"])
         shares = class_columns(taxonomy)
         schema = _schema(shares)
-        # No other columns: DuckDB does not tell two apart whose names differ in case only.
+        # Drop other columns: DuckDB ignores the case of column names.
         return file.read().select(schema.names).cast(schema), taxonomy
 
 
 def class_columns(taxonomy: Taxonomy) -> list[str]:
-    """The columns of class shares: the class names, with ``class`` before one that is taken.
+    """Names of the class columns: the class names, prefixed by ``class`` if already in use.
 
-    Queries do not tell upper from lower case, so neither do columns.
+    Case is ignored, because queries ignore it.
     """
     taken = {name.lower() for name in _PRODUCT}
     columns = []
@@ -139,7 +139,7 @@ def _blocks(
 
 
 def _row(entry: Entry, shares: Sequence[str]) -> dict[str, Any]:
-    # Of a product that was not read, its name alone can speak.
+    # For a product that was not read, only its name provides metadata.
     facts: Mapping[str, Any] = entry.facts or read_info(entry.source.path).row()
     row: dict[str, Any] = {
         **{name: facts.get(name) for name in _PRODUCT},

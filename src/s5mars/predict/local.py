@@ -1,9 +1,9 @@
-"""The engine of one machine: products are read ahead and maps made behind.
+"""The engine for one machine: reading and encoding run in parallel with the network.
 
-Products are read in processes of their own (``s5mars.predict.reading``), because what reads them
-may crash. Maps are made in threads: compressing and the network let go of Python's lock, and the
-network, which uses every core by itself, runs in the caller's thread alone: one image after the
-other, in order, whatever the number of workers.
+Products are read in separate processes (``s5mars.predict.reading``), because a decoder may crash.
+Maps are encoded in threads, because compression and the network release Python's lock. The network
+itself uses all cores; it runs in the caller's thread, one image at a time and in order, for any
+number of workers.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ from typing import Protocol
 
 from s5mars.parallel.ahead import ahead
 from s5mars.predict.predictor import Predictor, Segmentation
-from s5mars.predict.product_maps import Maps, Wish, make_maps, segment
+from s5mars.predict.product_maps import Maps, MapSettings, make_maps, segment
 from s5mars.predict.reading import Failed, Read, Reader
 from s5mars.predict.sources import Source
 from s5mars.products.decode import head_size
 from s5mars.products.files import IMAGE_ENDINGS
 
 LARGE = 4096 * 4096
-"""Pixels of a panorama, about: from here on a product and its maps take hundreds of megabytes."""
+"""Pixels above which a product and its maps take hundreds of megabytes."""
 
 
 class Journal(Protocol):
-    """Who wants to know which products are in hand, should this process die."""
+    """Records which products are being processed, in case this process dies."""
 
     def begin_reading(self, name: str) -> None:
         """A product is about to be read."""
 
     def end_reading(self, name: str) -> None:
-        """It was read, or that failed."""
+        """A product was read, or reading failed."""
 
 
 def local_engine(
     predictor: Predictor,
     sources: Iterable[Source],
-    wish: Wish,
+    settings: MapSettings,
     *,
     workers: int,
     read: Reader,
     journal: Journal | None = None,
 ) -> Generator[Maps | Failed, None, None]:
-    """What becomes of each product, in their order.
+    """Yield the result of each product, in order.
 
     Args:
         predictor: see ``s5mars.load``.
         sources: the products.
-        wish: what to make.
-        workers: threads that call ``read``, and as many that make maps; so many of each wait at
-            most. Of products above ``LARGE`` pixels, one at a time is in memory.
-        read: decodes a product; ``Readers`` with as many processes.
-        journal: is told what is being read, in the caller's thread.
+        settings: what to write.
+        workers: number of threads that call ``read`` and of threads that make maps; at most as
+            many results wait. Only one product above ``LARGE`` pixels is in memory at a time.
+        read: decodes a product; usually ``Readers`` with as many processes.
+        journal: records what is being read; called in the caller's thread.
     """
     began = _begun(sources, journal)
     with closing(ahead(read, began, workers=workers, alone=_is_large_file)) as products:
         answers = (segment(predictor, product) for product in _ended(products, journal))
-        make = partial(make_maps, wish=wish)
+        make = partial(make_maps, settings=settings)
         with closing(ahead(make, answers, workers=workers, alone=_is_large_answer)) as maps:
             yield from maps
 
@@ -84,7 +84,7 @@ def _is_large_file(source: Source) -> bool:
             return width * height > LARGE
         return source.path.stat().st_size > LARGE  # a byte a pixel, or more
     except Exception:
-        return False  # what is wrong with it is said where it is read
+        return False  # reading reports what is wrong
 
 
 def _is_large_answer(answer: tuple[Read, Segmentation] | Failed) -> bool:

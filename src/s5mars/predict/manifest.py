@@ -1,11 +1,12 @@
-"""The manifest of an output folder: what is done, what failed and why, what is still to do.
+"""The manifest of an output folder records which products are done, failed (and why) or to do.
 
-One SQLite file. Its write-ahead log makes every record whole or absent whenever the process dies,
-and its own lock keeps a second run out. A product is recorded as done after its files are in their
-place, so a kill between the two costs that product's work and nothing else.
+It is one SQLite file. The write-ahead log makes every record atomic whenever the process dies, and
+the lock keeps a second run out. A product is recorded as done after its files are in place, so a
+kill between the two costs only that product's work.
 
-It also knows what was in hand when a run died, in case that was why: such products come last and
-one by one (``suspects``), and one that was being read at two deaths has failed.
+It also records which products were in progress when a run died, as one of them may be the cause:
+such products come last, one at a time (``suspects``), and a product that was being read at two
+deaths has failed.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ FILE = "manifest.sqlite"
 FORMAT = 2
 
 DEATHS = 2
-"""Deaths of a run while it read a product, the second time it alone: then the product failed."""
+"""Number of runs that may die while reading a product before it counts as failed."""
 
-ANEW = "remove it to begin anew, or choose another out"
+ANEW = "remove it to start over, or choose another --out"
 """What to do about a damaged manifest."""
 
 _OF_THE_SYSTEM = {
@@ -53,8 +54,8 @@ CREATE TABLE products (
     deaths INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 """
-# hand: reading, or begun and not recorded yet; suspect: it was so when a run died.
-# deaths: of runs that were reading it.
+# hand: reading; begun (read, not yet recorded); suspect (one of these when a run died).
+# deaths: number of runs that died while reading it.
 
 _SINCE_1 = """
 ALTER TABLE products ADD COLUMN hand TEXT;
@@ -67,14 +68,14 @@ _SOURCE = "CAST(path AS BLOB), name"
 
 @dataclass(frozen=True)
 class Counts:
-    """How many products are in each state."""
+    """Number of products in each state."""
 
     done: int
     failed: int
     to_do: int
 
     def __str__(self) -> str:
-        """What the user is told."""
+        """Counts for the user."""
         return f"{self.done} done, {self.failed} failed, {self.to_do} to do"
 
 
@@ -84,15 +85,15 @@ class Entry:
 
     source: Source
     state: State
-    reason: str | None  # of a failure, one line
-    facts: Mapping[str, Any]  # of a done product, what the index says; else empty
+    reason: str | None  # one line if failed
+    facts: Mapping[str, Any]  # index entry of a done product; else empty
 
 
 class Manifest:
-    """Open, it locks its folder; leave it with ``with``, which is what releases the folder."""
+    """Context manager that locks an output folder while it is open."""
 
     def __init__(self, out: Path) -> None:
-        """Open or make the manifest of an output folder.
+        """Open or create the manifest of an output folder.
 
         Raises:
             UserError: if another run has it open, or the file is damaged or of another version.
@@ -123,18 +124,18 @@ class Manifest:
         self._database.close()
 
     def begin(self, settings: Mapping[str, object], *, resume: bool) -> None:
-        """Agree on the settings, and put back to do what has to be tried again.
+        """Check the settings and mark products that have to be repeated as to do.
 
-        A manifest without any done product takes the settings as they are. Else they must be the
-        same. With ``resume`` failed products are tried again, but for those over which runs died,
-        and products whose files are missing are made again.
+        If no product is done, the manifest stores the settings; otherwise they must be the same.
+        With ``resume``, failed products are retried, except those that killed runs, and products
+        whose files are missing are repeated.
 
         Args:
-            settings: anything JSON holds, by name.
-            resume: go on; without it the manifest must have nothing left to do.
+            settings: JSON values by name.
+            resume: continue an unfinished run; without it nothing may be left to do.
 
         Raises:
-            UserError: naming the settings that differ, or saying that a run is unfinished.
+            UserError: if settings differ (the message names them) or a run is unfinished.
         """
         counts = self.counts()
         given = {name: json.dumps(value, sort_keys=True) for name, value in settings.items()}
@@ -143,8 +144,8 @@ class Manifest:
                 self._refuse_others(given)
                 if counts.to_do and not resume:
                     raise UserError(
-                        f"{self.out} holds an unfinished run ({counts}): go on with --resume, or "
-                        "choose another out"
+                        f"{self.out} contains an unfinished run ({counts}); continue it with "
+                        "--resume, or choose another --out"
                     )
             elif not resume or self._differences(given):
                 self._database.execute("DELETE FROM products")
@@ -156,11 +157,11 @@ class Manifest:
             self._suspect()
 
     def add(self, sources: Iterable[Source], *, again: bool) -> None:
-        """Take in products; each gets a name whose files no other one has.
+        """Add products under unique names.
 
         Args:
-            sources: they may be known; their names are wishes.
-            again: put known ones back to do.
+            sources: products with preferred names; may already be in the manifest.
+            again: mark products that are already in the manifest as to do.
         """
         known = {str(source.path): source.name for source in self._sources()}
         names = Names(known.values())
@@ -183,18 +184,18 @@ class Manifest:
         self._update("hand = 'reading'", name)
 
     def end_reading(self, name: str) -> None:
-        """It was read, or that failed; in hand until it is recorded."""
+        """A product was read, or reading failed; it stays in progress until it is recorded."""
         self._update("hand = 'begun', deaths = 0", name)
 
     def end(self) -> None:
-        """The run ends, and did not die: nothing that it had in hand is suspect."""
+        """The run ends regularly: none of its products is suspect."""
         with self._errors():
             self._database.execute(
                 "UPDATE products SET hand = NULL WHERE hand IN ('reading', 'begun')"
             )
 
     def suspects(self) -> list[Source]:
-        """Products to do that were in hand when a run died, in the order of their names."""
+        """Products to do that were in progress when a run died, sorted by name."""
         return list(
             self._sources(
                 "WHERE state = 'to do' AND (hand = 'suspect' OR deaths > 0) ORDER BY name"
@@ -202,20 +203,20 @@ class Manifest:
         )
 
     def record_done(self, name: str, facts: Mapping[str, Any]) -> None:
-        """The files of a product are in their place."""
+        """Record that the files of a product are in place."""
         self._record(name, "done", None, json.dumps(facts))
 
     def record_failed(self, name: str, reason: str) -> None:
-        """A product cannot be predicted."""
+        """Record that a product cannot be predicted."""
         self._record(name, "failed", printable(reason), None)
 
     def counts(self) -> Counts:
-        """How many products are in each state."""
+        """Number of products in each state."""
         found = dict(self._rows("SELECT state, count(*) FROM products GROUP BY state"))
         return Counts(found.get("done", 0), found.get("failed", 0), found.get("to do", 0))
 
     def entries(self, state: State | None = None) -> Iterator[Entry]:
-        """Products in the order of their names, all of them or those in one state."""
+        """Products sorted by name, all or those in one state."""
         rows = self._rows(
             f"SELECT {_SOURCE}, state, reason, facts FROM products "
             "WHERE ? IS NULL OR state = ? ORDER BY name",
@@ -231,7 +232,7 @@ class Manifest:
     def _source(self, path: bytes, name: object) -> Source:
         below(self.out, name, source=self.path)
         if b"\0" in path:
-            raise self._damaged(f"the path of {name} holds a zero byte")
+            raise self._damaged(f"the path of {name} contains a zero byte")
         return Source(Path(os.fsdecode(path)), str(name))
 
     def _facts(self, text: object) -> Mapping[str, Any]:
@@ -240,15 +241,15 @@ class Manifest:
 
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
         with self._errors():
-            # Not the cursor itself: who stops early must not close it after the database.
+            # Not the cursor itself, which a caller could close after the database.
             yield from map(tuple, self._database.execute(query, values))
 
     def _open(self) -> None:
         with self._errors():
-            # The lock is taken by the first access and kept to the end, whatever ends the process.
+            # The first access takes the lock; the end of the process releases it.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
-            # A power cut may take back the last records, whose products are then made again.
+            # A power cut may lose the last records; their products are then repeated.
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute("BEGIN IMMEDIATE")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
@@ -258,8 +259,8 @@ class Manifest:
                 self._database.execute(f"PRAGMA user_version = {FORMAT}")
             elif version != FORMAT:
                 raise UserError(
-                    f"{self.path}: manifest format {version}, this version writes {FORMAT}: choose "
-                    "another out"
+                    f"{self.path} has manifest format {version}, this version writes {FORMAT}; "
+                    "choose another --out"
                 )
             self._database.execute("COMMIT")
 
@@ -283,7 +284,7 @@ class Manifest:
         )
 
     def _suspect(self) -> None:
-        """What is in hand still was so when a run died."""
+        """Mark products that are still in progress, so that a run died with them, as suspect."""
         self._database.execute("UPDATE products SET deaths = deaths + 1 WHERE hand = 'reading'")
         self._database.execute(
             "UPDATE products SET hand = 'suspect' WHERE hand IN ('reading', 'begun')"
@@ -292,8 +293,8 @@ class Manifest:
             "UPDATE products SET state = 'failed', reason = path || ? "
             "WHERE state = 'to do' AND deaths >= ?",
             (
-                f": the run died {DEATHS} times while this was read: --resume leaves it out now; "
-                "without --resume it is read again",
+                f": the run died {DEATHS} times while reading this file; --resume skips it, and a "
+                "run without --resume reads it again",
                 DEATHS,
             ),
         )
@@ -314,7 +315,7 @@ class Manifest:
     def _differences(self, given: Mapping[str, str]) -> str:
         kept = dict(self._rows("SELECT name, value FROM settings"))
         return "; ".join(
-            f"{name} {_short(kept.get(name))} there, {_short(given.get(name))} now"
+            f"{name}: {_short(kept.get(name))} there, {_short(given.get(name))} now"
             for name in {**kept, **given}
             if kept.get(name) != given.get(name)
         )
@@ -323,8 +324,8 @@ class Manifest:
         differences = self._differences(given)
         if differences:
             raise UserError(
-                f"{self.out} was begun with other settings ({differences}): use the same, or "
-                "choose another out"
+                f"{self.out} was started with other settings ({differences}); use the same "
+                "settings, or choose another --out"
             )
 
     @contextmanager
@@ -349,7 +350,7 @@ class Manifest:
             primary = code & 0xFF if isinstance(code, int) else None
             if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise UserError(
-                    f"another run is writing to {self.out}: wait for it, or choose another out"
+                    f"another run is writing to {self.out}; wait for it, or choose another --out"
                 ) from None
             if primary == sqlite3.SQLITE_FULL:
                 raise disk_full(self.path) from error

@@ -1,4 +1,4 @@
-"""Class maps as pictures: indexed PNGs for programs, overlays with a legend for people."""
+"""Class maps as pictures: indexed PNGs, and overlays with a legend."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ LEGEND_BACKGROUND = (24, 24, 24)
 LEGEND_TEXT = (240, 240, 240)
 LEGEND_FRAME = (150, 150, 150)
 SMALLEST_TEXT = 12
-"""Height of the legend's letters in pixels on a small image; on large ones it grows with them."""
+"""Smallest height of the legend's text in pixels; it grows with the image."""
 
 STRIP = 1024
-"""Rows of a picture that are mixed at a time."""
+"""Number of rows that are blended at a time."""
 
 TEXT_SHARE = 1 / 45
-"""Height of the letters as a share of the image's width: readable when the image is shrunk."""
+"""Text height as a fraction of the image width: readable when the image is shrunk."""
 
 
 Entry = tuple[str, tuple[int, int, int] | None]
-"""A text of a legend and its colour; None is an empty frame."""
+"""Text and colour of a legend entry; None draws an empty frame."""
 
 
 def indexed_png(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> Image.Image:
@@ -34,10 +34,10 @@ def indexed_png(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> Image.Image:
 
     Args:
         labels: (H, W) uint8 class indices; 255 (``IGNORE``) is drawn black.
-        taxonomy: gives the palette.
+        taxonomy: provides the palette.
 
     Raises:
-        UserError: if an index is no class, or the array is no class map.
+        UserError: if a label is not a class index, or shape or dtype is wrong.
     """
     _check(labels, taxonomy)
     picture = Image.fromarray(labels)
@@ -53,39 +53,39 @@ def overlay(
     opacity: float = 0.5,
     legend: bool = True,
 ) -> Image.Image:
-    """The image with its classes in colour, and a legend below it.
+    """Draw the classes in colour over the image, with a legend below it.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        labels: (H, W) uint8 class indices; 255 (``IGNORE``) leaves the image as it is.
-        taxonomy: gives names and colours.
-        opacity: share of the class colour in the mixture, in [0, 1].
-        legend: add a strip below with the colour, the name and the share of every class. The
-            picture grows: it is taller than the image, and wider than a very narrow one.
+        labels: (H, W) uint8 class indices; 255 (``IGNORE``) is left unchanged.
+        taxonomy: provides names and colours.
+        opacity: weight of the class colour, in [0, 1].
+        legend: add a strip below with colour, name and pixel fraction of each class. The result is
+            taller than the image, and wider than a very narrow image.
 
     Returns:
         An image of mode RGB whose upper left (H, W) pixels are the overlay.
 
     Raises:
-        UserError: if image and labels differ in size, an index is no class, or ``opacity`` is
-            out of range.
+        UserError: if image and labels differ in size, a label is not a class index, or ``opacity``
+            is out of range.
     """
     _check(labels, taxonomy)
     if image.dtype != np.uint8 or image.shape != (*labels.shape, 3):
         raise UserError(
-            f"an image of shape {image.shape}, {image.dtype} for labels of shape {labels.shape}: "
-            f"{(*labels.shape, 3)}, uint8 is needed"
+            f"image must have shape {(*labels.shape, 3)} and dtype uint8, as its labels have shape "
+            f"{labels.shape} (got {image.shape}, {image.dtype})"
         )
     if not 0 <= opacity <= 1:
-        raise UserError(f"an opacity of {opacity}: not in [0, 1]")
+        raise UserError(f"opacity must be in [0, 1] (got {opacity})")
     height, width = labels.shape
     strip = _Legend.of(width, _entries(labels, taxonomy)) if legend else None
-    # One picture of full size and small pieces: of a panorama each copy has hundreds of megabytes.
+    # Only one full-size picture: each copy of a panorama takes hundreds of megabytes.
     canvas = Image.new("RGB", (width, height)) if strip is None else strip.canvas(height)
     for top in range(0, height, STRIP):
         rows = slice(top, top + STRIP)
         picture = Image.fromarray(image[rows])
-        # One class after another would be slow: mix all, where there is a class.
+        # Blend all classes at once; one after another would be slow.
         colours = Image.fromarray(labels[rows])
         colours.putpalette(taxonomy.palette)
         mixed = Image.blend(picture, colours.convert("RGB"), opacity)
@@ -97,12 +97,12 @@ def overlay(
 def with_legend(
     picture: Image.Image, entries: Sequence[Entry], *, text: int | None = None
 ) -> Image.Image:
-    """A taller copy of an image of mode RGB with a legend below it.
+    """Copy an image of mode RGB and add a legend below it.
 
     Args:
         picture: the image.
-        entries: what the legend says, from left to right.
-        text: height of the letters in pixels; None grows with the image.
+        entries: legend entries from left to right.
+        text: text height in pixels; None scales it with the image.
     """
     canvas = _Legend.of(picture.width, entries, text=text).canvas(picture.height)
     canvas.paste(picture)
@@ -111,17 +111,17 @@ def with_legend(
 
 @dataclass(frozen=True)
 class _Legend:
-    """A strip with an entry a class, laid out but not drawn."""
+    """Layout of a legend strip."""
 
     entries: Sequence[Entry]
     places: tuple[tuple[int, int], ...]  # (x, y) of each entry in the strip
-    text: int  # height of the letters
-    width: int  # of the strip: that of the picture, or more where an entry needs it
+    text: int  # text height
+    width: int  # of the strip: width of the picture, or more if an entry needs it
     height: int
 
     @classmethod
     def of(cls, width: int, entries: Sequence[Entry], *, text: int | None = None) -> _Legend:
-        """Lay entries out below a picture of some width."""
+        """Lay out entries below a picture of the given width."""
         size = text or max(SMALLEST_TEXT, round(width * TEXT_SHARE))
         font = ImageFont.load_default(size)
         gap, line = size // 2 + 2, round(1.6 * size)
@@ -137,7 +137,7 @@ class _Legend:
         return cls(entries, tuple(places), size, width, y + line + gap)
 
     def canvas(self, above: int) -> Image.Image:
-        """An image with the legend at its foot and ``above`` free rows over it."""
+        """An image with the legend at the bottom and ``above`` empty rows over it."""
         size, line = self.text, round(1.6 * self.text)
         font = ImageFont.load_default(size)
         canvas = Image.new("RGB", (self.width, above + self.height), LEGEND_BACKGROUND)
@@ -169,9 +169,9 @@ def _share(count: int, total: int) -> str:
 def _check(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> None:
     if labels.dtype != np.uint8 or labels.ndim != 2:
         raise UserError(
-            f"labels of shape {labels.shape}, {labels.dtype}: (height, width), uint8 is needed"
+            f"labels must be (height, width) uint8 (got {labels.shape}, {labels.dtype})"
         )
     present = np.flatnonzero(Image.fromarray(labels).histogram())
     wrong = [int(i) for i in present if i >= len(taxonomy) and i != IGNORE]
     if wrong:
-        raise UserError(f"labels hold {wrong}: {taxonomy.name!r} has {len(taxonomy)} classes")
+        raise UserError(f"labels contain {wrong}: {taxonomy.name!r} has {len(taxonomy)} classes")

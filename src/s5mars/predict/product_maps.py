@@ -1,4 +1,4 @@
-"""From one product to the files and facts that stand for it: what every engine computes."""
+"""Compute the output files and index entries of one product, for every engine."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ DEFAULT_WRITE = ("labels", "confidence", "overlay")
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is wanted of every product."""
+class MapSettings:
+    """What to write for each product."""
 
     taxonomy: Taxonomy
     write: tuple[str, ...] = DEFAULT_WRITE  # keys of ``ENDINGS``
-    opacity: float = 0.5  # of the class colours in overlays
+    opacity: float = 0.5  # opacity of the class colours in overlays
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.write if kind not in ENDINGS]
         if unknown or not self.write:
             raise UserError(
-                f"nothing like {', '.join(unknown) or 'nothing'} can be written; choose from "
-                f"{', '.join(sorted(ENDINGS))}"
+                f"--write must name some of {', '.join(sorted(ENDINGS))} "
+                f"(got {', '.join(unknown) or 'nothing'})"
             )
         if not 0 <= self.opacity <= 1:
-            raise UserError(f"an opacity of {self.opacity}: not in [0, 1]")
+            raise UserError(f"opacity must be in [0, 1] (got {self.opacity})")
 
 
 @dataclass(frozen=True)
 class Maps:
-    """The finished files of a product and what the index says of it."""
+    """Finished files of a product and its entry in the index."""
 
     source: Source
     files: Mapping[str, bytes]  # path below the output folder → content
@@ -53,7 +53,7 @@ class Maps:
 
 
 def segment(predictor: Predictor, read: Read | Failed) -> tuple[Read, Segmentation] | Failed:
-    """Ask the network."""
+    """Predict a product that was read."""
     if isinstance(read, Failed):
         return read
     try:
@@ -62,8 +62,8 @@ def segment(predictor: Predictor, read: Read | Failed) -> tuple[Read, Segmentati
         return failed(read.source, error)
 
 
-def make_maps(answer: tuple[Read, Segmentation] | Failed, wish: Wish) -> Maps | Failed:
-    """Encode what is wanted; black borders and missing pixels become 255 with confidence 0."""
+def make_maps(answer: tuple[Read, Segmentation] | Failed, settings: MapSettings) -> Maps | Failed:
+    """Encode the requested files; black borders and missing pixels get 255 and confidence 0."""
     if isinstance(answer, Failed):
         return answer
     read, segmentation = answer
@@ -71,11 +71,11 @@ def make_maps(answer: tuple[Read, Segmentation] | Failed, wish: Wish) -> Maps | 
     labels[read.empty] = IGNORE
     confidence[read.empty] = 0
     try:
-        # Facts first: they need memory of their own, and what encoding leaves behind is scattered.
-        facts = _facts(read, labels, confidence, wish.taxonomy)
+        # Facts first: they need large arrays, and encoding fragments memory.
+        facts = _facts(read, labels, confidence, settings.taxonomy)
         files = {
-            name: _encoded(kind, read, labels, confidence, wish)
-            for kind, name in read.source.outputs(wish.write).items()
+            name: _encoded(kind, read, labels, confidence, settings)
+            for kind, name in read.source.outputs(settings.write).items()
         }
         return Maps(read.source, files, facts)
     except Exception as error:
@@ -83,15 +83,19 @@ def make_maps(answer: tuple[Read, Segmentation] | Failed, wish: Wish) -> Maps | 
 
 
 def _encoded(
-    kind: str, read: Read, labels: NDArray[np.uint8], confidence: NDArray[np.uint8], wish: Wish
+    kind: str,
+    read: Read,
+    labels: NDArray[np.uint8],
+    confidence: NDArray[np.uint8],
+    settings: MapSettings,
 ) -> bytes:
     if kind == "rle":
-        return _rle(read.source, labels, wish.taxonomy)
+        return _rle(read.source, labels, settings.taxonomy)
     if kind == "labels":
-        return _picture(indexed_png(labels, wish.taxonomy), "PNG")
+        return _picture(indexed_png(labels, settings.taxonomy), "PNG")
     if kind == "confidence":
         return _picture(Image.fromarray(confidence), "PNG", compress_level=3)
-    drawn = overlay(read.image, labels, wish.taxonomy, opacity=wish.opacity)
+    drawn = overlay(read.image, labels, settings.taxonomy, opacity=settings.opacity)
     return _picture(drawn, "JPEG", quality=90)
 
 
@@ -102,7 +106,7 @@ def _picture(picture: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def _rle(source: Source, labels: NDArray[np.uint8], taxonomy: Taxonomy) -> bytes:
-    """COCO's form: one annotation a class that is there, with compressed run lengths."""
+    """COCO format: one annotation per class present, with compressed run lengths."""
     height, width = labels.shape
     annotations = []
     for index, entry in enumerate(taxonomy.classes):
@@ -136,7 +140,7 @@ def _facts(
     counts = class_counts(labels)
     empty = int(np.count_nonzero(read.empty))
     pixels = labels.size - empty
-    # Pixels without data have confidence 0, so the sum is that of the others.
+    # Pixels without data have confidence 0, so they add nothing.
     total = int(confidence.sum(dtype=np.int64))
     return {
         "height": labels.shape[0],

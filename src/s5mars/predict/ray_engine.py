@@ -1,10 +1,10 @@
-"""The engine of many processes or machines: Ray Data, with models as actors.
+"""The engine for many processes or machines: Ray Data, with models as actors.
 
-A worker reads products, asks its copy of the network and encodes the maps, exactly as the local
-engine does; what travels back are finished files, which are small. Only the calling process writes,
-so one lock and one manifest hold for the whole cluster, and the workers need to see the archive but
-not the output folder. A worker that dies is started again by Ray, and its batch is done again; a
-batch that kills every worker is given up, and the others go on.
+A worker reads products, predicts them with its copy of the network and encodes the maps, exactly as
+the local engine does; it returns finished files, which are small. Only the calling process writes,
+so there is one lock and one manifest for the whole cluster, and workers need access to the archive
+but not to the output folder. Ray restarts a worker that dies and repeats its batch; a batch that
+kills every worker is given up, and the others continue.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import pyarrow as pa
 from s5mars.parallel.cluster import connected
 from s5mars.predict.local import local_engine
 from s5mars.predict.predictor import Predictor
-from s5mars.predict.product_maps import Maps, Wish
+from s5mars.predict.product_maps import Maps, MapSettings
 from s5mars.predict.reading import Failed, Readers
 from s5mars.predict.sources import Source
 
 BATCH = 8
-"""Products that a worker takes at once: what a killed worker costs."""
+"""Number of products in a batch: what is lost when a worker dies."""
 
 RETRIES = 2
-"""Times that a batch is tried again after its worker died; then its products count as failed."""
+"""How often a batch is retried after its worker died, before its products count as failed."""
 
 _SCHEMA = pa.schema(
     [
@@ -45,20 +45,20 @@ _SCHEMA = pa.schema(
 def ray_engine(
     predictor: Predictor,
     sources: Sequence[Source],
-    wish: Wish,
+    settings: MapSettings,
     *,
     workers: int,
     address: str | None = None,
 ) -> Generator[Maps | Failed, None, None]:
-    """What becomes of each product, as they are finished.
+    """Yield the result of each product, in order of completion.
 
     Args:
-        predictor: its network is copied to every worker; on an accelerator, each worker takes one.
-        sources: the products; workers must find them under the same paths.
-        wish: what to make.
-        workers: models at work at the same time.
-        address: of a cluster, or ``"auto"`` for the one that runs here; None starts Ray on this
-            machine, unless this process is connected already.
+        predictor: copied to every worker; on accelerators, each worker uses one.
+        sources: the products, at paths that are valid on every worker.
+        settings: what to write.
+        workers: number of models that run at the same time.
+        address: address of a cluster, or ``"auto"`` for the running one; None starts Ray on this
+            machine, unless this process is already connected.
 
     Raises:
         UserError: if Ray is not installed, or there is no cluster at the address.
@@ -66,54 +66,59 @@ def ray_engine(
     if not sources:
         return
     with connected(address, workers=workers) as ray:
-        yield from _results(ray, predictor, sources, wish, workers=workers)
+        yield from _results(ray, predictor, sources, settings, workers=workers)
 
 
 class Worker:
-    """A model in a process of its own; Ray makes and calls it."""
+    """A model in its own process; Ray creates and calls it."""
 
-    def __init__(self, predictor: Any, wish: Wish) -> None:
+    def __init__(self, predictor: Any, settings: MapSettings) -> None:
         """Fetch the model; ``predictor`` is Ray's reference to it."""
         import ray
 
         self.predictor: Predictor = ray.get(predictor)
-        self.wish = wish
+        self.settings = settings
         self.read = Readers(most=1)  # its process ends with this one
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Predict some products: paths and names in, finished files out."""
+        """Predict a batch: a table of paths and names in, a table of finished files out."""
         sources = [Source(Path(row["path"]), row["name"]) for row in batch.to_pylist()]
-        results = local_engine(self.predictor, sources, self.wish, workers=1, read=self.read)
+        results = local_engine(self.predictor, sources, self.settings, workers=1, read=self.read)
         return pa.Table.from_pylist([_packed(result) for result in results], schema=_SCHEMA)
 
 
 def _results(
-    ray: Any, predictor: Predictor, sources: Sequence[Source], wish: Wish, *, workers: int
+    ray: Any,
+    predictor: Predictor,
+    sources: Sequence[Source],
+    settings: MapSettings,
+    *,
+    workers: int,
 ) -> Iterator[Maps | Failed]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    # A batch that cannot be saved must not stop the others.
+    # A batch that fails for good must not stop the others.
     context.max_errored_blocks = -1
     table = pa.table({"path": [str(s.path) for s in sources], "name": [s.name for s in sources]})
-    # A block is what Ray does again when a worker dies, so a block is a batch.
+    # Ray repeats a whole block when a worker dies, so a block is a batch.
     blocks = [table.slice(start, BATCH) for start in range(0, len(table), BATCH)]
     products = ray.data.from_arrow(blocks)
     accelerator = predictor.device.type != "cpu"
     with warnings.catch_warnings():
-        # Ray 2.60 calls every way to limit retries deprecated and has no other yet.
+        # Ray 2.60 deprecates every way to limit retries without an alternative.
         warnings.filterwarnings("ignore", message=".*ray_remote_args")
         maps = products.map_batches(
             Worker,
             batch_size=None,
             batch_format="pyarrow",
-            # One batch each: what waits behind a fatal one would count its worker's deaths, too.
+            # One batch each: batches queued behind a fatal one would count its deaths, too.
             compute=ray.data.ActorPoolStrategy(
                 min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1
             ),
             num_cpus=1,
             num_gpus=1 if accelerator else 0,
             ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": RETRIES},
-            fn_constructor_args=(ray.put(predictor), wish),
+            fn_constructor_args=(ray.put(predictor), settings),
         )
     missing = {source.name: source for source in sources}
     for batch in maps.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
@@ -122,9 +127,9 @@ def _results(
             del missing[result.source.name]
             yield result
     if len(missing) == len(sources):
-        raise OSError("every worker of Ray died before it gave an answer: see Ray's logs")
+        raise OSError("all Ray workers died before they returned a result; see the logs of Ray")
     for source in missing.values():
-        reason = f"{source.path}: its worker died {RETRIES + 1} times, as did its batch with it"
+        reason = f"{source.path}: the worker died {RETRIES + 1} times during this batch"
         yield Failed(source, reason)
 
 

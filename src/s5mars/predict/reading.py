@@ -1,4 +1,4 @@
-"""From a file to pixels, in processes of their own: no product can take the run with it.
+"""Read products in separate processes, so that a crash does not end the run.
 
 Nothing here imports torch, so that such a process starts in a fraction of a second.
 """
@@ -33,42 +33,42 @@ class Read:
     source: Source
     image: NDArray[np.uint8]  # (H, W, 3)
     empty: NDArray[np.bool_]  # (H, W), no data
-    info: Mapping[str, object] = field(default_factory=dict)  # what the product knows of itself
+    info: Mapping[str, object] = field(default_factory=dict)  # metadata of the product
 
 
 Reader = Callable[[Source], Read | Failed]
 
 
 def read_product(source: Source) -> Read | Failed:
-    """Decode a product; whatever goes wrong is its own fault, and no reason to stop others."""
+    """Decode a product; any error is recorded as its failure and does not stop the others."""
     try:
         product = open_product(source.path)
         empty = no_data(product.image)
         if product.valid is not None:
             empty |= ~product.valid
         return Read(source, product.image, empty, product.row())
-    # Readers of planetary formats raise what they like.
+    # Readers of planetary formats raise arbitrary exceptions.
     except Exception as error:
         return failed(source, error)
 
 
 def start_reader(_number: int) -> Reader:
-    """What a process of ``Readers`` does."""
+    """The function that a process of ``Readers`` runs."""
     return read_product
 
 
 class Readers(Processes[Source, Read | Failed]):
-    """``read_product`` in a few processes; a product that kills its process has failed.
+    """``read_product`` in several processes; a product that kills its process has failed.
 
-    A decoder that dies of a broken file, or a file that takes all memory, cannot be caught where it
-    happens. Call it from as many threads as there are processes.
+    A decoder that crashes on a broken file, or a file that takes all memory, cannot be caught in
+    the same process. Call this from as many threads as there are processes.
     """
 
     def __init__(self, *, most: int, start: Callable[[int], Reader] = start_reader) -> None:
         super().__init__(start, most=most)
 
     def __call__(self, source: Source) -> Read | Failed:
-        """The product, or why there is none."""
+        """The product, or the reason why it cannot be read."""
         try:
             return super().__call__(source)
         except CrashError as crash:

@@ -7,24 +7,24 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-_ROWS = 1 << 22  # pixels counted at once: numpy's counting widens them to 8 bytes each
+_ROWS = 1 << 22  # pixels counted at a time: numpy widens each to 8 bytes
 
 
 def class_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Pixels of each of the 256 values of a class map."""
-    # Pillow counts bytes as they are, and faster; numpy widens them to eight times the memory.
+    """Number of pixels of each of the 256 values of a class map."""
+    # Pillow counts bytes directly and faster; numpy would need eight times the memory.
     return np.array(Image.fromarray(labels).histogram(), np.int64)
 
 
 def largest_regions(labels: NDArray[np.uint8], classes: int) -> list[int]:
-    """Pixels of the largest connected region (4 neighbours) of every class.
+    """Number of pixels of the largest connected region (4 neighbours) of each class.
 
     Args:
-        labels: (H, W) uint8 class index; 255 belongs to no class.
+        labels: (H, W) uint8 class index; 255 is no class.
         classes: number of classes.
 
     Returns:
-        One count for each class, 0 where it is absent.
+        One count per class; 0 for absent classes.
     """
     counts = class_counts(labels)
     return [_largest(labels == index) if counts[index] else 0 for index in range(classes)]

@@ -1,4 +1,4 @@
-"""What the maps of a run depend on: the manifest keeps it, so that no folder mixes two models."""
+"""The settings that maps depend on. The manifest stores them: no folder mixes two models."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from s5mars.predict.predictor import Predictor
 
 
 def settings_of(predictor: Predictor, *, write: Sequence[str], opacity: float) -> dict[str, object]:
-    """Everything that changes what is written, by name; JSON holds it.
+    """All settings that change what is written, by name, for JSON.
 
-    Left out is what changes nothing but the last bits of a probability, because it may have to
-    change when a run goes on: windows in a batch, device, number of workers, engine.
+    Batch size, device, number of workers and engine are left out: they change no more than the last
+    bits of a probability, and a resumed run may need other values.
     """
+    inference = predictor.inference
     return {
         "version": __version__,
         "model": model_hash(predictor.model),
         "classes": predictor.taxonomy.to_dict(),
-        "window": predictor.window,
-        "overlap": predictor.overlap,
-        "precision": predictor.precision,
+        "window": inference.window,
+        "overlap": inference.overlap,
+        "precision": inference.precision,
         "temperature": predictor.temperature,
-        "tta": predictor.tta,
-        "abstain": predictor.abstain,
+        "resolution": str(predictor.resolution),
+        "tta": inference.tta,
+        "abstain": inference.abstain,
         "write": sorted(write),
         "opacity": opacity if "overlay" in write else None,
     }
 
 
 def model_hash(model: object) -> str:
-    """16 hexadecimal digits of the SHA-256 of the kind of network and all its numbers.
+    """First 16 hexadecimal digits of the SHA-256 of the type and the weights of a network.
 
-    A network that is no torch module says it by itself, in an attribute ``fingerprint``.
+    A network that is not a torch module must have an attribute ``fingerprint``.
 
     Raises:
         UserError: if it has none.
@@ -46,8 +48,8 @@ def model_hash(model: object) -> str:
         fingerprint = getattr(model, "fingerprint", None)
         if not fingerprint:
             raise UserError(
-                f"{type(model).__name__} cannot be told from another network: give it an attribute "
-                "`fingerprint`, such as the SHA-256 of its file"
+                f"{type(model).__name__} needs an attribute `fingerprint` that identifies it, such "
+                "as the SHA-256 of its file"
             )
         return str(fingerprint)[:16]
     digest = hashlib.sha256(type(model).__name__.encode())

@@ -1,4 +1,4 @@
-"""A contact sheet: overlays of many products, small, with captions, and one legend."""
+"""Draw a contact sheet: small overlays of many products with captions and one legend."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from s5mars.predict.sources import Source
 from s5mars.predict.writing import write_picture
 
 SIDE = 320
-"""Longer side of a picture in pixels."""
+"""Longer side of each picture in pixels."""
 
 _TEXT, _GAP = 14, 8
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One product of the sheet."""
+    """One product on the sheet."""
 
     name: str  # of its maps
     path: Path
@@ -36,20 +36,20 @@ class Tile:
 
 
 def write_sheet(path: Path, tiles: Sequence[Tile], *, maps: Path, taxonomy: Taxonomy) -> None:
-    """Draw the tiles line by line, as nearly square as they fill it.
+    """Draw the tiles line by line on a nearly square sheet.
 
-    A tile is the overlay that prediction wrote, else one drawn from product and class map, else
-    the product or the class map alone, whichever is still there.
+    A tile is the overlay that prediction wrote, or one drawn from product and class map, or the
+    product or class map alone, depending on which files exist.
 
     Args:
-        path: an image file; its ending says the format.
+        path: path to a .png or .jpg file.
         tiles: at least one.
-        maps: the folder of the maps.
-        taxonomy: their classes.
+        maps: folder of the maps.
+        taxonomy: classes of the maps.
 
     Raises:
-        UserError: if the ending is of no image format.
-        OSError: if writing fails; a full disk is said in words.
+        UserError: if the extension is not supported.
+        OSError: if writing fails, with a clear message for a full disk.
     """
     check_ending(path)
     font = ImageFont.load_default(_TEXT)
@@ -71,9 +71,9 @@ def write_sheet(path: Path, tiles: Sequence[Tile], *, maps: Path, taxonomy: Taxo
 
 
 def check_ending(path: Path) -> None:
-    """Raise ValueError if the ending of a sheet's name is of no picture."""
+    """Raise UserError if the extension of a sheet is not supported."""
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UserError(f"{path}: a sheet is a .png or a .jpg file")
+        raise UserError(f"--sheet must be a .png or .jpg file (got {path})")
 
 
 def _picture(tile: Tile, maps: Path, taxonomy: Taxonomy) -> Image.Image:
@@ -109,7 +109,7 @@ def _open(path: Path) -> Image.Image | None:
 
 
 def _fitting(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """The text, with an ellipsis in its middle where it is too long for a tile."""
+    """Shorten text that is too long for a tile, with an ellipsis in the middle."""
     kept = text
     keep = len(text)
     while font.getlength(kept) > SIDE and keep > 2:

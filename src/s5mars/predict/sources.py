@@ -1,4 +1,4 @@
-"""What there is to predict, and what its maps are called: no two products share a file."""
+"""Find the products to predict and give their maps unique names."""
 
 from __future__ import annotations
 
@@ -20,59 +20,59 @@ ENDINGS = {
     "rle": "_rle.json",
     "labels": ".png",
 }
-"""What can be written for a product, and how its file's name ends, in the order of writing: the
-class map last, so that where there is one the product is whole."""
+"""Suffix of each kind of output file, in the order of writing: the class map comes last, so that
+its presence means that the product is complete."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A product to predict and what its maps are called."""
+    """A product to predict and the name of its maps."""
 
-    path: Path  # absolute; links are not followed, because a file's name says what it shows
-    name: str  # path below the output folder, with forward slashes, without an ending
+    path: Path  # absolute; links are not followed, because the name holds metadata
+    name: str  # relative to the output folder, with forward slashes, without extension
 
     def outputs(self, write: Iterable[str]) -> dict[str, str]:
-        """The files of some kinds (keys of ``ENDINGS``), below the output folder."""
+        """Output files of some kinds (keys of ``ENDINGS``), relative to the output folder."""
         return {kind: f"{self.name}{ENDINGS[kind]}" for kind in ENDINGS if kind in set(write)}
 
 
 def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
-    """Products among the inputs and below input folders, in a fixed order, each once.
+    """Find the products among the inputs and below input folders, in a fixed order, each once.
 
-    The name of a file in a folder is its path below the folder, that of any other file its own;
-    ``Names`` makes them unique. Where ``out`` lies inside an input folder it is left out, so that
-    maps of an earlier run are no input of the next.
+    The name of a file in an input folder is its path relative to the folder; other files keep their
+    own name. ``Names`` makes names unique. If ``out`` lies inside an input folder it is skipped, so
+    that maps of an earlier run are not inputs of the next.
 
     Raises:
-        MissingFileError: if an input is not there.
-        UserError: if there is no input, a folder holds no product, or ``out`` is an input folder.
+        MissingFileError: if an input does not exist.
+        UserError: if there is no input, a folder has no product, or ``out`` is an input folder.
     """
     if not inputs:
-        raise UserError("nothing to predict: give image files or folders")
+        raise UserError("no inputs; give image files or folders")
     found: dict[Path, Source] = {}
     for given in map(Path, inputs):
         if given.is_dir():
             if given.resolve() == out.resolve():
-                raise UserError(f"{out}: maps would lie among the images: choose another out")
+                raise UserError(f"--out {out} is an input folder; choose another folder")
             files = product_files(files_below(given, PRODUCT_ENDINGS, without=out))
             if not files:
                 endings = " ".join(sorted(PRODUCT_ENDINGS))
-                raise UserError(f"{given}: no image in this folder; looked for {endings}")
+                raise UserError(f"{given} contains no image (searched for {endings})")
             names = [path.relative_to(given).with_suffix("").as_posix() for path in files]
         elif given.exists():
             require_regular(given)
             files, names = [given], [given.stem]
         else:
-            raise MissingFileError(f"{given}: no such file or folder")
+            raise MissingFileError(f"{given} does not exist")
         for path, name in zip(files, names, strict=True):
-            # resolve() would follow links, whose names say what the products show.
+            # resolve() would follow links, whose names hold metadata.
             absolute = Path(os.path.abspath(path))  # noqa: PTH100
             found.setdefault(absolute, Source(absolute, printable(name)))
     return list(found.values())
 
 
 class Names:
-    """Names that are taken, and free ones for newcomers."""
+    """Assigns unique names to products."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._files: set[str] = set()
@@ -81,16 +81,16 @@ class Names:
             self._take(name)
 
     def free(self, source: Source) -> Source:
-        """The source under a name whose files nobody else has, which is taken from now on.
+        """Rename a source so that no other product has the same output files.
 
-        Its own name if possible, else with its ending (``a.IMG`` beside ``a.png``), else numbered,
-        or in a numbered folder.
+        The name is its own if possible, else includes its extension (``a.IMG`` next to ``a.png``),
+        else has a number or is in a numbered folder.
         """
         for name in _candidates(source):
             if self._is_free(name):
                 self._take(name)
                 return Source(source.path, name)
-        raise AssertionError("there is always one more number")
+        raise AssertionError("candidates are infinite")
 
     def _is_free(self, name: str) -> bool:
         files = [name + ending for ending in ENDINGS.values()]
@@ -104,10 +104,10 @@ class Names:
 
 
 def refuse_overwriting(sources: Sequence[Source], out: Path) -> None:
-    """Stop where a map would replace a product.
+    """Raise an error if a map would overwrite an input.
 
     Raises:
-        UserError: naming the product.
+        UserError: with the path of the input.
     """
     root = out.resolve()
 
@@ -124,7 +124,7 @@ def refuse_overwriting(sources: Sequence[Source], out: Path) -> None:
         for file in source.outputs(ENDINGS).values():
             if root / file in inputs:
                 raise UserError(
-                    f"{out / file} is an input and would be overwritten: choose another out"
+                    f"{out / file} is an input and would be overwritten; choose another --out"
                 )
 
 
@@ -135,7 +135,7 @@ def _candidates(source: Source) -> Iterator[str]:
     number = 2
     while True:
         yield f"{whole}~{number}"
-        yield f"~{number}/{whole}"  # where a folder above it has the name of another's file
+        yield f"~{number}/{whole}"  # if a parent folder has the name of another product's file
         number += 1
 
 

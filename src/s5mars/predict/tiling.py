@@ -1,16 +1,16 @@
 """Overlapping windows over an image of any size, blended in blocks, line by line.
 
-Windows stand on a regular grid, so their blending weights are products of a vertical and a
-horizontal one. Each of the two is divided by its sum over the windows beforehand: a partition of
-unity, and blending is a weighted sum without a second pass. Columns to the left of the next window
-are complete for their line of windows; of those, rows above the next line will not change any more
-and leave as a block, and the others wait for the next line. So memory holds class scores of one
-window and of the rows that two lines share, (C, window - step, W), however tall the image is.
+Windows lie on a regular grid, so a blending weight is the product of a vertical and a horizontal
+weight. Both are normalised beforehand by their sum over the windows (a partition of unity), so
+blending is a weighted sum without a second pass. Columns to the left of the next window are
+complete for their line of windows; their rows above the next line are final and are yielded as a
+block, and the other rows wait for the next line. Memory thus holds the class scores of one window
+and of the rows that two lines share, (C, window - step, W), for an image of any height.
 
-What is blended are softmax probabilities, not logits. Logits have no common scale between windows:
-one sure window would outvote its neighbours by the size of its numbers. Probabilities are bounded,
-and their weighted mean with weights that add up to one is again a probability, so the confidence
-keeps its meaning across the seams.
+Softmax probabilities are blended, not logits. Logits have no common scale between windows: one
+confident window would outvote its neighbours by magnitude. Probabilities are bounded, and their
+weighted mean with weights that sum to one is again a probability, so confidence keeps its meaning
+across the seams.
 """
 
 from __future__ import annotations
@@ -24,18 +24,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from s5mars.errors import UserError
+from s5mars.predict.inference import SMALLEST_SIDE
 
-SMALLEST_SIDE = 32
-"""Models take any height and width from here on; smaller images are padded up to it."""
-
-LARGEST_OVERLAP = 0.9
-"""Above it the number of windows explodes (a pixel is seen by more than a hundred of them)."""
-
-Network = Callable[[Tensor], Tensor]
-"""(B, 3, h, w) uint8 on the CPU → (B, C, h, w) float32 probabilities on any device."""
-
-Block = tuple[slice, slice, Tensor]
+ProbabilityBlock = tuple[slice, slice, Tensor]
 """Rows and columns of an image, and (C, rows, columns) float32."""
 
 
@@ -63,15 +54,8 @@ class Grid:
             height: image height in pixels, at least 1.
             width: image width in pixels, at least 1.
             window: side of a window in pixels; a shorter image side gets one window of its length.
-            overlap: least share of a window that its neighbour covers, too, in [0, 0.9].
-
-        Raises:
-            UserError: if ``window`` or ``overlap`` is out of range.
+            overlap: smallest fraction of a window that overlaps its neighbour; see ``Inference``.
         """
-        if window < SMALLEST_SIDE:
-            raise UserError(f"a window of {window} pixels: the least is {SMALLEST_SIDE}")
-        if not 0 <= overlap <= LARGEST_OVERLAP:
-            raise UserError(f"an overlap of {overlap}: not in [0, {LARGEST_OVERLAP}]")
         return cls(
             _axis(height, window=window, overlap=overlap),
             _axis(width, window=window, overlap=overlap),
@@ -84,31 +68,31 @@ class Grid:
 
 
 def blended(
-    network: Network, image: NDArray[np.uint8], *, window: int, overlap: float, batch: int
-) -> Iterator[Block]:
+    network: Callable[[Tensor], Tensor],
+    image: NDArray[np.uint8],
+    *,
+    window: int,
+    overlap: float,
+    batch: int,
+) -> Iterator[ProbabilityBlock]:
     """Class probabilities of an image, in blocks that cover it once, line by line.
 
-    Windows are added in the same order whatever the batch, so the batch matters only as far as
-    the network itself answers differently to another batch size.
+    Windows are added in the same order for any batch size, so the batch size matters only if the
+    network's own output depends on it.
 
     Args:
-        network: gives probabilities, see ``Network``.
+        network: (B, 3, h, w) uint8 on the CPU → (B, C, h, w) float32 probabilities on any device.
         image: (H, W, 3) uint8, RGB.
-        window: side of a window in pixels.
-        overlap: share of a window that its neighbour covers, too, in [0, 0.9].
-        batch: windows in one call of the network.
+        window: side of a window in pixels, as in ``Inference``.
+        overlap: smallest fraction of a window that overlaps its neighbour.
+        batch: number of windows in one call of the network.
 
     Yields:
         ``(rows, columns, probabilities)``: two slices of the image, and (C, rows, columns)
-        float32 on the network's device. The tensor is only valid until the next one is asked for.
-
-    Raises:
-        UserError: if ``window``, ``overlap`` or ``batch`` is out of range.
+        float32 on the network's device. The tensor is valid until the next one is requested.
     """
     height, width = image.shape[:2]
     grid = Grid.over(height, width, window=window, overlap=overlap)
-    if batch < 1:
-        raise UserError(f"a batch of {batch} windows: the least is 1")
     scores = _window_scores(network, image, grid, batch=batch)
     if len(grid.corners) == 1:
         yield slice(0, height), slice(0, width), next(scores)
@@ -116,15 +100,17 @@ def blended(
     yield from _blocks(scores, grid, height=height, width=width)
 
 
-def enlarged(blocks: Iterator[Block], *, classes: int, size: tuple[int, int]) -> Iterator[Block]:
-    """Blocks of a resized image → those of the image itself, bilinear, some rows at a time.
+def enlarged(
+    blocks: Iterator[ProbabilityBlock], *, classes: int, size: tuple[int, int]
+) -> Iterator[ProbabilityBlock]:
+    """Enlarge the blocks of a resized image to the original size, bilinearly, some rows at a time.
 
-    The class probabilities of the resized image are held whole.
+    All class probabilities of the resized image are in memory.
 
     Args:
-        blocks: of the resized image, which they cover once.
+        blocks: cover the resized image once.
         classes: number of classes.
-        size: height and width of the image itself.
+        size: height and width of the original image.
     """
     parts = [(rows, columns, block.clone()) for rows, columns, block in blocks]
     small = (max(r.stop for r, _, _ in parts), max(c.stop for _, c, _ in parts))
@@ -147,14 +133,16 @@ def enlarged(blocks: Iterator[Block], *, classes: int, size: tuple[int, int]) ->
 
 
 _ROWS = 256
-"""Of an enlarged map that are made at a time."""
+"""Rows of an enlarged map that are computed at a time."""
 
 
-def _blocks(scores: Iterator[Tensor], grid: Grid, *, height: int, width: int) -> Iterator[Block]:
+def _blocks(
+    scores: Iterator[Tensor], grid: Grid, *, height: int, width: int
+) -> Iterator[ProbabilityBlock]:
     tops, lefts = grid.rows.starts, grid.columns.starts
-    below: Tensor | None = None  # of finished lines: what their windows say of rows still to come
-    line_scores: Tensor | None = None  # of this line, from the left of the current window on
-    shared = 0  # rows of `below` that hold something
+    below: Tensor | None = None  # scores of finished lines for rows still to come
+    line_scores: Tensor | None = None  # scores of this line, from the left of the current window
+    shared = 0  # rows of `below` in use
     for line, top in enumerate(tops):
         bottom = tops[line + 1] if line + 1 < len(tops) else height
         done = bottom - top
@@ -178,7 +166,7 @@ def _blocks(scores: Iterator[Tensor], grid: Grid, *, height: int, width: int) ->
 
 
 def _move_left(scores: Tensor, step: int) -> None:
-    """Drop the first columns, and let zeros come in on the right."""
+    """Shift scores left by ``step`` columns and fill with zeros."""
     rest = scores.shape[2] - step
     for plane in scores:  # plane by plane: the copy that the move needs stays small
         plane[:, :rest] = plane[:, step:].clone()
@@ -186,7 +174,7 @@ def _move_left(scores: Tensor, step: int) -> None:
 
 
 def _window_scores(
-    network: Network, image: NDArray[np.uint8], grid: Grid, *, batch: int
+    network: Callable[[Tensor], Tensor], image: NDArray[np.uint8], grid: Grid, *, batch: int
 ) -> Iterator[Tensor]:
     """(C, h, w) for every window, in the order of ``grid.corners``."""
     height, width = grid.rows.window, grid.columns.window

@@ -1,4 +1,4 @@
-"""Pictures as files that are either whole or absent."""
+"""Write pictures atomically."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from s5mars.files import replacing
 
 
 def write_picture(path: Path, picture: Image.Image, **options: object) -> None:
-    """Encode a picture by the ending of its name and write it whole; missing folders are made.
+    """Encode a picture by its file extension and write it atomically; create missing folders.
 
-    It is encoded in memory, because Pillow does not report a full disk as such.
+    The picture is encoded in memory, because Pillow does not report a full disk as such.
 
     Raises:
-        OSError: if writing fails; a full disk is said in words.
+        OSError: if writing fails, with a clear message for a full disk.
     """
     encoded = io.BytesIO()
     kind = Image.registered_extensions()[path.suffix.lower()]

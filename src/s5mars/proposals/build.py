@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from s5mars.errors import UserError
 from s5mars.files.locking import only_one
 from s5mars.parallel.ahead import ahead
+from s5mars.parallel.cluster import Engine, check_engine
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.proposal import Proposal
@@ -38,9 +39,6 @@ AHEAD = 4
 
 TRIES = 2
 """Times that an image is tried whose worker died: of its fault, or of somebody else's."""
-
-Engine = Literal["local", "ray"]
-ENGINES: tuple[Engine, ...] = ("local", "ray")
 
 Propose = Callable[[Path], list[Proposal]]
 """An image file to its proposals, best first."""
@@ -89,10 +87,7 @@ def build_store(
             is unreadable or kills its workers (named), or weights do not fit; finished shards stay.
             If Ray is asked for and not installed or not there.
     """
-    if engine not in ENGINES:
-        raise UserError(f"engine {engine!r}: choose from {', '.join(ENGINES)}")
-    if address is not None and engine != "ray":
-        raise UserError("an address is Ray's: add --engine ray")
+    check_engine(engine, address)
     if proposer not in PROPOSERS:
         raise UserError(f"no proposer {proposer!r}; there are: {', '.join(PROPOSERS)}")
     if workers < 1 or shard_images < 1:

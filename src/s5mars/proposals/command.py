@@ -10,7 +10,8 @@ from typing import Any
 
 from s5mars.data.layouts import open_dataset
 from s5mars.errors import UserError
-from s5mars.proposals.build import PROPOSERS, SHARD_IMAGES, Engine, build_store
+from s5mars.parallel.cluster import Engine
+from s5mars.proposals.build import PROPOSERS, SHARD_IMAGES, build_store
 from s5mars.proposals.coco import export_json, import_json
 from s5mars.proposals.draw import ObjectFilter, coverage
 from s5mars.proposals.hardware import Hardware

@@ -11,7 +11,6 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.resolution import Resolution
 from s5mars.files import write_json
 from s5mars.models.checkpoint import save_model
-from s5mars.predict.predictor import Precision as InferencePrecision
 from s5mars.predict.predictor import Predictor
 from s5mars.settings.config import TrainConfig
 from s5mars.training.feed import Feed
@@ -48,7 +47,7 @@ class Record:
             module.scored,
             self.dataset.taxonomy,
             device=module.device,
-            precision=_inference_precision(precision),
+            precision="bf16" if precision.startswith("bf16") else "fp32",
             resolution=Resolution.parse(self.config.resolution),
         )
         everything, confident = validate(
@@ -209,10 +208,6 @@ def before_the_pool(step: int, facts: Mapping[str, Any]) -> str:
         f"{facts['pool_from']}): it was trained on labels alone. --keep after-warm-up or last "
         "keeps a later one."
     )
-
-
-def _inference_precision(precision: str) -> InferencePrecision:
-    return "bf16" if precision.startswith("bf16") else "fp32"
 
 
 def _below(values: dict[str, float], prefix: str) -> dict[str, float]:

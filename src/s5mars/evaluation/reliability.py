@@ -1,15 +1,15 @@
-"""Whether a confidence of 0.8 is right in 80 % of the pixels, and one number that makes it so.
+"""Calibration: whether pixels of confidence 0.8 are 80 % correct, and temperature scaling.
 
 Temperature scaling (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017) divides the
 logits z of every pixel by one temperature T > 0, fitted on a split that training did not see:
 
     T = argmin_T  - mean over labelled pixels of log softmax(z / T)[label]          (NLL)
 
-It moves confidence and no label. What is measured before and after:
+This changes confidence but no label. Measured before and after:
 
 - expected calibration error, ECE = sum_b n_b / n · |accuracy_b - confidence_b| over 15 bins of
   equal width of the largest probability (Guo et al., eq. 3);
-- the risk-coverage curve: the share of wrong pixels among the surest share of all pixels, and its
+- the risk-coverage curve: the fraction of wrong pixels among the most confident pixels, and its
   mean over all coverages, AURC (Geifman and El-Yaniv, NeurIPS 2017).
 """
 
@@ -34,20 +34,20 @@ from s5mars.types import Sample
 
 BINS = 15
 LOWEST, HIGHEST = 0.05, 20.0
-"""Temperatures among which the best is sought; a fit at one of them is said to be there."""
+"""Search range of the temperature; the user is told if the fit stops at either end."""
 
 PIXELS = 500_000
-"""Pixels that are kept of a split: an ECE from them is known to about 0.1 points."""
+"""Number of sampled pixels: enough to know the ECE to about 0.1 points."""
 
 _CURVE_POINTS = 200
-_CHUNK = 1 << 16  # pixels in float64 at once
+_CHUNK = 1 << 16  # pixels converted to float64 at a time
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Labelled pixels and what the network said of them."""
+    """Labelled pixels and their logits."""
 
-    logits: NDArray[np.float32]  # (N, C), up to a constant a pixel: log-probabilities will do
+    logits: NDArray[np.float32]  # (N, C), up to a constant per pixel, e.g. log-probabilities
     label: NDArray[np.uint8]  # (N,) class index, never IGNORE
 
     def __len__(self) -> int:
@@ -56,11 +56,11 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Bins of confidence, of equal width in [0, 1]; a pixel on an edge is in the bin below it."""
+    """Confidence bins of equal width in [0, 1], closed on the right."""
 
     count: NDArray[np.int64]  # (bins,)
-    confidence: NDArray[np.float64]  # (bins,) mean; NaN where the bin is empty
-    accuracy: NDArray[np.float64]  # (bins,) share of right pixels; NaN where the bin is empty
+    confidence: NDArray[np.float64]  # (bins,) mean; NaN for empty bins
+    accuracy: NDArray[np.float64]  # (bins,) fraction of right pixels; NaN for empty bins
 
     @property
     def ece(self) -> float:
@@ -71,10 +71,10 @@ class Reliability:
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """Share of wrong pixels among the surest k of N, for k = 1..N."""
+    """Fraction of wrong pixels among the k most confident of N, for k = 1..N."""
 
-    risk: NDArray[np.float64]  # (N,); pixels of equal confidence are in random order: the mean
-    threshold: NDArray[np.float64]  # (N,) the least confidence among the surest k
+    risk: NDArray[np.float64]  # (N,); averaged over the order of pixels of equal confidence
+    threshold: NDArray[np.float64]  # (N,) smallest confidence among these k
 
     @property
     def aurc(self) -> float:
@@ -83,15 +83,15 @@ class RiskCoverage:
 
 
 def fit_temperature(pixels: Pixels) -> float:
-    """The temperature of least NLL, within ``LOWEST``..``HIGHEST``.
+    """The temperature that minimises the NLL, within ``LOWEST``..``HIGHEST``.
 
-    The NLL is convex in 1 / T, so it has one minimum in log T, and a bracket finds it.
+    The NLL is convex in 1 / T, so it has one minimum in log T.
 
     Raises:
         UserError: if there is no pixel.
     """
     if not len(pixels):
-        raise UserError("no labelled pixel to fit a temperature on")
+        raise UserError("there is no labelled pixel to fit a temperature on")
     found = minimize_scalar(
         lambda log_t: negative_log_likelihood(pixels, float(np.exp(log_t))),
         bounds=(np.log(LOWEST), np.log(HIGHEST)),
@@ -115,7 +115,7 @@ def negative_log_likelihood(pixels: Pixels, temperature: float) -> float:
 def confidences(
     pixels: Pixels, temperature: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(N,) largest probability at a temperature, and whether its class is the right one."""
+    """(N,) largest probability at a temperature, and (N,) whether its class is right."""
     sure, right = [], []
     for logits, label in _chunks(pixels):
         below = (logits - logits.max(1, keepdims=True)) / temperature
@@ -139,7 +139,7 @@ def reliability(
     """
     _check(confidence, right)
     if bins < 1:
-        raise UserError(f"{bins} bins of confidence: the least is 1")
+        raise UserError(f"bins must be at least 1 (got {bins})")
     index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     count = np.bincount(index, minlength=bins)
     with np.errstate(invalid="ignore"):
@@ -149,7 +149,7 @@ def reliability(
 
 
 def risk_coverage(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> RiskCoverage:
-    """The risk at every coverage, surest pixels first.
+    """The risk at every coverage, most confident pixels first.
 
     Args:
         confidence: (N,).
@@ -161,7 +161,7 @@ def risk_coverage(confidence: NDArray[np.floating], right: NDArray[np.bool_]) ->
     _check(confidence, right)
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence, wrong = confidence[order].astype(np.float64), ~right[order]
-    # Among equals any order is as good as another: each has the share of errors of its group.
+    # Ties have no order: each pixel gets the error rate of its group.
     _, first, size = np.unique(-sorted_confidence, return_index=True, return_counts=True)
     mean = np.add.reduceat(wrong.astype(np.float64), first) / size
     errors = np.cumsum(np.repeat(mean, size))
@@ -177,18 +177,18 @@ def collect_pixels(
     seed: int = 0,
     progress: Callable[[], object] | None = None,
 ) -> Pixels:
-    """Log-probabilities of labelled pixels; a uniform draw of ``limit`` where there are more.
+    """Log-probabilities of labelled pixels; a uniform draw of ``limit`` pixels if there are more.
 
-    Every pixel has a random number, a pure function of (seed, image, pixel); those with the least
-    are kept. So memory is bounded, each set of ``limit`` pixels is as likely as another, and the
-    same call draws the same. Pixels that are ignored are left out before the draw.
+    Each pixel has a random number that depends on (seed, image, pixel) only, and those with the
+    smallest numbers are kept. Thus memory is bounded, all sets of ``limit`` pixels are equally
+    likely, and the draw is reproducible. Ignored pixels are excluded before the draw.
 
     Args:
-        predictor: asked at temperature 1, whatever its own.
-        samples: with masks.
-        coding: of their masks.
-        limit: pixels to keep.
-        seed: of the draw.
+        predictor: used at temperature 1, whatever its own temperature.
+        samples: samples with masks.
+        coding: coding of the masks.
+        limit: number of pixels to keep.
+        seed: seed of the draw.
         progress: called after each image.
 
     Raises:
@@ -201,7 +201,7 @@ def collect_pixels(
     pairs = ahead(lambda sample: _read(sample, coding), samples)
     for number, (image, label) in enumerate(pairs):
         draw = generator(seed, "calibration", sample=number).random(label.shape)
-        # Nothing above the largest number that is kept can enter a full sample any more.
+        # Numbers above the largest kept one cannot enter a full sample.
         chosen = (label != IGNORE) & (draw < (rank.max() if len(rank) == limit else 1))
         if chosen.any():
             logits = _logits_at(predictor, image, chosen)
@@ -215,17 +215,17 @@ def collect_pixels(
         if progress is not None:
             progress()
     if not len(kept):
-        raise UserError(f"nothing to calibrate on: no labelled pixel in {len(samples)} images")
+        raise UserError(f"cannot calibrate: no labelled pixel in {len(samples)} images")
     return kept
 
 
 def measure(pixels: Pixels, temperature: float) -> dict[str, Any]:
-    """Calibration and risk at one temperature, for JSON.
+    """Measure calibration and risk at one temperature, for JSON.
 
     Returns:
         ``temperature``, ``nll``, ``ece`` and ``aurc`` (in [0, 1]), ``bins`` (``count``,
         ``confidence``, ``accuracy``), ``risk_coverage`` (``coverage``, ``risk``, ``threshold`` at
-        about 200 places), all shares of 1.
+        about 200 points), all in [0, 1].
     """
     confidence, right = confidences(pixels, temperature)
     binned, curve = reliability(confidence, right), risk_coverage(confidence, right)
@@ -257,7 +257,7 @@ def _logits_at(
     place[chosen] = np.arange(len(logits))
     for rows, columns, block in predictor.blocks(image, temperature=1.0):
         here = torch.from_numpy(chosen[rows, columns]).to(block.device)
-        # The least positive float32 instead of 0, whose logarithm nothing can be done with.
+        # Replace 0 by the smallest positive float32, whose logarithm is finite.
         probability = block[:, here].T.clamp_min(torch.finfo(torch.float32).tiny)
         logits[place[rows, columns][chosen[rows, columns]]] = probability.log().cpu().numpy()
     return logits
@@ -277,8 +277,8 @@ def _chunks(pixels: Pixels) -> Iterator[tuple[NDArray[np.float64], NDArray[np.ui
 def _check(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> None:
     if confidence.shape != right.shape or confidence.ndim != 1 or not len(right):
         raise UserError(
-            f"confidence of shape {confidence.shape}, right or wrong of shape {right.shape}: "
-            "two lists of one length, at least 1, are needed"
+            "confidence and right must be non-empty, one-dimensional and of equal length (got "
+            f"shape {confidence.shape} and shape {right.shape})"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from s5mars.classes import IGNORE, MaskCoding
-from s5mars.evaluation.calibration import (
+from s5mars.evaluation.reliability import (
     Pixels,
     collect_pixels,
     confidences,
@@ -20,7 +20,7 @@ from s5mars.evaluation.calibration import (
     reliability,
     risk_coverage,
 )
-from s5mars.predict import Predictor
+from s5mars.predict.predictor import Predictor
 
 from .standin import TINTS, Tint, maps, sample
 
@@ -163,5 +163,5 @@ def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
         fit_temperature(Pixels(np.empty((0, 3), np.float32), np.empty(0, np.uint8)))
     with pytest.raises(ValueError, match=r"shape \(2,\).*shape \(3,\)"):
         risk_coverage(np.ones(2), np.ones(3, bool))
-    with pytest.raises(ValueError, match="0 bins"):
+    with pytest.raises(ValueError, match=r"bins must be at least 1 \(got 0\)"):
         reliability(np.ones(2), np.ones(2, bool), bins=0)
