@@ -237,3 +237,19 @@ def test_real_tiles_are_stratified(real_data):
 
     shares = areas(chosen) / areas(dataset.split("train"))
     assert np.abs(shares / 0.125 - 1).max() < 0.25
+
+
+def test_the_pool_can_be_a_part(tmp_path: Path) -> None:
+    dataset = open_dataset(write_synthetic(tmp_path / "data", images=8, size=32, unlabelled=2))
+    train, unlabelled = dataset.split("train"), dataset.unlabelled
+    assert pool(dataset) == (*train, *unlabelled)
+    assert pool(dataset, "train") == train
+    assert pool(dataset, "unlabelled") == unlabelled
+    path = tmp_path / "list.txt"
+    path.write_text(f"{unlabelled[1].name}\n{train[0].name}\n")
+    assert pool(dataset, str(path)) == (unlabelled[1], train[0])
+    path.write_text(f"{dataset.split('test')[0].name}\n")
+    with pytest.raises(UserError, match=r"list\.txt: names 1 unknown"):
+        pool(dataset, str(path))
+    with pytest.raises(UserError, match="no unlabelled image"):
+        pool(replace(dataset, unlabelled=()), "unlabelled")

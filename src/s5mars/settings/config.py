@@ -29,9 +29,9 @@ class TrainConfig:
     Args:
         data: Folder of images and labels, in any layout that ``s5mars`` knows.
         out: Folder of the run; must not hold another run.
-        method: ``supervised``, ``supervised_averaged``, ``mean_teacher``, ``classmix``,
-            ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``, ``unimatch``, ``unimatch_v2`` or
-            ``s5mars``; ``san`` fine-tunes ``--model san``.
+        method: ``supervised``, ``supervised_averaged``, ``self_training``, ``mean_teacher``,
+            ``classmix``, ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``, ``unimatch``,
+            ``unimatch_v2`` or ``s5mars``; ``san`` fine-tunes ``--model san``.
         recipe: ``default``, ``paper``, ``as_released`` or ``san``: defaults that other options
             change.
         ablation: A row of the paper's ablations, such as ``augin/efdm``, for ``s5mars`` only;
@@ -39,6 +39,8 @@ class TrainConfig:
         labelled: Share of the train split whose labels may be read, in (0, 1], or a list file.
         partition_seed: Which of the equally good partitions of that share is drawn; several seeds
             then share one partition.
+        pool: Which images make up the pool of a method that uses one: ``all`` (train images and
+            unlabelled ones), ``train``, ``unlabelled``, or a list file of names among them.
         seed: Of everything else that is random: order, crops, views, new layers.
         steps: Optimiser steps; give this or epochs. 0 scores ``--model san`` without training.
         epochs: Passes over the larger stream (the pool, for methods that use one).
@@ -93,12 +95,16 @@ class TrainConfig:
         threshold_momentum: Of the averages that those two follow, in [0, 1).
         teacher_momentum: Largest momentum of the teacher's moving average.
         teacher_span: Share of the run that this average spans at most (the paper: 0, no limit).
+        teacher: For ``self_training``: run folder or checkpoint that labels the pool; without it
+            the run trains one, in two stages that take two thirds of its steps.
         validate_every: Steps between validations; 0: twenty times in a run.
         select_on: Split that chooses the best checkpoint.
         keep: Which checkpoint becomes the model: the ``best`` on that split, the ``last``, or the
             best ``after-warm-up``, when the pool has come in.
         save_every: Steps between writes of last.ckpt; 0: after the first step that ends 90 s or
             more after the last write.
+        snapshots: Copies of the scored network that are kept in the run's folder ``snapshots``,
+            evenly spaced over its steps; the last one is of its end.
         workers: Loader processes; -1: one fewer than the cores, shared among the
             processes, at most 4 each.
         accelerator: ``auto``, ``cpu``, ``gpu`` or another name that Lightning knows.
@@ -116,6 +122,7 @@ class TrainConfig:
     ablation: str = ""
     labelled: float | str = 1.0
     partition_seed: int = 0
+    pool: str = "all"
     seed: int = 0
     steps: int | None = None
     epochs: float | None = None
@@ -154,10 +161,12 @@ class TrainConfig:
     threshold_momentum: float = 0.99
     teacher_momentum: float = 0.996
     teacher_span: float = 0.0
+    teacher: Path | None = None
     validate_every: int = 0
     select_on: str = "val"
     keep: Kept = "best"
     save_every: int = 0
+    snapshots: int = 0
     workers: int = -1
     accelerator: str = "auto"
     devices: int | str = "auto"
@@ -173,7 +182,7 @@ class TrainConfig:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be above 0")
         not_negative = (
             "momentum", "weight_decay", "clip", "power", "unsupervised", "validate_every",
-            "save_every", "encoder_rate", "partition_seed",
+            "save_every", "encoder_rate", "partition_seed", "snapshots",
         )  # fmt: skip
         for name in not_negative:
             if getattr(self, name) < 0:
