@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,7 @@ from s5mars.data.partition import (
     write_partitions,
 )
 from s5mars.data.read import read_label
+from s5mars.errors import UserError
 
 
 @pytest.fixture
@@ -239,8 +241,9 @@ def test_real_tiles_are_stratified(real_data):
     assert np.abs(shares / 0.125 - 1).max() < 0.25
 
 
-def test_the_pool_can_be_a_part(tmp_path: Path) -> None:
-    dataset = open_dataset(write_synthetic(tmp_path / "data", images=8, size=32, unlabelled=2))
+def test_the_pool_can_be_a_part(root, tmp_path):
+    dataset = open_dataset(root)
+    dataset = replace(dataset, unlabelled=dataset.unlabelled or dataset.split("val"))
     train, unlabelled = dataset.split("train"), dataset.unlabelled
     assert pool(dataset) == (*train, *unlabelled)
     assert pool(dataset, "train") == train
