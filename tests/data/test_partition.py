@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,7 @@ from s5mars.data.partition import (
     write_partitions,
 )
 from s5mars.data.read import read_label
+from s5mars.errors import UserError
 
 
 @pytest.fixture
@@ -237,3 +239,20 @@ def test_real_tiles_are_stratified(real_data):
 
     shares = areas(chosen) / areas(dataset.split("train"))
     assert np.abs(shares / 0.125 - 1).max() < 0.25
+
+
+def test_the_pool_can_be_a_part(root, tmp_path):
+    dataset = open_dataset(root)
+    dataset = replace(dataset, unlabelled=dataset.unlabelled or dataset.split("val"))
+    train, unlabelled = dataset.split("train"), dataset.unlabelled
+    assert pool(dataset) == (*train, *unlabelled)
+    assert pool(dataset, "train") == train
+    assert pool(dataset, "unlabelled") == unlabelled
+    path = tmp_path / "list.txt"
+    path.write_text(f"{unlabelled[1].name}\n{train[0].name}\n")
+    assert pool(dataset, str(path)) == (unlabelled[1], train[0])
+    path.write_text(f"{dataset.split('test')[0].name}\n")
+    with pytest.raises(UserError, match=r"list\.txt: names 1 unknown"):
+        pool(dataset, str(path))
+    with pytest.raises(UserError, match="no unlabelled image"):
+        pool(replace(dataset, unlabelled=()), "unlabelled")

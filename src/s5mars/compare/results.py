@@ -141,6 +141,11 @@ def is_trained(run: Path) -> bool:
     return bool(whole) and all((run / f"best.{e}").is_file() for e in ("json", "safetensors"))
 
 
+def saved_states(run: Path) -> list[Path]:
+    """What a run can go on from: its own ``last.ckpt``, and those of its stages."""
+    return [*run.glob("last.ckpt"), *run.glob("stages/*/last.ckpt")]
+
+
 def evaluation_path(run: Path, *, split: str, protocol: str) -> Path:
     """Return the path that ``s5mars evaluate`` writes the scores of a run to."""
     return run / f"evaluation-{split}-{protocol}.json"

@@ -27,6 +27,7 @@ from s5mars.compare.results import (
     evaluation_path,
     is_trained,
     read_scores,
+    saved_states,
     write_comparison,
 )
 from s5mars.errors import UserError
@@ -179,7 +180,7 @@ class _Work:
         arguments = train_arguments(self.request, cell.row, cell, run.resolve())
         training = parse_training(arguments)
         arguments.append(f"--data={training.config.data.resolve()}")
-        if is_trained(run) or (run / "last.ckpt").is_file():
+        if is_trained(run) or saved_states(run):
             recorded = training_from_yaml(run / "config.yaml").config
             if different := settings.same_run(training.config, recorded):
                 raise UserError(
@@ -249,7 +250,8 @@ class _Work:
         if self.request.keep_checkpoints:
             return
         for result in self.comparison.done():
-            (self.out / result.folder / "last.ckpt").unlink(missing_ok=True)
+            for state in saved_states(self.out / result.folder):
+                state.unlink(missing_ok=True)
 
     def _report(self, cell: Cell, todo: Sequence[Cell]) -> None:
         result = self._result(cell.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,13 @@ class Step:
             weights="none",
             representation=method.needs.representation,
         ).to(memory_format=torch.channels_last)
-        module = SegmentationModule(student, method, config=config, total_steps=_TOTAL)
+        module = SegmentationModule(
+            student,
+            method,
+            config=config,
+            total_steps=_TOTAL,
+            given_teacher=copy.deepcopy(student) if method.needs.given_teacher else None,
+        )
         self.module = module.to(device).train()
         self.optimizer = module.configure_optimizers()["optimizer"]
         self.batch = random_batch(settings, device, pool=method.needs.pool)

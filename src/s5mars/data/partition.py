@@ -19,7 +19,7 @@ from s5mars.data.layouts.files import read_names, select
 from s5mars.data.names import as_lines
 from s5mars.data.read import DamagedFileError, read_label
 from s5mars.data.stratify import Areas, beginning, label_areas, stratified_order
-from s5mars.errors import UserError
+from s5mars.errors import MissingFileError, UserError
 from s5mars.files import write_text
 from s5mars.files.reading import read_text, reading
 from s5mars.types import Sample
@@ -93,13 +93,35 @@ def as_fraction(labelled: float | str | Path) -> float | None:
     return fraction
 
 
-def pool(dataset: Dataset) -> tuple[Sample, ...]:
+def pool(dataset: Dataset, which: str = "all") -> tuple[Sample, ...]:
     """What a semi-supervised method may look at: every train image, and the unlabelled ones.
 
     Labelled images are in it too: their unlabelled areas count as unlabelled images. Masks are
     still there; ``withhold`` takes them away.
+
+    Args:
+        dataset: with a split "train".
+        which: ``all`` of them, those of ``train``, the ``unlabelled`` ones, or a list file.
+
+    Raises:
+        UserError: if the list names other images, or there is no unlabelled image.
+        MissingFileError: if ``which`` is none of these words and no file.
     """
-    return (*dataset.split("train"), *dataset.unlabelled)
+    everything = (*dataset.split("train"), *dataset.unlabelled)
+    if which in ("all", "train", "unlabelled"):
+        chosen = {"all": everything, "train": dataset.split("train")}.get(which, dataset.unlabelled)
+        if not chosen:
+            raise UserError(
+                f"{dataset.root}: pool is {which}, but the data set has no unlabelled image: add "
+                "some, or give all, train or a list file"
+            )
+        return chosen
+    path = Path(which)
+    if not path.is_file():
+        raise MissingFileError(
+            f"pool is {which!r}, which is no file: give all, train, unlabelled or a list file"
+        )
+    return select(read_names(path), {sample.name: sample for sample in everything}, path)
 
 
 def withhold(samples: Iterable[Sample], labelled: Iterable[Sample]) -> tuple[Sample, ...]:

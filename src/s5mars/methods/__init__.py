@@ -12,6 +12,7 @@ from s5mars.methods.mean_teacher import MeanTeacher
 from s5mars.methods.ranpaste import RanPaste
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.san import San
+from s5mars.methods.self_training import SelfTraining
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.supervised_averaged import SupervisedAveraged
 from s5mars.methods.u2pl import U2PL
@@ -22,6 +23,7 @@ from s5mars.types import Method
 METHODS: Mapping[str, type[Method]] = {
     "supervised": Supervised,
     "supervised_averaged": SupervisedAveraged,
+    "self_training": SelfTraining,
     "mean_teacher": MeanTeacher,
     "classmix": ClassMix,
     "fixmatch": FixMatch,

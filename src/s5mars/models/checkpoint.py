@@ -219,7 +219,7 @@ def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None
 
 def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts for sharing: local paths are reduced to their last component."""
-    paths = ("data", "labelled", "run")
+    paths = ("data", "labelled", "pool", "teacher", "run")
     return {
         key: Path(value).name if key in paths and isinstance(value, str) else value
         for key, value in facts.items()

@@ -29,9 +29,9 @@ class TrainConfig:
     Args:
         data: Path to the folder of images and labels, in any layout that ``s5mars`` knows.
         out: Path to the folder of the run; it must not hold another run.
-        method: Name of the method: ``supervised``, ``supervised_averaged``, ``mean_teacher``,
-            ``classmix``, ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``, ``unimatch``,
-            ``unimatch_v2``, ``s5mars``, or ``san``, which fine-tunes ``--model san``.
+        method: Name of the method: ``supervised``, ``supervised_averaged``, ``self_training``,
+            ``mean_teacher``, ``classmix``, ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``,
+            ``unimatch``, ``unimatch_v2``, ``s5mars``, or ``san``, which fine-tunes ``--model san``.
         recipe: Name of the set of defaults: ``default``, ``paper``, ``as_released`` or ``san``.
             Other options override it.
         ablation: Name of a row of the paper's ablations, such as ``augin/efdm``, for ``s5mars``
@@ -39,6 +39,8 @@ class TrainConfig:
         labelled: Share of the train split whose labels may be read, in (0, 1], or a list file.
         partition_seed: Seed of the labelled partition; runs with different seeds can share one
             partition.
+        pool: Images in the pool of a method that uses one: ``all`` (train images and unlabelled
+            ones), ``train``, ``unlabelled``, or a list file of names among them.
         seed: Seed of all other randomness: order, crops, views, new layers.
         steps: Number of optimiser steps; give this or epochs. 0 scores ``--model san`` without
             training.
@@ -97,12 +99,16 @@ class TrainConfig:
         teacher_momentum: Largest momentum of the teacher's moving average.
         teacher_span: Largest share of the run that the teacher's average spans (the paper: 0, no
             limit).
+        teacher: Path to the run folder or checkpoint that labels the pool, for ``self_training``;
+            without it the run trains one, in two stages that take two thirds of its steps.
         validate_every: Number of steps between validations; 0 validates twenty times in a run.
         select_on: Name of the split that chooses the best checkpoint.
         keep: Checkpoint that becomes the model: the ``best`` on that split, the ``last``, or the
             best ``after-warm-up``, once the pool is in use.
         save_every: Number of steps between writes of last.ckpt; 0 writes after the first step that
             ends 90 s or more after the last write.
+        snapshots: Number of copies of the scored network that are kept in the run's folder
+            ``snapshots``, evenly spaced over its steps; the last one is of its end.
         workers: Number of loader processes; -1: one fewer than the cores, shared among the
             training processes, at most 4 each.
         accelerator: Name of the accelerator: ``auto``, ``cpu``, ``gpu`` or another that Lightning
@@ -122,6 +128,7 @@ class TrainConfig:
     ablation: str = ""
     labelled: float | str = 1.0
     partition_seed: int = 0
+    pool: str = "all"
     seed: int = 0
     steps: int | None = None
     epochs: float | None = None
@@ -160,10 +167,12 @@ class TrainConfig:
     threshold_momentum: float = 0.99
     teacher_momentum: float = 0.996
     teacher_span: float = 0.0
+    teacher: Path | None = None
     validate_every: int = 0
     select_on: str = "val"
     keep: Kept = "best"
     save_every: int = 0
+    snapshots: int = 0
     workers: int = -1
     accelerator: str = "auto"
     devices: int | str = "auto"
@@ -179,7 +188,7 @@ class TrainConfig:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be above 0")
         not_negative = (
             "momentum", "weight_decay", "clip", "power", "unsupervised", "validate_every",
-            "save_every", "encoder_rate", "partition_seed",
+            "save_every", "encoder_rate", "partition_seed", "snapshots",
         )  # fmt: skip
         for name in not_negative:
             if getattr(self, name) < 0:

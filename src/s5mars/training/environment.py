@@ -113,6 +113,11 @@ def _trainer(config: TrainConfig) -> lightning.Trainer:
     )
 
 
+def processes(config: TrainConfig) -> int:
+    """How many processes train together."""
+    return int(_trainer(config).world_size)
+
+
 def has_amx() -> bool:
     """Whether the CPU has AMX units, which multiply bf16 matrices."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)

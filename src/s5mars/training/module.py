@@ -36,6 +36,7 @@ class SegmentationModule(lightning.LightningModule):
         total_steps: number of steps of the run.
         areas: (C,) how much of each class plain crops of the labelled images show; alignment and
             class-wise thresholds need it.
+        given_teacher: what labels the pool for a method that asks for one; it is never trained.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class SegmentationModule(lightning.LightningModule):
         config: TrainConfig,
         total_steps: int,
         areas: Tensor | None = None,
+        given_teacher: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -53,6 +55,7 @@ class SegmentationModule(lightning.LightningModule):
         self.teacher: AnyNetwork | None = None
         if method.needs.teacher:
             self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
+        self.given_teacher = None if given_teacher is None else given_teacher.requires_grad_(False)
         self.alignment: Alignment | None = None
         self.thresholds: ClassThresholds | None = None
         if method.needs.pool and reads_class_shares(config):
@@ -100,8 +103,9 @@ class SegmentationModule(lightning.LightningModule):
             for layer in nn.Module.modules(self.student.encoder):  # type: ignore[arg-type]
                 if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                     layer.eval()
-        if self.teacher is not None:
-            self.teacher.eval()
+        for network in (self.teacher, self.given_teacher):
+            if network is not None:
+                network.eval()
         return self
 
     def setup(self, stage: str) -> None:
@@ -175,7 +179,12 @@ class SegmentationModule(lightning.LightningModule):
         if self.method.needs.pool and not progress.ramp:
             terms = Supervised().losses(student, student, batch, progress)
             return self._with_every_parameter(terms)
-        teacher = student if self.teacher is None else teacher or self.teacher
+        if self.method.needs.given_teacher:
+            if self.given_teacher is None:
+                raise ValueError("this method needs a network that labels the pool; none was given")
+            teacher = teacher or self.given_teacher
+        else:
+            teacher = student if self.teacher is None else teacher or self.teacher
         return self.method.losses(student, teacher, batch, progress)
 
     def _with_every_parameter(self, terms: dict[str, Term]) -> dict[str, Term]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from s5mars.data.dataset import Dataset
 from s5mars.data.resolution import Resolution
 from s5mars.files import write_json
+from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import save_model
 from s5mars.predict.predictor import Predictor
 from s5mars.settings.config import TrainConfig
 from s5mars.training.feed import Feed
 from s5mars.training.module import SegmentationModule
+from s5mars.training.stages import Stage
 from s5mars.training.streams import Streams
 from s5mars.training.validate import pseudo_label_record, validate
 
@@ -28,11 +32,14 @@ class Record:
         dataset: Dataset,
         streams: Streams,
         feed: Feed,
+        *,
+        stages: Sequence[Stage] = (),
     ) -> None:
         self.config = config
         self.dataset = dataset
         self.streams = streams
         self.feed = feed
+        self.stages = stages  # that were trained before, for this one
         self._since = time.monotonic()
 
     def start(self) -> None:
@@ -91,7 +98,7 @@ class Record:
                 "best": None
                 if best is None
                 else {"step": best["step"], **_headline(best["validation"])},
-                "seconds": round(module.seconds, 1),
+                "seconds": round(module.seconds + sum(s.seconds for s in self.stages), 1),
                 "notes": self._notes(module),
                 "history": module.history,
             },
@@ -116,11 +123,25 @@ class Record:
         networks = {"student": module.student}
         if module.teacher is not None:
             networks["teacher"] = module.teacher
-        save_model(
+        self._save(
             self.config.out / "best.safetensors",
             networks,
+            {**self._facts(module), "step": step, "validation": _headline(scores)},
+        )
+
+    def save_snapshot(self, path: Path, module: SegmentationModule) -> None:
+        """Write the scored network as it is now."""
+        facts = {**self._facts(module), "step": module.global_step}
+        self._save(path, {"student": module.scored}, facts)
+
+    def _save(
+        self, path: Path, networks: Mapping[str, AnyNetwork], training: dict[str, Any]
+    ) -> None:
+        save_model(
+            path,
+            networks,
             taxonomy=self.dataset.taxonomy,
-            training={**self._facts(module), "step": step, "validation": _headline(scores)},
+            training=training,
             resolution=Resolution.parse(self.config.resolution),
         )
 
@@ -142,7 +163,10 @@ class Record:
             "partition_seed": config.partition_seed,
             "pool_images": 0 if streams.pool is None else len(streams.pool),
             "pool_from": module.pool_from,
-            "pool_crops": module.pool_crops,
+            "pool": config.pool,
+            "pool_crops": module.pool_crops + sum(s.pool_crops for s in self.stages),
+            "stages": [asdict(stage) for stage in self.stages],
+            "teacher": None if config.teacher is None else str(config.teacher),
             "resolution": config.resolution,
             "kept": config.keep,
             "split_for_selection": config.select_on,
@@ -155,9 +179,10 @@ class Record:
         }
 
     def _notes(self, module: SegmentationModule) -> list[str]:
-        notes = [note] if (note := few_pool_crops(module.pool_crops)) else []
+        facts = self._facts(module)
+        notes = [note] if (note := few_pool_crops(facts["pool_crops"])) else []
         best = module.kept_entry()
-        if best is not None and (note := before_the_pool(best["step"], self._facts(module))):
+        if best is not None and (note := before_the_pool(best["step"], facts)):
             notes.append(note)
         if self.config.select_on.startswith("test"):
             notes.append(

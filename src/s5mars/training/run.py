@@ -26,7 +26,7 @@ from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import is_empty, only_one
 from s5mars.files.reading import read_object
-from s5mars.models.build import build_network
+from s5mars.models.build import AnyNetwork, build_network
 from s5mars.proposals.prepare import check_given, check_store
 from s5mars.settings.config import GENERAL_MODELS, TrainConfig
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
@@ -34,6 +34,7 @@ from s5mars.training.environment import (
     check_devices,
     choose_precision,
     choose_strategy,
+    processes,
     versions,
 )
 from s5mars.training.feed import Feed
@@ -41,6 +42,14 @@ from s5mars.training.finite import NotFiniteError, StayFinite
 from s5mars.training.lost import LOST, LostProcess, is_lost
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record, few_pool_crops
+from s5mars.training.snapshots import Snapshots
+from s5mars.training.stages import (
+    given_teacher,
+    in_stages,
+    stages_of,
+    steps_of_last,
+    train_stages,
+)
 from s5mars.training.streams import Streams, choose_streams, recorded_streams
 from s5mars.types import Method
 
@@ -69,6 +78,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         _require_unused(out)
     _quieten_lightning()
     check_devices(config)
+    _check_teacher(config, method)
     if config.objects is not None and method.needs.objects:
         check_given(config.objects)
     dataset = open_dataset(config.data)
@@ -97,6 +107,16 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         return _fit(config, module, dataset, streams, checkpoint=None)
 
 
+def _check_teacher(config: TrainConfig, method: Method) -> None:
+    """Refuse a teacher that nobody asks, and stages in several processes."""
+    if config.teacher is not None and not method.needs.given_teacher:
+        raise UserError(f"teacher is for --method self_training, not {config.method}: leave it out")
+    if in_stages(config, method) and processes(config) > 1:
+        raise UserError(
+            f"{config.method} trains its stages in one process: take --devices 1, or give --teacher"
+        )
+
+
 def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     """Resume a run from its ``last.ckpt``; the result equals that of an uninterrupted run.
 
@@ -113,7 +133,7 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     """
     _quieten_lightning()
     config = replace(config, out=run)
-    if _is_finished(run):
+    if is_finished(run):
         if not _is_first():
             return run
         print(f"{run} is finished; next: s5mars evaluate {run} --data {config.data} --split test")
@@ -136,7 +156,7 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
     dataset = open_dataset(config.data)
     streams = recorded_streams(dataset, run, config, method)
     if not saved:
-        if _is_first():
+        if _is_first() and not in_stages(config, method):
             print(
                 f"{run} was stopped before its first save; training starts again", file=sys.stderr
             )
@@ -165,8 +185,8 @@ def _check_checkpoint(path: Path) -> None:
         ) from error
 
 
-def _is_finished(run: Path) -> bool:
-    """Whether a run has written its final scores."""
+def is_finished(run: Path) -> bool:
+    """Whether a run has written its final scores, which it writes last."""
     try:
         metrics = read_object(run / "metrics.json")
         return bool(metrics["steps"] >= metrics["total_steps"])
@@ -199,6 +219,12 @@ def _fit(
     checkpoint: Path | None,
 ) -> Path:
     out = config.out
+    if in_stages(config, module.method):
+        total = _total_steps(config, streams)
+        pool = streams.pool or ()
+        if not train_stages(out, config, module.method, pool, steps=total // 3):
+            return out
+        module.given_teacher = _frozen(out / "stages" / "reliable", dataset.taxonomy, config)
     feed = Feed(
         config,
         streams.labelled,
@@ -208,7 +234,7 @@ def _fit(
         areas=streams.areas,
         with_objects=module.method.needs.objects,
     )
-    record = Record(config, dataset, streams, feed)
+    record = Record(config, dataset, streams, feed, stages=stages_of(out))
     every = config.validate_every or max(1, math.ceil(module.total_steps / VALIDATIONS))
     finite = StayFinite(config)
     saver = SaveLast(out / "last.ckpt", every=config.save_every, check=finite.check)
@@ -231,6 +257,7 @@ def _fit(
         callbacks=[
             finite,
             Validate(score, every=every),
+            Snapshots(out, number=config.snapshots, save=record.save_snapshot),
             saver,
             lost,
             ProgressBar(),
@@ -299,13 +326,30 @@ def _build_module(
 ) -> SegmentationModule:
     lightning.seed_everything(config.seed, verbose=False)  # initialises the new layers
     student = build_network(config, method, taxonomy).to(memory_format=torch.channels_last)
-    images = max(len(streams.labelled), len(streams.pool or ()))
-    if config.steps is not None:
-        steps = config.steps
-    else:
-        steps = max(1, math.ceil((config.epochs or 0) * images / config.batch))
     areas = None if streams.areas is None else torch.from_numpy(streams.areas.sum(0))
-    return SegmentationModule(student, method, config=config, total_steps=steps, areas=areas)
+    steps = _total_steps(config, streams)
+    teacher = None if config.teacher is None else _frozen(config.teacher, taxonomy, config)
+    return SegmentationModule(
+        student,
+        method,
+        config=config,
+        total_steps=steps_of_last(steps) if in_stages(config, method) else steps,
+        areas=areas,
+        given_teacher=teacher,
+    )
+
+
+def _total_steps(config: TrainConfig, streams: Streams) -> int:
+    """Optimiser steps of all stages together."""
+    if config.steps is not None:
+        return config.steps
+    images = max(len(streams.labelled), len(streams.pool or ()))
+    return max(1, math.ceil((config.epochs or 0) * images / config.batch))
+
+
+def _frozen(teacher: Path, taxonomy: Taxonomy, config: TrainConfig) -> AnyNetwork:
+    network = given_teacher(teacher, taxonomy, data=config.data)
+    return network.to(memory_format=torch.channels_last)
 
 
 def _is_first() -> bool:

@@ -76,13 +76,16 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     candidates: tuple[Sample, ...] | None = None
     damaged_pool: tuple[str, ...] = ()
     if method.needs.pool:
-        candidates = withhold(pool(dataset), labelled if config.pool_labels else ())
+        candidates = withhold(pool(dataset, config.pool), labelled if config.pool_labels else ())
         if skip_bad:
             candidates, damaged_pool = undamaged(candidates, coding, skip_bad=True)
     # A file may be in two streams; it is reported once.
     lines = dict.fromkeys((*damaged, *damaged_labelled, *damaged_selection, *damaged_pool))
     report_skipped(lines)
-    for name, samples in (("labelled", labelled), (config.select_on, selection)):
+    named = [("labelled", labelled), (config.select_on, selection)]
+    if candidates is not None:
+        named.append(("pool", candidates))
+    for name, samples in named:
         if not samples:
             raise UserError(
                 f"{dataset.root}: no readable {name} image is left: repair the files or add others"

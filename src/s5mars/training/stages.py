@@ -1,0 +1,231 @@
+"""Self-training in three stages: the two runs before the last one, and the ranking between them.
+
+``RUN/stages/labels`` learns from labels alone, ``RUN/stages/reliable`` from labels and the reliable
+half of the pool, and RUN itself from labels and the whole pool, see ``methods/self_training.py``.
+Each is an ordinary run that can be resumed, scored and loaded by itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from s5mars.classes import Taxonomy
+from s5mars.data.names import as_lines
+from s5mars.data.read import read_image
+from s5mars.data.resolution import Resolution
+from s5mars.errors import UserError
+from s5mars.evaluation.confusion import Confusion
+from s5mars.files import write_text
+from s5mars.files.reading import read_object, read_yaml
+from s5mars.methods.supervised import Supervised
+from s5mars.models.build import AnyNetwork
+from s5mars.models.checkpoint import load_model
+from s5mars.predict.predictor import Predictor
+from s5mars.settings.config import TrainConfig
+from s5mars.training.snapshots import snapshots
+from s5mars.types import Method, Sample
+
+CHECKPOINTS = 3
+"""Of the first stage, that rank the pool: at 1/3, 2/3 and 3/3 of its length."""
+
+RANKING = "reliability.csv"
+RELIABLE = "reliable.txt"
+
+_DEVICES = {"gpu": "cuda"}  # Lightning's name → torch's
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What ``metrics.json`` of the last stage says of an earlier one."""
+
+    name: str
+    steps: int
+    pool_images: int
+    pool_crops: int
+    seconds: float
+    best: dict[str, Any] | None
+
+
+def in_stages(config: TrainConfig, method: Method) -> bool:
+    """Whether a run has to train the network that labels its pool."""
+    return method.needs.given_teacher and config.teacher is None
+
+
+def steps_of_last(total: int) -> int:
+    """Steps of the last of three stages that have ``total`` steps together.
+
+    Raises:
+        UserError: if a stage would be too short for the checkpoints that rank the pool.
+    """
+    if total < 3 * CHECKPOINTS:
+        raise UserError(
+            f"steps is {total}: self_training divides them among three stages: take --steps "
+            f"{3 * CHECKPOINTS} or more"
+        )
+    return total - 2 * (total // 3)
+
+
+def train_stages(
+    run: Path, config: TrainConfig, method: Method, pool: Sequence[Sample], *, steps: int
+) -> bool:
+    """Train what is missing of the first two stages; whether both are at their end.
+
+    Args:
+        run: folder of the last stage, which holds its config.yaml and its lists already.
+        config: of the last stage.
+        method: likewise.
+        pool: of the last stage, which is ranked.
+        steps: of each of the two.
+    """
+    folder = run / "stages"
+    first = replace(
+        config,
+        method="supervised",
+        labelled=str(run / "splits" / "labelled.txt"),
+        pool="all",
+        steps=steps,
+        epochs=None,
+        out=folder / "labels",
+        snapshots=CHECKPOINTS,
+    )
+    if not _train(run, first, Supervised()):
+        return False
+    reliable = folder / RELIABLE
+    if not reliable.is_file():
+        _rank(first, pool, folder)
+    second = replace(
+        first,
+        method=config.method,
+        pool=str(reliable),
+        teacher=first.out,
+        out=folder / "reliable",
+        snapshots=config.snapshots,
+    )
+    return _train(run, second, method)
+
+
+def stages_of(run: Path) -> list[Stage]:
+    """The earlier stages of a run, as their records have it; empty for a run without stages."""
+    found = []
+    for name in ("labels", "reliable"):
+        path = run / "stages" / name / "metrics.json"
+        if path.is_file():
+            metrics = read_object(path)
+            facts = {key: metrics[key] for key in asdict(Stage(name, 0, 0, 0, 0.0, None))
+                     if key != "name"}  # fmt: skip
+            found.append(Stage(name=name, **facts))
+    return found
+
+
+def reliability(predictions: Sequence[NDArray[np.uint8]], *, classes: int) -> float:
+    """How far the earlier checkpoints agree with the last one on an image, in [0, 1].
+
+    Args:
+        predictions: (H, W) class indices of each checkpoint, the last one last.
+        classes: their number.
+
+    Returns:
+        The mean over the earlier ones of the mIoU with the last. A class counts where either of
+        the two sees it, other than in a score, which knows what is there.
+    """
+    *earlier, last = predictions
+    return float(np.mean([_agreement(each, last, classes) for each in earlier]))
+
+
+def _agreement(one: NDArray[np.uint8], other: NDArray[np.uint8], classes: int) -> float:
+    confusion = Confusion(classes)
+    confusion.update(other, one)
+    both = np.diag(confusion.matrix)
+    either = confusion.matrix.sum(0) + confusion.matrix.sum(1) - both
+    return float((both[either > 0] / either[either > 0]).mean())
+
+
+def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
+    """Write the pool in the order of its reliability, and its first half."""
+    predictors = [_predictor(path, first) for path in snapshots(first.out)]
+    ranked = []
+    for sample in tqdm(pool, desc="ranking the pool"):
+        image = read_image(sample.image)
+        said = [predictor.predict(image) for predictor in predictors]
+        value = reliability(said, classes=len(predictors[0].taxonomy))
+        ranked.append((sample.name, value))
+    ranked.sort(key=lambda each: -each[1])
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("name", "reliability"))
+    writer.writerows((name, f"{value:.6f}") for name, value in ranked)
+    write_text(folder / RANKING, table.getvalue())
+    half = ranked[: max(1, len(ranked) // 2)]
+    write_text(folder / RELIABLE, as_lines(name for name, _ in half))  # last: it says all is done
+
+
+def _predictor(path: Path, config: TrainConfig) -> Predictor:
+    loaded = load_model(path)
+    return Predictor(
+        loaded.model,
+        loaded.taxonomy,
+        device=_DEVICES.get(config.accelerator, config.accelerator),
+        resolution=Resolution.parse(config.resolution),
+    )
+
+
+def _train(run: Path, config: TrainConfig, method: Method) -> bool:
+    """Train a stage, or go on with it; whether it has reached its end."""
+    from s5mars.training import run as training  # which begins the stages
+
+    out = config.out
+    if not training.is_finished(out):
+        if (out / "last.ckpt").is_file():
+            training.resume(out, config, method)
+        else:
+            # Stopped before its first save: nothing is lost by a clean start.
+            shutil.rmtree(out, ignore_errors=True)
+            print(f"{run}: stage {out.name}", file=sys.stderr)
+            training.train(config, method, config_text=_text(run, config))
+    finished = training.is_finished(out)
+    if not finished:
+        print(
+            f"{out} is a stage of {run}; go on with all of it: s5mars train --resume {run}",
+            file=sys.stderr,
+        )
+    return finished
+
+
+def _text(run: Path, config: TrainConfig) -> str:
+    """``config.yaml`` of a stage: that of the run with what differs."""
+    content = dict(read_yaml(run / "config.yaml"))
+    own = content.pop("self_training", None)
+    if config.method == "self_training":
+        content["self_training"] = own
+    for name in ("method", "labelled", "pool", "steps", "epochs", "out", "snapshots", "teacher"):
+        value = getattr(config, name)
+        content[name] = str(value) if isinstance(value, Path) else value
+    return str(yaml.safe_dump(content, sort_keys=False))
+
+
+def given_teacher(path: Path, taxonomy: Taxonomy, *, data: Path) -> AnyNetwork:
+    """The network that labels the pool: the scored one of a run, frozen.
+
+    Raises:
+        MissingFileError: if there is none.
+        UserError: if it is damaged, or knows other classes than the data.
+    """
+    loaded = load_model(path)
+    if loaded.taxonomy.names != taxonomy.names:
+        raise UserError(
+            f"teacher {path} knows the classes {', '.join(loaded.taxonomy.names)}, but {data} has "
+            f"{', '.join(taxonomy.names)}: give one that was trained on the same classes"
+        )
+    return loaded.model

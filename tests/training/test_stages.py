@@ -1,0 +1,149 @@
+"""Self-training through the command line: three stages, stopped anywhere, and the ranking."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from s5mars.cli import main
+from s5mars.compare.results import saved_states
+from s5mars.data.synthetic import write_synthetic
+from s5mars.training.record import Record
+from s5mars.training.stages import reliability
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    return write_synthetic(folder / "scenes", images=14, size=64, unlabelled=2)
+
+
+def arguments(scenes: Path, out: Path, **changes: object) -> list[str]:
+    settings: dict[str, object] = {
+        "data": scenes, "out": out, "method": "self_training", "labelled": 0.5, "steps": 9,
+        "batch": 2, "crop": 48, "model": "test_resnet", "weights": "none", "workers": 0,
+        "validate-every": 2, "warm-up": 0, "ramp": 0,
+    }  # fmt: skip
+    settings |= {key.replace("_", "-"): value for key, value in changes.items()}
+    return ["train", *(f"--{key}={value}" for key, value in settings.items())]
+
+
+@pytest.fixture(scope="module")
+def unbroken(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    assert main(arguments(scenes, out)) == 0
+    return out
+
+
+def metrics(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "metrics.json").read_text())
+    return content
+
+
+def names(path: Path) -> list[str]:
+    return path.read_text().split()
+
+
+def test_reliability_is_the_mean_iou_with_the_last_prediction() -> None:
+    last = np.array([[0, 0, 1, 1]], np.uint8)
+    half = np.array([[0, 0, 0, 1]], np.uint8)  # IoU 2/3 and 1/2
+    other = np.array([[2, 2, 2, 2]], np.uint8)  # three classes, none in common
+    assert reliability([last, last], classes=4) == 1
+    assert reliability([half, last], classes=4) == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert reliability([other, last], classes=4) == 0
+    assert reliability([half, other, last], classes=4) == pytest.approx(7 / 24)
+
+
+def test_three_stages(unbroken: Path) -> None:
+    stages = unbroken / "stages"
+    assert len(list((stages / "labels" / "snapshots").glob("*.safetensors"))) == 3
+    with (stages / "reliability.csv").open() as file:
+        ranking = list(csv.DictReader(file))
+    values = [float(row["reliability"]) for row in ranking]
+    assert values == sorted(values, reverse=True)
+    pool = names(unbroken / "splits" / "pool.txt")
+    assert sorted(row["name"] for row in ranking) == sorted(pool)
+    reliable = names(stages / "reliable.txt")
+    assert reliable == [row["name"] for row in ranking][: len(pool) // 2]
+    assert names(stages / "reliable" / "splits" / "pool.txt") == reliable
+    labelled = [names(run / "splits" / "labelled.txt") for run in
+                (unbroken, stages / "labels", stages / "reliable")]  # fmt: skip
+    assert labelled[0] == labelled[1] == labelled[2]
+    facts = metrics(unbroken)
+    assert facts["total_steps"] == 3
+    assert [stage["name"] for stage in facts["stages"]] == ["labels", "reliable"]
+    assert facts["pool_crops"] == 2 * (0 + 3 + 3)
+    assert facts["network"] == "student"
+    kept = load_file(unbroken / "best.safetensors")
+    assert {key.partition(".")[0] for key in kept} == {"student"}
+    labeller = load_file(stages / "reliable" / "best.safetensors")
+    state = torch.load(unbroken / "last.ckpt", weights_only=True)["state_dict"]
+    for key, value in labeller.items():
+        assert torch.equal(state[key.replace("student.", "given_teacher.", 1)], value)
+
+
+@pytest.mark.parametrize("stage", ["labels", "reliable", ""])
+def test_a_run_stopped_in_any_stage_goes_on_to_the_same_end(
+    stage: str,
+    scenes: Path,
+    unbroken: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "stopped"
+    score = Record.score
+
+    def score_and_stop(self: Record, module: Any, precision: str) -> None:
+        score(self, module, precision)
+        if self.config.out == (out / "stages" / stage if stage else out):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "score", score_and_stop)
+        assert main(arguments(scenes, out)) == 0
+    assert f"--resume {out}\n" in capsys.readouterr().err
+    assert saved_states(out)  # so that a comparison goes on with it
+    assert main(["train", "--resume", str(out)]) == 0
+    one, other = (load_file(run / "best.safetensors") for run in (out, unbroken))
+    assert all(torch.equal(one[key], other[key]) for key in other)
+    one, other = (
+        torch.load(run / "last.ckpt", weights_only=True)["state_dict"] for run in (out, unbroken)
+    )
+    assert all(torch.equal(one[key], other[key]) for key in other)
+    assert metrics(out)["history"] == metrics(unbroken)["history"]
+
+
+def test_a_given_teacher_needs_one_stage(scenes: Path, unbroken: Path, tmp_path: Path) -> None:
+    teacher = unbroken / "stages" / "reliable"
+    assert main(arguments(scenes, tmp_path / "run", steps=3, teacher=teacher)) == 0
+    assert not (tmp_path / "run" / "stages").exists()
+    one, other = (load_file(r / "best.safetensors") for r in (tmp_path / "run", unbroken))
+    assert all(torch.equal(one[key], other[key]) for key in other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 8}, "steps is 8"),
+        ({"teacher": "nowhere"}, "nowhere"),
+        ({"teacher": "x", "method": "fixmatch"}, "leave it out"),
+        ({"pool": "trian"}, "pool is 'trian'"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    changes: dict[str, object], said: str, scenes: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert main(arguments(scenes, tmp_path / "run", **changes)) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
