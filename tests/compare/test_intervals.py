@@ -15,7 +15,7 @@ def test_mean_and_spread() -> None:
     assert found.spread == pytest.approx(math.sqrt((9 + 1 + 16) / 2))
     assert found.n == 3
     assert summary([40.0]).spread is None
-    with pytest.raises(ValueError, match="no value"):
+    with pytest.raises(ValueError, match="at least one value"):
         summary([])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,14 @@ def new_module(name: str, *, seed: int) -> SegmentationModule:
         learning_rate=0.02, warm_up=0.3, ramp=0.2, thresholds="flexmatch",
     )  # fmt: skip
     student = DeepLabV3Plus("test_resnet", CLASSES, representation=method.needs.representation)
+    given = copy.deepcopy(student).eval() if method.needs.given_teacher else None
     return SegmentationModule(
-        student, method, config=config, total_steps=STEPS, areas=torch.ones(CLASSES)
+        student,
+        method,
+        config=config,
+        total_steps=STEPS,
+        areas=torch.ones(CLASSES),
+        given_teacher=given,
     )
 
 

@@ -30,7 +30,7 @@ def test_every_section_is_there(make_run, network, open_page) -> None:
     for expected in (
         "61.25",  # mIoU
         "55.5 – 66.6",  # its interval
-        "Scored on the test split (10 images)",
+        "The scores are for the test split (10 images)",
         "Protocol “full”",
         "Loss terms",
         "Learning rate",
@@ -251,7 +251,7 @@ def test_data_that_is_gone_is_said_in_place_of_the_images(make_run, network, ope
 
 def test_weights_that_are_gone_are_said_in_place_of_the_images(make_run, open_page) -> None:
     page = open_page(write_report(make_run()))
-    assert "holds no best.safetensors" in page.text
+    assert "contains no best.safetensors" in page.text
 
 
 def test_another_place(make_run, network, tmp_path: Path) -> None:

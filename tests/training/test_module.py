@@ -25,7 +25,10 @@ def module_of(method: str = "s5mars", *, steps: int = 100, **changes: Any) -> Se
     config = TrainConfig(data=Path("data"), out=Path("out"), method=method, steps=steps, **settings)
     chosen = METHODS[method]()
     student = DeepLabV3Plus("test_resnet", 4, representation=chosen.needs.representation)
-    return SegmentationModule(student, chosen, config=config, total_steps=steps, areas=AREAS)
+    given = DeepLabV3Plus("test_resnet", 4).eval() if chosen.needs.given_teacher else None
+    return SegmentationModule(
+        student, chosen, config=config, total_steps=steps, areas=AREAS, given_teacher=given
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
