@@ -141,7 +141,7 @@ def test_no_image_to_predict(run: Path, tmp_path: Path, fails: Fails) -> None:
     (tmp_path / "empty").mkdir()
     out = tmp_path / "out"
     assert "contains no image" in fails("predict", run, tmp_path / "empty", "--out", out)
-    assert "no such file" in fails("predict", run, tmp_path / "no.jpg", "--out", out)
+    assert "does not exist" in fails("predict", run, tmp_path / "no.jpg", "--out", out)
     assert not out.exists()
 
 
@@ -330,7 +330,7 @@ def test_predict_with_damaged_images(
     assert len(list(out.glob("*.png"))) == 11
     for path in images.iterdir():
         path.write_text("hello")
-    assert "no image could be read, 12 failed" in fails(*arguments, "--skip-bad")
+    assert "no image could be read (12 failed)" in fails(*arguments, "--skip-bad")
 
 
 def test_an_archive_of_bad_products(run: Path, tmp_path: Path, fails: Fails) -> None:

@@ -139,7 +139,8 @@ def test_a_dry_run_writes_the_card_and_no_folder_of_this_machine(tmp_path: Path)
     assert str(tmp_path) not in (out / "evaluation-test-full.json").read_text()
     card = (out / "README.md").read_text(encoding="utf-8")
     for part in (
-        's5mars.load("hf:me/mars")', "mIoU **35.00 %**", "The scores are for the test split (12 images)",
+        's5mars.load("hf:me/mars")', "mIoU **35.00 %**",
+        "The scores are for the test split (12 images)",
         "| 0 | dark \\| low | #c80000 | 0.00 | 60.00 | 10 | in the shade |", "5 of 20 images",
         "trained with S5Mars on `mars`", "8.00 % before and 2.00 % after",
         "50.0 % of these pixels keep a class, and 10.0 % of them are wrong",

@@ -158,7 +158,7 @@ def test_four_pictures_an_image_and_the_prediction_is_the_networks(
     assert (predicted[:12, :-6] == 2).all()
     assert (predicted[12:] == 0).all()
     # Rock (200 of its 2000 labelled pixels) is what the network does not know.
-    assert "10.0 % of the labelled" in page.text
+    assert "10.0 % of labelled pixels" in page.text
 
 
 def test_only_what_the_protocol_scores_is_shown(make_run, network, open_page) -> None:
