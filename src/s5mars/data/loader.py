@@ -220,7 +220,7 @@ def _why_without(workers: Sequence[Any], error: BaseException) -> str:
             "or take fewer --workers"
         )
     if not str(error).startswith("Caught ") and workers:
-        wait([worker.sentinel for worker in workers], timeout=2)  # its end may be seen later
+        wait([worker.sentinel for worker in workers], timeout=10)  # its end may be seen later
     codes = [worker.exitcode for worker in workers if worker.exitcode]
     return _of_the_dead(codes[0]) if codes else ""
 
