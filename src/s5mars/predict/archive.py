@@ -14,7 +14,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from s5mars.errors import UserError
-from s5mars.files import is_disk_full, replacing
+from s5mars.files import is_disk_full, write_bytes
 from s5mars.files.locking import only_one
 from s5mars.parallel.ahead import ahead
 from s5mars.predict.index import INDEX, write_index
@@ -71,7 +71,7 @@ def predict_images(
     255 = no data or no class, at full size), ``NAME_confidence.png`` (grey, largest class
     probability, 0..255 for 0..1), ``NAME_overlay.jpg`` and ``NAME_rle.json`` (COCO run lengths).
     Then ``index.parquet``, a row a product, and ``summary.csv``, an extract. Products of a folder
-    keep their sub-folders. Black borders (``s5mars.data.read.no_data``) and pixels that are missing
+    keep their sub-folders. Black borders (``s5mars.products.no_data``) and pixels that are missing
     in their product become 255. ``products.open_product`` says what can be read. It is done in
     processes of their own: a product that crashes its reader has failed, like any other bad one.
 
@@ -177,8 +177,7 @@ def _write(out: Path, result: Maps | Failed) -> Maps | Failed:
         return result
     try:
         for name, content in result.files.items():
-            with replacing(out / name) as temporary:
-                temporary.write_bytes(content)
+            write_bytes(out / name, content)
     except OSError as error:
         if error.errno in _BAD_NAME:  # this product's own fault
             return failed(result.source, error)

@@ -58,7 +58,7 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     are looked at too.
 
     Raises:
-        UserError, MissingFileError: as ``labelled_partition``, ``Dataset.split`` and
+        UserError, MissingFileError: as ``draw_partition``, ``Dataset.split`` and
             ``undamaged``; if a stream is empty, or every labelled image is smaller than the crop.
     """
     skip_bad, coding = config.skip_bad, dataset.coding
