@@ -122,7 +122,7 @@ def _option(name: str) -> str:
 COMMANDS = {
     "masks": Command(
         "Object masks of many images: made, imported, exported, shown (figure 7).",
-        "s5mars masks DATA --proposer graph --out masks.parquet",
+        "s5mars masks DATA --proposer graph --out masks",
         _options,
         _masks,
     ),
