@@ -16,7 +16,7 @@ def _options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out", type=Path, metavar="STORE",
-        help="a folder of Parquet files (with --import-json one file; with --show the picture)",
+        help="Output folder for Parquet files; with --import-json one file, with --show a picture",
     )  # fmt: skip
     parser.add_argument("--proposer", choices=["graph", "sam"], default="graph", help="(graph)")
     parser.add_argument("--split", default="train", help="train, val, test, or all (train)")
