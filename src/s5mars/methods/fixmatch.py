@@ -97,6 +97,22 @@ def strong_view(
     return paste(region, select(strong, partner), strong), torch.where(region, kept[partner], kept)
 
 
+def two_strong_views(
+    weak: View, kept: Tensor, progress: Progress, *, kind: Photometric, rectangle: float
+) -> list[tuple[View, Tensor]]:
+    """Two strong views of one weak view, with different random draws, as UniMatch uses them."""
+    return [
+        strong_view(
+            weak,
+            kept,
+            progress.generators(purpose, len(kept)),
+            kind=kind,
+            rectangle=rectangle,
+        )
+        for purpose in ("strong view", "second strong view")
+    ]
+
+
 def supervised_and_strong(
     student: nn.Module,
     labelled: Crops,

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from s5mars.augment.photometric import Photometric
 from s5mars.errors import UserError
-from s5mars.methods.fixmatch import consistency, strong_view
+from s5mars.methods.fixmatch import consistency, two_strong_views
 from s5mars.methods.views import as_float, kept_pixels, pool_of, weak_view
 from s5mars.models.dropout import drop_channels
 from s5mars.models.network import Network
@@ -78,15 +78,8 @@ class UniMatch:
         """``supervised``, ``strong_1``, ``strong_2``, ``features``."""
         weak = weak_view(teacher, pool_of(batch), progress)
         kept = kept_pixels(weak.targets, progress, above=self.threshold)
-        (first, kept_1), (second, kept_2) = (
-            strong_view(
-                weak,
-                kept,
-                progress.generators(purpose, len(kept)),
-                kind=self.photometric,
-                rectangle=self.rectangle,
-            )
-            for purpose in ("strong view", "second strong view")
+        (first, kept_1), (second, kept_2) = two_strong_views(
+            weak, kept, progress, kind=self.photometric, rectangle=self.rectangle
         )
         labelled = batch.labelled
         logits, weak_logits, logits_1, logits_2 = self.logits(
