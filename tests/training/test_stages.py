@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from s5mars.classes import IGNORE
 from s5mars.cli import main
 from s5mars.compare.results import saved_states
 from s5mars.data.synthetic import write_synthetic
 from s5mars.training.record import Record
-from s5mars.training.stages import reliability
+from s5mars.training.stages import _without_data, reliability
+from s5mars.types import Sample
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,22 @@ def test_reliability_is_the_mean_iou_with_the_last_prediction() -> None:
     assert reliability([half, last], classes=4) == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert reliability([other, last], classes=4) == 0
     assert reliability([half, other, last], classes=4) == pytest.approx(7 / 24)
+
+
+def test_pixels_without_data_are_in_no_reliability(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    image = random.integers(60, 255, (40, 40, 3), np.uint8)
+    image[:, :10] = 0  # a border
+    rover = np.zeros((40, 40), np.uint8)
+    rover[30:] = 1
+    Image.fromarray(rover).save(tmp_path / "rover.png")
+    left_out = _without_data(Sample("a", tmp_path / "a.png", hide=(tmp_path / "rover.png",)), image)
+    assert left_out[:, :10].all() and left_out[30:].all() and not left_out[:30, 10:].any()
+    last = np.zeros((40, 40), np.uint8)
+    other = np.where(left_out, np.uint8(1), last)  # disagrees there alone
+    last[left_out] = IGNORE
+    assert reliability([other, last], classes=2) == 1
+    assert reliability([other, np.full_like(last, IGNORE)], classes=2) == 0
 
 
 def test_three_stages(unbroken: Path) -> None:

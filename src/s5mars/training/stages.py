@@ -21,9 +21,9 @@ import yaml
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from s5mars.classes import Taxonomy
+from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.names import as_lines
-from s5mars.data.read import read_image
+from s5mars.data.read import no_data, open_hidden, read_image
 from s5mars.data.resolution import Resolution
 from s5mars.errors import UserError
 from s5mars.evaluation.confusion import Confusion
@@ -138,7 +138,8 @@ def reliability(predictions: Sequence[NDArray[np.uint8]], *, classes: int) -> fl
 
     Returns:
         The mean over the earlier ones of the mIoU with the last. A class counts where either of
-        the two sees it, other than in a score, which knows what is there.
+        the two sees it, other than in a score, which knows what is there. Pixels that are IGNORE in
+        the last prediction do not count; 0 where no pixel does.
     """
     *earlier, last = predictions
     return float(np.mean([_agreement(each, last, classes) for each in earlier]))
@@ -149,7 +150,7 @@ def _agreement(one: NDArray[np.uint8], other: NDArray[np.uint8], classes: int) -
     confusion.update(other, one)
     both = np.diag(confusion.matrix)
     either = confusion.matrix.sum(0) + confusion.matrix.sum(1) - both
-    return float((both[either > 0] / either[either > 0]).mean())
+    return float((both[either > 0] / either[either > 0]).mean()) if either.any() else 0.0
 
 
 def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
@@ -159,6 +160,7 @@ def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
     for sample in tqdm(pool, desc="ranking the pool"):
         image = read_image(sample.image)
         said = [predictor.predict(image) for predictor in predictors]
+        said[-1][_without_data(sample, image)] = IGNORE
         value = reliability(said, classes=len(predictors[0].taxonomy))
         ranked.append((sample.name, value))
     ranked.sort(key=lambda each: -each[1])
@@ -169,6 +171,13 @@ def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
     write_text(folder / RANKING, table.getvalue())
     half = ranked[: max(1, len(ranked) // 2)]
     write_text(folder / RELIABLE, as_lines(name for name, _ in half))  # last: it says all is done
+
+
+def _without_data(sample: Sample, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(H, W): no-data borders and hidden pixels, such as the rover; no loss counts them either."""
+    height, width = image.shape[:2]
+    hidden = np.asarray(open_hidden(sample, size=(width, height)), np.bool_)
+    return no_data(image) | hidden
 
 
 def _predictor(path: Path, config: TrainConfig) -> Predictor:
