@@ -150,6 +150,15 @@ def test_a_given_teacher_needs_one_stage(scenes: Path, unbroken: Path, tmp_path:
     assert all(torch.equal(one[key], other[key]) for key in other)
 
 
+def test_a_teacher_of_another_resolution_is_refused(
+    scenes: Path, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(scenes, tmp_path / "run", steps=3, teacher=unbroken, resolution="1/1.5")
+    assert main(given) == 2
+    assert "--resolution full, but this run has 1/1.5" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

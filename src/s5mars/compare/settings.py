@@ -18,7 +18,7 @@ from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import Training
 
 _OF_THE_CELL = {"data", "out", "method", "labelled", "seed"}
-_CHANGE_NOTHING = {"config", "workers", "save_every", "features"}
+_CHANGE_NOTHING = {"config", "workers", "save_every", "snapshots", "features"}
 """Options that do not change the result of a run."""
 
 _DIGITS = 16

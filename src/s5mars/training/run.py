@@ -21,6 +21,7 @@ from s5mars.classes import Taxonomy
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.loader import LoaderError, why_it_died
+from s5mars.data.resolution import Resolution
 from s5mars.devices import is_out_of_memory
 from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.files import write_json, write_text
@@ -348,7 +349,12 @@ def _total_steps(config: TrainConfig, streams: Streams) -> int:
 
 
 def _frozen(teacher: Path, taxonomy: Taxonomy, config: TrainConfig) -> AnyNetwork:
-    network = given_teacher(teacher, taxonomy, data=config.data)
+    network = given_teacher(
+        teacher,
+        taxonomy,
+        data=config.data,
+        resolution=Resolution.parse(config.resolution),
+    )
     return network.to(memory_format=torch.channels_last)
 
 

@@ -224,17 +224,25 @@ def _text(run: Path, config: TrainConfig) -> str:
     return str(yaml.safe_dump(content, sort_keys=False))
 
 
-def given_teacher(path: Path, taxonomy: Taxonomy, *, data: Path) -> AnyNetwork:
+def given_teacher(
+    path: Path, taxonomy: Taxonomy, *, data: Path, resolution: Resolution
+) -> AnyNetwork:
     """The network that labels the pool: the scored one of a run, frozen.
 
     Raises:
         MissingFileError: if there is none.
-        UserError: if it is damaged, or knows other classes than the data.
+        UserError: if it is damaged, knows other classes than the data, or saw images at another
+            resolution than this run does.
     """
     loaded = load_model(path)
     if loaded.taxonomy.names != taxonomy.names:
         raise UserError(
             f"teacher {path} knows the classes {', '.join(loaded.taxonomy.names)}, but {data} has "
             f"{', '.join(taxonomy.names)}: give one that was trained on the same classes"
+        )
+    if loaded.resolution != resolution:
+        raise UserError(
+            f"teacher {path} was trained with --resolution {loaded.resolution}, but this run has "
+            f"{resolution}; use the same one"
         )
     return loaded.model
