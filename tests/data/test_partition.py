@@ -11,7 +11,7 @@ from PIL import Image
 from s5mars.data.layouts import open_dataset
 from s5mars.data.partition import (
     as_fraction,
-    labelled_partition,
+    draw_partition,
     pool,
     withhold,
     write_partitions,
@@ -23,6 +23,10 @@ from s5mars.errors import UserError
 @pytest.fixture
 def root(tmp_path, fake_data):
     return fake_data.plain(tmp_path / "data", images=40, rare=(3, 4, 5, 30))
+
+
+def labelled_partition(*args, **kwargs):
+    return draw_partition(*args, **kwargs)[0]
 
 
 def names(samples) -> list[str]:
@@ -140,16 +144,17 @@ def test_a_partition_without_a_labelled_pixel(root, tmp_path, fake_data):
         labelled_partition(open_dataset(root), path)
 
 
-def test_damaged_labels_stop_it_unless_they_may_be_skipped(root, caplog):
+def test_damaged_labels_stop_it_unless_they_may_be_skipped(root):
     damage(root / "masks" / "sol_002.png")
     dataset = open_dataset(root)
     with pytest.raises(ValueError, match=r"sol_002\.png: not an image.*--skip-bad"):
         labelled_partition(dataset, 0.5)
     for seed in range(4):
-        chosen = labelled_partition(dataset, 0.9, seed=seed, skip_bad=True)
+        chosen, damaged = draw_partition(dataset, 0.9, seed=seed, skip_bad=True)
         assert len(chosen) == 17  # 0.9 of 19
         assert "sol_002" not in names(chosen)
-    assert "1 label(s) left out" in caplog.text
+        assert len(damaged) == 1
+        assert "sol_002.png: not an image" in damaged[0]
     unknown = np.full((40, 48), 77, np.uint8)
     (root / "masks" / "sol_002.png").unlink()
     Image.fromarray(unknown).save(root / "masks" / "sol_002.png")

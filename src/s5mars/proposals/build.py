@@ -208,7 +208,7 @@ def _graph_settings() -> Any:
 
 
 def _graph_proposer(settings: Any, _hardware: Hardware, _worker: int) -> Proposer:
-    from s5mars.data.read import no_data
+    from s5mars.products.no_data import no_data
     from s5mars.proposals.graph import graph_proposals
 
     return lambda image: graph_proposals(image, settings=settings, valid=~no_data(image))
