@@ -161,7 +161,7 @@ def _option(name: str) -> str:
 COMMANDS = {
     "masks": Command(
         "Make, import, export or draw object masks (figure 7).",
-        "s5mars masks DATA --proposer graph --out masks.parquet",
+        "s5mars masks DATA --proposer graph --out masks",
         _options,
         _masks,
     ),

@@ -50,7 +50,7 @@ def _refuse_long(label: Path) -> None:
     size = label.stat().st_size
     if size > MAX_LABEL:
         raise DamagedFileError(
-            f"{label} has {size:,} bytes, more than the limit of {MAX_LABEL:,} for labels: {WAY_OUT}"
+            f"{label} has {size:,} bytes, but labels have at most {MAX_LABEL:,}: {WAY_OUT}"
         )
 
 
@@ -239,7 +239,7 @@ def _read_pds4(path: Path) -> Raster:
     size = _PDS4_BYTES.get(texts.get("data_type", ""))
     if size is None or "line" not in lengths or "sample" not in lengths:
         raise DamagedFileError(
-            f"{path}: its image must have a PDS4 data type and the axes Line and Sample (and Band); "
+            f"{path}: its image must have a PDS4 type and the axes Line and Sample (and Band); "
             f"got {texts.get('data_type')!r} and {', '.join(lengths) or 'none'}: {WAY_OUT}"
         )
     count = math.prod(lengths.values())

@@ -43,7 +43,7 @@ class Stretch:
             return _rounded(values)
         if self.rule == "linear" and values.dtype.kind == "u" and self.low == 0:
             top = int(self.high)
-            # Integer arithmetic is exact and needs half of the memory of doubles.
+            # Integer arithmetic is exact and needs a quarter of the memory of doubles.
             scaled = np.minimum(values, values.dtype.type(min(top, np.iinfo(values.dtype).max)))
             return _bytes((scaled.astype(np.uint32) * 255 + top // 2) // top)
         if self.high <= self.low:
