@@ -90,6 +90,6 @@ def test_write_statistics(tmp_path, fake_data, capsys):
 def test_bad_input_leaves_nothing_behind(tmp_path, fake_data):
     root = fake_data.plain(tmp_path / "data")
     (root / "images" / "sol_001.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"sol_001\.jpg: an empty file"):
+    with pytest.raises(ValueError, match=r"sol_001\.jpg is empty"):
         write_statistics(root, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

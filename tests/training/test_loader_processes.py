@@ -65,7 +65,7 @@ def said(text: str) -> str:
     [
         (
             lambda: os.kill(os.getpid(), signal.SIGKILL),
-            "a loader process has ended by SIGKILL, perhaps for want of memory: ",
+            "a loader process ended by SIGKILL, perhaps out of memory: ",
         ),
         (lambda: os._exit(3), "a loader process has ended with code 3: "),
         (lambda: os._exit(28), "a loader process found no room in /dev/shm: "),

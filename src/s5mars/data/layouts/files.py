@@ -100,8 +100,8 @@ def select(names: Iterable[str], samples: Mapping[str, Sample], source: Path) ->
         near = difflib.get_close_matches(unknown[0], list(samples)[:20000], n=1)
         hint = f"; did you mean {near[0]!r} instead of {unknown[0]!r}?" if near else ""
         raise UserError(
-            f"{source} lists {len(unknown)} unknown file(s): {_shorten(unknown)}{hint}: "
-            "correct the list or add the images"
+            f"{source} lists {len(unknown)} unknown file(s): {_shorten(unknown)}: "
+            f"correct the list or add the images{hint}"
         )
     if doubles:
         raise UserError(
