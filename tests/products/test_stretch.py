@@ -66,7 +66,7 @@ def test_a_flat_image_is_black_and_no_division():
 def test_an_unknown_rule_lists_the_choices():
     with pytest.raises(ValueError, match=", ".join(RULES) + ".*gamma"):
         choose(TWELVE, rule="gamma")
-    with pytest.raises(ValueError, match="needs 8-bit values .got uint16"):
+    with pytest.raises(ValueError, match=r"needs 8-bit values .got uint16"):
         choose(TWELVE, rule="none")
 
 

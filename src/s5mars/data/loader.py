@@ -241,7 +241,7 @@ def why_it_died(error: BaseException) -> str:
 def _exit_message(code: int) -> str:
     if code in (NO_ROOM, -signal.SIGBUS):
         return f"a loader process found no space in {PLACE}: use fewer --workers; {MORE_ROOM}"
-    return f"a loader process {ended(code)}: use fewer --workers"
+    return f"a loader process {'was ' if code < 0 else ''}{ended(code)}: use fewer --workers"
 
 
 def training_loader(

@@ -19,6 +19,20 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+_REMEDIES = (
+    FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError,
+    ConnectionError, TimeoutError,
+)  # fmt: skip
+# By name, because other systems lack some.
+_REMEDIABLE = {
+    getattr(errno, name, None)
+    for name in (
+        "EBUSY", "ECONNRESET", "EFBIG", "EHOSTUNREACH", "EIO", "ELOOP", "EMFILE", "ENAMETOOLONG",
+        "ENETUNREACH", "ENFILE", "ENOMEM", "ENOTEMPTY", "ENOTSUP", "EROFS", "ESTALE", "ETXTBSY",
+    )
+} - {None}  # fmt: skip
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path, which is renamed to ``path`` if the block raises no exception.
@@ -62,6 +76,21 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return os.strerror(errno.ENOSPC) in str(error)
+
+
+def has_remedy(error: OSError) -> bool:
+    """Whether the user can remedy an OSError, such as a missing file, permission or disk space.
+
+    Others, such as the use of a closed file, are bugs.
+    """
+    return isinstance(error, _REMEDIES) or error.errno in _REMEDIABLE or is_disk_full(error)
+
+
+def numbered(number: int | None, message: str) -> OSError:
+    """An OSError with an errno whose text is only the message."""
+    error = OSError(message)
+    error.errno = number
+    return error
 
 
 def disk_full(path: Path) -> OSError:

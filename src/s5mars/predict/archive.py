@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from s5mars.errors import UserError
-from s5mars.files import is_disk_full, write_bytes
+from s5mars.files import is_disk_full, numbered, write_bytes
 from s5mars.files.locking import only_one
 from s5mars.parallel.ahead import ahead
 from s5mars.parallel.cluster import Engine, check_engine
@@ -200,7 +200,7 @@ def _raise_with_way_out(
     if isinstance(error, KeyboardInterrupt):
         raise KeyboardInterrupt(way_out) from None
     reason = error.args[-1] if is_disk_full(error) else str(error)
-    raise OSError(f"{reason}; {way_out}") from error
+    raise numbered(error.errno, f"{reason}; {way_out}") from error
 
 
 def _judge(summary: Summary, *, skip_bad: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.data.layouts import open_dataset
-from s5mars.errors import UserError
+from s5mars.errors import UserError, needed
 from s5mars.parallel.cluster import Engine
 from s5mars.proposals.build import PROPOSERS, SHARD_IMAGES, build_store
 from s5mars.proposals.coco import export_json, import_json
@@ -107,11 +107,9 @@ def export_masks(store: Path, folder: Path) -> int:
 
 
 def _sam_settings(fields: dict[str, Any], device: str) -> Any:
-    from s5mars.models.pretrained import import_transformers
-
     if "weights" not in fields:
         return PROPOSERS["sam"].defaults()
-    import_transformers()
+    needed("transformers", extra="sam")
     from s5mars.proposals.sam import SamSettings, fast_precision
 
     settings = SamSettings(**{"precision": "fp32", **fields})

@@ -40,7 +40,9 @@ def family(folder: Path) -> str:
     Raises:
         UserError: If it has none or another one.
     """
-    return kind_of(folder, FAMILIES, needed=f"--weights needs {NEEDED.format(processor=PROCESSOR)}")
+    return kind_of(
+        folder, FAMILIES, expected=f"--weights needs {NEEDED.format(processor=PROCESSOR)}"
+    )
 
 
 def load_sam(folder: Path) -> tuple[Any, Any]:
