@@ -339,6 +339,33 @@ def test_a_small_file_of_many_bytes_is_refused_without_the_memory(tmp_path: Path
     assert peak < 2e7
 
 
+def test_a_strip_that_expands_beyond_its_declared_size_is_refused_without_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("s5mars.products.segments._HARMLESS", 0)
+    for compression in ("zlib", "lzma"):
+        path = tmp_path / f"{compression}.tif"
+        shape = {"rowsperstrip": 4000, "compression": compression}
+        tifffile.imwrite(path, np.zeros((4000, 4000), np.uint8), **shape)
+        assert open_product(path).image.shape == (4000, 4000, 3)
+        with tifffile.TiffFile(path, mode="r+b") as file:
+            for tag in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+                file.pages.first.tags[tag].overwrite(16)
+        tracemalloc.start()
+        said = rf"{compression}\.tif: [\d,]+ compressed bytes expand to more than the declared 256"
+        with pytest.raises(DamagedFileError, match=said):
+            open_product(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 12e6  # of 16 MB decompressed; LZMA takes 8 MB by itself
+    tifffile.imwrite(tmp_path / "c.tif", np.zeros((16, 16), "u1"), tile=(16, 16))
+    with tifffile.TiffFile(tmp_path / "c.tif", mode="r+b") as file:
+        for tag in ("TileWidth", "TileLength"):
+            file.pages.first.tags[tag].overwrite(60_000)
+    with pytest.raises(DamagedFileError, match=r"c\.tif: its tile declares 60000×60000 pixels"):
+        open_product(tmp_path / "c.tif")
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.IMG", "a.LBL", "a.xml"])
 def test_a_pipe_is_refused_at_once(tmp_path: Path, name: str):
     os.mkfifo(tmp_path / name)
@@ -455,7 +482,9 @@ def test_without_pdr_the_message_says_how_to_install_it(
 ):
     monkeypatch.setitem(sys.modules, "pdr", None)
     path = pds3(tmp_path / "a.IMG", RAMP.astype(">u2"), declared=">u2")
-    with pytest.raises(ValueError, match=r"pdr is needed .*pip install 's5mars\[products\]'"):
+    with pytest.raises(
+        ValueError, match=r"pdr is not installed: run .*pip install 's5mars\[products\]'"
+    ):
         open_product(path)
 
 

@@ -22,6 +22,7 @@ from s5mars.errors import WAY_OUT, DamagedFileError, UserError
 from s5mars.files.reading import reading
 from s5mars.products.errors import huge, refuse_huge
 from s5mars.products.raster import Raster, valid_values
+from s5mars.products.segments import check_segments
 
 # Panoramas are large; `refuse_huge` has its own limits.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -272,6 +273,7 @@ def _tiff(path: Path, *, palette: bool = True) -> Raster:
         missing = _no_data_value(page)
         # Pillow decodes the others (palettes, YCbCr, ...).
         if page.photometric in ((0, 1, 2) if palette else (0, 1, 2, 3)):
+            check_segments(path, page)
             try:
                 values = _arranged(page.asarray(), page, white=255 if palette else 1)
             except Exception as error:
