@@ -122,7 +122,7 @@ def test_no_data(command: str, tmp_path: Path, fails: Fails) -> None:
     for name, said in (
         ("nowhere", r"nowhere: no such folder"),
         ("empty", r"empty: the folder is empty"),
-        ("notes", r"notes: no known layout .*found a\.txt; looked for .*images/ and masks/"),
+        ("notes", r"notes has no known layout; found a\.txt; known layouts: .*images/ and masks/"),
     ):
         data = tmp_path / name
         arguments = train(data, out) if command == "train" else [command, data, "--out", out]
@@ -151,33 +151,33 @@ def test_no_image_to_predict(run: Path, tmp_path: Path, fails: Fails) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda d: (d / "masks/sol_001.png").unlink(), r"sol_001\.jpg.* has no mask.*: add it"),
+        (lambda d: (d / "masks/sol_001.png").unlink(), r"sol_001\.jpg.* has no mask: add the mask"),
         (lambda d: (d / "masks/sol_006.png").unlink(), r"sol_006\.jpg.* has no mask.*: add one"),
         (lambda d: shrink(d / "masks/sol_001.png"), r"sol_001\.jpg: 64×64 .*32×32: resize"),
         (lambda d: shrink(d / "masks/sol_006.png"), r"sol_006\.jpg: 64×64 .*32×32: resize"),
         (
             lambda d: relabel(d / "masks/sol_001.png", {42: 7, 99: 2}),
-            r"sol_001\.png: .*not know: 42 \(7 pixels\), 99 \(2 pixels\): .*`ignore`",
+            r"sol_001\.png: unknown mask ids 42 \(7 pixels\), 99 \(2 pixels\): .*`ignore`",
         ),
         (
             lambda d: relabel(d / "masks/sol_007.png", {42: 7}),
-            r"sol_007\.png: .*not know: 42 \(7 pixels\)",
+            r"sol_007\.png: unknown mask ids 42 \(7 pixels\)",
         ),
         (
             lambda d: (d / "splits/train.txt").write_text("sol_000\nsol_0001\nno\n"),
-            r"train\.txt: names 2 unknown file\(s\): sol_0001, no; the nearest .*'sol_001'",
+            r"train\.txt lists 2 unknown file\(s\): sol_0001, no: .*did you mean 'sol_001'",
         ),
-        (lambda d: (d / "splits/train.txt").write_text(""), r"train\.txt: the list is empty"),
+        (lambda d: (d / "splits/train.txt").write_text(""), r"train\.txt is empty"),
         (lambda d: truncate(d / "images/sol_001.jpg"), r"sol_001\.jpg: damaged .*--skip-bad"),
         (lambda d: truncate(d / "images/sol_006.jpg"), r"sol_006\.jpg: damaged .*--skip-bad"),
         (lambda d: truncate(d / "masks/sol_001.png", keep=60), r"sol_001\.png: .*--skip-bad"),
         (
             lambda d: (d / "images/sol_001.jpg").write_text("hello"),
-            r"sol_001\.jpg: not an image: replace it.*--skip-bad",
+            r"sol_001\.jpg is not an image: replace it.*--skip-bad",
         ),
-        (unlabel, r"scenes: no labelled pixel in the partition 1\.0 \(6 images\): choose"),
-        (lambda d: (d / "splits/val.txt").unlink(), r"no split 'val'; there are train, test"),
-        (lambda d: (d / "dataset.yaml").unlink(), r"dataset\.yaml: missing; it names the classes"),
+        (unlabel, r"scenes: the partition 1\.0 \(6 images\) has no labelled pixel: choose"),
+        (lambda d: (d / "splits/val.txt").unlink(), r"no split 'val', only train, test"),
+        (lambda d: (d / "dataset.yaml").unlink(), r"dataset\.yaml is missing: .*classes"),
         (
             lambda d: (d / "dataset.yaml").write_text("classes: ["),
             r"dataset\.yaml: damaged YAML",
@@ -264,10 +264,10 @@ def test_no_labelled_image(scenes: Path, tmp_path: Path, fails: Fails) -> None:
     listed = tmp_path / "none.txt"
     listed.write_text("# nothing yet\n")
     arguments = train(scenes, tmp_path / "out", f"--labelled={listed}")
-    assert fails(*arguments) == f"{listed}: the list is empty: name at least one image"
+    assert fails(*arguments) == f"{listed} is empty: list at least one image"
     unlabel(scenes)
     listed.write_text("sol_000\n")
-    assert "no labelled pixel in the partition" in fails(*arguments)
+    assert "has no labelled pixel: choose" in fails(*arguments)
     assert not (tmp_path / "out").exists()
 
 
@@ -361,11 +361,11 @@ def test_an_archive_of_bad_products(run: Path, tmp_path: Path, fails: Fails) -> 
     pds3(folder / "swapped.IMG", ramp.astype("<i2"), declared=">i2", image=bits)
     pds3(folder / "gone.IMG", ramp.astype(">u2"), declared=">u2", detached=True).unlink()
     said = {
-        "empty": "an empty file (0 bytes): replace it", "cut": "damaged image (",
-        "evil name.png": "damaged image (", "link": "no such file", "nan": "no pixel with a value",
-        "ten": "10 channels; 1 or 3 are needed", "huge": "more than the 178,956,970",
-        "short": "3,248 bytes, but its label declares 26,048", "swapped": "the wrong byte order",
-        "gone": "its label names gone.IMG, which is not beside it",
+        "empty": "is empty (0 bytes): replace it", "cut": "damaged image (",
+        "evil name.png": "damaged image (", "link": "no such file", "nan": "has no valid pixel",
+        "ten": "10 channels, but 1 or 3 are needed", "huge": "more than the limit of 178,956,970",
+        "short": "3,248 bytes, but its label declares 26,048", "swapped": "the byte order in the",
+        "gone": "its label names gone.IMG, which is missing",
     }  # fmt: skip
 
     arguments = ("predict", run, folder, "--out", out, "--write", "labels")
@@ -396,8 +396,11 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--labelled=0"], r"labelled is 0\.0: give a fraction in \(0, 1\] or a list file"),
-        (["--labelled=1.5"], r"labelled is 1\.5: give a fraction in \(0, 1\] or a list file"),
+        (["--labelled=0"], r"labelled must be a fraction in \(0, 1\] or a list file \(got 0\.0\)"),
+        (
+            ["--labelled=1.5"],
+            r"labelled must be a fraction in \(0, 1\] or a list file \(got 1\.5\)",
+        ),
         (["--labelled=no.txt"], r"no\.txt: no such file"),
         (["--stepz=3"], r"unknown option --stepz; the nearest is --steps"),
         (["--method=s5marz"], r"unknown method 's5marz'; nearest: s5mars; all: "),
@@ -405,9 +408,12 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
         (["--model=resnet5o"], r"--model resnet5o is not an encoder of timm; nearest: resnet50"),
         (["--weights=no.pth"], r"weights file no\.pth does not exist"),
         (["--head=ligth"], r"--head must be one of auto, paper, light \(got 'ligth'\)"),
-        (["--select-on=vla"], r"no split 'vla'; .*did you mean 'val'"),
+        (["--select-on=vla"], r"no split 'vla', .*did you mean 'val'"),
         (["--precision=fp17"], r"precision is 'fp17': expected"),
-        (["--method=s5mars", "--objects=no.parquet"], r"no object proposals at no\.parquet: "),
+        (
+            ["--method=s5mars", "--objects=no.parquet"],
+            r"no\.parquet does not exist: leave out --objects",
+        ),
         (["--accelerator=gpux"], r"cannot train with accelerator gpux.*; omit these options"),
         (["--strategy=foo"], r"cannot train with .*strategy foo"),
         (["--devices=x"], r"cannot train with .*devices x"),
@@ -439,7 +445,7 @@ def test_a_misspelt_command(fails: Fails) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--split", "tset"], "no split 'tset'; there are train, val, test; did you mean 'test'?"),
+        (["--split", "tset"], "no split 'tset', only train, val, test; did you mean 'test'?"),
         (["--protocol", "papr"], "choose from"),
         (["--widnow", "64"], "unknown option --widnow; the nearest is --window"),
         (["--window", "8"], "window must be at least 32 pixels (got 8)"),
@@ -556,7 +562,7 @@ def _change_setting(run: Path, old: str, new: str) -> None:
         (lambda r: (r / "splits/labelled.txt").unlink(), r"labelled\.txt is missing"),
         (
             lambda r: (r / "splits/labelled.txt").write_text("sol_999\n"),
-            r"scenes: no image named 'sol_999'",
+            r"scenes has no image named 'sol_999'",
         ),
         (lambda r: (r / "config.yaml").write_text("foo: 1\n"), r"config\.yaml: unknown key 'foo'"),
         (
@@ -611,6 +617,6 @@ def test_a_full_disk(
     names = {"DATA": pristine, "COPY": run, "RUN": run, "OUT": out}
     arguments = [re.sub("DATA|COPY|RUN|OUT", lambda m: str(names[m[0]]), a) for a in command]
     said = fails(*arguments)
-    assert re.search(r"the disk is full; nothing was written to .*: free some space", said)
+    assert re.search(r"the disk is full and .* was not written: free some space", said)
     left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     assert left == (["manifest.sqlite"] if command[0] == "predict" else [])

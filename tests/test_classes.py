@@ -69,8 +69,8 @@ def test_missing_colours_are_chosen_and_differ() -> None:
         ({"classes": ["soil"]}, "class 0 of the taxonomy has no `name`"),
         ({"classes": [{"name": "a", "color": "red"}]}, "'red' is not a colour"),
         ({"classes": [{"name": "a", "color": "#12345g"}]}, "'#12345g' is not a colour"),
-        ({"classes": [{"name": "a"}, {"name": "a"}]}, r"occur twice: \['a'\]"),
-        ({"classes": [{"name": str(i)} for i in range(255)]}, "255 classes, not 1..254"),
+        ({"classes": [{"name": "a"}, {"name": "a"}]}, r"duplicate class names: \['a'\]"),
+        ({"classes": [{"name": str(i)} for i in range(255)]}, "1 to 254 classes .got 255"),
     ],
 )
 def test_what_is_no_taxonomy(data: dict[str, object], message: str) -> None:

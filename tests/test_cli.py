@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from s5mars import __version__
 from s5mars.cli import COMMANDS, USER_ERROR, main
 from s5mars.errors import UserError
+from s5mars.files import numbered
 
 ALL = [*COMMANDS, "train"]
 HEAVY = {
@@ -131,6 +133,38 @@ def test_a_fault_of_the_program_is_not_called_the_users(monkeypatch: pytest.Monk
     monkeypatch.setitem(COMMANDS, "synth", replace(COMMANDS["synth"], run=fail))
     with pytest.raises(ValueError, match="argument 2 is longer"):
         main(["synth", "x"])
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, None])
+def test_an_error_of_the_system_without_a_remedy_is_a_fault_of_the_program(
+    number: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError("closed") if number is None else OSError(number, "closed")
+
+    monkeypatch.setitem(COMMANDS, "synth", replace(COMMANDS["synth"], run=fail))
+    with pytest.raises(OSError, match="closed"):
+        main(["synth", "x"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EROFS, "Read-only file system", "x"),
+        PermissionError("Caught PermissionError in DataLoader worker process 0.\nx: no access"),
+        numbered(errno.EIO, "a.sqlite: disk I/O error"),
+        ConnectionError("the hub cannot be reached"),
+    ],
+)
+def test_an_error_of_the_system_that_the_user_can_remedy_is_one_line(
+    error: OSError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "synth", replace(COMMANDS["synth"], run=fail))
+    assert main(["synth", "x"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
-"""Taxonomies: class names, colours, labelling criteria, and the one ignore value.
+"""Taxonomies (class names, colours, labelling criteria) and the ignore value.
 
-The only place that knows them. A class index is the position in ``Taxonomy.classes``; what the
-numbers in somebody's mask files mean is a ``MaskCoding`` and belongs to the layout of the files.
+A class index is a position in ``Taxonomy.classes``. A ``MaskCoding`` maps the ids in mask files to
+class indices.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from s5mars.errors import UserError
 
 IGNORE = 255
-"""In memory, everywhere: a pixel whose class is unknown, padded, hidden or doubtful."""
+"""Value of pixels whose class is unknown, padded or hidden, in all arrays in memory."""
 
 UNLABELLED_COLOUR = (0, 0, 0)
 
@@ -25,7 +25,7 @@ _PALETTE = (
 
 @dataclass(frozen=True)
 class Class:
-    """One class: its name, its colour in maps, and when a pixel belongs to it."""
+    """One class: its name, its colour in maps, and its labelling criterion."""
 
     name: str
     colour: tuple[int, int, int]  # RGB, 0..255
@@ -34,7 +34,7 @@ class Class:
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """An ordered list of classes; the order is the class index."""
+    """A list of classes in the order of their index."""
 
     name: str
     classes: tuple[Class, ...]
@@ -43,9 +43,11 @@ class Taxonomy:
         names = self.names
         doubles = sorted({n for n in names if names.count(n) > 1})
         if doubles:
-            raise UserError(f"taxonomy {self.name!r}: class names occur twice: {doubles}")
+            raise UserError(f"taxonomy {self.name!r} has duplicate class names: {doubles}")
         if not 1 <= len(names) < IGNORE:
-            raise UserError(f"taxonomy {self.name!r}: {len(names)} classes, not 1..{IGNORE - 1}")
+            raise UserError(
+                f"taxonomy {self.name!r} must have 1 to {IGNORE - 1} classes (got {len(names)})"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,13 +59,13 @@ class Taxonomy:
 
     @property
     def palette(self) -> list[int]:
-        """256 RGB triples in a row, as PIL's ``putpalette`` takes them; IGNORE is black."""
+        """Flat list of 256 RGB triples for PIL's ``putpalette``; IGNORE is black."""
         colours = [*(c.colour for c in self.classes)]
         colours += [UNLABELLED_COLOUR] * (256 - len(colours))
         return [channel for colour in colours for channel in colour]
 
     def to_dict(self) -> dict[str, object]:
-        """A form for JSON and YAML that ``from_dict`` reads back."""
+        """Return a dict for JSON and YAML, which ``from_dict`` reads."""
         return {
             "name": self.name,
             "classes": [
@@ -77,11 +79,11 @@ class Taxonomy:
         """Read ``{"name": ..., "classes": [{"name": ..., "color": ..., "criterion": ...}]}``.
 
         Raises:
-            UserError: if a class has no name or a colour is not ``#rrggbb``.
+            UserError: If a class has no name or a colour is not ``#rrggbb``.
         """
         entries = data.get("classes")
         if not isinstance(entries, list) or not entries:
-            raise UserError("a taxonomy needs a list `classes` with at least one entry")
+            raise UserError("`classes` must be a list with at least one entry")
         classes = []
         for index, entry in enumerate(entries):
             if not isinstance(entry, Mapping) or "name" not in entry:
@@ -89,32 +91,32 @@ class Taxonomy:
             colour = entry.get("color") or _PALETTE[index % len(_PALETTE)]
             texts = (entry["name"], colour, entry.get("criterion", ""))
             if not all(isinstance(text, str) for text in texts) or not entry["name"].strip():
-                raise UserError(f"class {index}: name, color and criterion are texts")
+                raise UserError(f"class {index}: name, color and criterion must be strings")
             classes.append(Class(entry["name"], rgb(colour), entry.get("criterion", "")))
         name = data.get("name", "custom")
         if not isinstance(name, str):
-            raise UserError("the name of a taxonomy is a text")
+            raise UserError("the name of a taxonomy must be a string")
         return cls(name, tuple(classes))
 
 
 @dataclass(frozen=True)
 class MaskCoding:
-    """What the numbers in mask files mean: file id → class index, and the ids to ignore."""
+    """Meaning of the ids in mask files: file id → class index, and the ids to ignore."""
 
     index_of: Mapping[int, int]
     ignored: frozenset[int]
 
     @classmethod
     def identity(cls, number_of_classes: int, *, ignored: Iterable[int] = (IGNORE,)) -> MaskCoding:
-        """Ids are class indices."""
+        """Return a coding whose ids are the class indices."""
         return cls({i: i for i in range(number_of_classes)}, frozenset(ignored))
 
 
 def same_classes(checkpoint: Taxonomy, data_set: Taxonomy, *, run: Path, data: Path) -> None:
-    """Refuse to score or calibrate a model on data with other classes.
+    """Check that a model and a data set have the same classes in the same order.
 
     Raises:
-        UserError: naming both lists.
+        UserError: If they differ.
     """
     if checkpoint.names != data_set.names:
         raise UserError(

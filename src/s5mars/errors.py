@@ -1,7 +1,7 @@
-"""What a user can have done wrong, as exceptions; everything else is a fault of the program.
+"""Exceptions for mistakes of the user.
 
-The command line turns a ``UserError`` into one line and exit code 2. Any other exception keeps its
-traceback, so that a fault of the program is never taken for a mistake of the user's.
+The command line turns a ``UserError`` into one line and exit code 2. Other exceptions are bugs and
+keep their traceback.
 """
 
 from __future__ import annotations
@@ -10,41 +10,41 @@ import importlib
 from typing import Any
 
 WAY_OUT = "replace it, or leave it out (train and predict do so with --skip-bad)"
-"""What to do about a damaged file; it holds for commands without that option, too."""
+"""What to do about a damaged file; also for commands that do not have the option."""
 
 
 class UserError(ValueError):
-    """A mistake in an argument, a setting or a file: one line that names it and the way out."""
+    """A mistake in an argument, a setting or a file, in one line that also says what to do."""
 
 
 class MissingFileError(UserError, FileNotFoundError):
-    """A file or folder that the user named, or that a file of the user's names, is not there."""
+    """A file or folder that the user or one of the user's files named does not exist."""
 
 
 class DamagedFileError(UserError):
-    """A file that cannot be decoded or parsed: what ``--skip-bad`` may skip, and only that."""
+    """A file that cannot be decoded or parsed; ``--skip-bad`` skips only these files."""
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first line of an error's message; the name of its type where it has none."""
+    """First line of the message of an error, or the name of its type if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
 
 
 def needed(module: str, *, extra: str) -> Any:
-    """Import a module of an extra.
+    """Import a module that an extra installs.
 
     Args:
-        module: such as ``"onnxruntime"``.
-        extra: of this package, which installs it.
+        module: Name of the module, such as ``"onnxruntime"``.
+        extra: Extra of this package that installs it.
 
     Raises:
-        UserError: with the command that installs it.
+        UserError: If it is not installed; the message has the command that installs it.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f"{module.partition('.')[0]} is needed for this and not installed "
-            f"(`pip install 's5mars[{extra}]'`)"
+            f"the package {module.partition('.')[0]} is not installed: run "
+            f"`pip install 's5mars[{extra}]'`"
         ) from error

@@ -189,7 +189,10 @@ def test_a_failed_cell_and_its_retry(
         ([], "nothing to compare; give --methods (all, or names), --ablation"),
         (["--methods", "all", "--seed", "3"], "compare does not accept --seed; use --seeds"),
         (["--methods", "all", "--stepz", "3"], "unknown option --stepz; the nearest is --steps"),
-        (["--methods", "all", "--labelled", "2"], "labelled is 2: give a fraction"),
+        (
+            ["--methods", "all", "--labelled", "2"],
+            "labelled must be a fraction in (0, 1] or a list file (got 2)",
+        ),
         (["--methods", "all", "--labelled", "no.txt"], "no.txt: no such file"),
         (["--methods", "all", "--jobs", "0"], "--jobs must be at least 1 (got 0)"),
         (["--methods", "all", "--seeds", "-1"], "--seeds must be at least 0 (got -1)"),

@@ -18,7 +18,7 @@ from s5mars.data.crops import CropSettings
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.loader import LoaderSettings, TrainingBatches, load_crop, training_loader
-from s5mars.data.partition import labelled_partition, pool, withhold
+from s5mars.data.partition import draw_partition, pool, withhold
 from s5mars.data.sampler import Balance
 from s5mars.proposals.draw import ObjectFilter
 from s5mars.proposals.proposal import proposal_from_mask
@@ -224,7 +224,7 @@ def test_labels_outside_the_partition_are_never_opened(
         assert sample.mask is not None
         sample.mask.write_bytes(b"a label that nobody may read")
 
-    labelled = labelled_partition(dataset, str(names))
+    labelled, _ = draw_partition(dataset, str(names))
     everything = pool(dataset)
     settings = settings_for(dataset)
     batches = TrainingBatches(labelled, withhold(everything, labelled), steps=8, settings=settings)

@@ -11,7 +11,7 @@ from PIL import Image
 from s5mars.data.layouts import open_dataset
 from s5mars.data.partition import (
     as_fraction,
-    labelled_partition,
+    draw_partition,
     pool,
     withhold,
     write_partitions,
@@ -23,6 +23,10 @@ from s5mars.errors import UserError
 @pytest.fixture
 def root(tmp_path, fake_data):
     return fake_data.plain(tmp_path / "data", images=40, rare=(3, 4, 5, 30))
+
+
+def labelled_partition(*args, **kwargs):
+    return draw_partition(*args, **kwargs)[0]
 
 
 def names(samples) -> list[str]:
@@ -61,7 +65,7 @@ def test_a_fraction_as_text_is_a_fraction(root):
     assert labelled_partition(dataset, "0.25") == labelled_partition(dataset, 0.25)
     assert as_fraction("lists/0.2.txt") is None
     for wrong in (0, 1.5, "-1", "nan"):
-        with pytest.raises(ValueError, match=r"give a fraction in \(0, 1\]"):
+        with pytest.raises(ValueError, match=r"labelled must be a fraction in \(0, 1\]"):
             labelled_partition(dataset, wrong)
 
 
@@ -88,10 +92,10 @@ def test_index_lists_count_positions_in_the_train_list(tmp_path, fake_data):
     train = names(dataset.split("train"))
     assert names(labelled_partition(dataset, path)) == [train[0], train[5], train[2]]
     path.write_text("0\n6\n")
-    with pytest.raises(ValueError, match=r"0\.5\.txt: position 6 is beyond .* 6 images"):
+    with pytest.raises(ValueError, match=r"0\.5\.txt: positions must be below 6, .*\(got 6\)"):
         labelled_partition(dataset, path)
     path.write_text("1\n1\n")
-    with pytest.raises(ValueError, match="positions stand twice"):
+    with pytest.raises(ValueError, match="duplicate positions"):
         labelled_partition(dataset, path)
 
 
@@ -100,7 +104,7 @@ def test_the_partition_lists_of_mars_bench(tmp_path, fake_data):
     path = root / "partitions" / "0.40x_partition.csv"
     assert names(labelled_partition(open_dataset(root), path)) == ["mb_1", "mb_3"]
     path.write_text("name\nmb_1\n")
-    with pytest.raises(ValueError, match="needs the columns file_id and split"):
+    with pytest.raises(ValueError, match="must have the columns file_id and split"):
         labelled_partition(open_dataset(root), path)
 
 
@@ -108,9 +112,9 @@ def test_bad_lists(root, tmp_path):
     dataset = open_dataset(root)
     path = tmp_path / "list.txt"
     for text, message in [
-        ("sol_001\nsol_0xx\n", r"list\.txt: names 1 unknown file\(s\): sol_0xx"),
+        ("sol_001\nsol_0xx\n", r"list\.txt lists 1 unknown file\(s\): sol_0xx"),
         ("sol_021\n", r"list\.txt: sol_021 is in the val split"),
-        ("\n# nothing\n", r"list\.txt: the list is empty"),
+        ("\n# nothing\n", r"list\.txt is empty"),
     ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -127,7 +131,7 @@ def test_chosen_images_need_masks_and_others_do_not(root, tmp_path):
     assert names(labelled_partition(dataset, path)) == ["sol_001"]
     path.write_text("sol_001\nsol_005\n")
     for labelled in (path, 0.5):
-        with pytest.raises(ValueError, match=r"sol_005\.jpg: in the labelled .* no mask"):
+        with pytest.raises(ValueError, match=r"sol_005\.jpg is in the labelled .* no mask"):
             labelled_partition(dataset, labelled)
 
 
@@ -136,20 +140,21 @@ def test_a_partition_without_a_labelled_pixel(root, tmp_path, fake_data):
         fake_data.write_image(root / "masks" / f"{name}.png", np.full((40, 48), 255, np.uint8))
     path = tmp_path / "list.txt"
     path.write_text("sol_001\nsol_002\n")
-    with pytest.raises(ValueError, match=r"no labelled pixel in the partition .*\(2 images\)"):
+    with pytest.raises(ValueError, match=r"list\.txt \(2 images\) has no labelled pixel"):
         labelled_partition(open_dataset(root), path)
 
 
-def test_damaged_labels_stop_it_unless_they_may_be_skipped(root, caplog):
+def test_damaged_labels_stop_it_unless_they_may_be_skipped(root):
     damage(root / "masks" / "sol_002.png")
     dataset = open_dataset(root)
-    with pytest.raises(ValueError, match=r"sol_002\.png: not an image.*--skip-bad"):
+    with pytest.raises(ValueError, match=r"sol_002\.png is not an image.*--skip-bad"):
         labelled_partition(dataset, 0.5)
     for seed in range(4):
-        chosen = labelled_partition(dataset, 0.9, seed=seed, skip_bad=True)
+        chosen, damaged = draw_partition(dataset, 0.9, seed=seed, skip_bad=True)
         assert len(chosen) == 17  # 0.9 of 19
         assert "sol_002" not in names(chosen)
-    assert "1 label(s) left out" in caplog.text
+        assert len(damaged) == 1
+        assert "sol_002.png is not an image" in damaged[0]
     unknown = np.full((40, 48), 77, np.uint8)
     (root / "masks" / "sol_002.png").unlink()
     Image.fromarray(unknown).save(root / "masks" / "sol_002.png")
@@ -209,7 +214,7 @@ def test_write_partitions(root, tmp_path, capsys):
     assert "0.1.txt: 2 of 20 images" in printed
     assert "bedrock" in printed
     write_partitions(root, labelled=[0.5, 0.1], seed=3, out=out)  # the same again is no harm
-    with pytest.raises(ValueError, match=r"0\.\d\.txt: another list is there"):
+    with pytest.raises(ValueError, match=r"0\.\d\.txt exists with other names"):
         write_partitions(root, labelled=[0.1, 0.5], seed=4, out=out)
 
 
@@ -225,7 +230,7 @@ def test_it_says_where_a_class_is_missing(root, tmp_path, capsys):
     capsys.readouterr()
     (partition,) = write_partitions(root, labelled=[0.01], out=tmp_path / "other")
     assert partition.absent == ("soil", "bedrock", "sky")
-    assert "not in it: soil, bedrock, sky" in capsys.readouterr().out
+    assert "absent classes: soil, bedrock, sky" in capsys.readouterr().out
 
 
 def test_real_tiles_are_stratified(real_data):
@@ -252,7 +257,7 @@ def test_the_pool_can_be_a_part(root, tmp_path):
     path.write_text(f"{unlabelled[1].name}\n{train[0].name}\n")
     assert pool(dataset, str(path)) == (unlabelled[1], train[0])
     path.write_text(f"{dataset.split('test')[0].name}\n")
-    with pytest.raises(UserError, match=r"list\.txt: names 1 unknown"):
+    with pytest.raises(UserError, match=r"list\.txt lists 1 unknown"):
         pool(dataset, str(path))
     with pytest.raises(UserError, match="no unlabelled image"):
         pool(replace(dataset, unlabelled=()), "unlabelled")

@@ -8,12 +8,9 @@ import tifffile
 from PIL import Image
 
 from s5mars.classes import IGNORE, MaskCoding
-from s5mars.data.layouts import open_dataset
 from s5mars.data.read import (
-    DamagedFileError,
     image_size,
     missing_pixels,
-    no_data,
     open_hidden,
     open_image,
     open_label,
@@ -21,7 +18,7 @@ from s5mars.data.read import (
     read_image,
     read_label,
 )
-from s5mars.errors import UserError
+from s5mars.errors import DamagedFileError, UserError
 from s5mars.products import open_product
 from s5mars.types import Sample
 
@@ -147,7 +144,7 @@ def test_a_jpeg_mask_is_refused_where_its_ids_did_not_survive(tmp_path):
     assert not read_label(sample, CODING).any()
     ids[5:20, 7:23] = 255
     Image.fromarray(ids).save(tmp_path / "mask.jpg")
-    with pytest.raises(UserError, match=r"mask\.jpg: .* and \d+ more: its format .*: save .* PNG"):
+    with pytest.raises(UserError, match=r"mask\.jpg: .* and \d+ more: lossy .*: export .* PNG"):
         read_label(sample, CODING)
 
 
@@ -161,7 +158,7 @@ def test_a_tiff_of_several_pages_is_refused_and_its_overviews_are_no_pages(tmp_p
     assert (read_image(tmp_path / "a.tif") == 3).all()
     tifffile.imwrite(tmp_path / "b.tif", np.stack([page] * 3), photometric="minisblack")
     for read in (read_image, lambda path: read_label(Sample("b", path, path), CODING)):
-        with pytest.raises(UserError, match=r"b\.tif: 3 pages; one is needed"):
+        with pytest.raises(UserError, match=r"b\.tif has 3 pages, but one is needed"):
             read(tmp_path / "b.tif")
 
 
@@ -182,7 +179,7 @@ def test_floating_point_pixels_are_stretched_between_percentiles(tmp_path):
     expected = np.floor(255 * np.clip((values - low) / (high - low), 0, 1) + 0.5)
     assert np.abs(image[..., 1] - expected).max() <= 1
     Image.fromarray(values * np.nan).save(tmp_path / "b.tif")
-    with pytest.raises(DamagedFileError, match=r"b\.tif: no pixel with a value"):
+    with pytest.raises(DamagedFileError, match=r"b\.tif has no valid pixel"):
         read_image(tmp_path / "b.tif")
 
 
@@ -225,13 +222,13 @@ def test_unknown_ids_are_listed_with_their_counts(tmp_path):
 
 def test_a_colour_mask_is_refused(tmp_path):
     sample = labelled(tmp_path, np.zeros((2, 2, 3), np.uint8) + np.array([1, 2, 3], np.uint8))
-    with pytest.raises(ValueError, match=r"mask\.png: a colour mask"):
+    with pytest.raises(ValueError, match=r"mask\.png is a colour mask"):
         read_label(sample, CODING)
 
 
 def test_a_sample_without_mask_is_refused(tmp_path):
     sample = replace(labelled(tmp_path, np.zeros((2, 2), np.uint8)), mask=None)
-    with pytest.raises(ValueError, match=r"image\.png: has no mask"):
+    with pytest.raises(ValueError, match=r"image\.png has no mask"):
         read_label(sample, CODING)
 
 
@@ -243,7 +240,7 @@ def test_hidden_pixels_are_ignored(tmp_path):
     assert read_label(sample, CODING).tolist() == [[0, IGNORE, 0], [IGNORE, 0, 0]]
     hidden = np.asarray(open_hidden(replace(sample, mask=None), size=(3, 2)))
     assert hidden.tolist() == [[0, 255, 0], [255, 0, 0]]
-    with pytest.raises(ValueError, match=r"rover\.png: 3×2 pixels.*4×2"):
+    with pytest.raises(ValueError, match=r"rover\.png: the mask has 3×2 pixels.*4×2"):
         open_hidden(sample, size=(4, 2))
 
 
@@ -253,37 +250,3 @@ def test_image_and_mask_must_agree_in_size(tmp_path):
     Image.new("RGB", (5, 2)).save(sample.image)
     with pytest.raises(ValueError, match=r"image\.png: 5×2.*mask\.png has 3×2: resize"):
         open_pair(sample, CODING)
-
-
-def test_black_borders_have_no_data_and_shadows_have():
-    random = np.random.default_rng(0)
-    image = random.integers(60, 200, (100, 120, 3)).astype(np.uint8)
-    image[:10] = random.integers(0, 3, (10, 120, 3))  # a border, with a little noise
-    image[50:60, 50:60] = 0  # black, but inside
-    image[90:, 5:25] = random.integers(5, 10, (10, 20, 3))  # a deep shadow at the edge
-    image[97:, 100:102] = 0  # pure, but tiny
-    expected = np.zeros((100, 120), bool)
-    expected[:10] = True
-    assert (no_data(image) == expected).all()
-    assert not no_data(image[20:85]).any()
-    assert no_data(np.zeros((40, 40, 3), np.uint8)).all()
-
-
-def test_no_data_agrees_with_the_panorama_borders_of_real_tiles(real_data):
-    dataset = open_dataset(real_data / "marsscapes512")
-    outside = MaskCoding(dict.fromkeys(range(8), 0), frozenset({255}))
-    both = either = wrong = 0
-    for sample in dataset.split("train")[::8]:
-        found = no_data(read_image(sample.image))
-        truth = read_label(sample, outside) == IGNORE
-        both += (found & truth).sum()
-        either += (found | truth).sum()
-        wrong += (found & ~truth).sum()
-    assert both / either > 0.97
-    assert wrong < 1e-4 * either
-
-
-def test_navcam_shadows_are_no_borders(real_data):
-    dataset = open_dataset(real_data / "ai4mars256")
-    found = [no_data(read_image(s.image)).any() for s in dataset.unlabelled[::15]]
-    assert sum(found) <= 1

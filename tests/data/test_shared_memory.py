@@ -31,7 +31,7 @@ def test_fewer_batches_then_fewer_processes_then_none(
     assert [r.levelname for r in caplog.records] == ([] if all_wanted else ["WARNING"])
     if not all_wanted:
         assert "--shm-size" in caplog.text
-        assert ("only the training process itself" in caplog.text) == (kept == 0)
+        assert ("the training process reads the data itself" in caplog.text) == (kept == 0)
 
 
 def test_no_place_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ def test_splits_hold_every_class(scenes: list[Scene]) -> None:
 
 def test_used_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(ValueError, match=r"is not empty: name a new folder"):
+    with pytest.raises(ValueError, match=r"is not empty: choose a new folder"):
         write_synthetic(tmp_path, images=3, size=32)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
     with pytest.raises(ValueError, match="is a file"):
@@ -185,7 +185,11 @@ def test_broken_off_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("images", "size", "unlabelled", "message"),
-    [(2, 64, 0, "--images 2"), (3, 16, 0, "--size 16"), (3, 64, -1, "unlabelled=-1")],
+    [
+        (2, 64, 0, "--images must be at least 3.*got 2"),
+        (3, 16, 0, "--size must be at least 32.*got 16"),
+        (3, 64, -1, "unlabelled must be at least 0 .got -1"),
+    ],
 )
 def test_bad_options_are_refused(
     tmp_path: Path, images: int, size: int, unlabelled: int, message: str

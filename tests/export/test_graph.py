@@ -73,5 +73,5 @@ def test_without_the_package_the_message_says_how_to_install_it(
     import sys
 
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ValueError, match=r"onnx is needed.*s5mars\[export\]"):
+    with pytest.raises(ValueError, match=r"onnx is not installed.*s5mars\[export\]"):
         write_onnx(tmp_path / "a.onnx", network(), THREE, facts={})

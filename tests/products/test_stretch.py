@@ -54,7 +54,7 @@ def test_percentiles_count_valid_pixels_only():
 def test_negative_whole_numbers_have_no_full_scale():
     values = np.array([[-5, 10]], np.int16)
     assert choose(values).rule == "percentile"
-    with pytest.raises(ValueError, match="take 'percentile'"):
+    with pytest.raises(ValueError, match="use 'percentile'"):
         choose(values, rule="linear")
 
 
@@ -64,9 +64,9 @@ def test_a_flat_image_is_black_and_no_division():
 
 
 def test_an_unknown_rule_lists_the_choices():
-    with pytest.raises(ValueError, match="gamma.*" + ", ".join(RULES)):
+    with pytest.raises(ValueError, match=", ".join(RULES) + ".*gamma"):
         choose(TWELVE, rule="gamma")
-    with pytest.raises(ValueError, match="8-bit values, not uint16"):
+    with pytest.raises(ValueError, match=r"needs 8-bit values .got uint16"):
         choose(TWELVE, rule="none")
 
 

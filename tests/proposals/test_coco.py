@@ -108,16 +108,22 @@ GOOD = entry(rectangle(5, 6, 20, 10))
         ([{"segmentation": GOOD["segmentation"]}], "missing 'predicted_iou'"),
         ([{"segmentation": [[1, 2, 3, 4, 5, 6]], "predicted_iou": 1}], "polygons"),
         ([GOOD, {**GOOD, "segmentation": {"size": [10, 10], "counts": [5, 5]}}], "mask 1.*10×10"),
-        ([{**GOOD, "segmentation": {"size": [10, 10], "counts": [120, -20]}}], "whole numbers"),
-        ([{**GOOD, "segmentation": {"size": [10, 10], "counts": [50.5, 49.5]}}], "whole numbers"),
-        ([{**GOOD, "segmentation": {"size": [-10, -10], "counts": [100]}}], "whole numbers"),
+        ([{**GOOD, "segmentation": {"size": [10, 10], "counts": [120, -20]}}], "must be integers"),
+        (
+            [{**GOOD, "segmentation": {"size": [10, 10], "counts": [50.5, 49.5]}}],
+            "must be integers",
+        ),
+        ([{**GOOD, "segmentation": {"size": [-10, -10], "counts": [100]}}], "must be integers"),
         ([{**GOOD, "segmentation": {"size": [1 << 20, 1 << 20], "counts": [1 << 40]}}], "pixels"),
-        ([{**GOOD, "segmentation": {"size": [True, 1], "counts": [1]}}], "whole numbers"),
+        ([{**GOOD, "segmentation": {"size": [True, 1], "counts": [1]}}], "must be integers"),
         ([{**GOOD, "segmentation": {"size": 10, "counts": [1]}}], "mask 0"),
-        ([{**GOOD, "predicted_iou": float("nan")}], "a confidence that is no number"),
+        (
+            [{**GOOD, "predicted_iou": float("nan")}],
+            "'predicted_iou' and 'stability_score' must be finite",
+        ),
         ([{**GOOD, "segmentation": {**GOOD["segmentation"], "counts": "~~~"}}], "run-length"),
         ([{**GOOD, "segmentation": {**GOOD["segmentation"], "size": [60, 81]}}], "60×81"),
-        ([GOOD, entry(rectangle(0, 0, 5, 5, size=(9, 9)))], "different sizes"),
+        ([GOOD, entry(rectangle(0, 0, 5, 5, size=(9, 9)))], "must have the same size"),
     ],
 )
 def test_a_malformed_file_is_named(tmp_path, content, message):
@@ -142,6 +148,6 @@ def test_no_json_at_all(tmp_path):
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x"])
 def test_a_store_of_a_stranger_writes_nothing_elsewhere(name, tmp_path):
     write_store(tmp_path / "a.parquet", [(name, [])], proposer="sam")
-    with pytest.raises(UserError, match=r"a\.parquet: .* is no name of a file below its folder"):
+    with pytest.raises(UserError, match=r"a\.parquet: .* is not a file name inside its folder"):
         export_json(ObjectStore(tmp_path / "a.parquet"), tmp_path / "json" / "deep")
     assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s5mars.data.read import no_data
+from s5mars.products.no_data import no_data
 from s5mars.proposals.graph import GraphSettings, _fill, _overlaps, _stabilities, graph_proposals
 
 SIZE = 200

@@ -112,7 +112,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, rows):
 
     write_store(path, rows, proposer="sam")
     mixed = [proposal(rectangle(0, 0, 3, 3)), proposal(rectangle(0, 0, 3, 3, size=(61, 80)))]
-    with pytest.raises(ValueError, match="different sizes"):
+    with pytest.raises(ValueError, match="must have the same size"):
         write_store(path, [("x", mixed)], proposer="sam")
     assert len(ObjectStore(path)) == 6  # the old one is untouched
 
@@ -204,17 +204,17 @@ def test_other_files_and_folders_are_refused(tmp_path, rows):
     with pytest.raises(FileNotFoundError, match=r"\*\.parquet"):
         ObjectStore(tmp_path / "folder")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "b.parquet")
-    with pytest.raises(ValueError, match="no object store"):
+    with pytest.raises(ValueError, match="not an object store"):
         ObjectStore(tmp_path / "b.parquet")
 
 
 def test_shards_must_agree(tmp_path, rows):
     write_store(tmp_path / "a.parquet", rows[:3], proposer="sam")
     write_store(tmp_path / "b.parquet", rows[2:], proposer="sam")
-    with pytest.raises(ValueError, match=r"'sol/2' is in a\.parquet too"):
+    with pytest.raises(ValueError, match=r"'sol/2' is also in a\.parquet"):
         ObjectStore(tmp_path)
     write_store(tmp_path / "b.parquet", rows[3:], proposer="graph")
-    with pytest.raises(ValueError, match="two folders"):
+    with pytest.raises(ValueError, match="different folders"):
         ObjectStore(tmp_path)
 
 
@@ -293,7 +293,7 @@ def test_a_killed_worker_costs_its_image_only(tmp_path, samples, monkeypatch):
     kills[1].write_bytes(b"x")
     kills[3].write_bytes(b"xx")
 
-    with pytest.raises(ValueError, match=r"3\.png: 2 workers died over it \(.*SIGKILL"):
+    with pytest.raises(ValueError, match=r"3\.png: 2 workers died on this image \(.*SIGKILL"):
         build_store(samples, tmp_path / "s", workers=2, **settings)
     assert set(ObjectStore(tmp_path / "s").names) == {"0", "1"}
     build_store(samples, tmp_path / "s", workers=2, **settings)
@@ -305,7 +305,7 @@ def test_a_store_made_with_other_settings_is_not_continued(tmp_path, samples):
     build_store(samples[:1], path, settings=SETTINGS, progress=False)
     other = replace(SETTINGS, fill=0.5)
 
-    with pytest.raises(ValueError, match="choose another path"):
+    with pytest.raises(ValueError, match="choose another --out"):
         build_store(samples, path, settings=other, progress=False)
     assert len(build_store(samples, path, settings=SETTINGS, progress=False)) == 5
 
@@ -316,7 +316,7 @@ def test_a_single_file_that_is_complete_will_do(tmp_path, samples):
     rows = [(name, list(folder.proposals(name))) for name in folder.names]
     write_store(file, rows[:4], proposer="graph", settings=folder.settings)
 
-    with pytest.raises(ValueError, match="the 1 images that it lacks"):
+    with pytest.raises(ValueError, match="lacks 1 images"):
         build_store(samples, file, settings=SETTINGS, progress=False)
     assert len(build_store(samples[:4], file, settings=SETTINGS, progress=False)) == 4
 

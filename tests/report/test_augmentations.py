@@ -124,7 +124,10 @@ def test_an_image_without_a_label_can_be_shown(data: Path, tmp_path: Path) -> No
         (["--augmentations", "mixin"], "(got 'mixin'); did you mean mixing?"),
         (["--image", "nothing"], "no image named 'nothing'"),
         (["--out", "sheet.jpg"], "--out must end in .png (got sheet.jpg)"),
-        (["--objects", "nowhere", "--augmentations", "mixing"], "no object proposals at nowhere"),
+        (
+            ["--objects", "nowhere", "--augmentations", "mixing"],
+            "nowhere does not exist: leave out --objects",
+        ),
     ],
 )
 def test_mistakes_are_one_line(

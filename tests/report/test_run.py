@@ -304,7 +304,7 @@ def test_folders_that_are_no_run(make_run, tmp_path: Path) -> None:
     ("file", "content", "message"),
     [
         ("metrics.json", "{", r"metrics\.json: damaged JSON file"),
-        ("metrics.json", "[]", r"metrics\.json: damaged .*an object is needed"),
+        ("metrics.json", "[]", r"metrics\.json: damaged .*expected an object"),
         ("best.json", "{}", r"best\.json: damaged run .*taxonomy"),
         ("evaluation-test-full.json", "{", r"evaluation-test-full\.json: damaged evaluation"),
         ("evaluation-test-full.json", "{}", r"damaged evaluation .*classes"),

@@ -221,9 +221,9 @@ def test_files_that_are_no_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: &a [x, x]\nb: &b [*a, *a]\nlabelled: *b\n", "aliases such as .a are not read"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nlabelled: *b\n", "aliases such as .a are not supported"),
         ("labelled: " + "[" * 2000 + "]" * 2000, "nested more than 64 deep"),
-        ("# " + "x" * (1 << 20), "more than the 1,048,576 bytes"),
+        ("# " + "x" * (1 << 20), "larger than the limit of 1,048,576 bytes"),
     ],
 )
 def test_hostile_settings(tmp_path: Path, text: str, said: str) -> None:
@@ -234,7 +234,7 @@ def test_hostile_settings(tmp_path: Path, text: str, said: str) -> None:
 
 def test_settings_that_are_no_regular_file(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").symlink_to("/dev/zero")
-    with pytest.raises(UserError, match=r"config\.yaml: a device, not a regular file"):
+    with pytest.raises(UserError, match=r"config\.yaml is a device, not a regular file"):
         training_from_yaml(tmp_path / "config.yaml")
 
 

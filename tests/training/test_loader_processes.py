@@ -65,10 +65,10 @@ def said(text: str) -> str:
     [
         (
             lambda: os.kill(os.getpid(), signal.SIGKILL),
-            "a loader process has ended by SIGKILL, perhaps for want of memory: ",
+            "a loader process was ended by SIGKILL, perhaps out of memory: ",
         ),
-        (lambda: os._exit(3), "a loader process has ended with code 3: "),
-        (lambda: os._exit(28), "a loader process found no room in /dev/shm: "),
+        (lambda: os._exit(3), "a loader process ended with code 3: "),
+        (lambda: os._exit(28), "a loader process found no space in /dev/shm: "),
     ],
 )
 def test_a_loader_process_that_dies(
@@ -145,7 +145,7 @@ def test_little_shared_memory(room: str, scenes: Path, tmp_path: Path) -> None:
         pytest.skip(f"nothing may be mounted here: {done.stderr.strip()[:100]}")
     if room == "seen":
         assert done.returncode == 0, done.stderr
-        assert "only the training process itself can read them; a container has" in done.stderr
+        assert "the training process reads the data itself" in done.stderr
     else:
         assert done.returncode == 2, done.stderr
-        assert said(done.stderr).startswith("s5mars: a loader process found no room in /dev/shm: ")
+        assert said(done.stderr).startswith("s5mars: a loader process found no space in /dev/shm: ")

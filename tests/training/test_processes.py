@@ -140,7 +140,7 @@ def test_a_killed_process_ends_the_run_with_one_line_and_a_checkpoint(folder: Pa
     assert process.returncode == 2
     assert "Traceback" not in said
     (line,) = [line for line in said.splitlines() if line.startswith("s5mars: ")]
-    said = "ended by SIGKILL, perhaps for want of memory"
+    said = "ended by SIGKILL, perhaps out of memory"
     assert line.startswith(f"s5mars: the run has lost a process ({said}); step ")
     assert line.endswith(f"resume with: s5mars train --resume {folder / 'lost'}")
     assert torch.load(saved, weights_only=True)["global_step"] >= 1

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from s5mars.cli import archive, data, export, grids, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
 from s5mars.errors import UserError
+from s5mars.files import has_remedy
 
 USER_ERROR = 2
 
@@ -33,9 +34,10 @@ _ORDER = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; a UserError or OSError becomes one line on standard error and exit code 2.
+    """Run a command; a UserError becomes one line on standard error and exit code 2.
 
-    Any other exception is a bug and shows its traceback.
+    So does an OSError that the user can remedy, such as a full disk. Any other exception is a bug
+    and shows its traceback.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (UserError, OSError) as error:
-        if os.environ.get("S5MARS_TRACEBACK"):
+        remedy = isinstance(error, UserError) or has_remedy(error)
+        if not remedy or os.environ.get("S5MARS_TRACEBACK"):
             raise
         print(f"s5mars: {_one_line(error)}", file=sys.stderr)
         return USER_ERROR

@@ -16,8 +16,7 @@ def _options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out", type=Path, metavar="STORE",
-        help="Path to the store, a folder of Parquet files (one file with --import-json, a picture "
-        "with --show)",
+        help="Output folder for Parquet files; with --import-json one file, with --show a picture",
     )  # fmt: skip
     parser.add_argument(
         "--proposer",
@@ -161,7 +160,7 @@ def _option(name: str) -> str:
 COMMANDS = {
     "masks": Command(
         "Make, import, export or draw object masks (figure 7).",
-        "s5mars masks DATA --proposer graph --out masks.parquet",
+        "s5mars masks DATA --proposer graph --out masks",
         _options,
         _masks,
     ),

@@ -20,9 +20,10 @@ from s5mars.compare.grid import BASELINE, METHODS_GROUP
 from s5mars.compare.results import Comparison, Result, read_comparison
 from s5mars.compare.standings import Group, Standing, by_seed, groups_of
 from s5mars.data.dataset import Dataset
-from s5mars.data.read import no_data, read_image, read_label
+from s5mars.data.read import read_image, read_label
 from s5mars.errors import UserError
 from s5mars.files import write_figure
+from s5mars.products.no_data import no_data
 from s5mars.report.evaluations import evaluation_of
 from s5mars.report.examples import centre, open_data, open_network, scored, spread
 from s5mars.report.folder import read_run

@@ -1,1 +1,1 @@
-"""Data in: layouts, samples, reading, partitions, statistics, audit, synthetic scenes."""
+"""Reads data sets: layouts, samples, partitions, batches, statistics, synthetic scenes."""

@@ -1,8 +1,8 @@
-"""Weak augmentation: resize, crop and flip, sampled first so that only the crop is touched.
+"""Weak augmentation: random scale, crop and flip.
 
-The paper's weak views (section V-B) with the released code's ranges: a factor of 0.5–2.0 on the
-image's own size, a random crop, a horizontal flip with probability 0.5. One resampling with a
-source box replaces "resize everything, then crop".
+These are the weak views of the paper (section V-B) with the ranges of the released code: a factor
+of 0.5–2.0 on the image size, a random crop, a horizontal flip with probability 0.5. The crop is
+drawn first, and only its window is resampled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from s5mars.data.resolution import FULL, Resolution
 
 Box = tuple[float, float, float, float]
 Pixel = tuple[int, int]
-"""Column and row."""
+"""(column, row)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,37 +27,37 @@ class CropSettings:
     """How a training crop is drawn."""
 
     size: int = 512
-    scale: tuple[float, float] = (0.5, 2.0)  # of the image at its resolution
+    scale: tuple[float, float] = (0.5, 2.0)  # factor on the image at its resolution
     resolution: Resolution = FULL
     flip: float = 0.5
-    fixed: bool = False  # one of few squares an image, see ``fixed_windows``
+    fixed: bool = False  # draw one of ``fixed_windows`` instead
 
 
 @dataclass(frozen=True)
 class Crop:
-    """One drawn crop: a square output and the window of the source image that fills it."""
+    """One crop: the side of the square output and the window of the source image."""
 
     size: int  # output side in pixels
     window: Box  # left, top, right, bottom in source pixels; may reach beyond the image
     flip: bool
 
     def image(self, source: Image.Image) -> NDArray[np.uint8]:
-        """(S, S, 3) uint8, bilinear; 0 outside the source."""
+        """Crop an image bilinearly to (S, S, 3) uint8; 0 outside the source."""
         return self._resample(source, Image.Resampling.BILINEAR, fill=0)
 
     def mask(self, source: Image.Image, *, outside: int) -> NDArray[np.uint8]:
-        """(S, S) uint8, nearest neighbour; ``outside`` outside the source."""
+        """Crop a mask by nearest neighbour to (S, S) uint8; ``outside`` outside the source."""
         return self._resample(source, Image.Resampling.NEAREST, fill=outside)
 
     def inside(self, width: int, height: int) -> NDArray[np.bool_]:
-        """(S, S) bool: the output pixels that come from the source."""
+        """(S, S) bool, True where the output shows the source."""
         left, top, right, bottom = self._target(width, height)
         out = np.zeros((self.size, self.size), bool)
         out[top:bottom, left:right] = True
         return out[:, ::-1] if self.flip else out
 
     def _target(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """The part of the output that the source covers, in whole output pixels."""
+        """The part of the output that the source covers, in output pixels."""
         left, top, right, _bottom = self.window
         factor = self.size / (right - left)
         x = min(self.size - 1, max(0, round(-left * factor)))
@@ -98,17 +98,17 @@ def draw_crop(
     rng: np.random.Generator,
     around: Pixel | None = None,
 ) -> Crop:
-    """Draw the factor, the position and the flip of one crop.
+    """Draw the scale, the position and the flip of one crop.
 
-    With ``settings.fixed`` there is no factor, and the position is one of ``fixed_windows``.
-    An image that is smaller than the crop after scaling lies whole inside it, at a random place.
+    With ``settings.fixed`` the window is one of ``fixed_windows``. An image that is smaller than
+    the crop after scaling lies completely inside it, at a random place.
 
     Args:
-        width: of the source in pixels.
-        height: of the source in pixels.
-        settings: ranges.
-        rng: the sample's own generator.
-        around: a pixel of the source that the crop has to hold, at a random place.
+        width: Width of the source in pixels.
+        height: Height of the source in pixels.
+        settings: Ranges to draw from.
+        rng: Random generator of the sample.
+        around: Pixel of the source that the crop must contain, at a random place.
     """
     if settings.fixed:
         windows = fixed_windows(width, height)
@@ -127,15 +127,15 @@ def draw_crop(
 
 @lru_cache(maxsize=16)
 def coverage(width: int, height: int, settings: CropSettings) -> NDArray[np.float64]:
-    """How many pixels of a crop show each pixel of an image, in expectation over ``draw_crop``.
+    """Expected number of crop pixels that show each pixel of an image, over ``draw_crop``.
 
-    Crops undersample the borders of an image, and enlarged ones show a pixel several times. Summed
-    over the pixels of a class, this says how much of the class plain crops show.
+    Crops undersample the borders of an image, and enlarged crops show a pixel several times. The
+    sum over the pixels of a class is the area of the class in an average crop.
 
     Args:
-        width: of the image in pixels.
-        height: of the image in pixels.
-        settings: of the crops.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        settings: Settings of the crops.
 
     Returns:
         (H, W) float64, above 0.
@@ -163,11 +163,11 @@ def coverage(width: int, height: int, settings: CropSettings) -> NDArray[np.floa
 
 
 _FACTORS = 64
-"""Of the scale, evenly spread, that stand for all of them in ``coverage``."""
+"""Number of evenly spaced scale factors that ``coverage`` averages over."""
 
 
 def _chances(length: int, side: float) -> NDArray[np.float64]:
-    """(length,) how probable it is that a crop of this side holds each pixel, in one direction."""
+    """(length,) probability that a crop of this side contains each pixel, along one axis."""
     free = length - side
     if free <= 0:
         return np.ones(length)
@@ -176,7 +176,7 @@ def _chances(length: int, side: float) -> NDArray[np.float64]:
 
 
 def _starts(length: int, side: float, pixel: int | None) -> tuple[float, float]:
-    """First and last place where a crop of this side may begin, in one direction."""
+    """First and last start of a crop of this side, along one axis."""
     first, last = min(0.0, length - side), max(0.0, length - side)
     if pixel is None:
         return first, last
@@ -191,9 +191,9 @@ def _holds(window: Box, pixel: Pixel) -> bool:
 
 
 def fixed_windows(width: int, height: int) -> list[Box]:
-    """The fewest squares, of the shorter side, that cover an image; evenly spread.
+    """The fewest evenly spaced squares, of the shorter side, that cover an image.
 
-    What a frozen network sees of an image is then one of few crops, and can be kept.
+    With them a frozen network sees few different crops, so that its features can be cached.
     """
     side, length = min(width, height), max(width, height)
     count = math.ceil(length / side)

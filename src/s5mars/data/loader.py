@@ -1,7 +1,7 @@
-"""From samples to batches. One item of ``TrainingBatches`` is the whole batch of one step.
+"""Makes batches from samples. One item of ``TrainingBatches`` is the batch of one step.
 
-Everything random about sample k of step t depends on (seed, t, k, stream) alone, so the batches are
-the same for any number of workers and, taken together, for any number of processes.
+All randomness of sample k of step t depends only on (seed, t, k, stream), so the batches are the
+same for any number of workers and, taken together, for any number of processes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.crops import Crop, CropSettings, Pixel, draw_crop
 from s5mars.data.read import (
-    has_black_edge,
     missing_pixels,
-    no_data,
     open_hidden,
     open_image,
     open_label,
@@ -35,50 +33,50 @@ from s5mars.data.sampler import Balance, image_index
 from s5mars.data.shared_memory import MORE_ROOM, NO_ROOM, PLACE, affordable, end_without_room
 from s5mars.errors import UserError
 from s5mars.parallel.workers import ended
+from s5mars.products.no_data import has_black_edge, no_data
 from s5mars.proposals.draw import ObjectFilter, check_size, decode_window, draw_object
 from s5mars.proposals.store import ObjectStore
 from s5mars.randomness import generator
 from s5mars.types import Batch, Crops, Sample
 
 NO_DATA_STEP = 2
-"""No-data borders are found on every second pixel: they are straight and wide."""
-
+"""No-data borders are searched on every second pixel, because they are straight and wide."""
 
 PATIENCE_SECONDS = 600
-"""How long a batch is waited for: a process that has not read one by then never will."""
+"""Maximum time to wait for a batch before the loader counts as stuck."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderSettings:
-    """What a batch holds and how it is drawn."""
+    """Contents of a batch and how they are drawn."""
 
     seed: int
-    batch: int  # images a stream, over all processes
+    batch: int  # images per stream, over all processes
     crop: CropSettings
     coding: MaskCoding
-    objects: ObjectStore | None = None  # None: no object is drawn
+    objects: ObjectStore | None = None  # None: draw no objects
     object_filter: ObjectFilter = field(default_factory=ObjectFilter)
-    balance: Balance | None = None  # of the labelled stream; None: its images come by turns
-    pool_from: int = 0  # first step whose batch holds the pool and objects: not in a warm-up
+    balance: Balance | None = None  # of the labelled stream; None: images in random order
+    pool_from: int = 0  # first step with pool and objects, after the warm-up
     rank: int = 0
     world: int = 1
 
     @property
     def local(self) -> range:
-        """The samples of this process."""
+        """Sample numbers of this process."""
         share = self.batch // self.world
         return range(self.rank * share, (self.rank + 1) * share)
 
 
 class TrainingBatches(Dataset[Batch]):
-    """Batch t of a run, for t in ``range(steps)``.
+    """Batches of a run, for steps in ``range(steps)``.
 
     Args:
-        labelled: samples with masks.
-        pool: samples of the second stream, with masks only where they may be read; None when the
-            method does not ask for it.
-        steps: length of the run.
-        settings: see ``LoaderSettings``.
+        labelled: Samples with masks.
+        pool: Samples of the second stream, with masks only where they may be read; None if the
+            method does not need it.
+        steps: Number of steps of the run.
+        settings: See ``LoaderSettings``.
     """
 
     def __init__(
@@ -100,7 +98,7 @@ class TrainingBatches(Dataset[Batch]):
 
     @property
     def bytes_each(self) -> int:
-        """What a batch takes in shared memory: image, label, validity, object of each pixel."""
+        """Shared memory of a batch: image, label, validity and object of each pixel."""
         settings = self.settings
         pixels = len(settings.local) * settings.crop.size**2
         return len(self.streams) * 6 * pixels + 65536
@@ -138,18 +136,18 @@ def load_crop(
     objects: ObjectStore | None,
     around: int | None = None,
 ) -> dict[str, NDArray[np.generic]]:
-    """Read one sample and cut one crop from it: image, label, valid and, if asked for, objects.
+    """Read one sample and crop it: image, label, valid and, with ``objects``, objects.
 
     Args:
-        sample: its files; without a mask every label is IGNORE.
-        rng: its own generator.
-        settings: how to cut.
-        objects: to draw one from; None where none is asked for.
-        around: a class that the crop has to show, if the sample does.
+        sample: Sample to read; without a mask every label is IGNORE.
+        rng: Random generator of the sample.
+        settings: How to crop.
+        objects: Store to draw an object from; None to draw none.
+        around: Class that the crop must show, if the sample has it.
 
     Raises:
-        UserError: if image and mask, or image and object masks, differ in size; what the readers
-            raise.
+        UserError: If image and mask, or image and object masks, differ in size, and as the
+            readers.
     """
     image = open_image(sample.image)
     width, height = image.size
@@ -178,7 +176,7 @@ def load_crop(
 
 
 class StepsFrom(Sampler[int]):
-    """Steps from ``start`` on; the length is that of the whole run, as Lightning counts."""
+    """Yields the steps from ``start`` on; its length is the whole run, as Lightning expects."""
 
     def __init__(self, start: int, total: int) -> None:
         self.start = start
@@ -192,11 +190,11 @@ class StepsFrom(Sampler[int]):
 
 
 class LoaderError(UserError):
-    """A process of a loader has died, or does not answer; the message says why and what to do."""
+    """A loader process died or does not answer; the message says why and what to do."""
 
 
 class _Loader(DataLoader[Batch]):
-    """torch's, which says in one way what can go wrong with its processes in many."""
+    """DataLoader that raises a ``LoaderError`` for all failures of its processes."""
 
     def __iter__(self) -> Any:
         batches = super().__iter__()
@@ -206,27 +204,27 @@ class _Loader(DataLoader[Batch]):
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:
-                if reason := _why_without(getattr(batches, "_workers", ()), error):
+                if reason := _failure(getattr(batches, "_workers", ()), error):
                     raise LoaderError(reason) from error
                 raise
             yield batch
 
 
-def _why_without(workers: Sequence[Any], error: BaseException) -> str:
-    """Why no batch came; empty where that is not the fault of a process."""
+def _failure(workers: Sequence[Any], error: BaseException) -> str:
+    """Why no batch came; empty if no process failed."""
     if str(error).startswith("DataLoader timed out"):
         return (
-            f"no batch came for {PATIENCE_SECONDS // 60} minutes: see that the data can be read, "
-            "or take fewer --workers"
+            f"no batch came for {PATIENCE_SECONDS // 60} minutes: check that the data can be read, "
+            "or use fewer --workers"
         )
     if not str(error).startswith("Caught ") and workers:
-        wait([worker.sentinel for worker in workers], timeout=10)  # its end may be seen later
+        wait([worker.sentinel for worker in workers], timeout=10)  # the exit code may come later
     codes = [worker.exitcode for worker in workers if worker.exitcode]
-    return _of_the_dead(codes[0]) if codes else ""
+    return _exit_message(codes[0]) if codes else ""
 
 
 def why_it_died(error: BaseException) -> str:
-    """The same, where torch's watch over its processes interrupts whatever is done meanwhile."""
+    """Why a loader process died, from the error that torch's signal handler raises; or empty."""
     found = re.match(
         r"DataLoader worker \(pid.+?\) (?:is killed by signal: (?P<signal>[^.]+)|"
         r"exited unexpectedly with exit code (?P<code>\d+))",
@@ -235,27 +233,27 @@ def why_it_died(error: BaseException) -> str:
     if not found:
         return ""
     if found["code"]:
-        return _of_the_dead(int(found["code"]))
+        return _exit_message(int(found["code"]))
     numbers = {signal.strsignal(number): number for number in signal.valid_signals()}
-    return _of_the_dead(-numbers.get(found["signal"], signal.SIGKILL))
+    return _exit_message(-numbers.get(found["signal"], signal.SIGKILL))
 
 
-def _of_the_dead(code: int) -> str:
+def _exit_message(code: int) -> str:
     if code in (NO_ROOM, -signal.SIGBUS):
-        return f"a loader process found no room in {PLACE}: take fewer --workers; {MORE_ROOM}"
-    return f"a loader process has {ended(code)}: take fewer --workers"
+        return f"a loader process found no space in {PLACE}: use fewer --workers; {MORE_ROOM}"
+    return f"a loader process {'was ' if code < 0 else ''}{ended(code)}: use fewer --workers"
 
 
 def training_loader(
     batches: TrainingBatches, *, start: int, workers: int, sharing: int = 1
 ) -> DataLoader[Batch]:
-    """A loader of the batches from step ``start`` on, in order.
+    """Return a loader of the batches from step ``start`` on, in order.
 
     Args:
-        batches: of the run.
-        start: the first step.
-        workers: processes, of which there may be fewer where shared memory is short.
-        sharing: training processes on this machine.
+        batches: Batches of the run.
+        start: First step.
+        workers: Number of processes; fewer are used if shared memory is short.
+        sharing: Number of training processes on this machine.
     """
     workers, ahead = affordable(workers, batch_bytes=batches.bytes_each, sharing=sharing)
     return _Loader(
@@ -271,7 +269,7 @@ def training_loader(
 
 
 def _open_mask(sample: Sample, image: Image.Image, coding: MaskCoding) -> Image.Image | None:
-    """The label, without what ``sample.hide`` covers taken out: that is not valid anyway."""
+    """Read the label without applying ``sample.hide``, whose pixels are not valid anyway."""
     if sample.mask is None:
         return None
     mask = open_label(replace(sample, hide=()), coding)
@@ -283,7 +281,7 @@ def _open_mask(sample: Sample, image: Image.Image, coding: MaskCoding) -> Image.
 def _pixel_of(
     wanted: int, mask: Image.Image, hidden: Image.Image | None, rng: np.random.Generator
 ) -> Pixel | None:
-    """One pixel of a class that is not hidden; None where there is none."""
+    """Draw a pixel of a class that is not hidden; None if there is none."""
     shown = np.asarray(mask) == wanted
     if hidden is not None:
         shown &= np.asarray(hidden) == 0
@@ -303,7 +301,7 @@ def _object(
     *,
     size: tuple[int, int],
 ) -> NDArray[np.bool_]:
-    # An image that the store does not know gets a rectangle, as one without a qualified mask.
+    # An image that is not in the store gets a rectangle, as one without a qualified mask.
     known = sample.name in store
     proposal = (
         draw_object(store, sample.name, rng, filter=settings, window=crop.window) if known else None
@@ -316,7 +314,7 @@ def _object(
 
 
 def _no_data(image: Image.Image, crop: Crop) -> NDArray[np.bool_] | None:
-    """What is missing or a black border inside the crop, or None when the image has none at all."""
+    """Missing pixels and black borders inside the crop; None if the image has none."""
     missing = missing_pixels(image)
     absent = None if missing is None else crop.mask(missing.convert("L"), outside=1).astype(bool)
     small = (

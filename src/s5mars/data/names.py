@@ -1,4 +1,4 @@
-"""Lists of names as text, one a line: what is written is read back, whatever a file is called."""
+"""Reads and writes lists of names as text, one per line, for any file name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 
 def as_lines(names: Iterable[str]) -> str:
-    """The text of a list; a name that would not be read back as it is stands as a JSON string."""
+    """Format a list; names that ``names_in`` would change are written as JSON strings."""
     return "".join(f"{name if names_in(name) == [name] else json.dumps(name)}\n" for name in names)
 
 
 def names_in(text: str) -> list[str]:
-    """The names in the text of a list: # begins a comment, blanks around a name do not count.
+    """Parse a list: # starts a comment, and spaces around a name are removed.
 
-    A line that is a JSON string is that name, with whatever it holds.
+    A line that is a JSON string is that name, unchanged.
     """
     found = (_name(line.strip()) for line in text.splitlines())
     return [name for name in found if name]
@@ -25,7 +25,7 @@ def _name(line: str) -> str:
         try:
             name, end = json.JSONDecoder().raw_decode(line)
         except json.JSONDecodeError:
-            pass  # a list from before there were quotes
+            pass  # a name that starts with a quotation mark
         else:
             if line[end:].strip()[:1] in ("", "#"):
                 return str(name)

@@ -1,10 +1,9 @@
-"""Which labels may be read: the labelled partition of the train split, and the pool around it."""
+"""Chooses the labelled partition: the part of the train split whose labels may be read."""
 
 from __future__ import annotations
 
 import csv
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,51 +16,39 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.layouts.files import read_names, select
 from s5mars.data.names import as_lines
-from s5mars.data.read import DamagedFileError, read_label
+from s5mars.data.read import read_label
 from s5mars.data.stratify import Areas, beginning, label_areas, stratified_order
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import DamagedFileError, MissingFileError, UserError
 from s5mars.files import write_text
 from s5mars.files.reading import read_text, reading
 from s5mars.types import Sample
-
-logger = logging.getLogger("s5mars")
-
-
-def labelled_partition(
-    dataset: Dataset, labelled: float | str | Path, *, seed: int = 0, skip_bad: bool = False
-) -> tuple[Sample, ...]:
-    """The part of the train split whose labels may be read.
-
-    A fraction below 1 reads every label of the train split, only to stratify: partitions are
-    made once, by somebody who knows the labels. With a list (``write_partitions`` makes them) no
-    label outside it is opened. Either way hand training what ``withhold`` returns, so that it
-    cannot open the others.
-
-    Args:
-        dataset: needs a split "train".
-        labelled: a fraction in (0, 1], or a list file: names (text, JSON, or the CSV of
-            Mars-Bench), or whole numbers, which are positions in the train list, from 0.
-        seed: chooses among equally good partitions; those of one seed are nested.
-        skip_bad: leave out images whose label file is damaged, with a warning that counts them.
-
-    Returns:
-        The samples, in the order of the list, or of the train split.
-
-    Raises:
-        UserError: if the fraction is outside (0, 1], the list names files that are not in the
-            train split, a chosen image has no mask, a label is bad, or no pixel is labelled.
-        MissingFileError: if the list is missing.
-    """
-    chosen, damaged = draw_partition(dataset, labelled, seed=seed, skip_bad=skip_bad)
-    if damaged:
-        logger.warning("%d label(s) left out; the first: %s", len(damaged), damaged[0])
-    return chosen
 
 
 def draw_partition(
     dataset: Dataset, labelled: float | str | Path, *, seed: int = 0, skip_bad: bool = False
 ) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-    """``labelled_partition``, and one line for each damaged label that was left out."""
+    """Choose the part of the train split whose labels may be read.
+
+    A fraction below 1 reads every label of the train split in order to stratify. With a list
+    (``write_partitions`` writes them) no label outside it is opened. In both cases, give training
+    the samples of ``withhold``, so that it cannot open the other labels.
+
+    Args:
+        dataset: Data set with a split "train".
+        labelled: Fraction in (0, 1], or path to a list: names (text, JSON, or the CSV of
+            Mars-Bench), or integers, which are positions in the train list, from 0.
+        seed: Chooses among equally good partitions; partitions of one seed are nested.
+        skip_bad: Leave out images whose label file is damaged.
+
+    Returns:
+        The samples, in the order of the list or of the train split, and one line for each damaged
+        label that was left out.
+
+    Raises:
+        UserError: If the fraction is outside (0, 1], the list names files that are not in the
+            train split, a chosen image has no mask, a label is bad, or no pixel is labelled.
+        MissingFileError: If the list does not exist.
+    """
     train = dataset.split("train")
     fraction = as_fraction(labelled)
     bad: dict[str, str] = {}  # name → reason
@@ -79,33 +66,35 @@ def draw_partition(
 
 
 def as_fraction(labelled: float | str | Path) -> float | None:
-    """The number in (0, 1] that ``labelled`` stands for, or None if it is a path.
+    """Return the number in (0, 1] that ``labelled`` holds, or None if it is a path.
 
     Raises:
-        UserError: if it is a number outside (0, 1].
+        UserError: If it is a number outside (0, 1].
     """
     try:
         fraction = float(str(labelled))
     except ValueError:
         return None
     if not 0 < fraction <= 1:
-        raise UserError(f"labelled is {labelled}: give a fraction in (0, 1] or a list file")
+        raise UserError(f"labelled must be a fraction in (0, 1] or a list file (got {labelled})")
     return fraction
 
 
 def pool(dataset: Dataset, which: str = "all") -> tuple[Sample, ...]:
-    """What a semi-supervised method may look at: every train image, and the unlabelled ones.
+    """Return the images that a semi-supervised method may use without their labels.
 
-    Labelled images are in it too: their unlabelled areas count as unlabelled images. Masks are
-    still there; ``withhold`` takes them away.
+    By default these are all train images, labelled ones too, because their unlabelled areas count
+    as unlabelled images, and the images without a split. The samples keep their masks; ``withhold``
+    removes them.
 
     Args:
-        dataset: with a split "train".
-        which: ``all`` of them, those of ``train``, the ``unlabelled`` ones, or a list file.
+        dataset: Data set with a split "train".
+        which: ``all`` of these images, only those of ``train``, only the ``unlabelled`` images
+            without a split, or the path to a list file.
 
     Raises:
-        UserError: if the list names other images, or there is no unlabelled image.
-        MissingFileError: if ``which`` is none of these words and no file.
+        UserError: If the list names other images, or there are no unlabelled images.
+        MissingFileError: If ``which`` is none of these words and not a file.
     """
     everything = (*dataset.split("train"), *dataset.unlabelled)
     if which in ("all", "train", "unlabelled"):
@@ -125,10 +114,9 @@ def pool(dataset: Dataset, which: str = "all") -> tuple[Sample, ...]:
 
 
 def withhold(samples: Iterable[Sample], labelled: Iterable[Sample]) -> tuple[Sample, ...]:
-    """The same samples, without the masks of those outside the labelled partition.
+    """Remove the masks of all samples outside the labelled partition, so they cannot be opened.
 
-    What has no path cannot be opened. ``hide`` stays: the rover and the far distance are known
-    without labels.
+    ``hide`` stays, because the masks of the rover and of the far distance are not labels.
     """
     names = {sample.name for sample in labelled}
     return tuple(
@@ -138,13 +126,13 @@ def withhold(samples: Iterable[Sample], labelled: Iterable[Sample]) -> tuple[Sam
 
 @dataclass(frozen=True)
 class Partition:
-    """One labelled partition, as ``write_partitions`` reports it."""
+    """One labelled partition of ``write_partitions``."""
 
     fraction: float
     path: Path
     images: int
-    shares: dict[str, float]  # class → share of the train split's area of it that is in here
-    absent: tuple[str, ...]  # classes of the train split that are not in here
+    shares: dict[str, float]  # class → share of its area in the train split
+    absent: tuple[str, ...]  # classes of the train split that are not in the partition
 
 
 def write_partitions(
@@ -152,32 +140,35 @@ def write_partitions(
 ) -> tuple[Partition, ...]:
     """Write stratified, nested lists of the images whose labels may be used.
 
-    Prints how much of each class is in each partition, and where a class is not.
+    Prints the share of each class in each partition, and which classes are absent.
 
     Args:
-        data: Folder of the data set.
-        labelled: Shares of the train split, each in (0, 1].
-        seed: Chooses among equally good partitions.
-        out: Folder for the lists, one text file a share, such as 0.2.txt, and partitions.json.
+        data: Path to the data set folder.
+        labelled: Fractions of the train split, each in (0, 1].
+        seed: Seed that chooses among equally good partitions.
+        out: Output folder: one list per fraction, such as 0.2.txt, and partitions.json.
 
     Raises:
-        UserError: if a share is outside (0, 1], or ``out`` holds other lists of these names.
+        UserError: If a fraction is outside (0, 1], or ``out`` contains different lists with these
+            names.
     """
-    fractions = sorted({_checked(each) for each in labelled})
+    fractions = sorted({_checked(fraction) for fraction in labelled})
     if not fractions:
-        raise UserError("labelled is empty: give at least one share, such as 0.2")
+        raise UserError("labelled must contain at least one fraction, such as 0.2")
     dataset = open_dataset(data)
     train = dataset.split("train")
     _require_masks(train)
     areas, _ = label_areas(train, dataset.coding, len(dataset.taxonomy))
     order = stratified_order(areas, seed=seed)
-    positions = {each: np.sort(order[: beginning(len(train), each)]) for each in fractions}
-    names = {each: [train[i].name for i in at] for each, at in positions.items()}
+    positions = {f: np.sort(order[: beginning(len(train), f)]) for f in fractions}
+    names = {f: [train[i].name for i in at] for f, at in positions.items()}
     out.mkdir(parents=True, exist_ok=True)
-    paths = {each: out / f"{each:g}.txt" for each in fractions}
+    paths = {f: out / f"{f:g}.txt" for f in fractions}
     for fraction, path in paths.items():
         if path.exists() and read_names(path) != names[fraction]:
-            raise UserError(f"{path}: another list is there: give another --out or remove it")
+            raise UserError(
+                f"{path} exists with other names: choose another --out or remove the file"
+            )
     partitions = tuple(
         _describe(fraction, paths[fraction], at, areas, dataset.taxonomy.names)
         for fraction, at in positions.items()
@@ -192,7 +183,7 @@ def write_partitions(
 def _checked(fraction: float) -> float:
     value = as_fraction(fraction)
     if value is None:
-        raise UserError(f"labelled is {fraction!r}: give fractions in (0, 1]")
+        raise UserError(f"labelled must contain fractions in (0, 1] (got {fraction!r})")
     return value
 
 
@@ -221,8 +212,8 @@ def _listed(dataset: Dataset, train: tuple[Sample, ...], path: Path) -> tuple[Sa
     for name in names:
         if name in elsewhere:
             raise UserError(
-                f"{path}: {name} is in the {elsewhere[name]} split: list images of the train "
-                "split only"
+                f"{path}: {name} is in the {elsewhere[name]} split: list only images of the train "
+                "split"
             )
     return select(names, by_name, path)
 
@@ -233,11 +224,11 @@ def _at_positions(
     beyond = [position for position in positions if position >= len(train)]
     if beyond:
         raise UserError(
-            f"{path}: position {beyond[0]} is beyond the train list, which has {len(train)} "
-            "images counted from 0: is it a list for other data?"
+            f"{path}: positions must be below {len(train)}, the number of train images (got "
+            f"{beyond[0]}): check that the list belongs to this data set"
         )
     if len(set(positions)) < len(positions):
-        raise UserError(f"{path}: positions stand twice: remove the second ones")
+        raise UserError(f"{path} contains duplicate positions: remove them")
     return tuple(train[position] for position in positions)
 
 
@@ -245,27 +236,29 @@ def _names_of_csv(path: Path) -> list[str]:
     with reading(path, kind="list"):
         rows = list(csv.DictReader(read_text(path).splitlines()))
     if not rows or not {"file_id", "split"} <= rows[0].keys():
-        raise UserError(f"{path}: a CSV list needs the columns file_id and split, and a row")
+        raise UserError(
+            f"{path}: a CSV list must have the columns file_id and split, and at least one row"
+        )
     names = [row["file_id"] for row in rows if row["split"] == "train"]
     if not names:
-        raise UserError(f"{path}: no row with split `train`")
+        raise UserError(f"{path} has no row with the split `train`")
     return names
 
 
 def _require_masks(samples: Sequence[Sample]) -> None:
     without = [sample for sample in samples if sample.mask is None]
     if without:
-        more = f" (nor have {len(without) - 1} more)" if len(without) > 1 else ""
+        more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
         raise UserError(
-            f"{without[0].image}: in the labelled partition, but has no mask{more}: add it, or "
-            "leave the image out of the list"
+            f"{without[0].image}{more} is in the labelled partition but has no mask: add the mask, "
+            "or remove the image from the list"
         )
 
 
 def _with_labelled_pixels(
     chosen: tuple[Sample, ...], dataset: Dataset, labelled: str, *, skip_bad: bool
 ) -> tuple[tuple[Sample, ...], dict[str, str]]:
-    """The samples, once one of them has shown a labelled pixel: opens no more than needed."""
+    """Check that a sample has a labelled pixel; opens labels only until one is found."""
     bad: dict[str, str] = {}
     for sample in chosen:
         try:
@@ -276,7 +269,7 @@ def _with_labelled_pixels(
                 raise
             bad[sample.name] = str(error)
     raise UserError(
-        f"{dataset.root}: no labelled pixel in the partition {labelled} ({len(chosen)} images): "
+        f"{dataset.root}: the partition {labelled} ({len(chosen)} images) has no labelled pixel: "
         "choose a larger fraction or another list"
     )
 
@@ -314,7 +307,7 @@ def _print(dataset: Dataset, areas: Areas, partitions: Sequence[Partition]) -> N
     names = dataset.taxonomy.names
     width = max(map(len, (*names, "class")))
     heads = "".join(f"{f'{each.fraction:g}':>10}" for each in partitions)
-    print(f"{'class':<{width}}{'images':>8}{heads}   share of the class's area in the partition")
+    print(f"{'class':<{width}}{'images':>8}{heads}   share of the class area in the partition")
     for index, name in enumerate(names):
         images = int((areas[:, index] > 0).sum())
         row = "".join(
@@ -325,7 +318,7 @@ def _print(dataset: Dataset, areas: Areas, partitions: Sequence[Partition]) -> N
     for each in partitions:
         print(f"{each.path}: {each.images} of {len(areas)} images")
         if each.absent:
-            print(f"  not in it: {', '.join(each.absent)}; {each.images} images are too few")
+            print(f"  absent classes: {', '.join(each.absent)}; use a larger fraction")
     nowhere = [name for i, name in enumerate(names) if not areas[:, i].any()]
     if nowhere:
-        print(f"no label of the train split shows: {', '.join(nowhere)}")
+        print(f"classes without a label in the train split: {', '.join(nowhere)}")

@@ -1,4 +1,4 @@
-"""The size at which a network sees images; a part of the model, whoever uses it."""
+"""The resolution at which a network sees images; it is a part of the model."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _SMALLEST_SIDE = 32
 
 @dataclass(frozen=True)
 class Resolution:
-    """What an image is resized to before anything else; its maps come back at full size.
+    """Size to which images are resized; predicted maps have the full size again.
 
-    A divisor keeps the angle that a pixel covers in proportion, for images of many sizes from the
-    same camera; a longer side makes images of several cameras alike.
+    A divisor suits images of many sizes from one camera, because it keeps the angle per pixel in
+    proportion. A fixed longer side suits images of several cameras.
     """
 
     divisor: float = 1.0
-    side: int | None = None  # pixels of the longer side; takes the place of the divisor
+    side: int | None = None  # pixels of the longer side; used instead of the divisor
 
     @classmethod
     def parse(cls, text: str) -> Resolution:
-        """``"full"``, ``"1/2"`` (each side divided by 2), or ``"256"`` (pixels, longer side).
+        """Parse ``"full"``, ``"1/2"`` (each side divided by 2) or ``"256"`` (longer side, pixels).
 
         Raises:
-            UserError: for anything else.
+            UserError: If the text is something else.
         """
         text = str(text).strip()
         if text == _WHOLE:
@@ -43,8 +43,8 @@ class Resolution:
         if text.isdecimal() and int(text) >= _SMALLEST_SIDE:
             return cls(side=int(text))
         raise UserError(
-            f"resolution is {text!r}: give {_WHOLE}, a fraction such as 1/2, or the longer side in "
-            f"pixels, {_SMALLEST_SIDE} or more"
+            f"resolution must be {_WHOLE}, a fraction such as 1/2, or the longer side in pixels, "
+            f"at least {_SMALLEST_SIDE} (got {text!r})"
         )
 
     def __str__(self) -> str:
@@ -53,21 +53,21 @@ class Resolution:
         return _WHOLE if self.divisor == 1 else f"1/{self.divisor:g}"
 
     def factor(self, width: int, height: int) -> float:
-        """What the sides of an image of this size are multiplied by."""
+        """Scale factor for an image of this size."""
         return 1 / self.divisor if self.side is None else self.side / max(width, height)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of an image of this size, resized; at least one pixel each."""
+        """(width, height) of an image of this size after resizing; at least one pixel each."""
         factor = self.factor(width, height)
         return max(1, round(width * factor)), max(1, round(height * factor))
 
     def resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 → (h, w, 3) uint8, bilinear over all the pixels that become one."""
+        """Resize (H, W, 3) uint8 to (h, w, 3) uint8, bilinearly with antialiasing."""
         height, width = image.shape[:2]
         size = self.size(width, height)
         if size == (width, height):
             return image
-        # Imported here: the settings of a run are read where ``--help`` has to be quick.
+        # Imported here to keep ``--help`` fast, which imports the settings.
         import numpy as np
         from PIL import Image
 
@@ -75,4 +75,4 @@ class Resolution:
 
 
 FULL = Resolution()
-"""Images as they are."""
+"""Images are not resized."""

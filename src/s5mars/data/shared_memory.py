@@ -1,8 +1,8 @@
-"""Batches travel from loader processes in shared memory; a container may have little of it.
+"""Limits the loader processes to the shared memory that is free; containers often have little.
 
-Where it is full, a process of torch's loader loses a batch without a word, and training waits for
-it for ever. So no more batches are under way than there is room for, and a process that finds none
-ends.
+If shared memory is full, a process of torch's loader loses a batch silently, and training waits
+forever. So the number of prefetched batches is limited to the free space, and a process that finds
+no space exits.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from pathlib import Path
 
 PLACE = Path("/dev/shm")
 PREFETCH = 4
-"""Batches that a process works ahead."""
+"""Number of batches that a process prefetches."""
 
 IN_USE = 2
-"""Batches that have arrived and are not done with: one is trained on, one is the next."""
+"""Number of received batches in memory: the current one and the next."""
 
 NO_ROOM = errno.ENOSPC
-"""Exit status of a loader process that could not hand over its batch."""
+"""Exit status of a loader process that found no space for its batch."""
 
-MORE_ROOM = "a container has more with `docker run --shm-size 2g`"
+MORE_ROOM = "give a container more with `docker run --shm-size 2g`"
 
 logger = logging.getLogger("s5mars")
 
 
 def affordable(workers: int, *, batch_bytes: int, sharing: int = 1) -> tuple[int, int]:
-    """How many of the wanted loader processes there may be, and the batches that each works ahead.
+    """Number of loader processes that fit into shared memory, and of batches each prefetches.
 
-    Fewer batches first, then fewer processes, then none; a line says so.
+    First the batches are reduced, then the processes, down to none, with a warning.
 
     Args:
-        workers: that are wanted.
-        batch_bytes: of one batch.
-        sharing: training processes on this machine.
+        workers: Requested number of loader processes.
+        batch_bytes: Bytes of one batch.
+        sharing: Number of training processes on this machine.
     """
     if not workers:
         return 0, 0
@@ -48,20 +48,20 @@ def affordable(workers: int, *, batch_bytes: int, sharing: int = 1) -> tuple[int
     ahead = max(1, room // workers)
     kept = max(0, min(workers, room))
     if (kept, ahead) != (workers, PREFETCH):
-        readers = f"{kept} of {workers} loader processes, each {ahead} ahead,"
+        readers = f"{kept} of {workers} loader processes are used, with {ahead} batches each"
         logger.warning(
-            "%s has %.0f MB free, and a batch takes %.1f MB: %s can read them; %s",
+            "%s has %.0f MB free, and a batch takes %.1f MB: %s; %s",
             PLACE,
             free / 1e6,
             batch_bytes / 1e6,
-            readers if kept else "only the training process itself",
+            readers if kept else "the training process reads the data itself",
             MORE_ROOM,
         )
     return kept, ahead if kept else 0
 
 
 def end_without_room() -> None:
-    """In a loader process: end where a batch cannot be handed over, which the others notice."""
+    """Make a loader process exit if it cannot send a batch; the training process notices."""
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
 
 
@@ -70,11 +70,11 @@ def _end(error: BaseException, _item: object) -> None:
 
 
 def _free() -> float:
-    """Bytes; only Linux has a limit that can be asked for."""
+    """Free bytes; only Linux reports a limit."""
     if sys.platform != "linux":
         return float("inf")
     try:
         with tempfile.TemporaryFile(dir=PLACE):
             return shutil.disk_usage(PLACE).free
-    except OSError:  # not there, or read-only
+    except OSError:  # it does not exist or is read-only
         return 0

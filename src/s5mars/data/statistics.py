@@ -1,6 +1,6 @@
-"""What a data set looks like in numbers: table II and figure 2 of the paper, for any folder.
+"""Statistics of a data set: table II and figure 2 of the paper, for any folder.
 
-Images are read one after the other and only counts are kept, so memory does not grow with them.
+Only counts are kept, so the memory does not depend on the number of images.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
-from s5mars.data.read import missing_pixels, no_data, open_image, read_label, size_mismatch
+from s5mars.data.read import missing_pixels, open_image, read_label, size_mismatch
 from s5mars.errors import UserError
 from s5mars.files import write_figure, write_text
-from s5mars.parallel.mapping import map_images
+from s5mars.parallel.ahead import map_images
+from s5mars.products.no_data import no_data
 from s5mars.types import Sample
 
 CHANNELS = ("red", "green", "blue")
@@ -40,16 +41,16 @@ class Statistics:
 
     Colour values are in [0, 1] (8-bit value / 255). The mean and the (population) standard
     deviation are over all pixels of all images together, not averaged over images; the
-    coefficient of variation is standard deviation / mean. This reading reproduces table II from
-    the authors' published means and variances. Pixels without data (``read.no_data``) are left
-    out of the colours, and of nothing else.
+    coefficient of variation is standard deviation / mean. This definition reproduces table II from
+    the authors' published means and variances. Pixels without data (``products.no_data``) are
+    excluded from the colours only.
     """
 
     data: str
     splits: tuple[str, ...]
     images: int
     labelled_images: int  # with at least one labelled pixel
-    pixels: int  # of images with a mask; without data or not
+    pixels: int  # of images with a mask, including those without data
     no_data_pixels: int
     labelled_pixels: int
     mean: tuple[float, ...]
@@ -57,17 +58,17 @@ class Statistics:
     coefficient_of_variation: tuple[float, ...]
     class_pixels: dict[str, int]
     images_with_class: dict[str, int]
-    classes_per_image: tuple[int, ...]  # position k: images that show exactly k classes
-    histogram: tuple[tuple[int, ...], ...]  # red, green, blue; pixels of each 8-bit value
+    classes_per_image: tuple[int, ...]  # position k: number of images with exactly k classes
+    histogram: tuple[tuple[int, ...], ...]  # red, green, blue; number of pixels per 8-bit value
 
     @property
     def labelled_share(self) -> float:
-        """Labelled pixels / all pixels of the images with a mask; NaN without any."""
+        """Labelled pixels / all pixels of the images with a mask; NaN without pixels."""
         return self.labelled_pixels / self.pixels if self.pixels else float("nan")
 
     @property
     def area_shares(self) -> dict[str, float]:
-        """Class → its share of the labelled pixels; NaN without any."""
+        """Class → its share of the labelled pixels; NaN without labelled pixels."""
         total = self.labelled_pixels or float("nan")
         return {name: count / total for name, count in self.class_pixels.items()}
 
@@ -84,11 +85,11 @@ def dataset_statistics(dataset: Dataset, *, split: str | None = None) -> Statist
     """Count colours and labels over one split, or over train, val and test together.
 
     Raises:
-        UserError: if there is no such split; what the readers raise.
+        UserError: If the split does not exist, and as the readers.
     """
     usual = tuple(name for name in ("train", "val", "test") if dataset.splits.get(name))
     names = (split,) if split else usual
-    # Lists that overlap (the gold sets of AI4Mars do) count an image once.
+    # Images in several splits (the gold sets of AI4Mars overlap) count once.
     samples = {each.image: each for name in names for each in dataset.split(name)}
     classes = len(dataset.taxonomy)
 
@@ -129,15 +130,15 @@ def dataset_statistics(dataset: Dataset, *, split: str | None = None) -> Statist
 
 
 def write_statistics(data: Path, *, out: Path, split: str | None = None) -> Statistics:
-    """Print table II and the numbers of figure 2; write them as JSON and PNG.
+    """Print table II and the numbers of figure 2, and write them as JSON and PNG.
 
     Args:
-        data: Folder of the data set.
-        out: Folder for statistics.json, colours.png and labels.png.
-        split: One split; all of train, val and test when not given.
+        data: Path to the data set folder.
+        out: Output folder for statistics.json, colours.png and labels.png.
+        split: Name of one split; train, val and test together by default.
 
     Raises:
-        UserError, MissingFileError: as ``open_dataset`` and the readers.
+        UserError, MissingFileError: As ``open_dataset`` and the readers.
     """
     dataset = open_dataset(data)
     found = dataset_statistics(dataset, split=split)
@@ -153,7 +154,7 @@ def write_statistics(data: Path, *, out: Path, split: str | None = None) -> Stat
 
 
 def as_table(found: Statistics) -> str:
-    """Table II with the paper's rows beside it, and the numbers of figure 2, as text."""
+    """Format table II, with the rows of the paper, and the numbers of figure 2 as text."""
     own = (found.standard_deviation, found.coefficient_of_variation)
     rows = {Path(found.data).name or found.data: own, **PAPER}
     width = max(map(len, rows))
@@ -171,7 +172,7 @@ def as_table(found: Statistics) -> str:
         "",
         f"labelled: {100 * found.labelled_share:.1f} % of all pixels of "
         f"{sum(found.classes_per_image)} images with a mask; "
-        f"{found.labelled_images} of them show a label",
+        f"{found.labelled_images} of them have labelled pixels",
         "",
     ]
     width = max(map(len, (*found.class_pixels, "class")))
@@ -184,7 +185,7 @@ def as_table(found: Statistics) -> str:
 
 
 def colour_figure(found: Statistics) -> Figure:
-    """Table II as bars beside the paper's rows, and the distribution of the channels."""
+    """Plot table II, with the rows of the paper, and the histogram of each channel."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3)
@@ -218,7 +219,7 @@ def colour_figure(found: Statistics) -> Figure:
 
 
 def label_figure(found: Statistics, taxonomy: Taxonomy) -> Figure:
-    """Figure 2: how many classes an image has, and each class's share of the labelled area."""
+    """Plot figure 2: classes per image, and the share of each class in the labelled area."""
     figure = Figure(figsize=(11, 0.28 * len(taxonomy) + 2.4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -261,7 +262,7 @@ def _count(sample: Sample, dataset: Dataset) -> _Counted:
 
 
 def _moments(histogram: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Exact mean and standard deviation in [0, 1] units from counts of the 256 values."""
+    """Exact mean and standard deviation, in [0, 1], from counts of the 256 values."""
     values = np.arange(256) / 255
     total = histogram.sum(1)
     mean = histogram @ values / np.maximum(total, 1)
@@ -270,7 +271,7 @@ def _moments(histogram: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64
 
 
 def _without_nan(value: object) -> object:
-    """JSON has no NaN: null stands for it."""
+    """Replace NaN, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _without_nan(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

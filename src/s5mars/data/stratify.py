@@ -1,4 +1,4 @@
-"""An order of images, every beginning of which has nearly the label distribution of them all."""
+"""Orders images so that each prefix has nearly the label distribution of all images."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.classes import IGNORE, MaskCoding
-from s5mars.data.read import DamagedFileError, read_label
-from s5mars.parallel.mapping import map_images
+from s5mars.data.read import read_label
+from s5mars.errors import DamagedFileError
+from s5mars.parallel.ahead import map_images
 from s5mars.randomness import generator
 from s5mars.types import Sample
 
 Areas = NDArray[np.int64]
 Weights = Callable[[int, int], NDArray[np.float64]]
-"""Width and height of an image → (H, W), what each of its pixels counts."""
+"""(width, height) of an image → (H, W) weight of each pixel."""
 
 
 def label_areas(
@@ -30,20 +31,20 @@ def label_areas(
     """Read every label and count its pixels by class.
 
     Args:
-        samples: whose labels are read.
-        coding: of their masks.
+        samples: Samples whose labels are read.
+        coding: Coding of their masks.
         number_of_classes: C.
-        weights: what a pixel counts by its place, such as ``crops.coverage``; one each without.
-        skip_bad: leave out damaged label files instead of stopping at the first.
+        weights: Weight of a pixel by its place, such as ``crops.coverage``; 1 by default.
+        skip_bad: Leave out damaged label files instead of raising an error.
 
     Returns:
-        areas: (N, C) int64, pixels of each class in each label; ignored pixels are in none. With
-            ``weights`` float64, the sum of their weights.
-        bad: position → reason, for damaged label files (their row is zero). Empty unless
+        areas: (N, C) int64, number of pixels of each class in each label, without ignored pixels.
+            With ``weights`` float64, the sum of their weights.
+        bad: Position → reason, for damaged label files (their row is zero). Empty unless
             ``skip_bad``.
 
     Raises:
-        UserError, MissingFileError: as ``read_label``, unless ``skip_bad``.
+        UserError, MissingFileError: As ``read_label``; not for damaged files if ``skip_bad``.
     """
 
     def count(sample: Sample) -> NDArray[Any] | str:
@@ -69,20 +70,20 @@ def label_areas(
 
 
 def stratified_order(areas: Areas, *, seed: int) -> NDArray[np.int64]:
-    """Order images so that every beginning of the order is stratified by label distribution.
+    """Order images so that every prefix is stratified by label distribution.
 
-    It starts with a cover: going from the class that the fewest images have to the commonest, a
-    class not yet seen brings in an image that shows it well. So every class is in the first C
-    images at the latest. Then, greedily, each next image is the candidate that brings the
-    shares collected so far closest, in the least-squares sense, to the share of the images
-    collected. The shares are of: the area of each class, the number of images with each class,
-    the number of images without any label. Each is relative to the whole, so a rare class weighs
-    as much as a common one (as in iterative stratification, Sechidis et al., ECML PKDD 2011;
-    unlike it, one order serves every size and nests them).
+    The order starts with a cover: from the rarest class (by images) to the most common one, each
+    class that is not yet covered adds an image that shows it well. So every class is in the first C
+    images. Then each next image is, greedily, the candidate that brings the collected shares
+    closest, by least squares, to the share of collected images. The shares are: the area of each
+    class, the number of images with each class, the number of images without labels. Each is
+    relative to the total, so a rare class weighs as much as a common one (as in iterative
+    stratification, Sechidis et al., ECML PKDD 2011; here one order gives nested subsets of every
+    size).
 
     Args:
-        areas: (N, C) int64, pixels of each class in each image.
-        seed: candidates are a random draw of at most 256 of the images left, never more than a
+        areas: (N, C) int64, number of pixels of each class in each image.
+        seed: Candidates are a random draw of at most 256 of the remaining images and at most a
             quarter of them, so that seeds give different, equally good orders.
 
     Returns:
@@ -90,7 +91,7 @@ def stratified_order(areas: Areas, *, seed: int) -> NDArray[np.int64]:
     """
     count = len(areas)
     random = generator(seed, "stratified order")
-    # The order in which images happen to be listed must not matter within ties.
+    # Ties must not depend on the order in which images are listed.
     left = random.permutation(count)
     shares = _shares(areas)
     collected = np.zeros(shares.shape[1])
@@ -114,11 +115,11 @@ def stratified_order(areas: Areas, *, seed: int) -> NDArray[np.int64]:
         having = np.flatnonzero(present[left, class_index])
         if not present[order, class_index].any() and len(having):
             sizes = areas[left[having], class_index]
-            # A few stray pixels would be the class in name only.
+            # A few stray pixels do not represent the class.
             clear = having[10 * sizes >= sizes.mean()]
             take(int(clear[deviation(clear).argmin()]))
     while len(left):
-        # At least 8, so that a short list is not shuffled; the last few are taken as they come.
+        # At least 8, because fewer candidates would make a short list nearly random.
         draw = min(len(left), max(8, min(256, len(left) // 4)))
         candidates = random.choice(len(left), draw, replace=False)
         take(int(candidates[deviation(candidates).argmin()]))
@@ -126,12 +127,12 @@ def stratified_order(areas: Areas, *, seed: int) -> NDArray[np.int64]:
 
 
 def beginning(count: int, fraction: float) -> int:
-    """How many of ``count`` images a fraction is: rounded, at least one."""
+    """Number of images in a fraction of ``count`` images: rounded, at least one."""
     return max(1, round(count * fraction))
 
 
 def _shares(areas: Areas) -> NDArray[np.float64]:
-    """(N, K): what each image brings of the whole, each column summing to 1."""
+    """(N, K) share of each image in each total; every column sums to 1."""
     present = areas > 0
     columns = np.concatenate([areas, present, ~present.any(1, keepdims=True)], axis=1)
     columns = columns.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written beside their place, then renamed."""
+"""Writes files atomically: under a temporary name in the same folder, then renamed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -16,14 +16,29 @@ from s5mars.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
+
+
+_REMEDIES = (
+    FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError,
+    ConnectionError, TimeoutError,
+)  # fmt: skip
+# By name, because other systems lack some.
+_REMEDIABLE = {
+    getattr(errno, name, None)
+    for name in (
+        "EBUSY", "ECONNRESET", "EFBIG", "EHOSTUNREACH", "EIO", "ELOOP", "EMFILE", "ENAMETOOLONG",
+        "ENETUNREACH", "ENFILE", "ENOMEM", "ENOTEMPTY", "ENOTSUP", "EROFS", "ESTALE", "ETXTBSY",
+    )
+} - {None}  # fmt: skip
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes ``path`` when the block ends well.
+    """Yield a temporary path, which is renamed to ``path`` if the block raises no exception.
 
     Raises:
-        OSError: with a clear line when the disk is full.
+        OSError: If writing fails; the message says so if the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,58 +56,92 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def below(folder: Path, name: object, *, source: Path | str) -> Path:
-    """The place of a name below a folder; every name that a file brings along is joined here.
+    """Join a folder and a name that was read from the file ``source``.
 
     Raises:
-        UserError: naming ``source``, the file that it came from, if the name leads elsewhere.
+        UserError: If the path would be outside the folder.
     """
     path = PurePosixPath(name if isinstance(name, str) else "/")
     device = "\0" in str(name) or PureWindowsPath(str(name)).drive
     if device or path.is_absolute() or not path.parts or ".." in path.parts:
         raise UserError(
-            f"{source}: {name!r} is no name of a file below its folder: the file is damaged or "
-            "made to do harm: do not use it"
+            f"{source}: {name!r} is not a file name inside its folder: the file is damaged or "
+            "malicious: do not use it"
         )
     return folder / str(name)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether this is what a full disk looks like; not every library says so by errno."""
+    """Whether an error means a full disk; some libraries do not set errno."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return os.strerror(errno.ENOSPC) in str(error)
 
 
+def has_remedy(error: OSError) -> bool:
+    """Whether the user can remedy an OSError, such as a missing file, permission or disk space.
+
+    Others, such as the use of a closed file, are bugs.
+    """
+    return isinstance(error, _REMEDIES) or error.errno in _REMEDIABLE or is_disk_full(error)
+
+
+def numbered(number: int | None, message: str) -> OSError:
+    """An OSError with an errno whose text is only the message."""
+    error = OSError(message)
+    error.errno = number
+    return error
+
+
 def disk_full(path: Path) -> OSError:
-    """What to raise when there is no space left to write ``path``."""
+    """The error for a disk that has no space left to write ``path``."""
     return OSError(
         errno.ENOSPC,
-        f"the disk is full; nothing was written to {path}: free some space, or write elsewhere",
+        f"the disk is full and {path} was not written: free some space or choose another disk",
     )
 
 
 def printable(name: str) -> str:
-    """A file's name as text that every format takes; of bytes that are not UTF-8 ``%E9``."""
-    # A locale without UTF-8 makes such bytes of every letter beyond ASCII.
+    """Replace bytes of a file name that are not UTF-8, such as by ``%E9``."""
+    # A locale without UTF-8 decodes every letter beyond ASCII to such bytes.
     decoded = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", decoded)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole, in UTF-8; file names that are not become ``\\udce9``, as in JSON."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    """Write UTF-8 text atomically; lone surrogates are escaped as in JSON (``\\udce9``)."""
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON whole, indented, keys in the order given."""
+    """Write indented JSON atomically, with the keys in their order."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def write_figure(path: Path, figure: Figure, *, dots_per_inch: int = 150) -> None:
-    """Write a figure whole, as PNG."""
-    # In memory first, because Pillow does not report a full disk as such.
-    encoded = io.BytesIO()
-    figure.savefig(encoded, format="png", dpi=dots_per_inch)
+def encoded(save: Callable[[io.BytesIO], object]) -> bytes:
+    """The bytes that ``save`` writes.
+
+    Files are encoded in memory first because Pillow and torch do not report a full disk as such.
+    """
+    buffer = io.BytesIO()
+    save(buffer)
+    return buffer.getvalue()
+
+
+def encoded_picture(picture: Image.Image, ending: str, **options: object) -> bytes:
+    """The bytes of an image file with this ending, such as ``".png"``, in lower case."""
+    from PIL import Image
+
+    kind = Image.registered_extensions()[ending]
+    return encoded(lambda buffer: picture.save(buffer, kind, **options))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
     with replacing(path) as temporary:
-        temporary.write_bytes(encoded.getbuffer())
+        temporary.write_bytes(content)
+
+
+def write_figure(path: Path, figure: Figure, *, dots_per_inch: int = 150) -> None:
+    """Write a figure as PNG atomically."""
+    write_bytes(path, encoded(lambda file: figure.savefig(file, format="png", dpi=dots_per_inch)))

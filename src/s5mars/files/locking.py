@@ -1,4 +1,4 @@
-"""One folder, one run: the lock that every command takes which writes a folder over hours."""
+"""Locks an output folder, so that only one process writes to it at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from s5mars.errors import UserError
 
 LOCK = ".lock"
-"""The file; it is gone again when the run ends, and of no meaning where a killed run left it."""
+"""Name of the lock file; it is removed when the run ends. A stale file has no effect."""
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _held: set[int] = set()
@@ -23,13 +23,13 @@ _held: set[int] = set()
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if it is not there, against every other process.
+    """Lock a folder, which is created if it does not exist.
 
-    The system takes the lock back from a process that dies. A file system that has no locks is
-    written to without one.
+    The operating system releases the lock of a process that dies. On file systems without locks
+    the folder is used without one.
 
     Raises:
-        UserError: if another process holds it; it says which.
+        UserError: If another process holds the lock; the message names it.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,11 +44,11 @@ def only_one(folder: Path) -> Iterator[None]:
         os.close(held)
         if made:
             with suppress(OSError):
-                folder.rmdir()  # only if nothing was written
+                folder.rmdir()  # succeeds only if nothing was written
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing, or nothing but a lock."""
+    """Whether a folder is empty apart from a lock file."""
     return all(path.name == LOCK for path in folder.iterdir())
 
 
@@ -67,11 +67,11 @@ def _locked(path: Path) -> int:
             if error.errno not in _WITHOUT_LOCKS:
                 os.close(file)
                 raise
-        # Whoever held it before may have removed the file between the two calls.
+        # Another process may have removed the file between the two calls.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 os.ftruncate(file, 0)
-                with suppress(OSError):  # a full disk; the lock holds all the same
+                with suppress(OSError):  # on a full disk the lock still works
                     os.write(file, _this_process().encode(errors="replace")[:500])
                 return file
         os.close(file)

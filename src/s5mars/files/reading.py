@@ -1,9 +1,9 @@
-"""The one door for everything that is decoded or parsed.
+"""Guards everything that is decoded or parsed.
 
-Decoders and parsers raise what they like over a bad file: ``IndexError``, ``OverflowError``,
-``struct.error``, ``RecursionError``. ``reading`` turns all of it into one ``DamagedFileError`` that
-names the file, and lets nothing but regular files through: a pipe would wait for ever, a device
-never end. What a small file can grow into is limited before memory is taken.
+Decoders and parsers raise any exception for a bad file: ``IndexError``, ``OverflowError``,
+``struct.error``, ``RecursionError``. ``reading`` converts them to a ``DamagedFileError`` that names
+the file. It accepts only regular files, because a pipe may block and a device may never end. Sizes
+are limited before memory is allocated.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 MAX_TEXT = 64 << 20
-"""Bytes of a JSON file or a list: parsed, it takes some twenty times as much memory."""
+"""Maximum size of a JSON file or a list in bytes; parsed, it takes about 20 times the memory."""
 
 MAX_YAML = 1 << 20
-"""Bytes of a YAML file, whose parser is slow."""
+"""Maximum size of a YAML file in bytes; its parser is slow."""
 
 MAX_DEPTH = 64
-"""Of lists and mappings in each other."""
+"""Maximum nesting of lists and mappings."""
 
 _SPECIAL = {
     stat.S_IFIFO: "a named pipe",
@@ -43,25 +43,25 @@ _SPECIAL = {
 
 
 _OF_DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
-"""Numbers of the OSErrors that libraries raise of their own, or that lying offsets lead to."""
+"""errno of OSErrors that libraries raise themselves or that wrong offsets cause."""
 
 
 @contextmanager
 def reading(path: Path, *, kind: str = "file", way_out: str = WAY_OUT) -> Iterator[None]:
-    """Whatever goes wrong with a file inside the block is the file's fault, and says so.
+    """Convert exceptions in the block, which reads a file, to errors that name the file.
 
-    Also what is made of the parsed content belongs into the block, such as looking up its keys.
+    The block should also contain the use of the parsed content, such as looking up its keys.
 
     Args:
-        path: the file.
-        kind: what it should be, such as ``"image"``, for the message.
-        way_out: what the user can do about it, for the message.
+        path: Path to the file.
+        kind: Expected kind of file for the message, such as ``"image"``.
+        way_out: What the user can do, for the message.
 
     Raises:
-        MissingFileError: if there is no such file.
-        DamagedFileError: if it is no regular file, or the block raised anything else than what
-            follows.
-        UserError, OSError: as they are; of the latter only what the system reports.
+        MissingFileError: If the file does not exist.
+        DamagedFileError: If it is not a regular file, or the block raised any other exception than
+            the following.
+        UserError, OSError: Raised unchanged; OSErrors only if the operating system reports them.
     """
     require_regular(path)
     try:
@@ -75,31 +75,31 @@ def reading(path: Path, *, kind: str = "file", way_out: str = WAY_OUT) -> Iterat
 
 
 def require_regular(path: Path) -> None:
-    """Refuse what is no regular file, without opening it.
+    """Check that a path is a regular file, without opening it.
 
     Raises:
-        MissingFileError: if there is nothing of this name.
-        DamagedFileError: if it is a pipe, a socket or a device.
-        UserError: if it is a folder.
+        MissingFileError: If the path does not exist.
+        DamagedFileError: If it is a pipe, a socket or a device.
+        UserError: If it is a folder.
     """
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFileError(f"{path}: no such file") from None
     if stat.S_ISDIR(mode):
-        raise UserError(f"{path}: a folder; a file is needed here")
+        raise UserError(f"{path} is a folder: give a file")
     special = special_kind(mode)
     if special is not None:
-        raise DamagedFileError(f"{path}: {special}, not a regular file: leave it out")
+        raise DamagedFileError(f"{path} is {special}, not a regular file: leave it out")
 
 
 def special_kind(mode: int) -> str | None:
-    """What a file of this mode is, in words; None for regular files and folders."""
+    """Name of the kind of a special file; None for regular files and folders."""
     return None if stat.S_ISREG(mode) else _SPECIAL.get(stat.S_IFMT(mode))
 
 
 def reason_of(error: BaseException) -> str:
-    """An error of a library in a few words of one line."""
+    """One short line about an exception of a library."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, KeyError) and " " not in str(error):
@@ -111,34 +111,34 @@ def reason_of(error: BaseException) -> str:
 
 
 def read_text(path: Path, *, kind: str = "text file", way_out: str = WAY_OUT) -> str:
-    """A text file in UTF-8, of at most ``MAX_TEXT`` bytes; raises as ``reading``."""
+    """Read a UTF-8 text file of at most ``MAX_TEXT`` bytes; raises as ``reading``."""
     with reading(path, kind=kind, way_out=way_out):
         return _text(path, limit=MAX_TEXT)
 
 
 def read_json(path: Path, *, kind: str = "JSON file", way_out: str = WAY_OUT) -> Any:
-    """What a JSON file holds; raises as ``reading``."""
+    """Read a JSON file; raises as ``reading``."""
     with reading(path, kind=kind, way_out=way_out):
         return parse_json(_text(path, limit=MAX_TEXT))
 
 
 def read_object(path: Path, *, kind: str = "JSON file", way_out: str = WAY_OUT) -> dict[str, Any]:
-    """A JSON file that must hold an object; raises as ``reading``."""
+    """Read a JSON file that contains an object; raises as ``reading``."""
     with reading(path, kind=kind, way_out=way_out):
         return object_in(path)
 
 
 def object_in(path: Path) -> dict[str, Any]:
-    """``read_object`` for use inside ``reading``, whose words are then used."""
+    """As ``read_object``, for use inside ``reading``."""
     return parse_object(_text(path, limit=MAX_TEXT))
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What JSON holds; for use inside ``reading``.
+    """Parse JSON; for use inside ``reading``.
 
     Raises:
-        ValueError: if it is no JSON, or nested more than ``MAX_DEPTH`` deep.
-        RecursionError: if it is nested so deep that it cannot be parsed.
+        ValueError: If it is not JSON or nested more than ``MAX_DEPTH`` deep.
+        RecursionError: If it is nested too deep for the parser.
     """
     value = json.loads(text)
     level, depth = [value], 0
@@ -155,38 +155,38 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
-    """``parse_json``, which must give an object."""
+    """As ``parse_json``, but the value must be an object."""
     value = parse_json(text)
     if not isinstance(value, dict):
-        raise ValueError(f"an object is needed, not {type(value).__name__}")
+        raise ValueError(f"expected an object, got {type(value).__name__}")
     return value
 
 
 def read_yaml(path: Path, *, way_out: str = "correct it", as_text: bool = False) -> Any:
-    """What a YAML file holds; raises as ``reading``.
+    """Read a YAML file; raises as ``reading``.
 
     Args:
-        path: of at most ``MAX_YAML`` bytes.
-        way_out: what the user can do about a bad one.
-        as_text: leave every value the text that is written there: also ``1`` and ``null``.
+        path: File of at most ``MAX_YAML`` bytes.
+        way_out: What the user can do, for the message.
+        as_text: Return all scalars as strings, also ``1`` and ``null``.
     """
     with reading(path, kind="YAML file", way_out=way_out):
         return parse_yaml(_text(path, limit=MAX_YAML), as_text=as_text)
 
 
 def parse_yaml(text: str, *, as_text: bool = False) -> Any:
-    """What YAML holds, by the rules of YAML 1.2: ``no`` is a word; for use inside ``reading``.
+    """Parse YAML by the rules of YAML 1.2 (``no`` is a string); for use inside ``reading``.
 
     Raises:
-        ValueError: if it has aliases, a few of which, nested, are enough to fill any memory, or is
-            nested more than ``MAX_DEPTH`` deep.
-        yaml.YAMLError: if it is no YAML.
+        ValueError: If it contains aliases (a few nested ones can fill any memory) or is nested
+            more than ``MAX_DEPTH`` deep.
+        yaml.YAMLError: If it is not YAML.
     """
     loader = yaml.BaseLoader if as_text else _Loader
     depth = 0
     for event in yaml.parse(text, Loader=loader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"aliases such as *{event.anchor} are not read: write the value there")
+            raise ValueError(f"aliases such as *{event.anchor} are not supported: repeat the value")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
@@ -195,7 +195,7 @@ def parse_yaml(text: str, *, as_text: bool = False) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's rules are those of YAML 1.1, where ``no`` is false and 1e-3 a word."""
+    """Resolves scalars as YAML 1.2; in PyYAML's YAML 1.1 ``no`` is false and 1e-3 a string."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -214,11 +214,11 @@ for _tag, _pattern, _first in (
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """A Parquet file, whose footer is read; for use inside ``reading``.
+    """Open a Parquet file and read its footer; for use inside ``reading``.
 
     Raises:
-        ValueError: if it declares more rows than it has bytes: a few bytes can stand for billions
-            of rows, but all that this package writes and reads differ from row to row.
+        ValueError: If it declares more rows than it has bytes. A few bytes can encode billions of
+            equal rows, but the rows that this package uses differ.
     """
     import pyarrow.parquet as pq
 
@@ -232,5 +232,5 @@ def _text(path: Path, *, limit: int) -> str:
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
-        raise ValueError(f"more than the {limit:,} bytes that are read")
+        raise ValueError(f"larger than the limit of {limit:,} bytes")
     return content.decode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""CSV for users, who open it with a spreadsheet: no field becomes a formula there."""
+"""Writes CSV in which spreadsheets find no formulas."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ _FORMULA = ("=", "+", "-", "@", "\t")
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Lines of CSV; ``None`` is an empty field, and text that a spreadsheet would compute gets a '.
+    """Format rows as CSV; ``None`` becomes an empty field.
 
-    Numbers, also in text, stay as they are.
+    Text that a spreadsheet would run as a formula gets the prefix '. Numbers, also as text, do not
+    change.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -23,7 +24,7 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
 def _defused(field: object) -> object:
     if not isinstance(field, str):
         return field
-    field = field.replace("\r", " ")  # which Python's writer does not quote
+    field = field.replace("\r", " ")  # Python's writer does not quote it
     if not field.startswith(_FORMULA):
         return field
     try:

@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 
-from s5mars.errors import MissingFileError, UserError, first_line
+from s5mars.errors import MissingFileError, UserError, first_line, needed
 from s5mars.files.reading import object_in, reading
 
-INSTALL = "SAM and CLIP need the package transformers: `pip install 's5mars[sam]'`"
 NEEDED = "a folder with config.json, {processor}*.safetensors, or a hub id"
 PROCESSOR = "preprocessor_config.json and "
 
@@ -46,19 +45,19 @@ def pretrained_folder(
         MissingFileError: if there is no such folder, and it cannot be downloaded from the hub.
         UserError: if it is a file, or the folder contains another kind of model.
     """
-    needed = f"{option} needs {NEEDED.format(processor=PROCESSOR if processor else 'and ')}"
+    expected = f"{option} needs {NEEDED.format(processor=PROCESSOR if processor else 'and ')}"
     folder = Path(weights)
     if folder.is_file():
-        raise UserError(f"{weights} is a file; {needed}")
+        raise UserError(f"{weights} is a file; {expected}")
     if not folder.is_dir():
-        folder = _from_hub(weights, needed, option, patterns)
-    kind_of(folder, kinds, needed=needed)
+        folder = _from_hub(weights, expected, option, patterns)
+    kind_of(folder, kinds, expected=expected)
     if not tensor_files(folder):
-        raise UserError(f"{weights} contains no *.safetensors; {needed}")
+        raise UserError(f"{weights} contains no *.safetensors; {expected}")
     return folder
 
 
-def kind_of(folder: Path, kinds: Collection[str], *, needed: str) -> str:
+def kind_of(folder: Path, kinds: Collection[str], *, expected: str) -> str:
     """The ``model_type`` of a folder of weights.
 
     Raises:
@@ -66,8 +65,8 @@ def kind_of(folder: Path, kinds: Collection[str], *, needed: str) -> str:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise MissingFileError(f"{folder} contains no config.json with a model_type; {needed}")
-    with reading(path, way_out=needed):
+        raise MissingFileError(f"{folder} contains no config.json with a model_type; {expected}")
+    with reading(path, way_out=expected):
         kind = str(object_in(path)["model_type"])
     if kind not in kinds:
         raise UserError(f"{folder} contains weights of {kind!r}; supported are {', '.join(kinds)}")
@@ -97,7 +96,7 @@ def load_pretrained(folder: Path, name: str) -> Any:
     Raises:
         UserError: if transformers is not installed, or tensors are missing or do not fit.
     """
-    transformers = import_transformers()
+    transformers = needed("transformers", extra="sam")
     if not hasattr(transformers, name):
         raise UserError(f"transformers {transformers.__version__} has no {name}; upgrade it")
     with quiet(transformers):
@@ -131,7 +130,7 @@ def load_part(folder: Path, auto: str, name: str) -> Any:
     Raises:
         UserError: if transformers is not installed, or the files are missing or damaged.
     """
-    transformers = import_transformers()
+    transformers = needed("transformers", extra="sam")
     with quiet(transformers):
         try:
             return getattr(transformers, auto).from_pretrained(folder, local_files_only=True)
@@ -142,15 +141,6 @@ def load_part(folder: Path, auto: str, name: str) -> Any:
 def cannot_load(folder: Path, name: str, error: BaseException) -> UserError:
     """The error for a folder that transformers could not read."""
     return UserError(f"{folder} cannot be loaded as {name} ({first_line(error)})")
-
-
-def import_transformers() -> Any:
-    """The package transformers; raises UserError if it is not installed."""
-    try:
-        import transformers
-    except ModuleNotFoundError as error:
-        raise UserError(INSTALL) from error
-    return transformers
 
 
 def tensor_files(folder: Path) -> list[Path]:
@@ -173,11 +163,11 @@ def quiet(transformers: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _from_hub(weights: str, needed: str, option: str, patterns: Collection[str]) -> Path:
+def _from_hub(weights: str, expected: str, option: str, patterns: Collection[str]) -> Path:
     if not _HUB_ID.fullmatch(weights):
-        raise MissingFileError(f"{weights}: no such folder; {needed}")
+        raise MissingFileError(f"{weights}: no such folder; {expected}")
     # transformers is optional: report that it is missing before a download.
-    import_transformers()
+    needed("transformers", extra="sam")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 

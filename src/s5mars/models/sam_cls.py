@@ -26,8 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from s5mars.errors import needed
 from s5mars.models.feature_cache import DTYPE, FeatureCache
-from s5mars.models.pretrained import digest, import_transformers, pretrained_folder
+from s5mars.models.pretrained import digest, pretrained_folder
 from s5mars.models.upsample import upsample
 from s5mars.models.weights import WeightsReport
 from s5mars.proposals.sam_weights import FAMILIES, family, input_side, load_sam
@@ -179,7 +180,7 @@ def rebuilt_sam_cls(description: Mapping[str, Any]) -> SamCls:
         UserError: if transformers is not installed.
         KeyError: if the description is damaged.
     """
-    transformers = import_transformers()
+    transformers = needed("transformers", extra="sam")
     facts = description["sam"]
     stem = USABLE[facts["family"]]
     config = getattr(transformers, f"{stem}Config").from_dict(facts["config"])

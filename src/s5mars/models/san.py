@@ -29,8 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5mars.classes import Taxonomy
+from s5mars.errors import needed
 from s5mars.models.clip_tower import ClipTower
-from s5mars.models.pretrained import digest, import_transformers, load_pretrained, pretrained_folder
+from s5mars.models.pretrained import digest, load_pretrained, pretrained_folder
 from s5mars.models.prompts import text_embeddings
 from s5mars.models.san_weights import AdapterReport, load_san
 from s5mars.models.side_adapter import AdapterShape, SideAdapter
@@ -232,7 +233,7 @@ def rebuilt_san(description: Mapping[str, Any]) -> San:
         UserError: if transformers is not installed.
         KeyError: if the description is damaged.
     """
-    transformers = import_transformers()
+    transformers = needed("transformers", extra="sam")
     facts = description["clip"]
     config = transformers.CLIPVisionConfig.from_dict(
         facts["config"] | {"projection_dim": facts["projection"]}

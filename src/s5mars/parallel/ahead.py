@@ -1,14 +1,18 @@
-"""Doing work ahead of its use, in threads, in order, and never more than a few items of it."""
+"""Computes results ahead of their use, in threads, in order, and with bounded memory."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_QUIET_BELOW = 50  # fewer images are done before a progress bar is of use
 
 
 def ahead(
@@ -19,14 +23,19 @@ def ahead(
     waiting: int | None = None,
     alone: Callable[[Item], bool] | None = None,
 ) -> Generator[Result, None, None]:
-    """Yield ``work(item)`` in order, with the next items under way meanwhile.
+    """Yield ``work(item)`` in the order of the items, while threads compute the next results.
 
-    Decoding an image releases Python's lock, so threads are enough; other work can be handed to
-    processes (``parallel.workers``). Memory is bounded: at most ``waiting`` items (as many as
-    ``workers`` unless given) are under way or wait for their turn. An item for which ``alone`` says
-    so is worked on when no other result waits, and none is begun before its own is taken: for items
-    that fill the memory by themselves. An error of ``work`` is raised where its result would have
-    been. ``items`` are taken in the caller's thread.
+    Threads are enough because decoding an image releases Python's lock; ``work`` can hand other
+    work to processes (``parallel.workers``). An exception of ``work`` is raised in place of its
+    result.
+
+    Args:
+        work: Function that is called in a thread.
+        items: Its arguments, which are taken in the caller's thread.
+        workers: Number of threads.
+        waiting: Number of results that are computed or kept ahead; ``workers`` by default.
+        alone: Returns True for items that fill the memory by themselves. Such an item is computed
+            while no other result waits, and the next one starts after its result is taken.
     """
     most = workers if waiting is None else waiting
     with ThreadPoolExecutor(workers) as pool:
@@ -44,3 +53,15 @@ def ahead(
         finally:
             for future in queue:
                 future.cancel()
+
+
+def map_images(
+    work: Callable[[Item], Result], images: Sequence[Item], *, description: str
+) -> Iterator[Result]:
+    """``ahead`` with a thread per core (at most 8) and a progress bar."""
+    from tqdm import tqdm
+
+    workers = min(8, os.cpu_count() or 1)
+    quiet = True if len(images) < _QUIET_BELOW else None  # None: show it on terminals only
+    with closing(ahead(work, images, workers=workers, waiting=4 * workers)) as results:
+        yield from tqdm(results, total=len(images), desc=description, unit="image", disable=quiet)

@@ -1,4 +1,4 @@
-"""A Ray on this machine, or a place in a cluster that runs already."""
+"""Starts Ray on this machine, or connects to a running Ray cluster."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def check_engine(engine: str, address: str | None) -> None:
 
 @contextmanager
 def connected(address: str | None, *, workers: int) -> Iterator[Any]:
-    """Ray, connected; left again afterwards unless this process was connected before.
+    """Yield the package ray, connected; disconnects afterwards if it connected.
 
     Args:
-        address: of a cluster, or ``"auto"`` for the one that runs here; None starts Ray on this
-            machine, unless this process is connected already.
-        workers: that will be at work at the same time.
+        address: Address of a cluster, or ``"auto"`` for the cluster that runs on this machine;
+            None starts Ray on this machine, unless this process is already connected.
+        workers: Number of workers that will run at the same time.
 
     Raises:
-        UserError: if Ray is not installed, or there is no cluster at the address.
+        UserError: If Ray is not installed, or there is no cluster at the address.
     """
     ray = import_ray(loopback=address is None)
     started = _connect(ray, address, workers)
@@ -52,17 +52,17 @@ def connected(address: str | None, *, workers: int) -> Iterator[Any]:
 
 
 class RayWorkers(Generic[Item, Result]):
-    """As ``s5mars.parallel.workers.Processes``, with workers that Ray places; they end with it.
+    """As ``s5mars.parallel.workers.Processes``, with workers of Ray.
 
     Args:
-        ray: the package, connected.
-        start: gives the function that does the work; its number is always 0, because a worker of
-            Ray sees no other GPU than its own.
-        most: workers at the same time, each with a core.
-        on_gpu: share the cluster's GPUs among them, if it has any.
+        ray: Package ray, connected.
+        start: Returns the function that does the work. The number of the process is always 0,
+            because a worker of Ray sees only its own GPU.
+        most: Number of workers, each with one core.
+        on_gpu: Divide the GPUs of the cluster, if it has any, among the workers.
 
     Raises:
-        UserError: if the cluster has fewer cores.
+        UserError: If the cluster has fewer cores than workers.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class RayWorkers(Generic[Item, Result]):
         there = ray.cluster_resources()
         if there.get("CPU", 0) < most:
             raise UserError(
-                f"{most} workers, but Ray's cluster has {there.get('CPU', 0):g} cores: take fewer "
-                "--workers"
+                f"--workers must be at most {there.get('CPU', 0):g}, the number of cores in Ray's "
+                f"cluster (got {most})"
             )
         gpus = min(1.0, there.get("GPU", 0) / most) if on_gpu else 0
         self._ray = ray
@@ -83,11 +83,11 @@ class RayWorkers(Generic[Item, Result]):
             self._places.put(None)
 
     def __call__(self, item: Item) -> Result:
-        """The result for an item.
+        """Return the result for an item.
 
         Raises:
-            CrashError: if the worker died over it.
-            Exception: what the work raised.
+            CrashError: If the worker died while it worked on the item.
+            Exception: Any exception that the work raised.
         """
         worker = self._places.get()
         try:
@@ -97,7 +97,7 @@ class RayWorkers(Generic[Item, Result]):
             raise error.cause from None
         except self._ray.exceptions.RayActorError:
             worker = None
-            raise CrashError("its worker of Ray died") from None
+            raise CrashError("its Ray worker died") from None
         finally:
             self._places.put(worker)
         return result
@@ -114,9 +114,8 @@ class _Worker:
 
 
 def import_ray(*, loopback: bool) -> Any:
-    """The package; of one machine, it listens to no other."""
-    # Before the import, which reads them: no statistics about users leave the machine, and a Ray
-    # for one machine listens to no other.
+    """Import ray; with ``loopback`` it listens only to this machine."""
+    # The import reads these variables. The first one turns usage statistics off.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if loopback:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -126,7 +125,7 @@ def import_ray(*, loopback: bool) -> Any:
 
 
 def _connect(ray: Any, address: str | None, workers: int) -> bool:
-    # Whether a Ray was started or joined, to be left again.
+    # Returns whether it connected, so that the caller disconnects.
     if ray.is_initialized():
         return False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -140,5 +139,5 @@ def _connect(ray: Any, address: str | None, workers: int) -> bool:
         ray.init(address=address or "local", **settings)
     except (ConnectionError, RuntimeError, ValueError) as error:
         place = address or "this machine"
-        raise UserError(f"no Ray cluster at {place} ({first_line(error)})") from error
+        raise UserError(f"cannot connect to Ray at {place}: {first_line(error)}") from error
     return True

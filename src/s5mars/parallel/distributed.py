@@ -1,7 +1,7 @@
-"""What the processes of a run find out together; a process that is alone has its own back.
+"""Sums and gathers tensors over the training processes.
 
-Every process must call each of these, in the same order. So no call may depend on what one process
-alone has seen.
+Every process must call these functions in the same order, so no call may depend on the data of one
+process. A single process gets its own tensor back.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from torch import Tensor
 
 
 def number() -> int:
-    """How many processes train together."""
+    """Number of training processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The place of this one among them, from 0."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if number() > 1 else 0
 
 
 @torch.no_grad()
 def total(x: Tensor) -> Tensor:
-    """The sum over the processes; without a gradient."""
+    """Sum a tensor over the processes, without gradient."""
     if number() == 1:
         return x.detach()
 
@@ -34,12 +34,12 @@ def total(x: Tensor) -> Tensor:
         dist.all_reduce(sent)
         return sent
 
-    return _where_it_can(x.detach(), reduced)
+    return _on_backend_device(x.detach(), reduced)
 
 
 @torch.no_grad()
 def joined(x: Tensor) -> Tensor:
-    """(N, ...) of each process → (number · N, ...), the first process's first; all of one shape."""
+    """Concatenate equal shapes (N, ...) of all processes in rank order to (number · N, ...)."""
     if number() == 1:
         return x.detach()
 
@@ -48,13 +48,13 @@ def joined(x: Tensor) -> Tensor:
         dist.all_gather(parts, sent)
         return torch.cat(parts)
 
-    # Not every backend sends truth values.
+    # Not every backend supports bool.
     sent = x.detach().contiguous()
-    return _where_it_can(sent.byte() if x.dtype == torch.bool else sent, gathered).to(x.dtype)
+    return _on_backend_device(sent.byte() if x.dtype == torch.bool else sent, gathered).to(x.dtype)
 
 
 def joined_rows(x: Tensor) -> Tensor:
-    """As ``joined``, for an N that differs; the device is waited for."""
+    """As ``joined``, for different N; synchronises the device."""
     if number() == 1:
         return x.detach()
     lengths = joined(torch.tensor([len(x)])).tolist()
@@ -64,7 +64,7 @@ def joined_rows(x: Tensor) -> Tensor:
     return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
 
 
-def _where_it_can(x: Tensor, operation: Callable[[Tensor], Tensor]) -> Tensor:
-    """NCCL knows graphics memory only."""
+def _on_backend_device(x: Tensor, operation: Callable[[Tensor], Tensor]) -> Tensor:
+    """Run a collective operation on the GPU if the backend is NCCL, which needs that."""
     moved = dist.get_backend() == "nccl" and x.device.type == "cpu"
     return operation(x.cuda() if moved else x).to(x.device)

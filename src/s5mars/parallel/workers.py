@@ -1,8 +1,8 @@
-"""Work in processes of their own: what kills such a process costs one item, and not the run.
+"""Runs work in separate processes; a process that dies costs one item and not the run.
 
-Not ``multiprocessing``: its pools hang or break as a whole when a process of theirs is killed,
-leave their processes behind when the caller itself is, and run the caller's script again in each.
-Here a process is a fresh interpreter that takes items from a pipe and ends with the pipe.
+The pools of ``multiprocessing`` hang or break when one of their processes is killed, leave
+processes behind when the caller is killed, and run the caller's script again in each process. Here
+a process is a new interpreter that reads items from a pipe and ends when the pipe closes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# So many processes share the cores already; numbers, too, may depend on the number of threads.
+# The processes share the cores, and results may depend on the number of threads.
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
@@ -37,32 +37,32 @@ _SIZE = struct.Struct("<Q")
 
 
 class CrashError(RuntimeError):
-    """A process died over an item; the message says how."""
+    """A process died while it worked on an item; the message says how."""
 
 
 class Processes(Generic[Item, Result]):
-    """A function that works in one of a few processes; call it from as many threads as there are.
+    """A callable that runs a function in one of several processes; call it from several threads.
 
-    A process is started when one is first needed, and again after one died. Each has one thread of
-    numerical work. They end when it is closed, or the calling process ends, whatever ends it.
+    Processes start when they are needed, and a process that died is replaced. Each has one thread
+    for numerical work. They end with ``close`` or when the calling process ends or dies.
 
     Args:
-        start: gives the function that does the work, from the number of the process, 0 up to
-            ``most``; called in the process, before its first item. It, the items and the results
-            travel through pickle; arrays are not copied on the way.
-        most: processes at the same time; a caller waits where all are at work.
+        start: Called once in each process with the number of the process, 0 to ``most`` - 1;
+            returns the function that does the work. It, the items and the results are pickled;
+            arrays are not copied on the way.
+        most: Maximum number of processes; a caller waits while all are busy.
     """
 
     def __init__(self, start: Callable[[int], Callable[[Item], Result]], *, most: int) -> None:
         self._start = start
-        # Last in, first out: one that runs already comes before one that would have to be started.
+        # Last in, first out: running processes are used before new ones are started.
         self._places: queue.LifoQueue[tuple[int, _Process | None]] = queue.LifoQueue()
         self._most = most
         for number in reversed(range(most)):
             self._places.put((number, None))
 
     def close(self) -> None:
-        """End the processes; who is still waiting for an answer gets it first."""
+        """End all processes after they have finished their current items."""
         for _ in range(self._most):
             number, process = self._places.get()
             if process is not None:
@@ -70,11 +70,11 @@ class Processes(Generic[Item, Result]):
             self._places.put((number, None))
 
     def __call__(self, item: Item) -> Result:
-        """The result for an item.
+        """Return the result for an item.
 
         Raises:
-            CrashError: if the process died over it.
-            Exception: what the work raised.
+            CrashError: If the process died while it worked on the item.
+            Exception: Any exception that the work raised.
         """
         number, process = self._places.get()
         try:
@@ -82,7 +82,7 @@ class Processes(Generic[Item, Result]):
                 process = _Process(self._start, number)
             done, answer = process.ask(item)
         except BaseException:
-            process = None  # dead, or in the middle of an answer that nobody waits for
+            process = None  # it is dead, or would send an answer that nobody reads
             raise
         finally:
             self._places.put((number, process))
@@ -104,7 +104,7 @@ class _Process:
         )
         assert self._popen.stdin is not None and self._popen.stdout is not None
         self._items, self._answers = self._popen.stdin, self._popen.stdout
-        # A process that is dead already is found by the first question.
+        # If the process is dead already, ``ask`` notices.
         with suppress(OSError):
             _send(self._items, (start, number))
 
@@ -119,7 +119,7 @@ class _Process:
         return answer
 
     def stop(self) -> None:
-        self._popen.kill()  # it waits for an item and has nothing to put away
+        self._popen.kill()  # it only waits for an item
         self._close()
         self._popen.wait()
 
@@ -130,26 +130,26 @@ class _Process:
 
 
 def ended(code: int) -> str:
-    """From its return code: ``"ended by SIGABRT"``, ``"ended with code 3"``."""
+    """Describe a return code: ``"ended by SIGABRT"``, ``"ended with code 3"``."""
     if code >= 0:
         return f"ended with code {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:  # real-time signals have no names
         name = f"signal {-code}"
-    return f"ended by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+    return f"ended by {name}" + (", perhaps out of memory" if name == "SIGKILL" else "")
 
 
 def serve() -> None:
-    """What such a process does until its pipe ends."""
-    # An interrupt from the keyboard reaches every process; the caller decides what follows.
+    """Main loop of a worker process: answer items until the pipe closes."""
+    # A keyboard interrupt reaches every process; the caller handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     items = os.fdopen(os.dup(0), "rb", buffering=0)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what libraries print must not get among the answers
+    os.dup2(2, 1)  # libraries must not print into the answers
     start, number = _receive(items)
     work = None
-    # Without the pipe's other end there is nobody left to tell.
+    # These errors mean that the caller closed the pipe or died.
     with suppress(EOFError, BrokenPipeError):
         while True:
             item = _receive(items)
@@ -159,7 +159,7 @@ def serve() -> None:
             except Exception as error:
                 answer = False, _portable(error)
             _send(answers, answer)
-            del item, answer  # they may be large, and the next item far away
+            del item, answer  # they may be large, and the next item may come late
 
 
 def _portable(error: Exception) -> Exception:
@@ -177,7 +177,7 @@ def _send(pipe: IO[bytes], value: object) -> None:
     sizes = [_SIZE.pack(size) for size in (len(parts), *(part.nbytes for part in parts))]
     for part in (memoryview(b"".join(sizes)), *parts):
         rest = part
-        while rest:  # a pipe takes as much as it likes
+        while rest:  # a pipe may accept only a part
             rest = rest[pipe.write(rest) :]
 
 
@@ -189,7 +189,7 @@ def _receive(pipe: IO[bytes]) -> Any:
 
 
 def _filled(pipe: IO[bytes], size: int) -> Any:
-    buffer: Any = np.empty(size, np.uint8)  # not a bytearray, which would be cleared first
+    buffer: Any = np.empty(size, np.uint8)  # a bytearray would be zeroed first
     rest = memoryview(buffer)
     while rest:
         read = pipe.readinto(rest)  # type: ignore[attr-defined]

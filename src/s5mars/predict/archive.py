@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from s5mars.errors import UserError
-from s5mars.files import is_disk_full, replacing
+from s5mars.files import is_disk_full, numbered, write_bytes
 from s5mars.files.locking import only_one
 from s5mars.parallel.ahead import ahead
 from s5mars.parallel.cluster import Engine, check_engine
@@ -69,7 +69,7 @@ def predict_images(
     data or no class, at full size), ``NAME_confidence.png`` (grey, largest class probability,
     0..255 for 0..1), ``NAME_overlay.jpg`` and ``NAME_rle.json`` (COCO run lengths). In addition,
     ``index.parquet`` has one row per product, and ``summary.csv`` is an extract of it. Products of
-    a folder keep their sub-folders. Black borders (``s5mars.data.read.no_data``) and missing pixels
+    a folder keep their sub-folders. Black borders (``s5mars.products.no_data``) and missing pixels
     become 255. Products are read (see ``products.open_product``) in separate processes, so that a
     product that crashes its reader fails like any other bad product.
 
@@ -174,8 +174,7 @@ def _write(out: Path, result: Maps | Failed) -> Maps | Failed:
         return result
     try:
         for name, content in result.files.items():
-            with replacing(out / name) as temporary:
-                temporary.write_bytes(content)
+            write_bytes(out / name, content)
     except OSError as error:
         if error.errno in _BAD_NAME:  # the fault of this product alone
             return failed(result.source, error)
@@ -201,7 +200,7 @@ def _raise_with_way_out(
     if isinstance(error, KeyboardInterrupt):
         raise KeyboardInterrupt(way_out) from None
     reason = error.args[-1] if is_disk_full(error) else str(error)
-    raise OSError(f"{reason}; {way_out}") from error
+    raise numbered(error.errno, f"{reason}; {way_out}") from error
 
 
 def _judge(summary: Summary, *, skip_bad: bool) -> None:

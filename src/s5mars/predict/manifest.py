@@ -11,6 +11,7 @@ deaths has failed.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -22,7 +23,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from s5mars.errors import DamagedFileError, UserError
-from s5mars.files import below, disk_full, printable
+from s5mars.files import below, disk_full, numbered, printable
 from s5mars.files.reading import parse_json, parse_object, reading, require_regular
 from s5mars.predict.sources import Names, Source
 
@@ -355,7 +356,7 @@ class Manifest:
             if primary == sqlite3.SQLITE_FULL:
                 raise disk_full(self.path) from error
             if primary in _OF_THE_SYSTEM:
-                raise OSError(f"{self.path}: {error}") from error
+                raise numbered(errno.EIO, f"{self.path}: {error}") from error
             raise self._damaged(str(error)) from error
 
     def _damaged(self, reason: str) -> DamagedFileError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from s5mars.classes import IGNORE, Taxonomy
 from s5mars.errors import UserError
-from s5mars.files import printable
+from s5mars.files import encoded_picture, printable
 from s5mars.predict.overlay import indexed_png, overlay
 from s5mars.predict.predictor import Predictor, Segmentation
 from s5mars.predict.reading import Failed, Read, failed
@@ -92,17 +91,11 @@ def _encoded(
     if kind == "rle":
         return _rle(read.source, labels, settings.taxonomy)
     if kind == "labels":
-        return _picture(indexed_png(labels, settings.taxonomy), "PNG")
+        return encoded_picture(indexed_png(labels, settings.taxonomy), ".png")
     if kind == "confidence":
-        return _picture(Image.fromarray(confidence), "PNG", compress_level=3)
+        return encoded_picture(Image.fromarray(confidence), ".png", compress_level=3)
     drawn = overlay(read.image, labels, settings.taxonomy, opacity=settings.opacity)
-    return _picture(drawn, "JPEG", quality=90)
-
-
-def _picture(picture: Image.Image, kind: str, **options: object) -> bytes:
-    encoded = io.BytesIO()
-    picture.save(encoded, kind, **options)
-    return encoded.getvalue()
+    return encoded_picture(drawn, ".jpg", quality=90)
 
 
 def _rle(source: Source, labels: NDArray[np.uint8], taxonomy: Taxonomy) -> bytes:

@@ -9,6 +9,7 @@ kills every worker is given up, and the others continue.
 
 from __future__ import annotations
 
+import errno
 import json
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from s5mars.files import numbered
 from s5mars.parallel.cluster import connected
 from s5mars.predict.local import local_engine
 from s5mars.predict.predictor import Predictor
@@ -127,7 +129,10 @@ def _results(
             del missing[result.source.name]
             yield result
     if len(missing) == len(sources):
-        raise OSError("all Ray workers died before they returned a result; see the logs of Ray")
+        raise numbered(
+            errno.ECONNRESET,
+            "all Ray workers died before they returned a result; see the logs of Ray",
+        )
     for source in missing.values():
         reason = f"{source.path}: the worker died {RETRIES + 1} times during this batch"
         yield Failed(source, reason)

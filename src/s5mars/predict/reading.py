@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.data.read import no_data
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.predict.sources import Source
 from s5mars.products import open_product
 from s5mars.products.errors import WAY_OUT
+from s5mars.products.no_data import no_data
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from s5mars.classes import Taxonomy
 from s5mars.errors import UserError
-from s5mars.files import below
+from s5mars.files import below, encoded_picture, write_bytes
 from s5mars.files.reading import reading
 from s5mars.predict.index import INDEX
 from s5mars.predict.overlay import LEGEND_BACKGROUND, LEGEND_TEXT, overlay, with_legend
 from s5mars.predict.reading import Failed, read_product
 from s5mars.predict.sources import Source
-from s5mars.predict.writing import write_picture
 
 SIDE = 320
 """Longer side of each picture in pixels."""
@@ -67,7 +66,8 @@ def write_sheet(path: Path, tiles: Sequence[Tile], *, maps: Path, taxonomy: Taxo
             top = y + SIDE + _GAP // 2 + line * round(1.4 * _TEXT)
             draw.text((x, top), _fitting(text, font), fill=LEGEND_TEXT, font=font)
     entries = [(entry.name, entry.colour) for entry in taxonomy.classes]
-    write_picture(path, with_legend(sheet, entries, text=_TEXT + 4))
+    picture = with_legend(sheet, entries, text=_TEXT + 4)
+    write_bytes(path, encoded_picture(picture, path.suffix.lower()))
 
 
 def check_ending(path: Path) -> None:

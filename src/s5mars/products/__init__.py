@@ -1,4 +1,4 @@
-"""Rover products in: one reader for every format, and what each product knows of itself."""
+"""Reads images and rover products of all formats, with their metadata."""
 
 from s5mars.errors import DamagedFileError
 from s5mars.products.files import IMAGE_ENDINGS, PRODUCT_ENDINGS, product_files

@@ -1,4 +1,4 @@
-"""Colour from a Bayer mosaic by bilinear interpolation."""
+"""Bilinear interpolation of Bayer mosaics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
-"""Colours of the pixels (0, 0), (0, 1), (1, 0), (1, 1); it repeats."""
+"""Colours of the pixels (0, 0), (0, 1), (1, 0), (1, 1) of the repeating pattern."""
 
 
 def debayer(
@@ -16,33 +16,34 @@ def debayer(
 ) -> NDArray[np.float32]:
     """Interpolate the two missing colours of every pixel.
 
-    A colour that was measured stays as it is. A missing one is the mean of the nearest valid
-    measurements of it (2 or 4 of the 8 neighbours; fewer at the border). Pixels that are not
-    valid lend nothing; a pixel without any valid neighbour of a colour gets 0 there.
+    Measured colours do not change. A missing colour is the mean of its nearest valid measurements
+    (2 or 4 of the 8 neighbours; fewer at the border), or 0 if there are none.
 
     Args:
         mosaic: (H, W), any numeric dtype.
-        pattern: one of ``PATTERNS``.
-        valid: (H, W) bool; None: all are.
+        pattern: One of ``PATTERNS``.
+        valid: (H, W) bool; all pixels are valid by default.
 
     Returns:
         (H, W, 3) float32, RGB.
 
     Raises:
-        ValueError: if the pattern is unknown.
+        ValueError: If the pattern is unknown.
     """
     if pattern not in PATTERNS:
-        raise ValueError(f"Bayer pattern {pattern!r}: choose from {', '.join(PATTERNS)}")
+        raise ValueError(
+            f"the Bayer pattern must be one of {', '.join(PATTERNS)} (got {pattern!r})"
+        )
     values = mosaic.astype(np.float32)
-    lent = np.ones(values.shape, bool) if valid is None else valid
+    usable = np.ones(values.shape, bool) if valid is None else valid
     colour = np.empty((*values.shape, 3), np.float32)
     for channel, letter in enumerate("RGB"):
         here = np.zeros(values.shape, bool)
-        for place, each in enumerate(pattern):
-            if each == letter:
+        for place, other in enumerate(pattern):
+            if other == letter:
                 here[place // 2 :: 2, place % 2 :: 2] = True
-        weight = (here & lent).astype(np.float32)
-        # The usual bilinear kernel; divided by the weights that were there, it is a mean.
+        weight = (here & usable).astype(np.float32)
+        # The bilinear kernel, normalised by the weights of the valid measurements.
         total, count = _smooth(np.where(weight > 0, values, 0)), _smooth(weight)
         mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
         colour[..., channel] = np.where(here, values, mean)
@@ -50,7 +51,7 @@ def debayer(
 
 
 def _smooth(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Correlate with the outer product of (1, 2, 1) and itself; zeros lie outside."""
+    """Correlate with the outer product of (1, 2, 1) and itself, with zero padding."""
     padded = np.pad(plane, 1)
     rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     smooth: NDArray[np.float32] = rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]

@@ -1,7 +1,7 @@
-"""JPEG, PNG, TIFF and their like: from a file to pixel values.
+"""Decodes JPEG, PNG, TIFF and similar images and masks to pixel values.
 
-What a file says of its pixels is heeded here: the EXIF orientation turns it, what is fully
-transparent or of the value that GDAL writes for it is no data. Masks are read alike.
+The EXIF orientation is applied. Fully transparent pixels, and pixels with GDAL's no-data value, are
+not valid.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from s5mars.errors import WAY_OUT, DamagedFileError, UserError
 from s5mars.files.reading import reading
 from s5mars.products.errors import huge, refuse_huge
 from s5mars.products.raster import Raster, valid_values
+from s5mars.products.segments import check_segments
 
-# Panoramas are large and no attack; what is too large, `refuse_huge` says.
+# Panoramas are large; `refuse_huge` has its own limits.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-# What is damaged is said once, in the error; both libraries would also say it as they go.
+# Damage is reported by the error; the libraries would also log it.
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 for _library in ("tifffile", "PIL.TiffImagePlugin"):
     logging.getLogger(_library).setLevel(logging.CRITICAL)
 
-# Not all that Pillow knows: for some formats it starts other programs.
+# Not all formats of Pillow, because it runs other programs for some.
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION, _GDAL_NODATA = 0x0112, 42113
-_NO_PAGE = 0b101  # a smaller copy, or a mask of transparency
+_NO_PAGE = 0b101  # overviews and transparency masks
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,19 +50,19 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class MaskFile:
-    """The numbers in a mask file."""
+    """The ids in a mask file."""
 
-    ids: NDArray[Any]  # (H, W) or (H, W, 3); of a palette the indices
-    valid: NDArray[np.bool_] | None  # (H, W), False where transparent or no data; None: all are
-    lossy: bool  # of a format that changes numbers as it packs them
+    ids: NDArray[Any]  # (H, W) or (H, W, 3); indices if the file has a palette
+    valid: NDArray[np.bool_] | None  # (H, W), False where transparent or no data; None: all valid
+    lossy: bool  # the compression may have changed ids
 
 
 def plain_image(path: Path) -> Image.Image | None:
-    """An image of 8 bits as mode RGB; None where it is not that plain, and ``decode`` reads it.
+    """Decode an 8-bit image to mode RGB; None if it needs ``decode``.
 
     Raises:
-        MissingFileError: if there is no such file.
-        DamagedFileError: if it is empty, truncated, no image, or declares a huge size.
+        MissingFileError: If the file does not exist.
+        DamagedFileError: If it is empty, truncated, not an image, or too large.
     """
     with _opened(path) as image:
         if image is None or _is_deep(image):
@@ -69,17 +70,18 @@ def plain_image(path: Path) -> Image.Image | None:
         turned = _turned(image)
         if _opaque(turned) is not None:
             return None
-        turned.info.pop("transparency", None)  # Pillow warns that RGB loses it
+        turned.info.pop("transparency", None)  # avoids a warning that RGB cannot store it
         return turned if turned.mode == "RGB" else turned.convert("RGB")
 
 
 def decode(path: Path) -> Raster:
-    """The pixel values of an image file with all their bits; a palette is applied.
+    """Decode an image file to pixel values of full depth; palettes are applied.
 
     Raises:
-        MissingFileError: if there is no such file.
-        DamagedFileError: if it is empty, truncated, no image, or declares a huge size.
-        UserError: if it holds neither one nor three channels, or several pages.
+        MissingFileError: If the file does not exist.
+        DamagedFileError: If it is empty, truncated, not an image, too large, or has other than one
+            or three channels.
+        UserError: If it has several pages.
     """
     with _opened(path) as image:
         if image is None:
@@ -91,7 +93,7 @@ def decode(path: Path) -> Raster:
 
 
 def decode_mask(path: Path) -> MaskFile:
-    """The numbers of a mask file as they stand; raises as ``decode``."""
+    """Decode the ids of a mask file; raises as ``decode``."""
     with _opened(path) as image:
         if image is None:
             raster = _tiff(path, palette=False)
@@ -110,10 +112,10 @@ def decode_mask(path: Path) -> MaskFile:
 
 
 def head_size(path: Path) -> tuple[tuple[int, int], int]:
-    """(width, height) of the decoded image and its EXIF orientation; only its head is read.
+    """(width, height) of the decoded image and its EXIF orientation; reads only the header.
 
     Raises:
-        MissingFileError, DamagedFileError: as ``decode``.
+        MissingFileError, DamagedFileError: As ``decode``.
     """
     with reading(path, kind="image"):
         if _is_tiff(path):
@@ -130,7 +132,7 @@ def head_size(path: Path) -> tuple[tuple[int, int], int]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[ImageFile.ImageFile | None]:
-    """The image, not loaded yet; None if it is a TIFF."""
+    """Yield the image before its pixels are loaded; None if it is a TIFF."""
     with reading(path, kind="image"):
         if _is_tiff(path):
             yield None
@@ -144,7 +146,7 @@ def _head(path: Path) -> Iterator[ImageFile.ImageFile]:
     try:
         opened = Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError:
-        raise DamagedFileError(f"{path}: not an image: {WAY_OUT}") from None
+        raise DamagedFileError(f"{path} is not an image: {WAY_OUT}") from None
     except Image.DecompressionBombError:
         raise huge(path, "more than") from None
     with opened as image:
@@ -156,15 +158,15 @@ def _is_tiff(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(4)
     if not start:
-        raise DamagedFileError(f"{path}: an empty file (0 bytes): {WAY_OUT}")
+        raise DamagedFileError(f"{path} is empty (0 bytes): {WAY_OUT}")
     return start in _TIFF_MAGIC
 
 
 def _orientation(image: Image.Image) -> int:
-    # A PNG may say it after its pixels, and looking there would decode all of it.
+    # A PNG may store it after its pixels; reading it there would decode the image.
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
         return 1
-    with suppress(Exception):  # damaged EXIF says nothing
+    with suppress(Exception):  # damaged EXIF data are ignored
         return int(image.getexif().get(_ORIENTATION, 1))
     return 1
 
@@ -183,7 +185,7 @@ def _values(image: Image.Image) -> NDArray[Any]:
 
 
 def _opaque(image: Image.Image) -> NDArray[np.bool_] | None:
-    """False where alpha is 0, be it a channel, of a palette, or a value; None: nowhere."""
+    """False where alpha (a channel, palette entry or colour value) is 0; None: nowhere."""
     if not image.has_transparency_data:
         return None
     if image.mode.startswith("I"):
@@ -198,16 +200,16 @@ def _is_deep(image: ImageFile.ImageFile) -> bool:
 
 
 def _is_deep_png(image: ImageFile.ImageFile) -> bool:
-    """Whether Pillow would drop the low byte of each value without a word."""
-    # The last entry of a tile is Pillow's name of how pixels lie in the file.
+    """Whether Pillow would drop the low byte of each value silently."""
+    # The last entry of a tile is Pillow's name for the pixel layout of the file.
     return image.mode != "I;16" and any(";16" in str(tile[3]) for tile in image.tile)
 
 
 def _deep_png(image: ImageFile.ImageFile) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """16 bits of several channels, from Pillow in two halves."""
+    """Decode several channels of 16 bits with Pillow, one byte at a time."""
     (tile,) = image.tile
     grey = tile[3] == "LA;16B"
-    # Big-endian values read as little-endian ones: then what Pillow drops is the high byte.
+    # If the values are read as little-endian, Pillow drops the high byte instead.
     first, second = ("RGBA", None) if grey else (tile[3], str(tile[3]).replace("16B", "16L"))
     refuse_huge(
         image.filename, width=image.width, height=image.height,
@@ -244,7 +246,7 @@ def _turned_array(values: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _tiff(path: Path, *, palette: bool = True) -> Raster:
-    """With tifffile, which keeps all bits; with Pillow what that does not read."""
+    """Decode a TIFF with tifffile, which keeps all bits, or else with Pillow."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
@@ -252,7 +254,7 @@ def _tiff(path: Path, *, palette: bool = True) -> Raster:
         pages = [page for page in every if not page.subfiletype & _NO_PAGE]
         if len(pages) > 1:
             raise UserError(
-                f"{path}: {len(pages)} pages; one is needed: write each into its own file"
+                f"{path} has {len(pages)} pages, but one is needed: write each to its own file"
             )
         page = pages[0] if pages else every[0]
         kind = page.dtype
@@ -262,35 +264,36 @@ def _tiff(path: Path, *, palette: bool = True) -> Raster:
         )  # fmt: skip
         if page.samplesperpixel > 4:
             raise DamagedFileError(
-                f"{path}: {page.samplesperpixel} channels; 1 or 3 are needed: leave it out"
+                f"{path} has {page.samplesperpixel} channels, but 1 or 3 are needed: leave it out"
             )
         if kind is not None and kind.kind == "c":
             raise DamagedFileError(
-                f"{path}: complex numbers ({kind}); whole or real ones are needed: leave it out"
+                f"{path} has complex numbers ({kind}), but real ones are needed: leave it out"
             )
         missing = _no_data_value(page)
-        # Palettes, YCbCr, ...: what Pillow knows better.
+        # Pillow decodes the others (palettes, YCbCr, ...).
         if page.photometric in ((0, 1, 2) if palette else (0, 1, 2, 3)):
+            check_segments(path, page)
             try:
                 values = _arranged(page.asarray(), page, white=255 if palette else 1)
             except Exception as error:
                 if "imagecodecs" not in str(error):
                     raise
-                return _by_pillow(path, missing)  # of its own it has few codecs
+                return _by_pillow(path, missing)  # tifffile has few codecs of its own
             return _without_alpha(_turned_array(values, _tag(page, _ORIENTATION, 1)), page, missing)
         return _by_pillow(path, missing)
 
 
 def _by_pillow(path: Path, missing: tuple[float, ...]) -> Raster:
     with _head(path) as image:
-        image.load()  # which turns a TIFF
+        image.load()  # this also applies the orientation of a TIFF
         values, opaque = _values(image), _opaque(image)
     valid = valid_values(values, missing=missing)
     return Raster(values, _both(opaque, valid))
 
 
 def _without_alpha(values: NDArray[Any], page: Any, missing: tuple[float, ...]) -> Raster:
-    """Colours and grey values of what tifffile gives, (H, W, C)."""
+    """Separate alpha from the values (H, W, C) of tifffile."""
     opaque = None
     if values.shape[2] in (2, 4) and set(page.extrasamples) & {1, 2}:
         opaque = values[..., -1] != 0
@@ -306,7 +309,7 @@ def _both(
 
 
 def _arranged(values: NDArray[Any], page: Any, *, white: int) -> NDArray[Any]:
-    """(H, W, C), 0 = black, of what tifffile gives; ``white`` is the other value of one bit."""
+    """Arrange values of tifffile as (H, W, C) with 0 = black; set bits become ``white``."""
     if page.planarconfig == 2 and values.ndim == 3:
         values = np.moveaxis(values, 0, -1)
     values = values.reshape(page.imagelength, page.imagewidth, -1)
@@ -318,7 +321,7 @@ def _arranged(values: NDArray[Any], page: Any, *, white: int) -> NDArray[Any]:
 
 
 def _no_data_value(page: Any) -> tuple[float, ...]:
-    """What stands for missing values, as GDAL writes it."""
+    """Value of missing pixels in the tag of GDAL."""
     try:
         return (float(str(_tag(page, _GDAL_NODATA, "")).strip(" \0")),)
     except ValueError:

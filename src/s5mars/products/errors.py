@@ -1,4 +1,4 @@
-"""What may be wrong with a file that should hold an image."""
+"""Limits for the size of images, and their errors."""
 
 from __future__ import annotations
 
@@ -7,35 +7,34 @@ from s5mars.errors import WAY_OUT, DamagedFileError
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "WAY_OUT", "DamagedFileError", "huge", "refuse_huge"]
 
 MAX_PIXELS = 178_956_970
-"""Above it a file is refused before memory is taken: Pillow's own limit, 16 000 × 11 000 pixels."""
+"""Maximum number of pixels of an image: the limit of Pillow, about 16 000 × 11 000."""
 
 MAX_BYTES = 1 << 30
-"""Of the decoded values: so many pixels in colours of 16 bits."""
+"""Maximum size of the decoded values: ``MAX_PIXELS`` in colours of 16 bits."""
 
 
 def refuse_huge(where: object, *, width: int, height: int, bytes_per_pixel: float = 1) -> None:
-    """Refuse a declared size before anything of that size is made.
+    """Check a declared size before memory is allocated.
 
     Raises:
-        DamagedFileError: if it has no pixel, or more than ``MAX_PIXELS`` or ``MAX_BYTES``.
+        DamagedFileError: If it has no pixel, or exceeds ``MAX_PIXELS`` or ``MAX_BYTES``.
     """
     if width < 1 or height < 1:
         raise DamagedFileError(
-            f"{where}: declares {width}×{height} pixels, an image without any: {WAY_OUT}"
+            f"{where} declares {width}×{height} pixels, which is an empty image: {WAY_OUT}"
         )
     if width * height > MAX_PIXELS:
         raise huge(where, f"{width}×{height} pixels, more than")
     if width * height * bytes_per_pixel > MAX_BYTES:
         raise DamagedFileError(
-            f"{where}: declares {width}×{height} pixels of {bytes_per_pixel:g} bytes, more than "
-            f"the {MAX_BYTES:,} bytes that are read at once: cut it into parts, or check whether "
-            "it is damaged"
+            f"{where} declares {width}×{height} pixels of {bytes_per_pixel:g} bytes, more than "
+            f"the limit of {MAX_BYTES:,} bytes: split the image, or check whether it is damaged"
         )
 
 
 def huge(where: object, declared: str) -> DamagedFileError:
-    """The error about a file that declares more than ``MAX_PIXELS``."""
+    """The error for a file that declares more than ``MAX_PIXELS``."""
     return DamagedFileError(
-        f"{where}: declares {declared} the {MAX_PIXELS:,} pixels that are read at once: cut it "
-        "into parts, or check whether it is damaged"
+        f"{where} declares {declared} the limit of {MAX_PIXELS:,} pixels: split the image, or "
+        "check whether it is damaged"
     )

@@ -1,4 +1,4 @@
-"""Which files are images, and which file of a product stands for it."""
+"""Lists image files, one for each product."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from s5mars.files.reading import special_kind
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
-"""Endings of what one library decodes without a label, in lower case."""
+"""Endings of image files without a label, in lower case."""
 
 PDS_ENDINGS = frozenset({".img", ".lbl", ".xml"})
 """Endings of PDS3 and PDS4 products, in lower case."""
 
 LISTED_ENDINGS = IMAGE_ENDINGS | {".img"}
-"""Endings of files that are images of a data set, in lower case: labels are no samples."""
+"""Endings of the images of a data set, in lower case; labels are not images."""
 
 PRODUCT_ENDINGS = IMAGE_ENDINGS | PDS_ENDINGS
-"""Endings of all that ``open_product`` reads."""
+"""Endings of all files that ``open_product`` reads."""
 
 _LABEL = b"Product_Observational"
 
@@ -30,19 +30,19 @@ logger = logging.getLogger("s5mars")
 def files_below(
     folder: Path, endings: Collection[str], *, without: Path | None = None
 ) -> list[Path]:
-    """The files below a folder with these endings (lower case), sorted.
+    """List the files below a folder with these endings, sorted.
 
-    Linked folders are searched too; no folder is searched twice, whatever links lead to it, and its
-    own place goes before a link. Hidden files and folders are left out. Pipes, sockets, devices
-    and folders that may not be read are left out, with one line that names the first.
+    Linked folders are searched too. No folder is searched twice, and its real path is preferred to
+    a link. Hidden files and folders are skipped. Pipes, sockets, devices and unreadable folders are
+    skipped with one warning.
 
     Args:
-        folder: where to begin.
-        endings: such as ``{".jpg"}``.
-        without: a folder whose contents are left out.
+        folder: Folder to search.
+        endings: Endings in lower case, such as ``{".jpg"}``.
+        without: Folder to skip.
 
     Returns:
-        The files; none where there is no such folder.
+        The files; an empty list if the folder does not exist.
     """
     if not folder.is_dir():
         return []
@@ -52,7 +52,7 @@ def files_below(
     if without is not None and without.is_dir():
         seen.add(_identity(without))
     linked, at = [folder], 0
-    while at < len(linked):  # links found on the way are walked after what is really there
+    while at < len(linked):  # links are searched after all real folders
         direct = [linked[at]]
         at += 1
         while direct:
@@ -80,7 +80,7 @@ def files_below(
                         problems.append(f"{path} ({special})")
     if problems:
         logger.warning(
-            "%s: %d file(s) or folder(s) that cannot be read are left out; the first: %s",
+            "%s: %d unreadable file(s) or folder(s) are left out; the first: %s",
             folder,
             len(problems),
             problems[0],
@@ -97,15 +97,15 @@ def _special(path: Path) -> str | None:
     try:
         return special_kind(path.stat().st_mode)
     except OSError:
-        return None  # a link to nowhere is told by who opens it
+        return None  # a broken link is reported when it is opened
 
 
 def product_files(paths: Iterable[Path]) -> list[Path]:
-    """One file a product, in the order given.
+    """Choose one file for each product, in the given order.
 
-    A label, or a picture to browse, stands aside where an ``.IMG`` of its name is there. A label
-    without one stays: that its data are missing must be said. An ``.xml`` without stays only if it
-    is the label of an observation. Hidden files and other endings are left out.
+    A label or a browse picture is left out if there is an ``.IMG`` of its name. A label without an
+    ``.IMG`` is kept, so that the missing data are reported; an ``.xml`` only if it is the label of
+    an observation. Hidden files and other endings are left out.
     """
     kept = [
         path
@@ -136,4 +136,4 @@ def _observes(path: Path) -> bool:
         with path.open("rb") as file:
             return _LABEL in file.read(4096)
     except OSError:
-        return True  # what is wrong with it is said where it is read
+        return True  # the reader reports what is wrong with it

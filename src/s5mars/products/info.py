@@ -1,4 +1,4 @@
-"""What a product knows of itself, and where each piece of that stands written."""
+"""Metadata of a product, with the source of each value."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Source = Literal["label", "file name", "clock"]
 
 @dataclass(frozen=True)
 class ProductInfo:
-    """Metadata of a product; None is "not known", and nothing is guessed.
+    """Metadata of a product; None means unknown, and nothing is guessed.
 
-    ``sources`` names where each field that is not None comes from.
+    ``sources`` contains the source of each field that is not None.
     """
 
-    mission: str | None = None  # MSL, M2020, or as the label spells another one
+    mission: str | None = None  # MSL, M2020, or the mission name of the label
     rover: str | None = None  # Curiosity, Perseverance, ...
-    camera: str | None = None  # "Navcam Left", ...; without a naming rule as the label spells it
+    camera: str | None = None  # "Navcam Left", ..., or the instrument name of the label
     sol: int | None = None
     product_id: str | None = None
     utc: str | None = None  # start of the exposure, ISO 8601
@@ -28,7 +28,7 @@ class ProductInfo:
     sources: Mapping[str, Source] = field(default_factory=lambda: MappingProxyType({}))
 
     def row(self) -> dict[str, str | int | float | None]:
-        """The fields and their sources, flat, for one row of a table.
+        """Return the fields and their sources as one table row.
 
         ``{"mission": "MSL", ..., "sources": "camera: label; sol: clock"}``.
         """
@@ -38,17 +38,17 @@ class ProductInfo:
 
 
 NAMES = tuple(f.name for f in fields(ProductInfo) if f.name != "sources")
-"""The fields that hold knowledge, in order."""
+"""Names of all fields but ``sources``, in order."""
 
 
 def known(source: Source, **values: str | int | float | None) -> ProductInfo:
-    """An info whose fields all come from one place; None fields have no source."""
+    """Create an info whose fields have one source; None fields have no source."""
     found = {name: value for name, value in values.items() if value is not None}
     return ProductInfo(**found, sources=MappingProxyType(dict.fromkeys(found, source)))  # type: ignore[arg-type]
 
 
 def first_known(*infos: ProductInfo) -> ProductInfo:
-    """Each field from the first info that knows it."""
+    """Take each field from the first info that has it."""
     values: dict[str, str | int | float] = {}
     sources: dict[str, Source] = {}
     for name in NAMES:

@@ -1,4 +1,4 @@
-"""What PDS3 and PDS4 labels say of a product, in the words of ``ProductInfo``."""
+"""Reads a ``ProductInfo`` from PDS3 and PDS4 labels."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MISSIONS = {
 _UNKNOWN = {"", "N/A", "UNK", "NULL", "NONE", "UNKNOWN", "NIL"}
 
 Lookup = Callable[[str], object]
-"""A keyword → its value anywhere in the label, or None."""
+"""Keyword → its value anywhere in the label, or None."""
 
 
 def info_of_pds3(lookup: Lookup) -> ProductInfo:
-    """From ``MISSION_NAME``, ``PRODUCT_ID``, ``PLANET_DAY_NUMBER``, ``START_TIME``,
+    """Read ``MISSION_NAME``, ``PRODUCT_ID``, ``PLANET_DAY_NUMBER``, ``START_TIME``,
     ``SPACECRAFT_CLOCK_START_COUNT`` and ``INSTRUMENT_NAME``."""
     return _info(
         mission=_text(lookup("MISSION_NAME")),
@@ -36,9 +36,9 @@ def info_of_pds3(lookup: Lookup) -> ProductInfo:
 
 
 def info_of_pds4(root: ElementTree.Element) -> ProductInfo:
-    """From the investigation's name, the last part of the logical identifier,
+    """Read the name of the investigation, the last part of the logical identifier,
     ``start_sol_number`` or ``sol_number``, ``start_date_time``, ``spacecraft_clock_start`` (of
-    any of the local dictionaries) and the observing system's instrument."""
+    any of the local dictionaries) and the instrument of the observing system."""
     texts = texts_of(root)
     identifier = _text(texts.get("logical_identifier"))
     return _info(
@@ -54,7 +54,7 @@ def info_of_pds4(root: ElementTree.Element) -> ProductInfo:
 
 
 def texts_of(root: ElementTree.Element) -> Mapping[str, str]:
-    """Local name → text of the first element of that name that has one."""
+    """Local name → text of the first element with this name and a text."""
     texts: dict[str, str] = {}
     for element in root.iter():
         if element.text and element.text.strip():
@@ -68,7 +68,7 @@ def local(tag: object) -> str:
 
 
 def _below(root: ElementTree.Element, area: str, name: str, **others: str) -> str | None:
-    """The text of an element inside the first area of a name whose others have these texts."""
+    """Text of an element in the first area in which the ``others`` have these texts."""
     for element in root.iter():
         if local(element.tag) == area:
             texts = texts_of(element)
@@ -96,14 +96,14 @@ def _info(
         utc=utc,
         sclk=_seconds(clock),
     )
-    # The identifier follows the same rules as a file name, and is a part of the label.
+    # The identifier in the label follows the same rules as a file name.
     named = parse_name(product_id or "", source="label")
     spelt = known("label", camera=instrument)
     return first_known(written, named.info if named else ProductInfo(), spelt)
 
 
 def _seconds(clock: str | None) -> float | None:
-    """``"516721703.665"``, ``"1/516721703-665"`` → seconds; a partition is dropped."""
+    """``"516721703.665"``, ``"1/516721703-665"`` → seconds, without the partition."""
     found = re.fullmatch(r"(?:\d+/)?(\d+)(?:[.:-](\d+))?", clock or "")
     return float(f"{found[1]}.{found[2] or 0}") if found else None
 

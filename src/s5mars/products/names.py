@@ -1,4 +1,4 @@
-"""What the names of rover products say: the rules of Curiosity (MSL) and Perseverance (M2020).
+"""Parses product names of Curiosity (MSL) and Perseverance (M2020).
 
 Three rules of fixed columns, from the missions' Camera Data Products Software Interface
 Specifications:
@@ -62,28 +62,28 @@ SOL_SECONDS = 88775.244147
 """A Martian solar day in SI seconds (Allison & McEwen 2000)."""
 
 MSL_CLOCK = (516721703.665, 1343 + (13 * 3600 + 50 * 60 + 33.488) / 86400)
-"""A moment on Curiosity's clock and in its local mean solar time, from the label of
-NLB_516721703EDR_F0540992CCAM15900M1: the anchor of ``sol_of_clock``."""
+"""Clock reading and local mean solar time in sols of the same moment, from the label of
+NLB_516721703EDR_F0540992CCAM15900M1: the reference of ``sol_of_clock``."""
 
-CLOCK_DOUBT = 600.0
-"""The clock drifts against the sun by far less than this many seconds over the mission."""
+CLOCK_TOLERANCE = 600.0
+"""Bound in seconds on the drift of the clock against solar time over the mission."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """What a name says."""
+    """Information in a name."""
 
     info: ProductInfo
     mosaic: bool  # a frame of one channel under this name is a raw Bayer mosaic (RGGB)
 
 
 def parse_name(text: str, *, source: Source = "file name") -> Name | None:
-    """Read a product's name or identifier; None if it follows none of the three rules.
+    """Parse the name or identifier of a product; None if it follows none of the three rules.
 
     Args:
-        text: a file name with or without its ending, or a label's product identifier. What
-            follows the rule's columns after a character that is no letter or digit is left aside.
-        source: where the text stands.
+        text: File name with or without ending, or product identifier of a label. Text after the
+            columns of the rule is ignored if it starts with neither a letter nor a digit.
+        source: Source of the text.
     """
     if found := _MSL.match(text):
         camera = MSL_CAMERAS.get(found["camera"])
@@ -93,8 +93,8 @@ def parse_name(text: str, *, source: Source = "file name") -> Name | None:
     if found := _MSL_SCIENCE.match(text):
         camera = MSL_CAMERAS[found["camera"]]
         info = _info(source, found[0], "MSL", camera, sol=int(found["sol"]), sclk=None)
-        # Kinds A, B and C are rasters as the sensor gave them; the others are JPEG in colour or
-        # grey, made from the colour image on board.
+        # Kinds A, B and C are rasters of the sensor; the others are colour or grey JPEGs that were
+        # made from the colour image on board.
         return Name(info, mosaic=found["kind"] in "ABC")
     if found := _M2020.match(text):
         camera = M2020_CAMERAS.get(found["camera"])
@@ -120,8 +120,8 @@ def _info(
 
 
 def _m2020_mosaic(found: re.Match[str]) -> bool:
-    # "E" is the raw Bayer pattern. Mastcam-Z has the number of its filter in that place; behind
-    # filter 0 (open) the frames as received (E..) are mosaics where they have one channel.
+    # "E" is the raw Bayer pattern. Mastcam-Z has the filter number at this place; frames as
+    # received (E..) of filter 0 (open) are mosaics if they have one channel.
     if found["colour"] == "E":
         return True
     as_received = found["type"].startswith("E") and found["type"] != "EBY"
@@ -129,12 +129,12 @@ def _m2020_mosaic(found: re.Match[str]) -> bool:
 
 
 def sol_of_clock(seconds: float) -> int | None:
-    """Curiosity's sol at a reading of its clock.
+    """Compute the sol of Curiosity from its clock.
 
     ``floor(s₀ + (seconds − t₀) / 88775.244147)`` with (t₀, s₀) = ``MSL_CLOCK``. None before the
-    landing and within ``CLOCK_DOUBT`` of local midnight, where the clock's drift leaves it open.
+    landing and within ``CLOCK_TOLERANCE`` of local midnight, because the clock drifts.
     """
     anchor, sol = MSL_CLOCK
     moment = sol + (seconds - anchor) / SOL_SECONDS
-    doubt = CLOCK_DOUBT / SOL_SECONDS
-    return int(moment) if moment >= 0 and doubt < moment % 1 < 1 - doubt else None
+    margin = CLOCK_TOLERANCE / SOL_SECONDS
+    return int(moment) if moment >= 0 and margin < moment % 1 < 1 - margin else None

@@ -1,7 +1,7 @@
-"""PDS3 and PDS4 image products: pixels through pdr, after their label was checked against them.
+"""Reads PDS3 and PDS4 image products with pdr.
 
-What a label declares is compared with the file's size before any memory is taken, and with the
-values afterwards: a label that contradicts its data is an error, not a strange picture.
+The label is compared with the size of the file before memory is allocated, and with the values
+afterwards. A label that contradicts its data is an error.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from s5mars.products.labels import info_of_pds3, info_of_pds4, local, texts_of
 from s5mars.products.raster import Raster, valid_values
 
 MAX_LABEL = 16 << 20
-"""Bytes of a label in a file of its own."""
+"""Maximum size of a detached label in bytes."""
 
 
 def read_pds(path: Path) -> Raster:
-    """Read an ``.IMG``, ``.LBL`` or ``.XML``; the other part is found by what the label names.
+    """Read an ``.IMG``, ``.LBL`` or ``.XML`` and the other file of the product.
 
     Raises:
-        MissingFileError: if the file is missing, or the one that its label names.
-        DamagedFileError: if it is empty, truncated, huge, no product, or contradicts its label.
-        UserError: if pdr is not installed, or the product holds no image of 1 or 3 channels.
+        MissingFileError: If the file, or the file that its label names, does not exist.
+        DamagedFileError: If it is empty, truncated, too large, not a product, or contradicts its
+            label.
+        UserError: If pdr is not installed, or the product has no image of 1 or 3 channels.
     """
     with reading(path, kind="product"):
         if path.stat().st_size == 0:
-            raise DamagedFileError(f"{path}: an empty file (0 bytes): {WAY_OUT}")
+            raise DamagedFileError(f"{path} is empty (0 bytes): {WAY_OUT}")
         label = _label_of(path)
         require_regular(label)
         if label != path or path.suffix.lower() != ".img":
@@ -49,19 +50,19 @@ def _refuse_long(label: Path) -> None:
     size = label.stat().st_size
     if size > MAX_LABEL:
         raise DamagedFileError(
-            f"{label}: {size:,} bytes, and labels have at most {MAX_LABEL:,}: {WAY_OUT}"
+            f"{label} has {size:,} bytes, but labels have at most {MAX_LABEL:,}: {WAY_OUT}"
         )
 
 
 def _label_of(path: Path) -> Path:
-    """The detached label of a data file, .LBL before .XML; else the file, with its own label."""
+    """The detached label of a data file, .LBL before .XML; else the file itself."""
     if path.suffix.lower() != ".img":
         return path
     label = next((label for ending in (".lbl", ".xml") for label in _siblings(path, ending)), path)
     if label == path and not _attached(path):
         raise DamagedFileError(
-            f"{path}: no PDS product: no label in it, and no .LBL or .XML of its name: add the "
-            "label, or leave the file out"
+            f"{path} is not a PDS product: it has no label, and there is no .LBL or .XML of its "
+            "name: add the label, or leave the file out"
         )
     return label
 
@@ -72,13 +73,13 @@ def _siblings(path: Path, ending: str) -> list[Path]:
 
 def _attached(path: Path) -> bool:
     with path.open("rb") as file:
-        start = file.read(1024)  # older products begin with a line of their archive's transport
+        start = file.read(1024)  # older products start with a transport line
     return b"PDS_VERSION_ID" in start or b"ODL_VERSION_ID" in start
 
 
 def _pdr() -> Any:
     pdr = needed("pdr", extra="products")
-    warnings.filterwarnings("ignore", module=r"pdr(\..*)?")  # of keywords that stand twice, ...
+    warnings.filterwarnings("ignore", module=r"pdr(\..*)?")  # about duplicate keywords, ...
     return pdr
 
 
@@ -98,7 +99,7 @@ def _read_pds3(path: Path, label: Path) -> Raster:
     if not names:
         there = ", ".join(n for n in pointers if n != "LABEL") or "none"
         raise UserError(
-            f"{path}: a PDS product without an image; its objects: {there}: leave it out"
+            f"{path} is a PDS product without an image (objects: {there}): leave it out"
         )
     name = "IMAGE" if "IMAGE" in names else names[0]
     block = data.metablock_(name) or {}
@@ -106,7 +107,7 @@ def _read_pds3(path: Path, label: Path) -> Raster:
     require_regular(where)
     _check_size(label, where, block, offset=_offset(data, name), name=name)
     try:
-        # Not load(): it turns every error into a warning.
+        # Not load(), which turns errors into warnings.
         data.file_mapping[name] = str(where)
         array = data.load_from_pointer(name)[name]
     except Exception as error:
@@ -127,15 +128,15 @@ def _file_of(data: Any, name: str, path: Path) -> Path:
     first = target[0] if isinstance(target, list | tuple) and target else target
     if not isinstance(first, str):
         if path.suffix.lower() == ".lbl":
-            raise DamagedFileError(f"{path}: names no file of its {name}: correct ^{name}")
+            raise DamagedFileError(f"{path} names no file for its {name}: correct ^{name}")
         return path
     folder = path.parent
-    wanted = Path(first.strip()).name  # labels name files, and lead to no other folder
+    wanted = Path(first.strip()).name  # a label must not lead to another folder
     for each in (wanted, wanted.lower(), wanted.upper()):
         if each and (folder / each).exists():
             return folder / each
     raise MissingFileError(
-        f"{path}: its label names {wanted}, which is not beside it: put both into one folder"
+        f"{path}: its label names {wanted}, which is missing: put both into one folder"
     )
 
 
@@ -155,17 +156,18 @@ def _check_size(
     lines, samples = _number(block.get("LINES")), _number(block.get("LINE_SAMPLES"))
     bits = _number(block.get("SAMPLE_BITS"))
     if not lines or not samples or not bits:
-        raise DamagedFileError(f"{path}: its label gives no size of its {name}: {WAY_OUT}")
+        raise DamagedFileError(
+            f"{path}: its label does not define the size of its {name}: {WAY_OUT}"
+        )
     bands = _channels(path, _number(block.get("BANDS")) or 1)
     refuse_huge(path, width=int(samples), height=int(lines), bytes_per_pixel=bands * bits / 8)
     if bits not in (8, 16, 32, 64):
         raise DamagedFileError(
-            f"{path}: its label declares {bits:g} bits a pixel; 8, 16, 32 or 64 are needed: "
-            f"{WAY_OUT}"
+            f"{path}: its label declares {bits:g} bits per pixel, not 8, 16, 32 or 64: {WAY_OUT}"
         )
     if offset < 0 or (path == where and offset == 0):
         raise DamagedFileError(
-            f"{path}: its label places its {name} where the label itself is: correct ^{name}"
+            f"{path}: its label places its {name} at the start of the label: correct ^{name}"
         )
     _check_bytes(path, where, offset + int(lines * samples * bands * bits) // 8)
 
@@ -174,8 +176,8 @@ def _check_bytes(label: Path, where: Path, wanted: int) -> None:
     found = where.stat().st_size
     if found < wanted:
         raise DamagedFileError(
-            f"{where}: {found:,} bytes, but {label.name if label != where else 'its label'} "
-            f"declares {wanted:,}: truncated, or another product's label: {WAY_OUT}"
+            f"{where} has {found:,} bytes, but {label.name if label != where else 'its label'} "
+            f"declares {wanted:,}: the file is truncated or the label is wrong: {WAY_OUT}"
         )
 
 
@@ -209,18 +211,20 @@ def _read_pds4(path: Path) -> Raster:
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, UnicodeError) as error:
-        raise DamagedFileError(f"{path}: no XML label ({reason_of(error)}): {WAY_OUT}") from None
+        raise DamagedFileError(
+            f"{path} is not an XML label ({reason_of(error)}): {WAY_OUT}"
+        ) from None
     area, array = _image_array(root)
     if area is None or array is None:
         raise UserError(
-            f"{path}: no label of an image: no Array_2D_Image or Array_3D_Image in it: leave it out"
+            f"{path} has no Array_2D_Image or Array_3D_Image, so it is no image: leave it out"
         )
     file = Path(texts_of(area).get("file_name", "")).name
     where = path.parent / file
     if not file or not where.exists():
         raise MissingFileError(
-            f"{path}: its label names {file or 'no file'}, which is not beside it: put both into "
-            "one folder"
+            f"{path}: its label names {file or 'no file'}, which is missing: put both into one "
+            "folder"
         )
     require_regular(where)
     texts = texts_of(array)
@@ -230,13 +234,13 @@ def _read_pds4(path: Path) -> Raster:
         offset = int(float(texts.get("offset", "0")))
     except (ValueError, OverflowError) as error:
         raise DamagedFileError(
-            f"{path}: a size or an offset that is no number ({reason_of(error)}): {WAY_OUT}"
+            f"{path}: a size or offset is not a number ({reason_of(error)}): {WAY_OUT}"
         ) from None
     size = _PDS4_BYTES.get(texts.get("data_type", ""))
     if size is None or "line" not in lengths or "sample" not in lengths:
         raise DamagedFileError(
-            f"{path}: an image of data type {texts.get('data_type')!r} with the axes "
-            f"{', '.join(lengths) or 'none'}: Line and Sample (and Band) of a PDS4 type are needed"
+            f"{path}: its image must have a PDS4 type and the axes Line and Sample (and Band); "
+            f"got {texts.get('data_type')!r} and {', '.join(lengths) or 'none'}: {WAY_OUT}"
         )
     count = math.prod(lengths.values())
     width, height = lengths["sample"], lengths["line"]
@@ -253,7 +257,7 @@ def _read_pds4(path: Path) -> Raster:
     if values.ndim == 3:
         band = next(i for i, axis in enumerate(order) if axis not in ("line", "sample"))
         values = np.moveaxis(values, (order.index("line"), order.index("sample"), band), (0, 1, 2))
-        values = np.moveaxis(values, 2, 0)  # as PDS3 gives it
+        values = np.moveaxis(values, 2, 0)  # the order of PDS3
     state, kind = (
         texts_of(root).get(f"color_filter_array_{what}", "") for what in ("state", "type")
     )
@@ -311,7 +315,7 @@ def _raster(
 ) -> Raster:
     values = np.asarray(array)
     if values.dtype.kind not in "uif" or values.ndim not in (2, 3):
-        raise UserError(f"{path}: its image is an array of {values.ndim} axes of {values.dtype}")
+        raise UserError(f"{path}: its image has {values.ndim} axes of {values.dtype}: leave it out")
     if values.ndim == 3:
         values = np.moveaxis(values, 0, -1)
         _channels(path, values.shape[2])
@@ -328,7 +332,7 @@ def _raster(
 
 def _channels(path: Path, number: float) -> int:
     if number not in (1, 3):
-        raise UserError(f"{path}: an image of {number:g} channels; 1 or 3 are needed: leave it out")
+        raise UserError(f"{path}: its image has {number:g} channels, not 1 or 3: leave it out")
     return int(number)
 
 
@@ -344,13 +348,13 @@ def _check_values(
     swapped = values.byteswap()
     if int(swapped.max()) <= limit and int(swapped.min()) >= 0:
         raise DamagedFileError(
-            f"{path}: values up to {largest}, but its label allows {limit:g}, as they would be "
-            "with their bytes swapped: its label gives the wrong byte order; correct SAMPLE_TYPE"
+            f"{path} has values up to {largest}, but its label allows {limit:g}, which fits with "
+            "swapped bytes: the byte order in the label is wrong: correct SAMPLE_TYPE"
         )
     if full_scale is not None:
         raise DamagedFileError(
-            f"{path}: values {least} to {largest}, but its label declares 0 to {full_scale}: "
-            f"label and data do not belong together: {WAY_OUT}"
+            f"{path} has values from {least} to {largest}, but its label declares 0 to "
+            f"{full_scale}: label and data do not belong together: {WAY_OUT}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The values of a file before they become 8 bits, and which of them are none."""
+"""Pixel values before the conversion to 8 bits, and which of them are valid."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from numpy.typing import NDArray
 from s5mars.products.info import ProductInfo
 
 ISIS_LEAST = -3.4028226550889045e38
-"""Below this least valid value of ISIS lie its special pixels (null, saturated), as floats."""
+"""Smallest valid float of ISIS; its special pixels (null, saturated) are below."""
 
 
 @dataclass(frozen=True)
 class Raster:
-    """The values of a product with what its file says of them."""
+    """The values of a product and their metadata."""
 
     values: NDArray[Any]  # (H, W) or (H, W, 3), native byte order
-    valid: NDArray[np.bool_] | None = None  # (H, W); None: all are
+    valid: NDArray[np.bool_] | None = None  # (H, W); None: all valid
     full_scale: int | None = None  # largest value that the label allows
-    mosaic: str | None = None  # Bayer pattern; "" where the label says that it is none; None: open
+    mosaic: str | None = None  # Bayer pattern; "" if the label says none; None: unknown
     info: ProductInfo = field(default_factory=ProductInfo)
 
 
 def valid_values(
     values: NDArray[Any], *, missing: Iterable[float] = ()
 ) -> NDArray[np.bool_] | None:
-    """Where an image has data: (H, W) bool, or None for everywhere.
+    """Find the valid pixels: (H, W) bool, or None if all are valid.
 
-    A pixel has none where a channel is NaN, infinite or a special pixel of ISIS, or all channels
-    are one of the constants.
+    A pixel is not valid if a channel is NaN, infinite or a special pixel of ISIS, or if all
+    channels equal one of the constants.
 
     Args:
         values: (H, W) or (H, W, C).
-        missing: constants that stand for missing values; what the dtype cannot hold is nowhere.
+        missing: Constants for missing values; those that the dtype cannot represent are ignored.
     """
     valid = np.ones(values.shape[:2], bool)
     if values.dtype.kind == "f":
@@ -45,7 +45,7 @@ def valid_values(
     for constant in missing:
         with np.errstate(over="ignore", invalid="ignore"):
             held = np.asarray(constant).astype(values.dtype)
-        # A float that a label rounded still means the value that its data hold.
+        # For floats the label may contain a rounded constant.
         if values.dtype.kind == "f" or held == constant:
             absent = values == held
             valid &= ~(absent if absent.ndim == 2 else absent.all(-1))

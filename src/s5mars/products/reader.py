@@ -1,4 +1,4 @@
-"""One function for whatever holds an image of Mars."""
+"""Opens an image or product of any format."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from s5mars.products.stretch import Rule, Stretch, choose
 
 @dataclass(frozen=True)
 class Product:
-    """An image ready to be looked at or predicted, and all that is known of it."""
+    """An 8-bit image and its metadata."""
 
     image: NDArray[np.uint8]  # (H, W, 3) RGB, 0 where not valid; may be read-only
-    valid: NDArray[np.bool_] | None  # (H, W), False: missing, invalid or NaN; None: all are valid
+    valid: NDArray[np.bool_] | None  # (H, W), False: missing, invalid or NaN; None: all valid
     info: ProductInfo
-    stretch: Stretch  # how its values became 8 bits
-    mosaic: str | None = None  # Bayer pattern that it was interpolated from; None: no mosaic
+    stretch: Stretch  # how the values were converted to 8 bits
+    mosaic: str | None = None  # Bayer pattern of the source; None: no mosaic
 
     def row(self) -> dict[str, str | int | float | None]:
-        """``info.row()`` with ``stretch`` (its formula) and ``mosaic``, for a table."""
+        """Return ``info.row()`` with ``stretch`` (its formula) and ``mosaic``."""
         return {**self.info.row(), "stretch": str(self.stretch), "mosaic": self.mosaic}
 
 
 def open_product(path: str | Path, *, stretch: Rule = "auto") -> Product:
     """Read JPEG, PNG, TIFF (8 or 16 bits or floats, tiled or not), PDS3 or PDS4.
 
-    One channel is repeated over three, a palette applied, an image turned as its EXIF orientation
-    says. What is transparent, of the value that GDAL or a label gives for missing ones, or a
-    special pixel of ISIS is not valid. A Bayer mosaic is interpolated (``bayer.debayer``) where the
-    label or the file name says that it is one. The label's word goes before the file name's, in all
-    fields of ``info``.
+    One channel is repeated over three; palettes and EXIF orientations are applied. Pixels are not
+    valid if they are transparent, have the missing value of GDAL or of the label, or are special
+    pixels of ISIS. A Bayer mosaic is interpolated (``bayer.debayer``) if the label or the file name
+    says that it is one. In ``info`` the label takes precedence over the file name.
 
     Args:
-        path: the image; of PDS products the data or the label, the other one is found.
-        stretch: how values of more than 8 bits become 8, see ``stretch.choose``.
+        path: Path to the image; for PDS products to the data or the label.
+        stretch: How values of more than 8 bits become 8 bits, see ``stretch.choose``.
 
     Raises:
-        MissingFileError: if the file is missing, or the one that its label names.
-        DamagedFileError: if the file is empty, truncated, no image, no regular file, contradicts
-            its label, declares more than ``errors.MAX_PIXELS`` or ``MAX_BYTES``, or holds no value.
-        UserError: if pdr is needed and missing, the product is no image of 1 or 3 channels, or a
-            TIFF has several pages.
+        MissingFileError: If the file, or the file that its label names, does not exist.
+        DamagedFileError: If the file is empty, truncated, not an image, not a regular file,
+            contradicts its label, exceeds ``errors.MAX_PIXELS`` or ``MAX_BYTES``, or has no valid
+            pixel.
+        UserError: If pdr is needed and not installed, the product is not an image of 1 or 3
+            channels, or a TIFF has several pages.
     """
     path = Path(path)
     named = parse_name(path.name)
@@ -61,7 +61,7 @@ def open_product(path: str | Path, *, stretch: Rule = "auto") -> Product:
     values, valid = raster.values, raster.valid
     if valid is not None and not valid.any():
         raise DamagedFileError(
-            f"{path}: no pixel with a value (all missing, transparent or NaN): {WAY_OUT}"
+            f"{path} has no valid pixel (all are missing, transparent or NaN): {WAY_OUT}"
         )
     pattern = raster.mosaic
     if pattern is None and named is not None and named.mosaic:
@@ -82,7 +82,7 @@ def open_product(path: str | Path, *, stretch: Rule = "auto") -> Product:
 
 
 def read_info(path: str | Path) -> ProductInfo:
-    """What the file name alone says; nothing is opened."""
+    """Read the metadata in the file name, without opening the file."""
     named = parse_name(Path(path).name)
     return named.info if named else ProductInfo()
 
@@ -95,7 +95,7 @@ def _choose(values: NDArray[Any], raster: Raster, rule: Rule, path: Path) -> Str
 
 
 def _one_channel(values: NDArray[Any]) -> NDArray[Any]:
-    """The raw feed stores mosaics as grey RGB, too."""
+    """Reduce equal channels to one: the raw feed also stores mosaics as grey RGB."""
     if values.ndim == 3 and (values == values[..., :1]).all():
         return values[..., 0]
     return values

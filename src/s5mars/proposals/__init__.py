@@ -1,1 +1,1 @@
-"""Object proposals: masks of probable objects, found once, stored, and drawn from in training."""
+"""Object proposals: masks of probable objects, computed once, stored, and drawn in training."""

@@ -1,8 +1,8 @@
-"""Making a store: proposals of every image, in shards that appear whole, by many processes.
+"""Builds an object store: computes the proposals of all images and writes them as shards.
 
-Whoever finds them, one process, several, or Ray's workers: this one puts them in order and writes,
-so the shards are the same, byte for byte. A killed run loses one shard and what the workers have in
-hand, and goes on where it stopped.
+The proposals are computed by one process, several processes or Ray. This process orders and writes
+them, so the shards are identical in all cases. A killed run loses at most one shard and the images
+in progress, and resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.proposal import Proposal
 from s5mars.proposals.store import ObjectStore, write_store
 
-if TYPE_CHECKING:  # it brings torch, which processes of ``graph`` do without
+if TYPE_CHECKING:  # it imports torch, which processes of ``graph`` do not need
     from s5mars.types import Sample
 
 SHARD_IMAGES = 64
-"""Images a shard of ``build_store``: what a killed run loses at most."""
+"""Images per shard: a killed run loses at most one shard."""
 
 AHEAD = 4
-"""Images that a worker may be ahead of the one that is waited for: they do not take equal times."""
+"""Images per worker that may be computed ahead, because images take different times."""
 
 TRIES = 2
-"""Times that an image is tried whose worker died: of its fault, or of somebody else's."""
+"""Number of attempts for an image whose worker died."""
 
 Propose = Callable[[Path], list[Proposal]]
-"""An image file to its proposals, best first."""
+"""Image file → its proposals, best first."""
 
 Proposer = Callable[[NDArray[np.uint8]], list[Proposal]]
-"""An image (H, W, 3) uint8 to its proposals, best first."""
+"""Image (H, W, 3) uint8 → its proposals, best first."""
 
 
 def build_store(
@@ -60,38 +60,39 @@ def build_store(
     engine: Engine = "local",
     address: str | None = None,
 ) -> ObjectStore:
-    """Find the objects of every sample's image and store them as shards in the folder ``path``.
+    """Find the objects in all images and store them as shards in the folder ``path``.
 
-    A shard appears when its last image is done, so a killed run loses one shard of work and at most
-    ``AHEAD`` images a worker; called again it computes only what is missing. The files do not
-    depend on ``workers`` or ``engine``. A worker that dies is replaced, and its image done again.
+    A shard is written when its last image is finished, so a killed run loses at most one shard and
+    ``AHEAD`` images per worker. If called again, only missing images are computed. The files do not
+    depend on ``workers`` or ``engine``. A worker that dies is replaced, and its image is repeated.
 
     Args:
-        samples: ``s5mars.types.Sample``; only ``name`` and ``image`` are used, no mask is opened.
-        path: folder of the shards; made if absent.
-        proposer: a key of ``PROPOSERS``.
-        settings: dataclass of that proposer's settings (``GraphSettings``, ``SamSettings``); None
-            for the defaults of ``graph``.
-        workers: processes, each with one thread; with SAM on GPUs they take them in turn. One is
-            this process itself.
-        progress: show a bar with the remaining time.
-        shard_images: images a shard.
-        hardware: what SAM computes with.
-        engine: ``"ray"``: the processes are Ray's, which must find images and weights under the
-            same paths.
-        address: of a Ray cluster; None starts Ray on this machine.
+        samples: Only ``name`` and ``image`` are used; no mask is opened.
+        path: Folder of the shards; created if it does not exist.
+        proposer: Key of ``PROPOSERS``.
+        settings: ``GraphSettings`` or ``SamSettings``; None for the defaults of ``graph``.
+        workers: Number of processes, each with one thread; with SAM they are distributed over the
+            GPUs. With 1, this process computes.
+        progress: Show a progress bar.
+        shard_images: Images per shard.
+        hardware: Hardware settings of SAM.
+        engine: ``"local"`` or ``"ray"``. Workers of Ray must find images and weights under the same
+            paths.
+        address: Address of a Ray cluster; None starts Ray on this machine.
 
     Raises:
-        MissingFileError: if SAM's weights cannot be had.
-        UserError: if ``path`` holds a store of another proposer or other settings, or an image
-            is unreadable or kills its workers (named), or weights do not fit; finished shards stay.
-            If Ray is asked for and not installed or not there.
+        MissingFileError: If the weights of SAM are not available.
+        UserError: If ``path`` contains a store of another proposer or other settings, an image is
+            unreadable or kills its workers, weights do not fit, or Ray is not available. Finished
+            shards are kept.
     """
     check_engine(engine, address)
     if proposer not in PROPOSERS:
-        raise UserError(f"no proposer {proposer!r}; there are: {', '.join(PROPOSERS)}")
+        raise UserError(f"--proposer must be one of {', '.join(PROPOSERS)} (got {proposer!r})")
     if workers < 1 or shard_images < 1:
-        raise UserError(f"{workers} workers, {shard_images} images a shard: need at least 1")
+        raise UserError(
+            f"--workers and --shard must be at least 1 (got {workers} and {shard_images})"
+        )
     kind = PROPOSERS[proposer]
     if settings is None:
         settings = kind.defaults()
@@ -134,7 +135,7 @@ def _write_shards(
             for sample in todo[start : start + shard_images]:
                 rows.append((sample.name, next(found)))
                 bar.update()
-            # Named by content, so that no run ever replaces the shard of another one.
+            # Named by content, so that no run replaces the shard of another run.
             names = "\n".join(name for name, _ in rows)
             digest = hashlib.sha256(names.encode()).hexdigest()[:16]
             write_store(path / f"part-{digest}.parquet", rows, proposer=proposer, settings=settings)
@@ -150,7 +151,7 @@ def _found(
     address: str | None,
     on_gpu: bool,
 ) -> Generator[list[Proposal], None, None]:
-    """Proposals of the images in their order, by ``workers`` processes."""
+    """Yield the proposals of the images in their order, computed by ``workers`` processes."""
     if engine == "ray":
         from s5mars.parallel.cluster import RayWorkers, connected
 
@@ -179,13 +180,13 @@ def _again(propose: Propose, image: Path) -> list[Proposal]:
         except CrashError as error:
             crash = error
     raise UserError(
-        f"{image}: {TRIES} workers died over it ({crash}): take fewer --workers if memory is "
-        "short, else replace the image or leave it out"
+        f"{image}: {TRIES} workers died on this image ({crash}): use fewer --workers if memory is "
+        "short; otherwise replace the image or leave it out"
     )
 
 
 def _start(proposer: str, settings: Any, hardware: Hardware, number: int) -> Propose:
-    """What worker ``number`` does; weights are loaded once."""
+    """Create the function of worker ``number``; weights are loaded once."""
     from s5mars.data.read import read_image
 
     propose = PROPOSERS[proposer].make(settings, hardware, number)
@@ -194,11 +195,11 @@ def _start(proposer: str, settings: Any, hardware: Hardware, number: int) -> Pro
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to make proposals. Settings are frozen dataclasses, and travel to other processes."""
+    """A method to compute proposals. Settings are frozen dataclasses, which are pickled."""
 
     defaults: Callable[[], Any]
-    describe: Callable[[Any], dict[str, object]]  # what a store says of its settings
-    make: Callable[[Any, Hardware, int], Proposer]  # by which worker
+    describe: Callable[[Any], dict[str, object]]  # settings as a store records them
+    make: Callable[[Any, Hardware, int], Proposer]  # settings, hardware, worker number
 
 
 def _graph_settings() -> Any:
@@ -208,18 +209,18 @@ def _graph_settings() -> Any:
 
 
 def _graph_proposer(settings: Any, _hardware: Hardware, _worker: int) -> Proposer:
-    from s5mars.data.read import no_data
+    from s5mars.products.no_data import no_data
     from s5mars.proposals.graph import graph_proposals
 
     return lambda image: graph_proposals(image, settings=settings, valid=~no_data(image))
 
 
 def _sam_settings() -> Any:
-    raise UserError("the proposer sam needs --weights: a folder of SAM's weights, or a hub id")
+    raise UserError("--proposer sam needs --weights: a folder with weights of SAM, or a hub id")
 
 
 def _describe_sam(settings: Any) -> dict[str, object]:
-    """Weights by their digest: a folder may be moved, and two may have the same name."""
+    """Identify weights by their digest, because folders may be moved or have equal names."""
     from s5mars.models.pretrained import digest
     from s5mars.proposals.sam_weights import family, weights_folder
 
@@ -240,7 +241,7 @@ def _sam_proposer(settings: Any, hardware: Hardware, worker: int) -> Proposer:
 
 
 def _as_stored(settings: Any) -> dict[str, object]:
-    # Through JSON, because that is how a stored shard gives them back (lists for tuples).
+    # Through JSON, to be comparable with stored settings (lists for tuples).
     described: dict[str, object] = json.loads(json.dumps(asdict(settings)))
     return described
 
@@ -254,20 +255,20 @@ PROPOSERS = {
 def _missing_samples(
     samples: Sequence[Sample], path: Path, proposer: str, settings: Mapping[str, object]
 ) -> list[Sample]:
-    """The samples that the store at ``path``, if any, has not got."""
+    """The samples that are not in the store at ``path``, if it exists."""
     try:
         store = ObjectStore(path)
     except FileNotFoundError:
         return list(samples)
     if (store.proposer, store.settings) != (proposer, settings):
         raise UserError(
-            f"{path}: made by {store.proposer} with {store.settings}, asked for {proposer} with "
-            f"{settings}; ask for the same, choose another path, or delete it"
+            f"{path} was made by {store.proposer} with {store.settings}, not by {proposer} with "
+            f"{settings}: use the same settings, choose another --out, or delete it"
         )
     missing = set(store.missing(sample.name for sample in samples))
     if missing and path.is_file():
         raise UserError(
-            f"{path}: one file, it cannot be continued for the {len(missing)} images that it "
-            "lacks; choose another path, or move it as a shard into a folder and give the folder"
+            f"{path} is a file and lacks {len(missing)} images: choose another --out, or move the "
+            "file into a folder and give the folder"
         )
     return [sample for sample in samples if sample.name in missing]

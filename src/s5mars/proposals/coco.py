@@ -1,10 +1,10 @@
-"""Object masks as JSON, a file an image, in the form of SAM's automatic mask generator.
+"""Reads and writes object masks as one JSON file per image, as SAM's mask generator does.
 
 A file is a list of ``{"segmentation": RLE, "predicted_iou": 0.98, "area": 1234, "bbox": [x, y, w,
-h], "stability_score": 0.97}`` or, as in SA-1B, an object with such a list under ``annotations``.
-An RLE is COCO's: ``{"size": [H, W], "counts": compressed string or list of run lengths}``. The
-authors of S5Mars distribute their masks so. Only ``segmentation`` and ``predicted_iou`` are needed;
-area and box are measured from the mask.
+h], "stability_score": 0.97}`` or, as in SA-1B, an object with such a list in ``annotations``. An
+RLE is that of COCO: ``{"size": [H, W], "counts": compressed string or list of run lengths}``. The
+authors of S5Mars distribute their masks in this format. Only ``segmentation`` and ``predicted_iou``
+are required; area and box are measured from the mask.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from s5mars.proposals.store import ObjectStore, write_store
 
 
 def import_json(folder: Path | str, path: Path | str, *, proposer: str = "sam") -> ObjectStore:
-    """Read every ``*.json`` below ``folder`` into a store at ``path``, one Parquet file.
+    """Import all ``*.json`` files below ``folder`` into one Parquet file at ``path``.
 
-    The image's name is the file's path below ``folder`` without the ending. The order of the list
-    is kept as the rank.
+    The name of an image is the relative path of its file without the ending. The order of a list
+    becomes the rank.
 
     Raises:
-        MissingFileError: if the folder is missing or holds no JSON file.
-        UserError: if a file is not of this form; it names the file and the entry.
+        MissingFileError: If the folder does not exist or contains no JSON file.
+        UserError: If a file does not have this format; the message names the file and the mask.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise MissingFileError(f"{folder}: no such folder of JSON files")
+        raise MissingFileError(f"{folder}: no such folder")
     files = files_below(folder, {".json"})
     if not files:
-        raise MissingFileError(f"{folder}: no *.json file in this folder")
+        raise MissingFileError(f"{folder} contains no *.json file")
 
     def rows() -> Iterator[tuple[str, list[Proposal]]]:
         for file in files:
@@ -54,13 +54,15 @@ def import_json(folder: Path | str, path: Path | str, *, proposer: str = "sam") 
 
 
 def read_json(file: Path | str, *, proposer: str = "sam") -> list[Proposal]:
-    """The proposals of one image from one JSON file; raises ValueError as ``import_json``."""
+    """Read the proposals of one image from a JSON file; raises as ``import_json``."""
     file = Path(file)
     content = json_of(file, way_out="make it again, or leave it out")
     if isinstance(content, dict):
         content = content.get("annotations")
     if not isinstance(content, list):
-        raise UserError(f"{file}: need a list of masks, or an object with one in 'annotations'")
+        raise UserError(
+            f"{file} must contain a list of masks, or an object with such a list in 'annotations'"
+        )
     proposals = []
     for k, entry in enumerate(content):
         way_out = "each needs 'segmentation' (COCO RLE) and 'predicted_iou'"
@@ -68,14 +70,14 @@ def read_json(file: Path | str, *, proposer: str = "sam") -> list[Proposal]:
             proposals.append(_proposal(entry, proposer))
     sizes = {proposal.size for proposal in proposals}
     if len(sizes) > 1:
-        raise UserError(f"{file}: masks of different sizes {sorted(sizes)}; need one")
+        raise UserError(f"{file}: all masks must have the same size (got {sorted(sizes)})")
     return proposals
 
 
 def export_json(store: ObjectStore, folder: Path | str) -> int:
-    """Write one JSON file an image below ``folder``; returns the number of files.
+    """Write one JSON file per image below ``folder``; return the number of files.
 
-    Reading them again with ``import_json`` gives the same masks in the same order.
+    ``import_json`` reads the same masks in the same order.
     """
     folder = Path(folder)
     for name in store.names:
@@ -99,17 +101,17 @@ def export_json(store: ObjectStore, folder: Path | str) -> int:
 def _proposal(entry: Any, proposer: str) -> Proposal:
     segmentation = entry["segmentation"]
     if not isinstance(segmentation, dict):
-        raise ValueError("'segmentation' is no run-length encoding (polygons are not read)")
+        raise ValueError("'segmentation' must be a run-length encoding; polygons are not supported")
     height, width = segmentation["size"]
     counts = segmentation["counts"]
     runs = counts if isinstance(counts, list) else run_lengths(counts.encode("ascii")).tolist()
     # pycocotools trusts its input and would read or write beyond the mask.
     if not all(type(number) is int and number >= 0 for number in (height, width, *runs)):
-        raise ValueError("sizes and run lengths are whole numbers from 0 on")
+        raise ValueError("sizes and run lengths must be integers of at least 0")
     if height * width > MAX_PIXELS:
-        raise ValueError(f"{height}×{width} pixels, and images have at most {MAX_PIXELS:,}")
+        raise ValueError(f"{height}×{width} pixels are more than the limit of {MAX_PIXELS:,}")
     if sum(runs) != height * width:
-        raise ValueError(f"runs of {sum(runs)} pixels for a mask of {height}×{width}")
+        raise ValueError(f"the runs have {sum(runs)} pixels, but the mask has {height}×{width}")
     if isinstance(counts, list):
         rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     else:
@@ -117,7 +119,7 @@ def _proposal(entry: Any, proposer: str) -> Proposal:
     predicted_iou = float(entry["predicted_iou"])
     stability = float(entry.get("stability_score", predicted_iou))
     if not (isfinite(predicted_iou) and isfinite(stability)):
-        raise ValueError("a confidence that is no number")
+        raise ValueError("'predicted_iou' and 'stability_score' must be finite numbers")
     return proposal_from_rle(
         rle,
         predicted_iou=predicted_iou,

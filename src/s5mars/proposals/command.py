@@ -1,4 +1,4 @@
-"""Making, importing and exporting a store: what ``s5mars masks`` calls."""
+"""Creates, imports and exports object stores for ``s5mars masks``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.data.layouts import open_dataset
-from s5mars.errors import UserError
+from s5mars.errors import UserError, needed
 from s5mars.parallel.cluster import Engine
 from s5mars.proposals.build import PROPOSERS, SHARD_IMAGES, build_store
 from s5mars.proposals.coco import export_json, import_json
@@ -34,33 +34,34 @@ def make_masks(
     engine: Engine = "local",
     address: str | None = None,
 ) -> ObjectStore:
-    """Find the objects of one split; called again it goes on where it stopped.
+    """Find the objects in the images of one split; an interrupted call can be repeated to resume.
 
     Args:
-        data: folder of the data set.
-        out: folder of the shards.
+        data: Path to the data set folder.
+        out: Folder of the shards.
         proposer: ``graph`` or ``sam``.
-        sam: fields of ``SamSettings``; empty for ``graph``. Without ``precision``: bf16 on a GPU
-            that is fast with it.
-        hardware: fields of ``Hardware``; empty for ``graph``.
-        split: of the images; ``all`` takes every split and the unlabelled images.
-        workers: processes.
-        shard_images: images a shard.
+        sam: Fields of ``SamSettings``; empty for ``graph``. ``precision`` defaults to bf16 on GPUs
+            that support it.
+        hardware: Fields of ``Hardware``; empty for ``graph``.
+        split: Split of the images; ``all`` for all splits and the unlabelled images.
+        workers: Number of processes.
+        shard_images: Images per shard.
         engine: ``local`` or ``ray``.
-        address: of a Ray cluster.
+        address: Address of a Ray cluster.
 
     Raises:
-        UserError, MissingFileError: for what cannot be read, or options of another proposer.
+        UserError, MissingFileError: If files cannot be read, or options belong to another
+            proposer.
     """
     if proposer not in PROPOSERS:
-        raise UserError(f"no proposer {proposer!r}; there are: {', '.join(PROPOSERS)}")
+        raise UserError(f"--proposer must be one of {', '.join(PROPOSERS)} (got {proposer!r})")
     sam, hardware = dict(sam or {}), dict(hardware or {})
     settings = None
     if proposer == "sam":
         settings = _sam_settings(sam, str(hardware.get("device", "auto")))
     elif sam or hardware:
         option = next(iter([*sam, *hardware])).replace("_", "-")
-        raise UserError(f"--{option} is an option of --proposer sam, not of {proposer}")
+        raise UserError(f"--{option} needs --proposer sam (got {proposer})")
     samples = _samples(data, split)
     store = build_store(
         samples,
@@ -73,44 +74,42 @@ def make_masks(
         engine=engine,
         address=address,
     )
-    _say(store, samples)
+    _report(store, samples)
     return store
 
 
 def import_masks(
     folder: Path, out: Path, *, data: Path | None = None, split: str = "train"
 ) -> ObjectStore:
-    """Read per-image JSON into one Parquet file, and compare it with the images if they are given.
+    """Import JSON files, one per image, into one Parquet file, and compare it with ``data``.
 
     Raises:
-        UserError, MissingFileError: as ``import_json``; if it knows none of the images of
-            ``data``, or its masks are of another size.
+        UserError, MissingFileError: As ``import_json``, and if the store has none of the images of
+            ``data``, or its masks have another size.
     """
     if out.exists():
-        raise UserError(f"{out}: exists already; choose another --out, or remove it")
+        raise UserError(f"{out} exists: choose another --out, or remove it")
     samples = None if data is None else _samples(data, split)
     store = import_json(folder, out)
     try:
-        _say(store, samples)
+        _report(store, samples)
     except ValueError:
-        out.unlink()  # of other images: nobody can use it
+        out.unlink()  # it belongs to other images
         raise
     return store
 
 
 def export_masks(store: Path, folder: Path) -> int:
-    """Write a store as one JSON file of COCO run lengths an image; returns their number."""
+    """Export a store to one JSON file of COCO run lengths per image; return their number."""
     written = export_json(ObjectStore(store), folder)
     print(f"{folder}: {written} JSON files")
     return written
 
 
 def _sam_settings(fields: dict[str, Any], device: str) -> Any:
-    from s5mars.models.pretrained import import_transformers
-
     if "weights" not in fields:
         return PROPOSERS["sam"].defaults()
-    import_transformers()
+    needed("transformers", extra="sam")
     from s5mars.proposals.sam import SamSettings, fast_precision
 
     settings = SamSettings(**{"precision": "fp32", **fields})
@@ -127,7 +126,7 @@ def _samples(data: Path, split: str) -> Sequence[Sample]:
     return list(found.values())
 
 
-def _say(store: ObjectStore, samples: Sequence[Sample] | None) -> None:
+def _report(store: ObjectStore, samples: Sequence[Sample] | None) -> None:
     print(store.description)
     if samples is None:
         return

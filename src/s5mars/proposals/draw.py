@@ -1,7 +1,7 @@
-"""Drawing one object of an image at random, and cutting it out for one crop.
+"""Draws a random object of an image, and resamples it for one crop.
 
-The filter is applied here and not when a store is made, so that one store serves every setting;
-only the drawn mask is decoded, and resized and smoothed only within the crop.
+The filter is applied here and not when a store is built, so that one store serves all settings.
+Only the drawn mask is decoded, and it is resized and smoothed only within the crop.
 """
 
 from __future__ import annotations
@@ -21,55 +21,57 @@ from s5mars.proposals.window import Box, resample
 from s5mars.types import Sample
 
 MINIMUM_CONFIDENCE = {"graph": 0.4}
-"""Where ``ObjectFilter`` asks for the proposer's own default; 0.97 for every other one.
+"""Default of ``ObjectFilter.minimum_confidence`` per proposer; 0.97 for all others.
 
-The predicted IoU of SAM, for which 0.97 was chosen, and the stability of graph regions are on
-different scales: of the graph regions of a rover image some 25 reach 0.4, and hardly any 0.97.
+The predicted IoU of SAM, for which 0.97 was chosen, and the stability of graph regions have
+different scales: about 25 graph regions of a rover image reach 0.4, and hardly any reach 0.97.
 """
 
 FIRST = {"graph": 40}
-"""Likewise: how many masks of an image, the most confident first, may be drawn; 11 for others."""
+"""Default of ``ObjectFilter.first`` per proposer; 11 for all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectFilter:
-    """Which masks qualify to be pasted. Defaults: the released code of S5Mars, 1200² images."""
+    """Which masks may be pasted. The defaults are those of the released code for 1200² images."""
 
     minimum_area: float = 1700 / 1200**2  # share of the image, inclusive
     maximum_area: float = 512**2 / 1200**2  # share of the image, inclusive
     minimum_confidence: float | None = None  # predicted IoU; None: see MINIMUM_CONFIDENCE
-    first: int | None = None  # only that many from the head of the list; None: see FIRST
-    blur: float = 5 / 1200  # standard deviation that smooths outlines, over the longer side
+    first: int | None = None  # only the first masks of the list; None: see FIRST
+    blur: float = 5 / 1200  # standard deviation of the smoothing / longer side
 
     def __post_init__(self) -> None:
         if not 0 <= self.minimum_area <= self.maximum_area <= 1:
             raise UserError(
-                f"object areas {self.minimum_area}..{self.maximum_area}: need 0 <= minimum <= "
-                "maximum <= 1 (shares of the image)"
+                "object areas must satisfy 0 <= minimum <= maximum <= 1, as shares of the image "
+                f"(got {self.minimum_area} and {self.maximum_area})"
             )
         if self.minimum_confidence is not None and not 0 <= self.minimum_confidence <= 1:
-            raise UserError(f"minimum confidence {self.minimum_confidence}: need 0 to 1")
+            raise UserError(
+                f"the minimum confidence must be from 0 to 1 (got {self.minimum_confidence})"
+            )
         if (self.first is not None and self.first < 1) or self.blur < 0:
-            raise UserError(f"first {self.first}, blur {self.blur}: need first >= 1, blur >= 0")
+            raise UserError(f"first must be >= 1 and blur >= 0 (got {self.first} and {self.blur})")
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many of some images a store can serve; the others get a random rectangle instead."""
+    """Number of images with a mask to draw; random rectangles are used for the others."""
 
     images: int
-    unknown: tuple[str, ...] = ()  # names that the store does not know
-    empty: tuple[str, ...] = ()  # nothing was found in them
-    unqualified: tuple[str, ...] = ()  # no mask passes the filter
+    unknown: tuple[str, ...] = ()  # names that are not in the store
+    empty: tuple[str, ...] = ()  # names without any mask
+    unqualified: tuple[str, ...] = ()  # names without a mask that passes the filter
 
     @property
     def without(self) -> int:
-        """Images that get rectangles."""
+        """Number of images for which rectangles are used."""
         return len(self.unknown) + len(self.empty) + len(self.unqualified)
 
     @property
     def sentence(self) -> str:
-        """For notes and reports; "" if every image has a qualified mask."""
+        """For messages and reports; "" if every image has a qualified mask."""
         if not self.without:
             return ""
         kinds = (
@@ -90,12 +92,11 @@ def coverage(
     *,
     filter: ObjectFilter,  # noqa: A002
 ) -> Coverage:
-    """Which of these images have a mask to draw; of an image only the size is read.
+    """Find which images have a mask to draw; reads only the sizes of the images.
 
     Raises:
-        UserError: if masks are of another size than their image (the first is named, all are
-            counted), or the store is damaged.
-        MissingFileError: if an image is gone.
+        UserError: If masks and their image differ in size, or the store is damaged.
+        MissingFileError: If an image does not exist.
     """
     unknown, empty, unqualified, wrong = [], [], [], []
     images = 0
@@ -116,22 +117,22 @@ def coverage(
     if wrong:
         sample, masks, size = wrong[0]
         raise UserError(
-            f"{store.path}: masks of another size than their image for {len(wrong)} of {images} "
-            f"images, such as {sample.name}: {_wrong_size(masks, size)}"
+            f"{store.path}: the masks of {len(wrong)} of {images} images have another size than "
+            f"their image, such as {sample.name}: {_wrong_size(masks, size)}"
         )
     return Coverage(images, tuple(unknown), tuple(empty), tuple(unqualified))
 
 
 def check_size(proposal: Proposal, sample: Sample, size: tuple[int, int]) -> None:
-    """Raise ValueError if a mask is of another size than its image, (H, W) = ``size``."""
+    """Raise a UserError if a mask has another size than its image, (H, W) = ``size``."""
     if proposal.size != size:
         raise UserError(f"{sample.image}: {_wrong_size(proposal.size, size)}")
 
 
 def _wrong_size(masks: tuple[int, int], image: tuple[int, int]) -> str:
     return (
-        f"object masks of {masks[1]}×{masks[0]} pixels, but the image has {image[1]}×{image[0]}: "
-        "make or import the masks of these very images"
+        f"object masks have {masks[1]}×{masks[0]} pixels, but the image has {image[1]}×{image[0]}: "
+        "make or import the masks of these images"
     )
 
 
@@ -148,16 +149,15 @@ def draw_object(
     filter: ObjectFilter,  # noqa: A002
     window: Box | None = None,
 ) -> Proposal | None:
-    """One mask of an image at random, every qualified one alike; None when none qualifies.
+    """Draw one qualified mask of an image uniformly; None if there is none.
 
-    None too for an image that the store does not know: ``ObjectStore.missing`` finds those first.
-
-    ``rng`` is used exactly once, or not at all when there is nothing to choose from. With a
-    ``window`` (left, top, right, bottom in pixels of the image) only masks count whose box lies
-    in it by half of its area or more: a mask that the crop has cut away cannot be pasted.
+    Also None if the image is not in the store; find those with ``ObjectStore.missing``. ``rng`` is
+    used once, or not at all if there is no mask. With a ``window`` (left, top, right, bottom in
+    pixels of the image) only masks with at least half of their box inside it are drawn, because a
+    mask outside the crop cannot be pasted.
 
     Raises:
-        UserError: if the store is damaged there.
+        UserError: If this part of the store is damaged.
     """
     if name not in store:
         return None
@@ -187,16 +187,16 @@ def _qualified(
 def decode_window(
     proposal: Proposal, *, box: Box, size: tuple[int, int], blur: float = 0.0
 ) -> NDArray[np.bool_]:
-    """The part of a mask inside a window of its image: cropped, resized, smoothed, cut at 0.5.
+    """Crop a mask to a window of its image, resize, smooth and threshold it at 0.5.
 
-    ``box`` is the window (left, top, right, bottom) in pixels of the image; fractions are allowed,
-    and it may stick out: outside the image nothing is set. ``blur`` is the standard deviation of
-    the smoothing over the image's longer side (``ObjectFilter.blur``), so an outline is equally
-    round at every zoom. Returns (H, W) = ``size`` bool.
+    ``box`` is the window (left, top, right, bottom) in pixels of the image. It may be fractional
+    and extend beyond the image, where the mask is False. ``blur`` is the standard deviation of the
+    smoothing / the longer side of the image (``ObjectFilter.blur``), so outlines are equally round
+    at every zoom. Returns (H, W) = ``size`` bool.
     """
     left, top, right, bottom = box
     if not (right > left and bottom > top and min(size) > 0):
-        raise UserError(f"window {box} to {size[0]}×{size[1]} pixels: empty; right > left needed")
+        raise UserError(f"the window {box} and the size {size[0]}×{size[1]} must not be empty")
     result = np.zeros(size, bool)
     zoom_x, zoom_y = size[1] / (right - left), size[0] / (bottom - top)
     deviation = blur * max(proposal.size)
@@ -221,6 +221,6 @@ def decode_window(
 
 
 def _span(start: float, length: float, deviation: float, zoom: float, end: int) -> tuple[int, int]:
-    """Output pixels that the object's box may reach after resizing and smoothing."""
+    """Range of output pixels that the box of the object may reach after smoothing."""
     reach = 3 * deviation + max(1.0, zoom) + 1
     return max(0, math.floor(start - reach)), min(end, math.ceil(start + length + reach))

@@ -1,9 +1,9 @@
 """Object proposals without any weights, from graph segmentation at several scales.
 
-Felzenszwalb and Huttenlocher, "Efficient graph-based image segmentation", IJCV 2004, joins pixels
-whose difference is small against the differences inside their regions; its one parameter sets how
-large regions like to be. What stays the same region while that parameter doubles is taken for an
-object: a rock, a slab of bedrock, the sky. What dissolves at once is texture.
+Felzenszwalb and Huttenlocher, "Efficient graph-based image segmentation", IJCV 2004, merges pixels
+whose difference is small compared to the differences inside their regions; its one parameter sets
+the preferred size of regions. A region that stays the same while this parameter doubles is taken
+for an object (a rock, a slab of bedrock, the sky); other regions are texture.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from s5mars.proposals.window import resample
 
 PROPOSER = "graph"
 
-# Channels are stretched until the lightness has this standard deviation, so that one set of scales
-# serves a hazy, a dark and a contrasty image alike (Mars images use a narrow range of colours).
+# Channels are stretched until the lightness has this standard deviation, so that the same scales
+# work for images of low and high contrast (Mars images have a narrow range of colours).
 _DEVIATION = 0.15
 # Below this standard deviation (of 0..1) an image is flat, and stretching would amplify noise.
 _FLAT = 0.01
-# No-data pixels get a value that no region of the image will join.
+# Value of no-data pixels, far from all others, so that no region includes them.
 _FAR = -10.0
 
 
@@ -42,22 +42,22 @@ class GraphSettings:
     presmoothing: float = 1.0  # standard deviation before segmenting, pixels of the working image
     minimum_area: float = 0.001
     maximum_area: float = 0.6
-    maximum_border: float = 0.5  # largest share of the valid area's border that a mask may hold
+    maximum_border: float = 0.5  # maximum share of the border of the valid area in a mask
     shape_smoothing: float = 1.5  # standard deviation that rounds masks, working pixels
-    minimum_width: float = 0.022  # widest inscribed disc, over the longer side: no threads
+    minimum_width: float = 0.022  # diameter of the largest inscribed disc / longer side
     fill: float = 0.05  # holes below this share of the mask are filled
-    duplicate: float = 0.9  # of two masks with a larger IoU the less stable one is dropped
-    limit: int = 100  # masks kept, the most stable ones first
+    duplicate: float = 0.9  # of two masks with a larger IoU the less stable is dropped
+    limit: int = 100  # maximum number of masks, the most stable first
 
     def __post_init__(self) -> None:
         if len(self.scales) < 2 or list(self.scales) != sorted(set(self.scales)):
-            raise UserError(f"graph scales {self.scales}: need at least two, ascending")
+            raise UserError(f"scales must be at least two ascending numbers (got {self.scales})")
         if min(self.scales) <= 0 or self.working_side < 16 or self.limit < 1:
-            raise UserError("graph scales must be > 0, working_side at least 16, limit at least 1")
+            raise UserError("scales must be > 0, working_side at least 16, limit at least 1")
         if not 0 < self.minimum_area < self.maximum_area <= 1:
             raise UserError(
-                f"graph areas {self.minimum_area}..{self.maximum_area}: need 0 < minimum < "
-                "maximum <= 1 (shares of the image)"
+                "graph areas must satisfy 0 < minimum < maximum <= 1, as shares of the image (got "
+                f"{self.minimum_area} and {self.maximum_area})"
             )
 
 
@@ -67,23 +67,25 @@ def graph_proposals(
     settings: GraphSettings | None = None,
     valid: NDArray[np.bool_] | None = None,
 ) -> list[Proposal]:
-    """Object proposals of one image, the most stable first; may be empty.
+    """Compute the object proposals of one image, the most stable first.
 
-    ``image`` is (H, W, 3) uint8, RGB; ``valid`` (H, W) bool, False where there is no image
-    (panorama borders): never part of a proposal. The image is segmented at
-    ``settings.working_side`` pixels and the masks are scaled up with rounded outlines, so detail
+    ``image`` is (H, W, 3) uint8 RGB. ``valid`` is (H, W) bool, False where there is no data
+    (panorama borders), which is never part of a proposal. The image is segmented at
+    ``settings.working_side`` pixels and the masks are enlarged with rounded outlines, so detail
     below about 1/256 of the longer side is lost. Confidence and stability of a mask are the same
     number: the mean, over the next finer and the next coarser scale, of its best IoU with a region
-    there. A pure function: equal input, equal list. About 0.4 s for 512×512 pixels on one core.
+    of that scale. Deterministic. About 0.4 s for 512×512 pixels on one core.
     """
     settings = settings or GraphSettings()
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise UserError(f"image is {image.shape} {image.dtype}, need (H, W, 3) uint8")
+        raise UserError(f"image must be (H, W, 3) uint8 (got {image.shape} {image.dtype})")
     height, width = image.shape[:2]
     if valid is None:
         valid = np.ones((height, width), bool)
     elif valid.shape != (height, width):
-        raise UserError(f"valid is {valid.shape}, the image {height}×{width}")
+        raise UserError(
+            f"valid must have the shape {(height, width)} of the image (got {valid.shape})"
+        )
     small, small_valid = _shrink(image, valid, settings.working_side)
     if not small_valid.any():
         return []
@@ -93,7 +95,7 @@ def graph_proposals(
     levels = []
     for scale in settings.scales:
         level = felzenszwalb(features, scale=scale, sigma=0, min_size=smallest)
-        levels.append(_without_threads(level, small_valid, widest))
+        levels.append(_without_thin_regions(level, small_valid, widest))
     candidates = _candidates(levels, small_valid, settings)
     kept = _distinct(candidates, settings)
     return [
@@ -110,13 +112,13 @@ _Candidate = tuple[float, tuple[int, int, int, int], NDArray[np.bool_]]
 def _shrink(
     image: NDArray[np.uint8], valid: NDArray[np.bool_], side: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The working image, 0..1, and which of its pixels are wholly valid."""
+    """The working image, 0..1, and which of its pixels are completely valid."""
     height, width = valid.shape
     factor = min(1.0, side / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     small = Image.fromarray(image).resize(size, Image.Resampling.BOX)
     whole = Image.fromarray(valid.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
-    # One pixel more, because JPEG leaves a grey seam along black borders.
+    # Eroded by one pixel, because JPEG leaves a grey seam along black borders.
     inside = ndimage.binary_erosion(np.asarray(whole) == 255, border_value=1)
     return np.asarray(small, np.float32) / np.float32(255), np.asarray(inside)
 
@@ -126,7 +128,7 @@ def _features(
 ) -> NDArray[np.float32]:
     """Colours, smoothed within the valid area and stretched to a common contrast."""
     if (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all():
-        image = image[..., :1]  # a third of the work for grey cameras
+        image = image[..., :1]  # a third of the work for grey images
     weight = valid.astype(np.float32)
     total = np.maximum(ndimage.gaussian_filter(weight, deviation), 1e-3)
     smooth: NDArray[np.float32] = np.stack(
@@ -144,12 +146,12 @@ def _features(
     return smooth
 
 
-def _without_threads(
+def _without_thin_regions(
     level: NDArray[np.intp], valid: NDArray[np.bool_], width: int
 ) -> NDArray[np.intp]:
-    """Give regions narrower than ``width`` to the regions beside them, each pixel to the nearest.
+    """Assign the pixels of regions narrower than ``width`` to the nearest wider region.
 
-    Along every soft edge the segmentation leaves such threads, which belong half to either side.
+    The segmentation creates such regions along soft edges.
     """
     window = width // 2 * 2 + 1
     # A constant window is the core of a region that is wide enough.
@@ -174,7 +176,7 @@ def _overlaps(a: NDArray[np.intp], b: NDArray[np.intp]) -> NDArray[np.float64]:
 
 
 def _stabilities(levels: list[NDArray[np.intp]]) -> list[NDArray[np.float64]]:
-    """For every region of every level: mean best IoU with the levels beside it."""
+    """For each region of each level: mean best IoU with the adjacent levels."""
     between = [_overlaps(a, b) for a, b in pairwise(levels)]
     result = []
     for k in range(len(levels)):
@@ -190,7 +192,7 @@ def _stabilities(levels: list[NDArray[np.intp]]) -> list[NDArray[np.float64]]:
 def _candidates(
     levels: list[NDArray[np.intp]], valid: NDArray[np.bool_], settings: GraphSettings
 ) -> list[_Candidate]:
-    """Regions of fitting size and border, with rounded outlines."""
+    """Regions of allowed size and border, with rounded outlines."""
     rim = valid & ~ndimage.binary_erosion(valid)  # the image's frame counts as outside
     rim_length = max(1, int(rim.sum()))
     least, most = settings.minimum_area * valid.size, settings.maximum_area * valid.size
@@ -225,7 +227,7 @@ def _fill(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
 
 
 def _round(mask: NDArray[np.bool_], deviation: float) -> NDArray[np.bool_]:
-    """Gaussian smoothing cut at one half, then the largest connected part."""
+    """Smooth a mask, threshold it at one half, and keep the largest component."""
     height, width = mask.shape
     if deviation > 0:
         mask = resample(
@@ -239,12 +241,12 @@ def _round(mask: NDArray[np.bool_], deviation: float) -> NDArray[np.bool_]:
 
 
 def _width(mask: NDArray[np.bool_]) -> float:
-    """Diameter of the widest inscribed disc, in pixels."""
+    """Diameter of the largest inscribed disc, in pixels."""
     return 2 * float(ndimage.distance_transform_edt(np.pad(mask, 1)).max())
 
 
 def _distinct(candidates: list[_Candidate], settings: GraphSettings) -> list[_Candidate]:
-    """The most stable candidates first, without those that repeat a more stable one."""
+    """Sort candidates by stability and drop duplicates of more stable ones."""
     if not candidates:
         return []
     ordered = sorted(candidates, key=lambda c: (-c[0], -int(c[2].sum()), c[1]))
@@ -272,12 +274,12 @@ def _enlarge(
     working: tuple[int, ...],
     valid: NDArray[np.bool_],
 ) -> Proposal:
-    """Scale a working mask up to the image, within its own box only."""
+    """Scale a working mask to the image, only within its box."""
     height, width = valid.shape
     scale_y, scale_x = height / working[0], width / working[1]
     left, right = int(box[0] * scale_x), min(width, int(np.ceil(box[2] * scale_x)))
     top, bottom = int(box[1] * scale_y), min(height, int(np.ceil(box[3] * scale_y)))
-    # Repeating the edge keeps a mask that touches the frame of the image straight there.
+    # Repeating the edge keeps masks straight at the frame of the image.
     padded = np.pad(mask, 2, mode="constant")
     if box[0] == 0:
         padded[:, :2] = padded[:, 2:3]

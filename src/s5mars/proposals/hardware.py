@@ -1,4 +1,4 @@
-"""What proposals are computed with: it changes how long they take, not what they are."""
+"""Hardware settings of SAM, which change the speed and not the proposals."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from s5mars.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """Of one process. Graph segmentation takes one core and heeds none of this."""
+    """Hardware settings of one process; graph segmentation ignores them and uses one core."""
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    points: int = 64  # prompts in one pass of SAM's decoder: memory against speed
-    compile: bool = False  # SAM's image encoder through torch.compile: a minute, then faster
+    points: int = 64  # prompts per pass of the decoder: more need more memory
+    compile: bool = False  # compile the image encoder: about a minute, then faster
 
     def __post_init__(self) -> None:
         if self.points < 1:
-            raise UserError(f"{self.points} points in one pass: need at least 1")
+            raise UserError(f"--points must be at least 1 (got {self.points})")
 
     def of_worker(self, number: int) -> Hardware:
-        """That of one of several processes: they take the GPUs in turn."""
+        """Return the settings of one of several processes, distributed over the GPUs."""
         import torch
 
         if self.device not in {"auto", "cuda"} or not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The object store of a run: given, imported, or made once with graph segmentation."""
+"""Opens, imports or builds the object store of a run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ logger = logging.getLogger("s5mars")
 
 
 def check_given(given: Path) -> None:
-    """Raise FileNotFoundError if there is nothing at the path of the object proposals."""
+    """Raise a MissingFileError if the path of the object proposals does not exist."""
     if not given.exists():
         raise MissingFileError(
-            f"no object proposals at {given}: leave out --objects to have them made"
+            f"{given} does not exist: leave out --objects to create object masks automatically"
         )
 
 
 def check_store(given: Path, samples: Sequence[Sample]) -> None:
-    """Raise as ``object_store`` does, before anything is written; JSON is read where it is used."""
+    """Raise as ``object_store``, before anything is written; JSON is not checked."""
     if not _is_json(given):
         _opened(given, samples)
 
@@ -33,19 +33,19 @@ def check_store(given: Path, samples: Sequence[Sample]) -> None:
 def object_store(
     given: Path | None, samples: Sequence[Sample], *, cache: Path
 ) -> tuple[ObjectStore, Coverage]:
-    """Open, import or build the store that holds the objects of these samples.
+    """Open, import or build the store with the objects of these samples.
 
-    With it, how many of them have a mask to draw; the others are warned of.
+    Also returns how many samples have a mask to draw, and logs a warning about the others.
 
     Args:
-        given: a Parquet file, a folder of Parquet shards, a folder of per-image JSON files as the
-            authors keep them, or None: graph segmentation, which needs no weights.
-        samples: the images that objects are cut from.
-        cache: where an imported or a built store is kept; found again when a run is resumed.
+        given: Parquet file, folder of Parquet shards, folder of JSON files as the authors
+            distribute them, or None for graph segmentation, which needs no weights.
+        samples: Images whose objects are pasted.
+        cache: Path for an imported or built store; a resumed run reuses it.
 
     Raises:
-        MissingFileError: if ``given`` does not exist.
-        UserError: if it knows none of these images, or its masks are of another size.
+        MissingFileError: If ``given`` does not exist.
+        UserError: If it has none of these images, or its masks have another size.
     """
     if given is None:
         build_store(samples, cache)

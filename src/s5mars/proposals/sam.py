@@ -1,9 +1,9 @@
-"""Object proposals by SAM, SAM 2 or SAM-HQ: a mask for every point of a grid, the good ones kept.
+"""Object proposals by SAM, SAM 2 or SAM-HQ: masks for a grid of points, filtered by quality.
 
 Kirillov et al., "Segment anything", 2023, section 4 and appendix B, through transformers. The
-networks, the preparation of the image and the scaling of the masks are those of transformers; only
-the loop is written here, because its pipeline keeps no stability, holds every mask at full size,
-and for SAM 2 takes wrong points of images that are not square.
+networks, the preparation of images and the scaling of masks are those of transformers. Only the
+loop is written here, because the pipeline of transformers keeps no stability, holds every mask at
+full size, and uses wrong points for SAM 2 if images are not square.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import masks_to_boxes, nms
 
-from s5mars.data.read import no_data
 from s5mars.devices import find_device
 from s5mars.errors import UserError
+from s5mars.products.no_data import no_data
 from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.proposal import Proposal, proposal_from_mask
 from s5mars.proposals.sam_weights import input_side, load_sam, weights_folder
@@ -32,41 +32,43 @@ PROPOSER = "sam"
 
 @dataclass(frozen=True, kw_only=True)
 class SamSettings:
-    """How SAM is asked. Defaults: those of its automatic mask generator."""
+    """Settings of SAM. The defaults are those of its automatic mask generator."""
 
-    weights: str  # a local folder, or a hub id
+    weights: str  # local folder or hub id
     points_per_side: int = 32
-    long_side: int = 1024  # of the image while masks are chosen; 0: its own
-    minimum_iou: float = 0.88  # predicted IoU above it
-    minimum_stability: float = 0.95  # above it: IoU of the masks cut at logits of +1 and -1
-    duplicate: float = 0.7  # of two masks whose boxes have a larger IoU the better one is kept
-    precision: str = "fp32"  # or bf16, of the image encoder
+    long_side: int = 1024  # size of the image while masks are chosen; 0: not resized
+    minimum_iou: float = 0.88  # keep masks with a predicted IoU above it
+    minimum_stability: float = 0.95  # keep masks above it: IoU at logits of +1 and -1
+    duplicate: float = 0.7  # of two masks with a larger IoU of boxes the better is kept
+    precision: str = "fp32"  # of the image encoder: fp32 or bf16
 
     def __post_init__(self) -> None:
         if self.points_per_side < 1:
-            raise UserError(f"{self.points_per_side} points a side: need at least 1")
+            raise UserError(f"--points-per-side must be at least 1 (got {self.points_per_side})")
         if self.long_side != 0 and self.long_side < 64:
-            raise UserError(f"long side {self.long_side}: need 0 (the image's own) or at least 64")
+            raise UserError(
+                f"--long-side must be 0 (no resizing) or at least 64 (got {self.long_side})"
+            )
         if not 0 < self.duplicate <= 1:
-            raise UserError(f"duplicate {self.duplicate}: need an IoU in (0, 1]")
+            raise UserError(f"duplicate must be an IoU in (0, 1] (got {self.duplicate})")
         if self.precision not in {"fp32", "bf16"}:
-            raise UserError(f"precision {self.precision!r}: choose from fp32, bf16")
+            raise UserError(f"--precision must be fp32 or bf16 (got {self.precision!r})")
 
 
 def fast_precision(device: str = "auto") -> str:
-    """``bf16`` on a GPU that multiplies it, else ``fp32``."""
+    """``bf16`` on a GPU that supports it, else ``fp32``."""
     on_gpu = find_device(device).type == "cuda"
     return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
 
 
 class SamProposer:
-    """A loaded SAM: an image (H, W, 3) uint8 in, proposals by falling predicted IoU out.
+    """Computes the proposals of an image (H, W, 3) uint8 with SAM, by decreasing predicted IoU.
 
-    On a CPU it computes with one thread, so that the result does not depend on the number of
-    processes that share the machine: give it processes (``build_store(workers=)``), not threads.
+    On a CPU it uses one thread, so that the result does not depend on the number of processes on
+    the machine. Use more processes (``build_store(workers=)``) to speed it up.
 
     Raises:
-        UserError, MissingFileError: if the weights cannot be had or used.
+        UserError, MissingFileError: If the weights are not available or not usable.
     """
 
     def __init__(self, settings: SamSettings, hardware: Hardware | None = None) -> None:
@@ -80,18 +82,18 @@ class SamProposer:
             self.model.vision_encoder.compile()
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Proposal]:
-        """Proposals of one image; pixels of a black border are in none of them.
+        """Compute the proposals of one image, without pixels of black borders.
 
         Raises:
-            UserError: if the memory of the device does not suffice.
+            UserError: If the device runs out of memory.
         """
         try:
             with _threads(1 if self.device.type == "cpu" else None), torch.inference_mode():
                 return self._proposals(image)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"out of memory with {self.points_at_once} points in one pass and a long side of "
-                f"{self.settings.long_side}: take fewer (--points) or a smaller --long-side"
+                f"out of memory with --points {self.points_at_once} and --long-side "
+                f"{self.settings.long_side}: use smaller values"
             ) from error
 
     def _proposals(self, image: NDArray[np.uint8]) -> list[Proposal]:
@@ -126,12 +128,12 @@ class SamProposer:
         return proposals
 
     def _embeddings(self, pixels: Tensor) -> dict[str, Any]:
-        # The decoder stays in float32: 1/256 is too coarse for predicted IoUs cut at 0.97, and
-        # the encoder is where the time goes.
+        # The decoder stays in float32: the precision of bf16 (1/256) is too coarse for a threshold
+        # of 0.97 on predicted IoUs, and the encoder takes most of the time.
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext():
             found = self.model.get_image_embeddings(pixels.to(self.device))
-        if isinstance(found, tuple):  # SAM-HQ: its early layers, too
+        if isinstance(found, tuple):  # SAM-HQ: also early layers
             image, early = found
             return {
                 "image_embeddings": image.float(),
@@ -142,7 +144,7 @@ class SamProposer:
         return {"image_embeddings": found.float()}
 
     def _grid(self, resized: Tensor | None) -> Tensor:
-        """(N, 2) x, y of the points in pixels of the network's input."""
+        """(N, 2) x, y of the points in pixels of the network input."""
         side = float(input_side(self.processor))
         height, width = (side, side) if resized is None else map(float, resized[0])
         count = self.settings.points_per_side
@@ -153,7 +155,7 @@ class SamProposer:
     def _good(
         self, answer: Any, size: tuple[int, ...], resized: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits (n, h, w) at the network's size, scores, stabilities and boxes of good masks."""
+        """Logits (n, h, w) at network size, scores, stabilities and boxes of the good masks."""
         scores = answer.iou_scores.float().flatten()
         logits = answer.pred_masks.float().flatten(0, 2)
         sure = scores > self.settings.minimum_iou
@@ -183,7 +185,7 @@ def _within(image: NDArray[np.uint8], long_side: int) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     factor = long_side / max(height, width) if long_side else 1.0
     if factor >= 1:
-        return image.copy()  # writable, as torch wants it
+        return image.copy()  # torch needs a writable array
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 

@@ -1,4 +1,4 @@
-"""SAM's weights: of which family, and the image processor that belongs to them."""
+"""Loads the weights and the image processor of SAM, SAM-HQ and SAM 2."""
 
 from __future__ import annotations
 
@@ -19,36 +19,38 @@ FAMILIES = {
     "sam": "SamModel",
     "sam_hq": "SamHQModel",
     "sam2": "Sam2Model",
-    "sam2_video": "Sam2Model",  # how SAM 2 is published; its image part is all that is read
+    "sam2_video": "Sam2Model",  # SAM 2 is published so; only the image part is read
 }
 """``model_type`` of a config.json → class of transformers."""
 
 
 def weights_folder(weights: str) -> Path:
-    """The local folder of ``weights``: a folder, or a hub id that is downloaded unless it is here.
+    """Return the local folder of ``weights``, a folder or a hub id, which is downloaded if needed.
 
     Raises:
-        MissingFileError: if there is no such folder, or the hub cannot be reached or lacks it.
-        UserError: if it is a file, or the folder is no SAM in transformers' layout.
+        MissingFileError: If the folder does not exist, or the hub cannot be reached or lacks it.
+        UserError: If it is a file, or the folder is not a SAM in the layout of transformers.
     """
     return pretrained_folder(weights, FAMILIES)
 
 
 def family(folder: Path) -> str:
-    """The ``model_type`` of a folder of weights, a key of ``FAMILIES``.
+    """Return the ``model_type`` of a folder of weights, a key of ``FAMILIES``.
 
     Raises:
-        UserError: if it has none, or is of another family.
+        UserError: If it has none or another one.
     """
-    return kind_of(folder, FAMILIES, needed=f"--weights needs {NEEDED.format(processor=PROCESSOR)}")
+    return kind_of(
+        folder, FAMILIES, expected=f"--weights needs {NEEDED.format(processor=PROCESSOR)}"
+    )
 
 
 def load_sam(folder: Path) -> tuple[Any, Any]:
-    """Model, in float32 and evaluation mode on the CPU, and image processor of a local folder.
+    """Load the model (float32, evaluation mode, CPU) and the image processor of a folder.
 
     Raises:
-        UserError: if transformers is missing (with the way to install it), tensors are missing or
-            do not fit, or the processor is of another input size.
+        UserError: If transformers is not installed, tensors are missing or do not fit, or the
+            processor has another input size.
     """
     name = FAMILIES[family(folder)]
     model = load_pretrained(folder, name)
@@ -56,13 +58,13 @@ def load_sam(folder: Path) -> tuple[Any, Any]:
     asked, given = model.config.prompt_encoder_config.image_size, input_side(processor)
     if asked != given:
         raise UserError(
-            f"{folder}: its preprocessor_config.json resizes to {given} pixels, the model needs "
-            f"{asked}: take both files from the same place"
+            f"{folder}: preprocessor_config.json resizes to {given} pixels, but the model needs "
+            f"{asked}: use files from the same source"
         )
     return model, processor
 
 
 def input_side(processor: Any) -> int:
-    """Side of the square that a processor makes of an image, pixels."""
+    """Side in pixels of the square input that a processor creates."""
     size = dict(processor.size)
     return int(size.get("longest_edge") or size["height"])

@@ -1,8 +1,8 @@
-"""The object store: proposals of many images in Parquet, made once, drawn from at random.
+"""The object store: proposals of many images in Parquet.
 
-One row a mask, one row group an image, so that a loader reads the rows of its image and nothing
-else. The names of the images stand in the footer in the order of their row groups: opening a store
-reads the footers only. A store is one file or a folder of such files (shards); both read alike.
+A row is a mask and a row group is an image, so that a loader reads only the rows of its image. The
+footer contains the names of the images in the order of their row groups; opening a store reads only
+the footers. A store is one file or a folder of such files (shards).
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ _READ = [name for name in _SCHEMA.names if name not in ("image", "rank", "settin
 _READ_SCHEMA = pa.schema([_SCHEMA.field(name) for name in _READ])
 
 Rows = Iterable[tuple[str, Sequence[Proposal]]]
-"""Image names (as in ``Sample.name``) and their proposals, best first; none is fine."""
+"""Image names (as in ``Sample.name``) and their proposals, best first; they may be empty."""
 
 
 def write_store(
     path: Path | str, rows: Rows, *, proposer: str, settings: Mapping[str, object] | None = None
 ) -> None:
-    """Write one Parquet file; it appears whole under its name or not at all.
+    """Write one Parquet file atomically.
 
-    ``rows`` may be a generator: one image is in memory at a time. The order of an image's
-    proposals is their rank. ``settings`` (anything JSON holds) are kept with every row.
+    ``rows`` may be a generator; one image is in memory at a time. The order of the proposals of an
+    image is their rank. ``settings``, which must be valid JSON, are stored with every row.
 
     Raises:
-        UserError: if an image occurs twice or its proposals differ in image size.
+        UserError: If an image occurs twice or its proposals differ in image size.
     """
     path = Path(path)
     written_settings = json.dumps(settings or {}, sort_keys=True)
@@ -83,7 +83,7 @@ def write_store(
     ):
         for name, proposals in rows:
             if name in counts:
-                raise UserError(f"{path}: image {name!r} occurs twice; names must be unique")
+                raise UserError(f"{path}: image {name!r} occurs twice: names must be unique")
             counts[name] = len(proposals)
             if proposals:
                 writer.write_table(_table(name, proposals, written_settings))
@@ -98,7 +98,7 @@ def write_store(
 
 @dataclass(frozen=True)
 class ImageProposals:
-    """The stored proposals of one image, in the order of their rank; decoded one at a time."""
+    """The stored proposals of one image by rank; each is decoded when it is accessed."""
 
     table: Any  # pyarrow.Table
 
@@ -107,7 +107,7 @@ class ImageProposals:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of the image that the masks are of; (0, 0) when there are none."""
+        """(H, W) of the image; (0, 0) if there are no masks."""
         if not len(self):
             return 0, 0
         return self.table.column("height")[0].as_py(), self.table.column("width")[0].as_py()
@@ -120,7 +120,7 @@ class ImageProposals:
         return shares
 
     def share_inside(self, window: tuple[float, float, float, float]) -> NDArray[np.float64]:
-        """(N,) share of each mask's box inside (left, top, right, bottom), in pixels."""
+        """(N,) share of the box of each mask inside (left, top, right, bottom), in pixels."""
         x, y, width, height = (
             self.table.column(f"box_{name}").to_numpy() for name in ("x", "y", "width", "height")
         )
@@ -132,7 +132,7 @@ class ImageProposals:
 
     @property
     def predicted_iou(self) -> NDArray[np.float64]:
-        """(N,) confidences."""
+        """(N,) predicted IoUs."""
         values: NDArray[np.float64] = self.table.column("predicted_iou").to_numpy()
         return values
 
@@ -155,25 +155,25 @@ class ImageProposals:
 
 
 class ObjectStore:
-    """Reads a store, one file or a folder of shards, an image at a time.
+    """Reads a store, one file or a folder of shards, image by image.
 
-    Cheap to pickle and safe to share with worker processes: files are opened in the process that
-    reads them. Not for several threads at once.
+    It is fast to pickle and safe to share with worker processes, because each process opens the
+    files itself. It is not thread-safe.
 
     Args:
-        path: a ``.parquet`` file, or a folder whose ``*.parquet`` files are shards.
+        path: A ``.parquet`` file, or a folder whose ``*.parquet`` files are shards.
 
     Raises:
-        MissingFileError: if there is nothing at ``path`` or the folder holds no shard.
-        UserError: if a file is damaged or no object store, two shards hold the same image, or
-            shards were made with different settings.
+        MissingFileError: If ``path`` does not exist or the folder contains no shard.
+        UserError: If a file is damaged or not an object store, two shards contain the same image,
+            or shards were made with different settings.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.proposer = ""
         self.settings: dict[str, object] = {}
-        self.masks = 0  # number of stored masks, all images together
+        self.masks = 0  # total number of masks
         self._shards = _shards(self.path)
         self._place: dict[str, tuple[int, int]] = {}  # name → shard, row group (-1: no masks)
         for number, shard in enumerate(self._shards):
@@ -183,7 +183,7 @@ class ObjectStore:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all images in the store, also of those without masks."""
+        """Names of all images in the store, including those without masks."""
         return tuple(self._place)
 
     @property
@@ -198,25 +198,25 @@ class ObjectStore:
         return name in self._place
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Those of ``names`` that the store does not know, in their order."""
+        """Return the ``names`` that are not in the store, in their order."""
         return [name for name in names if name not in self._place]
 
     def check(self, names: Iterable[str]) -> None:
-        """Raise ValueError, naming and counting them, if the store lacks any of these images."""
+        """Raise a UserError if any of these images is not in the store."""
         names = list(names)
         missing = self.missing(names)
         if missing:
-            there = f"was made from others ({_few(self.names)})" if self.names else "holds none"
+            content = f"has others ({_few(self.names)})" if self.names else "is empty"
             raise UserError(
-                f"{self.path}: no entry for {len(missing)} of {len(names)} images "
-                f"({_few(missing)}); it {there}: make one from these"
+                f"{self.path} lacks {len(missing)} of {len(names)} images ({_few(missing)}) and "
+                f"{content}: make the masks of these images"
             )
 
     def proposals(self, name: str) -> ImageProposals:
-        """The proposals of one image; empty if none was found in it.
+        """Return the proposals of one image, which may be empty.
 
         Raises:
-            UserError: if the store does not know the image, or its part of the file is damaged.
+            UserError: If the image is not in the store, or its part of the file is damaged.
         """
         if name not in self._place:
             self.check([name])
@@ -227,7 +227,7 @@ class ObjectStore:
             table = self._file(shard).read_row_group(group, columns=_READ, use_threads=False)
             table = table.select(_READ).cast(_READ_SCHEMA)
             if any(column.null_count for column in table.columns):
-                raise ValueError("values are missing")
+                raise ValueError("a value is missing")
         return ImageProposals(table)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -240,20 +240,20 @@ class ObjectStore:
             self.proposer, self.settings = made
         elif made != (self.proposer, self.settings):
             raise UserError(
-                f"{shard}: made by {made[0]} with {made[1]}, but {self._shards[0].name} by "
-                f"{self.proposer} with {self.settings}; keep them in two folders"
+                f"{shard} was made by {made[0]} with {made[1]}, but {self._shards[0].name} by "
+                f"{self.proposer} with {self.settings}: put them into different folders"
             )
         group = 0
         for name, count in footer["images"].items():
             if name in self._place:
                 other = self._shards[self._place[name][0]].name
-                raise UserError(f"{shard}: image {name!r} is in {other} too; remove one of them")
+                raise UserError(f"{shard}: image {name!r} is also in {other}: remove one of them")
             self._place[name] = (number, group if count else -1)
             group += count > 0
             self.masks += count
 
     def _file(self, shard: int) -> Any:
-        # An open file must not be shared over a fork: both sides would move one position.
+        # After a fork, an open file would share its position with the parent process.
         if self._process != os.getpid():
             self._files = OrderedDict()
             self._process = os.getpid()
@@ -272,7 +272,7 @@ def _few(names: Sequence[str]) -> str:
 def _table(name: str, proposals: Sequence[Proposal], settings: str) -> pa.Table:
     sizes = {proposal.size for proposal in proposals}
     if len(sizes) > 1:
-        raise ValueError(f"image {name!r}: masks of different sizes {sorted(sizes)}; need one")
+        raise ValueError(f"image {name!r}: all masks must have the same size (got {sorted(sizes)})")
     count = len(proposals)
     boxes = zip(*(proposal.box for proposal in proposals), strict=True)
     columns = [
@@ -298,7 +298,7 @@ def _shards(path: Path) -> list[Path]:
         raise MissingFileError(f"{path}: no such object store (a .parquet file or a folder)")
     shards = sorted(p for p in path.glob("*.parquet") if not p.name.startswith("."))
     if not shards:
-        raise MissingFileError(f"{path}: no *.parquet file in this folder")
+        raise MissingFileError(f"{path} contains no *.parquet file")
     return shards
 
 
@@ -306,15 +306,15 @@ def _read_footer(path: Path) -> dict[str, Any]:
     with _reading(path):
         metadata = open_parquet(path).metadata.metadata or {}
         if _FOOTER_KEY not in metadata:
-            raise UserError(f"{path}: a Parquet file, but no object store of s5mars")
+            raise UserError(f"{path} is a Parquet file but not an object store of s5mars")
         footer = parse_object(metadata[_FOOTER_KEY])
         if footer.get("format") != _FORMAT:
             raise UserError(
-                f"{path}: store format {footer.get('format')}, this version reads {_FORMAT}"
+                f"{path} has store format {footer.get('format')}, but this version reads {_FORMAT}"
             )
         counts = footer["images"].values()
         if not all(type(count) is int and count >= 0 for count in counts):
-            raise ValueError("numbers of masks that are none")
+            raise ValueError("numbers of masks must be integers of at least 0")
         str(footer["proposer"]), dict(footer["settings"])
         return footer
 

@@ -1,4 +1,4 @@
-"""Resampling a part of a binary mask, touching only that part."""
+"""Resamples a window of a binary mask, reading only that part."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def resample(
     size: tuple[int, int],
     deviation: tuple[float, float] = (0.0, 0.0),
 ) -> NDArray[np.bool_]:
-    """Crop a window of a mask, resize it, smooth it, cut at one half; in that order.
+    """Crop a window of a mask, resize it, smooth it and threshold it at one half, in this order.
 
-    ``mask`` is (H, W), zero or nonzero. ``box`` is (left, top, right, bottom) in its pixels,
-    fractions allowed, and may stick out: outside the mask nothing is set. Returns (h, w) = ``size``
-    bool. ``deviation`` is the Gaussian's standard deviation (rows, columns) in output pixels,
-    approximated by three box filters; beyond the edge of the output the edge repeats.
+    ``mask`` is (H, W), zero or nonzero. ``box`` is (left, top, right, bottom) in its pixels; it may
+    be fractional and extend beyond the mask, where the mask is False. Returns (h, w) = ``size``
+    bool. ``deviation`` is the standard deviation (rows, columns) of a Gaussian in output pixels,
+    approximated by three box filters; the edge of the output is repeated.
     """
     if mask.flags.f_contiguous and not mask.flags.c_contiguous:
         left, top, right, bottom = box
@@ -38,7 +38,7 @@ def resample(
         return turned.T
     left, top, right, bottom = box
     if not (right > left and bottom > top and min(size) > 0):
-        raise UserError(f"window {box} to {size[0]}×{size[1]} pixels: empty; right > left needed")
+        raise UserError(f"the window {box} and the size {size[0]}×{size[1]} must not be empty")
     # The resampling filter reaches `reach` source pixels beyond the window.
     reach_x = math.ceil(max(1.0, (right - left) / size[1])) + 1
     reach_y = math.ceil(max(1.0, (bottom - top) / size[0])) + 1

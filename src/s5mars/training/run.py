@@ -109,12 +109,12 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
 
 
 def _check_teacher(config: TrainConfig, method: Method) -> None:
-    """Refuse a teacher that nobody asks, and stages in several processes."""
+    """Check that the method uses the teacher, and that stages run in one process."""
     if config.teacher is not None and not method.needs.given_teacher:
         raise UserError(f"teacher is for --method self_training, not {config.method}: leave it out")
     if in_stages(config, method) and processes(config) > 1:
         raise UserError(
-            f"{config.method} trains its stages in one process: take --devices 1, or give --teacher"
+            f"{config.method} trains its stages in one process: use --devices 1, or give --teacher"
         )
 
 

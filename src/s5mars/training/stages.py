@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.names import as_lines
-from s5mars.data.read import no_data, open_hidden, read_image
+from s5mars.data.read import open_hidden, read_image
 from s5mars.data.resolution import Resolution
 from s5mars.errors import UserError
 from s5mars.evaluation.confusion import Confusion
@@ -33,6 +33,7 @@ from s5mars.methods.supervised import Supervised
 from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import load_model
 from s5mars.predict.predictor import Predictor
+from s5mars.products.no_data import no_data
 from s5mars.settings.config import TrainConfig
 from s5mars.training.snapshots import snapshots
 from s5mars.types import Method, Sample

@@ -57,7 +57,7 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     The images of the pool are checked only with ``skip_bad``.
 
     Raises:
-        UserError, MissingFileError: as ``labelled_partition``, ``Dataset.split`` and
+        UserError, MissingFileError: as ``draw_partition``, ``Dataset.split`` and
             ``undamaged``; if a stream is empty, or every labelled image is smaller than the crop.
     """
     skip_bad, coding = config.skip_bad, dataset.coding

@@ -1,4 +1,4 @@
-"""From Parquet shards with images in them to files in folders, row group by row group."""
+"""Converts Parquet shards that contain images to image files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from s5mars.data.hub.sources import Source
 from s5mars.errors import UserError
-from s5mars.files import below, replacing
+from s5mars.files import below, write_bytes
 from s5mars.files.reading import open_parquet, reading
 
 _KINDS = ((b"\x89PNG\r\n\x1a\n", ".png"), (b"\xff\xd8\xff", ".jpg"))
@@ -19,20 +19,20 @@ _KINDS = ((b"\x89PNG\r\n\x1a\n", ".png"), (b"\xff\xd8\xff", ".jpg"))
 
 @dataclass(frozen=True)
 class Names:
-    """What the rows of a split are called."""
+    """Names of the rows of a split."""
 
     rows: tuple[str, ...]
-    from_paths: bool  # False: the hub's copy has no names, or one stands twice; rows are counted
+    from_paths: bool  # False: numbered, because names are missing or not unique
 
 
 def names_of(split: str, shards: Sequence[Path], column: str) -> Names:
-    """The stems of the ``path`` of an image column over all shards of a split, in order.
+    """Return the stems of the ``path`` of an image column over all shards of a split, in order.
 
-    Where one is missing or stands twice, all rows are named by their position instead:
-    ``train-000042``. Only the paths are read, not the images.
+    If one is missing or not unique, all rows are named by their position: ``train-000042``. Only
+    the paths are read, not the images.
 
     Raises:
-        UserError: if a shard is no Parquet file or lacks the column.
+        UserError: If a shard is not a Parquet file or lacks the column.
     """
     stems: list[str | None] = []
     for shard in shards:
@@ -54,21 +54,21 @@ def names_of(split: str, shards: Sequence[Path], column: str) -> Names:
 def convert(
     shard: Path, source: Source, *, split: str, names: Sequence[str], out: Path
 ) -> Counter[str]:
-    """Write the files of one shard, each by rename; files that are there already stay.
+    """Write the files of one shard atomically; existing files are kept.
 
     Args:
-        shard: the Parquet file.
-        source: says where each column belongs.
-        split: of the shard.
-        names: of the shard's rows, in order.
-        out: the data set's folder.
+        shard: Path to the Parquet file.
+        source: Defines where the files of each column are written.
+        split: Split of the shard.
+        names: Names of the rows, in order.
+        out: Folder of the data set.
 
     Returns:
-        Column → number of files that it has now.
+        Column → number of its files.
 
     Raises:
-        UserError: if the shard is damaged, lacks a column, or an image is neither PNG nor JPEG
-            (masks: PNG, because JPEG changes their numbers).
+        UserError: If the shard is damaged, lacks a column, or an image is neither PNG nor JPEG
+            (masks must be PNG, because JPEG changes ids).
     """
     counts: Counter[str] = Counter()
     for name, row in zip(names, _rows(shard, source), strict=True):
@@ -77,22 +77,21 @@ def convert(
             content = _bytes_of(row.get(column))
             if content is None:
                 if column == source.columns[0]:
-                    raise UserError(f"{shard}: row {name!r} has no image: download it again")
+                    raise UserError(f"{shard}: row {name!r} has no image: download the file again")
                 continue
             ending = _ending(content)
             if ending is None or (ending == ".jpg" and column != source.columns[0]):
-                kind = "JPEG, which changes its numbers" if ending else "neither PNG nor JPEG"
+                kind = "JPEG, which changes ids" if ending else "neither PNG nor JPEG"
                 raise UserError(f"{shard}: {column!r} of {name!r} is {kind}")
             path = below(out, f"{place}{ending}", source=shard)
             if not path.exists():
-                with replacing(path) as temporary:
-                    temporary.write_bytes(content)
+                write_bytes(path, content)
             counts[column] += 1
     return counts
 
 
 def rows_of(shard: Path) -> int:
-    """The number of rows of a shard."""
+    """Number of rows of a shard."""
     return int(_opened(shard, ()).metadata.num_rows)
 
 
@@ -107,16 +106,16 @@ def _rows(shard: Path, source: Source) -> Iterator[Mapping[str, object]]:
             rows -= batch.num_rows
             yield from batch.to_pylist()
         if rows:
-            raise UserError(f"{shard}: {rows} rows fewer than it declares: download it again")
+            raise UserError(f"{shard} has {rows} rows fewer than it declares: download it again")
 
 
 def _opened(shard: Path, columns: Sequence[str]) -> pq.ParquetFile:
-    with reading(shard, kind="Parquet file", way_out="remove it and fetch again"):
+    with reading(shard, kind="Parquet file", way_out="remove it and run fetch again"):
         file = open_parquet(shard)
     lacking = [name for name in columns if name not in file.schema_arrow.names]
     if lacking:
         raise UserError(
-            f"{shard}: no column {lacking[0]!r}; it has {', '.join(file.schema_arrow.names)}"
+            f"{shard} has no column {lacking[0]!r}, only {', '.join(file.schema_arrow.names)}"
         )
     return file
 

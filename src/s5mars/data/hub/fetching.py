@@ -1,9 +1,8 @@
-"""``s5mars fetch``: a public data set, downloaded and laid out as a folder; goes on after a stop.
+"""``s5mars fetch``: downloads a public data set and converts it to a folder.
 
-Shards are downloaded one after another into ``OUT/.shards`` and converted in the same order. A
-connection that breaks goes on within the file; a run that was killed goes on with the shard that
-it was at, in downloading as in converting. At the end the shards are removed, and
-``OUT/fetched.json`` says what the folder holds.
+Shards are downloaded one after another to ``OUT/.shards`` and converted in the same order. A broken
+download resumes within the file, and a run that was killed resumes with its last shard. At the end
+the shards are removed, and ``OUT/fetched.json`` describes the data.
 """
 
 from __future__ import annotations
@@ -36,23 +35,23 @@ def fetch(
     dry_run: bool = False,
     endpoint: str | None = None,
 ) -> Path:
-    """Fetch a public data set; prints source, size and licence first.
+    """Fetch a public data set; print its source, size and licence first.
 
     Args:
-        name: a key of ``SOURCES``.
-        out: the folder to make; one that an earlier, stopped fetch left is gone on with.
-        local: a folder with the hub's files, downloaded by other means; None: the hub.
-        dry_run: stop after the printing.
-        endpoint: address of the hub; None: what huggingface_hub is set to.
+        name: Key of ``SOURCES``.
+        out: Output folder; an interrupted fetch in it is resumed.
+        local: Folder with the files of the hub, downloaded by other means; the hub by default.
+        dry_run: Stop after printing.
+        endpoint: URL of the hub; the setting of huggingface_hub by default.
 
     Returns:
         ``out``, which ``open_dataset`` reads.
 
     Raises:
-        ConnectionError: if the hub cannot be reached; says where else the data are.
-        MissingFileError: if ``local`` is missing.
-        UserError: if the name is unknown, ``out`` holds something else, or a shard is damaged.
-        OSError: if writing fails; a full disk is said in words.
+        ConnectionError: If the hub cannot be reached; the message names another source.
+        MissingFileError: If ``local`` does not exist.
+        UserError: If the name is unknown, ``out`` contains something else, or a shard is damaged.
+        OSError: If writing fails; the message says so if the disk is full.
     """
     source, out = _named(name), Path(out)
     recorded = _begun(out, name)
@@ -61,7 +60,7 @@ def fetch(
         return out
     store: Store
     if local is None:
-        # A download that was begun goes on at its own revision, whatever the hub has by now.
+        # A resumed download keeps its revision, even if the hub has a newer one.
         revision = str(recorded["revision"]) if recorded and recorded.get("revision") else None
         hub = HubStore(source, endpoint, revision)
         listing = hub.listing()
@@ -82,8 +81,8 @@ def fetch(
     print(f"{out}: {', '.join(f'{count} {column}' for column, count in counts.items())}")
     if unnamed:
         print(
-            f"the copy does not name the images of {', '.join(unnamed)}: they are numbered, and "
-            "a validation split that is drawn from them cannot keep neighbouring frames together"
+            f"the images of {', '.join(unnamed)} have no names and are numbered, so a validation "
+            "split that is drawn from them cannot keep neighbouring frames together"
         )
     return out
 
@@ -91,7 +90,7 @@ def fetch(
 def _all_splits(
     source: Source, store: Store, listing: Listing, out: Path
 ) -> tuple[Counter[str], list[str]]:
-    """Column → files, and the splits whose images have no names."""
+    """Column → number of files, and the splits whose images have no names."""
     total: Counter[str] = Counter()
     unnamed: list[str] = []
     with tqdm(total=2 * len(listing.shards), unit="shard", desc="fetch", disable=None) as bar:
@@ -126,16 +125,18 @@ def _one_shard(
 
 
 def _begun(out: Path, name: str) -> Mapping[str, object] | None:
-    """What an earlier fetch wrote down; None if the folder is new or empty."""
+    """Read the record of an earlier fetch; None if the folder is new or empty."""
     if not out.exists() or not any(out.iterdir()):
         return None
     try:
         recorded = read_object(out / RECORD)
         begun = recorded["data"]
     except (OSError, UserError, KeyError):
-        raise UserError(f"{out}: not empty, and no earlier fetch: choose another --out") from None
+        raise UserError(
+            f"{out} is not empty and not from an earlier fetch: choose another --out"
+        ) from None
     if begun != name:
-        raise UserError(f"{out}: holds {begun!r}, not {name!r}: choose another --out")
+        raise UserError(f"{out} contains {begun!r}, not {name!r}: choose another --out")
     found: Mapping[str, object] = recorded
     return found
 
@@ -157,4 +158,4 @@ def _named(name: str) -> Source:
         return SOURCES[name]
     near = difflib.get_close_matches(name, SOURCES, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"no public data set {name!r}; there are {', '.join(SOURCES)}{hint}")
+    raise UserError(f"the data set must be one of {', '.join(SOURCES)} (got {name!r}){hint}")

@@ -1,4 +1,4 @@
-"""Where the shards come from: the hub, or a folder with the same files."""
+"""Gets the shards from the hub, or from a folder with the same files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from s5mars.files.reading import parse_yaml, read_text
 from s5mars.products.files import files_below
 
 HUB = "https://huggingface.co"
-UNSTATED = "not stated: ask its authors"
+UNSTATED = "not stated: ask the authors"
 
 _SHARD = re.compile(r"(?P<split>\w+?)-(?P<number>\d+)-of-(?P<count>\d+)(-\w+)?\.parquet")
 
@@ -29,26 +29,26 @@ class Shard:
     name: str  # path in the repository
     split: str
     number: int
-    count: int  # shards of the split
+    count: int  # number of shards of the split
     size: int  # bytes
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What there is to be had."""
+    """The available shards."""
 
     where: str
-    revision: str  # "" of a folder
+    revision: str  # "" for a folder
     licence: str
     shards: tuple[Shard, ...]  # by split and number
 
     @property
     def size(self) -> int:
-        """Bytes of all shards."""
+        """Total size in bytes."""
         return sum(shard.size for shard in self.shards)
 
     def __str__(self) -> str:
-        """What the user is told before anything is downloaded."""
+        """Summary for the user, printed before anything is downloaded."""
         revision = f" (revision {self.revision[:12]})" if self.revision else ""
         return (
             f"{self.where}{revision}: {len(self.shards)} files, {self.size / 1e9:.2f} GB, "
@@ -57,30 +57,30 @@ class Listing:
 
 
 class Store(Protocol):
-    """Lists shards and brings one here."""
+    """Lists and provides shards."""
 
     def listing(self) -> Listing:
-        """What there is; downloads nothing."""
+        """List the shards; downloads nothing."""
         ...
 
     def bring(self, shard: Shard, folder: Path) -> Path:
-        """The shard as a local file, downloaded below a folder where it has to be."""
+        """Return the shard as a local file, downloaded to ``folder`` if necessary."""
         ...
 
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A folder with the files of the hub's repository."""
+    """A folder with the files of the hub repository."""
 
     source: Source
     folder: Path
 
     def listing(self) -> Listing:
-        """As ``Store`` says.
+        """As ``Store``.
 
         Raises:
-            MissingFileError: if the folder is missing.
-            UserError: if a split's shards are missing.
+            MissingFileError: If the folder does not exist.
+            UserError: If shards of a split are missing.
         """
         if not self.folder.is_dir():
             raise MissingFileError(f"{self.folder}: no such folder")
@@ -93,7 +93,7 @@ class LocalStore:
         return Listing(str(self.folder), "", _licence(text), _shards(files, self.source, self))
 
     def bring(self, shard: Shard, folder: Path) -> Path:
-        """As ``Store`` says; nothing is copied."""
+        """As ``Store``; nothing is copied."""
         return self.folder / shard.name
 
     def __str__(self) -> str:
@@ -103,18 +103,18 @@ class LocalStore:
 
 @dataclass(frozen=True)
 class HubStore:
-    """The hub itself; a connection that breaks goes on where it broke off."""
+    """The hub; interrupted downloads are resumed."""
 
     source: Source
-    endpoint: str | None = None  # None: what huggingface_hub is set to
-    revision: str | None = None  # a commit: files of one download never mix
+    endpoint: str | None = None  # None: the setting of huggingface_hub
+    revision: str | None = None  # commit, so that the files of a download do not mix
 
     def listing(self) -> Listing:
-        """As ``Store`` says.
+        """As ``Store``.
 
         Raises:
-            ConnectionError: if the hub cannot be reached; says where else the data are.
-            UserError: if a split's shards are missing.
+            ConnectionError: If the hub cannot be reached; the message names another source.
+            UserError: If shards of a split are missing.
         """
         from huggingface_hub import HfApi
 
@@ -122,7 +122,7 @@ class HubStore:
             info = HfApi(endpoint=self.endpoint).dataset_info(
                 self.source.repo, revision=self.revision, files_metadata=True
             )
-        except Exception as error:  # of many kinds: by version it talks through other libraries
+        except Exception as error:  # the type depends on the version of huggingface_hub
             raise self._unreached(error) from None
         files = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
         licence = _first(getattr(info.card_data, "license", None)) or UNSTATED
@@ -134,10 +134,10 @@ class HubStore:
         )
 
     def bring(self, shard: Shard, folder: Path) -> Path:
-        """As ``Store`` says.
+        """As ``Store``.
 
         Raises:
-            ConnectionError: if the hub cannot be reached.
+            ConnectionError: If the hub cannot be reached.
         """
         from huggingface_hub import hf_hub_download
 
@@ -160,9 +160,9 @@ class HubStore:
     def _unreached(self, error: Exception) -> ConnectionError:
         reason = " ".join(str(error).split()) or type(error).__name__
         return ConnectionError(
-            f"the hub cannot be reached ({reason[:120]}); what is here already is kept: run the "
-            f"command again, or download {HUB}/datasets/{self.source.repo} elsewhere and give the "
-            f"folder with --from; the data set is published at {self.source.published}"
+            f"the hub cannot be reached ({reason[:120]}); downloaded files are kept: run the "
+            f"command again, or download {HUB}/datasets/{self.source.repo} by other means and give "
+            f"the folder with --from; the data set is published at {self.source.published}"
         )
 
     def __str__(self) -> str:
@@ -187,13 +187,13 @@ def _complete(shards: Iterable[Shard], split: str, where: object) -> None:
     count = numbers[0][1] if numbers else 1
     if numbers != [(number, count) for number in range(count)]:
         raise UserError(
-            f"{where}: {len(numbers)} of {count} shards of {split!r} "
+            f"{where} has {len(numbers)} of {count} shards of {split!r} "
             f"({split}-NNNNN-of-NNNNN.parquet): download the missing ones"
         )
 
 
 def _licence(card: str) -> str:
-    """The licence in the front matter of a dataset card."""
+    """Read the licence from the front matter of a dataset card."""
     found = re.match(r"---\s*\n(.*?)\n---", card, re.DOTALL)
     try:
         facts = parse_yaml(found[1]) if found else None

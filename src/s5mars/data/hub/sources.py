@@ -1,7 +1,7 @@
-"""Which public data sets there are, and where each column of a row becomes a file.
+"""The public data sets, and the file paths of their columns.
 
-On the hub both lie as Parquet shards, ``data/SPLIT-00000-of-00004.parquet``, whose image columns
-are structs of the file's ``bytes`` and its ``path``.
+The hub has both as Parquet shards, ``data/SPLIT-00000-of-00004.parquet``, whose image columns are
+structs of the ``bytes`` and the ``path`` of a file.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from types import MappingProxyType
 
 Row = Mapping[str, object]
 Places = Callable[[str, str, Row], dict[str, str]]
-"""(split, name, flags of the row) → column → path below the folder, without an ending."""
+"""(split, name, row) → column → relative path without the ending."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One data set of the hub."""
+    """One data set on the hub."""
 
     repo: str
     layout: str  # key of ``data.layouts.LAYOUTS`` that reads the folder
@@ -25,7 +25,7 @@ class Source:
     columns: tuple[str, ...]  # image columns; the first is the image itself
     flags: tuple[str, ...]  # boolean columns
     places: Places
-    published: str  # where the authors publish it
+    published: str  # URL of the authors
 
 
 def _mars_bench(split: str, name: str, row: Row) -> dict[str, str]:

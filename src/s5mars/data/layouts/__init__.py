@@ -1,6 +1,6 @@
-"""Folder layouts: each file here recognises one and reads it; ``open_dataset`` chooses.
+"""Folder layouts. Each file reads one layout; ``open_dataset`` recognises the layout.
 
-To add a layout: a file with ``missing(root)`` and ``read(root)``, and a line in ``LAYOUTS``.
+To add a layout, add a file with ``missing(root)`` and ``read(root)``, and a line in ``LAYOUTS``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from s5mars.errors import MissingFileError, UserError
 
 @dataclass(frozen=True)
 class Layout:
-    """How to know a layout and how to read it."""
+    """How to recognise and read a layout."""
 
-    looks_like: str  # one line: what lies where
-    missing: Callable[[Path], list[str]]  # what a folder lacks to be one; empty: it is one
+    looks_like: str  # one line for messages
+    missing: Callable[[Path], list[str]]  # what a folder lacks to have this layout
     read: Callable[[Path], Dataset]
 
 
@@ -30,29 +30,29 @@ LAYOUTS: dict[str, Layout] = {
     "s5mars": Layout(s5mars_release.LOOKS_LIKE, s5mars_release.missing, s5mars_release.read),
     "plain": Layout(plain.LOOKS_LIKE, plain.missing, plain.read),
 }
-"""In the order in which they are tried: the most peculiar first."""
+"""In the order in which they are tried, the most specific first."""
 
 
 def open_dataset(path: Path | str, *, layout: str | None = None) -> Dataset:
-    """Open a folder of rover images and labels; nothing in it is decoded unless it has no splits.
+    """Open a folder of rover images and labels.
+
+    No file is decoded, with one exception: for a labelled folder without split lists all masks are
+    read once, and stratified lists are written to its ``splits/``.
 
     Args:
-        path: the folder.
-        layout: a key of ``LAYOUTS``, or None to recognise it.
-
-    A labelled folder without split lists gets stratified ones (which reads all its masks once),
-    written into its ``splits/``.
+        path: Path to the folder.
+        layout: Key of ``LAYOUTS``; recognised by default.
 
     Raises:
-        MissingFileError: if the folder is missing, empty or has no image.
-        UserError: if it is no known layout (says what was looked for and what was found), its
+        MissingFileError: If the folder does not exist, is empty or has no image.
+        UserError: If the layout is unknown (the message lists what was expected and found), its
             description is wrong, or a split list names unknown files.
     """
     root = Path(path)
     if not root.exists():
         raise MissingFileError(f"{root}: no such folder")
     if not root.is_dir():
-        raise UserError(f"{root}: a file; give the folder of the data set")
+        raise UserError(f"{root} is a file: give the folder of the data set")
     found = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
     if not found:
         raise MissingFileError(f"{root}: the folder is empty")
@@ -61,7 +61,7 @@ def open_dataset(path: Path | str, *, layout: str | None = None) -> Dataset:
         lacks = chosen.missing(root)
         if lacks:
             raise UserError(
-                f"{root}: not of layout {layout!r}: missing {', '.join(lacks)}; "
+                f"{root} does not have the layout {layout!r}: {', '.join(lacks)} missing; "
                 f"found {_listing(found)}"
             )
         return chosen.read(root)
@@ -69,9 +69,7 @@ def open_dataset(path: Path | str, *, layout: str | None = None) -> Dataset:
         if not candidate.missing(root):
             return candidate.read(root)
     looked = "; ".join(f"{name}: {each.looks_like}" for name, each in LAYOUTS.items())
-    raise UserError(
-        f"{root}: no known layout of a data set; found {_listing(found)}; looked for {looked}"
-    )
+    raise UserError(f"{root} has no known layout; found {_listing(found)}; known layouts: {looked}")
 
 
 def _named(layout: str) -> Layout:
@@ -79,7 +77,7 @@ def _named(layout: str) -> Layout:
         return LAYOUTS[layout]
     near = difflib.get_close_matches(layout, LAYOUTS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}{hint}")
+    raise UserError(f"layout must be one of {', '.join(LAYOUTS)} (got {layout!r}){hint}")
 
 
 def _listing(found: list[str], limit: int = 8) -> str:

@@ -1,4 +1,4 @@
-"""AI4Mars, the Curiosity Navcam part: crowd labels to train on, three gold sets to test on.
+"""AI4Mars, the Curiosity Navcam part: crowd labels for training, three gold sets for testing.
 
 ``images/edr`` holds the frames, ``images/mxy`` masks of the rover, ``images/rng-30m`` masks of
 what lies beyond 30 m; ``labels/train`` and ``labels/test/masked-gold-min{1,2,3}-100agree`` the
@@ -23,7 +23,7 @@ LOOKS_LIKE = "images/edr/ and labels/train/ (also below msl/ or msl/ncam/)"
 
 GOLD = {f"test_min{n}": f"labels/test/masked-gold-min{n}-100agree" for n in (1, 2, 3)}
 
-VALIDATION_SHARE = 20  # one place in so many
+VALIDATION_SHARE = 20  # one of this many places is held out
 
 
 def _folder(root: Path) -> Path:
@@ -32,7 +32,7 @@ def _folder(root: Path) -> Path:
 
 
 def missing(root: Path) -> list[str]:
-    """What the folder lacks to be AI4Mars; rover, range and test folders are optional."""
+    """List what the folder lacks to be AI4Mars; rover, range and test folders are optional."""
     folder = _folder(root)
     wanted = ("images/edr", "labels/train")
     return [f"{name}/" for name in wanted if not (folder / name).is_dir()]
@@ -41,16 +41,16 @@ def missing(root: Path) -> list[str]:
 def read(root: Path) -> Dataset:
     """Read AI4Mars: "train", "val", "test" (three annotators agree) and "test_min1" to "test_min3".
 
-    AI4Mars has no validation split. Here one place in 20 of the train labels is held out: a
-    function of the site and drive number in the file name alone, so that no label is read for
-    it and neighbouring frames stay together. ``splits/train.txt`` and ``splits/val.txt`` in the
-    folder override that. Rover pixels and pixels beyond 30 m are hidden. Frames without
-    any label are the unlabelled ones.
+    AI4Mars has no validation split. Here one place in 20 of the train labels is held out. The
+    choice depends only on the site and drive number in the file name, so no label is read and
+    neighbouring frames stay together. ``splits/train.txt`` and ``splits/val.txt`` in the folder
+    override it. Rover pixels and pixels beyond 30 m are hidden. Frames without a label are
+    unlabelled images.
     """
     folder = _folder(root)
     frames = list_images(folder / "images" / "edr")
     if not frames:
-        raise MissingFileError(f"{folder / 'images' / 'edr'}: no image in it")
+        raise MissingFileError(f"{folder / 'images' / 'edr'} contains no image")
     rover = list_images(folder / "images" / "mxy")
     far = list_images(folder / "images" / "rng-30m")
 
@@ -81,12 +81,14 @@ def read(root: Path) -> Dataset:
 
 
 def _masks(folder: Path, frames: Mapping[str, Path]) -> dict[str, Path]:
-    """Frame name → label file; the labels' names may end in ``_merged``."""
+    """Frame name → label file; names of labels may end in ``_merged``."""
     masks: dict[str, Path] = {}
     for name, path in list_images(folder).items():
         frame = name.removesuffix("_merged")
         if frame not in frames:
-            raise UserError(f"{path}: a label without a frame {frame} in images/edr/")
+            raise UserError(
+                f"{path} has no frame {frame} in images/edr/: add the frame or remove the label"
+            )
         masks[frame] = path
     return masks
 

@@ -1,8 +1,8 @@
 """The Mars-Bench copy of S5Mars: ``data/{train,val,test}/{images,masks}``.
 
-The ids are those of the S5Mars release: 0 is unlabelled and ignored here (Mars-Bench's own
-baseline trains it as a tenth class). ``partitions/*x_partition.csv`` may be given as a list of
-labelled images.
+The ids are those of the S5Mars release: 0 is unlabelled and ignored here, while the baseline of
+Mars-Bench trains it as a tenth class. A ``partitions/*x_partition.csv`` can be given as the list
+of labelled images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _folder(root: Path) -> Path:
 
 
 def missing(root: Path) -> list[str]:
-    """What the folder lacks to be the Mars-Bench copy; ``data/`` itself may be given."""
+    """List what the folder lacks to be the Mars-Bench copy; ``data/`` itself may be given."""
     folder = _folder(root)
     present = [split for split in SPLITS if (folder / split / "images").is_dir()]
     needed = present or ["train"]
@@ -33,7 +33,7 @@ def missing(root: Path) -> list[str]:
 
 
 def read(root: Path) -> Dataset:
-    """Read the copy; train images without a mask become unlabelled ones."""
+    """Read the copy; train images without a mask become unlabelled images."""
     splits: dict[str, tuple[Sample, ...]] = {}
     unlabelled: tuple[Sample, ...] = ()
     for split in SPLITS:

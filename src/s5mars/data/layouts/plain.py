@@ -9,7 +9,7 @@
       - {name: sky, ids: [6, 7], color: "#64c8ff", criterion: "above the horizon"}
 
 ``ids`` are the values in the mask files (default: the position in the list); ``color`` and
-``criterion`` are optional. ``splits/{train,val,test}.txt`` hold one name a line.
+``criterion`` are optional. ``splits/{train,val,test}.txt`` contain one name per line.
 """
 
 from __future__ import annotations
@@ -40,19 +40,21 @@ DESCRIPTION = "dataset.yaml"
 
 
 def missing(root: Path) -> list[str]:
-    """What the folder lacks to be a plain data set, the description aside."""
+    """List what the folder lacks to be a plain data set, apart from the description."""
     return [f"{name}/" for name in ("images", "masks") if not (root / name).is_dir()]
 
 
 def read(root: Path) -> Dataset:
-    """Read a plain folder; ``open_dataset`` states the errors."""
+    """Read a plain folder; raises as ``open_dataset``."""
     taxonomy, coding = read_description(root / DESCRIPTION)
     samples = paired_samples(root / "images", root / "masks")
     splits = read_splits(root, samples, taxonomy, coding)
     unlabelled = unlabelled_samples(root / "unlabelled")
     clashes = sorted({sample.name for sample in unlabelled} & samples.keys())
     if clashes:
-        raise UserError(f"{root / 'images' / clashes[0]}: unlabelled/ holds the same name")
+        raise UserError(
+            f"{root / 'images' / clashes[0]}: unlabelled/ contains the same name: rename one"
+        )
     taken = {sample.name for split in splits.values() for sample in split}
     spare = [s for s in samples.values() if s.mask is None and s.name not in taken]
     return Dataset(root, "plain", taxonomy, coding, splits, (*spare, *unlabelled))
@@ -61,10 +63,10 @@ def read(root: Path) -> Dataset:
 def read_splits(
     root: Path, samples: Mapping[str, Sample], taxonomy: Taxonomy, coding: MaskCoding
 ) -> dict[str, tuple[Sample, ...]]:
-    """The lists in ``root/splits``, or stratified ones, made and written there.
+    """Read the lists in ``root/splits``, or create stratified lists there.
 
     Raises:
-        UserError: if a list names unknown files, or an image stands in two lists.
+        UserError: If a list names unknown files, or an image is in two lists.
     """
     lists = sorted((root / "splits").glob("*.txt"), key=_usual_order)
     if not lists:
@@ -80,21 +82,21 @@ def _usual_order(path: Path) -> tuple[int, str]:
 
 
 def read_description(path: Path) -> tuple[Taxonomy, MaskCoding]:
-    """Read ``dataset.yaml``: the classes and what the ids in mask files mean.
+    """Read ``dataset.yaml``: the classes and the meaning of the ids in mask files.
 
     Raises:
-        MissingFileError: if it is missing; says what it must hold.
-        UserError: if it is not valid, an id stands twice, or a key is unknown (with the nearest).
+        MissingFileError: If it does not exist; the message shows its content.
+        UserError: If it is not valid, an id is used twice, or a key is unknown.
     """
     if not path.exists():
         raise MissingFileError(
-            f"{path}: missing; it names the classes, as in "
+            f"{path} is missing: write it to define the classes, for example "
             "`classes: [{name: soil, ids: [0]}, {name: sky, ids: [6, 7]}]` and `ignore: [255]`"
         )
-    # As text, because `yes`, `010` and `2012-08-06` are names as good as others.
+    # As text, because `yes`, `010` and `2012-08-06` are valid names.
     data = read_yaml(path, as_text=True)
     if not isinstance(data, dict):
-        raise UserError(f"{path}: not a mapping with `classes`")
+        raise UserError(f"{path} must contain a mapping with `classes`")
     try:
         _known_keys(data, ("name", "ignore", "classes"))
         taxonomy = Taxonomy.from_dict({"name": path.resolve().parent.name, **data})
@@ -107,15 +109,15 @@ def _coding(data: Mapping[str, object]) -> MaskCoding:
     ignored = frozenset(_ids(data.get("ignore", [str(IGNORE)]), "ignore"))
     index_of: dict[int, int] = {}
     classes = data["classes"]
-    assert isinstance(classes, list)  # for the type checker: Taxonomy.from_dict has refused others
+    assert isinstance(classes, list)  # for the type checker: Taxonomy.from_dict has checked it
     for index, entry in enumerate(classes):
         _known_keys(entry, ("name", "ids", "color", "criterion"))
         for file_id in _ids(entry.get("ids", [str(index)]), f"ids of {entry['name']!r}"):
             if file_id in ignored:
-                raise UserError(f"id {file_id} of {entry['name']!r} stands in `ignore` too")
+                raise UserError(f"id {file_id} of {entry['name']!r} is also in `ignore`")
             if index_of.setdefault(file_id, index) != index:
                 other = classes[index_of[file_id]]["name"]
-                raise UserError(f"id {file_id} stands in {other!r} and in {entry['name']!r}")
+                raise UserError(f"id {file_id} is in {other!r} and in {entry['name']!r}")
     return MaskCoding(index_of, ignored)
 
 
@@ -123,7 +125,7 @@ def _ids(value: Any, what: str) -> list[int]:
     values = value if isinstance(value, list) else [value]
     for each in values:
         if not isinstance(each, str) or not re.fullmatch("[0-9]{1,5}", each) or int(each) > 65535:
-            raise UserError(f"{what}: {each!r} is not a whole number in 0..65535")
+            raise UserError(f"{what} must be integers from 0 to 65535 (got {each!r})")
     return [int(each) for each in values]
 
 
@@ -131,5 +133,5 @@ def _known_keys(data: Mapping[str, object], known: tuple[str, ...]) -> None:
     for key in data:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
             raise UserError(f"unknown key {key!r}; {hint}")

@@ -21,16 +21,16 @@ LOOKS_LIKE = "images/ and labels/ with JSON lists of names (train and test in th
 
 
 def missing(root: Path) -> list[str]:
-    """What the folder lacks to be the release; the lists are optional."""
+    """List what the folder lacks to be the release; the split lists are optional."""
     return [f"{name}/" for name in ("images", "labels") if not (root / name).is_dir()]
 
 
 def read(root: Path) -> Dataset:
     """Read the release.
 
-    The train split keeps the order of its list, for the authors' index lists. Labelled images
-    in no list form "val" where no list for it exists: the release lists train and test only.
-    Without any list, ``splits/*.txt`` are read, or made.
+    The train split keeps the order of its list, for the index lists of the authors. The release
+    lists only train and test; without a list for "val", it contains the labelled images that are
+    in no list. Without any list, ``splits/*.txt`` are read or created.
     """
     samples = paired_samples(root / "images", root / "labels")
     lists = {split: _list_of(root, split) for split in ("train", "val", "test")}
@@ -58,10 +58,10 @@ def _with_validation(
 
 
 def _list_of(root: Path, split: str) -> Path | None:
-    """The JSON list of a split, in the folder or one below it.
+    """Find the JSON list of a split, in the folder or in a direct subfolder.
 
     Raises:
-        UserError: if several are there with different contents.
+        UserError: If there are several with different contents.
     """
     below = [*root.glob("*.json"), *root.glob("*/*.json")]
     images = {root / "images", root / "labels"}
@@ -71,6 +71,6 @@ def _list_of(root: Path, split: str) -> Path | None:
     if len({json.dumps(read_names(path)) for path in candidates}) > 1:
         listed = ", ".join(path.relative_to(root).as_posix() for path in candidates)
         raise UserError(
-            f"{root}: several lists for {split!r}: {listed}: keep one, or name it {split}.json"
+            f"{root} has several lists for {split!r}: {listed}: keep one, or name it {split}.json"
         )
     return candidates[0] if candidates else None

@@ -1,4 +1,4 @@
-"""Splits for a labelled folder that has none: stratified, the same each time, written down."""
+"""Creates stratified, deterministic split lists for a labelled folder without them."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def stratified_splits(
 ) -> dict[str, tuple[Sample, ...]]:
     """Split the labelled images 70 / 10 / 20 by label distribution; write ``root/splits/*.txt``.
 
-    Reads every mask once; damaged ones are listed too. The lists do not depend on the machine or
-    the time. Neighbouring frames of one place may come apart into two splits: only somebody who
-    knows the file names can prevent that, so the message says how to.
+    Reads every mask once; images with damaged masks are listed too. The lists do not depend on the
+    machine or the time. Neighbouring frames of one place may be in different splits, which only
+    the user can prevent; the warning says how.
 
     Raises:
-        UserError: if fewer than three images have masks, a mask is bad though not damaged, or the
+        UserError: If fewer than three images have masks, a mask is bad but not damaged, or the
             lists cannot be written.
     """
     labelled = [sample for sample in samples.values() if sample.mask is not None]
     if len(labelled) < 3:
         raise UserError(
-            f"{root}: no split lists, and {len(labelled)} image(s) with a mask are too few to "
-            "make them from: write splits/train.txt, splits/val.txt and splits/test.txt yourself"
+            f"{root} has no split lists, and {len(labelled)} image(s) with a mask are too few to "
+            "create them: write splits/train.txt, splits/val.txt and splits/test.txt yourself"
         )
-    # A damaged mask counts as one without labels: who opens it decides whether it stops the work.
+    # A damaged mask counts as unlabelled; code that needs it later raises or skips.
     areas, _ = label_areas(labelled, coding, len(taxonomy), skip_bad=True)
     order = stratified_order(areas, seed=0)
     trained = min(beginning(len(labelled), SHARES["train"]), len(labelled) - 2)
     train, rest = order[:trained], order[trained:]
-    # Again, so that what is left comes apart evenly too.
+    # Again, so that val and test are stratified too.
     rest = rest[stratified_order(areas[rest], seed=0)]
     tested = min(beginning(len(labelled), SHARES["test"]), len(rest) - 1)
     positions = {"train": train, "val": rest[tested:], "test": rest[:tested]}
@@ -67,22 +67,22 @@ def _write(root: Path, names: Mapping[str, list[str]]) -> None:
         try:
             os.replace(temporary, folder)  # noqa: PTH105
         except OSError:
-            # Another process of the same run has written the same lists in the meantime.
+            # Another process of the same run may have written the same lists.
             if not all((folder / f"{split}.txt").is_file() for split in names):
                 raise
     except OSError as error:
         raise UserError(
-            f"{root}: has no split lists and they cannot be written to {folder} "
-            f"({error.strerror}): make the folder writable, or put links to its images/, masks/ "
-            "and dataset.yaml into a new folder and give that one"
+            f"{root} has no split lists, and they cannot be written to {folder} "
+            f"({error.strerror}): make the folder writable, or use a new folder with links to its "
+            "images/, masks/ and dataset.yaml"
         ) from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
     sizes = ", ".join(f"{split} {len(listed)}" for split, listed in names.items())
     logger.warning(
-        "%s: no split lists, so stratified ones were made and written there (%s). Where frames "
-        "of one place must not come apart, edit them before training.",
+        "%s: stratified split lists were created (%s). If frames of one place must stay in one "
+        "split, edit the lists before training.",
         folder,
         sizes,
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from s5mars.data.synthetic.camera import Array, Grid, vector
-from s5mars.data.synthetic.noise import Wave, crack_tile, fractal, pebble_tile, sample
+from s5mars.data.synthetic.noise import crack_tile, fractal, pebble_tile, sample
 
 SKY, RIDGE, SOIL, SAND, BEDROCK, ROCK, ROVER, TRACE, HOLE = range(9)
 """Class indices of ``s5mars.classes.S5MARS``."""
@@ -225,8 +225,3 @@ def _smooth(value: Array) -> Array:
     part = np.clip(value * 0.5 + 0.5, 0, 1)
     eased: Array = part * part * (3 - 2 * part)
     return eased
-
-
-def mottle(rng: np.random.Generator, x: Array, z: Array, wavelength: float) -> Array:
-    """Two octaves of noise at any points, for the surface of things on the ground."""
-    return Wave.draw(rng).at(x, z, wavelength) + 0.6 * Wave.draw(rng).at(x, z, wavelength / 2.3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ from PIL import Image
 from s5mars.classes import IGNORE, S5MARS, hex_colour
 from s5mars.data.synthetic.scene import SMALLEST, render_scene
 from s5mars.errors import UserError
-from s5mars.files import disk_full, is_disk_full
+from s5mars.files import disk_full, encoded_picture, is_disk_full
 
 _SHARES = (("train", 0.6), ("val", 0.2), ("test", 0.2))
 _QUALITY = 92
@@ -31,45 +30,45 @@ def write_synthetic(
     unlabelled: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Render a data set of synthetic Mars scenes; the folder appears whole or not at all.
+    """Render a data set of synthetic Mars scenes; the folder is written atomically.
 
     The layout is the plain folder: ``images/*.jpg``, ``masks/*.png`` (class index of
     ``s5mars.classes.S5MARS``, 255 unlabelled), ``dataset.yaml``,
-    ``splits/{train,val,test}.txt`` with 60, 20 and 20 % of the images, spread so that every
-    class that occurs often enough is in each of the three.
+    ``splits/{train,val,test}.txt`` with 60, 20 and 20 % of the images. Every class that is in
+    enough images is in all three splits.
 
     Args:
-        out: folder to make; it may exist if it is empty.
-        images: number of labelled scenes.
-        size: width and height of each, in pixels.
-        seed: equal seeds give equal bytes (with the same versions of numpy, scipy and Pillow).
-        unlabelled: number of further scenes, written to ``unlabelled/`` without a mask.
-        progress: called with (scenes done, scenes in all) after each scene.
+        out: Output folder; it must be empty or not exist.
+        images: Number of labelled scenes.
+        size: Width and height of each scene, in pixels.
+        seed: Equal seeds give equal bytes (with the same versions of numpy, scipy and Pillow).
+        unlabelled: Number of additional scenes without a mask, written to ``unlabelled/``.
+        progress: Called with (finished scenes, number of scenes) after each scene.
 
     Returns:
-        The folder.
+        ``out``.
 
     Raises:
-        UserError: if ``out`` is in use, or a number is too small.
-        OSError: if writing fails; a full disk is said in words.
+        UserError: If ``out`` exists and is not empty, or a number is too small.
+        OSError: If writing fails; the message says so if the disk is full.
     """
     out = Path(out)
     if images < len(_SHARES):
         raise UserError(
-            f"--images {images} is too few for a train, a val and a test split: "
-            f"take {len(_SHARES)} or more"
+            f"--images must be at least {len(_SHARES)}, one for each of the splits train, val and "
+            f"test (got {images})"
         )
     if size < SMALLEST:
-        raise UserError(f"--size {size} is too small for a scene: take {SMALLEST} pixels or more")
+        raise UserError(f"--size must be at least {SMALLEST} pixels (got {size})")
     if unlabelled < 0:
-        raise UserError(f"unlabelled={unlabelled} is negative: take 0 or more further scenes")
+        raise UserError(f"unlabelled must be at least 0 (got {unlabelled})")
     _check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         _fill(part, images, size, seed, unlabelled, progress)
         part.chmod(0o777 & ~_umask())
-        _check_free(out)  # somebody may have been faster
+        _check_free(out)  # another process may have made it
         if out.is_dir():
             out.rmdir()
         part.rename(out)
@@ -86,7 +85,7 @@ def _check_free(out: Path) -> None:
         return
     if out.exists() or out.is_symlink():
         what = "is not empty" if out.is_dir() else "is a file"
-        raise UserError(f"{out} {what}: name a new folder, or remove this one first")
+        raise UserError(f"{out} {what}: choose a new folder, or remove this one")
 
 
 def _umask() -> int:
@@ -110,9 +109,11 @@ def _fill(
     for index, name in enumerate(names):
         image, label = render_scene(size, seed=seed, index=index)
         place = "images" if index < images else "unlabelled"
-        _save(Image.fromarray(image), folder / place / f"{name}.jpg", quality=_QUALITY)
+        jpeg = encoded_picture(Image.fromarray(image), ".jpg", quality=_QUALITY)
+        (folder / place / f"{name}.jpg").write_bytes(jpeg)
         if index < images:
-            _save(Image.fromarray(label), folder / "masks" / f"{name}.png")
+            png = encoded_picture(Image.fromarray(label), ".png")
+            (folder / "masks" / f"{name}.png").write_bytes(png)
             pixels[index] = np.bincount(label.ravel(), minlength=IGNORE + 1)[: len(S5MARS)]
         if progress is not None:
             progress(index + 1, len(names))
@@ -122,15 +123,8 @@ def _fill(
     (folder / "dataset.yaml").write_text(_description(seed, size), encoding="utf-8")
 
 
-def _save(picture: Image.Image, path: Path, **options: object) -> None:
-    # In memory first, because Pillow does not report a full disk as such.
-    encoded = io.BytesIO()
-    picture.save(encoded, Image.registered_extensions()[path.suffix], **options)
-    path.write_bytes(encoded.getbuffer())
-
-
 def _spread(present: NDArray[np.bool_]) -> dict[str, list[int]]:
-    """Deal images (N, C) out to the splits, the rarest class first, where it is most wanted."""
+    """Distribute images (N, C) over the splits, the rarest class first."""
     count = len(present)
     room = {name: round(share * count) for name, share in _SHARES}
     room = {name: max(places, 1) for name, places in room.items()}
@@ -145,7 +139,7 @@ def _spread(present: NDArray[np.bool_]) -> dict[str, list[int]]:
         having = left & present[:, rare] if counts[rare] else left
         index = int(having.nonzero()[0][0])
         open_ = [name for name in members if len(members[name]) < room[name]]
-        # The split that lacks most of this class; a tie goes to the one with most room.
+        # The split that lacks most of this class; ties go to the split with most room.
         best = max(
             open_,
             key=lambda name: (
