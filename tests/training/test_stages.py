@@ -165,7 +165,7 @@ def test_a_teacher_of_another_resolution_is_refused(
         ({"steps": 8}, "steps is 8"),
         ({"teacher": "nowhere"}, "nowhere"),
         ({"teacher": "x", "method": "fixmatch"}, "leave it out"),
-        ({"pool": "trian"}, "pool is 'trian'"),
+        ({"pool": "trian"}, "list file (got 'trian')"),
     ],
 )
 def test_what_cannot_work_is_refused(

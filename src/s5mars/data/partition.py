@@ -101,14 +101,14 @@ def pool(dataset: Dataset, which: str = "all") -> tuple[Sample, ...]:
         chosen = {"all": everything, "train": dataset.split("train")}.get(which, dataset.unlabelled)
         if not chosen:
             raise UserError(
-                f"{dataset.root}: pool is {which}, but the data set has no unlabelled image: add "
-                "some, or give all, train or a list file"
+                f"{dataset.root} has no unlabelled image for --pool {which}: add some, or use all, "
+                "train or a list file"
             )
         return chosen
     path = Path(which)
     if not path.is_file():
         raise MissingFileError(
-            f"pool is {which!r}, which is no file: give all, train, unlabelled or a list file"
+            f"--pool must be all, train, unlabelled or an existing list file (got {which!r})"
         )
     return select(read_names(path), {sample.name: sample for sample in everything}, path)
 
