@@ -407,7 +407,7 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
         (["--recipe=papr"], r"unknown recipe 'papr'; nearest: paper"),
         (["--model=resnet5o"], r"--model resnet5o is not an encoder of timm; nearest: resnet50"),
         (["--weights=no.pth"], r"weights file no\.pth does not exist"),
-        (["--head=ligth"], r"--head must be one of auto, paper, light \(got 'ligth'\)"),
+        (["--deeplab.decoder=ligth"], r"deeplab\.decoder is 'ligth': expected .*'light'"),
         (["--select-on=vla"], r"no split 'vla', .*did you mean 'val'"),
         (["--precision=fp17"], r"precision is 'fp17': expected"),
         (
@@ -566,11 +566,11 @@ def _change_setting(run: Path, old: str, new: str) -> None:
         ),
         (lambda r: (r / "config.yaml").write_text("foo: 1\n"), r"config\.yaml: unknown key 'foo'"),
         (
-            lambda r: _change_setting(r, "output_stride: 16", "output_stride: 16\nhead_: 1"),
-            r"config\.yaml: unknown key 'head_'.*head",
+            lambda r: _change_setting(r, "output_stride: 16", "output_stride: 16\n  decodr: 1"),
+            r"config\.yaml: unknown key 'deeplab\.decodr'.*deeplab\.decoder",
         ),
         (
-            lambda r: _change_setting(r, "head: auto", "head: paper"),
+            lambda r: _change_setting(r, "decoder: auto", "decoder: paper"),
             r"last\.ckpt does not fit the network",
         ),
     ],

@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-from s5mars.compare.plan import with_later_options
-from s5mars.compare.settings import same_run
+import pytest
+
+from s5mars.compare.grid import Row, arguments_of
+from s5mars.compare.results import read_comparison, write_comparison
+from s5mars.compare.settings import as_of_now, describe_row, differences, same_run
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.parsing import parse_training
 
 from .handmade import SETTINGS, comparison
 
+BASE = {**SETTINGS["training"], "recipe": "paper", "model": "resnet18"}
+OLD = {"head": "light", "output_stride": 16, "normalisation": "encoder", "multi_grid": None,
+       "adapter": None, "input_side": None}  # fmt: skip
+SAN = {"model": "san", "weights": "clip", "adapter": "a.pth", "head": "auto"}
 
-def test_options_that_came_later_have_their_default() -> None:
-    old = comparison()
+
+def test_options_that_came_later_or_moved(tmp_path: Path) -> None:
+    old = comparison(settings={**SETTINGS, "training": {**BASE, **OLD}})
     assert "keep" not in old.settings["training"]
-    common = {**SETTINGS, "training": {**SETTINGS["training"], "keep": "last"}}
-    found = with_later_options(old, common)
-    assert found.settings["training"] == {**SETTINGS["training"], "keep": "best"}
+    write_comparison(tmp_path, old)
+    found = read_comparison(tmp_path)
+    training = found.settings["training"]
+    assert training["keep"] == "best" and training["steps"] == 600
+    assert training["deeplab"]["decoder"] == "light"
+    assert not OLD.keys() & training.keys() and "side_adapter" not in training
     for cell in found.cells:
         assert cell.fingerprint == found.fingerprint(cell.row, cell.share)
         assert cell.fingerprint != old.cells[0].fingerprint
-    assert with_later_options(found, found.settings) == found
+    write_comparison(tmp_path, found)
+    assert read_comparison(tmp_path) == found
+
+
+@pytest.mark.parametrize(
+    ("old", "arguments"),
+    [
+        ({}, []),
+        (SAN, ["--model=san", "--weights=clip", "--side-adapter.checkpoint=a.pth"]),
+        (
+            {"model": "sam-cls", "weights": "sam", "head": "auto"},
+            ["--model=sam-cls", "--weights=sam", "--sam.features=f"],
+        ),
+    ],
+)
+def test_a_row_of_an_earlier_version_is_the_row_of_this_one(
+    old: dict[str, Any], arguments: list[str]
+) -> None:
+    common = ["--data=d", "--out=o", "--recipe=paper", "--steps=600", "--model=resnet18"]
+    common += ["--deeplab.decoder=light"]
+    base = parse_training([*common, "--method=supervised"])
+    row = Row("r", "R", "g", "supervised", arguments=("--method=supervised", *arguments))
+    there = parse_training(arguments_of(row, common))
+    now = json.loads(json.dumps(describe_row(there, base)["training"]))
+    assert differences(as_of_now(old, of_row=True), now) == []
 
 
 def test_what_changes_no_result_makes_no_other_run() -> None:

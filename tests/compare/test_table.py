@@ -173,6 +173,7 @@ def test_bad_files(tmp_path: Path) -> None:
 
 def test_reads_what_it_writes(tmp_path: Path) -> None:
     write(tmp_path)
+    write_comparison(tmp_path, read_comparison(tmp_path))  # with the defaults of all options
     first = (tmp_path / "comparison.json").read_text()
     write_comparison(tmp_path, read_comparison(tmp_path))
     assert (tmp_path / "comparison.json").read_text() == first

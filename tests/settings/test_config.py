@@ -10,8 +10,10 @@ import pytest
 
 import s5mars
 from s5mars.augment.sam_mix import SamMix
+from s5mars.errors import UserError
 from s5mars.methods import METHODS, OF_A_NETWORK, method_class
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.networks import NETWORKS, NetworkOptions
 
 SOURCE = Path(s5mars.__file__).parent
 
@@ -27,6 +29,18 @@ def test_every_setting_is_read_somewhere(name: str) -> None:
         assert f"early.{name}" in code_outside("config.py")
         return
     assert re.search(rf"config\.{name}\b", code_outside("config.py")), f"nothing reads {name}"
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_every_option_of_a_network_is_read_where_it_is_built(kind: type[NetworkOptions]) -> None:
+    text = (SOURCE / "models" / "build.py").read_text(encoding="utf-8")
+    for field in fields(kind):
+        assert re.search(rf"options\.{field.name}\b", text), field.name
+
+
+def test_the_network_has_the_options_of_its_model() -> None:
+    with pytest.raises(UserError, match="network is DeepLab, but model san takes SideAdapter"):
+        TrainConfig(data=Path("d"), out=Path("o"), steps=1, model="san")
 
 
 @pytest.mark.parametrize("name", sorted({**METHODS, **OF_A_NETWORK}))

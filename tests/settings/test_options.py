@@ -15,6 +15,7 @@ from s5mars.methods import METHODS
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.networks import GENERAL_MODELS, NETWORKS, DeepLab, SamCls, SideAdapter
 from s5mars.settings.parsing import parse_training, training_from_yaml, training_parser
 from s5mars.settings.recipes import RECIPES, find_recipe
 
@@ -46,13 +47,13 @@ def test_the_default_recipe_fits_short_runs_and_leaves_the_method_alone() -> Non
 
 def test_every_kind_of_value() -> None:
     config = parse_training(
-        [*BASE, "--labelled=0.125", "--scale", "[0.75, 1.5]", "--multi_grid", "[1, 2, 4]",
+        [*BASE, "--labelled=0.125", "--scale", "[0.75, 1.5]", "--deeplab.multi_grid", "[1, 2, 4]",
          "--learning-rate", "1e-3", "--save_every", "7", "--devices", "2", "--precision", "bf16",
          "--objects", "store.parquet"]
     ).config  # fmt: skip
     assert config.labelled == 0.125 and isinstance(config.labelled, float)
     assert config.scale == (0.75, 1.5)
-    assert config.multi_grid == [1, 2, 4]
+    assert config.network == DeepLab(multi_grid=[1, 2, 4])
     assert config.learning_rate == 0.001
     assert config.save_every == 7
     assert config.devices == 2
@@ -87,8 +88,9 @@ def test_fields_of_the_method() -> None:
 
 
 @pytest.mark.parametrize("method", [*METHODS, "san"])
-def test_every_option_says_what_it_is(method: str) -> None:
-    parser = training_parser(["--method", method])
+@pytest.mark.parametrize("model", ["resnet50", *GENERAL_MODELS])
+def test_every_option_says_what_it_is(method: str, model: str) -> None:
+    parser = training_parser(["--method", method, "--model", model])
     silent = [
         a.dest for a in parser._actions if not str(a.help or "").partition("(type:")[0].strip()
     ]
@@ -100,7 +102,7 @@ def test_every_option_says_what_it_is(method: str) -> None:
 def test_yaml_round_trip(tmp_path: Path, method: str, recipe: str) -> None:
     given = parse_training(
         [*BASE, "--method", method, "--recipe", recipe, "--labelled", "0.125", "--skip-bad",
-         "--ohem", "--multi_grid", "[1, 2, 4]", "--seed", "9"]
+         "--ohem", "--deeplab.multi_grid", "[1, 2, 4]", "--seed", "9"]
     )  # fmt: skip
     path = tmp_path / "config.yaml"
     path.write_text(given.text)
@@ -134,7 +136,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
 def test_a_recipe_changes_defaults_and_gives_way() -> None:
     released = parse_training([*BASE, "--recipe", "as_released"])
     assert released.config.model == "resnet50s"
-    assert released.config.multi_grid == [1, 2, 4]
+    assert released.config.network == DeepLab(normalisation="as_released", multi_grid=[1, 2, 4])
     assert released.config.select_on == "test"
     assert released.config.ramp == released.config.teacher_span == 0
     assert released.config.freeze_at == pytest.approx(200 / 240)
@@ -184,6 +186,16 @@ def test_a_recipe_may_stand_in_the_file(tmp_path: Path) -> None:
         (["--crop", "16"], "crop is 16: it must be 32 pixels or more"),
         (["--scale", "[2.0, 0.5]"], "smallest and a largest"),
         (["--epochs", "2"], "either steps or epochs"),
+        (["--deeplab.decodr", "light"], "the nearest is --deeplab.decoder"),
+        (["--deeplab.decoder", "ligth"], "deeplab.decoder is 'ligth': expected .*'light'"),
+        (["--deeplab.output-stride", "7"], r"output_stride is '7': expected \[8, 16, 32\]"),
+        (["--head", "light"], "unknown option --head; it is now --deeplab.decoder"),
+        (["--model=san", "--adapter=a"], "it is now --side-adapter.checkpoint"),
+        (["--side-adapter.checkpoint", "a"], "it is for --model san, not resnet50"),
+        (["--model=san", "--deeplab.decoder=light"], "it is for a timm encoder, not san"),
+        (["--model=sam-cls", "--scale", "[1, 1]"], "--scale; --model sam-cls has fixed crops"),
+        (["--model=san", "--recipe=as_released"], "deeplab.multi_grid, which --model san does not"),
+        (["--model=san", "--side-adapter.input-side=8"], "input_side is 8: it must be 32"),
         (["--ramp", "1.5"], r"ramp is 1.5: it must be in \[0, 1\)"),
     ],
 )
@@ -208,6 +220,57 @@ def test_mistakes_in_the_file(tmp_path: Path, text: str, message: str) -> None:
         training_from_yaml(path)
 
 
+OF_OLD = {"head": "auto", "output_stride": 16, "normalisation": "encoder", "multi_grid": None,
+          "adapter": None, "input_side": None, "features": None}  # fmt: skip
+"""What every config.yaml had before the options of a network were in a group of their own."""
+
+
+@pytest.mark.parametrize(
+    ("written", "network"),
+    [
+        ({}, DeepLab()),
+        ({"head": "light", "output_stride": 32}, DeepLab(decoder="light", output_stride=32)),
+        # What the file says wins over the recipe, although it is the default.
+        ({"recipe": "as_released"}, DeepLab()),
+        ({"recipe": "as_released", "multi_grid": [1, 2]}, DeepLab(multi_grid=[1, 2])),
+        ({"model": "sam-cls", "scale": [0.5, 2.0]}, SamCls()),
+        ({"model": "sam-cls", "features": "f"}, SamCls(features=Path("f"))),
+        ({"model": "san"}, SideAdapter()),
+        (
+            {"model": "san", "adapter": "a.pth", "input_side": 64},
+            SideAdapter(checkpoint="a.pth", input_side=64),
+        ),
+    ],
+)
+def test_files_of_earlier_versions(
+    tmp_path: Path, written: dict[str, object], network: object
+) -> None:
+    path = tmp_path / "config.yaml"
+    required = {"data": "d", "out": "o", "steps": 5, "method": "supervised"}
+    path.write_text(yaml.safe_dump(required | OF_OLD | written))
+    settings = training_from_yaml(path)
+    assert settings.config.network == network
+    assert not OF_OLD.keys() & yaml.safe_load(settings.text).keys()
+
+
+def test_an_old_file_cannot_set_what_its_network_ignores(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("data: d\nout: o\nsteps: 5\nmodel: san\nhead: light\n")
+    with pytest.raises(UserError, match=r"'deeplab\.decoder'.*; it is for a timm encoder, not san"):
+        training_from_yaml(path)
+
+
+def test_the_help_has_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--model", "san", "--help"]) == 0
+    shown = capsys.readouterr().out
+    headings = re.findall(r"^(\w[^:\n]*).*:$", shown, re.MULTILINE)
+    assert headings == [
+        "options", "Run", "Data", "Model", "Objective", "Optimiser", "Schedule", "Hardware",
+        "The side adapter of SAN of table VI, --model san",
+    ]  # fmt: skip
+    assert "--side-adapter.checkpoint" in shown and "--deeplab" not in shown
+
+
 def test_files_that_are_no_settings(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is not a training run"):
         training_from_yaml(tmp_path / "config.yaml")
@@ -222,6 +285,7 @@ def test_files_that_are_no_settings(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("a: &a [x, x]\nb: &b [*a, *a]\nlabelled: *b\n", "aliases such as .a are not supported"),
+        ("deeplab: 5\nhead: light\n", "damaged settings file .*: correct it"),
         ("labelled: " + "[" * 2000 + "]" * 2000, "nested more than 64 deep"),
         ("# " + "x" * (1 << 20), "larger than the limit of 1,048,576 bytes"),
     ],
@@ -246,7 +310,7 @@ def test_words_that_are_no_truth_in_yaml_1_2_stay_words(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named() -> None:
-    with pytest.raises(ValueError, match="missing options: --data, --out"):
+    with pytest.raises(ValueError, match="missing options: --out, --data"):
         parse_training(["--steps", "5"])
     with pytest.raises(ValueError, match="either steps or epochs"):
         parse_training(BASE[:4])
@@ -258,9 +322,10 @@ def test_an_option_without_its_value_is_refused() -> None:
 
 
 def test_the_help_of_every_setting_is_a_phrase_of_its_own() -> None:
-    lines = (TrainConfig.__doc__ or "").partition("Args:")[2].splitlines()
+    documented = [*TrainConfig.__bases__, *NETWORKS]
+    lines = [line for each in documented for line in str(each.__doc__).splitlines()]
     helps = [found[1] for line in lines if (found := re.match(r" {8}\w+: (.*)", line))]
-    assert len(helps) == len(fields(TrainConfig))
+    assert len(helps) == sum(len(fields(each)) for each in documented)
     # Fragments such as "Of SGD." or "At the start." say nothing without the name of the option.
     wrong = [text for text in helps if re.match(r"(Of|At|For|In|Any|What|Which|To)\b|``", text)]
     assert not wrong

@@ -20,9 +20,10 @@ from s5mars.compare.grid import Cell
 from s5mars.compare.plan import Request, train_arguments
 from s5mars.data.layouts import open_dataset
 from s5mars.data.synthetic import write_synthetic
+from s5mars.models import sam_cls
 from s5mars.models.build import check_network
-from s5mars.models.sam_cls import SamCls
 from s5mars.models.san import san
+from s5mars.settings.networks import SamCls
 from s5mars.settings.parsing import parse_training
 
 pytest.importorskip("transformers")
@@ -72,14 +73,14 @@ def sam_run(
     """24 epochs of two images; and how often the encoder had run after each step."""
     out = tmp_path_factory.mktemp("runs") / "sam"
     runs: list[int] = []
-    original = SamCls._encode
+    original = sam_cls.SamCls._encode
 
-    def counted(self: SamCls, image: torch.Tensor) -> torch.Tensor:
+    def counted(self: sam_cls.SamCls, image: torch.Tensor) -> torch.Tensor:
         runs.append(len(image))
         return original(self, image)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SamCls, "_encode", counted)
+        patch.setattr(sam_cls.SamCls, "_encode", counted)
         metrics = train(
             scenes, out, method="supervised", model="sam-cls", weights=weights["sam"], epochs=24,
             validate_every=12, learning_rate=0.1, recipe="paper",
@@ -133,8 +134,8 @@ def test_san_as_it_comes_and_fine_tuned(
     scenes: Path, weights: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     general = {
-        "model": "san", "method": "san", "weights": weights["clip"], "adapter": weights["san"],
-        "input_side": 64,
+        "model": "san", "method": "san", "weights": weights["clip"],
+        "side_adapter.checkpoint": weights["san"], "side_adapter.input_side": 64,
     }  # fmt: skip
     zero = train(scenes, tmp_path / "zero", steps=0, **general)
     assert zero["steps"] == 0 and zero["best"]["step"] == 0
@@ -163,7 +164,7 @@ def test_table_vi(
 ) -> None:
     out = tmp_path / "x"
     command = ["compare", "--table-vi", *options(data=scenes, out=out, **COMMON), "--steps=2"]
-    command += ["--input-side=64", "--scale=[1,1]"]
+    command += ["--side-adapter.input-side=64", "--scale=[1,1]"]
     assert main(command) == 0
     assert main(["table", str(out)]) == 0
     shown = capsys.readouterr().out
@@ -177,7 +178,8 @@ def test_table_vi(
     assert main(["table", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "| SAM-CLS | 1 |" in shown and shown.count("| weights not available here |") == 2
-    assert "no weights file at" in shown and "scale none (fixed crops), model sam-cls" in shown
+    assert "no weights file at" in shown
+    assert "SAM-CLS changes" in shown and "scale none (fixed crops)" in shown
     cells = json.loads((out / "comparison.json").read_text())["cells"]
     assert [cell["status"] for cell in cells] == ["done", "unavailable", "unavailable"]
 
@@ -187,7 +189,13 @@ def test_the_rows_of_table_vi_are_runs_of_train(
 ) -> None:
     """What ``compare`` gives ``train``: the row's own settings, not those of DeepLabV3+."""
     given = GeneralWeights(**{name: str(path) for name, path in weights.items()})
-    common = ["--head=light", "--learning-rate=0.5", "--steps=7", "--scale=[1,1]", "--clip=3"]
+    common = [
+        "--deeplab.decoder=light",
+        "--learning-rate=0.5",
+        "--steps=7",
+        "--scale=[1,1]",
+        "--clip=3",
+    ]
     request = Request(
         out=tmp_path, table_vi=True, weights=given,
         arguments=[f"--data={scenes}", "--san.points=5", "--s5mars.soft-weight=1", *common],
@@ -203,7 +211,7 @@ def test_the_rows_of_table_vi_are_runs_of_train(
     assert [c.learning_rate for c in configs.values()] == [0.5, 1e-4, 1e-4]
     assert [c.optimiser for c in configs.values()] == ["adamw", "adamw", "adamw"]
     assert {c.seed for c in configs.values()} == {3}
-    assert configs["SAM-CLS"].features == tmp_path / "features"
+    assert configs["SAM-CLS"].network == SamCls(features=tmp_path / "features")
     missing = missing_weights(table_vi_rows(given, tmp_path)[1], replace(given, clip="nowhere"))
     assert missing.startswith("weights not available here: nowhere: no such folder")
 
@@ -214,13 +222,13 @@ def test_the_rows_of_table_vi_are_runs_of_train(
         ({"model": "sam-cls"}, "--model sam-cls requires --weights: a folder of SAM"),
         ({"model": "san"}, "--model san requires --weights: a folder of CLIP"),
         ({"model": "sam-cls", "method": "s5mars"}, "trains on labelled images only"),
-        ({"model": "sam-cls", "scale": "[1.0,1.0]"}, "whose crops are fixed"),
-        ({"model": "sam-cls", "head": "light"}, "--head applies to DeepLabV3+ only"),
+        ({"model": "sam-cls", "scale": "[1.0,1.0]"}, "--model sam-cls has fixed crops"),
+        ({"model": "sam-cls", "deeplab.decoder": "light"}, "it is for a timm encoder, not sam-cls"),
         (
             {"model": "resnet18", "method": "san"},
             "san requires --model san (got resnet18)",
         ),
-        ({"adapter": "a.pth"}, "--adapter requires --model san"),
+        ({"side_adapter.checkpoint": "a.pth"}, "it is for --model san, not resnet50"),
         ({"model": "san", "weights": "clip", "steps": 0}, "requires a trained side adapter"),
         ({"model": "san", "weights": "nowhere"}, "nowhere: no such folder"),
         ({"steps": 0}, "steps is 0"),

@@ -317,7 +317,8 @@ def test_as_released_runs_and_says_that_it_chose_on_the_test_split(
     scenes: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "released"
-    command = arguments(scenes, out, recipe="as_released", multi_grid="null", steps=3)
+    command = arguments(scenes, out, recipe="as_released", steps=3)
+    command.append("--deeplab.multi-grid=null")
     assert main(command) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["split_for_selection"] == "test"

@@ -17,8 +17,7 @@ from s5mars.models.pretrained import pretrained_folder
 GROUP = "zero_shot"
 UNAVAILABLE = "weights not available here"
 
-_OF_DEEPLAB = {"--model", "--weights", "--head", "--output-stride", "--normalisation",
-               "--multi-grid", "--recipe"}  # fmt: skip
+_OF_THE_MODEL = {"--model", "--weights", "--recipe"}
 _OF_THE_OPTIMISER = {"--optimiser", "--learning-rate", "--momentum", "--weight-decay", "--clip"}
 _OF_LENGTH = {"--steps", "--epochs"}
 
@@ -42,19 +41,19 @@ def table_vi_rows(weights: GeneralWeights, out: Path) -> tuple[Row, ...]:
     sam = (
         "--model=sam-cls",
         f"--weights={weights.sam or 'none'}",
-        f"--features={out / 'features'}",
+        f"--sam.features={out / 'features'}",
     )
     san = (
         "--model=san",
         f"--weights={weights.clip or 'none'}",
-        *([f"--adapter={weights.san}"] if weights.san else []),
+        *([f"--side-adapter.checkpoint={weights.san}"] if weights.san else []),
         "--recipe=san",
     )
-    side = frozenset(_OF_DEEPLAB | _OF_THE_OPTIMISER | {"--adapter", "--features"})
+    side = frozenset(_OF_THE_MODEL | _OF_THE_OPTIMISER)
     return (
         Row(
             f"{GROUP}/sam_cls", "SAM-CLS", GROUP, "supervised", arguments=sam,
-            without=frozenset(_OF_DEEPLAB | {"--scale", "--adapter", "--input-side", "--features"}),
+            without=frozenset(_OF_THE_MODEL | {"--scale"}),
         ),
         Row(
             f"{GROUP}/san", "SAN", GROUP, "san", arguments=(*san, "--steps=0"),

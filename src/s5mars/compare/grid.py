@@ -10,13 +10,12 @@ from pathlib import Path
 from s5mars.data.partition import as_fraction
 from s5mars.errors import UserError
 from s5mars.methods import METHODS, OF_A_NETWORK, method_title
+from s5mars.settings.networks import NETWORKS, network_options
+from s5mars.settings.parsing import chosen
 
 METHODS_GROUP = "methods"
 BASELINE = "supervised"
 ABLATED = "s5mars"
-
-OF_GENERAL_MODELS = frozenset({"--adapter", "--input-side", "--features"})
-"""Options of ``train`` that only the rows of table VI use."""
 
 _TAKEN = {
     "--seed": "--seeds",
@@ -36,7 +35,7 @@ class Row:
     method: str
     ablation: str = ""  # value of ``s5mars train --ablation``
     arguments: tuple[str, ...] = ()  # options of ``s5mars train`` that the row adds
-    without: frozenset[str] = OF_GENERAL_MODELS  # options that do not apply to the row
+    without: frozenset[str] = frozenset()  # options that do not apply to the row
 
     @property
     def folder(self) -> str:
@@ -129,19 +128,21 @@ def cells_of(rows: Sequence[Row], labelled: Sequence[str], seeds: Sequence[int])
 
 
 def arguments_of(row: Row, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments that apply to this row, without the fields of other methods.
+    """Return the arguments that apply to this row, without those of other methods and networks.
 
     Raises:
         UserError: if an option is one that the grid itself sets.
     """
+    model = chosen([*arguments, *row.arguments]).model
+    owners = {*METHODS, *OF_A_NETWORK, *(kind.group for kind in NETWORKS)}
+    others = owners - {row.method, network_options(model).group}
     kept: list[str] = []
     for option in _options(arguments):
-        name = option[0].partition("=")[0]
+        name = option[0].partition("=")[0].replace("_", "-")
         if name in _TAKEN:
             raise UserError(f"compare does not accept {name}; use {_TAKEN[name]}")
-        owner = name.removeprefix("--").partition(".")[0]
-        of_another = "." in name and owner in {*METHODS, *OF_A_NETWORK} - {row.method}
-        if not of_another and name.replace("_", "-") not in row.without:
+        owner = name.removeprefix("--").partition(".")[0].replace("-", "_")
+        if not ("." in name and owner in others) and name not in row.without:
             kept += option
     return [*kept, *row.arguments]
 

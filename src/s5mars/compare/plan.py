@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from s5mars.data.layouts import open_dataset
 from s5mars.errors import UserError
 from s5mars.evaluation.protocols import find_protocol
 from s5mars.files.locking import is_empty
-from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import Training, parse_training
 
 
@@ -139,7 +138,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     references = _references(request, rows, facts, base, cells[0])
     old = _old(request.out)
     if old is not None:
-        old = with_later_options(_without_unavailable(old, facts), common)
+        old = _without_unavailable(old, facts)
         different = settings.differences(old.settings, common)
         for kind, known, asked in (("row", old.rows, facts), ("share", old.shares, shares)):
             for name in known.keys() & asked.keys():
@@ -176,33 +175,6 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
             ),
         )
     return replace(planned, cells=tuple(known_cells.values()))
-
-
-def with_later_options(old: Comparison, common: Mapping[str, Any]) -> Comparison:
-    """A comparison whose settings lack training options that came later, with their defaults.
-
-    A new option leaves behaviour as it was unless it is given: an old cell is one of its default.
-
-    Args:
-        old: as it was read.
-        common: the settings asked for now, which name every option.
-    """
-    defaults = {field.name: field.default for field in fields(TrainConfig)}
-    missing = {
-        name: json.loads(json.dumps(defaults[name]))
-        for name in common["training"].keys() - old.settings["training"].keys()
-        if defaults.get(name, MISSING) is not MISSING
-    }
-    if not missing:
-        return old
-    training = {**old.settings["training"], **missing}
-    new = replace(old, settings={**old.settings, "training": training})
-    return replace(
-        new,
-        cells=tuple(
-            replace(cell, fingerprint=new.fingerprint(cell.row, cell.share)) for cell in old.cells
-        ),
-    )
 
 
 def _without_unavailable(old: Comparison, facts: Mapping[str, Any]) -> Comparison:

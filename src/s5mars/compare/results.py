@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from s5mars.compare.settings import digest, fingerprint
+from s5mars.compare.settings import as_of_now, digest, fingerprint
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_json
 from s5mars.files.reading import object_in, read_object, reading
@@ -109,6 +109,7 @@ def read_comparison(folder: Path) -> Comparison:
         for cell in cells:
             below(folder, cell.folder, source=path)
         wrong = [c for c in cells if c.fingerprint != comparison.fingerprint(c.row, c.share)]
+        current = _as_of_now(comparison)
     if wrong:
         raise UserError(
             f"{path}: {', '.join(cell.name for cell in wrong)} were trained with other settings "
@@ -116,7 +117,25 @@ def read_comparison(folder: Path) -> Comparison:
             "never mixes settings; compare them in another --out"
         )
     _same_partitions(path, comparison)
-    return comparison
+    return current
+
+
+def _as_of_now(read: Comparison) -> Comparison:
+    """A comparison of any version with the settings and fingerprints of this one."""
+
+    def row_now(row: Mapping[str, Any]) -> dict[str, Any]:
+        changed = as_of_now(row["settings"].get("training", {}), of_row=True)
+        return {**row, "settings": {**row["settings"], "training": changed}}
+
+    new = replace(
+        read,
+        settings={**read.settings, "training": as_of_now(read.settings["training"])},
+        rows={name: row_now(row) for name, row in read.rows.items()},
+    )
+    if (new.settings, new.rows) == (read.settings, read.rows):
+        return read
+    fingerprinted = (replace(c, fingerprint=new.fingerprint(c.row, c.share)) for c in new.cells)
+    return replace(new, cells=tuple(fingerprinted))
 
 
 def _same_partitions(path: Path, comparison: Comparison) -> None:

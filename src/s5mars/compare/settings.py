@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from s5mars.compare.grid import Cell, Row
 from s5mars.data.dataset import Dataset
 from s5mars.files.reading import read_text
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.networks import NetworkOptions, network_options, with_groups
 from s5mars.settings.parsing import Training
 
 _OF_THE_CELL = {"data", "out", "method", "labelled", "seed"}
-_CHANGE_NOTHING = {"config", "workers", "save_every", "snapshots", "features"}
+_CHANGE_NOTHING = {"config", "workers", "save_every", "snapshots", "sam.features"}
 """Options that do not change the result of a run."""
 
 _DIGITS = 16
@@ -96,6 +98,31 @@ def facts_of(row: Row, training: Training, base: Training) -> dict[str, Any]:
     }
 
 
+def as_of_now(training: Mapping[str, Any], *, of_row: bool = False) -> dict[str, Any]:
+    """Training settings that any version has recorded, in the names of this one.
+
+    Options that came later have their default, which leaves behaviour as it was.
+
+    Args:
+        training: of the baseline, or the changes of a row.
+        of_row: whether they are the changes of a row.
+    """
+    found = with_groups(training)
+    if not of_row:
+        defaults = {
+            field.name: field.default
+            for field in fields(TrainConfig)
+            if field.default is not MISSING and field.name not in _OF_THE_CELL | _CHANGE_NOTHING
+        }
+        found = {**defaults, **found}
+    if "model" in found:
+        kind = network_options(found["model"])
+        options = asdict(kind()) | found.pop(kind.group, {})
+        found |= _of_network(kind, options)
+    settings: dict[str, Any] = json.loads(json.dumps(found))  # tuples are lists there
+    return settings
+
+
 def differences(old: object, new: object, *, prefix: str = "") -> list[str]:
     """``["training.steps: 4 there, 8 now"]``, for nested mappings."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
@@ -122,18 +149,27 @@ def digest(names: Iterable[str]) -> str:
 
 def same_run(config: TrainConfig, recorded: TrainConfig) -> list[str]:
     """List the differences between the settings of an existing run and those of its cell."""
-    return [
-        f"{name}: {getattr(recorded, name)} there, {getattr(config, name)} now"
-        for name in TrainConfig.__dataclass_fields__
-        if name not in {"data", "out"} | _CHANGE_NOTHING
-        and getattr(recorded, name) != getattr(config, name)
-    ]
+    there, now = (_relevant(asdict(c), c, without={"data", "out"}) for c in (recorded, config))
+    return differences(there, now)
 
 
 def _common(training: Training) -> dict[str, Any]:
-    settings = yaml.safe_load(training.text)
-    return {
-        name: settings.get(name)
-        for name in TrainConfig.__dataclass_fields__
-        if name not in _OF_THE_CELL | _CHANGE_NOTHING
-    }
+    text, config = yaml.safe_load(training.text), training.config
+    known = {"network": text[config.network.group], "scale": list(config.scale), **text}
+    settings = {name: known.get(name) for name in TrainConfig.__dataclass_fields__}
+    return _relevant(settings, config, without=_OF_THE_CELL)
+
+
+def _relevant(
+    settings: Mapping[str, Any], config: TrainConfig, *, without: Set[str]
+) -> dict[str, Any]:
+    """Settings that can change the result of a run; those of the network are in its group."""
+    names = settings.keys() - {"network"} - without - _CHANGE_NOTHING
+    return {key: value for key, value in settings.items() if key in names} | _of_network(
+        type(config.network), settings["network"]
+    )
+
+
+def _of_network(kind: type[NetworkOptions], options: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in options.items() if f"{kind.group}.{k}" not in _CHANGE_NOTHING}
+    return {kind.group: kept} if kept else {}

@@ -10,8 +10,9 @@ from s5mars.compare.intervals import LEVEL
 from s5mars.compare.results import Comparison, Result
 from s5mars.compare.standings import Group
 from s5mars.evaluation.protocols import PROTOCOLS
+from s5mars.settings.networks import network_options
 
-_PATHS = {"weights", "adapter", "features"}
+_PATHS = {"weights", "checkpoint"}
 
 
 def protocol_lines(comparison: Comparison, group: Group) -> list[str]:
@@ -81,9 +82,11 @@ def _own_settings(comparison: Comparison, group: Group) -> str:
     """Describe the training settings that rows with other networks change."""
     sentences = []
     for standing in group.standings:
-        changed = comparison.rows[standing.row]["settings"]["training"]
-        if changed.get("model") == "sam-cls":
-            changed = {**changed, "scale": "none (fixed crops)"}
+        changed = dict(comparison.rows[standing.row]["settings"]["training"])
+        kind = network_options(changed.get("model", ""))
+        if kind.fixed_crops:
+            changed["scale"] = "none (fixed crops)"
+        changed |= changed.pop(kind.group, {})
         text = ", ".join(f"{name} {value}" for name, value in changed.items() if name not in _PATHS)
         sentences.append(f" {standing.title} changes {text}.")
     return "".join(sentences)

@@ -10,14 +10,12 @@ from s5mars.errors import UserError
 from s5mars.models import sam_cls as sam
 from s5mars.models import san as side
 from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.settings.config import GENERAL_MODELS, TrainConfig
+from s5mars.settings.config import TrainConfig
+from s5mars.settings.networks import DeepLab, SamCls, SideAdapter
 from s5mars.types import Method
 
 AnyNetwork = DeepLabV3Plus | sam.SamCls | side.San
 """Networks that can be trained, evaluated and shared."""
-
-_OF_DEEPLAB = {"head": "--head", "output_stride": "--output-stride",
-               "normalisation": "--normalisation", "multi_grid": "--multi-grid"}  # fmt: skip
 
 
 def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> AnyNetwork:
@@ -28,57 +26,49 @@ def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> An
             are missing or do not fit.
     """
     check_network(config, method)
-    if config.model == "sam-cls":
-        return sam.sam_cls(
-            config.weights, len(taxonomy), cache=config.features or config.out / "features"
-        )
-    if config.model == "san":
-        if config.steps == 0 and config.adapter is None:
+    options = config.network
+    if isinstance(options, SamCls):
+        cache = options.features or config.out / "features"
+        return sam.sam_cls(config.weights, len(taxonomy), cache=cache)
+    if isinstance(options, SideAdapter):
+        if config.steps == 0 and options.checkpoint is None:
             raise UserError(
                 "--steps 0 evaluates SAN without training, which requires a trained side adapter; "
-                "give the authors' checkpoint with --adapter"
+                "give the authors' checkpoint with --side-adapter.checkpoint"
             )
-        return side.san(config.weights, taxonomy, adapter=config.adapter, side=config.input_side)
+        return side.san(
+            config.weights, taxonomy, adapter=options.checkpoint, side=options.input_side
+        )
+    assert isinstance(options, DeepLab)
     return DeepLabV3Plus(
         config.model,
         len(taxonomy),
-        output_stride=config.output_stride,
-        head=config.head,
+        output_stride=options.output_stride,
+        head=options.decoder,
         weights=config.weights,
-        normalisation=config.normalisation,
-        multi_grid=config.multi_grid,
+        normalisation=options.normalisation,
+        multi_grid=options.multi_grid,
         representation=method.needs.representation,
     )
 
 
 def check_network(config: TrainConfig, method: Method) -> None:
-    """Check that network, method and settings are compatible.
+    """Check that network, method and weights fit together.
 
     Raises:
         UserError: with the option that does not fit.
     """
-    needs, model = method.needs, config.model
-    if needs.queries and model != "san":
-        raise UserError(f"--method {config.method} requires --model san (got {model})")
-    for name, owner in (("adapter", "san"), ("input_side", "san"), ("features", "sam-cls")):
-        if getattr(config, name) is not None and model != owner:
-            raise UserError(f"--{name.replace('_', '-')} requires --model {owner}")
-    if model not in GENERAL_MODELS:
-        return
-    if needs.pool:
-        fitting = "san or supervised" if model == "san" else "supervised"
-        raise UserError(f"--model {model} trains on labelled images only; use --method {fitting}")
-    default = TrainConfig.__dataclass_fields__
-    for name, option in _OF_DEEPLAB.items():
-        if getattr(config, name) != default[name].default:
-            raise UserError(f"{option} applies to DeepLabV3+ only, not to --model {model}")
-    if model == "sam-cls" and tuple(config.scale) != default["scale"].default:
-        raise UserError("--scale cannot be used with --model sam-cls, whose crops are fixed")
-    if config.weights in {"auto", "none"}:
-        what = "SAM" if model == "sam-cls" else "CLIP"
+    needs, options = method.needs, config.network
+    if needs.queries and not isinstance(options, SideAdapter):
+        raise UserError(f"--method {config.method} requires --model san (got {config.model})")
+    if needs.pool and options.methods:
         raise UserError(
-            f"--model {model} requires --weights: a folder of {what} in transformers' layout or a "
-            "hub id"
+            f"--model {config.model} trains on labelled images only; use --method {options.methods}"
+        )
+    if options.weights and config.weights in {"auto", "none"}:
+        raise UserError(
+            f"--model {config.model} requires --weights: a folder of {options.weights} in "
+            "transformers' layout or a hub id"
         )
 
 

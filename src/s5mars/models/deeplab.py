@@ -93,7 +93,9 @@ class DeepLabV3Plus(nn.Module):
         if head == "auto":
             head = "paper" if high >= 1024 else "light"
         if head not in HEADS:
-            raise UserError(f"--head must be one of auto, {', '.join(HEADS)} (got {head!r})")
+            raise UserError(
+                f"--deeplab.decoder must be one of auto, {', '.join(HEADS)} (got {head!r})"
+            )
         shape = HEADS[head]
         rates = tuple(rate * 16 // output_stride for rate in (6, 12, 18))
         self.pyramid = SpatialPyramid(high, rates, shape)
@@ -206,7 +208,7 @@ def _conv3x3(inputs: int, outputs: int, *, dilation: int = 1, separable: bool) -
 def _timm_features(name: str, *, output_stride: int) -> tuple[Any, int]:
     """Build a timm encoder that returns features at stride 4 and at the output stride."""
     if output_stride not in (8, 16, 32):
-        raise UserError(f"--output-stride must be 8, 16 or 32 (got {output_stride})")
+        raise UserError(f"--deeplab.output-stride must be 8, 16 or 32 (got {output_stride})")
     base, _, tag = name.partition(".")
     if base not in timm.list_models(base):
         import difflib
@@ -240,7 +242,9 @@ def _statistics(encoder: str, normalisation: str) -> tuple[Sequence[float], Sequ
     if normalisation == "as_released":
         return RELEASED_MEAN, RELEASED_DIVISOR
     if normalisation != "encoder":
-        raise UserError(f"--normalisation must be encoder or as_released (got {normalisation!r})")
+        raise UserError(
+            f"--deeplab.normalisation must be encoder or as_released (got {normalisation!r})"
+        )
     config = timm.get_pretrained_cfg(encoder, allow_unregistered=False)
     if config is None:
         return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -251,8 +255,8 @@ def _apply_multi_grid(encoder: nn.Module, name: str, factors: Sequence[int]) -> 
     blocks = getattr(encoder, "layer4", None)
     if blocks is None or len(blocks) != len(factors):
         raise UserError(
-            f"--multi-grid {list(factors)} needs a ResNet with {len(factors)} blocks in its last "
-            f"stage; {name} has {'none' if blocks is None else len(blocks)}"
+            f"--deeplab.multi-grid {list(factors)} needs a ResNet with {len(factors)} blocks in "
+            f"its last stage; {name} has {'none' if blocks is None else len(blocks)}"
         )
     for block, factor in zip(blocks, factors, strict=True):
         convolution = block.conv2

@@ -183,7 +183,7 @@ def san(
     taxonomy: Taxonomy,
     *,
     adapter: str | None = None,
-    side: int | None = None,
+    side: int = SIDE,
     shape: AdapterShape | None = None,
 ) -> San:
     """Build SAN on pretrained CLIP.
@@ -192,7 +192,7 @@ def san(
         weights: a folder or hub id of CLIP, with its tokenizer.
         taxonomy: provides the class names.
         adapter: the authors' checkpoint; None initialises the adapter at random.
-        side: shorter side to which images are resized, in pixels; None uses 640.
+        side: shorter side to which images are resized, in pixels.
         shape: shape of the adapter; None uses the published one.
 
     Raises:
@@ -212,7 +212,7 @@ def san(
         logit_scale=float(model.logit_scale),
         facts=facts,
         shape=shape,
-        side=side or SIDE,
+        side=side,
     )
     source = f"CLIP {Path(weights).name} ({facts['digest']})"
     if adapter is None:

@@ -1,34 +1,49 @@
 """Settings of a training run: the fields of the command line and of ``config.yaml``.
 
-Imports nothing heavy, so that ``--help`` is quick. A method's own fields live in its file.
+``train --help`` shows one heading for each dataclass here. The options of the network are in
+``settings/networks.py``, those of a method in its file. Imports nothing heavy, so that ``--help``
+is quick.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from s5mars.data.resolution import Resolution
 from s5mars.errors import UserError
+from s5mars.settings.networks import DeepLab, NetworkOptions, network_options
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Thresholds = Literal["fixed", "flexmatch", "freematch"]
 Optimiser = Literal["sgd", "adamw"]
 Kept = Literal["best", "last", "after-warm-up"]
 
-GENERAL_MODELS = ("sam-cls", "san")
-"""Networks of table VI, built on SAM and CLIP; any other model is a timm encoder."""
+_Limit = tuple[str, Callable[[Any], bool], tuple[str, ...]]
+
+_LIMITS: tuple[_Limit, ...] = (
+    ("above 0", lambda x: x > 0, ("batch", "learning_rate", "num_nodes")),
+    ("32 pixels or more", lambda x: x >= 32, ("crop",)),
+    ("0 or more", lambda x: x >= 0, (
+        "momentum", "weight_decay", "clip", "power", "unsupervised", "validate_every",
+        "save_every", "encoder_rate", "partition_seed", "snapshots",
+    )),
+    ("in [0, 1)", lambda x: 0 <= x < 1, (
+        "warm_up", "ramp", "alignment", "threshold_momentum", "teacher_momentum", "teacher_span",
+    )),
+    ("in [0, 1]", lambda x: 0 <= x <= 1, ("alignment_power", "balanced_crops")),
+    ("in (0, 1]", lambda x: 0 < x <= 1, ("freeze_at",)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Train one method on one partition.
+class RunSettings:
+    """Run.
 
     Args:
-        data: Path to the folder of images and labels, in any layout that ``s5mars`` knows.
-        out: Path to the folder of the run; it must not hold another run.
         method: Name of the method: ``supervised``, ``supervised_averaged``, ``self_training``,
             ``mean_teacher``, ``classmix``, ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``,
             ``unimatch``, ``unimatch_v2``, ``s5mars``, or ``san``, which fine-tunes ``--model san``.
@@ -36,16 +51,29 @@ class TrainConfig:
             Other options override it.
         ablation: Name of a row of the paper's ablations, such as ``augin/efdm``, for ``s5mars``
             only; docs/method.md lists them.
+        out: Path to the folder of the run; it must not hold another run.
+        seed: Seed of all other randomness: order, crops, views, new layers.
+    """
+
+    method: str = "s5mars"
+    recipe: str = "default"
+    ablation: str = ""
+    out: Path
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Data: images, labels and crops.
+
+    Args:
+        data: Path to the folder of images and labels, in any layout that ``s5mars`` knows.
         labelled: Share of the train split whose labels may be read, in (0, 1], or a list file.
         partition_seed: Seed of the labelled partition; runs with different seeds can share one
             partition.
         pool: Images in the pool of a method that uses one: ``all`` (train images and unlabelled
             ones), ``train``, ``unlabelled``, or a list file of names among them.
-        seed: Seed of all other randomness: order, crops, views, new layers.
-        steps: Number of optimiser steps; give this or epochs. 0 scores ``--model san`` without
-            training.
-        epochs: Number of passes over the larger stream (the pool, for methods that use one).
-        batch: Number of images of each stream (labelled, pool) in one step, over all processes.
+        skip_bad: Skip and count files that cannot be read, instead of stopping.
         resolution: Size that images are resized to first, in training and whenever the model is
             used: ``full``, ``1/2`` (each side divided by 2; any number), or ``256`` (pixels of the
             longer side; any number). Maps always have the size of the original image.
@@ -53,38 +81,46 @@ class TrainConfig:
         scale: Smallest and largest factor on the image size before the crop, as ``[0.5,2.0]``.
         balanced_crops: Share of the labelled crops that are cut around a pixel of a class chosen
             uniformly, in [0, 1]; 0 leaves rare classes to chance (the papers).
+        objects: Path to the object proposals for SAM-Mix: a Parquet file, a folder of shards, or a
+            folder of the authors' JSON files. Without it, graph segmentation makes them in the run.
+    """
+
+    data: Path
+    labelled: float | str = 1.0
+    partition_seed: int = 0
+    pool: str = "all"
+    skip_bad: bool = False
+    resolution: str = "full"
+    crop: int = 512
+    scale: tuple[float, float] = (0.5, 2.0)
+    balanced_crops: float = 0.0
+    objects: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Model: encoder and weights.
+
+    Args:
         model: Name of a timm encoder, such as ``resnet50`` (the paper) or
             ``tf_efficientnet_lite0``, or ``sam-cls`` or ``san`` of table VI (docs/zero-shot.md).
         weights: Encoder weights: ``auto`` (installed by pip for tf_efficientnet_lite0 to lite2,
             downloaded from the hub for any other), ``none`` (random), a .safetensors or .pth
             file, or a timm name.
             For ``sam-cls`` and ``san``, the folder or hub id of SAM or of CLIP.
-        adapter: Path to the authors' checkpoint of the side adapter, for ``--model san``; random
-            weights without it.
-        input_side: Length of the shorter side of the resized image in pixels, for ``--model san``
-            (640).
-        features: Path to the folder that caches the encoder's features, for ``--model sam-cls``;
-            several runs may share it (a folder in the run).
-        head: Name of the decoder: ``paper``, ``light`` or ``auto`` (paper for encoders with 1024
-            channels or more).
-        output_stride: Output stride of the encoder: 8, 16 or 32.
-        normalisation: Input normalisation: ``encoder`` or ``as_released`` (see docs/method.md).
-        multi_grid: Dilation factors of the last ResNet stage, such as [1, 2, 4].
-        objects: Path to the object proposals for SAM-Mix: a Parquet file, a folder of shards, or a
-            folder of the authors' JSON files. Without it, graph segmentation makes them in the run.
-        optimiser: Name of the optimiser: ``sgd`` or ``adamw``.
-        learning_rate: Initial learning rate.
-        encoder_rate: Factor on the learning rate of the encoder.
         freeze_norm: Keep the encoder's pretrained batch statistics.
-        momentum: Momentum of SGD.
-        weight_decay: Weight decay of the optimiser.
-        clip: Largest gradient norm; 0 switches clipping off.
-        power: Exponent of the polynomial schedule (1 - step/steps)^power.
-        freeze_at: Share of the run after which the learning rate stays constant.
-        warm_up: Share of the run that trains on labels alone, before the pool is used (the
-            paper: 0).
-        ramp: Share of the run after the warm-up over which the unsupervised terms grow to their
-            full weight (the paper: 0).
+    """
+
+    model: str = "resnet50"
+    weights: str = "auto"
+    freeze_norm: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings:
+    """Objective: losses, pseudo-labels and teacher.
+
+    Args:
         unsupervised: Factor on every unsupervised term of every method at the end of the ramp (the
             papers: 1).
         pool_labels: Use the labels of labelled images in the pool, too, instead of pseudo-labels.
@@ -101,63 +137,8 @@ class TrainConfig:
             limit).
         teacher: Path to the run folder or checkpoint that labels the pool, for ``self_training``;
             without it the run trains one, in two stages that take two thirds of its steps.
-        validate_every: Number of steps between validations; 0 validates twenty times in a run.
-        select_on: Name of the split that chooses the best checkpoint.
-        keep: Checkpoint that becomes the model: the ``best`` on that split, the ``last``, or the
-            best ``after-warm-up``, once the pool is in use.
-        save_every: Number of steps between writes of last.ckpt; 0 writes after the first step that
-            ends 90 s or more after the last write.
-        snapshots: Number of copies of the scored network that are kept in the run's folder
-            ``snapshots``, evenly spaced over its steps; the last one is of its end.
-        workers: Number of loader processes; -1: one fewer than the cores, shared among the
-            training processes, at most 4 each.
-        accelerator: Name of the accelerator: ``auto``, ``cpu``, ``gpu`` or another that Lightning
-            knows.
-        devices: Number of devices (processes on a CPU), or ``auto``.
-        num_nodes: Number of machines.
-        strategy: Name of Lightning's strategy, such as ``ddp``.
-        precision: Numerical precision: ``auto`` (bf16 where it is fast), ``fp32``, ``bf16`` or
-            ``fp16``.
-        skip_bad: Skip and count files that cannot be read, instead of stopping.
     """
 
-    data: Path
-    out: Path
-    method: str = "s5mars"
-    recipe: str = "default"
-    ablation: str = ""
-    labelled: float | str = 1.0
-    partition_seed: int = 0
-    pool: str = "all"
-    seed: int = 0
-    steps: int | None = None
-    epochs: float | None = None
-    batch: int = 8
-    resolution: str = "full"
-    crop: int = 512
-    scale: tuple[float, float] = (0.5, 2.0)
-    balanced_crops: float = 0.0
-    model: str = "resnet50"
-    weights: str = "auto"
-    adapter: str | None = None
-    input_side: int | None = None
-    features: Path | None = None
-    head: str = "auto"
-    output_stride: int = 16
-    normalisation: str = "encoder"
-    multi_grid: list[int] | None = None
-    objects: Path | None = None
-    optimiser: Optimiser = "sgd"
-    learning_rate: float = 0.01
-    encoder_rate: float = 1.0
-    freeze_norm: bool = False
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    clip: float = 8.0
-    power: float = 0.9
-    freeze_at: float = 1.0
-    warm_up: float = 0.0
-    ramp: float = 0.0
     unsupervised: float = 1.0
     pool_labels: bool = True
     ohem: bool = False
@@ -168,63 +149,137 @@ class TrainConfig:
     teacher_momentum: float = 0.996
     teacher_span: float = 0.0
     teacher: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserSettings:
+    """Optimiser.
+
+    Args:
+        optimiser: Name of the optimiser: ``sgd`` or ``adamw``.
+        learning_rate: Initial learning rate.
+        encoder_rate: Factor on the learning rate of the encoder.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of the optimiser.
+        clip: Largest gradient norm; 0 switches clipping off.
+    """
+
+    optimiser: Optimiser = "sgd"
+    learning_rate: float = 0.01
+    encoder_rate: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip: float = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSettings:
+    """Schedule: length, learning rate, validation and saving.
+
+    Args:
+        steps: Number of optimiser steps; give this or epochs. 0 scores ``--model san`` without
+            training.
+        epochs: Number of passes over the larger stream (the pool, for methods that use one).
+        batch: Number of images of each stream (labelled, pool) in one step, over all processes.
+        power: Exponent of the polynomial schedule (1 - step/steps)^power.
+        freeze_at: Share of the run after which the learning rate stays constant.
+        warm_up: Share of the run that trains on labels alone, before the pool is used (the
+            paper: 0).
+        ramp: Share of the run after the warm-up over which the unsupervised terms grow to their
+            full weight (the paper: 0).
+        validate_every: Number of steps between validations; 0 validates twenty times in a run.
+        select_on: Name of the split that chooses the best checkpoint.
+        keep: Checkpoint that becomes the model: the ``best`` on that split, the ``last``, or the
+            best ``after-warm-up``, once the pool is in use.
+        save_every: Number of steps between writes of last.ckpt; 0 writes after the first step that
+            ends 90 s or more after the last write.
+        snapshots: Number of copies of the scored network that are kept in the run's folder
+            ``snapshots``, evenly spaced over its steps; the last one is of its end.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch: int = 8
+    power: float = 0.9
+    freeze_at: float = 1.0
+    warm_up: float = 0.0
+    ramp: float = 0.0
     validate_every: int = 0
     select_on: str = "val"
     keep: Kept = "best"
     save_every: int = 0
     snapshots: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareSettings:
+    """Hardware.
+
+    Args:
+        workers: Number of loader processes; -1: one fewer than the cores, shared among the
+            training processes, at most 4 each.
+        accelerator: Name of the accelerator: ``auto``, ``cpu``, ``gpu`` or another that Lightning
+            knows.
+        devices: Number of devices (processes on a CPU), or ``auto``.
+        num_nodes: Number of machines.
+        strategy: Name of Lightning's strategy, such as ``ddp``.
+        precision: Numerical precision: ``auto`` (bf16 where it is fast), ``fp32``, ``bf16`` or
+            ``fp16``.
+    """
+
     workers: int = -1
     accelerator: str = "auto"
     devices: int | str = "auto"
     num_nodes: int = 1
     strategy: str = "auto"
     precision: Precision = "auto"
-    skip_bad: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(
+    RunSettings,
+    DataSettings,
+    ModelSettings,
+    ObjectiveSettings,
+    OptimiserSettings,
+    ScheduleSettings,
+    HardwareSettings,
+):
+    """Train one method on one partition.
+
+    Args:
+        network: options of the network that ``model`` names.
+    """
+
+    network: NetworkOptions = field(default_factory=DeepLab)
 
     def __post_init__(self) -> None:
-        positive = ("batch", "crop", "learning_rate", "num_nodes", "output_stride")
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be above 0")
-        not_negative = (
-            "momentum", "weight_decay", "clip", "power", "unsupervised", "validate_every",
-            "save_every", "encoder_rate", "partition_seed", "snapshots",
-        )  # fmt: skip
-        for name in not_negative:
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be 0 or more")
+        for wanted, holds, names in _LIMITS:
+            for name in names:
+                if not holds(value := getattr(self, name)):
+                    raise UserError(f"{name} is {value}: it must be {wanted}")
         if self.select_on == "train":
             raise UserError(
                 "select_on is 'train', but a checkpoint cannot be chosen on images that it was "
                 "trained on; use val"
             )
-        if self.input_side is not None and self.input_side < 32:
-            raise UserError(f"input_side is {self.input_side}: it must be 32 pixels or more")
-        if self.crop < 32:
-            raise UserError(f"crop is {self.crop}: it must be 32 pixels or more")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(
                 f"scale is {list(self.scale)}: it must be a smallest and a largest factor"
+            )
+        if not isinstance(self.network, kind := network_options(self.model)):
+            raise UserError(
+                f"network is {type(self.network).__name__}, but model {self.model} takes "
+                f"{kind.__name__}"
             )
         if (self.steps is None) == (self.epochs is None):
             raise UserError("give either steps or epochs (such as --steps 600)")
         for name in ("steps", "epochs"):
             length = getattr(self, name)
-            zero_shot = name == "steps" and length == 0 and self.model == "san"
+            zero_shot = name == "steps" and length == 0 and self.network.zero_shot
             if length is not None and length <= 0 and not zero_shot:
                 raise UserError(f"{name} is {length}: it must be above 0")
-        for name in (
-            "warm_up", "ramp", "alignment", "threshold_momentum", "teacher_momentum",
-            "teacher_span",
-        ):  # fmt: skip
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be in [0, 1)")
-        for name in ("alignment_power", "balanced_crops"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be in [0, 1]")
         Resolution.parse(self.resolution)
-        if not 0 < self.freeze_at <= 1:
-            raise UserError(f"freeze_at is {self.freeze_at}: it must be in (0, 1]")
 
 
 def reads_class_shares(config: TrainConfig) -> bool:

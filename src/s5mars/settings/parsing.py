@@ -1,7 +1,7 @@
 """From the command line and YAML to typed settings, and back to ``config.yaml``.
 
-The parser of ``train`` is made from the signatures of ``TrainConfig`` and of the chosen method's
-class, so that an option exists exactly when a field does.
+The parser of ``train`` is made from the signatures of ``TrainConfig``, of the options of the chosen
+network and of the chosen method's class, so that an option exists exactly when a field does.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from argparse import ArgumentError, ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,9 +18,10 @@ import jsonargparse
 import yaml
 
 from s5mars.errors import MissingFileError, UserError
-from s5mars.files.reading import parse_yaml, read_yaml
+from s5mars.files.reading import parse_yaml, read_yaml, reading
 from s5mars.settings.ablations import find_ablation
-from s5mars.settings.config import TrainConfig
+from s5mars.settings.config import DataSettings, TrainConfig
+from s5mars.settings.networks import misplaced, network_options, with_groups
 from s5mars.settings.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -41,10 +42,24 @@ class Training(NamedTuple):
     text: str  # both as YAML, which ``training_from_yaml`` reads back
 
 
+class _SettingsFile(jsonargparse.ActionConfigFile):  # type: ignore[name-defined,misc]
+    """``--config``: a file of this version or an earlier one."""
+
+    def __call__(
+        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        content = read_yaml(Path(values))
+        if isinstance(content, dict):
+            with reading(Path(values), kind="settings file", way_out="correct it"):
+                values = yaml.safe_dump(with_groups(content))
+        super().__call__(parser, cfg, values, option_string)
+
+
 class Parser(jsonargparse.ArgumentParser):
     """jsonargparse with dashes in option names, and errors that offer the nearest option."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, model: str, **kwargs: Any) -> None:
+        self.model = model  # whose options it has
         super().__init__(
             *args,
             exit_on_error=False,
@@ -53,6 +68,13 @@ class Parser(jsonargparse.ArgumentParser):
             print_config="--print-%s",
             **kwargs,
         )
+
+    def set_known_defaults(self, values: Mapping[str, Any], *, source: str) -> None:
+        """Set defaults, or raise a UserError that names an option that does not exist."""
+        known = {action.dest for action in self._actions}
+        if unknown := [name for name in values if name not in known]:
+            raise UserError(f"{source} sets {unknown[0]}, which --model {self.model} does not have")
+        self.set_defaults(dict(values))
 
     def dashes(self) -> None:
         """Show ``--save-every`` for the field ``save_every``; let a boolean go without a value."""
@@ -94,6 +116,8 @@ class Parser(jsonargparse.ArgumentParser):
         return message
 
     def _nearest(self, wrong: str, *, prefix: str) -> str:
+        if reason := misplaced(wrong.replace("-", "_"), self.model):
+            return f"; {reason}"
         known = [a.dest for a in self._actions if a.dest not in {"help", "config"}]
         near = difflib.get_close_matches(wrong.replace("-", "_"), known, n=1, cutoff=0.6)
         if not near:
@@ -134,13 +158,16 @@ def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Pa
         arguments: arguments of ``s5mars train``.
         with_method: whether to add the options of the chosen method's class; this imports torch.
     """
-    parser = Parser(prog="s5mars train", description=_ABOUT, epilog=_EXAMPLE)
-    parser.add_argument("--config", action="config", help="Path to a YAML file of settings.")
-    parser.add_class_arguments(TrainConfig)
-    early = _early(arguments)
-    name = early.method
-    recipe = find_recipe(early.recipe)
-    parser.set_defaults(dict(recipe.training))
+    early = chosen(arguments)
+    name, recipe = early.method, find_recipe(early.recipe)
+    network = network_options(early.model)
+    parser = Parser(prog="s5mars train", description=_ABOUT, epilog=_EXAMPLE, model=early.model)
+    parser.add_argument("--config", action=_SettingsFile, help="Path to a YAML file of settings.")
+    for part in TrainConfig.__bases__:
+        skip = {"scale"} if part is DataSettings and network.fixed_crops else None
+        parser.add_class_arguments(part, skip=skip)
+    parser.add_class_arguments(network, network.group)
+    parser.set_known_defaults(recipe.training, source=f"recipe {early.recipe}")
     row = find_ablation(early.ablation) if early.ablation else None
     if row is not None:
         if name != DEFAULT_METHOD:
@@ -151,9 +178,9 @@ def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Pa
     if with_method:
         from s5mars.methods import method_class
 
-        chosen = method_class(name)
-        parser.add_class_arguments(chosen, name)
-        default = recipe.method(name, chosen())
+        kind = method_class(name)
+        parser.add_class_arguments(kind, name)
+        default = recipe.method(name, kind())
         if row is not None:
             default = row.change(default)
         parser.set_defaults(_defaults(default, prefix=name))
@@ -167,13 +194,17 @@ def _training(parser: Parser, arguments: Sequence[str]) -> Training:
     namespace = parser.parse(arguments)
     text = str(parser.dump(namespace, skip_none=False))
     built = parser.instantiate(namespace)
-    values = {field.name: built[field.name] for field in fields(TrainConfig)}
-    config = TrainConfig(**values)
-    method_settings = built[config.method]
-    if isinstance(method_settings, jsonargparse.Namespace):
-        method_settings = method_class(config.method)(**vars(method_settings))
-    _require_used_threshold(config, method_settings)
-    return Training(config, method_settings, text)
+    network = network_options(parser.model)
+    values = {field.name: built[field.name] for field in fields(TrainConfig) if field.name in built}
+    config = TrainConfig(**values, network=_built(network, built[network.group]))
+    method = _built(method_class(config.method), built[config.method])
+    _require_used_threshold(config, method)
+    return Training(config, method, text)
+
+
+def _built(kind: type[Any], settings: Any) -> Any:
+    """The dataclass of a group; jsonargparse leaves some groups as a namespace."""
+    return kind(**vars(settings)) if isinstance(settings, jsonargparse.Namespace) else settings
 
 
 def _require_used_threshold(config: TrainConfig, method: Any) -> None:
@@ -189,19 +220,26 @@ def _require_used_threshold(config: TrainConfig, method: Any) -> None:
             )
 
 
-def _early(arguments: Sequence[str]) -> Namespace:
-    """The settings that decide which options exist, read before the real parse."""
+def chosen(arguments: Sequence[str]) -> Namespace:
+    """Method, recipe, ablation and model, which decide what options exist.
+
+    Args:
+        arguments: arguments of ``s5mars train``; the rest is not checked.
+    """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", nargs="?", action="append", default=[])
-    defaults = {"method": DEFAULT_METHOD, "recipe": "default", "ablation": ""}
-    for name, default in defaults.items():
-        parser.add_argument(f"--{name}", nargs="?", const=default, default=default)
-    for path in filter(None, parser.parse_known_args(arguments)[0].config):
+    names = ("method", "recipe", "ablation", "model")
+    for name in names:
+        parser.add_argument(f"--{name}", nargs="?", const=getattr(TrainConfig, name))
+    given = parser.parse_known_args(arguments)[0]
+    found = {name: getattr(TrainConfig, name) for name in names if name != "model"}
+    for path in filter(None, given.config):
         content = read_yaml(Path(path))
         if isinstance(content, dict):
-            found = {name: content.get(name) for name in defaults}
-            parser.set_defaults(**{k: v for k, v in found.items() if isinstance(v, str)})
-    return parser.parse_known_args(arguments)[0]
+            found |= {k: v for k in names if isinstance(v := content.get(k), str)}
+    found |= {k: v for k in names if (v := getattr(given, k)) is not None}
+    of_recipe = find_recipe(found["recipe"]).training
+    return Namespace(**{"model": of_recipe.get("model", TrainConfig.model), **found})
 
 
 def _defaults(settings: Any, *, prefix: str) -> dict[str, Any]:

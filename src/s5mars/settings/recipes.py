@@ -67,8 +67,8 @@ RECIPES: Mapping[str, Recipe] = {
         "after every paste, variances as divisor, checkpoint chosen on the test split",
         training={
             "model": "resnet50s",
-            "multi_grid": [1, 2, 4],
-            "normalisation": "as_released",
+            "deeplab.multi_grid": [1, 2, 4],
+            "deeplab.normalisation": "as_released",
             "select_on": "test",
             "freeze_at": 200 / 240,
             "ohem": True,

@@ -29,7 +29,7 @@ from s5mars.files.locking import is_empty, only_one
 from s5mars.files.reading import read_object
 from s5mars.models.build import AnyNetwork, build_network
 from s5mars.proposals.prepare import check_given, check_store
-from s5mars.settings.config import GENERAL_MODELS, TrainConfig
+from s5mars.settings.config import TrainConfig
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
 from s5mars.training.environment import (
     check_devices,
@@ -163,8 +163,8 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
             )
         module = _build_module(config, method, dataset.taxonomy, streams)
         return _fit(config, module, dataset, streams, checkpoint=None)
-    # For the general models, the weights define the architecture.
-    weights = config.weights if config.model in GENERAL_MODELS else "none"
+    # Where the network needs weights, they define its architecture.
+    weights = config.weights if config.network.weights else "none"
     module = _build_module(replace(config, weights=weights), method, dataset.taxonomy, streams)
     return _fit(config, module, dataset, streams, checkpoint=checkpoint)
 

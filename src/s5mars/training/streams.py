@@ -134,7 +134,7 @@ def crop_settings(config: TrainConfig) -> CropSettings:
         size=config.crop,
         scale=config.scale,
         resolution=Resolution.parse(config.resolution),
-        fixed=config.model == "sam-cls",
+        fixed=config.network.fixed_crops,
     )
 
 
@@ -148,7 +148,7 @@ def _shown(
 
 def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
     """Raise if the crop is larger than every resized image: the rest would be padding."""
-    if config.model == "sam-cls":
+    if config.network.fixed_crops:
         return  # its fixed crops always lie inside the image
     width, height = max((image_size(sample.image) for sample in samples), key=max)
     width, height = Resolution.parse(config.resolution).size(width, height)

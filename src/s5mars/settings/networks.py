@@ -1,0 +1,154 @@
+"""Options of the networks; which of them exist depends on ``--model``.
+
+A new kind of network is a dataclass here and a case in ``models/build.py``. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from s5mars.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Base of the options of a network, and what the rest of a run must know about it."""
+
+    group: ClassVar[str]  # prefix of the options, and key in config.yaml
+    weights: ClassVar[str] = ""  # model that --weights must hold; "": any or none
+    fixed_crops: ClassVar[bool] = (
+        False  # whether crops are never scaled, so that they can be cached
+    )
+    methods: ClassVar[str] = ""  # methods that train it, for messages; "": all
+    zero_shot: ClassVar[bool] = False  # whether it can be scored without training
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepLab(NetworkOptions):
+    """DeepLabV3+, for any timm encoder
+
+    Args:
+        decoder: Name of the decoder: ``paper``, ``light`` or ``auto`` (paper for encoders with 1024
+            channels or more).
+        output_stride: Output stride of the encoder: 8, 16 or 32.
+        normalisation: Input normalisation: ``encoder`` or ``as_released`` (see docs/method.md).
+        multi_grid: Dilation factors of the last ResNet stage, such as [1, 2, 4].
+    """
+
+    group: ClassVar[str] = "deeplab"
+
+    decoder: Literal["auto", "paper", "light"] = "auto"
+    output_stride: Literal[8, 16, 32] = 16
+    normalisation: Literal["encoder", "as_released"] = "encoder"
+    multi_grid: list[int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamCls(NetworkOptions):
+    """SAM-CLS of table VI, --model sam-cls
+
+    Args:
+        features: Path to the folder that caches the encoder's features; several runs may share it
+            (a folder in the run).
+    """
+
+    group: ClassVar[str] = "sam"
+    weights: ClassVar[str] = "SAM"
+    fixed_crops: ClassVar[bool] = True
+    methods: ClassVar[str] = "supervised"
+
+    features: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideAdapter(NetworkOptions):
+    """The side adapter of SAN of table VI, --model san
+
+    Args:
+        checkpoint: Path to the authors' checkpoint of the adapter; random weights without it.
+        input_side: Length of the shorter side of the resized image in pixels.
+    """
+
+    group: ClassVar[str] = "side_adapter"
+    weights: ClassVar[str] = "CLIP"
+    methods: ClassVar[str] = "san or supervised"
+    zero_shot: ClassVar[bool] = True
+
+    checkpoint: str | None = None
+    input_side: int = 640
+
+    def __post_init__(self) -> None:
+        if self.input_side < 32:
+            raise UserError(
+                f"side_adapter.input_side is {self.input_side}: it must be 32 pixels or more"
+            )
+
+
+GENERAL_MODELS: Mapping[str, type[NetworkOptions]] = {"sam-cls": SamCls, "san": SideAdapter}
+"""Models of table VI, built on SAM and CLIP; any other model is a timm encoder."""
+
+_MOVED: Mapping[str, tuple[type[NetworkOptions], str]] = {
+    "head": (DeepLab, "decoder"),
+    "output_stride": (DeepLab, "output_stride"),
+    "normalisation": (DeepLab, "normalisation"),
+    "multi_grid": (DeepLab, "multi_grid"),
+    "features": (SamCls, "features"),
+    "adapter": (SideAdapter, "checkpoint"),
+    "input_side": (SideAdapter, "input_side"),
+}
+"""Options that once had no group → where they are now."""
+
+NETWORKS: tuple[type[NetworkOptions], ...] = (DeepLab, *GENERAL_MODELS.values())
+
+
+def network_options(model: str) -> type[NetworkOptions]:
+    """The options of a model."""
+    return GENERAL_MODELS.get(model, DeepLab)
+
+
+def with_groups(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of any version in the names of this one: options of networks are in groups.
+
+    Earlier versions wrote the options of all networks: those of others are left out if they have
+    their default.
+
+    Args:
+        settings: from ``config.yaml`` or ``comparison.json``; those of this version do not change.
+    """
+    old = [name for name in _MOVED if name in settings]
+    found = {name: value for name, value in settings.items() if name not in old}
+    own = network_options(str(settings.get("model")))
+    for name in old:
+        kind, field = _MOVED[name]
+        value, default = settings[name], getattr(kind, field)
+        if value is None and default is not None:
+            continue  # None was the default
+        if kind is own or value != default:
+            found[kind.group] = {field: value, **found.get(kind.group, {})}
+    if old and own.fixed_crops:
+        found.pop("scale", None)  # it had its default, and no effect
+    return found
+
+
+def misplaced(option: str, model: str) -> str:
+    """Why a parser for ``model`` does not know an option of another network; "" if unknown.
+
+    Args:
+        option: as a key, such as ``side_adapter.checkpoint``.
+        model: value of ``--model``.
+    """
+    if option in _MOVED:
+        kind, field = _MOVED[option]
+        return f"it is now --{kind.group}.{field}".replace("_", "-")
+    group = option.partition(".")[0]
+    own = network_options(model)
+    owners = {kind.group: f"--model {name}" for name, kind in GENERAL_MODELS.items()}
+    owners[DeepLab.group] = "a timm encoder"
+    if group in owners and group != own.group:
+        return f"it is for {owners[group]}, not {model}"
+    if option == "scale" and own.fixed_crops:
+        return f"--model {model} has fixed crops"
+    return ""
