@@ -31,7 +31,8 @@ class TrainConfig:
         out: Path to the folder of the run; it must not hold another run.
         method: Name of the method: ``supervised``, ``supervised_averaged``, ``self_training``,
             ``mean_teacher``, ``classmix``, ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``,
-            ``unimatch``, ``unimatch_v2``, ``s5mars``, or ``san``, which fine-tunes ``--model san``.
+            ``unimatch``, ``unimatch_v2``, ``prevmatch``, ``s5mars``, or ``san``, which fine-tunes
+            ``--model san``.
         recipe: Name of the set of defaults: ``default``, ``paper``, ``as_released`` or ``san``.
             Other options override it.
         ablation: Name of a row of the paper's ablations, such as ``augin/efdm``, for ``s5mars``
