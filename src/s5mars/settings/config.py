@@ -37,7 +37,8 @@ class TrainConfig:
             Other options override it.
         ablation: Name of a row of the paper's ablations, such as ``augin/efdm``, for ``s5mars``
             only; docs/method.md lists them.
-        labelled: Share of the train split whose labels may be read, in (0, 1], or a list file.
+        labelled: Share of the train split whose labels may be read, in (0, 1], a list file, or the
+            name of a partition of the data set, such as ``co2s-1_8`` of Mars-Seg.
         partition_seed: Seed of the labelled partition; runs with different seeds can share one
             partition.
         pool: Images in the pool of a method that uses one: ``all`` (train images and unlabelled
