@@ -108,9 +108,9 @@ def evaluate_samples(
     for sample, (image, truth) in zip(samples, ahead(read, samples), strict=True):
         confusion = Confusion(classes)
         if mapped is not None:
-            labelled = np.count_nonzero(truth != IGNORE)
+            labelled = int(np.count_nonzero(truth != IGNORE))
             truth = mapped.truth(truth)
-            ignored += labelled - np.count_nonzero(truth != IGNORE)
+            ignored += labelled - int(np.count_nonzero(truth != IGNORE))
         if (truth != IGNORE).any():  # else no prediction can change a score
             confusion.update(truth, predict(image))
         images.append(ImageScore(sample.name, confusion))
