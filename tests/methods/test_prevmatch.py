@@ -50,18 +50,19 @@ def test_before_the_first_copy_it_is_unimatch() -> None:
         assert terms[name].weight == term.weight
 
 
-def test_previous_labels_follow_the_paper() -> None:
+@pytest.mark.parametrize(("step", "networks"), [(5, 1), (10, 2), (9, 3)])
+def test_previous_labels_follow_the_paper(step: int, networks: int) -> None:
     student, given = network(0), batch(valid=0.8)
     assert given.pool is not None
     method = with_past(4)
-    now = progress(5)
+    now = progress(step)
     terms = method.losses(student, student, given, now)
 
     rng = now.generator("earlier networks")
     number = int(rng.integers(1, 4))
     drawn = rng.choice(4, size=number, replace=False)
     weights = rng.dirichlet(np.ones(number))
-    assert 1 <= number <= 3 and weights.sum() == pytest.approx(1)
+    assert number == networks and weights.sum() == pytest.approx(1)
     with torch.no_grad():
         said = [network(100 + int(i)).eval()(given.pool.image).double().numpy() for i in drawn]
         logits = student(given.pool.image).double().numpy()
@@ -76,7 +77,7 @@ def test_previous_labels_follow_the_paper() -> None:
     assert float(terms["previous"].value.detach()) == pytest.approx(loss, rel=1e-4)
     assert terms["previous"].share is not None
     assert float(terms["previous"].share) == pytest.approx(share)
-    assert terms["previous"].weight == pytest.approx(ramp(5, TOTAL))
+    assert terms["previous"].weight == pytest.approx(ramp(step, TOTAL))
 
 
 @pytest.mark.parametrize("step", [0, 3, 10, 15, 19])
