@@ -171,8 +171,70 @@ def ai4mars(root: Path, *, below: str = "msl", places: int = 40) -> Path:
     return root
 
 
+def ai4mars_mastcam(root: Path, *, sols: int = 40) -> Path:
+    """Curiosity's Mastcam of AI4Mars 0.6: two frames a sol; every second label ignores by 4."""
+    folder = root / "msl" / "mcam"
+    for sol in range(sols):
+        for number in range(2):
+            image, label = scene(2 * sol + number, classes=(0, 1, 2, 3), size=(32, 32))
+            name = f"{sol:04d}ML{sol:09d}{number:07d}E01_DRCL"
+            write_image(folder / "images" / f"{name}.JPG", image)
+            label[label == 255] = 4 if number else 255
+            write_image(folder / "labels" / "train" / f"{name}_15033_merged.png", label)
+    image, _ = scene(999, classes=(0, 1), size=(32, 32))
+    write_image(folder / "images" / "0099ML0000990000000000E01_DRCL.JPG", image)
+    return folder
+
+
+def ai4mars_perseverance(root: Path, *, sols: int = 40) -> Path:
+    """Perseverance of AI4Mars 0.6: Navcam with NAV labels, Mastcam-Z with geology."""
+    folder = root / "m2020"
+    for sol in range(sols):
+        image, label = scene(sol, classes=(0, 1, 2, 3), size=(32, 32))
+        name = f"NLF_{sol:04d}_06677{sol:05d}_167ECM_N0030000NCAM05000_01_295J"
+        write_image(folder / "images" / "ncam" / f"{name}.jpeg", image)
+        write_image(folder / "labels" / "NAV" / f"{name}_merged{sol}.png", label)
+        name = f"ZL0_{sol:04d}_06677{sol:05d}_167EBY_N0030000ZCAM05000_110085J"
+        write_image(folder / "images" / "mcam" / f"{name}.jpg", image)
+        ids = np.where(label == 255, 255, np.array((6, 17, 30, 50), np.uint8)[label % 4])
+        path = folder / "labels" / "M2020_GEO" / f"{name}_merged7.png"
+        write_image(path, ids.astype(np.uint8))
+    for camera, name in (("ncam", "NLF_0099_0667799999_1"), ("HAFIQ", "Vgnc_1")):
+        write_image(folder / "images" / camera / f"{name}.jpg", image)
+    write_image(folder / "labels" / "NAV" / "VgncRawLeft_0709_rectified_merged13.png", label)
+    return folder
+
+
+def mars_seg(root: Path, *, form: str = "release", part: str = "MER", images: int = 12) -> Path:
+    """One part of Mars-Seg, as released (ids 1..9) or as Co2S copies it (ids 0..8)."""
+    folder = root / part
+    names, first = (("JPEGImages", "SegmentationClassPNG"), 1)
+    if form == "copy":
+        names, first = (("images", "labels"), 0)
+    for i in range(images):
+        image, label = scene(i, classes=(8, 0, 3, 4 + i % 4))
+        ids = np.where(label == 255, 255, label.astype(int) + first).astype(np.uint8)
+        write_image(folder / names[0] / f"1P{i:04d}EFF.jpg", image[..., 0])
+        write_image(folder / names[1] / f"1P{i:04d}EFF.png", ids)
+    return folder
+
+
+def co2s_lists(folder: Path, *, images: int = 12) -> None:
+    """The lists of Co2S: 2 and 4 labelled images of all but the last three, which are for tests."""
+    lines = [f"images/1P{i:04d}EFF.jpg labels/1P{i:04d}EFF.png" for i in range(images)]
+    train = lines[:-3]
+    lists = {"val": lines[-3:], "all/labeled": train[::-1]}
+    for name, count in (("1_8", 2), ("1_4", 4)):
+        lists |= {f"{name}/labeled": train[:count], f"{name}/unlabeled": train[count:]}
+    for name, chosen in lists.items():
+        path = folder / "splits" / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(chosen) + "\n")
+
+
 LAYOUTS = {
     "plain": plain,
+    "mars-seg": mars_seg,
     "s5mars": s5mars_release,
     "mars-bench": mars_bench,
     "ai4mars": ai4mars,

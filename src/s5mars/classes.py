@@ -112,8 +112,17 @@ class MaskCoding:
         return cls({i: i for i in range(number_of_classes)}, frozenset(ignored))
 
 
-def same_classes(checkpoint: Taxonomy, data_set: Taxonomy, *, run: Path, data: Path) -> None:
+def same_classes(
+    checkpoint: Taxonomy, data_set: Taxonomy, *, run: Path, data: Path, way_out: str = ""
+) -> None:
     """Check that a model and a data set have the same classes in the same order.
+
+    Args:
+        checkpoint: Classes of the model.
+        data_set: Classes of the data.
+        run: Path to the model, for the message.
+        data: Path to the data, for the message.
+        way_out: End of the message: another solution.
 
     Raises:
         UserError: If they differ.
@@ -122,6 +131,7 @@ def same_classes(checkpoint: Taxonomy, data_set: Taxonomy, *, run: Path, data: P
         raise UserError(
             f"{data} has the classes {', '.join(data_set.names)}, but {run} was trained on "
             f"{', '.join(checkpoint.names)}: evaluate on data with the same classes in this order"
+            f"{way_out}"
         )
 
 
@@ -172,3 +182,52 @@ AI4MARS = Taxonomy(
 """The four classes of AI4Mars (Swan et al., CVPR Workshops 2021)."""
 
 AI4MARS_CODING = MaskCoding.identity(4)
+
+_GEOLOGY = {
+    0: ("bedrock_massive", "#d08c60"),
+    1: ("bedrock_layered_angled", "#b9703f"),
+    2: ("bedrock_layered_flat", "#e0a880"),
+    3: ("bedrock_layered_unsure", "#a85c2c"),
+    4: ("bedrock_conglomerate", "#8f4a1e"),
+    5: ("bedrock_holey", "#f0c4a4"),
+    6: ("bedrock_unsure", "#c89878"),
+    10: ("float_rock_massive", "#dc3c3c"),
+    11: ("float_rock_layered_angled", "#b42828"),
+    12: ("float_rock_layered_flat", "#f07878"),
+    13: ("float_rock_layered_unsure", "#8c1414"),
+    14: ("float_rock_conglomerate", "#ff9696"),
+    15: ("float_rock_holey", "#c85078"),
+    16: ("float_rock_mixed", "#a03c5a"),
+    17: ("float_rock_unsure", "#e6a0aa"),
+    20: ("sand_dune", "#e6c35c"),
+    21: ("sand_ripples", "#c8a03c"),
+    22: ("sand_sand", "#f5e0a0"),
+    30: ("pebbles", "#969696"),
+    40: ("vein", "#b450b4"),
+    50: ("hill", "#7878c8"),
+}
+
+AI4MARS_GEOLOGY = Taxonomy(
+    "ai4mars_geology", tuple(Class(name, rgb(colour)) for name, colour in _GEOLOGY.values())
+)
+"""The 21 classes of the geology labels (M2020_GEO) of AI4Mars 0.6, in the order of their ids."""
+
+AI4MARS_GEOLOGY_CODING = MaskCoding(
+    {file_id: index for index, file_id in enumerate(_GEOLOGY)}, frozenset({IGNORE})
+)
+
+MARS_SEG = Taxonomy(
+    "mars_seg",
+    (
+        Class("soil", rgb("#a0522d"), "weathered material of grains below 1 mm, without ridges"),
+        Class("sand", rgb("#e6c35c"), "grains of 1 to 2 mm, fluid, with a lee and a stoss side"),
+        Class("gravel", rgb("#969696"), "smaller than rocks and coarser than sand, greyish"),
+        Class("bedrock", rgb("#d08c60"), "flat rock in the ground, mostly covered by soil"),
+        Class("rock", rgb("#dc3c3c"), "a lump broken off a larger rock, rough and irregular"),
+        Class("track", rgb("#8cc850"), "tracks that the rover left"),
+        Class("shadow", rgb("#3c3c50"), "shadows of the rover and of rocks"),
+        Class("unknown", rgb("#f0f0f0"), "none of the others, such as the rover itself"),
+        Class("background", rgb("#64c8ff"), "sky and distant mountains"),
+    ),
+)
+"""The nine classes of Mars-Seg (Li et al., TGRS 2022)."""

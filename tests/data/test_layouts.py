@@ -6,9 +6,10 @@ import os
 import numpy as np
 import pytest
 
-from s5mars.classes import AI4MARS, IGNORE, S5MARS
+from s5mars.classes import AI4MARS, IGNORE, MARS_SEG, S5MARS
 from s5mars.data.layouts import LAYOUTS, open_dataset
 from s5mars.data.layouts.plain import read_description
+from s5mars.data.partition import draw_partition
 from s5mars.data.read import read_label
 from s5mars.errors import UserError
 from s5mars.predict.sources import find_sources
@@ -128,6 +129,101 @@ def test_ai4mars_validation_holds_out_whole_places(tmp_path, fake_data):
     fake_data.write_split(root, "train", chosen[1:])
     fake_data.write_split(root, "val", chosen[:1])
     assert names(open_dataset(root).split("val")) == chosen[:1]
+
+
+def test_ai4mars_mastcam_ignores_4_as_well(tmp_path, fake_data):
+    folder = fake_data.ai4mars_mastcam(tmp_path)
+    dataset = open_dataset(folder)
+    assert dataset.layout == "ai4mars" and dataset.taxonomy is AI4MARS
+    assert sum(len(dataset.split(s)) for s in ("train", "val", "test")) == 80
+    sols = {s: {n[:4] for n in names(dataset.split(s))} for s in ("train", "val", "test")}
+    assert not sols["train"] & sols["val"] and not sols["train"] & sols["test"]
+    assert not sols["val"] & sols["test"]
+    assert names(dataset.unlabelled) == ["0099ML0000990000000000E01_DRCL"]
+    for sample in dataset.split("train")[:2]:
+        assert set(np.unique(read_label(sample, dataset.coding))) == {0, 1, 2, 3, IGNORE}
+    assert open_dataset(tmp_path / "msl").splits.keys() == dataset.splits.keys()
+    fake_data.ai4mars(tmp_path, below="msl/ncam", places=2)
+    assert open_dataset(tmp_path).ignored_by  # Navcam, where both are there
+
+
+def test_ai4mars_perseverance_has_two_taxonomies(tmp_path, fake_data, caplog):
+    folder = fake_data.ai4mars_perseverance(tmp_path)
+    dataset = open_dataset(folder)
+    assert dataset.layout == "ai4mars" and dataset.taxonomy is AI4MARS
+    assert "1 label(s) without a frame" in caplog.text and "VgncRawLeft" in caplog.text
+    everything = [s for split in dataset.splits.values() for s in split]
+    assert len(everything) == 40
+    assert all(s.image.stem == s.mask.stem.partition("_merged")[0] for s in everything)
+    assert names(dataset.unlabelled) == ["ncam/NLF_0099_0667799999_1"]  # no label of another camera
+    assert open_dataset(folder / "labels" / "NAV").splits == dataset.splits
+    assert open_dataset(tmp_path).splits == dataset.splits
+
+    geology = open_dataset(folder / "labels" / "M2020_GEO")
+    assert geology.layout == "ai4mars" and len(geology.taxonomy) == 21
+    sample = geology.split("train")[0]
+    assert sample.image.parent.name == "mcam"
+    shown = set(np.unique(read_label(sample, geology.coding))) - {IGNORE}
+    assert {geology.taxonomy.names[i] for i in shown} == {
+        "bedrock_unsure", "float_rock_unsure", "pebbles", "hill",
+    }  # fmt: skip
+
+
+def test_two_labels_of_one_frame_are_refused(tmp_path, fake_data):
+    folder = fake_data.ai4mars_perseverance(tmp_path, sols=1)
+    label = next((folder / "labels" / "NAV").glob("NLF*"))
+    label.with_name(label.name.replace("_merged0", "_merged12")).write_bytes(label.read_bytes())
+    with pytest.raises(UserError, match="labels of one frame"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize(("form", "part"), [("release", "MSL"), ("copy", "mer")])
+def test_mars_seg_as_released_and_as_co2s_copies_it(tmp_path, fake_data, form, part):
+    folder = fake_data.mars_seg(tmp_path, form=form, part=part)
+    dataset = open_dataset(folder)
+    assert dataset.layout == "mars-seg" and dataset.taxonomy is MARS_SEG
+    label = read_label(dataset.sample("1P0000EFF"), dataset.coding)
+    assert {dataset.taxonomy.names[i] for i in set(np.unique(label)) - {IGNORE}} == {
+        "background", "soil", "bedrock", "rock",
+    }  # fmt: skip
+    assert [len(dataset.split(s)) for s in ("train", "val", "test")] == [8, 2, 2]
+
+
+def test_ids_that_mars_seg_does_not_have_are_refused_until_described(tmp_path, fake_data):
+    folder = fake_data.mars_seg(tmp_path)
+    path = folder / "SegmentationClassPNG" / "1P0000EFF.png"
+    fake_data.write_split(folder, "train", ["1P0000EFF"])
+    fake_data.write_image(path, np.zeros((40, 48), np.uint8))
+    dataset = open_dataset(folder)
+    with pytest.raises(UserError, match=r"dataset\.yaml"):
+        read_label(dataset.sample("1P0000EFF"), dataset.coding)
+    (folder / "dataset.yaml").write_text("classes: [{name: nothing, ids: [0]}]\n")
+    dataset = open_dataset(folder)
+    assert (read_label(dataset.sample("1P0000EFF"), dataset.coding) == 0).all()
+
+
+def test_the_two_parts_of_mars_seg_are_two_data_sets(tmp_path, fake_data):
+    fake_data.mars_seg(tmp_path, part="MER")
+    assert len(open_dataset(tmp_path).split("train")) == 8
+    fake_data.mars_seg(tmp_path, part="MSL")
+    with pytest.raises(UserError, match=r"holds two data sets: give .*MER or .*MSL"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_splits_of_co2s_have_names(tmp_path, fake_data, whole):
+    folder = fake_data.mars_seg(tmp_path, form="copy", part="renamed")
+    fake_data.co2s_lists(folder)
+    if not whole:
+        (folder / "splits" / "all" / "labeled.txt").unlink()
+    dataset = open_dataset(folder)
+    assert dataset.layout == "mars-seg"
+    assert [len(dataset.splits[s]) for s in dataset.splits] == [9, 3]
+    assert names(dataset.split("test")) == [f"1P{i:04d}EFF" for i in (9, 10, 11)]
+    for name, count in (("co2s-1_8", 2), ("co2s-1_4", 4)):
+        assert names(draw_partition(dataset, name)[0]) == [f"1P{i:04d}EFF" for i in range(count)]
+    with pytest.raises(UserError, match=r"co2s-1_4, co2s-1_8 .*co2s-1_2"):
+        draw_partition(dataset, "co2s-1_2")
 
 
 # --- folders without splits -------------------------------------------------------------------

@@ -45,6 +45,36 @@ def test_every_section_is_there(make_run, network, open_page) -> None:
         assert expected in text, expected
 
 
+def test_scores_on_other_data_have_a_section_and_do_not_replace_its_own(
+    make_run, network, open_page
+) -> None:
+    run = make_run()
+    other = {
+        "mIoU": 33.25,
+        "classes": {"soil+gravel": {"iou": 44.44, "acc": 50.0, "support": 9}},
+        "protocol": {
+            "split": "test",
+            "data": "/far/navcam",
+            "map": {
+                "name": "a-b",
+                "classes": {"soil+gravel": ["dust", "sand"]},
+                "ignored_of_model": ["sky"],
+                "ignored_of_data": [],
+            },
+        },
+    }
+    path = run / "cross-navcam-a-b-test-full.json"
+    path.write_text(json.dumps(other))
+    page = open_page(write_report(run, examples=0))
+    assert "cross" in [a["id"] for a in page.of("section")]
+    for expected in ("61.25", "33.25", "navcam", "soil+gravel 44.4", "may not choose sky"):
+        assert expected in page.text, expected
+    assert "The weights are newer than" not in page.text
+    (run / "best.safetensors").touch()
+    os.utime(path, (0, 0))
+    assert "The weights are newer than cross-navcam" in open_page(write_report(run)).text
+
+
 def test_the_confusion_matrix_is_normalised_by_rows(make_run, network, open_page) -> None:
     page = open_page(write_report(make_run(), examples=0))
     cells = [a for a in page.of("td") if "→" in a.get("title", "")]

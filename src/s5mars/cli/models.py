@@ -63,6 +63,11 @@ def _evaluate_options(parser: ArgumentParser) -> None:
         help="Classes to merge into one, such as sky+ridge",
     )
     parser.add_argument(
+        "--map", dest="class_map", metavar="MAP",
+        help="Class map for data with other classes: a name such as ai4mars-marsscapes, or pairs "
+        "MODEL_CLASS=DATA_CLASS such as 'big rock=rock,soil=soil+gravel,sky=-'",
+    )  # fmt: skip
+    parser.add_argument(
         "--json", action="store_true", help="Print a JSON object instead of a table"
     )
 

@@ -132,7 +132,9 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     facts: Mapping[str, Any] = {
         row.name: settings.facts_of(row, _training(request, row, cells[0]), base) for row in rows
     }
-    shares: Mapping[str, Any] = {cell.share: settings.describe_share(cell) for cell in cells}
+    shares: Mapping[str, Any] = {
+        cell.share: settings.describe_share(cell, dataset) for cell in cells
+    }
     # A round trip through JSON, so that lists and tuples are equal.
     common, facts, shares = json.loads(json.dumps([common, facts, shares]))
     references = _references(request, rows, facts, base, cells[0])

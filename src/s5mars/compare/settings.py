@@ -14,6 +14,7 @@ import yaml
 from s5mars import __version__
 from s5mars.compare.grid import Cell, Row
 from s5mars.data.dataset import Dataset
+from s5mars.data.partition import partition_list
 from s5mars.files.reading import read_text
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.networks import NetworkOptions, network_options, with_groups
@@ -76,16 +77,19 @@ def describe_row(training: Training, base: Training) -> dict[str, Any]:
     }
 
 
-def describe_share(cell: Cell) -> dict[str, Any]:
-    """Describe a share, or a list file with its content.
+def describe_share(cell: Cell, dataset: Dataset) -> dict[str, Any]:
+    """Describe a share, or a list with its content.
 
     Raises:
         MissingFileError: if the list is missing.
     """
     if not cell.share.startswith("list-"):
         return {"labelled": float(cell.labelled)}
-    path = Path(cell.labelled)
-    return {"labelled": path.name, "names": digest(read_text(path, kind="list").split())}
+    path = partition_list(dataset, cell.labelled)
+    return {
+        "labelled": Path(cell.labelled).name,
+        "names": digest(read_text(path, kind="list").split()),
+    }
 
 
 def facts_of(row: Row, training: Training, base: Training) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Dataset:
     ]  # "train", "val", "test", and those that the layout adds
     unlabelled: tuple[Sample, ...] = ()  # images without a label; none of val or test
     ignored_by: str = ""  # for reports: what is ignored besides mask ids
+    partitions: Mapping[str, Path] = field(default_factory=dict)  # name → list of labelled images
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of one split, in the order of its list.

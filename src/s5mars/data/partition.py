@@ -53,7 +53,7 @@ def draw_partition(
     fraction = as_fraction(labelled)
     bad: dict[str, str] = {}  # name → reason
     if fraction is None:
-        chosen = _listed(dataset, train, Path(str(labelled)))
+        chosen = _listed(dataset, train, partition_list(dataset, labelled))
         _require_masks(chosen)
     else:
         _require_masks(train)
@@ -78,6 +78,21 @@ def as_fraction(labelled: float | str | Path) -> float | None:
     if not 0 < fraction <= 1:
         raise UserError(f"labelled must be a fraction in (0, 1] or a list file (got {labelled})")
     return fraction
+
+
+def partition_list(dataset: Dataset, labelled: float | str | Path) -> Path:
+    """Return the list file of a partition: one that the data set names, or the path itself.
+
+    Raises:
+        MissingFileError: If the data set names partitions, and it is neither.
+    """
+    path = dataset.partitions.get(str(labelled), Path(str(labelled)))
+    if dataset.partitions and not path.exists():
+        raise MissingFileError(
+            f"--labelled must be a fraction, a list file or one of {', '.join(dataset.partitions)} "
+            f"(got {labelled})"
+        )
+    return path
 
 
 def pool(dataset: Dataset, which: str = "all") -> tuple[Sample, ...]:

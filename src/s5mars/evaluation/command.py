@@ -14,7 +14,9 @@ from s5mars.classes import Taxonomy, same_classes
 from s5mars.data.layouts import open_dataset
 from s5mars.errors import UserError
 from s5mars.evaluation.bootstrap import DRAWS, LEVEL, Interval, bootstrap
+from s5mars.evaluation.class_map import ClassMap, describe_map
 from s5mars.evaluation.confusion import merged_taxonomy, percent
+from s5mars.evaluation.found import CROSS
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json
 from s5mars.models.opened import beside, open_model
@@ -30,6 +32,7 @@ def evaluate(
     protocol: str = "full",
     network: str = "teacher",
     merge: Sequence[str] = (),
+    class_map: str | ClassMap | None = None,
     as_json: bool = False,
     inference: Inference = AUTO_DEVICE,
     layout: str | None = None,
@@ -40,16 +43,20 @@ def evaluate(
     """Score a run on a split, print the scores, and write them where the report finds them.
 
     The file is ``evaluation-{split}-{protocol}.json``; if they apply, ``-student`` and the merged
-    classes are added to the name.
+    classes are added to the name. With a class map it is
+    ``cross-{data}-{map}-{split}-{protocol}.json``, so that scores on the model's own data stay.
 
     Args:
         run: a run folder, a checkpoint, an ONNX file, or ``hf:OWNER/NAME``.
-        data: path to a data set with the classes of the checkpoint.
+        data: path to a data set, with the classes of the checkpoint unless there is a class map.
         split: ``"train"``, ``"val"``, ``"test"``, or another split of the data set.
         protocol: ``"full"`` (whole images) or ``"paper"`` (the middle 1024 × 1024 pixels).
         network: ``"teacher"`` or ``"student"``.
         merge: classes to merge, such as ``["sky+ridge"]``, for scores that ignore the border
             between them.
+        class_map: for data with other classes: the name of a map that ships with the package, such
+            as ``"ai4mars-marsscapes"``, pairs such as ``"big rock=rock, sky=-"``, or a ``ClassMap``
+            (see ``evaluation.class_map``).
         as_json: print one JSON object on standard output instead of a table.
         inference: settings of inference.
         layout: layout of ``data``; None detects it.
@@ -64,22 +71,42 @@ def evaluate(
 
     Raises:
         MissingFileError: if the run, the data or one of its files is missing.
-        UserError: if the data set has other classes than the checkpoint, split or protocol does
-            not exist, or a file is damaged.
+        UserError: if the data set has other classes than the checkpoint and there is no class map,
+            the map does not fit, split or protocol does not exist, or a file is damaged.
     """
     chosen = find_protocol(protocol)
+    if isinstance(class_map, str):
+        class_map = ClassMap.parse(class_map)
+    if class_map is not None and merge:
+        raise UserError("--merge does not go with --map; merge in the map, as in soil=soil+gravel")
     dataset = open_dataset(data, layout=layout)
     samples = dataset.split(split)
     loaded = open_model(run, network=network)
-    same_classes(loaded.taxonomy, dataset.taxonomy, run=Path(run), data=Path(data))
-    groups = _groups(merge, loaded.taxonomy)
+    if class_map is None:
+        same_classes(
+            loaded.taxonomy,
+            dataset.taxonomy,
+            run=Path(run),
+            data=Path(data),
+            way_out=", or use --map",
+        )
+        mapped, taxonomy = None, loaded.taxonomy
+    else:
+        mapped = class_map.between(loaded.taxonomy, dataset.taxonomy)
+        taxonomy = mapped.taxonomy
+    groups = _groups(merge, taxonomy)
     predictor = Predictor.of(loaded, inference)
     with tqdm(total=len(samples), unit="image", desc=f"evaluate {split}", disable=None) as bar:
         found = evaluate_samples(
-            predictor, samples, dataset.coding, protocol=protocol, progress=bar.update
+            predictor,
+            samples,
+            dataset.coding,
+            protocol=protocol,
+            mapped=mapped,
+            progress=bar.update,
         )
-    result = {
-        **_scores(found, loaded.taxonomy, groups, draws=draws, seed=seed),
+    result: dict[str, Any] = {
+        **_scores(found, taxonomy, groups, draws=draws, seed=seed),
         "protocol": {
             "name": chosen.name,
             "words": chosen.words,
@@ -87,6 +114,7 @@ def evaluate(
             "window": inference.window,
             "overlap": inference.overlap,
             "precision": inference.precision,
+            "resolution": str(loaded.resolution),
             "network": loaded.network,
             "data": str(data),
             "split": split,
@@ -98,7 +126,16 @@ def evaluate(
         },
         "run": str(run),
     }
-    path = beside(run, _file_name(split, protocol, network, merge))
+    kind = ["evaluation"]
+    if mapped is not None and class_map is not None:
+        scored = int(found.confusion.support.sum())
+        result["protocol"]["map"] = {
+            **mapped.to_dict(),
+            "ignored_pixels": percent(found.ignored_by_map / (scored + found.ignored_by_map)),
+            "temperature": loaded.temperature,
+        }
+        kind = [CROSS, Path(data).resolve().name, class_map.label]
+    path = beside(run, _file_name(kind, split, protocol, network, merge))
     if out is not None:
         path = Path(out) / path.name
     write_json(path, result)
@@ -162,8 +199,10 @@ def _in_percent(ends: Interval) -> list[float | None]:
     return [percent(end) for end in ends]
 
 
-def _file_name(split: str, protocol: str, network: str, merge: Sequence[str]) -> str:
-    parts = ["evaluation", split, protocol, *([] if network == "teacher" else [network]), *merge]
+def _file_name(
+    kind: Sequence[str], split: str, protocol: str, network: str, merge: Sequence[str]
+) -> str:
+    parts = [*kind, split, protocol, *([] if network == "teacher" else [network]), *merge]
     return re.sub(r"[^\w+.-]", "_", "-".join(parts)) + ".json"
 
 
@@ -205,6 +244,10 @@ def _sentence(protocol: Mapping[str, Any]) -> str:
         f"{protocol['words']}), in windows of {protocol['window']} pixels with "
         f"{100 * protocol['overlap']:.0f} % overlap."
     ]
+    if protocol["resolution"] != "full":
+        sentences.append(
+            f"Images were resized as in the training of the model ({protocol['resolution']})."
+        )
     ignored = f"mask ids {', '.join(map(str, protocol['ignored']))}" if protocol["ignored"] else ""
     ignored = "; ".join(filter(None, (ignored, protocol["ignored_by"])))
     if ignored:
@@ -213,6 +256,8 @@ def _sentence(protocol: Mapping[str, Any]) -> str:
         sentences.append(f"Images without any label: {protocol['images_without_labels']}.")
     if protocol["merged"]:
         sentences.append(f"Merged classes: {', '.join(protocol['merged'])}.")
+    if "map" in protocol:
+        sentences.append(describe_map(protocol["map"]))
     return " ".join(sentences)
 
 

@@ -7,12 +7,20 @@ from typing import Any
 
 from s5mars.files.reading import object_in, reading
 
+CROSS = "cross"
+"""First word of the names of evaluations on data with other classes, which have a class map."""
+
 _MOMENTS = 5.0  # seconds
 
 
 def find_evaluation(folder: Path) -> Path | None:
     """The preferred evaluation file (test split first, then protocol ``full``), or None."""
     return min(folder.glob("evaluation-*.json"), key=_preference, default=None)
+
+
+def cross_evaluations(folder: Path) -> list[Path]:
+    """The evaluations on data with other classes, sorted by name."""
+    return sorted(folder.glob(f"{CROSS}-*.json"))
 
 
 def is_older(evaluation: Path, weights: Path) -> bool:

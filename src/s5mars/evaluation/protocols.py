@@ -14,6 +14,7 @@ from PIL import Image
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.read import open_pair
 from s5mars.errors import UserError
+from s5mars.evaluation.class_map import MappedClasses
 from s5mars.evaluation.confusion import Confusion
 from s5mars.parallel.ahead import ahead
 from s5mars.predict.predictor import Predictor
@@ -52,6 +53,7 @@ class Evaluation:
 
     confusion: Confusion
     images: tuple[ImageScore, ...]
+    ignored_by_map: int = 0  # labelled pixels of classes that a class map leaves out
 
     @property
     def without_labels(self) -> int:
@@ -78,6 +80,7 @@ def evaluate_samples(
     coding: MaskCoding,
     *,
     protocol: str = "full",
+    mapped: MappedClasses | None = None,
     progress: Callable[[], object] | None = None,
 ) -> Evaluation:
     """Predict samples and compute their confusion matrices.
@@ -87,6 +90,7 @@ def evaluate_samples(
         samples: samples with masks.
         coding: coding of the masks.
         protocol: a key of ``PROTOCOLS``.
+        mapped: for samples with other classes than the model; the matrices are of its classes.
         progress: called after each image.
 
     Raises:
@@ -95,21 +99,28 @@ def evaluate_samples(
             unknown ids, or no pixel is labelled in any image.
     """
     crop = find_protocol(protocol).crop
-    classes = len(predictor.taxonomy)
+    classes = len(predictor.taxonomy if mapped is None else mapped.taxonomy)
+    predict = predictor.predict if mapped is None else partial(mapped.predict, predictor)
     images = []
     total = Confusion(classes)
+    ignored = 0
     read = partial(_read, coding=coding, crop=crop)
     for sample, (image, truth) in zip(samples, ahead(read, samples), strict=True):
         confusion = Confusion(classes)
+        if mapped is not None:
+            labelled = int(np.count_nonzero(truth != IGNORE))
+            truth = mapped.truth(truth)
+            ignored += labelled - int(np.count_nonzero(truth != IGNORE))
         if (truth != IGNORE).any():  # else no prediction can change a score
-            confusion.update(truth, predictor.predict(image))
+            confusion.update(truth, predict(image))
         images.append(ImageScore(sample.name, confusion))
         total += confusion
         if progress is not None:
             progress()
     if not total.support.any():
-        raise UserError(f"cannot evaluate: no labelled pixel in {len(images)} images")
-    return Evaluation(total, tuple(images))
+        kind = "labelled pixel" if mapped is None else "pixel of a mapped class"
+        raise UserError(f"cannot evaluate: no {kind} in {len(images)} images")
+    return Evaluation(total, tuple(images), ignored)
 
 
 def _read(

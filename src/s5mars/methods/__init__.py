@@ -9,6 +9,7 @@ from s5mars.methods.augseg import AugSeg
 from s5mars.methods.classmix import ClassMix
 from s5mars.methods.fixmatch import FixMatch
 from s5mars.methods.mean_teacher import MeanTeacher
+from s5mars.methods.prevmatch import PrevMatch
 from s5mars.methods.ranpaste import RanPaste
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.san import San
@@ -32,6 +33,7 @@ METHODS: Mapping[str, type[Method]] = {
     "augseg": AugSeg,
     "unimatch": UniMatch,
     "unimatch_v2": UniMatchV2,
+    "prevmatch": PrevMatch,
     "s5mars": S5Mars,
 }
 """Methods of table III and later ones, which train any network that returns logits."""

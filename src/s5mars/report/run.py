@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.errors import UserError
-from s5mars.report import confidence, curves, examples, tables, words
+from s5mars.report import confidence, cross, curves, examples, tables, words
 from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.folder import Run, read_run
 from s5mars.report.numbers import count, duration, number, plural, score
@@ -63,18 +63,23 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
     groups, no_images = _groups(run, evaluation, amount)
     network, split = words.network_word(run), run.selection_split or "val"
     calibration = confidence.calibration_of(run)
+    elsewhere = cross.cross_rows(run.folder)
     return {
         "title": f"{run.title} on {run.data_name}",
         "eyebrow": "s5mars · training report",
         "method": run.title,
         "data": run.data_name,
         "lead": words.lead(run),
-        "notices": words.notices(run, evaluation, stale=is_stale(run)),
+        "notices": [
+            *words.notices(run, evaluation, stale=is_stale(run)),
+            *cross.cross_notices(run.folder),
+        ],
         "contents": [
             ("scores", "Scores"),
             ("classes", "Classes"),
             *([("confusion", "Confusion")] if confusion else []),
             *([("confidence", "Confidence")] if calibration else []),
+            *([("cross", "Other data")] if elsewhere else []),
             ("training", "Training"),
             ("teacher", "Pseudo-labels"),
             ("images", "Images"),
@@ -91,6 +96,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
         "confusion": confusion,
         "confidence": confidence.drawings(calibration) if calibration else [],
         "confidence_note": confidence.sentence(calibration) if calibration else "",
+        "cross": elsewhere,
         "curves": curves.training_curves(run),
         "curves_note": f"Scores of the {network} on the {split} split.",
         "class_curves": curves.class_curves(run),

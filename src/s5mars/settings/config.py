@@ -46,7 +46,8 @@ class RunSettings:
     Args:
         method: Name of the method: ``supervised``, ``supervised_averaged``, ``self_training``,
             ``mean_teacher``, ``classmix``, ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``,
-            ``unimatch``, ``unimatch_v2``, ``s5mars``, or ``san``, which fine-tunes ``--model san``.
+            ``unimatch``, ``unimatch_v2``, ``prevmatch``, ``s5mars``, or ``san``, which fine-tunes
+            ``--model san``.
         recipe: Name of the set of defaults: ``default``, ``paper``, ``as_released`` or ``san``.
             Other options override it.
         ablation: Name of a row of the paper's ablations, such as ``augin/efdm``, for ``s5mars``
@@ -68,7 +69,8 @@ class DataSettings:
 
     Args:
         data: Path to the folder of images and labels, in any layout that ``s5mars`` knows.
-        labelled: Share of the train split whose labels may be read, in (0, 1], or a list file.
+        labelled: Share of the train split whose labels may be read, in (0, 1], a list file, or the
+            name of a partition of the data set, such as ``co2s-1_8`` of Mars-Seg.
         partition_seed: Seed of the labelled partition; runs with different seeds can share one
             partition.
         pool: Images in the pool of a method that uses one: ``all`` (train images and unlabelled

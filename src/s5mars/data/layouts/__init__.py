@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts import ai4mars, mars_bench, plain, s5mars_release
+from s5mars.data.layouts import ai4mars, mars_bench, mars_seg, plain, s5mars_release
 from s5mars.errors import MissingFileError, UserError
 
 
@@ -26,6 +26,7 @@ class Layout:
 
 LAYOUTS: dict[str, Layout] = {
     "ai4mars": Layout(ai4mars.LOOKS_LIKE, ai4mars.missing, ai4mars.read),
+    "mars-seg": Layout(mars_seg.LOOKS_LIKE, mars_seg.missing, mars_seg.read),
     "mars-bench": Layout(mars_bench.LOOKS_LIKE, mars_bench.missing, mars_bench.read),
     "s5mars": Layout(s5mars_release.LOOKS_LIKE, s5mars_release.missing, s5mars_release.read),
     "plain": Layout(plain.LOOKS_LIKE, plain.missing, plain.read),

@@ -1,0 +1,288 @@
+"""Class maps: score a model on data that have other classes.
+
+A map says which class of the data each class of the model is. ``soil=soil+gravel`` counts two
+classes of the data as one, ``sand=soil, dust=soil`` two of the model. ``sky=-`` leaves a class of
+the model out of its choice, and pixels of ``-=gravel`` do not count. Every class of both sides must
+be named: one that is forgotten would change the scores unseen. ``*=-`` and ``-=*`` ignore all
+others.
+
+Classes exclude each other, so the probability of a merged class is the sum of those of its members.
+It is computed before the most probable class is chosen: a model that hesitates between two classes
+that are one here must not lose to a third one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from s5mars.classes import IGNORE, Class, Taxonomy
+from s5mars.errors import UserError
+from s5mars.files.reading import read_yaml
+from s5mars.predict.predictor import Predictor
+
+Side = tuple[str, ...]  # names of classes, or one of these signs
+
+NOTHING: Side = ("-",)
+OTHERS: Side = ("*",)
+
+_NAMED = Path(__file__).with_name("class_maps.yaml")
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Pairs of classes, as they were written.
+
+    Args:
+        pairs: (classes of the model, classes of the data); ``NOTHING`` is no class, ``OTHERS`` all
+            that no other pair names.
+        name: name of a map that ships with the package; it skips classes that a side lacks.
+    """
+
+    pairs: tuple[tuple[Side, Side], ...]
+    name: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ClassMap:
+        """Read ``"big rock=rock, sky=-, -=gravel"``, or the name of a map of the package.
+
+        Raises:
+            UserError: if there is no such name, or a pair is not of the form A=B.
+        """
+        if "=" not in text:
+            return _named(text.strip())
+        return cls(tuple(_pair(entry) for entry in text.split(",") if entry.strip()))
+
+    @classmethod
+    def of(cls, pairs: Mapping[str, str], *, name: str = "") -> ClassMap:
+        """The map of ``{"big rock": "rock", "soil": "soil + gravel", "sky": "-"}``."""
+        return cls(tuple((_side(a), _side(b)) for a, b in pairs.items()), name=name)
+
+    @property
+    def label(self) -> str:
+        """The name, or one that two different maps of a user do not share, for file names."""
+        return self.name or f"map-{zlib.crc32(str(self).encode()):08x}"
+
+    def __str__(self) -> str:
+        return ", ".join(f"{'+'.join(a)}={'+'.join(b)}" for a, b in self.pairs)
+
+    def between(self, model: Taxonomy, data: Taxonomy) -> MappedClasses:
+        """The map for two lists of classes.
+
+        Raises:
+            UserError: if a class is unknown, named in two ways or not at all, or fewer than two
+                classes are left to score.
+        """
+        # Classes of the data that a class is; none: it is left out.
+        of_model: dict[int, frozenset[int]] = {}
+        of_data: dict[int, frozenset[int]] = {}
+        for left, right in sorted(self.pairs, key=lambda pair: OTHERS in pair):
+            a = self._indices(left, model, "model", named=of_model, other=right)
+            b = self._indices(right, data, "data", named=of_data, other=left)
+            if (left != NOTHING and not a) or (right != NOTHING and not b):
+                continue  # a map of the package, and a side that lacks the class
+            group = frozenset(b)
+            for index in a:
+                self._set(of_model, index, group, model, "model")
+            for index in b:
+                self._set(of_data, index, group if a else frozenset(), data, "data")
+        forgotten = [
+            f"{', '.join(names)} of the {whose}"
+            for whose, taxonomy, named in (("model", model, of_model), ("data", data, of_data))
+            if (names := [n for i, n in enumerate(taxonomy.names) if i not in named])
+        ]
+        if forgotten:
+            raise UserError(
+                f"{self._what}: nothing is said of {' and of '.join(forgotten)}; give each a "
+                "partner, or ignore it: CLASS=- for one of the model, -=CLASS for one of the data, "
+                "*=- and -=* for all others"
+            )
+        groups = sorted({group for group in of_model.values() if group}, key=min)
+        if len(groups) < 2:
+            raise UserError(f"{self._what}: fewer than two classes are left to score")
+        position = {group: index for index, group in enumerate(groups)}
+        return MappedClasses(
+            name=self.name,
+            model=model,
+            data=data,
+            taxonomy=Taxonomy(data.name, tuple(_merged(data, group) for group in groups)),
+            of_model=tuple(position.get(of_model[index]) for index in range(len(model))),
+            of_data=tuple(position.get(of_data[index]) for index in range(len(data))),
+        )
+
+    @property
+    def _what(self) -> str:
+        return f"--map {self.name or str(self)!r}"
+
+    def _indices(
+        self,
+        side: Side,
+        taxonomy: Taxonomy,
+        whose: str,
+        *,
+        named: Mapping[int, object],
+        other: Side,
+    ) -> list[int]:
+        if side == NOTHING:
+            return []
+        if side == OTHERS and other == NOTHING:
+            return [index for index in range(len(taxonomy)) if index not in named]
+        found = {name: _find(name, taxonomy) for name in side}
+        unknown = [name for name, index in found.items() if index is None]
+        if unknown and not self.name:
+            near = difflib.get_close_matches(unknown[0], taxonomy.names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(
+                f"{self._what}: the {whose} has no class {unknown[0]!r}; it has "
+                f"{', '.join(taxonomy.names)}{hint}"
+            )
+        return [index for index in found.values() if index is not None]
+
+    def _set(
+        self,
+        named: dict[int, frozenset[int]],
+        index: int,
+        group: frozenset[int],
+        taxonomy: Taxonomy,
+        whose: str,
+    ) -> None:
+        if named.setdefault(index, group) != group:
+            raise UserError(
+                f"{self._what}: {taxonomy.names[index]} of the {whose} is named in two ways; a "
+                "class of the model has one partner, and merged classes of the data are the same "
+                "on the right of all their pairs"
+            )
+
+
+@dataclass(frozen=True)
+class MappedClasses:
+    """A map between two taxonomies: which scored class each class is; None is left out."""
+
+    name: str  # of the map, if it has one
+    model: Taxonomy
+    data: Taxonomy
+    taxonomy: Taxonomy  # the classes that are scored
+    of_model: tuple[int | None, ...]
+    of_data: tuple[int | None, ...]
+
+    def truth(self, label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W) class indices of the data → those that are scored; IGNORE where left out."""
+        table = np.full(256, IGNORE, np.uint8)
+        table[: len(self.of_data)] = [IGNORE if i is None else i for i in self.of_data]
+        return table[label]
+
+    def predict(self, predictor: Predictor, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) image → (H, W) scored class of the largest summed calibrated probability."""
+        members = [
+            [i for i, scored in enumerate(self.of_model) if scored == index]
+            for index in range(len(self.taxonomy))
+        ]
+        labels = np.empty(image.shape[:2], np.uint8)
+        for rows, columns, block in predictor.blocks(image):
+            summed = torch.stack([block[each].sum(0) for each in members])
+            labels[rows, columns] = summed.argmax(0).to(torch.uint8).cpu().numpy()
+        return labels
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: which classes were mapped, merged and left out."""
+        return {
+            "name": self.name,
+            "classes": {
+                name: [
+                    member
+                    for member, scored in zip(self.model.names, self.of_model, strict=True)
+                    if scored == index
+                ]
+                for index, name in enumerate(self.taxonomy.names)
+            },
+            "ignored_of_model": _left_out(self.model, self.of_model),
+            "ignored_of_data": _left_out(self.data, self.of_data),
+        }
+
+
+def map_names() -> list[str]:
+    """Names of the maps that ship with the package."""
+    return list(_read_named())
+
+
+def describe_map(mapping: Mapping[str, Any]) -> str:
+    """``MappedClasses.to_dict`` in sentences, for tables and reports.
+
+    Args:
+        mapping: also with ``ignored_pixels``, the share of the labelled pixels that were left out,
+            in percent.
+    """
+    name = f" {mapping['name']}" if mapping["name"] else ""
+    pairs = "; ".join(
+        f"{' and '.join(members)} of the model is {scored}"
+        if len(members) == 1
+        else f"{' and '.join(members)} of the model are {scored}, with their probabilities added"
+        for scored, members in mapping["classes"].items()
+    )
+    sentences = [f"Class map{name}: {pairs}."]
+    if ignored := mapping["ignored_of_model"]:
+        sentences.append(f"The model may not choose {', '.join(ignored)}.")
+    if ignored := mapping["ignored_of_data"]:
+        sentences.append(
+            f"Pixels of {', '.join(ignored)} ({mapping['ignored_pixels']:.1f} % of the labelled "
+            "ones) do not count."
+        )
+    return " ".join(sentences)
+
+
+def _left_out(taxonomy: Taxonomy, scored: Sequence[int | None]) -> list[str]:
+    return [name for name, index in zip(taxonomy.names, scored, strict=True) if index is None]
+
+
+def _merged(taxonomy: Taxonomy, group: frozenset[int]) -> Class:
+    members = [taxonomy.classes[index] for index in sorted(group)]
+    return replace(members[0], name="+".join(member.name for member in members))
+
+
+def _find(name: str, taxonomy: Taxonomy) -> int | None:
+    """Index of a class; "big rock" finds "big_rock" if no class is called so exactly."""
+    if name in taxonomy.names:
+        return taxonomy.names.index(name)
+    alike = [i for i, other in enumerate(taxonomy.names) if _key(other) == _key(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.strip().casefold())
+
+
+def _pair(entry: str) -> tuple[Side, Side]:
+    left, _, right = entry.partition("=")
+    if not right.strip() or "=" in right or not left.strip():
+        raise UserError(f"--map: {entry.strip()!r} is not of the form MODEL_CLASS=DATA_CLASS")
+    return _side(left), _side(right)
+
+
+def _side(text: str) -> Side:
+    return tuple(part.strip() for part in text.split("+"))
+
+
+def _named(name: str) -> ClassMap:
+    maps = _read_named()
+    if name in maps:
+        return ClassMap.of(maps[name], name=name)
+    near = difflib.get_close_matches(name, maps, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UserError(
+        f"--map must be pairs such as 'big rock=rock,sky=-', or one of {', '.join(maps)} "
+        f"(got {name!r}){hint}"
+    )
+
+
+def _read_named() -> dict[str, dict[str, str]]:
+    maps: dict[str, dict[str, str]] = read_yaml(_NAMED, as_text=True)
+    return maps

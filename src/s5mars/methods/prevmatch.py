@@ -1,0 +1,200 @@
+"""PrevMatch: UniMatch, and networks of earlier steps that label the pool beside the current one.
+
+Shin et al., "Revisiting and Maximizing Temporal Knowledge in Semi-supervised Semantic
+Segmentation", 2024 (arXiv 2405.20610; WACV 2026):
+
+    L      = L_x + λ_u · (L_std + λ(t) · L_prev)
+    L_std  = μ_1 · L_s1 + μ_2 · L_s2 + λ_fp · L_fp      UniMatch, with its own labels
+    L_prev = the same sum with the labels argmax p_prev where max p_prev > τ_prev
+    p_prev = softmax(Σ_k w_k · f_k(x_weak)),  w ~ Dirichlet(1, …, 1)
+    λ(t)   = 1 − |2 t / T − 1|
+
+f_k are k of the networks that were kept, drawn anew in each step, as is k ~ U{1, …, K}; L_s1, L_s2
+and L_fp are those of ``unimatch.py``. One network is trained and scored, the student.
+
+K = 3 of at most N = 8 networks, τ = 0.95 and τ_prev = 0.9, as in the released settings for Pascal
+VOC (5 networks for COCO and ADE20K; thresholds of 0 for Cityscapes, with another mean). The text of
+the paper was not at hand beyond its abstract; this follows the released code (Apache-2.0) but for:
+
+- The code keeps the network of an epoch whose score on the validation split is the best so far.
+  Here a copy is kept every ``spacing`` of the steps that use the pool, from their first one on, so
+  that no label of the validation split enters the training.
+- The published loss is divided by 2 + λ(t), which weighs labels less in the middle of the run; here
+  labels weigh the same for every method, as in ``fixmatch.py``.
+- λ(t) counts steps from the first one that uses the pool; the code counts epochs.
+- The labels of both kinds are aligned together, and with adaptive thresholds a pixel counts twice
+  in a step, once for each.
+- What ``unimatch.py`` says of its own differences.
+- True labels of the pool override both kinds and are kept.
+
+A copy holds the trained parameters and the batch statistics; checkpoints hold all N copies.
+"""
+
+# No postponed annotations: the command line must see the types of a Module's fields, and cannot
+# evaluate those that `nn.Module` itself is annotated with.
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from s5mars.errors import UserError
+from s5mars.methods.fixmatch import consistency, two_strong_views
+from s5mars.methods.unimatch import UniMatch
+from s5mars.methods.views import as_float, kept_pixels, pool_of
+from s5mars.models.network import Network
+from s5mars.objective.teacher import evaluating
+from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
+
+Copy = Mapping[str, Tensor]  # trained parameters and buffers of a network, by name
+
+
+@dataclass(kw_only=True, eq=False)
+class PrevMatch(nn.Module):
+    """The method, with the constants of its released settings for Pascal VOC.
+
+    Args:
+        unimatch: Settings of the method that earlier networks are added to.
+        threshold: Confidence τ_prev above which labels of earlier networks are kept.
+        copies: Largest number N of earlier networks that are kept; the oldest one is dropped.
+        drawn: Largest number K of earlier networks that label the pool in a step.
+        spacing: Share of the steps that use the pool between two copies, in (0, 1].
+    """
+
+    title: ClassVar[str] = "PrevMatch"
+
+    unimatch: UniMatch = field(default_factory=UniMatch)
+    threshold: float = 0.9
+    copies: int = 8
+    drawn: int = 3
+    spacing: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        for name in ("copies", "drawn"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not 0 < self.spacing <= 1:
+            raise UserError(f"spacing is {self.spacing}: it must be in (0, 1]")
+        self.past: list[Copy] = []  # the oldest first
+
+    @property
+    def needs(self) -> Needs:
+        """A pool; the student and its past label it."""
+        return Needs(pool=True)
+
+    def losses(
+        self, student: nn.Module, teacher: nn.Module, batch: Batch, progress: Progress
+    ) -> dict[str, Term]:
+        """The terms of UniMatch, and ``previous`` once there is an earlier network."""
+        base = self.unimatch
+        mu_1, mu_2 = base.strong_weights
+        weak, previous = self.weak_views(teacher, pool_of(batch), progress)
+        kept = kept_pixels(weak.targets, progress, above=base.threshold)
+        (first, kept_1), (second, kept_2) = self.strong_views(weak, kept, progress)
+        labelled = batch.labelled
+        logits, weak_logits, logits_1, logits_2 = base.logits(
+            cast(Network, student),
+            [as_float(labelled.image), weak.image, first.image, second.image],
+        )
+        weight = base.unsupervised_weight * progress.ramp
+        terms = {
+            "supervised": Term(progress.criterion(logits, labelled.label)),
+            "strong_1": consistency(logits_1, first.targets, kept=kept_1, weight=weight * mu_1),
+            "strong_2": consistency(logits_2, second.targets, kept=kept_2, weight=weight * mu_2),
+            "features": consistency(
+                weak_logits, weak.targets, kept=kept, weight=weight * base.feature_weight
+            ),
+        }
+        if previous is not None:
+            kept = kept_pixels(previous.targets, progress, above=self.threshold)
+            # The same random draws give the same colours and rectangles as above.
+            (first, kept_1), (second, kept_2) = self.strong_views(previous, kept, progress)
+            parts = [
+                consistency(logits_1, first.targets, kept=kept_1, weight=mu_1),
+                consistency(logits_2, second.targets, kept=kept_2, weight=mu_2),
+                consistency(weak_logits, previous.targets, kept=kept, weight=base.feature_weight),
+            ]
+            terms["previous"] = Term(
+                torch.stack([part.weight * part.value for part in parts]).sum(),  # L_prev
+                weight=weight * (1 - abs(2 * progress.share - 1)),  # λ(t)
+                share=parts[-1].share,
+            )
+        self.remember(student, progress)
+        return terms
+
+    def strong_views(
+        self, weak: View, kept: Tensor, progress: Progress
+    ) -> list[tuple[View, Tensor]]:
+        """``two_strong_views`` with the settings of UniMatch."""
+        return two_strong_views(
+            weak,
+            kept,
+            progress,
+            kind=self.unimatch.photometric,
+            rectangle=self.unimatch.rectangle,
+        )
+
+    @torch.no_grad()
+    def weak_views(
+        self, network: nn.Module, pool: Crops, progress: Progress
+    ) -> tuple[View, View | None]:
+        """The pool with labels of the network itself, and with those of its past, if it has one."""
+        image = as_float(pool.image)
+        with evaluating(network):
+            own = network(image).softmax(1)
+            if not self.past:
+                return View(image, progress.pseudo_labels(own, pool)), None
+            previous = self.predict(network, image, progress.generator("earlier networks"))
+        both = Crops(*(torch.cat([x, x]) for x in (pool.image, pool.label, pool.valid)))
+        targets = progress.pseudo_labels(torch.cat([own, previous]), both)
+        halves = zip(
+            *(torch.chunk(x, 2) for x in (targets.probability, targets.label, targets.valid)),
+            strict=True,
+        )
+        first, second = (View(image, Targets(*half)) for half in halves)
+        return first, second
+
+    def predict(self, network: nn.Module, image: Tensor, rng: np.random.Generator) -> Tensor:
+        """p_prev, (B, C, H, W), of randomly drawn and weighted copies of a network."""
+        number = min(int(rng.integers(1, self.drawn + 1)), len(self.past))
+        drawn = rng.choice(len(self.past), size=number, replace=False)
+        weights = rng.dirichlet(np.ones(number))
+        logits = torch.stack(
+            [
+                float(weight)
+                * functional_call(network, dict(self._copy(index, image.device)), image)
+                for index, weight in zip(drawn, weights, strict=True)
+            ]
+        )
+        return logits.sum(0).softmax(1)
+
+    @torch.no_grad()
+    def remember(self, network: nn.Module, progress: Progress) -> None:
+        """Keep a copy of a network where one is due, and drop the oldest of too many."""
+        interval = math.ceil(self.spacing * (progress.total - progress.pool_from))
+        if (progress.step - progress.pool_from) % interval:
+            return
+        state = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+        copy = {name: x.detach().clone() for name, x in (*state, *network.named_buffers())}
+        self.past = [*self.past, copy][-self.copies :]
+
+    def _copy(self, index: int, device: torch.device) -> Copy:
+        """A copy on its device: a resumed run reads them to the CPU."""
+        self.past[index] = {name: x.to(device) for name, x in self.past[index].items()}
+        return self.past[index]
+
+    def get_extra_state(self) -> dict[int, Copy]:
+        """For ``state_dict``."""
+        return {
+            index: {name: x.cpu() for name, x in copy.items()}
+            for index, copy in enumerate(self.past)
+        }
+
+    def set_extra_state(self, state: dict[int, Copy]) -> None:
+        """For ``load_state_dict``."""
+        self.past = [state[index] for index in sorted(state)]
