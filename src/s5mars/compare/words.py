@@ -11,7 +11,7 @@ from s5mars.compare.results import Comparison, Result
 from s5mars.compare.standings import Group
 from s5mars.evaluation.protocols import PROTOCOLS
 
-_PATHS = {"weights", "adapter", "features"}
+_PATHS = {"weights", "adapter", "features", "start_from"}
 
 
 def protocol_lines(comparison: Comparison, group: Group) -> list[str]:

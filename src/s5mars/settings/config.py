@@ -59,6 +59,9 @@ class TrainConfig:
             downloaded from the hub for any other), ``none`` (random), a .safetensors or .pth
             file, or a timm name.
             For ``sam-cls`` and ``san``, the folder or hub id of SAM or of CLIP.
+        start_from: Model to start from, in place of ``weights``: an installed one such as
+            ``navcam``, a run folder, a checkpoint or ``hf:OWNER/NAME``. The run takes its encoder,
+            the parts of its decoder that fit, and its classes of the same names.
         adapter: Path to the authors' checkpoint of the side adapter, for ``--model san``; random
             weights without it.
         input_side: Length of the shorter side of the resized image in pixels, for ``--model san``
@@ -139,6 +142,7 @@ class TrainConfig:
     balanced_crops: float = 0.0
     model: str = "resnet50"
     weights: str = "auto"
+    start_from: str = ""
     adapter: str | None = None
     input_side: int | None = None
     features: Path | None = None
