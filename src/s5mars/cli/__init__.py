@@ -29,8 +29,8 @@ COMMANDS = (
 )
 
 _ORDER = (
-    "demo", "fetch", "synth", "stats", "split", "show", "masks", "train", "evaluate", "predict", "models",
-    "find", "calibrate", "report", "export", "push", "compare", "table", "cost",
+    "demo", "fetch", "synth", "stats", "split", "show", "masks", "train", "evaluate", "predict",
+    "models", "find", "calibrate", "report", "export", "push", "compare", "table", "cost",
 )  # fmt: skip
 
 

@@ -123,6 +123,7 @@ def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | Non
         evaluation=evaluation,
         calibration=calibration,
         licence=licence,
+        domain=loaded.domain,
     )
     write_text(folder / CARD, card)
 

@@ -2,13 +2,17 @@
 
 Three rules are certain where they apply: grey against colour, the camera that a product names, and
 the shape of the image where a model resizes every image to the same side. The fourth compares
-features, because most files do not say what they show: the encoder's last features, averaged over
-the image, are a point, and the training images are a cloud of such points. Its density is taken as
-a Gaussian whose covariance is that of probabilistic principal components (Tipping and Bishop, JRSS
-B 1999): the largest directions as measured, and one variance for all others, which keeps it
-invertible with fewer images than channels. The distance of an image is Mahalanobis's (for
+features, because most files do not say what they show: the encoder's features at stride 4, averaged
+over the image, are a point, and the training images are a cloud of such points. Its density is
+taken as a Gaussian whose covariance is that of probabilistic principal components (Tipping and
+Bishop, JRSS B 1999): the largest directions as measured, and one variance for all others, which
+keeps it invertible with fewer images than channels. The distance of an image is Mahalanobis's (for
 classifiers: Lee et al., NeurIPS 2018). The limit is a quantile of distances of training images that
 were left out of the fit.
+
+Early features tell cameras, sharpness and noise apart, which is what changes between archives;
+docs/domain.md compares them with later ones. They do not notice strange content: an upside-down
+frame of the same camera passes.
 """
 
 from __future__ import annotations
@@ -80,7 +84,8 @@ class FeatureCloud:
         along = centred @ self.components.T.astype(np.float64)
         rest = np.maximum((centred**2).sum(1) - (along**2).sum(1), 0)
         squared = (along**2 / self.variances[:-1]).sum(1) + rest / self.variances[-1]
-        return np.sqrt(squared)
+        distances: NDArray[np.float64] = np.sqrt(squared)
+        return distances
 
     @classmethod
     def fit(cls, features: NDArray[Any]) -> FeatureCloud:
@@ -115,7 +120,7 @@ class Domain:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            features: (C,) mean of the encoder's last features over the image, if available.
+            features: (C,) mean of the encoder's features over the image, if available.
             resolution: resolution of the model.
         """
         reasons = []

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE, Taxonomy
+from s5mars.data.read import NO_DATA_LEVEL
 from s5mars.data.resolution import FULL, Resolution
 from s5mars.devices import find_device
 from s5mars.errors import UserError
@@ -176,12 +178,12 @@ class Predictor:
         abstained = 0.0 if self.inference.abstain is None else float((labels == IGNORE).mean())
         verdict = None
         if self.domain is not None:
-            features = torch.cat(seen).mean(0).cpu().numpy() if seen else None
+            features = _mean(seen) if seen else None
             verdict = self.domain.judge(image, features, resolution=self.resolution)
         return Segmentation(labels, confidence, abstained, verdict)
 
     def features(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The encoder's last features, averaged over all windows of an image.
+        """The encoder's features at stride 4, averaged over the pixels of an image with data.
 
         Args:
             image: (H, W, 3) uint8 RGB, or (H, W) uint8 grey, of any size.
@@ -197,7 +199,7 @@ class Predictor:
         seen: list[Tensor] = []
         for _ in self._blocks(checked(image), 1.0, seen=seen):
             pass
-        return torch.cat(seen).mean(0).cpu().numpy()
+        return _mean(seen)
 
     @property
     def gives_features(self) -> bool:
@@ -255,8 +257,7 @@ class Predictor:
 
         Args:
             windows: (B, 3, h, w) uint8, h, w >= 32.
-            seen: the encoder's last features of the windows are appended to it, averaged over the
-                pixels: (B, C) float32.
+            seen: ``_sums`` of the encoder's features at stride 4 is appended to it.
 
         Returns:
             (B, C, h, w) float32 on the device; with ``tta`` the mean over the horizontal flip.
@@ -281,7 +282,7 @@ class Predictor:
                 network = cast(DeepLabV3Plus, self.model)
                 low, high = network.features(windows)
                 logits = network.decode(low, high, size=(windows.shape[2], windows.shape[3]))
-                seen.append(high.float().mean((2, 3)))
+                seen.append(_sums(low.float(), windows))
         expected = (len(windows), len(self.taxonomy), *windows.shape[2:])
         if logits.shape != expected:
             raise UserError(
@@ -290,6 +291,24 @@ class Predictor:
                 f"{self.taxonomy.name!r}"
             )
         return logits.float().softmax(1)
+
+
+def _sums(features: Tensor, windows: Tensor) -> Tensor:
+    """(B, C + 1): sum of the features over places with data, and their number.
+
+    Black borders are left out, because they would be most of what some frames show. So are deep
+    shadows; they are left out of the training images, too.
+    """
+    data = (windows.amax(1, keepdim=True) > NO_DATA_LEVEL).float()
+    weight = F.interpolate(data, features.shape[-2:], mode="bilinear") + 1e-6
+    return torch.cat([(features * weight).sum((2, 3)), weight.sum((2, 3))], dim=1)
+
+
+def _mean(sums: list[Tensor]) -> NDArray[np.float32]:
+    """(C,): mean of the features over all windows."""
+    total = torch.cat(sums).cpu().double().sum(0)
+    mean: NDArray[np.float32] = (total[:-1] / total[-1]).float().numpy()
+    return mean
 
 
 def load(
