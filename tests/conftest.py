@@ -31,6 +31,17 @@ def real_data() -> Path:
 
 
 @pytest.fixture
+def navcam(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny untrained network is installed as ``navcam``, and nothing else; its folder."""
+    from boxed import write_model
+    from s5mars.models import box
+
+    folder = write_model(tmp_path_factory.mktemp("box") / box.DEFAULT)
+    monkeypatch.setattr(box, "BOX", folder.parent)
+    return folder
+
+
+@pytest.fixture
 def cells_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """``s5mars compare`` trains in this process: see ``cells.py``."""
     from cells import HERE

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from s5mars.data.resolution import Resolution
 from s5mars.products.info import ProductInfo
+from s5mars.products.no_data import LEVEL
 
 Floats = NDArray[np.float32]
 
@@ -228,10 +229,12 @@ class Domain:
 
 
 def is_colour(image: NDArray[np.uint8]) -> bool:
-    """Whether an (H, W, 3) image is in colour; pixels at even distances are looked at."""
+    """Whether an (H, W, 3) image is in colour, from pixels at even distances that are not black."""
     pixels = image.reshape(-1, 3)
     pixels = pixels[:: max(1, len(pixels) // _SAMPLE)]
-    return bool((pixels.max(1) - pixels.min(1)).mean() > GREY_LEVEL)
+    brightest = pixels.max(1)
+    spread = (brightest - pixels.min(1))[brightest > LEVEL]
+    return bool(len(spread)) and float(spread.mean()) > GREY_LEVEL
 
 
 def shape_of(width: int, height: int) -> float:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE, Taxonomy
-from s5mars.data.read import NO_DATA_LEVEL
 from s5mars.data.resolution import FULL, Resolution
 from s5mars.devices import find_device
 from s5mars.errors import UserError
@@ -24,6 +23,7 @@ from s5mars.models.domain import Domain, Verdict
 from s5mars.predict.inference import DEFAULT, Inference
 from s5mars.predict.temperature import check_temperature, tempered, tempered_largest
 from s5mars.predict.tiling import ProbabilityBlock, blended, enlarged
+from s5mars.products.no_data import LEVEL
 
 if TYPE_CHECKING:
     from s5mars.models.checkpoint import LoadedModel
@@ -299,7 +299,7 @@ def _sums(features: Tensor, windows: Tensor) -> Tensor:
     Black borders are left out, because they would be most of what some frames show. So are deep
     shadows; they are left out of the training images, too.
     """
-    data = (windows.amax(1, keepdim=True) > NO_DATA_LEVEL).float()
+    data = (windows.amax(1, keepdim=True) > LEVEL).float()
     weight = F.interpolate(data, features.shape[-2:], mode="bilinear") + 1e-6
     return torch.cat([(features * weight).sum((2, 3)), weight.sum((2, 3))], dim=1)
 

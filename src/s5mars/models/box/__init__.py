@@ -21,6 +21,11 @@ def installed() -> list[str]:
     return sorted(path.parent.name for path in BOX.glob(f"*/{TENSORS}"))
 
 
+def holds(path: Path) -> bool:
+    """Whether a file or folder lies among the installed models, where nothing may be written."""
+    return path.resolve().is_relative_to(BOX.resolve())
+
+
 def installed_folder(name: str | PathLike[str]) -> Path | None:
     """Folder of an installed model, or None if no model has this name."""
     text = fspath(name)
