@@ -212,7 +212,7 @@ def measure(options: argparse.Namespace, folder: Path, scratch: Path) -> None:
             "equal": written["parity"]["equal"],
         }
         answers.append(onnx_answer(file))
-    shown = loaded.resolution.resized(read_image(gold_images[0]))
+    shown = np.array(loaded.resolution.resized(read_image(gold_images[0])))
     times = seconds_per_megapixel(answers, shown, clock=time.process_time)
     for form, seconds in zip(forms.values(), times, strict=True):
         form["seconds"] = seconds
