@@ -19,16 +19,18 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save
+from scipy import ndimage
 
 import domain as domain_shares
 from s5mars.data.layouts import open_dataset
-from s5mars.data.read import read_image
+from s5mars.data.read import read_image, read_label
 from s5mars.data.resolution import Resolution
 from s5mars.evaluation.calibrate import calibrate
 from s5mars.evaluation.command import evaluate
@@ -89,7 +91,7 @@ def pack(run: Path, folder: Path, *, resolution: str | None, data: Path) -> None
     loaded = load_model(run)
     save_model(
         folder / TENSORS,
-        {"student": loaded.model},
+        {loaded.network: loaded.model},
         taxonomy=loaded.taxonomy,
         training=loaded.facts["training"],
         resolution=Resolution.parse(resolution) if resolution else loaded.resolution,
@@ -101,14 +103,15 @@ def pack(run: Path, folder: Path, *, resolution: str | None, data: Path) -> None
     with replacing(folder / TENSORS) as temporary:
         temporary.write_bytes(save(tensors))
     images = [sample.image for sample in open_dataset(data).split("train")]
-    write_domain(folder, describe_images(load(folder), images, network="student"))
+    write_domain(folder, describe_images(load(folder), images, network=loaded.network))
 
 
 def agreement(run: Path, folder: Path, paths: Sequence[Path]) -> dict[str, Any]:
     """How many pixels of some images have the same class in float32 and in half precision."""
     full, half = load_model(run), load_model(folder)
-    one = Predictor(full.model, full.taxonomy, resolution=half.resolution)
-    other = Predictor.of(half)
+    one, other = (
+        Predictor(each.model, each.taxonomy, resolution=half.resolution) for each in (full, half)
+    )
     equal = pixels = 0
     worst = 0.0
     for path in paths:
@@ -118,6 +121,33 @@ def agreement(run: Path, folder: Path, paths: Sequence[Path]) -> dict[str, Any]:
         pixels += a.size
         worst = max(worst, float(np.abs(p - q).max()))
     return {"equal": equal / pixels, "pixels": pixels, "images": len(paths), "worst": worst}
+
+
+SIZES = (16, 64, 256)
+"""Limits of the sizes of regions, in pixels of the labelled images."""
+
+
+def found_by_size(folder: Path, gold: Path, name: str) -> list[tuple[str, int, int]]:
+    """Connected regions of a class by size: how many there are, and how many are found.
+
+    A region is found if at least half of its pixels are predicted as the class.
+    """
+    predictor, dataset = load(folder), open_dataset(gold)
+    index = predictor.taxonomy.names.index(name)
+    counts = np.zeros((len(SIZES) + 1, 2), np.int64)
+    for sample in dataset.split("test"):
+        regions, number = ndimage.label(read_label(sample, dataset.coding) == index)
+        if not number:
+            continue
+        right = predictor.predict(read_image(sample.image)) == index
+        every = np.arange(1, number + 1)
+        sizes = ndimage.sum_labels(np.ones_like(regions), regions, every)
+        found = ndimage.mean(right, regions, every) >= 0.5
+        np.add.at(counts[:, 0], np.searchsorted(SIZES, sizes, "right"), 1)
+        np.add.at(counts[:, 1], np.searchsorted(SIZES, sizes, "right"), found)
+    ends = [f"below {SIZES[0]}", *(f"{a} to {b - 1}" for a, b in pairwise(SIZES))]
+    ends.append(f"{SIZES[-1]} and more")
+    return [(end, *map(int, row)) for end, row in zip(ends, counts, strict=True)]
 
 
 def frame_seconds(folder: Path, *, side: int = 1024, rounds: int = 5) -> float:
@@ -139,7 +169,8 @@ def command_of(run: Path, data: Path) -> str:
     names = {str(data): "DATA", str(recorded): "DATA", str(run): "RUN"}
     out = words[words.index("--out") + 1] if "--out" in words else ""
     names |= {out: "RUN"} if out else {}
-    return shlex.join(names.get(word, word) for word in words)
+    parts = (word.rpartition("=") for word in words)
+    return shlex.join(f"{option}{sign}{names.get(value, value)}" for option, sign, value in parts)
 
 
 def sections(
@@ -167,12 +198,19 @@ def sections(
             for form, row in found["forms"].items()
         ),
     ]
-    half = found["half"]
+    half, weakest = found["half"], found["weakest"]
+    sizes = [
+        "| pixels | regions | found |",
+        "|---|---|---|",
+        *(f"| {size} | {number} | {hits} |" for size, number, hits in found["sizes"]),
+    ]
     return [
         f"## Beside published networks\n\nIoU in % on {gold['protocol']['images']} images that "
         f"experts labelled.\n\n{chr(10).join(rows)}\n\n{SOURCE}\n\nOn the test split of the "
         f"training data ({test['protocol']['images']} images of other sites, crowd labels) mIoU is "
         f"{_figure(test['mIoU'])} %, pixel accuracy {_figure(test['pixel_accuracy'])} %.",
+        f"## What it misses\n\nRegions of {weakest} in the same images by their size. A region "
+        f"is found if half of its pixels are.\n\n{chr(10).join(sizes)}",
         f"## Cost\n\n{chr(10).join(cost)}\n\nOne core; a megapixel of what the network sees. A "
         f"frame of 1024 × 1024 pixels takes {found['frame']:.2f} s in torch. Weights are stored in "
         f"half precision: {100 * half['equal']:.3f} % of {half['pixels']:,} pixels have the same "
@@ -180,7 +218,7 @@ def sections(
         "## Marked images\n\nShares that were measured with this model. *In grey*: the same images "
         f"without colour and camera.\n\n{domain_shares.table(found['unlike'])}",
         f"## How it was made\n\n```\n{command}\n{packing}\n```\n\nThe same commands on the same "
-        "machine give the same file.",
+        "machine give the same weights.",
         f"## Data and citation\n\n{CITATION}",
     ]
 
@@ -217,8 +255,12 @@ def measure(options: argparse.Namespace, folder: Path, scratch: Path) -> None:
     for form, seconds in zip(forms.values(), times, strict=True):
         form["seconds"] = seconds
     unlike = [(n, domain_shares.listed(Path(p), most=200)) for n, p in options.unlike]
+    ious = {name: row["iou"] for name, row in scores["gold"]["classes"].items()}
+    weakest = min(ious, key=lambda name: 101 if ious[name] is None else ious[name])
     found = {
         "name": options.name,
+        "weakest": weakest,
+        "sizes": found_by_size(folder, gold, weakest),
         "parameters": sum(p.numel() for p in loaded.model.parameters()) / 1e6,
         "forms": forms,
         "half": agreement(run, folder, gold_images),
@@ -256,6 +298,7 @@ def measure(options: argparse.Namespace, folder: Path, scratch: Path) -> None:
         evaluation=_shared(scores["gold"]),
         calibration=calibration,
         licence=LICENCE,
+        terms="Training images and labels: CC0 1.0.",
         domain=loaded.domain,
         further=sections(found, command=command, packing=packing, gold=scores["gold"]),
     )

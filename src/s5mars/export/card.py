@@ -28,6 +28,7 @@ def model_card(
     licence: str | None = None,
     domain: Domain | None = None,
     further: Sequence[str] = (),
+    terms: str = "The training images have their own terms.",
 ) -> str:
     """The README.md of a repository on the hub, or the card of an installed model.
 
@@ -40,6 +41,7 @@ def model_card(
         licence: licence of the weights, an identifier such as ``apache-2.0``.
         domain: what the training images are like, if recorded.
         further: sections of Markdown to add before the limits.
+        terms: licence of the training images, a sentence.
     """
     training, model = facts["training"], facts["model"]
     data = Path(str(training.get("data") or "unknown data")).name
@@ -58,7 +60,7 @@ def model_card(
         *([_domain(domain, facts)] if domain is not None else []),
         *further,
         _limits(training, taxonomy, evaluation, data),
-        f"## Licence\n\n{_licence(licence)}",
+        f"## Licence\n\n{_licence(licence, terms)}",
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -208,10 +210,10 @@ def _limits(
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
-def _licence(licence: str | None) -> str:
+def _licence(licence: str | None, terms: str) -> str:
     if licence is None:
         return "No licence was given for the weights; ask their owner before you use or share them."
-    return f"Weights: {licence}. The training images have their own terms."
+    return f"Weights: {licence}. {terms}"
 
 
 def _cell(text: str) -> str:

@@ -63,7 +63,7 @@ def save_model(
 
     Args:
         path: such as ``runs/a/best.safetensors``.
-        networks: ``student`` and, if the method has one, ``teacher``.
+        networks: ``student``, ``teacher``, or both.
         taxonomy: the classes.
         training: metadata for the JSON file: method, data, seed, step, score, protocol.
         resolution: resolution of images in training.
@@ -75,16 +75,16 @@ def save_model(
         # This head is used in training only.
         if not key.startswith("representation.")
     }
-    student = networks["student"]
+    described = next(iter(networks.values()))
     facts = {
         "format": FORMAT,
         "networks": sorted(networks),
         "taxonomy": taxonomy.to_dict(),
-        "model": student.description,
+        "model": described.description,
         "resolution": str(resolution),
         "normalisation": {
-            "mean": student.mean.flatten().tolist(),
-            "std": student.std.flatten().tolist(),
+            "mean": described.mean.flatten().tolist(),
+            "std": described.std.flatten().tolist(),
         },
         "training": training,
     }
@@ -119,6 +119,8 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
         for key, value in tensors.items()
         if key.startswith(f"{chosen}.")
     }
+    if not state and chosen not in (held := facts.get("networks") or ()):
+        raise UserError(f"{tensors_path} contains only the {', '.join(map(str, held))}")
     for key, value in state.items():
         if not value.isfinite().all():
             raise DamagedFileError(
