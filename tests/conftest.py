@@ -30,6 +30,23 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def boxed_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny untrained network with the name of the installed model."""
+    from boxed import write_model
+
+    return write_model(tmp_path_factory.mktemp("box") / "navcam")
+
+
+@pytest.fixture
+def navcam(boxed_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny untrained network is installed as ``navcam``, and nothing else; its folder."""
+    from s5mars.models import box
+
+    monkeypatch.setattr(box, "BOX", boxed_model.parent)
+    return boxed_model
+
+
 @pytest.fixture
 def cells_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """``s5mars compare`` trains in this process: see ``cells.py``."""

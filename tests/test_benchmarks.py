@@ -7,11 +7,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+import s5mars
+from s5mars.cli import main
 from s5mars.compare.step import CostSettings
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -26,7 +29,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     threads = torch.get_num_threads()
     yield importlib.import_module
     torch.set_num_threads(threads)
-    for name in ("gpu", "loader", "machine", "naive", "shares", "step", "variants"):
+    for name in (
+        "box", "domain", "gpu", "loader", "machine", "naive", "shares", "step", "variants",
+    ):  # fmt: skip
         sys.modules.pop(name, None)
 
 
@@ -92,3 +97,59 @@ def test_the_plain_step_has_the_objective_of_the_method(script: Any) -> None:
     assert float(plain.detach()) == pytest.approx(
         float(step.loss(module.student, module.teacher).detach()), rel=0.3
     )
+
+
+def test_box(script: Any, fake_data: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    data = fake_data.plain(tmp_path / "data", images=10)
+    classes = ("soil", "bedrock", "sand", "big_rock")
+    lines = [f"  - {{name: {name}, ids: [{i}, {4 + i}]}}" for i, name in enumerate(classes)]
+    ignored = "name: four\nignore: [8, 9, 255]\nclasses:\n"
+    (data / "dataset.yaml").write_text(ignored + "\n".join(lines) + "\n")
+    run = tmp_path / "run"
+    sizes = ["--steps=2", "--batch=2", "--crop=48", "--model=mobilenetv3_small_050"]
+    sizes += ["--weights=none", "--workers=0"]
+    words = [
+        "train",
+        "--data",
+        str(data),
+        "--method=supervised_averaged",
+        *sizes,
+        "--weights=none",
+        "--workers=0",
+    ]
+    assert main([*words, "--out", str(run)]) == 0
+    versions = json.loads((run / "versions.json").read_text())
+    versions["command"] = ["s5mars", *words, "--out", str(run)]
+    (run / "versions.json").write_text(json.dumps(versions))
+    out = tmp_path / "box" / "navcam"
+    box = script("box")
+    photographs = box.domain_shares.photographs()
+    assert len(photographs) > 10
+    box.domain_shares.photographs = lambda: photographs[:2]
+    box.main([str(run), "--data", str(data), "--gold", str(data), "--resolution", "64",
+              "--unlike", f"own images={data / 'images'}", "--out", str(out)])  # fmt: skip
+
+    assert {path.name for path in out.iterdir()} == {"best.safetensors", "best.json", "card.md"}
+    assert str(tmp_path) not in (out / "best.json").read_text()
+    full, half = s5mars.load(run), s5mars.load(out)
+    assert str(half.resolution) == "64" and half.temperature != 1
+    weights = half.model.state_dict()
+    for key, value in full.model.state_dict().items():
+        assert torch.allclose(weights[key], value, rtol=1e-3, atol=1e-6), key
+    assert (out / "best.safetensors").stat().st_size < (run / "best.safetensors").stat().st_size / 3
+    card = (out / "card.md").read_text()
+    for line in (
+        "# navcam\n",
+        's5mars.load("navcam")',
+        "s5mars train --data DATA --method=supervised_averaged",
+        "--out RUN\npython benchmarks/box.py RUN --name navcam --data DATA --gold GOLD",
+        "| SegFormer-B2 | 83.4 | 98.1 | 97.8 | 94.0 | 95.8 | 45.9 | 27.4 |",
+        "| ONNX int8 | ",
+        "| own images | 10 |",
+        "| photographs of scikit-image, in grey | ",
+        "| below 16 | ",
+        "public domain (CC0 1.0)",
+    ):
+        assert line in card, line
+    assert str(tmp_path) not in card

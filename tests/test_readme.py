@@ -30,7 +30,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_synthetic(tmp_path_factory.mktemp("readme") / "DATA", images=14, size=64)
 
 
-@pytest.mark.usefixtures("cells_here")
+@pytest.mark.usefixtures("cells_here", "navcam")
 def test_commands(
     scenes: Path,
     tmp_path: Path,
@@ -42,7 +42,7 @@ def test_commands(
     monkeypatch.setattr("s5mars.compare.cost.peak_in_fresh_process", lambda *_: 2**20)
     lines = [line for block in blocks("") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("s5mars")]
-    assert len(commands) == 16
+    assert len(commands) == 18
     smaller = {"600": "4", "6": "2", "192": "48", "IMAGE_OR_FOLDER": str(scenes / "images")}
     smaller |= {"DATA": str(scenes), "ARCHIVE": str(scenes / "images")}
     fewer = {
@@ -58,6 +58,7 @@ def test_commands(
         assert main(words) == 0, (command, capsys.readouterr().err)
     maps = [p for p in Path("maps").glob("*.png") if "confidence" not in p.name]
     assert len(maps) == 14
+    assert len(list(Path("navcam_maps").glob("*_overlay.jpg"))) == 14
     assert Path("runs/a/report.html").stat().st_size > 10_000
     assert Path("maps/summary.csv").is_file()
     assert len(list(Path("results/x/figures").glob("*.png"))) == 4

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from s5mars.classes import Class, Taxonomy
-from s5mars.errors import DamagedFileError
+from s5mars.errors import DamagedFileError, UserError
 from s5mars.models.checkpoint import load_model, save_model
 from s5mars.models.deeplab import DeepLabV3Plus
 
@@ -191,3 +191,11 @@ def test_tensors_of_another_network(run: Path) -> None:
     with pytest.raises(ValueError, match=r"best\.safetensors does not fit the network"):
         load_model(run, network="student")
     assert load_model(run).network == "teacher"
+
+
+def test_only_the_teacher(tmp_path: Path) -> None:
+    only = {"teacher": NETWORKS["teacher"]}
+    save_model(tmp_path / "best.safetensors", only, taxonomy=THREE, training=TRAINING)
+    assert load_model(tmp_path).network == "teacher"
+    with pytest.raises(UserError, match="contains only the teacher"):
+        load_model(tmp_path, network="student")

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from s5mars.cli import archive, data, export, grids, masks, models
+from s5mars.cli import archive, box, data, export, grids, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
 from s5mars.errors import UserError
 from s5mars.files import has_remedy
@@ -22,6 +22,7 @@ COMMANDS = (
     data.COMMANDS
     | masks.COMMANDS
     | models.COMMANDS
+    | box.COMMANDS
     | archive.COMMANDS
     | export.COMMANDS
     | grids.COMMANDS
@@ -29,7 +30,7 @@ COMMANDS = (
 
 _ORDER = (
     "demo", "fetch", "synth", "stats", "split", "show", "masks", "train", "evaluate", "predict",
-    "find", "calibrate", "report", "export", "push", "compare", "table", "cost",
+    "models", "find", "calibrate", "report", "export", "push", "compare", "table", "cost",
 )  # fmt: skip
 
 

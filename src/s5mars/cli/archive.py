@@ -12,9 +12,13 @@ from s5mars.cli.models import inference_of, inference_options
 
 def _predict_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "run", type=Path, help="Path to a run folder, checkpoint or ONNX file, or hf:OWNER/NAME"
+        "model", nargs="?", metavar="MODEL",
+        help="Run folder, checkpoint, ONNX file, hf:OWNER/NAME, or a name that `s5mars models` "
+        "lists; an argument that is none of these is an image (navcam)",
+    )  # fmt: skip
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="Paths to images, products or folders of them"
     )
-    parser.add_argument("inputs", type=Path, nargs="+", help="Paths to images or folders")
     parser.add_argument("--out", type=Path, required=True, help="Path to the folder for the maps")
     parser.add_argument(
         "--resume", action="store_true", help="Continue an unfinished prediction in --out"
@@ -47,13 +51,16 @@ def _predict_options(parser: ArgumentParser) -> None:
 
 
 def _predict(options: Namespace) -> object:
+    from s5mars.models.opened import model_and_images
     from s5mars.predict.archive import predict_images
     from s5mars.predict.predictor import load
 
-    predictor = load(options.run, network=options.network, inference=inference_of(options))
+    model, images = model_and_images(options.model, options.images)
+    predictor = load(model, network=options.network, inference=inference_of(options))
+    print(f"model: {model}; classes: {', '.join(predictor.taxonomy.names)}", file=sys.stderr)
     summary = predict_images(
         predictor,
-        options.inputs,
+        images,
         out=options.out,
         write=[kind.strip() for kind in options.write.split(",") if kind.strip()],
         resume=options.resume,
@@ -104,7 +111,7 @@ def _find(options: Namespace) -> object:
 COMMANDS = {
     "predict": Command(
         "Write terrain maps of images of any size, and an index of them.",
-        "s5mars predict runs/a IMAGE_OR_FOLDER --out maps",
+        "s5mars predict IMAGE_OR_FOLDER --out maps",
         _predict_options,
         _predict,
     ),

@@ -48,8 +48,10 @@ class OneLineParser(ArgumentParser):
 
 
 def _parse(parser: ArgumentParser, arguments: Sequence[str], *, passes_on: bool) -> Namespace:
+    # Options may stand between positional arguments, some of which may be left out.
+    parse = parser.parse_known_args if passes_on else parser.parse_known_intermixed_args
     try:
-        namespace, unknown = parser.parse_known_args(arguments)
+        namespace, unknown = parse(arguments)
     except ArgumentError as error:
         parser.error(str(error))
     if passes_on:

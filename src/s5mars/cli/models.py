@@ -44,8 +44,10 @@ def inference_of(options: Namespace) -> Inference:
 
 def _evaluate_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "run", type=Path, help="Path to a run folder, checkpoint or ONNX file, or hf:OWNER/NAME"
-    )
+        "run", type=Path,
+        help="Path to a run folder, checkpoint or ONNX file, hf:OWNER/NAME, or the name of an "
+        "installed model",
+    )  # fmt: skip
     parser.add_argument(
         "--data", type=Path, required=True, help="Path to the folder of the data set"
     )

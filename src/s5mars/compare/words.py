@@ -12,7 +12,7 @@ from s5mars.compare.standings import Group
 from s5mars.evaluation.protocols import PROTOCOLS
 from s5mars.settings.networks import network_options
 
-_PATHS = {"weights", "checkpoint"}
+_PATHS = {"weights", "checkpoint", "start_from"}
 
 
 def protocol_lines(comparison: Comparison, group: Group) -> list[str]:

@@ -21,7 +21,7 @@ from s5mars.evaluation.reliability import (
     measure,
 )
 from s5mars.files import write_json
-from s5mars.models.checkpoint import checkpoint_path, load_model, write_calibration
+from s5mars.models.checkpoint import checkpoint_path, is_installed, load_model, write_calibration
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor
 
@@ -63,9 +63,14 @@ def calibrate(
     Raises:
         MissingFileError: if the run, the data or one of its files is missing.
         UserError: if the data set has other classes than the checkpoint, the split does not exist,
-            ``pixels`` is below 1, or a file is damaged.
+            ``pixels`` is below 1, the model is an installed one, or a file is damaged.
     """
     run = Path(run)
+    if is_installed(run):
+        folder = checkpoint_path(run).parent
+        raise UserError(
+            f"{run} is installed and stays as it is; calibrate a copy of the folder {folder}"
+        )
     if pixels < 1:
         raise UserError(f"--pixels must be at least 1 (got {pixels})")
     dataset = open_dataset(data)

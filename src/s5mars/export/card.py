@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from s5mars.classes import Taxonomy, hex_colour
+from s5mars.data.resolution import FULL, Resolution
 from s5mars.evaluation.calibrate import at_threshold
 from s5mars.methods import method_title
+from s5mars.models.domain import Domain
 from s5mars.report.numbers import number, plural, score
 from s5mars.report.words import interval_sentence, protocol_sentence
 
@@ -24,22 +26,28 @@ def model_card(
     evaluation: Mapping[str, Any] | None = None,
     calibration: Mapping[str, Any] | None = None,
     licence: str | None = None,
+    domain: Domain | None = None,
+    further: Sequence[str] = (),
+    terms: str = "The training images have their own terms.",
 ) -> str:
-    """The README.md of a repository on the hub.
+    """The README.md of a repository on the hub, or the card of an installed model.
 
     Args:
-        name: ``OWNER/NAME``.
+        name: ``OWNER/NAME`` on the hub, or the name of an installed model, without ``/``.
         facts: the JSON file of the checkpoint.
         taxonomy: classes of the checkpoint.
         evaluation: result of ``s5mars evaluate``, if available.
         calibration: result of ``s5mars calibrate``, if available.
         licence: licence of the weights, an identifier such as ``apache-2.0``.
+        domain: what the training images are like, if recorded.
+        further: sections of Markdown to add before the limits.
+        terms: licence of the training images, a sentence.
     """
     training, model = facts["training"], facts["model"]
     data = Path(str(training.get("data") or "unknown data")).name
     method = method_title(str(training.get("method") or "unknown method"))
     blocks = [
-        _front_matter(licence),
+        *([_front_matter(licence)] if "/" in name else []),
         f"# {name}",
         f"Terrain segmentation of Mars rover images into {len(taxonomy)} classes: "
         f"{model.get('network', 'DeepLabV3+')} with the encoder `{model.get('encoder')}`, trained "
@@ -47,10 +55,12 @@ def model_card(
         _use(name),
         _scores(training, evaluation),
         _classes(taxonomy, evaluation),
-        _training(training, model, data, method),
+        _training(facts, data, method),
         _confidence(calibration),
+        *([_domain(domain, facts)] if domain is not None else []),
+        *further,
         _limits(training, taxonomy, evaluation, data),
-        f"## Licence\n\n{_licence(licence)}",
+        f"## Licence\n\n{_licence(licence, terms)}",
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -62,11 +72,12 @@ def _front_matter(licence: str | None) -> str:
 
 
 def _use(name: str) -> str:
+    name = f"hf:{name}" if "/" in name else name
     return (
         "## How to use it\n\n```python\nimport s5mars\n\n"
-        f'predictor = s5mars.load("hf:{name}")\n'
+        f'predictor = s5mars.load("{name}")\n'
         "labels = predictor.predict(image)  # (H, W, 3) uint8 → (H, W) class index\n```\n\n"
-        f"or `s5mars predict hf:{name} IMAGES --out maps`. Images may have any size, in 8-bit RGB "
+        f"or `s5mars predict {name} IMAGES --out maps`. Images may have any size, in 8-bit RGB "
         "or grey; the model normalises them. The weights are safetensors; nothing is unpickled."
     )
 
@@ -103,7 +114,8 @@ def _classes(taxonomy: Taxonomy, evaluation: Mapping[str, Any] | None) -> str:
     return "## Classes\n\n" + "\n".join(rows)
 
 
-def _training(training: Mapping[str, Any], model: Mapping[str, Any], data: str, method: str) -> str:
+def _training(facts: Mapping[str, Any], data: str, method: str) -> str:
+    training, model = facts["training"], facts["model"]
     labelled = training.get("labelled")
     share = f"{labelled:g} of the train split" if isinstance(labelled, int | float) else "a list"
     rows = {
@@ -116,6 +128,7 @@ def _training(training: Mapping[str, Any], model: Mapping[str, Any], data: str, 
         f"{training.get('split_for_selection', '?')} split",
         "batch and crop": f"{training.get('batch', '?')} images of {training.get('crop', '?')} "
         "pixels",
+        "resolution": _resolution(facts),
         "seed": training.get("seed", "?"),
         "encoder": f"`{model.get('encoder')}`"
         + (f", output stride {stride}" if (stride := model.get("output_stride")) else ""),
@@ -126,6 +139,22 @@ def _training(training: Mapping[str, Any], model: Mapping[str, Any], data: str, 
     }
     lines = [f"| {key} | {_cell(str(value))} |" for key, value in rows.items()]
     return "\n".join(["## Training", "", "| | |", "|---|---|", *lines])
+
+
+def _resolution(facts: Mapping[str, Any]) -> str:
+    resolution = Resolution.parse(facts.get("resolution", str(FULL)))
+    if resolution.side is not None:
+        return f"images are resized to {resolution.side} pixels on the longer side"
+    return "images are used as they are" if resolution == FULL else f"{resolution} of each side"
+
+
+def _domain(domain: Domain, facts: Mapping[str, Any]) -> str:
+    resolution = Resolution.parse(facts.get("resolution", str(FULL)))
+    return (
+        f"## Images that it knows\n\nThe model was trained on {domain.about}. `s5mars predict` "
+        f"marks other images in the index, in the overlay and in its last line. "
+        f"{domain.rule(resolution)}"
+    )
 
 
 def _confidence(calibration: Mapping[str, Any] | None) -> str:
@@ -181,10 +210,10 @@ def _limits(
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
-def _licence(licence: str | None) -> str:
+def _licence(licence: str | None, terms: str) -> str:
     if licence is None:
         return "No licence was given for the weights; ask their owner before you use or share them."
-    return f"Weights: {licence}. The training images have their own terms."
+    return f"Weights: {licence}. {terms}"
 
 
 def _cell(text: str) -> str:

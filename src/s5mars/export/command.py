@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,11 @@ from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import (
     FORMAT,
     LoadedModel,
-    checkpoint_path,
     load_model,
     without_folders,
 )
 from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.models.opened import ONNX
+from s5mars.models.opened import ONNX, beside
 from s5mars.predict.inference import SMALLEST_SIDE
 from s5mars.products.files import IMAGE_ENDINGS, files_below
 from s5mars.randomness import generator
@@ -52,7 +51,7 @@ def export(
     Args:
         run: a run folder or a checkpoint.
         out: path to the file; None writes ``model.onnx`` or ``model.int8.onnx`` next to the
-            checkpoint.
+            checkpoint, or ``NAME.model.onnx`` in the working directory for an installed model.
         int8: quantise weights and activations to eight bits, see ``quantise.py``.
         images: folder of images for the comparison and for the ranges of ``int8``; None uses the
             images that the run was trained on.
@@ -72,7 +71,7 @@ def export(
         raise UserError(f"calibration_images must be at least 1 (got {calibration_images})")
     loaded = _exportable(load_model(run, network=network))
     name = "model.int8.onnx" if int8 else "model.onnx"
-    target = checkpoint_path(Path(run)).parent / name if out is None else Path(out)
+    target = beside(run, name) if out is None else Path(out)
     if target.suffix.lower() != ONNX:
         raise UserError(f"--out must end in {ONNX} (got {target})")
     paths = _images(loaded, images)
@@ -87,6 +86,10 @@ def export(
         "model": loaded.facts["model"],
         "resolution": str(loaded.resolution),
         "training": without_folders(loaded.facts["training"]),
+        # Without the features, which the file does not return.
+        "domain": None
+        if loaded.domain is None
+        else replace(loaded.domain, features=None).to_dict(),
         "calibration": {
             name: without_folders(entry)
             for name, entry in (loaded.facts.get("calibration") or {}).items()
@@ -121,7 +124,7 @@ def _exportable(loaded: LoadedModel[AnyNetwork]) -> LoadedModel[DeepLabV3Plus]:
     if not isinstance(model, DeepLabV3Plus):
         kind = loaded.facts["model"]["network"]
         raise UserError(f"{kind} cannot be exported; only DeepLabV3+ can")
-    return LoadedModel(model, loaded.taxonomy, loaded.facts, loaded.network)
+    return LoadedModel(model, loaded.taxonomy, loaded.facts, loaded.network, loaded.domain)
 
 
 def _compared(

@@ -18,8 +18,9 @@ from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
 from s5mars.export.card import model_card
 from s5mars.files import replacing, write_json, write_text
 from s5mars.files.reading import object_in, reading
+from s5mars.models.box import FACTS, TENSORS
 from s5mars.models.checkpoint import checkpoint_path, load_model, without_folders
-from s5mars.models.hub import FACTS, TENSORS, unreachable
+from s5mars.models.hub import unreachable
 
 CARD = "README.md"
 
@@ -123,6 +124,7 @@ def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | Non
         evaluation=evaluation,
         calibration=calibration,
         licence=licence,
+        domain=loaded.domain,
     )
     write_text(folder / CARD, card)
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -16,10 +18,13 @@ from s5mars.data.resolution import FULL, Resolution
 from s5mars.errors import DamagedFileError, MissingFileError, UserError, first_line
 from s5mars.files import replacing, write_json
 from s5mars.files.reading import read_object, reading
+from s5mars.models.box import holds, installed, installed_folder
 from s5mars.models.build import AnyNetwork, rebuild_network
+from s5mars.models.domain import Domain
 
 FORMAT = 1
 NETWORKS = ("teacher", "student")
+_DOMAIN = "domain."
 
 
 Model = TypeVar("Model", bound=Callable[[Tensor], Tensor], covariant=True)
@@ -33,6 +38,7 @@ class LoadedModel(Generic[Model]):
     taxonomy: Taxonomy
     facts: dict[str, Any]
     network: str  # "teacher" or "student"
+    domain: Domain | None = None  # what its training images are like, if that was recorded
 
     @property
     def resolution(self) -> Resolution:
@@ -57,7 +63,7 @@ def save_model(
 
     Args:
         path: such as ``runs/a/best.safetensors``.
-        networks: ``student`` and, if the method has one, ``teacher``.
+        networks: ``student``, ``teacher``, or both.
         taxonomy: the classes.
         training: metadata for the JSON file: method, data, seed, step, score, protocol.
         resolution: resolution of images in training.
@@ -69,16 +75,16 @@ def save_model(
         # This head is used in training only.
         if not key.startswith("representation.")
     }
-    student = networks["student"]
+    described = next(iter(networks.values()))
     facts = {
         "format": FORMAT,
         "networks": sorted(networks),
         "taxonomy": taxonomy.to_dict(),
-        "model": student.description,
+        "model": described.description,
         "resolution": str(resolution),
         "normalisation": {
-            "mean": student.mean.flatten().tolist(),
-            "std": student.std.flatten().tolist(),
+            "mean": described.mean.flatten().tolist(),
+            "std": described.std.flatten().tolist(),
         },
         "training": training,
     }
@@ -93,7 +99,7 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
     """Read a checkpoint written by ``save_model``.
 
     Args:
-        path: a run folder, or its ``best.safetensors``.
+        path: a run folder, its ``best.safetensors``, or the name of an installed model.
         network: ``teacher`` (falls back to the student if the method has no teacher) or
             ``student``.
 
@@ -113,6 +119,8 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
         for key, value in tensors.items()
         if key.startswith(f"{chosen}.")
     }
+    if not state and chosen not in (held := facts.get("networks") or ()):
+        raise UserError(f"{tensors_path} contains only the {', '.join(map(str, held))}")
     for key, value in state.items():
         if not value.isfinite().all():
             raise DamagedFileError(
@@ -130,11 +138,14 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
             f"{tensors_path} does not fit the network that its JSON file describes ({reason}); "
             "copy both files again"
         ) from error
-    return LoadedModel(model.eval().requires_grad_(False), taxonomy, facts, chosen)
+    domain = read_domain(facts, tensors_path, network=chosen, tensors=tensors)
+    return LoadedModel(model.eval().requires_grad_(False), taxonomy, facts, chosen, domain)
 
 
 def checkpoint_path(path: Path) -> Path:
-    """The safetensors file of a run folder, or the path itself if it is a file.
+    """The safetensors file of a run folder or an installed model, or the path if it is a file.
+
+    A run folder with the name of an installed model takes precedence.
 
     Raises:
         MissingFileError: if it does not exist.
@@ -147,11 +158,23 @@ def checkpoint_path(path: Path) -> Path:
     candidate = path / "best.safetensors"
     if candidate.is_file():
         return candidate
+    if folder := installed_folder(path):
+        return folder / "best.safetensors"
     if path.is_dir():
         raise MissingFileError(
             f"{path} contains no best.safetensors; give the folder of a finished `s5mars train` run"
         )
-    raise MissingFileError(f"{path} does not exist; give a run folder or a checkpoint")
+    names = installed()
+    known = f", or the name of an installed model ({', '.join(names)})" if names else ""
+    raise MissingFileError(f"{path} does not exist; give a run folder or a checkpoint{known}")
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a path means an installed model, next to which nothing may be written."""
+    try:
+        return holds(checkpoint_path(path))
+    except UserError:
+        return False
 
 
 def read_facts(tensors_path: Path) -> dict[str, Any]:
@@ -215,6 +238,43 @@ def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None
     facts = read_facts(tensors_path)
     known = {**(facts.get("calibration") or {}), network: dict(entry)}
     write_json(tensors_path.with_suffix(".json"), {**facts, "calibration": known})
+
+
+def write_domain(run: Path, domain: Domain) -> None:
+    """Add to a checkpoint what its training images are like; lost when weights are saved again."""
+    tensors_path = checkpoint_path(run)
+    facts = read_facts(tensors_path)
+    with reading(tensors_path, kind="checkpoint", way_out="train again, or copy it again"):
+        tensors = load_file(tensors_path)
+    tensors = {k: v for k, v in tensors.items() if not k.startswith(_DOMAIN)}
+    tensors |= {f"{_DOMAIN}{k}": torch.from_numpy(v) for k, v in domain.arrays().items()}
+    with replacing(tensors_path) as temporary:
+        temporary.write_bytes(save(tensors))
+    write_json(tensors_path.with_suffix(".json"), {**facts, "domain": domain.to_dict()})
+
+
+def read_domain(
+    facts: Mapping[str, Any],
+    path: Path,
+    *,
+    network: str,
+    tensors: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Domain | None:
+    """What ``write_domain`` wrote, if anything; the features of another network are left out.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    if facts.get("domain") is None:
+        return None
+    with reading(path, kind="description of training images", way_out="copy both files again"):
+        arrays = {
+            key.removeprefix(_DOMAIN): value.float().numpy()
+            for key, value in tensors.items()
+            if key.startswith(_DOMAIN)
+        }
+        same = facts["domain"]["network"] == network
+        return Domain.from_dict(facts["domain"], arrays if same else {})
 
 
 def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from s5mars.errors import UserError
 from s5mars.models.depthwise import with_fast_dilation
 from s5mars.models.dropout import ChannelDropout
 from s5mars.models.upsample import upsample
-from s5mars.models.weights import WeightsReport, load_encoder_weights, named_weights
+from s5mars.models.weights import Report, load_encoder_weights, named_weights
 
 RELEASED_MEAN = (0.625, 0.519, 0.363)
 RELEASED_DIVISOR = (0.01803789, 0.01469946, 0.00991374)
@@ -85,9 +85,7 @@ class DeepLabV3Plus(nn.Module):
         features, depth = _timm_features(encoder, output_stride=output_stride)
         low, high = (features.feature_info.channels()[i] for i in (0, -1))
         self.encoder: nn.Module = features
-        self.weights_report: WeightsReport = load_encoder_weights(
-            self.encoder, encoder, weights=weights
-        )
+        self.weights_report: Report = load_encoder_weights(self.encoder, encoder, weights=weights)
         if multi_grid:
             _apply_multi_grid(self.encoder, encoder, multi_grid)
         if head == "auto":

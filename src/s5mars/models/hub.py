@@ -17,9 +17,8 @@ from huggingface_hub.errors import (
 )
 
 from s5mars.errors import MissingFileError, UserError, first_line
+from s5mars.models.box import FACTS, TENSORS
 from s5mars.models.checkpoint import read_facts
-
-TENSORS, FACTS = "best.safetensors", "best.json"
 
 
 def fetch_checkpoint(name: str) -> Path:

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from s5mars.errors import MissingFileError, UserError, needed
 from s5mars.files.reading import parse_object, reading
-from s5mars.models.checkpoint import LoadedModel, check_facts, read_taxonomy, temperature_of
+from s5mars.models.checkpoint import (
+    LoadedModel,
+    check_facts,
+    read_domain,
+    read_taxonomy,
+    temperature_of,
+)
 
 INPUT, OUTPUT = "image", "probabilities"
 METADATA_KEY = "s5mars"
@@ -73,6 +79,7 @@ def load_onnx(path: Path, *, network: str = "teacher") -> LoadedModel[OnnxNetwor
         taxonomy,
         facts,
         held,
+        read_domain(facts, path, network=held),
     )
 
 

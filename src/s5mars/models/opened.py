@@ -1,24 +1,45 @@
-"""Open any kind of model: a run, a checkpoint, an ONNX file or a model on the hub."""
+"""Open any kind of model: installed, a run, a checkpoint, an ONNX file or one on the hub."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from s5mars.models.checkpoint import LoadedModel, load_model
+from s5mars.errors import MissingFileError, UserError
+from s5mars.models.box import DEFAULT, installed, installed_folder
+from s5mars.models.checkpoint import LoadedModel, is_installed, load_model
 
 HUB = "hf:"
 ONNX = ".onnx"
+_ENDINGS = (ONNX, ".safetensors")
+_OF_A_RUN = ("best.safetensors", "best.json", "last.ckpt", "metrics.json", "config.yaml")
+
+
+def is_model(path: str | PathLike[str]) -> bool:
+    """Whether a command-line argument means a model and not images; the model need not be whole.
+
+    That is: a folder with a file of a run, a file or name that ends as checkpoints and ONNX files
+    do, ``hf:...``, or the name of an installed model.
+    """
+    text = os.fspath(path)
+    if text.startswith(HUB) or text.lower().endswith(_ENDINGS):
+        return True
+    at = Path(text)
+    if any((at / name).is_file() for name in _OF_A_RUN):
+        return True
+    return installed_folder(text) is not None
 
 
 def open_model(path: str | PathLike[str], *, network: str = "teacher") -> LoadedModel[Any]:
     """Open a model of any kind. Nothing is ever unpickled.
 
     Args:
-        path: a run folder; a checkpoint (``.safetensors`` with its JSON file next to it); an
-            ``.onnx`` file; or ``hf:OWNER/NAME``, optionally with ``@REVISION``, on the hub.
+        path: name of an installed model; a run folder; a checkpoint (``.safetensors`` with its
+            JSON file next to it); an ``.onnx`` file; or ``hf:OWNER/NAME``, optionally with
+            ``@REVISION``, on the hub.
         network: ``"teacher"`` or ``"student"``.
 
     Raises:
@@ -37,12 +58,51 @@ def open_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
     return load_model(path, network=network)
 
 
+def model_and_images(first: str | None, others: Sequence[str]) -> tuple[str, list[str]]:
+    """Tell a model from images: ``s5mars predict [MODEL] IMAGES``.
+
+    Args:
+        first: the first of several arguments, which is the model if ``is_model`` says so; None if
+            there is only one, which must be images.
+        others: the other arguments.
+
+    Returns:
+        The model (the default one if none was given) and the images.
+
+    Raises:
+        MissingFileError: if the first argument is not a model and does not exist.
+        UserError: if there is a model but no image, or no model is given or installed.
+    """
+    if first is not None and is_model(first):
+        return first, list(others)
+    images = [*others] if first is None else [first, *others]
+    if len(images) == 1 and is_model(images[0]) and not _holds_images(images[0]):
+        raise UserError(f"{images[0]} is a model; give images to predict after it")
+    if first is not None and not Path(first).exists():
+        raise MissingFileError(
+            f"{first} is neither a model nor an image: it does not exist; `s5mars models` lists "
+            "the installed models"
+        )
+    if DEFAULT not in installed():
+        raise UserError(
+            f"the model {DEFAULT} is not installed; give a model before the images, such as a run "
+            "folder of `s5mars train`"
+        )
+    return DEFAULT, images
+
+
+def _holds_images(text: str) -> bool:
+    """Whether the name of an installed model is also that of a folder, which is no run."""
+    at = Path(text)
+    return at.is_dir() and not any((at / name).is_file() for name in _OF_A_RUN)
+
+
 def beside(path: str | PathLike[str], name: str) -> Path:
     """Path of a file about a model, such as its scores.
 
     It lies in the run folder or the folder of the checkpoint; next to an ONNX file, prefixed with
-    that file's name, because its scores differ from those of the run; for a model on the hub, in
-    the working directory.
+    that file's name, because its scores differ from those of the run; for an installed model or
+    one on the hub, in the working directory, prefixed with its name.
 
     Args:
         path: see ``open_model``.
@@ -52,6 +112,8 @@ def beside(path: str | PathLike[str], name: str) -> Path:
     if text.startswith(HUB):
         return Path(f"{text.removeprefix(HUB).replace('/', '_')}.{name}")
     at = Path(text)
+    if is_installed(at):
+        return Path(f"{at.name}.{name}")
     if text.lower().endswith(ONNX):
         return at.with_name(f"{at.stem}.{name}")
     return (at if at.is_dir() else at.parent) / name

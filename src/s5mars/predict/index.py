@@ -44,8 +44,11 @@ _PRODUCT = {
     "no_data": pa.float64(),  # fraction of all pixels
     "abstained": pa.float64(),  # fraction of the pixels with data, as in the following columns
     "mean_confidence": pa.float64(),
+    "out_of_domain": pa.bool_(),  # unlike the training images; null if the model has no record
+    "out_of_domain_reason": pa.string(),
+    "domain_distance": pa.float64(),  # of the features, 1 at the limit; null if not compared
 }
-_IN_TABLE = ("image", "width", "height", "mean_confidence", "no_data")
+_IN_TABLE = ("image", "width", "height", "mean_confidence", "no_data", "out_of_domain")
 _ROWS = 10_000
 
 
@@ -53,9 +56,10 @@ def write_index(manifest: Manifest, taxonomy: Taxonomy) -> Path:
     """Write both files atomically; the same manifest gives the same bytes.
 
     Columns of the index: metadata of the product (null if unknown), sizes, ``no_data`` (fraction of
-    all pixels), and for the pixels with data ``abstained``, ``mean_confidence``, one column per
-    class with its fraction, and ``largest_CLASS`` with the number of pixels of its largest
-    connected region.
+    all pixels), ``out_of_domain`` (whether the product is unlike the training images) with its
+    reason and the distance of its features, and for the pixels with data ``abstained``,
+    ``mean_confidence``, one column per class with its fraction, and ``largest_CLASS`` with the
+    number of pixels of its largest connected region.
 
     Raises:
         OSError: if writing fails, with a clear message for a full disk.

@@ -15,6 +15,8 @@ from s5mars.errors import UserError
 LEGEND_BACKGROUND = (24, 24, 24)
 LEGEND_TEXT = (240, 240, 240)
 LEGEND_FRAME = (150, 150, 150)
+BADGE_BACKGROUND = (255, 176, 0)
+BADGE_TEXT = (0, 0, 0)
 SMALLEST_TEXT = 12
 """Smallest height of the legend's text in pixels; it grows with the image."""
 
@@ -52,6 +54,7 @@ def overlay(
     *,
     opacity: float = 0.5,
     legend: bool = True,
+    badge: str = "",
 ) -> Image.Image:
     """Draw the classes in colour over the image, with a legend below it.
 
@@ -62,6 +65,7 @@ def overlay(
         opacity: weight of the class colour, in [0, 1].
         legend: add a strip below with colour, name and pixel fraction of each class. The result is
             taller than the image, and wider than a very narrow image.
+        badge: warning to write into the upper left corner, cut to the width of the image.
 
     Returns:
         An image of mode RGB whose upper left (H, W) pixels are the overlay.
@@ -91,7 +95,21 @@ def overlay(
         mixed = Image.blend(picture, colours.convert("RGB"), opacity)
         picture.paste(mixed, mask=Image.fromarray(labels[rows] != IGNORE))
         canvas.paste(picture, (0, top))
+    if badge:
+        _draw_badge(canvas, badge, width=width)
     return canvas
+
+
+def _draw_badge(canvas: Image.Image, text: str, *, width: int) -> None:
+    size = max(SMALLEST_TEXT, round(width * TEXT_SHARE))
+    font = ImageFont.load_default(size)
+    gap = size // 3
+    while text and font.getlength(text) > width - 2 * gap:
+        text = f"{text[:-2]}…" if len(text) > 2 else ""
+    box = (0, 0, round(font.getlength(text)) + 2 * gap, size + 2 * gap)
+    draw = ImageDraw.Draw(canvas)
+    draw.rectangle(box, fill=BADGE_BACKGROUND)
+    draw.text((gap, gap + size / 2), text, fill=BADGE_TEXT, font=font, anchor="lm")
 
 
 def with_legend(

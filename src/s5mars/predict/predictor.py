@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -16,9 +18,12 @@ from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.resolution import FULL, Resolution
 from s5mars.devices import find_device
 from s5mars.errors import UserError
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.domain import Domain, Verdict
 from s5mars.predict.inference import DEFAULT, Inference
 from s5mars.predict.temperature import check_temperature, tempered, tempered_largest
 from s5mars.predict.tiling import ProbabilityBlock, blended, enlarged
+from s5mars.products.no_data import LEVEL
 
 if TYPE_CHECKING:
     from s5mars.models.checkpoint import LoadedModel
@@ -31,6 +36,7 @@ class Segmentation:
     labels: NDArray[np.uint8]  # (H, W) class index; IGNORE where the predictor abstained
     confidence: NDArray[np.uint8]  # (H, W) largest class probability, 0..255 for 0..1
     abstained: float = 0.0  # fraction of pixels below the confidence threshold
+    verdict: Verdict | None = None  # like the training images? None if the model has no record
 
 
 class Predictor:
@@ -49,6 +55,7 @@ class Predictor:
         inference: Inference = DEFAULT,
         temperature: float = 1.0,
         resolution: Resolution = FULL,
+        domain: Domain | None = None,
         **settings: Any,
     ) -> None:
         """Move the model (the module itself, not a copy) to its device and set evaluation mode.
@@ -64,6 +71,7 @@ class Predictor:
                 (see ``s5mars.predict.temperature``).
             resolution: the resolution of training, to which images are resized before the network
                 sees them; maps and probabilities still have the size of the image.
+            domain: what the training images are like; ``segment`` compares images with it.
             **settings: fields of ``Inference`` that override ``inference``, such as ``window=512``.
 
         Raises:
@@ -83,16 +91,18 @@ class Predictor:
         self.taxonomy = taxonomy
         self.temperature = check_temperature(temperature)
         self.resolution = resolution
+        self.domain = domain
 
     @classmethod
     def of(cls, loaded: LoadedModel[Any], inference: Inference = DEFAULT) -> Predictor:
-        """A predictor of a loaded model, at its own temperature and resolution."""
+        """A predictor of a loaded model, with its own temperature, resolution and domain."""
         return cls(
             loaded.model,
             loaded.taxonomy,
             inference=inference,
             temperature=loaded.temperature,
             resolution=loaded.resolution,
+            domain=loaded.domain,
         )
 
     @property
@@ -147,6 +157,8 @@ class Predictor:
     def segment(self, image: NDArray[np.uint8]) -> Segmentation:
         """Predict class map and confidence, in memory independent of the number of classes.
 
+        If the model knows its domain, compare the image with it (see ``models.domain``).
+
         Args:
             image: (H, W, 3) uint8 RGB, or (H, W) uint8 grey, of any size.
 
@@ -156,12 +168,43 @@ class Predictor:
         image = checked(image)
         labels = np.empty(image.shape[:2], np.uint8)
         confidence = np.empty(image.shape[:2], np.uint8)
-        for rows, columns, block in self.blocks(image, temperature=1.0):
+        seen: list[Tensor] | None = None
+        if self.domain is not None and self.domain.features is not None:
+            seen = []
+        for rows, columns, block in self._blocks(image, 1.0, seen=seen):
             classes, sure = self._decide(block)
             labels[rows, columns] = classes.cpu().numpy()
             confidence[rows, columns] = sure.mul_(255).round_().clamp_(0, 255).to(torch.uint8).cpu()
         abstained = 0.0 if self.inference.abstain is None else float((labels == IGNORE).mean())
-        return Segmentation(labels, confidence, abstained)
+        verdict = None
+        if self.domain is not None:
+            features = _mean(seen) if seen else None
+            verdict = self.domain.judge(image, features, resolution=self.resolution)
+        return Segmentation(labels, confidence, abstained, verdict)
+
+    def features(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The encoder's features at stride 4, averaged over the pixels of an image with data.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, or (H, W) uint8 grey, of any size.
+
+        Returns:
+            (C,) float32.
+
+        Raises:
+            UserError: if dtype or shape is wrong, or the network does not give its features.
+        """
+        if not self.gives_features:
+            raise UserError(f"{type(self.model).__name__} does not give its features")
+        seen: list[Tensor] = []
+        for _ in self._blocks(checked(image), 1.0, seen=seen):
+            pass
+        return _mean(seen)
+
+    @property
+    def gives_features(self) -> bool:
+        """Whether the network gives its features, as DeepLabV3+ in torch does."""
+        return isinstance(self.model, DeepLabV3Plus)
 
     def blocks(
         self, image: NDArray[np.uint8], *, temperature: float | None = None
@@ -181,9 +224,14 @@ class Predictor:
             UserError: if dtype or shape is wrong.
         """
         at = self.temperature if temperature is None else check_temperature(temperature)
-        image = checked(image)
+        return self._blocks(checked(image), at)
+
+    def _blocks(
+        self, image: NDArray[np.uint8], at: float, *, seen: list[Tensor] | None = None
+    ) -> Iterator[ProbabilityBlock]:
+        """``blocks`` at a temperature; ``seen`` collects the features of all windows."""
         raw = blended(
-            self.probabilities,
+            self.probabilities if seen is None else partial(self.probabilities, seen=seen),
             self.resolution.resized(image),
             window=self.inference.window,
             overlap=self.inference.overlap,
@@ -204,11 +252,12 @@ class Predictor:
         return classes, sure
 
     @torch.inference_mode()
-    def probabilities(self, windows: Tensor) -> Tensor:
+    def probabilities(self, windows: Tensor, *, seen: list[Tensor] | None = None) -> Tensor:
         """Class probabilities of a batch of windows, at temperature 1.
 
         Args:
             windows: (B, 3, h, w) uint8, h, w >= 32.
+            seen: ``_sums`` of the encoder's features at stride 4 is appended to it.
 
         Returns:
             (B, C, h, w) float32 on the device; with ``tta`` the mean over the horizontal flip.
@@ -217,17 +266,23 @@ class Predictor:
             UserError: if the model does not return one score per class and pixel.
         """
         windows = windows.to(self.device, non_blocking=True)
-        probability = self._forward(windows)
+        probability = self._forward(windows, seen)
         if self.inference.tta:
             mirrored = self._forward(windows.flip(-1)).flip(-1)
             probability = (probability + mirrored).mul_(0.5)
         return probability
 
-    def _forward(self, windows: Tensor) -> Tensor:
+    def _forward(self, windows: Tensor, seen: list[Tensor] | None = None) -> Tensor:
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.inference.precision == "bf16"
         ):
-            logits: Tensor = self.model(windows)
+            if seen is None:
+                logits: Tensor = self.model(windows)
+            else:
+                network = cast(DeepLabV3Plus, self.model)
+                low, high = network.features(windows)
+                logits = network.decode(low, high, size=(windows.shape[2], windows.shape[3]))
+                seen.append(_sums(low.float(), windows))
         expected = (len(windows), len(self.taxonomy), *windows.shape[2:])
         if logits.shape != expected:
             raise UserError(
@@ -236,6 +291,24 @@ class Predictor:
                 f"{self.taxonomy.name!r}"
             )
         return logits.float().softmax(1)
+
+
+def _sums(features: Tensor, windows: Tensor) -> Tensor:
+    """(B, C + 1): sum of the features over places with data, and their number.
+
+    Black borders are left out, because they would be most of what some frames show. So are deep
+    shadows; they are left out of the training images, too.
+    """
+    data = (windows.amax(1, keepdim=True) > LEVEL).float()
+    weight = F.interpolate(data, features.shape[-2:], mode="bilinear") + 1e-6
+    return torch.cat([(features * weight).sum((2, 3)), weight.sum((2, 3))], dim=1)
+
+
+def _mean(sums: list[Tensor]) -> NDArray[np.float32]:
+    """(C,): mean of the features over all windows."""
+    total = torch.cat(sums).cpu().double().sum(0)
+    mean: NDArray[np.float32] = (total[:-1] / total[-1]).float().numpy()
+    return mean
 
 
 def load(
@@ -249,7 +322,8 @@ def load(
     """Open a trained model.
 
     Args:
-        path: a run folder; a checkpoint (``.safetensors`` with its JSON file next to it); an ONNX
+        path: name of an installed model, such as ``"navcam"`` (``s5mars models`` lists them); a run
+            folder; a checkpoint (``.safetensors`` with its JSON file next to it); an ONNX
             file of ``s5mars export``; or ``"hf:OWNER/NAME"``, a model on the hub.
         network: ``"teacher"`` (the moving average, which is the network that is evaluated) or
             ``"student"``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from s5mars.classes import IGNORE, Taxonomy
 from s5mars.errors import UserError
 from s5mars.files import encoded_picture, printable
+from s5mars.models.domain import Verdict
 from s5mars.predict.overlay import indexed_png, overlay
 from s5mars.predict.predictor import Predictor, Segmentation
 from s5mars.predict.reading import Failed, Read, failed
@@ -56,7 +57,11 @@ def segment(predictor: Predictor, read: Read | Failed) -> tuple[Read, Segmentati
     if isinstance(read, Failed):
         return read
     try:
-        return read, predictor.segment(read.image)
+        found = predictor.segment(read.image)
+        if found.verdict is None or predictor.domain is None:
+            return read, found
+        verdict = predictor.domain.with_camera(found.verdict, read.info)
+        return read, replace(found, verdict=verdict)
     except Exception as error:
         return failed(read.source, error)
 
@@ -71,9 +76,9 @@ def make_maps(answer: tuple[Read, Segmentation] | Failed, settings: MapSettings)
     confidence[read.empty] = 0
     try:
         # Facts first: they need large arrays, and encoding fragments memory.
-        facts = _facts(read, labels, confidence, settings.taxonomy)
+        facts = _facts(read, segmentation, settings.taxonomy)
         files = {
-            name: _encoded(kind, read, labels, confidence, settings)
+            name: _encoded(kind, read, segmentation, settings)
             for kind, name in read.source.outputs(settings.write).items()
         }
         return Maps(read.source, files, facts)
@@ -81,20 +86,16 @@ def make_maps(answer: tuple[Read, Segmentation] | Failed, settings: MapSettings)
         return failed(read.source, error)
 
 
-def _encoded(
-    kind: str,
-    read: Read,
-    labels: NDArray[np.uint8],
-    confidence: NDArray[np.uint8],
-    settings: MapSettings,
-) -> bytes:
+def _encoded(kind: str, read: Read, segmentation: Segmentation, settings: MapSettings) -> bytes:
+    labels, verdict = segmentation.labels, segmentation.verdict
     if kind == "rle":
         return _rle(read.source, labels, settings.taxonomy)
     if kind == "labels":
         return encoded_picture(indexed_png(labels, settings.taxonomy), ".png")
     if kind == "confidence":
-        return encoded_picture(Image.fromarray(confidence), ".png", compress_level=3)
-    drawn = overlay(read.image, labels, settings.taxonomy, opacity=settings.opacity)
+        return encoded_picture(Image.fromarray(segmentation.confidence), ".png", compress_level=3)
+    badge = f"out of domain: {', '.join(verdict.reasons)}" if verdict and verdict.outside else ""
+    drawn = overlay(read.image, labels, settings.taxonomy, opacity=settings.opacity, badge=badge)
     return encoded_picture(drawn, ".jpg", quality=90)
 
 
@@ -127,9 +128,8 @@ def _rle(source: Source, labels: NDArray[np.uint8], taxonomy: Taxonomy) -> bytes
     return (json.dumps(content, ensure_ascii=False) + "\n").encode()
 
 
-def _facts(
-    read: Read, labels: NDArray[np.uint8], confidence: NDArray[np.uint8], taxonomy: Taxonomy
-) -> dict[str, object]:
+def _facts(read: Read, segmentation: Segmentation, taxonomy: Taxonomy) -> dict[str, object]:
+    labels, confidence = segmentation.labels, segmentation.confidence
     counts = class_counts(labels)
     empty = int(np.count_nonzero(read.empty))
     pixels = labels.size - empty
@@ -143,5 +143,16 @@ def _facts(
         "mean_confidence": total / 255 / pixels if pixels else None,
         "shares": [int(counts[i]) / pixels if pixels else None for i in range(len(taxonomy))],
         "largest": largest_regions(labels, len(taxonomy)),
+        **_domain_facts(segmentation.verdict),
         **read.info,
+    }
+
+
+def _domain_facts(verdict: Verdict | None) -> dict[str, object]:
+    if verdict is None:
+        return {}
+    return {
+        "out_of_domain": verdict.outside,
+        "out_of_domain_reason": ", ".join(verdict.reasons) or None,
+        "domain_distance": verdict.distance,
     }

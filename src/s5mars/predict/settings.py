@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from s5mars import __version__
 from s5mars.errors import UserError
+from s5mars.models.domain import Domain
 from s5mars.predict.predictor import Predictor
 
 
@@ -20,7 +22,7 @@ def settings_of(predictor: Predictor, *, write: Sequence[str], opacity: float) -
     bits of a probability, and a resumed run may need other values.
     """
     inference = predictor.inference
-    return {
+    settings: dict[str, object] = {
         "version": __version__,
         "model": model_hash(predictor.model),
         "classes": predictor.taxonomy.to_dict(),
@@ -34,6 +36,17 @@ def settings_of(predictor: Predictor, *, write: Sequence[str], opacity: float) -
         "write": sorted(write),
         "opacity": opacity if "overlay" in write else None,
     }
+    if predictor.domain is not None:
+        settings["domain"] = domain_hash(predictor.domain)
+    return settings
+
+
+def domain_hash(domain: Domain) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of what decides on products out of domain."""
+    digest = hashlib.sha256(json.dumps(domain.to_dict(), sort_keys=True).encode())
+    for _, array in sorted(domain.arrays().items()):
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def model_hash(model: object) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from s5mars.classes import Taxonomy
-from s5mars.errors import MissingFileError
+from s5mars.errors import MissingFileError, UserError
 from s5mars.files.reading import object_in, parse_yaml, read_object, read_text, reading
 from s5mars.methods import method_title
+from s5mars.models.box import installed_folder
 from s5mars.report.numbers import number
 
 
@@ -102,6 +103,11 @@ def read_run(folder: Path | str) -> Run:
         UserError: if one of the files is damaged.
     """
     folder = Path(folder)
+    if installed_folder(folder) and not folder.is_dir():
+        raise UserError(
+            f"{folder} is installed without the records of its training; "
+            f"`s5mars models {folder}` prints its card"
+        )
     if not folder.is_dir():
         raise MissingFileError(
             f"{folder}: no such run folder; `s5mars train --out {folder}` creates one"

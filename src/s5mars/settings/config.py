@@ -110,11 +110,15 @@ class ModelSettings:
             downloaded from the hub for any other), ``none`` (random), a .safetensors or .pth
             file, or a timm name.
             For ``sam-cls`` and ``san``, the folder or hub id of SAM or of CLIP.
+        start_from: Model to start from, in place of ``weights``: an installed one such as
+            ``navcam``, a run folder, a checkpoint or ``hf:OWNER/NAME``. The run takes its encoder,
+            the parts of its decoder that fit, and its classes of the same names.
         freeze_norm: Keep the encoder's pretrained batch statistics.
     """
 
     model: str = "resnet50"
     weights: str = "auto"
+    start_from: str = ""
     freeze_norm: bool = False
 
 

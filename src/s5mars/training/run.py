@@ -27,10 +27,12 @@ from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import is_empty, only_one
 from s5mars.files.reading import read_object
-from s5mars.models.build import AnyNetwork, build_network
+from s5mars.models.build import AnyNetwork
+from s5mars.models.start import starting_network
 from s5mars.proposals.prepare import check_given, check_store
 from s5mars.settings.config import TrainConfig
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
+from s5mars.training.domain import has_domain, record_domain
 from s5mars.training.environment import (
     check_devices,
     choose_precision,
@@ -121,7 +123,7 @@ def _check_teacher(config: TrainConfig, method: Method) -> None:
 def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     """Resume a run from its ``last.ckpt``; the result equals that of an uninterrupted run.
 
-    A finished run is left as it is.
+    A finished run is left as it is, apart from a missing record of its training images.
 
     Args:
         run: run folder.
@@ -137,6 +139,12 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     if is_finished(run):
         if not _is_first():
             return run
+        if not has_domain(run) and config.data.exists():
+            # Stopped after its last step, or trained by an earlier version.
+            with only_one(run):
+                dataset = open_dataset(config.data)
+                streams = recorded_streams(dataset, run, config, method)
+                record_domain(run, streams, accelerator=config.accelerator)
         print(f"{run} is finished; next: s5mars evaluate {run} --data {config.data} --split test")
         return run
     with _owned(run):
@@ -165,7 +173,9 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
         return _fit(config, module, dataset, streams, checkpoint=None)
     # Where the network needs weights, they define its architecture.
     weights = config.weights if config.network.weights else "none"
-    module = _build_module(replace(config, weights=weights), method, dataset.taxonomy, streams)
+    module = _build_module(
+        replace(config, weights=weights, start_from=""), method, dataset.taxonomy, streams
+    )
     return _fit(config, module, dataset, streams, checkpoint=checkpoint)
 
 
@@ -311,6 +321,8 @@ def _fit(
     else:
         if checkpoint is not None and not (out / "metrics.json").is_file():
             record.write(module)
+        if not has_domain(out):
+            record_domain(out, streams, accelerator=config.accelerator)
         record.summarise(module)
     return out
 
@@ -326,7 +338,7 @@ def _build_module(
     config: TrainConfig, method: Method, taxonomy: Taxonomy, streams: Streams
 ) -> SegmentationModule:
     lightning.seed_everything(config.seed, verbose=False)  # initialises the new layers
-    student = build_network(config, method, taxonomy).to(memory_format=torch.channels_last)
+    student = starting_network(config, method, taxonomy).to(memory_format=torch.channels_last)
     areas = None if streams.areas is None else torch.from_numpy(streams.areas.sum(0))
     steps = _total_steps(config, streams)
     teacher = None if config.teacher is None else _frozen(config.teacher, taxonomy, config)

@@ -1,0 +1,158 @@
+"""Start a run from a trained model: with every part of it that fits (``--start-from``)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from s5mars.classes import Taxonomy
+from s5mars.errors import UserError
+from s5mars.models.box import installed_folder
+from s5mars.models.build import AnyNetwork, build_network
+from s5mars.models.checkpoint import LoadedModel
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.opened import HUB, open_model
+from s5mars.settings.config import TrainConfig
+from s5mars.types import Method
+
+DECODER = ("pyramid", "low_level", "decoder")
+"""Modules of the decoder; each is taken from the model as a whole or not at all."""
+
+
+@dataclass(frozen=True)
+class StartReport:
+    """What a run took from the model that it started from."""
+
+    source: str
+    decoder: Sequence[str]  # modules of the decoder that fit
+    classes: Sequence[str]  # classes whose rows of the classifier were taken
+    new: Sequence[str]  # other classes of the run, which start at random
+    # A local path, which is not written into shared records.
+    path: str | None = None
+
+    @property
+    def details(self) -> list[str]:
+        """Further lines for the user."""
+        return [] if self.path is None else [f"read from {self.path}"]
+
+    def __str__(self) -> str:
+        missing = [name for name in DECODER if name not in self.decoder]
+        parts = [f"also from it: decoder ({', '.join(self.decoder)})"] if self.decoder else []
+        parts += [f"at random: decoder ({', '.join(missing)})"] if missing else []
+        parts += [f"classes from it: {', '.join(self.classes)}"] if self.classes else []
+        parts += [f"classes at random: {', '.join(self.new)}"] if self.new else []
+        return f"encoder weights: {self.source} (--start-from); {'; '.join(parts)}"
+
+
+def starting_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> AnyNetwork:
+    """Build the network of a new run as ``build_network`` does, and apply ``start_from``.
+
+    Raises:
+        UserError, MissingFileError: as ``build_network``; and if the model to start from does not
+            exist, is no DeepLabV3+, or has another encoder than the run.
+    """
+    if not config.start_from:
+        return build_network(config, method, taxonomy)
+    if config.weights not in {"auto", "none"}:
+        raise UserError(
+            f"--start-from {config.start_from} brings its own encoder; leave out --weights "
+            f"{config.weights}"
+        )
+    loaded = open_model(config.start_from)
+    network = build_network(replace(config, weights="none"), method, taxonomy)
+    if not isinstance(network, DeepLabV3Plus):
+        raise UserError(f"--start-from cannot be used with --model {config.model}")
+    report = take(network, loaded, taxonomy, source=config.start_from)
+    network.weights_report = report
+    return network
+
+
+def take(
+    network: DeepLabV3Plus, loaded: LoadedModel[AnyNetwork], taxonomy: Taxonomy, *, source: str
+) -> StartReport:
+    """Copy the parts of a model that fit into a network, in place.
+
+    The encoder is copied as a whole, each module of the decoder if all its tensors have the same
+    shapes, and the rows of the classifier whose classes have the same name (case, ``_``, ``-`` and
+    spaces do not matter). The normalisation is copied too, unless the run chose another kind.
+
+    Args:
+        network: the network to start.
+        loaded: the model to start from.
+        taxonomy: classes of ``network``.
+        source: how the user named the model.
+
+    Raises:
+        UserError: if the model is no DeepLabV3+ or has another encoder.
+    """
+    model = loaded.model
+    if not isinstance(model, DeepLabV3Plus):
+        raise UserError(f"--start-from {source} is not a DeepLabV3+; give a run of one")
+    theirs, ours = (str(n.description["encoder"]) for n in (model, network))
+    given, wanted = model.state_dict(), network.state_dict()
+    if theirs.partition(".")[0] != ours.partition(".")[0] or not _fits("encoder", given, wanted):
+        raise UserError(
+            f"--start-from {source} has the encoder {theirs}, but this run has {ours}; use "
+            f"--model {theirs}"
+        )
+    decoder = [name for name in DECODER if _fits(name, given, wanted)]
+    buffers = ["mean", "std"]
+    if model.description["normalisation"] != network.description["normalisation"]:
+        buffers = []
+    taken = {
+        key: value
+        for key, value in given.items()
+        if key in buffers or key.partition(".")[0] in {"encoder", *decoder}
+    }
+    rows = _rows(loaded.taxonomy, taxonomy) if "decoder" in decoder else {}
+    for part in ("weight", "bias"):
+        key = f"classifier.{part}"
+        target = wanted[key].clone()
+        for to, at in rows.items():
+            target[to] = given[key][at]
+        taken[key] = target
+    with torch.no_grad():
+        network.load_state_dict(taken, strict=False)
+    return StartReport(
+        source=_shared_name(source),
+        decoder=decoder,
+        classes=[taxonomy.names[to] for to in rows],
+        new=[name for index, name in enumerate(taxonomy.names) if index not in rows],
+        path=None if source.startswith(HUB) or installed_folder(source) else source,
+    )
+
+
+def _fits(module: str, given: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
+    """Whether all tensors of a module have the same names and shapes."""
+    shapes = [
+        {key: value.shape for key, value in state.items() if key.startswith(f"{module}.")}
+        for state in (given, wanted)
+    ]
+    return shapes[0] == shapes[1]
+
+
+def _rows(given: Taxonomy, wanted: Taxonomy) -> dict[int, int]:
+    """Class index of the run → class index of the model, for classes with the same name."""
+    known = {_plain(name): index for index, name in enumerate(given.names)}
+    return {
+        index: known[_plain(name)]
+        for index, name in enumerate(wanted.names)
+        if _plain(name) in known
+    }
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+
+
+def _shared_name(source: str) -> str:
+    """The source without the folders of this machine: ``a``, or ``a/best.safetensors``."""
+    if source.startswith(HUB):
+        return source
+    path = Path(os.path.abspath(source))  # noqa: PTH100 (a link keeps its name)
+    return path.name if path.is_dir() or not path.suffix else f"{path.parent.name}/{path.name}"
