@@ -38,10 +38,11 @@ from s5mars.labels.loop.head import (
     gathered,
     painted_pixels,
     prior_head,
+    resized,
 )
 from s5mars.labels.loop.queue import Candidate, Ranked, rank
 from s5mars.labels.loop.store import Store
-from s5mars.labels.loop.superpixels import SuperpixelCache, start_segmenting
+from s5mars.labels.loop.superpixels import SuperpixelCache, smoothed, start_segmenting
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.products import open_product
 
@@ -113,7 +114,7 @@ class Assistant:
         self._scored: dict[str, PaintedPixels] = {}
         self._summaries: dict[str, NDArray[np.float32]] = {}
         self._places: dict[str, Tensor] = {}
-        self._suggested: OrderedDict[tuple[str, int], Suggestion] = OrderedDict()
+        self._suggested: OrderedDict[tuple[str, str], Suggestion] = OrderedDict()
         self._prior: Head | None = None  # the start model's own classes
         self._score_head: Head | None = None
         self._current: str | None = None
@@ -191,26 +192,40 @@ class Assistant:
         """Superpixels of an image, or None if they are not made yet."""
         return self.superpixels.get(self._digest(name))
 
-    def suggestion(self, name: str) -> tuple[int, Suggestion] | None:
-        """The newest head's map of an image with the head's number; None if there is none yet."""
-        head, number = self.head, self.fits
-        if head is None:
+    def suggestion_key(self, name: str) -> str | None:
+        """Changes whenever a better suggestion can be had; None: there is none yet."""
+        if self.head is None or name not in self.featured:
+            return None
+        return f"{self.fits}-{name in self.segmented:d}"
+
+    def suggestion(self, name: str) -> tuple[str, Suggestion] | None:
+        """The newest head's map of an image with its key; None if there is none yet."""
+        head, key = self.head, self.suggestion_key(name)
+        if head is None or key is None:
             return None
         with self._lock:
-            if (name, number) in self._suggested:
-                return number, self._suggested[name, number]
+            if (name, key) in self._suggested:
+                return key, self._suggested[name, key]
         pyramid = self.pyramids.get(self._digest(name))
         if pyramid is None:
             return None
         picture = self.picture(name)
+        regions = self.regions(name) if name in self.segmented else None
         with torch.inference_mode():
-            confidence, labels = head.map(pyramid, picture.size).max(0)
+            if regions is None:
+                probabilities = head.map(pyramid, picture.size)
+            else:
+                small = head.map(pyramid, (regions.shape[1], regions.shape[2]))
+                probabilities = resized(
+                    torch.from_numpy(smoothed(small.numpy(), regions)), picture.size
+                )
+            confidence, labels = probabilities.max(0)
         made = as_suggestion(labels.numpy(), confidence.numpy(), picture.valid)
         with self._lock:
-            self._suggested[name, number] = made
+            self._suggested[name, key] = made
             while len(self._suggested) > _IMAGES_IN_MEMORY:
                 self._suggested.popitem(last=False)
-        return number, made
+        return key, made
 
     def _digest(self, name: str) -> str:
         if name not in self._digests:

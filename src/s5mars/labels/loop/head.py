@@ -111,9 +111,9 @@ class Head:
             weight = self.weight[:, at : at + len(level)]
             at += len(level)
             part = torch.einsum("kc,chw->khw", weight, level.float())
-            total = total + _resized(part, finest)
+            total = total + resized(part, finest)
         if size is not None:
-            total = _resized(total, size)
+            total = resized(total, size)
         return total.softmax(0)
 
 
@@ -138,7 +138,8 @@ def prior_head(model: StartModel, channels: int, classes: Sequence[str]) -> Head
     return Head(weight, bias)
 
 
-def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """(K, h, w) → (K, H, W), bilinear."""
     if tuple(values.shape[-2:]) == size:
         return values
     return F.interpolate(values[None], size, mode="bilinear", align_corners=False)[0]

@@ -39,11 +39,11 @@ class Patch:
 
     def applied(self, mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Patch]:
         """The mask after the change, and the patch that takes it back."""
-        old = mask[self.region]
+        old = mask[self.region].astype(np.int16)  # a type that has KEEP
         changed = (self.values != KEEP) & (self.values != old)
         result = mask.copy()
         result[self.region] = np.where(changed, self.values, old)
-        return result, Patch(self.x, self.y, np.where(changed, old, KEEP).astype(np.int16))
+        return result, Patch(self.x, self.y, np.where(changed, old, np.int16(KEEP)))
 
     def runs(self) -> list[int]:
         """``[length, value, length, value, ...]``, row by row."""

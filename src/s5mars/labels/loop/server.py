@@ -113,7 +113,7 @@ class LabelServer:
             "minutes": store.history.minutes,
             "scores": [[s["minutes"], s["miou"]] for s in list(store.history.scores)],
             "held_back": len(store.splits.lists["val"]),
-            "fit": assistant.fits if assistant.head is not None else None,
+            "learned": assistant.head is not None,
             "fit_seconds": round(assistant.fit_seconds, 2),
             "featured": len(assistant.featured),
             "segmented": len(assistant.segmented),
@@ -134,7 +134,7 @@ class LabelServer:
                 "undo": undo,
                 "redo": redo,
                 "superpixels": name in assistant.segmented,
-                "features": name in assistant.featured,
+                "suggestion": assistant.suggestion_key(name),
                 "failed": assistant.failed.get(name),
             }
         return JSONResponse(state)
@@ -193,13 +193,13 @@ class LabelServer:
             found = self.assistant.suggestion(name)
             if found is None:
                 return JSONResponse({"waiting": "head"}, 202)
-            number, made = found
-            return _packed([made.labels, made.confidence], {"fit": number})
+            key, made = found
+            return _packed([made.labels, made.confidence], {"key": key})
         run = self._run({"run": source})
         made_by_run = self.maps.get(run, name)
         if made_by_run is None:
             return JSONResponse({"waiting": "map"}, 202)
-        return _packed([made_by_run.labels, made_by_run.confidence], {"fit": f"run-{run}"})
+        return _packed([made_by_run.labels, made_by_run.confidence], {"key": run})
 
     def thumbnail(self, query: dict[str, str]) -> Response:
         """A small picture of an image, with the map of a run over it if one is named."""

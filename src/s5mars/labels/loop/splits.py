@@ -18,6 +18,12 @@ SHARE = 0.1
 FIRST = 3
 """The number of painted images from which on one of them is held back."""
 
+LATEST = 5
+"""The same where it would part images of one sol."""
+
+MOST_OVER = 4
+"""Images beyond their share that are held back so that a sol stays together."""
+
 
 class Splits:
     """The lists in ``splits/``.
@@ -67,16 +73,20 @@ class Splits:
     def _choose(self, name: str) -> str:
         train, val = self.lists["train"], self.lists["val"]
         painted = len(train) + len(val) + 1
-        if painted < FIRST or not train:
-            return "train"
-        behind = painted * SHARE - len(val)  # in (0, 1]: one is due; above: overdue
         sol = self.sols.get(name)
-        if sol is not None and val and behind < 1:
-            in_train = any(self.sols.get(other) == sol for other in train)
-            in_val = any(self.sols.get(other) == sol for other in val)
-            if in_train != in_val and not (in_val and behind < -1):
-                return "val" if in_val else "train"
-        return "val" if not val or behind >= 0.5 else "train"
+        in_train, in_val = (
+            sol is not None and any(self.sols.get(other) == sol for other in names)
+            for names in (train, val)
+        )
+        if not val:
+            return "val" if painted >= (LATEST if in_train else FIRST) else "train"
+        missing = painted * SHARE - len(val)
+        if in_val and not in_train:
+            return "val" if missing > -MOST_OVER else "train"
+        if in_train and not in_val:
+            return "train"
+        new_sol = sol is not None and not in_train
+        return "val" if missing >= (0 if new_sol else 0.5) else "train"
 
     def _write(self) -> None:
         # The shrinking list first: an image must never stand in two.

@@ -168,7 +168,7 @@ class Store:
             new = self._id_of[given.values.clip(0)].astype(np.int16)
             # A pixel that has the class keeps its id, which may be one of several.
             same = self._index_of[mask.ids[given.region]] == given.values
-            after = Patch(given.x, given.y, np.where(kept | same, KEEP, new).astype(np.int16))
+            after = Patch(given.x, given.y, np.where(kept | same, np.int16(KEEP), new))
             ids, before = after.applied(mask.ids)
             self._write(name, ids)
             self._done.setdefault(name, []).append(_Change(before, after))
@@ -245,8 +245,9 @@ class Store:
             self._write(name, ids)
             give.setdefault(name, []).append(stack.pop())
             self._log(do, name, by)
-            values = np.where(then.values == KEEP, KEEP, self._index_of[then.values.clip(0)])
-            return self._version[name], Patch(then.x, then.y, values.astype(np.int16))
+            indices = self._index_of[then.values.clip(0)].astype(np.int16)
+            values = np.where(then.values == KEEP, np.int16(KEEP), indices)
+            return self._version[name], Patch(then.x, then.y, values)
 
     def _current(self, name: str, version: int) -> Mask:
         size = self._sizes.get(name)
@@ -334,6 +335,8 @@ class Store:
 
     def _write(self, name: str, ids: NDArray[np.uint8]) -> None:
         path = self.path(name)
+        if not path.parent.resolve().is_relative_to(self.folder.root.resolve()):
+            raise UserError(f"{path.parent} is a link that leads outside the folder; replace it")
         old = self._existing(name)
         picture = Image.fromarray(ids)
         picture.putpalette(self._palette())

@@ -1,6 +1,6 @@
 """``s5mars train`` on the folder, in a process of its own, and the maps of its runs.
 
-A run is ``labelling/runs/N``, with its output in ``log.txt``. A process that outlives a killed
+A run is the folder ``labelling/runs/N`` and its output ``N.log``. A process that outlives a killed
 server goes on; the next server finds it by the lock on its folder.
 """
 
@@ -14,6 +14,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,6 @@ from s5mars.predict.overlay import indexed_png
 from s5mars.predict.predictor import Predictor, load
 from s5mars.settings.parsing import parse_training
 
-LOG = "log.txt"
 METHODS = ("s5mars", "self_training", "supervised_averaged", "supervised")
 """Methods that the page offers, the first one first; ``--method`` adds another one."""
 
@@ -43,6 +44,7 @@ _SIDE = 512
 """Longer side of images in training; larger ones would make a first model wait for hours."""
 
 _CROP = 192
+_LOOKED_AT = 8  # images whose sizes decide about resolution and crop
 _LOG_BYTES = 20_000
 _BAR = re.compile(r"training:.*?(\d+)/(\d+) \[")
 
@@ -88,14 +90,13 @@ class Trainer:
     @property
     def runs(self) -> list[str]:
         """The names of all runs, oldest first."""
-        if not self.folder.is_dir():
-            return []
-        return sorted((p.name for p in self.folder.iterdir() if p.name.isdecimal()), key=int)
+        return sorted((p.stem for p in self.folder.glob("*.log") if p.stem.isdecimal()), key=int)
 
     @property
     def finished(self) -> list[str]:
-        """The runs that have a model."""
-        return [run for run in self.runs if (self.folder / run / "best.json").is_file()]
+        """The runs that have ended with a model."""
+        ended = self.runs[:-1] if self.running else self.runs
+        return [run for run in ended if (self.folder / run / "best.json").is_file()]
 
     @property
     def running(self) -> bool:
@@ -134,8 +135,8 @@ class Trainer:
             arguments = self._arguments(run, method, steps)
             parse_training(arguments)
             self.store.remove_empty()
-            (self.folder / run).mkdir(parents=True)
-            with (self.folder / run / LOG).open("wb") as log:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._log_file(run).open("xb") as log:
                 log.write(f"s5mars {shlex.join(['train', *arguments])}\n".encode())
                 log.flush()
                 self._process = subprocess.Popen(
@@ -193,25 +194,35 @@ class Trainer:
 
     def log(self, run: str) -> str:
         """The end of a run's output; of a progress bar its last state."""
-        path = self.folder / run / LOG
-        if not path.is_file():
-            return ""
-        with path.open("rb") as file:
+        with self._log_file(run).open("rb") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - _LOG_BYTES))
             text = file.read().decode("utf-8", "replace")
         return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
 
+    @cached_property
+    def _sizes(self) -> tuple[str, int]:
+        """Resolution and crop, from the sizes of some images."""
+        paths = list(self.store.folder.images.values())
+        sizes = []
+        for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
+            with suppress(UserError):  # it is told where the image is opened
+                sizes.append(image_size(path))
+        if not sizes:
+            return "full", _CROP
+        longer = max(max(size) for size in sizes)
+        shrunk = min(1.0, _SIDE / longer) if longer > _SIDE * 1.25 else 1.0
+        shorter = min(min(size) * shrunk for size in sizes)
+        crop = max(32, min(_CROP, int(shorter) // 32 * 32))
+        return ("full" if shrunk == 1 else str(_SIDE)), crop
+
+    def _log_file(self, run: str) -> Path:
+        return self.folder / f"{run}.log"
+
     def _arguments(self, run: str, method: str | None, steps: int) -> list[str]:
-        folder = self.store.folder
-        width, height = image_size(next(iter(folder.images.values())))
-        resolution = "full" if max(width, height) <= _SIDE * 1.25 else str(_SIDE)
-        shorter = min(width, height)
-        if resolution != "full":
-            shorter = round(shorter * _SIDE / max(width, height))
-        crop = max(32, min(_CROP, shorter // 32 * 32))
+        resolution, crop = self._sizes
         chosen = [
-            f"--data={folder.root}", f"--out={self.folder / run}", f"--steps={steps}",
+            f"--data={self.store.folder.root}", f"--out={self.folder / run}", f"--steps={steps}",
             f"--model={ENCODER}", f"--resolution={resolution}", f"--crop={crop}", "--batch=4",
             f"--method={METHODS[0]}", *self.options,
         ]  # fmt: skip
@@ -329,6 +340,8 @@ def _write(path: Path, picture: Image.Image) -> None:
 
 
 def _is_held(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
     try:
         with only_one(folder):
             return False

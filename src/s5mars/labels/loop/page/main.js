@@ -26,7 +26,7 @@ function say(text) {
   byId("notice").querySelector("span").textContent = text;
 }
 
-// Strokes
+// Changes of the mask: strokes, undo and redo, which the server gets one after the other.
 
 function showSaved() {
   const node = byId("saved");
@@ -41,25 +41,31 @@ function showSaved() {
 }
 
 function finish(patch, tool) {
-  unsaved.push({ image: current.name, patch, tool });
-  showSaved();
+  unsaved.push({ image: current.name, tool, ...patch });
+  save();
+}
+
+// The image is locked until the answer is there: a stroke must not come between.
+function turn(which) {
+  if (!current || tools.stroke) return;
+  tools.locked = true;
+  unsaved.push({ image: current.name, turn: which });
   save();
 }
 
 async function save() {
+  showSaved();
   if (saving) return;
   saving = true;
   while (unsaved.length) {
-    const { image, patch, tool } = unsaved[0];
+    const { turn: which, ...change } = unsaved[0];
     try {
-      const { version } = await api.post("paint", { image, version: current.version, tool, ...patch });
+      const answer = await api.post(which ?? "paint", { ...change, version: current.version });
       unsaved.shift();
       lost = false;
-      if (current.name === image) {
-        current.version = version;
-        current.undo += 1;
-        current.redo = 0;
-      }
+      current.version = answer.version;
+      if (which) turned(answer);
+      else Object.assign(current, { undo: current.undo + 1, redo: 0 });
     } catch (error) {
       if (error instanceof api.Refused && error.status < 500) {
         unsaved.length = 0;
@@ -77,33 +83,26 @@ async function save() {
   saving = false;
 }
 
-async function settled() {
-  while (unsaved.length) await new Promise((done) => setTimeout(done, 20));
+function turned({ patch, undo, redo }) {
+  Object.assign(current, { undo, redo });
+  tools.locked = unsaved.some((change) => change.turn);
+  if (!patch) return;
+  applyPatch(view.mask, view.width, patch);
+  const [left, top, width, height] = patch.box;
+  view.repaint([left, top, left + width, top + height]);
+  view.draw();
 }
 
-async function turn(which) {
-  if (!current) return;
-  await settled();
-  try {
-    const answer = await api.post(which, { image: current.name, version: current.version });
-    Object.assign(current, { version: answer.version, undo: answer.undo, redo: answer.redo });
-    if (answer.patch) {
-      applyPatch(view.mask, view.width, answer.patch);
-      const [left, top, width, height] = answer.patch.box;
-      view.repaint([left, top, left + width, top + height]);
-      view.draw();
-    }
-  } catch (error) {
-    say(error.message);
-    if (error.conflict) await load(current.name, { keepMessage: true });
-  }
-  showSaved();
+async function settled() {
+  while (unsaved.length) await new Promise((done) => setTimeout(done, 20));
 }
 
 // Images
 
 async function load(name, { keepMessage = false } = {}) {
   const number = ++opening;
+  tools.locked = true;
+  tools.end();
   await settled();
   byId("hint").textContent = "Opening …";
   try {
@@ -130,6 +129,7 @@ async function load(name, { keepMessage = false } = {}) {
     poll();
   } catch (error) {
     if (number === opening) {
+      tools.locked = !current;
       showHint();
       say(error.message);
     }
@@ -151,7 +151,7 @@ async function mark(status) {
 
 // Suggestions and superpixels
 
-let suggested = null; // what is shown: "image source fit"
+let suggested = null; // what is shown: "image source key"
 let loadedRegions = null; // "image level"
 let fetching = { suggestion: false, regions: false };
 
@@ -169,9 +169,10 @@ async function once(what, work) {
 function updateSuggestion() {
   if (!current || !state) return;
   const source = byId("source").value;
-  if (source === "head" && state.fit === null) return;
+  const key = source === "head" ? state.current?.suggestion : source;
+  if (!key) return;
   const { name } = current;
-  const wanted = source === "head" ? `${name} head ${state.fit}` : `${name} ${source}`;
+  const wanted = `${name} ${source} ${key}`;
   if (suggested === wanted) return;
   once("suggestion", async () => {
     const answer = await api.bytes("suggestion", { image: name, source });
@@ -179,8 +180,7 @@ function updateSuggestion() {
     const size = view.width * view.height;
     const all = new Uint8Array(answer.buffer);
     view.suggest(all.subarray(0, size), all.subarray(size));
-    const fit = answer.headers.get("x-fit");
-    suggested = source === "head" ? `${name} head ${fit}` : `${name} ${source}`;
+    suggested = `${name} ${source} ${answer.headers.get("x-key")}`;
     showHint();
   });
 }
@@ -213,7 +213,7 @@ async function poll() {
     if (lost && !unsaved.length) lost = false;
     if (asked !== current?.name) return;
     state = found;
-    panels.update(state);
+    panels.update(state, asked);
     showSources(state.training.finished);
     showFacts();
     if (current && state.current) await compare();
@@ -250,7 +250,7 @@ function showSources(finished) {
   if (shown !== ["head", ...finished].join()) {
     const value = select.value;
     select.replaceChildren(
-      make("option", { value: "head", textContent: "the quick head" }),
+      make("option", { value: "head", textContent: "quick head" }),
       ...finished.map((run) => make("option", { value: run, textContent: `run ${run}` })),
     );
     select.value = value;
@@ -284,7 +284,7 @@ function showHint() {
   const hint = byId("hint");
   const parts = [TOOLS[tools.tool].hint];
   if (!current) parts[0] = "";
-  else if (state && state.fit === null) parts.push("Suggestions appear when two classes are painted.");
+  else if (state && !state.learned) parts.push("Suggestions appear when two classes are painted.");
   else if (tools.tool === "superpixel" && !tools.regions) parts.push("The superpixels are being made …");
   if (hint.dataset.work) parts.push(`In the background: ${hint.dataset.work}.`);
   hint.textContent = parts.join(" ");

@@ -61,17 +61,17 @@ export class Panels {
     byId("log-box").addEventListener("toggle", () => this.readLog());
   }
 
-  update(state) {
+  update(state, current) {
     this.state = state;
-    this.queue(state);
+    this.queue(state.queue.filter(({ name }) => name !== current).slice(0, 3));
     this.numbers(state);
     this.training(state.training, state.maps);
   }
 
-  queue(state) {
+  queue(ahead) {
     const holder = byId("queue");
-    while (holder.children.length > state.queue.length) holder.lastChild.remove();
-    state.queue.forEach(({ name, reason }, index) => {
+    while (holder.children.length > ahead.length) holder.lastChild.remove();
+    ahead.forEach(({ name, reason }, index) => {
       let item = holder.children[index];
       if (!item) {
         const button = make("button", { type: "button" }, make("img"), make("span", {}, make("b"), make("small")));
@@ -86,9 +86,7 @@ export class Panels {
       button.querySelector("b").title = name;
       button.querySelector("small").textContent = reason;
     });
-    if (!state.queue.length && !holder.children.length) {
-      holder.append(make("li", { className: "quiet", textContent: "No image is left." }));
-    }
+    byId("queue-empty").hidden = ahead.length > 0;
   }
 
   numbers(state) {
