@@ -49,6 +49,4 @@ def rectangle(x: int, y: int, width: int, height: int, value: int) -> dict[str, 
 def paint(store: Store, name: str, x: int, y: int, width: int, height: int, value: int) -> int:
     """Paint a rectangle on the newest version; the size of the images is 64×48."""
     version = store.open(name, (48, 64)).version
-    return store.paint(
-        name, version, **rectangle(x, y, width, height, value), tool="brush", by=BY
-    )
+    return store.paint(name, version, **rectangle(x, y, width, height, value), tool="brush", by=BY)

@@ -55,7 +55,10 @@ def test_a_head_learns_classes_from_few_pixels() -> None:
 
 def test_the_map_equals_the_head_on_interpolated_features() -> None:
     generator = torch.Generator().manual_seed(0)
-    pyramid = [torch.randn(3, 8, 12, generator=generator), torch.randn(5, 4, 6, generator=generator)]
+    pyramid = [
+        torch.randn(3, 8, 12, generator=generator),
+        torch.randn(5, 4, 6, generator=generator),
+    ]
     head = Head(torch.randn(2, 8, generator=generator), torch.randn(2, generator=generator))
     rows, columns = np.meshgrid((np.arange(8) + 0.5) / 8, (np.arange(12) + 0.5) / 12, indexing="ij")
     features = gathered(pyramid, rows.ravel(), columns.ravel())
@@ -172,7 +175,11 @@ def test_uncertain_images_come_first() -> None:
 
 def test_new_sols_come_first_where_all_else_is_equal() -> None:
     order = ranked(
-        [candidate("old", 0.9, sol=3), candidate("new", 0.9, sol=4), candidate("second", 0.9, sol=5)],
+        [
+            candidate("old", 0.9, sol=3),
+            candidate("new", 0.9, sol=4),
+            candidate("second", 0.9, sol=5),
+        ],
         painted_sols={3: 6, 5: 1},
     )
     assert order == [

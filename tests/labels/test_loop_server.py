@@ -17,14 +17,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("starlette", reason="the extra label is not installed")
-
 from labels.loop_folder import BY, open_store, rectangle, write_images
 from s5mars.data.resolution import Resolution
 from s5mars.labels.loop.assistant import Assistant
 from s5mars.labels.loop.features import StartModel
-from s5mars.labels.loop.guard import MAX_BODY
-from s5mars.labels.loop.server import LabelServer
 from s5mars.labels.loop.trainer import RunMaps, Trainer
 
 TOKEN = "secret"
@@ -90,6 +86,9 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     root = write_images(tmp_path_factory.mktemp("site") / "folder", count=2)
+    pytest.importorskip("starlette", reason="the extra label is not installed")
+    from s5mars.labels.loop.server import LabelServer
+
     store = open_store(root)
     cpu = torch.device("cpu")
     model = StartModel("none", "k", lambda pixels: [pixels[..., ::8, ::8]], Resolution(), cpu)
@@ -99,7 +98,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     yield Site(server.app(token=TOKEN, hosts=HOSTS), root)
 
 
-GETS = ("setup", "state", "images", "image", "mask", "superpixels", "suggestion", "thumbnail", "log")
+GETS = (
+    "setup",
+    "state",
+    "images",
+    "image",
+    "mask",
+    "superpixels",
+    "suggestion",
+    "thumbnail",
+    "log",
+)
 POSTS = ("paint", "undo", "redo", "status", "train", "stop")
 API = [*((("GET"), name) for name in GETS), *(("POST", name) for name in POSTS)]
 
@@ -140,6 +149,8 @@ def test_a_tunnel_may_use_another_port(site: Site) -> None:
 
 @pytest.mark.parametrize("name", POSTS)
 def test_bodies_are_checked(site: Site, name: str) -> None:
+    from s5mars.labels.loop.guard import MAX_BODY
+
     path = f"/api/{name}"
     for kind in ("", "text/plain", "application/x-www-form-urlencoded", "application/json; x"):
         assert site.ask("POST", path, body={}, headers={"content-type": kind}).status == 415
@@ -207,12 +218,14 @@ VALUES = st.recursive(
     ),
     max_leaves=12,
 )
-KEYS = ("image", "version", "by", "tool", "box", "runs", "status", "method", "steps", "run", "level",
-        "source")  # fmt: skip
+KEYS = (
+    "image", "version", "by", "tool", "box", "runs", "status", "method", "steps", "run", "level",
+    "source",
+)  # fmt: skip
 BODIES = st.one_of(
     st.fixed_dictionaries(
         {"image": WORDS, "version": NUMBERS, "by": WORDS},
-        optional={key: VALUES for key in KEYS[3:]},
+        optional=dict.fromkeys(KEYS[3:], VALUES),
     ),
     st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8),
     st.binary(max_size=60),

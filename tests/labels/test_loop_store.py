@@ -87,7 +87,12 @@ def test_a_stroke_is_in_the_mask_and_in_the_history(root: Path) -> None:
     expected[2:7, 3:7] = 1
     assert (on_disk(root, "sol0") == expected).all()
     line = json.loads((root / "labelling/history.jsonl").read_text())
-    assert (line["do"], line["image"], line["version"], line["tool"]) == ("paint", "sol0", 1, "brush")
+    assert (line["do"], line["image"], line["version"], line["tool"]) == (
+        "paint",
+        "sol0",
+        1,
+        "brush",
+    )
     assert store.counts["sol0"].tolist() == [0, 20, 0]
 
 
@@ -251,7 +256,9 @@ def test_a_torn_line_is_cut_off(root: Path) -> None:
 
 def test_minutes_leave_pauses_out_and_keep_people_apart(tmp_path: Path) -> None:
     lines = [("a", 0), ("a", 30), ("a", 1000), ("b", 1000), ("b", 1010), (None, 5000)]
-    records = [{"time": t, "do": "open", "image": "x", **({"by": by} if by else {})} for by, t in lines]
+    records = [
+        {"time": t, "do": "open", "image": "x", **({"by": by} if by else {})} for by, t in lines
+    ]
     path = tmp_path / "history.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     history = History(path)

@@ -29,9 +29,8 @@ COMMANDS = (
 )
 
 _ORDER = (
-    "demo", "fetch", "synth", "stats", "split", "label", "show", "masks", "train", "evaluate",
-    "predict",
-    "find", "calibrate", "report", "export", "push", "compare", "table", "cost",
+    "demo", "fetch", "synth", "label", "stats", "split", "show", "masks", "train", "evaluate",
+    "predict", "find", "calibrate", "report", "export", "push", "compare", "table", "cost",
 )  # fmt: skip
 
 

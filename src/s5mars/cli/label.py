@@ -31,10 +31,10 @@ def _options(parser: ArgumentParser) -> None:
     )
 
 
-def _label(options: Namespace) -> object:
+def _label(options: Namespace) -> None:
     from s5mars.labels.loop.command import label
 
-    return label(
+    label(
         options.folder,
         classes=options.classes,
         start_from=options.start_from,

@@ -284,18 +284,10 @@ class Assistant:
                 self.failed[name] = str(error)
                 self._dirty.discard(name)
             return
-        height, width = pyramid[0].shape[-2:]
-        longer = max(height, width)
-        places = [max(1, round(GRID * side / longer)) for side in (height, width)]
-        rows, columns = np.meshgrid(
-            *((np.arange(count) + 0.5) / count for count in places), indexing="ij"
-        )
-        means = torch.cat([F.adaptive_avg_pool2d(m.float(), 1)[:, 0, 0] for m in pyramid[1:]])
         if self.head is None and self.fits == 0:
             channels = sum(len(level) for level in pyramid)
             self.head = self._prior = prior_head(self.model, channels, self.classes)
-        self._places[name] = gathered(pyramid, rows.ravel(), columns.ravel())
-        self._summaries[name] = means.numpy()
+        self._summaries[name], self._places[name] = overview(pyramid)
         with self._wake:
             self.featured.add(name)
             waiting = len(self.names) - len(self.featured) - len(self.failed)
@@ -304,7 +296,7 @@ class Assistant:
                 self._ranked_again = True
 
     def _fit(self, names: set[str]) -> None:
-        """Fit the head to the newest paint, then the head that has not seen the held-back images."""
+        """Fit the head to the newest paint; then the one that the score is measured with."""
         began = time.monotonic()
         with self._wake:
             self._dirty -= names
@@ -416,6 +408,17 @@ class Assistant:
         first = [self._current] if self._current is not None else []
         order = (*first, *(ranked.name for ranked in self.queue), *self.names)
         return next((name for name in order if name not in self.segmented), None)
+
+
+def overview(pyramid: Pyramid) -> tuple[NDArray[np.float32], Tensor]:
+    """What the ranking needs of an image: (C,) mean features, (P, C) features on a coarse grid."""
+    height, width = pyramid[0].shape[-2:]
+    counts = (max(1, round(GRID * side / max(height, width))) for side in (height, width))
+    axes = ((np.arange(count) + 0.5) / count for count in counts)
+    rows, columns = np.meshgrid(*axes, indexing="ij")
+    # Colours and height, the first map, would say more about the time of day than about terrain.
+    means = torch.cat([F.adaptive_avg_pool2d(m.float(), 1)[:, 0, 0] for m in pyramid[1:]])
+    return means.numpy(), gathered(pyramid, rows.ravel(), columns.ravel())
 
 
 def as_suggestion(

@@ -74,12 +74,10 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             return 403, "requests from other sites are refused"
-        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            # Following a link to the page itself is harmless: it holds nothing without a token.
-            if scope["path"].startswith("/api/"):
-                return 403, "requests from other sites are refused"
         if not scope["path"].startswith("/api/"):
-            return None
+            return None  # a link to the page itself is harmless: it holds nothing without a token
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            return 403, "requests from other sites are refused"
         given = headers.get("authorization", "").encode()
         if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
             return 401, "the token is missing or wrong: open the address that s5mars label printed"
@@ -93,7 +91,8 @@ class Guard:
 
 async def _body(receive: Receive) -> bytes | None:
     """The whole body, or None if it is too large."""
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":

@@ -76,7 +76,9 @@ def gathered(pyramid: Pyramid, rows: NDArray[np.float64], columns: NDArray[np.fl
     """(N, C) float16 features at places in 0..1 of the image, interpolated in each map."""
     grid = torch.from_numpy(np.stack([columns, rows], 1) * 2 - 1).float()[None, None]
     parts = [
-        F.grid_sample(level[None].float(), grid, padding_mode="border", align_corners=False)[0, :, 0]
+        F.grid_sample(level[None].float(), grid, padding_mode="border", align_corners=False)[
+            0, :, 0
+        ]
         for level in pyramid
     ]
     return torch.cat(parts).T.half()
@@ -195,7 +197,7 @@ def fit_head(
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         raw = weight / deviation
         return Head(raw.detach(), (bias + absent - raw @ mean).detach())

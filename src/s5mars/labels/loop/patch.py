@@ -50,7 +50,7 @@ class Patch:
         flat = self.values.ravel()
         starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]])
         lengths = np.diff(np.r_[starts, flat.size])
-        return np.stack([lengths, flat[starts]], 1).ravel().tolist()  # type: ignore[no-any-return]
+        return np.stack([lengths, flat[starts]], 1).ravel().tolist()
 
     def to_dict(self) -> dict[str, object]:
         """A form for JSON."""

@@ -117,9 +117,7 @@ class LabelServer:
             "fit_seconds": round(assistant.fit_seconds, 2),
             "featured": len(assistant.featured),
             "segmented": len(assistant.segmented),
-            "queue": [
-                {"name": r.name, "reason": r.reason} for r in assistant.queue[:QUEUE_SHOWN]
-            ],
+            "queue": [{"name": r.name, "reason": r.reason} for r in assistant.queue[:QUEUE_SHOWN]],
             "waiting": len(assistant.queue),
             "training": training,
             "maps": self.maps.shown(training["finished"][-1]) if training["finished"] else [],

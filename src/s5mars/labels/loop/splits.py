@@ -96,4 +96,3 @@ class Splits:
                 write_text(path, as_lines(self.lists[split]))
             else:
                 path.unlink(missing_ok=True)
-

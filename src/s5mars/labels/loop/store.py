@@ -151,9 +151,7 @@ class Store:
                 size = ids.shape[0], ids.shape[1]
             return self.indices(self.open(name, size))
 
-    def paint(
-        self, name: str, version: int, *, box: Any, runs: Any, tool: str, by: str
-    ) -> int:
+    def paint(self, name: str, version: int, *, box: Any, runs: Any, tool: str, by: str) -> int:
         """Write a stroke: class indices, 255 to erase; returns the new version.
 
         Raises:
@@ -163,7 +161,7 @@ class Store:
         with self.lock:
             mask = self._current(name, version)
             allowed = (*range(len(self.folder.taxonomy)), IGNORE)
-            given = read_patch(box, runs, size=mask.ids.shape, allowed=allowed)  # type: ignore[arg-type]
+            given = read_patch(box, runs, size=mask.ids.shape, allowed=allowed)
             kept = given.values == KEEP
             new = self._id_of[given.values.clip(0)].astype(np.int16)
             # A pixel that has the class keeps its id, which may be one of several.

@@ -74,7 +74,7 @@ def enlarged(level: Regions, size: tuple[int, int]) -> Regions:
         for row, above in rows
         for column, beside in columns
     ]
-    best = corners[0][0]
+    best: Regions = corners[0][0]
     most = np.full(size, -1, np.float32)
     for region, _ in corners:
         votes = sum(np.where(other == region, weight, 0) for other, weight in corners)
@@ -99,7 +99,8 @@ def smoothed(probabilities: NDArray[np.float32], regions: Regions) -> NDArray[np
         for plane, values in zip(total, probabilities, strict=True):
             sums = np.bincount(numbers, values.ravel())
             plane += (sums / counts)[regions[level]]
-    return total / np.float32(1 + len(_SMOOTHING))
+    total /= 1 + len(_SMOOTHING)
+    return total
 
 
 class SuperpixelCache:

@@ -49,9 +49,7 @@ _LOG_BYTES = 20_000
 _BAR = re.compile(r"training:.*?(\d+)/(\d+) \[")
 
 # Below the server in priority, so that strokes stay quick.
-_MAIN = (
-    "import os, sys; os.nice(5); from s5mars.cli import main; sys.exit(main(sys.argv[1:]))"
-)
+_MAIN = "import os, sys; os.nice(5); from s5mars.cli import main; sys.exit(main(sys.argv[1:]))"
 
 logger = logging.getLogger("s5mars")
 
