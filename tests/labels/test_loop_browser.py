@@ -254,7 +254,7 @@ def test_superpixels_and_suggestions(open_tab: Callable[[str], Tab], root: Path)
     assert now.sum() > before + 500
     assert (accepted[labelled] == painted[labelled]).all()  # what a person painted stays
     ground = now & (truth != 2)
-    assert (accepted == truth)[ground].mean() > 0.9
+    assert (accepted == truth)[ground].mean() > 0.8
 
 
 def test_two_tabs_do_not_overwrite_each_other(open_tab: Callable[[str], Tab], root: Path) -> None:

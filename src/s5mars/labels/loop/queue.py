@@ -6,7 +6,7 @@ Each image gets three numbers in 0..1, whose weighted sum ranks it:
 - diversity: 1/(1 + painted images of its sol); without sols, the distance of its mean features to
   those of the nearest painted image, as a share of the largest distance;
 - rare classes: the share of the image that the head gives to each class, times the rarity of the
-  class, which is 1 without a painted pixel and 0 for the class with the most.
+  class, which is 1 without a painted pixel and 0 for the class with the most; 0 without paint.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def rank(
     """
     uncertainty = _shares([_uncertainty(c) for c in candidates])
     distances = _shares(_distances(candidates, painted_summaries))
-    rarity = 1 - painted_pixels / max(1, int(painted_pixels.max(initial=0)))
+    most = int(painted_pixels.max(initial=0))
+    rarity = 1 - painted_pixels / most if most else np.zeros(len(classes))
     ranked = []
     for candidate, unsure, distance in zip(candidates, uncertainty, distances, strict=True):
         known_sol = candidate.sol is not None

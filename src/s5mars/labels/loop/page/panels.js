@@ -131,7 +131,9 @@ export class Panels {
     else if (failed) text = `Run ${run} failed: ${failed}`;
     else if (finished.length && scores?.length) {
       const best = Math.max(...scores.map((s) => s[1] ?? 0));
-      text = `Run ${finished[finished.length - 1]}: mIoU ${best.toFixed(1)} % on the held-back images`;
+      text = `Run ${finished[finished.length - 1]}: mIoU ${best.toFixed(1)} % on the held-back images.`;
+      const quick = this.state.scores.at(-1)?.[1];
+      if (quick > best) text += ` The quick head has ${quick.toFixed(1)} %; choose it under Source if its map is better.`;
     }
     byId("training-state").textContent = text;
     const points = (scores ?? []).filter((s) => s[1] !== null);

@@ -39,7 +39,7 @@ export class View {
     colours.forEach((colour, index) => {
       this.paintColours[index] = packed(colour, 255);
     });
-    this.unsureColour = (sure) => packed([255, 0, 200], Math.min(255, Math.round((255 - sure) * 1.5)));
+    this.unsureColour = (sure) => packed([255, 0, 200], 255 - sure);
     this.opacity = 0.6;
     this.overlay = "suggestion";
     this.overlayOpacity = 0.35;
