@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
+import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labels.loop_folder import BY, open_store, rectangle, write_images
+from s5mars.cli import main
 from s5mars.data.resolution import Resolution
 from s5mars.labels.loop.assistant import Assistant
 from s5mars.labels.loop.features import StartModel
@@ -257,3 +261,79 @@ def test_no_request_crashes_the_server_or_touches_another_file(
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     allowed = ("folder/masks/sol", "folder/labelling/history.jsonl", "folder/splits/")
     assert all(path.startswith(allowed) for path in changed), changed
+
+
+# The command
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the command would serve until it is interrupted."""
+    uvicorn = pytest.importorskip("uvicorn", reason="the extra label is not installed")
+    apps: list[Any] = []
+    monkeypatch.setattr(
+        uvicorn.Server, "run", lambda self, sockets: apps.append(self.config.app) or time.sleep(0.1)
+    )
+    return apps
+
+
+def test_the_printed_address_opens_the_page(
+    tmp_path: Path, served: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_images(tmp_path / "folder", count=2)
+    assert main(["label", str(root), "--classes", "soil,sky", "--port", "0"]) == 0
+    printed = capsys.readouterr()
+    address = re.search(r"http://127\.0\.0\.1:\d+/#(\S{32,})", printed.out)
+    assert address is not None
+    assert printed.err == ""
+    headers = {"authorization": f"Bearer {address[1]}"}
+    setup = Site(served[0], root).ask("GET", "/api/setup", headers=headers)
+    assert [each["name"] for each in setup.json["classes"]] == ["soil", "sky"]
+    assert setup.json["methods"][0] == "s5mars"
+
+    options = ["--host", "0.0.0.0", "--method", "fixmatch", "--batch=3"]
+    assert main(["label", str(root), "--port", "0", *options]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith("warning: --host 0.0.0.0 lets every machine")
+    other = re.search(r"/#(\S+)", printed.out)
+    assert other is not None and other[1] != address[1]
+    headers = {"authorization": f"Bearer {other[1]}", "host": "rover.example:1"}
+    setup = Site(served[1], root).ask("GET", "/api/setup", headers=headers)
+    assert setup.json["methods"][0] == "fixmatch"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--start-from", "nowhere"], "nowhere does not exist"),
+        (["--stpes", "3"], "unknown option --stpes"),
+        (["--steps", "3"], "--steps is set by the label page"),
+        (["--port", "99999"], "--port 99999"),
+        (["--classes", "a,,b"], "--classes must be names"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    tmp_path: Path,
+    served: list[Any],
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    root = write_images(tmp_path / "folder", count=1)
+    given = {"--classes": "soil,sky", "--port": "0"}
+    given |= dict(zip(options[::2], options[1::2], strict=True))
+    assert main(["label", str(root), *(word for pair in given.items() for word in pair)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert served == []
+
+
+def test_a_port_in_use(
+    tmp_path: Path, served: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_images(tmp_path / "folder", count=1)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert main(["label", str(root), "--classes", "a,b", "--port", port]) == 2
+    assert f"--port {port}: address already in use" in capsys.readouterr().err

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from s5mars.classes import IGNORE
-from s5mars.data.read import no_data
 from s5mars.errors import UserError
 from s5mars.evaluation.confusion import Confusion
 from s5mars.labels.loop.features import (
@@ -45,6 +44,7 @@ from s5mars.labels.loop.store import Store
 from s5mars.labels.loop.superpixels import SuperpixelCache, smoothed, start_segmenting
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.products import open_product
+from s5mars.products.no_data import no_data
 
 PAUSE_SECONDS = 0.35
 """After the last stroke, before a head is fitted."""

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.data.read import no_data
 from s5mars.files import replacing
 from s5mars.files.reading import reading
 from s5mars.products import open_product
+from s5mars.products.no_data import no_data
 from s5mars.proposals.graph import GraphSettings, graph_levels
 
 SETTINGS = GraphSettings(
