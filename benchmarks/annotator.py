@@ -221,7 +221,7 @@ def _one(
         images, strokes = len(annotator.painted), annotator.strokes
         minutes = (images * options.open + strokes * options.stroke) / 60
         due = [m for m in due_minutes if m <= minutes], [s for s in due_strokes if s <= strokes]
-        over = minutes >= MINUTES[-1]
+        over = minutes >= MINUTES[-1] or not annotator.scenes
         if any(due) or over or way == "whole":
             miou = score(annotator.head, scored, len(data.taxonomy))
             points.append({"images": images, "superpixels": strokes,
