@@ -103,7 +103,6 @@ class Assistant:
         self.superpixels = SuperpixelCache(cache / "superpixels")
         self.head: Head | None = None
         self.fits = 0  # number of the head, which grows with each fit
-        self.fit_seconds = 0.0
         self.queue: list[Ranked] = []
         self.featured: set[str] = set()
         self.segmented: set[str] = set()
@@ -297,7 +296,6 @@ class Assistant:
 
     def _fit(self, names: set[str]) -> None:
         """Fit the head to the newest paint; then the one that the score is measured with."""
-        began = time.monotonic()
         with self._wake:
             self._dirty -= names
         for name in names:
@@ -323,7 +321,6 @@ class Assistant:
         with self._wake:
             self.head = head or self._prior
             self.fits += 1
-            self.fit_seconds = time.monotonic() - began
             self._ranked_again = True
             painting = time.monotonic() - self._changed_at < PAUSE_SECONDS
         if not painting:

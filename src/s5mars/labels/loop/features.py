@@ -133,10 +133,6 @@ class PyramidCache:
         self.folder = folder / f"{model.key}-{_FORMAT}"
         self.model = model
 
-    def has(self, digest: str) -> bool:
-        """Whether a pyramid is there."""
-        return self._path(digest).exists()
-
     def get(self, digest: str) -> Pyramid | None:
         """The pyramid of an image, or None if it is not there or damaged."""
         try:

@@ -91,11 +91,6 @@ class Head:
     weight: Tensor  # (K, C) on raw features
     bias: Tensor  # (K,)
 
-    @property
-    def classes(self) -> int:
-        """Number K of classes."""
-        return len(self.bias)
-
     def logits(self, features: Tensor) -> Tensor:
         """(N, C) → (N, K) float32."""
         return features.float() @ self.weight.T + self.bias

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from s5mars.classes import hex_colour
 from s5mars.errors import UserError
 from s5mars.files.reading import parse_object
-from s5mars.labels.loop.assistant import PAUSE_SECONDS, Assistant
+from s5mars.labels.loop.assistant import Assistant
 from s5mars.labels.loop.guard import Guard
 from s5mars.labels.loop.store import STATUSES, ConflictError, Store
 from s5mars.labels.loop.superpixels import LEVELS, enlarged
@@ -91,12 +91,10 @@ class LabelServer:
                     {"name": c.name, "colour": hex_colour(c.colour), "criterion": c.criterion}
                     for c in taxonomy.classes
                 ],
-                "images": len(self.assistant.names),
                 "levels": LEVELS,
                 "model": self.assistant.model.name,
                 "methods": self.trainer.methods,
                 "steps": STEPS,
-                "pause": PAUSE_SECONDS,
             }
         )
 
@@ -114,11 +112,8 @@ class LabelServer:
             "scores": [[s["minutes"], s["miou"]] for s in list(store.history.scores)],
             "held_back": len(store.splits.lists["val"]),
             "learned": assistant.head is not None,
-            "fit_seconds": round(assistant.fit_seconds, 2),
             "featured": len(assistant.featured),
-            "segmented": len(assistant.segmented),
             "queue": [{"name": r.name, "reason": r.reason} for r in assistant.queue[:QUEUE_SHOWN]],
-            "waiting": len(assistant.queue),
             "training": training,
             "maps": self.maps.shown(training["finished"][-1]) if training["finished"] else [],
         }

@@ -101,10 +101,6 @@ class Store:
         """Whether an image is not trained on: of the split ``val``, ``test`` or another one."""
         return self.splits.of(name) not in (None, "train")
 
-    def size(self, name: str) -> tuple[int, int] | None:
-        """(H, W) of an image that has been opened."""
-        return self._sizes.get(name)
-
     def open(self, name: str, size: tuple[int, int]) -> Mask:
         """The mask of an image.
 

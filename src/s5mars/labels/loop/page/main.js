@@ -331,6 +331,7 @@ function buildControls() {
     );
   }
   byId("level").max = setup.levels - 1;
+  byId("model").textContent = setup.model;
   const levelNames = ["fine", "medium", "coarse", "coarsest"];
   const shown = {
     size: (v) => `${v} px`,
