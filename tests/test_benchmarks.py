@@ -30,7 +30,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     yield importlib.import_module
     torch.set_num_threads(threads)
     for name in (
-        "box", "domain", "gpu", "loader", "machine", "naive", "shares", "step", "variants",
+        "annotator", "box", "domain", "gpu", "loader", "machine", "naive", "shares", "step",
+        "variants",
     ):  # fmt: skip
         sys.modules.pop(name, None)
 
@@ -153,3 +154,22 @@ def test_box(script: Any, fake_data: ModuleType, tmp_path: Path) -> None:
     ):
         assert line in card, line
     assert str(tmp_path) not in card
+
+
+def test_annotator(
+    script: Any, tmp_path: Path, fake_data: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = fake_data.plain(tmp_path / "data", size=(64, 64))
+    given = [str(data), "--out", str(tmp_path / "out"), "--seeds=1", "--per-image=2", "--images=4"]
+    script("annotator").main(given)
+    first = capsys.readouterr().out
+    results = (tmp_path / "out/results.jsonl").read_text().splitlines()
+    assert [json.loads(line)["way"] for line in results] == ["queue", "random", "whole"]
+    whole = json.loads(results[2])["points"]
+    assert [point["images"] for point in whole] == [1, 2, 3, 4]
+    assert whole[-1]["miou"] > 40
+    script("annotator").main(given)  # nothing is left to do
+    again = capsys.readouterr().out
+    assert "seed 0" not in again
+    assert again[again.index("mIoU in percent") :] == first[first.index("mIoU in percent") :]
+    assert (tmp_path / "out/results.jsonl").read_text().splitlines() == results

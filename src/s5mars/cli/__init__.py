@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from s5mars.cli import archive, box, data, export, grids, masks, models
+from s5mars.cli import archive, box, data, export, grids, label, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
 from s5mars.errors import UserError
 from s5mars.files import has_remedy
@@ -20,6 +20,7 @@ USER_ERROR = 2
 
 COMMANDS = (
     data.COMMANDS
+    | label.COMMANDS
     | masks.COMMANDS
     | models.COMMANDS
     | box.COMMANDS
@@ -29,8 +30,9 @@ COMMANDS = (
 )
 
 _ORDER = (
-    "demo", "fetch", "synth", "stats", "split", "show", "masks", "train", "evaluate", "predict",
-    "models", "find", "calibrate", "report", "export", "push", "compare", "table", "cost",
+    "demo", "fetch", "synth", "label", "stats", "split", "show", "masks", "train", "evaluate",
+    "predict", "models", "find", "calibrate", "report", "export", "push", "compare", "table",
+    "cost",
 )  # fmt: skip
 
 

@@ -1,0 +1,56 @@
+"""The command label."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from s5mars.cli.command import Command
+
+
+def _options(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="Path to the folder of images")
+    parser.add_argument(
+        "--classes",
+        help="Names of the classes, as in soil,bedrock,rock, or path to a dataset.yaml (those of "
+        "the folder)",
+    )
+    parser.add_argument(
+        "--start-from",
+        metavar="RUN",
+        help="Run, checkpoint, ONNX file or model on the hub whose features are used (an ImageNet "
+        "encoder)",
+    )
+    parser.add_argument("--port", type=int, default=8765, help="Port of the page; 0: any (8765)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="Address to listen on (127.0.0.1, this machine only)"
+    )
+    parser.add_argument("--device", default="auto", help="Device: auto, cpu, cuda or mps (auto)")
+    parser.epilog = (
+        f"All other options are those of s5mars train, for the Train button.\n\n{parser.epilog}"
+    )
+
+
+def _label(options: Namespace) -> None:
+    from s5mars.labels.loop.command import label
+
+    label(
+        options.folder,
+        classes=options.classes,
+        start_from=options.start_from,
+        port=options.port,
+        host=options.host,
+        device=options.device,
+        training=options.passed_on,
+    )
+
+
+COMMANDS = {
+    "label": Command(
+        "Paint labels in the browser, with a model that learns as you paint.",
+        's5mars label FOLDER --classes "soil,bedrock,rock"',
+        _options,
+        _label,
+        passes_on=True,
+    ),
+}

@@ -1,0 +1,427 @@
+"""What happens beside the painting: features, fits, the score, superpixels, the queue.
+
+One thread computes features and fits heads, one has superpixels made by a process of low priority.
+Whoever asks gets what is there; nothing here waits for the page.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from s5mars.classes import IGNORE
+from s5mars.errors import UserError
+from s5mars.evaluation.confusion import Confusion
+from s5mars.labels.loop.features import (
+    Pyramid,
+    PyramidCache,
+    StartModel,
+    file_digest,
+)
+from s5mars.labels.loop.head import (
+    Head,
+    PaintedPixels,
+    fit_head,
+    gathered,
+    painted_pixels,
+    prior_head,
+    resized,
+)
+from s5mars.labels.loop.queue import Candidate, Ranked, rank
+from s5mars.labels.loop.store import Store
+from s5mars.labels.loop.superpixels import SuperpixelCache, smoothed, start_segmenting
+from s5mars.parallel.workers import CrashError, Processes
+from s5mars.products import open_product
+from s5mars.products.no_data import no_data
+
+PAUSE_SECONDS = 0.35
+"""After the last stroke, before a head is fitted."""
+
+GRID = 10
+"""Places along the longer side at which an unpainted image is ranked."""
+
+SCORED_PIXELS = 4000
+"""Painted pixels of a held-back image that the score is measured on."""
+
+LARGEST = 40_000_000
+"""Pixels of an image that browsers can still paint on."""
+
+_IMAGES_IN_MEMORY = 4
+
+logger = logging.getLogger("s5mars")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as it is shown."""
+
+    image: NDArray[np.uint8]  # (H, W, 3)
+    valid: NDArray[np.bool_]  # (H, W)
+    digest: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A class map that is not a label yet."""
+
+    labels: NDArray[np.uint8]  # (H, W) class index, 255 where there is no data
+    confidence: NDArray[np.uint8]  # (H, W), 0..255 for 0..1
+
+
+class Assistant:
+    """The work beside the painting.
+
+    Args:
+        store: the masks.
+        model: describes pixels.
+    """
+
+    def __init__(self, store: Store, model: StartModel) -> None:
+        self.store = store
+        self.model = model
+        self.names = list(store.folder.images)
+        self.classes = store.folder.taxonomy.names
+        cache = store.folder.state / "cache"
+        self.pyramids = PyramidCache(cache / "features", model)
+        self.superpixels = SuperpixelCache(cache / "superpixels")
+        self.head: Head | None = None
+        self.fits = 0  # number of the head, which grows with each fit
+        self.queue: list[Ranked] = []
+        self.featured: set[str] = set()
+        self.segmented: set[str] = set()
+        self.failed: dict[str, str] = {}  # images that cannot be read, and why
+        self._digests: dict[str, str] = {}
+        self._pictures: OrderedDict[str, Picture] = OrderedDict()
+        self._painted: dict[str, PaintedPixels] = {}
+        self._scored: dict[str, PaintedPixels] = {}
+        self._summaries: dict[str, NDArray[np.float32]] = {}
+        self._places: dict[str, Tensor] = {}
+        self._suggested: OrderedDict[tuple[str, str], Suggestion] = OrderedDict()
+        self._prior: Head | None = None  # the start model's own classes
+        self._score_head: Head | None = None
+        self._current: str | None = None
+        self._dirty: set[str] = set(store.painted)
+        self._ranked_again = True
+        self._changed_at = 0.0
+        self._stop = False
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._processes: Processes[Path, Any] = Processes(start_segmenting, most=1)
+        self._threads = [
+            threading.Thread(target=self._work, name="head", daemon=True),
+            threading.Thread(target=self._segment, name="superpixels", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Begin the work."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End it; waits for what is in hand, which takes a second or two."""
+        with self._wake:
+            self._stop = True
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=30)
+
+    def look_at(self, name: str) -> None:
+        """Put an image first."""
+        with self._wake:
+            self._current = name
+            self._wake.notify_all()
+
+    def painted(self, name: str) -> None:
+        """A stroke has changed an image."""
+        with self._wake:
+            self._dirty.add(name)
+            self._changed_at = time.monotonic()
+            self._wake.notify_all()
+
+    def marked(self) -> None:
+        """An image is done or skipped: the queue changes."""
+        with self._wake:
+            self._ranked_again = True
+            self._wake.notify_all()
+
+    def picture(self, name: str) -> Picture:
+        """Read an image.
+
+        Raises:
+            UserError: if it cannot be read, or is too large to be painted.
+        """
+        with self._lock:
+            if name in self._pictures:
+                self._pictures.move_to_end(name)
+                return self._pictures[name]
+        path = self.store.folder.images[name]
+        product = open_product(path)
+        height, width = product.image.shape[:2]
+        if height * width > LARGEST:
+            raise UserError(
+                f"{path}: {width}×{height} pixels are more than a browser can paint on "
+                f"({LARGEST // 10**6} million); cut it into tiles"
+            )
+        valid = ~no_data(product.image) if product.valid is None else product.valid
+        picture = Picture(product.image, valid, self._digest(name))
+        with self._lock:
+            self._pictures[name] = picture
+            while len(self._pictures) > _IMAGES_IN_MEMORY:
+                self._pictures.popitem(last=False)
+        return picture
+
+    def regions(self, name: str) -> NDArray[np.uint16] | None:
+        """Superpixels of an image, or None if they are not made yet."""
+        return self.superpixels.get(self._digest(name))
+
+    def suggestion_key(self, name: str) -> str | None:
+        """Changes whenever a better suggestion can be had; None: there is none yet."""
+        if self.head is None or name not in self.featured:
+            return None
+        return f"{self.fits}-{name in self.segmented:d}"
+
+    def suggestion(self, name: str) -> tuple[str, Suggestion] | None:
+        """The newest head's map of an image with its key; None if there is none yet."""
+        head, key = self.head, self.suggestion_key(name)
+        if head is None or key is None:
+            return None
+        with self._lock:
+            if (name, key) in self._suggested:
+                return key, self._suggested[name, key]
+        pyramid = self.pyramids.get(self._digest(name))
+        if pyramid is None:
+            return None
+        picture = self.picture(name)
+        regions = self.regions(name) if name in self.segmented else None
+        with torch.inference_mode():
+            if regions is None:
+                probabilities = head.map(pyramid, picture.size)
+            else:
+                small = head.map(pyramid, (regions.shape[1], regions.shape[2]))
+                probabilities = resized(
+                    torch.from_numpy(smoothed(small.numpy(), regions)), picture.size
+                )
+            confidence, labels = probabilities.max(0)
+        made = as_suggestion(labels.numpy(), confidence.numpy(), picture.valid)
+        with self._lock:
+            self._suggested[name, key] = made
+            while len(self._suggested) > _IMAGES_IN_MEMORY:
+                self._suggested.popitem(last=False)
+        return key, made
+
+    def _digest(self, name: str) -> str:
+        if name not in self._digests:
+            self._digests[name] = file_digest(self.store.folder.images[name])
+        return self._digests[name]
+
+    # The thread of the head.
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                job = self._next_job()
+                while job is None and not self._stop:
+                    pause = self._changed_at + PAUSE_SECONDS - time.monotonic()
+                    self._wake.wait(timeout=pause if self._dirty and pause > 0 else None)
+                    job = self._next_job()
+                if self._stop:
+                    return
+            assert job is not None
+            try:
+                job()
+            except Exception:
+                logger.exception("the label page goes on without this")
+
+    def _next_job(self) -> Callable[[], None] | None:
+        current = self._current
+        if current is not None and self._lacks_features(current):
+            return lambda: self._describe(current)
+        ready = {name for name in self._dirty if not self._lacks_features(name)}
+        if ready and time.monotonic() - self._changed_at >= PAUSE_SECONDS:
+            return lambda: self._fit(ready)
+        for name in self._dirty:
+            if self._lacks_features(name):
+                return lambda: self._describe(name)
+        if self._ranked_again:
+            return self._rank
+        order = [ranked.name for ranked in self.queue] or self.names
+        for name in (*order, *self.names):
+            if self._lacks_features(name):
+                return lambda: self._describe(name)
+        return None
+
+    def _lacks_features(self, name: str) -> bool:
+        return name not in self.featured and name not in self.failed
+
+    def _describe(self, name: str) -> None:
+        """Compute the features of an image, or read them from disk."""
+        try:
+            digest = self._digest(name)
+            pyramid = self.pyramids.get(digest)
+            if pyramid is None:
+                pyramid = self.model.pyramid(self.picture(name).image)
+                self.pyramids.put(digest, pyramid)
+        except (UserError, OSError) as error:
+            with self._wake:
+                self.failed[name] = str(error)
+                self._dirty.discard(name)
+            return
+        if self.head is None and self.fits == 0:
+            channels = sum(len(level) for level in pyramid)
+            self.head = self._prior = prior_head(self.model, channels, self.classes)
+        self._summaries[name], self._places[name] = overview(pyramid)
+        with self._wake:
+            self.featured.add(name)
+            waiting = len(self.names) - len(self.featured) - len(self.failed)
+            # Ranking all images after each would take longer than the features themselves.
+            if len(self.featured) % 8 == 0 or not waiting:
+                self._ranked_again = True
+
+    def _fit(self, names: set[str]) -> None:
+        """Fit the head to the newest paint; then the one that the score is measured with."""
+        with self._wake:
+            self._dirty -= names
+        for name in names:
+            self._painted.pop(name, None)
+            self._scored.pop(name, None)
+            if name not in self.store.counts:
+                continue
+            pyramid = self.pyramids.get(self._digest(name))
+            if pyramid is None:  # the file was removed or damaged
+                with self._wake:
+                    self.featured.discard(name)
+                    self._dirty.add(name)
+                continue
+            labels = self.store.labels(name)
+            split = self.store.splits.of(name)
+            if split in (None, "train", "val"):
+                self._painted[name] = painted_pixels(pyramid, labels)
+            if split == "val":
+                self._scored[name] = painted_pixels(
+                    pyramid, labels, most=SCORED_PIXELS, balanced=False
+                )
+        head = fit_head(list(self._painted.values()), len(self.classes), start=self.head)
+        with self._wake:
+            self.head = head or self._prior
+            self.fits += 1
+            self._ranked_again = True
+            painting = time.monotonic() - self._changed_at < PAUSE_SECONDS
+        if not painting:
+            self._score()
+
+    def _score(self) -> None:
+        """Record the score on the held-back images of a head that was not fitted to them."""
+        seen = [painted for name, painted in self._painted.items() if name not in self._scored]
+        head = fit_head(seen, len(self.classes), start=self._score_head)
+        if head is None or not self._scored:
+            return
+        self._score_head = head
+        confusion = Confusion(len(self.classes))
+        for painted in self._scored.values():
+            predicted = head.logits(painted.features).argmax(1)
+            confusion.update(painted.labels.numpy(), predicted.numpy())
+        with self.store.lock:
+            self.store.history.append(
+                "score",
+                miou=round(100 * confusion.mIoU, 2),
+                images=len(self._painted),
+                held_back=len(self._scored),
+            )
+
+    def _rank(self) -> None:
+        with self._wake:
+            self._ranked_again = False
+        head = self.head
+        painted = set(self.store.painted)
+        candidates = []
+        for name in self.names:
+            done = self.store.status.get(name, "open") != "open"
+            if name in painted or done or name in self.failed or self.store.splits.of(name):
+                continue
+            places = self._places.get(name)
+            probabilities = None
+            if head is not None and places is not None:
+                probabilities = head.logits(places).softmax(1).numpy()
+            candidates.append(
+                Candidate(name, self.store.sols[name], self._summaries.get(name), probabilities)
+            )
+        sols: dict[int, int] = {}
+        for name in painted:
+            sol = self.store.sols[name]
+            if sol is not None:
+                sols[sol] = sols.get(sol, 0) + 1
+        pixels = sum(self.store.counts.values(), np.zeros(len(self.classes), np.int64))
+        summaries = [self._summaries[name] for name in painted if name in self._summaries]
+        self.queue = rank(
+            candidates,
+            painted_sols=sols,
+            painted_summaries=summaries,
+            painted_pixels=pixels,
+            classes=self.classes,
+        )
+
+    # The thread of the superpixels.
+
+    def _segment(self) -> None:
+        try:
+            while True:
+                with self._wake:
+                    name = self._next_unsegmented()
+                    while name is None and not self._stop:
+                        self._wake.wait(timeout=5)
+                        name = self._next_unsegmented()
+                    if self._stop:
+                        return
+                assert name is not None
+                try:
+                    digest = self._digest(name)
+                    if self.superpixels.get(digest) is None:
+                        regions = self._processes(self.store.folder.images[name])
+                        self.superpixels.put(digest, regions)
+                except (UserError, OSError, CrashError) as error:
+                    self.failed.setdefault(name, str(error))
+                self.segmented.add(name)
+        finally:
+            self._processes.close()
+
+    def _next_unsegmented(self) -> str | None:
+        first = [self._current] if self._current is not None else []
+        order = (*first, *(ranked.name for ranked in self.queue), *self.names)
+        return next((name for name in order if name not in self.segmented), None)
+
+
+def overview(pyramid: Pyramid) -> tuple[NDArray[np.float32], Tensor]:
+    """What the ranking needs of an image: (C,) mean features, (P, C) features on a coarse grid."""
+    height, width = pyramid[0].shape[-2:]
+    counts = (max(1, round(GRID * side / max(height, width))) for side in (height, width))
+    axes = ((np.arange(count) + 0.5) / count for count in counts)
+    rows, columns = np.meshgrid(*axes, indexing="ij")
+    # Colours and height, the first map, would say more about the time of day than about terrain.
+    means = torch.cat([F.adaptive_avg_pool2d(m.float(), 1)[:, 0, 0] for m in pyramid[1:]])
+    return means.numpy(), gathered(pyramid, rows.ravel(), columns.ravel())
+
+
+def as_suggestion(
+    labels: NDArray[Any], confidence: NDArray[Any], valid: NDArray[np.bool_]
+) -> Suggestion:
+    """A suggestion from class indices and confidences in 0..1."""
+    shown = np.where(valid, labels, IGNORE).astype(np.uint8)
+    sure = np.where(valid, np.round(confidence * 255), 0).astype(np.uint8)
+    return Suggestion(shown, sure)

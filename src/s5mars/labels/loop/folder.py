@@ -1,0 +1,171 @@
+"""The folder that is painted: a plain data set, made from a folder of images where it is none."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from s5mars.classes import AI4MARS, IGNORE, S5MARS, Class, MaskCoding, Taxonomy
+from s5mars.data.layouts.files import list_images
+from s5mars.data.layouts.plain import DESCRIPTION, read_description
+from s5mars.errors import MissingFileError, UserError
+from s5mars.files import write_text
+from s5mars.products.files import PRODUCT_ENDINGS, files_below
+
+STATE = "labelling"
+"""Folder of what the loop keeps beside the data set: the history, caches, runs."""
+
+_KNOWN = {each.name: each for each in (*S5MARS.classes, *AI4MARS.classes)}
+
+logger = logging.getLogger("s5mars")
+
+
+@dataclass(frozen=True)
+class LabelFolder:
+    """Images to paint, by name, and what the ids in their masks mean."""
+
+    root: Path
+    taxonomy: Taxonomy
+    coding: MaskCoding
+    images: dict[str, Path]  # name (path below images/ without the ending) → file
+
+    @property
+    def state(self) -> Path:
+        """The folder of the loop's own files."""
+        return self.root / STATE
+
+    @property
+    def ignored_id(self) -> int:
+        """The id of unpainted pixels in mask files."""
+        return IGNORE if IGNORE in self.coding.ignored else min(self.coding.ignored)
+
+    def id_of(self, index: int) -> int:
+        """The id of a class in mask files; the first one where it has several."""
+        return min(k for k, value in self.coding.index_of.items() if value == index)
+
+
+def open_folder(root: Path, classes: Taxonomy | None) -> LabelFolder:
+    """Open a plain folder, or make one around the images of a folder.
+
+    Args:
+        root: a folder with ``images/``, or with images, which then get links in a new ``images/``.
+        classes: the classes, written to ``dataset.yaml``. Those of an existing ``dataset.yaml`` may
+            be continued by further ones, and by nothing else. None takes the existing ones.
+
+    Raises:
+        MissingFileError: if there is no such folder, no image, or no classes.
+        UserError: if the classes contradict those of ``dataset.yaml``, or its ids do not fit masks
+            of 8 bits with an ignored id.
+    """
+    if not root.is_dir():
+        raise MissingFileError(f"{root}: no such folder")
+    if not (root / "images").is_dir():
+        _link_images(root)
+    images = list_images(root / "images")
+    if not images:
+        raise MissingFileError(
+            f"{root / 'images'}: contains no image ({' '.join(sorted(PRODUCT_ENDINGS))})"
+        )
+    taxonomy, coding = _described(root / DESCRIPTION, classes)
+    too_large = [file_id for file_id in coding.index_of if file_id > IGNORE]
+    if too_large or not {k for k in coding.ignored if k <= IGNORE}:
+        what = f"the id {too_large[0]}" if too_large else "no id to ignore"
+        raise UserError(
+            f"{root / DESCRIPTION} has {what}; the label page writes masks of 8 bits: use ids in "
+            "0..254 and `ignore: [255]`"
+        )
+    (root / "masks").mkdir(exist_ok=True)
+    aside = root / "unlabelled"
+    if aside.is_dir() and (unpaintable := list_images(aside)):
+        logger.warning(
+            "%s: %d image(s) are only in the pool; move them to images/ to paint them",
+            aside,
+            len(unpaintable),
+        )
+    coding = replace(coding, ignored=frozenset(k for k in coding.ignored if k <= IGNORE))
+    return LabelFolder(root, taxonomy, coding, images)
+
+
+def named_classes(text: str) -> Taxonomy:
+    """Classes from ``"soil,bedrock,rock"``, or from the ``dataset.yaml`` whose path is given.
+
+    Raises:
+        UserError: if a name is empty or stands twice.
+    """
+    if text.lower().endswith((".yaml", ".yml")):
+        return read_description(Path(text))[0]
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UserError(f'--classes must be names such as "soil,bedrock,rock" (got {text!r})')
+    return _with_colours("labels", names)
+
+
+def _with_colours(title: str, names: Sequence[str]) -> Taxonomy:
+    """Classes of these names, in the usual colours where the name is a usual one."""
+    plain = Taxonomy.from_dict({"name": title, "classes": [{"name": name} for name in names]})
+    taken = {_KNOWN[name].colour for name in names if name in _KNOWN}
+    spare = [c.colour for c in S5MARS.classes if c.colour not in taken]
+    spare += [c.colour for c in plain.classes if c.colour not in {*taken, *spare}]
+    chosen = []
+    for each in plain.classes:
+        known = _KNOWN.get(each.name)
+        colour = known.colour if known else spare.pop(0) if spare else each.colour
+        chosen.append(Class(each.name, colour, known.criterion if known else ""))
+    return Taxonomy(title, tuple(chosen))
+
+
+def _described(path: Path, classes: Taxonomy | None) -> tuple[Taxonomy, MaskCoding]:
+    if not path.exists():
+        if classes is None:
+            raise MissingFileError(
+                f'{path} is missing; name the classes with --classes "soil,bedrock,rock"'
+            )
+        _write_description(path, classes, MaskCoding.identity(len(classes)))
+        return read_description(path)
+    taxonomy, coding = read_description(path)
+    if classes is None or classes.names == taxonomy.names:
+        return taxonomy, coding
+    if classes.names[: len(taxonomy)] != taxonomy.names:
+        raise UserError(
+            f"--classes {','.join(classes.names)} contradicts {path}, which has "
+            f"{','.join(taxonomy.names)}; repeat these and add new ones at the end, or omit "
+            "--classes"
+        )
+    added = classes.classes[len(taxonomy) :]
+    index_of = dict(coding.index_of)
+    free = (k for k in range(IGNORE) if k not in index_of and k not in coding.ignored)
+    for index in range(len(taxonomy), len(classes)):
+        index_of[next(free)] = index
+    longer = Taxonomy(taxonomy.name, (*taxonomy.classes, *added))
+    _write_description(path, longer, MaskCoding(index_of, coding.ignored))
+    return read_description(path)
+
+
+def _write_description(path: Path, taxonomy: Taxonomy, coding: MaskCoding) -> None:
+    entries = []
+    for index, entry in enumerate(taxonomy.to_dict()["classes"]):  # type: ignore[arg-type, var-annotated]
+        ids = sorted(k for k, value in coding.index_of.items() if value == index)
+        entries.append({**{k: v for k, v in entry.items() if v}, "ids": ids})
+    described = {"name": taxonomy.name, "ignore": sorted(coding.ignored), "classes": entries}
+    write_text(path, yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
+
+
+def _link_images(root: Path) -> None:
+    """Make ``images/`` with a link to each image or product; the files stay where they are."""
+    files = files_below(root, PRODUCT_ENDINGS, without=root / STATE)
+    masks = root / "masks"
+    files = [path for path in files if not path.is_relative_to(masks)]
+    if not files:
+        raise MissingFileError(
+            f"{root}: contains no image ({' '.join(sorted(PRODUCT_ENDINGS))}) and no folder images/"
+        )
+    for path in files:
+        link = root / "images" / path.relative_to(root)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(path, link.parent))
+    logger.warning("%s: made images/ with links to %d file(s)", root, len(files))

@@ -1,0 +1,373 @@
+// What the pointer and the keyboard do on the image.
+
+import {
+  Stroke,
+  UNPAINTED,
+  connected,
+  paintLine,
+  paintPixels,
+  paintPolygon,
+  sameRegion,
+} from "./pixels.js";
+
+export const TOOLS = {
+  brush: { title: "Brush", key: "b", hint: "Drag to paint; the right button erases." },
+  eraser: { title: "Eraser", key: "e", hint: "Drag to erase." },
+  superpixel: { title: "Superpixel", key: "s", hint: "Click or drag over superpixels to fill them." },
+  polygon: { title: "Polygon", key: "p", hint: "Click the corners; Enter or a double click closes it." },
+  accept: { title: "Accept", key: "a", hint: "Click where the suggestion is right: it becomes a label." },
+};
+
+export class Toolbox {
+  // `finish(patch, tool)` saves a stroke; `settings` are the controls of the page.
+  constructor(view, settings, finish) {
+    this.view = view;
+    this.settings = settings;
+    this.finish = finish;
+    this.tool = "brush";
+    this.stroke = null;
+    this.points = [];
+    this.cursor = null; // {x, y} in the image
+    this.regions = null; // superpixels of the chosen level
+    this.locked = true; // no image yet, or the server has taken over
+    this.space = false;
+    this.panning = null;
+    this.listen(view.canvas);
+    view.cursor = (context, scale) => this.drawCursor(context, scale);
+  }
+
+  choose(tool) {
+    this.drop();
+    this.tool = tool;
+    this.view.draw();
+  }
+
+  // Forget what is begun.
+  drop() {
+    this.points = [];
+    this.view.draw();
+  }
+
+  get value() {
+    return this.tool === "eraser" || this.erasing ? UNPAINTED : this.settings.value();
+  }
+
+  listen(canvas) {
+    canvas.addEventListener("pointerdown", (event) => this.down(event));
+    canvas.addEventListener("pointermove", (event) => this.move(event));
+    for (const type of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(type, (event) => this.up(event));
+    }
+    canvas.addEventListener("pointerleave", () => {
+      if (!this.stroke) {
+        this.cursor = null;
+        this.view.draw();
+      }
+    });
+    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener("dblclick", () => this.close());
+    canvas.addEventListener(
+      "wheel",
+      (event) => {
+        event.preventDefault();
+        if (!this.locked) this.view.zoom(Math.exp(-event.deltaY * 0.0015), event);
+      },
+      { passive: false },
+    );
+  }
+
+  down(event) {
+    if (this.locked) return;
+    this.view.canvas.focus({ preventScroll: true });
+    this.view.canvas.setPointerCapture(event.pointerId);
+    if (event.button === 1 || this.space) {
+      event.preventDefault();
+      this.panning = event;
+      return;
+    }
+    this.erasing = event.button === 2;
+    this.begin(this.view.inImage(event), event.timeStamp);
+  }
+
+  move(event) {
+    if (this.locked) return;
+    if (this.panning) {
+      this.view.pan(event.clientX - this.panning.clientX, event.clientY - this.panning.clientY);
+      this.panning = event;
+      return;
+    }
+    const events = event.getCoalescedEvents?.() ?? [];
+    for (const each of events.length ? events : [event]) this.to(this.view.inImage(each));
+    if (this.stroke) this.measure(event.timeStamp);
+    this.view.draw();
+  }
+
+  up() {
+    this.panning = null;
+    this.end();
+  }
+
+  // How long a stroke takes to appear, in the browser's own record of times.
+  measure(since) {
+    this.view.drawn.push(() => {
+      const entries = performance.getEntriesByName("stroke");
+      if (entries.length > 500) performance.clearMeasures("stroke");
+      performance.measure("stroke", { start: since, end: performance.now() });
+    });
+  }
+
+  begin(place, time) {
+    this.cursor = place;
+    if (this.tool === "polygon" && !this.erasing) {
+      this.points.push(place);
+      this.view.draw();
+      return;
+    }
+    this.stroke = new Stroke(this.view.mask, this.view.width, this.view.height);
+    this.last = place;
+    this.filled = new Set();
+    this.apply(place, place);
+    this.measure(time);
+    this.view.draw();
+  }
+
+  to(place) {
+    this.cursor = place;
+    if (this.stroke) this.apply(this.last, place);
+    this.last = place;
+  }
+
+  end() {
+    const { stroke } = this;
+    this.stroke = null;
+    const tool = this.erasing ? "eraser" : this.tool;
+    this.erasing = false;
+    if (stroke) this.save(stroke, tool);
+  }
+
+  save(stroke, tool) {
+    const patch = stroke.patch();
+    if (patch) this.finish(patch, tool);
+  }
+
+  apply(from, to) {
+    const { stroke, view } = this;
+    if (this.erasing || this.tool === "brush" || this.tool === "eraser") {
+      const radius = this.settings.size() / 2;
+      paintLine(stroke, from, to, radius, this.value);
+      this.refresh(
+        Math.min(from.x, to.x) - radius,
+        Math.min(from.y, to.y) - radius,
+        Math.max(from.x, to.x) + radius,
+        Math.max(from.y, to.y) + radius,
+      );
+      return;
+    }
+    const [x, y] = [Math.floor(to.x), Math.floor(to.y)];
+    if (x < 0 || y < 0 || x >= view.width || y >= view.height) return;
+    const at = y * view.width + x;
+    if (this.tool === "superpixel") this.fillSuperpixel(at);
+    else if (this.tool === "accept") this.acceptAt(at, x, y);
+  }
+
+  fillSuperpixel(at) {
+    if (!this.regions) {
+      this.settings.say("The superpixels of this image are being made; the brush works meanwhile.");
+      return;
+    }
+    const region = this.regions[at];
+    if (region === 0 || this.filled.has(region)) return;
+    this.filled.add(region);
+    const { value } = this;
+    paintPixels(this.stroke, sameRegion(this.regions, region), () => value);
+    this.refreshStroke();
+  }
+
+  acceptAt(at, x, y) {
+    const { view } = this;
+    const { suggestion, mask } = view;
+    if (!suggestion) {
+      this.settings.say("There is no suggestion yet: paint two classes first.");
+      return;
+    }
+    const wanted = suggestion[at];
+    if (wanted === UNPAINTED) return;
+    let pixels;
+    if (this.settings.acceptWhat() === "superpixel") {
+      if (!this.regions) {
+        this.settings.say("The superpixels of this image are being made; accept whole regions meanwhile.");
+        return;
+      }
+      const region = this.regions[at];
+      if (region === 0 || this.filled.has(region)) return;
+      this.filled.add(region);
+      pixels = sameRegion(this.regions, region);
+    } else {
+      pixels = connected(suggestion, view.width, view.height, x, y);
+    }
+    // What is painted stays: a suggestion never overrules a person.
+    paintPixels(this.stroke, pixels, (p) =>
+      mask[p] === UNPAINTED && suggestion[p] !== UNPAINTED ? suggestion[p] : null,
+    );
+    this.refreshStroke();
+  }
+
+  acceptConfident(least) {
+    const { view } = this;
+    const { suggestion, confidence, mask } = view;
+    if (!suggestion || this.locked) return 0;
+    const stroke = new Stroke(mask, view.width, view.height);
+    let count = 0;
+    const { width } = view;
+    for (let at = 0; at < mask.length; at += 1) {
+      if (mask[at] !== UNPAINTED || confidence[at] < least || suggestion[at] === UNPAINTED) continue;
+      const y = Math.floor(at / width);
+      stroke.span(y, at - y * width, at - y * width + 1, suggestion[at]);
+      count += 1;
+    }
+    if (count) {
+      view.repaint(view.size);
+      this.save(stroke, "accept");
+    }
+    return count;
+  }
+
+  // Close the polygon.
+  close() {
+    const points = this.points.filter(
+      (p, i, all) => i === 0 || Math.hypot(p.x - all[i - 1].x, p.y - all[i - 1].y) > 0.5,
+    );
+    this.points = [];
+    if (points.length >= 3) {
+      this.stroke = new Stroke(this.view.mask, this.view.width, this.view.height);
+      paintPolygon(this.stroke, points, this.value);
+      this.refreshStroke();
+      this.end();
+    }
+    this.view.draw();
+  }
+
+  refresh(left, top, right, bottom) {
+    const { view } = this;
+    view.repaint([
+      Math.max(0, Math.floor(left)),
+      Math.max(0, Math.floor(top)),
+      Math.min(view.width, Math.ceil(right) + 1),
+      Math.min(view.height, Math.ceil(bottom) + 1),
+    ]);
+  }
+
+  refreshStroke() {
+    const { stroke } = this;
+    if (!stroke.empty) this.refresh(stroke.left, stroke.top, stroke.right, stroke.bottom);
+    this.view.draw();
+  }
+
+  // Keys on the image itself; true if the key was used.
+  key(event) {
+    const step = (event.shiftKey ? 40 : 4) / this.view.scale;
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    if (event.key in moves) {
+      const { view } = this;
+      const from = this.cursor ?? { x: view.width / 2, y: view.height / 2 };
+      const [dx, dy] = moves[event.key];
+      this.cursor = {
+        x: Math.min(view.width - 0.5, Math.max(0.5, from.x + dx * step)),
+        y: Math.min(view.height - 0.5, Math.max(0.5, from.y + dy * step)),
+      };
+      view.reveal(this.cursor);
+      view.draw();
+      return true;
+    }
+    if (event.key === "Enter") {
+      if (this.tool === "polygon" && event.shiftKey) this.close();
+      else if (this.tool === "polygon" && this.points.length >= 3 && this.atLastPoint()) this.close();
+      else if (this.cursor) {
+        this.begin(this.cursor, event.timeStamp);
+        this.end();
+      }
+      return true;
+    }
+    return false;
+  }
+
+  atLastPoint() {
+    const last = this.points[this.points.length - 1];
+    return !this.cursor || Math.hypot(last.x - this.cursor.x, last.y - this.cursor.y) < 3 / this.view.scale;
+  }
+
+  drawCursor(context, scale) {
+    const { cursor } = this;
+    context.lineWidth = 1.5 / scale;
+    if (this.points.length) {
+      context.beginPath();
+      for (const p of this.points) context.lineTo(p.x, p.y);
+      if (cursor) context.lineTo(cursor.x, cursor.y);
+      this.strokeTwice(context, scale);
+    }
+    if (!cursor || this.locked) return;
+    context.beginPath();
+    if (this.tool === "brush" || this.tool === "eraser") {
+      context.arc(cursor.x, cursor.y, Math.max(this.settings.size() / 2, 1 / scale), 0, 7);
+    } else {
+      const arm = 7 / scale;
+      context.moveTo(cursor.x - arm, cursor.y);
+      context.lineTo(cursor.x + arm, cursor.y);
+      context.moveTo(cursor.x, cursor.y - arm);
+      context.lineTo(cursor.x, cursor.y + arm);
+    }
+    this.strokeTwice(context, scale);
+    const fills = this.tool === "superpixel" || (this.tool === "accept" && this.settings.acceptWhat() === "superpixel");
+    if (fills && this.regions) this.drawRegion(context, scale, cursor);
+  }
+
+  // Light on dark, to be seen on any image.
+  strokeTwice(context, scale) {
+    context.lineWidth = 3 / scale;
+    context.strokeStyle = "rgb(0 0 0 / .55)";
+    context.stroke();
+    context.lineWidth = 1.4 / scale;
+    context.strokeStyle = "#fff";
+    context.stroke();
+  }
+
+  // The outline of the superpixel under the cursor.
+  drawRegion(context, scale, { x, y }) {
+    const { width, height } = this.view;
+    [x, y] = [Math.floor(x), Math.floor(y)];
+    if (x < 0 || y < 0 || x >= width || y >= height) return;
+    const region = this.regions[y * width + x];
+    if (!region) return;
+    if (this.hovered !== region || this.hoveredRegions !== this.regions) {
+      this.hovered = region;
+      this.hoveredRegions = this.regions;
+      this.path = this.outlineOf(region);
+    }
+    context.lineWidth = 3 / scale;
+    context.strokeStyle = "rgb(0 0 0 / .55)";
+    context.stroke(this.path);
+    context.lineWidth = 1.6 / scale;
+    context.strokeStyle = "#fff";
+    context.stroke(this.path);
+  }
+
+  outlineOf(region) {
+    const { width, height } = this.view;
+    const { regions } = this;
+    const path = new Path2D();
+    for (const at of sameRegion(regions, region)) {
+      const y = Math.floor(at / width);
+      const x = at - y * width;
+      const edge = (other, inside, x0, y0, x1, y1) => {
+        if (inside && regions[other] === region) return;
+        path.moveTo(x0, y0);
+        path.lineTo(x1, y1);
+      };
+      edge(at - 1, x > 0, x, y, x, y + 1);
+      edge(at + 1, x < width - 1, x + 1, y, x + 1, y + 1);
+      edge(at - width, y > 0, x, y, x + 1, y);
+      edge(at + width, y < height - 1, x, y + 1, x + 1, y + 1);
+    }
+    return path;
+  }
+}

@@ -1,0 +1,98 @@
+"""Which painted images are held back: every tenth, for the score and for choosing checkpoints.
+
+Held-back images are the split ``val``, the others ``train``; the lists are those that every command
+reads. An image of another list, such as ``test``, stays there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from s5mars.data.layouts.files import read_names, select
+from s5mars.data.names import as_lines
+from s5mars.files import write_text
+from s5mars.types import Sample
+
+SHARE = 0.1
+FIRST = 3
+"""The number of painted images from which on one of them is held back."""
+
+LATEST = 5
+"""The same where it would part images of one sol."""
+
+MOST_OVER = 4
+"""Images beyond their share that are held back so that a sol stays together."""
+
+
+class Splits:
+    """The lists in ``splits/``.
+
+    Args:
+        folder: the folder of the lists.
+        samples: the images that a list may name.
+        sols: sol of each image, where it is known: images of one sol are kept in one list while the
+            shares allow it.
+
+    Raises:
+        UserError: if a list names unknown images.
+    """
+
+    def __init__(
+        self, folder: Path, samples: Mapping[str, Sample], sols: Mapping[str, int | None]
+    ) -> None:
+        self.folder = folder
+        self.sols = sols
+        self.lists: dict[str, list[str]] = {"train": [], "val": []}
+        for path in sorted(folder.glob("*.txt")):
+            chosen = select(read_names(path), samples, path)
+            self.lists[path.stem] = [sample.name for sample in chosen]
+        self._of = {name: split for split, names in self.lists.items() for name in names}
+
+    def of(self, name: str) -> str | None:
+        """The list that an image stands in."""
+        return self._of.get(name)
+
+    def add(self, names: Iterable[str]) -> None:
+        """Put newly painted images into ``train`` or ``val``, and write the lists."""
+        new = [name for name in names if self.of(name) is None]
+        for name in new:
+            self._of[name] = self._choose(name)
+            self.lists[self._of[name]].append(name)
+        if new:
+            self._write()
+
+    def remove(self, name: str) -> None:
+        """Take an image out whose paint is gone."""
+        split = self.of(name)
+        if split in ("train", "val"):
+            self.lists[split].remove(name)
+            del self._of[name]
+            self._write()
+
+    def _choose(self, name: str) -> str:
+        train, val = self.lists["train"], self.lists["val"]
+        painted = len(train) + len(val) + 1
+        sol = self.sols.get(name)
+        in_train, in_val = (
+            sol is not None and any(self.sols.get(other) == sol for other in names)
+            for names in (train, val)
+        )
+        if not val:
+            return "val" if painted >= (LATEST if in_train else FIRST) else "train"
+        missing = painted * SHARE - len(val)
+        if in_val and not in_train:
+            return "val" if missing > -MOST_OVER else "train"
+        if in_train and not in_val:
+            return "train"
+        new_sol = sol is not None and not in_train
+        return "val" if missing >= (0 if new_sol else 0.5) else "train"
+
+    def _write(self) -> None:
+        # The shrinking list first: an image must never stand in two.
+        for split in ("train", "val"):
+            path = self.folder / f"{split}.txt"
+            if self.lists[split]:
+                write_text(path, as_lines(self.lists[split]))
+            else:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,379 @@
+"""Masks on disk, their versions, and undo without end.
+
+Every change goes through one lock: the mask appears by rename, then the history gets its line. A
+change names the version of the mask that it was made on; another version is a conflict, and nothing
+is written. Undo works on the image, from the history, so it survives a restart.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from s5mars.classes import IGNORE
+from s5mars.data.read import mask_ids, open_label
+from s5mars.errors import UserError
+from s5mars.files import replacing
+from s5mars.labels.loop.folder import LabelFolder
+from s5mars.labels.loop.history import NAME, History
+from s5mars.labels.loop.patch import KEEP, Patch, read_patch
+from s5mars.labels.loop.splits import Splits
+from s5mars.products.names import parse_name
+from s5mars.types import Sample
+
+Status = Literal["open", "done", "skipped"]
+STATUSES: tuple[Status, ...] = ("open", "done", "skipped")
+
+_KEPT_IN_MEMORY = 12
+"""Number of masks that are not read again from disk."""
+
+
+class ConflictError(UserError):
+    """A change of a mask that is not the newest one."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask as it is now."""
+
+    ids: NDArray[np.uint8]  # (H, W), as in the file
+    version: int  # grows with every change
+
+
+@dataclass(frozen=True)
+class _Change:
+    before: Patch
+    after: Patch
+
+
+class Store:
+    """The masks of a folder.
+
+    Args:
+        folder: the folder; its masks are all read once, to count their pixels.
+
+    Raises:
+        UserError: if a mask or the history is damaged, or has ids that ``dataset.yaml`` lacks.
+    """
+
+    def __init__(self, folder: LabelFolder) -> None:
+        self.folder = folder
+        self.lock = threading.RLock()
+        self.sols = {name: _sol(path) for name, path in folder.images.items()}
+        classes = len(folder.taxonomy)
+        self._id_of = np.full(256, folder.ignored_id, np.uint8)
+        self._id_of[:classes] = [folder.id_of(index) for index in range(classes)]
+        self._index_of = np.full(256, IGNORE, np.uint8)
+        for file_id, index in folder.coding.index_of.items():
+            self._index_of[file_id] = index
+        self._version = dict.fromkeys(folder.images, 0)
+        self._done: dict[str, list[_Change]] = {}
+        self._undone: dict[str, list[_Change]] = {}
+        self._stamp: dict[str, tuple[int, ...] | None] = {}
+        self._masks: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self.counts: dict[str, NDArray[np.int64]] = {}  # painted pixels by class, painted ones only
+        self.status: dict[str, Status] = {}
+        self.may_remove: Callable[[], bool] = lambda: True  # no training reads the masks
+        self.history = History(folder.state / NAME)
+        for record in self.history.read():
+            self._replay(record)
+        self._scan()
+        samples = {name: Sample(name, path) for name, path in folder.images.items()}
+        self.splits = Splits(folder.root / "splits", samples, self.sols)
+        self.splits.add(self.counts)
+
+    @property
+    def painted(self) -> list[str]:
+        """Images with at least one painted pixel."""
+        return list(self.counts)
+
+    def held_back(self, name: str) -> bool:
+        """Whether an image is not trained on: of the split ``val``, ``test`` or another one."""
+        return self.splits.of(name) not in (None, "train")
+
+    def open(self, name: str, size: tuple[int, int]) -> Mask:
+        """The mask of an image.
+
+        Args:
+            name: name of the image.
+            size: (H, W) of the image.
+
+        Raises:
+            UserError: if the mask is damaged or has another size.
+        """
+        with self.lock:
+            self._sizes[name] = size
+            stamp = _stamp(self.path(name))
+            if name in self._masks and self._stamp.get(name, stamp) == stamp:
+                self._masks.move_to_end(name)
+                return Mask(self._masks[name], self._version[name])
+            if name in self._stamp and self._stamp[name] != stamp:
+                self._version[name] += 1  # another program has written it
+            self._stamp[name] = stamp
+            ids = self._read(name)
+            if ids is None:
+                ids = np.full(size, self.folder.ignored_id, np.uint8)
+            if ids.shape != size:
+                raise UserError(
+                    f"{self.path(name)}: {ids.shape[1]}×{ids.shape[0]} pixels, but the image has "
+                    f"{size[1]}×{size[0]}: replace or remove the mask"
+                )
+            self._remember(name, ids)
+            self._count(name, ids)
+            return Mask(ids, self._version[name])
+
+    def indices(self, mask: Mask) -> NDArray[np.uint8]:
+        """(H, W) class index or 255 of a mask."""
+        return self._index_of[mask.ids]
+
+    def labels(self, name: str) -> NDArray[np.uint8]:
+        """(H, W) class index or 255 of an image that has been opened or has a mask."""
+        with self.lock:
+            size = self._sizes.get(name)
+            if size is None:
+                ids = self._read(name)
+                if ids is None:
+                    raise UserError(f"{name} has no mask")
+                size = ids.shape[0], ids.shape[1]
+            return self.indices(self.open(name, size))
+
+    def paint(self, name: str, version: int, *, box: Any, runs: Any, tool: str, by: str) -> int:
+        """Write a stroke: class indices, 255 to erase; returns the new version.
+
+        Raises:
+            ConflictError: if the mask has another version.
+            UserError: if the patch is wrong.
+        """
+        with self.lock:
+            mask = self._current(name, version)
+            allowed = (*range(len(self.folder.taxonomy)), IGNORE)
+            given = read_patch(box, runs, size=mask.ids.shape, allowed=allowed)
+            kept = given.values == KEEP
+            new = self._id_of[given.values.clip(0)].astype(np.int16)
+            # A pixel that has the class keeps its id, which may be one of several.
+            same = self._index_of[mask.ids[given.region]] == given.values
+            after = Patch(given.x, given.y, np.where(kept | same, np.int16(KEEP), new))
+            ids, before = after.applied(mask.ids)
+            self._write(name, ids)
+            self._done.setdefault(name, []).append(_Change(before, after))
+            self._undone.pop(name, None)
+            self._log("paint", name, by, tool=tool, box=after.box, before=before.runs(),
+                      after=after.runs())  # fmt: skip
+            return self._version[name]
+
+    def undo(self, name: str, version: int, *, by: str) -> tuple[int, Patch | None]:
+        """Take back the last stroke on an image.
+
+        Returns:
+            The new version and the change in class indices; the same version and None if there is
+            nothing to take back.
+
+        Raises:
+            ConflictError: if the mask has another version, or was changed by another program since.
+        """
+        return self._turn("undo", name, version, by=by)
+
+    def redo(self, name: str, version: int, *, by: str) -> tuple[int, Patch | None]:
+        """Repeat the last stroke that was taken back; see ``undo``."""
+        return self._turn("redo", name, version, by=by)
+
+    def mark(self, name: str, status: Status, *, by: str) -> None:
+        """Record that an image is done, skipped, or open again."""
+        with self.lock:
+            self.status[name] = status
+            self.history.append("status", image=name, status=status, by=by)
+
+    def opened(self, name: str, *, by: str) -> None:
+        """Record that a person looks at an image: the time counts."""
+        with self.lock:
+            self.history.append("open", image=name, by=by)
+
+    def version(self, name: str) -> int:
+        """The version of a mask."""
+        return self._version[name]
+
+    def undoable(self, name: str) -> tuple[int, int]:
+        """Number of strokes that can be taken back, and repeated."""
+        return len(self._done.get(name, ())), len(self._undone.get(name, ()))
+
+    def remove_empty(self) -> None:
+        """Remove the masks without paint that the page wrote, so that their images are the pool."""
+        with self.lock:
+            for name in {*self._done, *self._undone} - self.counts.keys():
+                self._remove(name)
+
+    def path(self, name: str) -> Path:
+        """Where the mask of an image is written."""
+        return self.folder.root / "masks" / f"{name}.png"
+
+    def _turn(
+        self, do: Literal["undo", "redo"], name: str, version: int, *, by: str
+    ) -> tuple[int, Patch | None]:
+        take, give = (self._done, self._undone) if do == "undo" else (self._undone, self._done)
+        with self.lock:
+            mask = self._current(name, version)
+            stack = take.get(name)
+            if not stack:
+                return version, None
+            change = stack[-1]
+            now, then = (
+                (change.after, change.before) if do == "undo" else (change.before, change.after)
+            )
+            changed = change.before.values != KEEP
+            if (mask.ids[now.region][changed] != now.values[changed]).any():
+                raise ConflictError(
+                    f"{do} is not possible on {name}, because another program has changed its mask "
+                    "since that stroke"
+                )
+            ids, _ = then.applied(mask.ids)
+            self._write(name, ids)
+            give.setdefault(name, []).append(stack.pop())
+            self._log(do, name, by)
+            indices = self._index_of[then.values.clip(0)].astype(np.int16)
+            values = np.where(then.values == KEEP, np.int16(KEEP), indices)
+            return self._version[name], Patch(then.x, then.y, values)
+
+    def _current(self, name: str, version: int) -> Mask:
+        size = self._sizes.get(name)
+        if size is None:
+            raise ConflictError(f"{name} has not been opened since the server started; reload it")
+        mask = self.open(name, size)
+        if mask.version != version:
+            raise ConflictError(
+                f"{name} was changed in another tab, by another person or by another program; your "
+                "last stroke was not saved, and the newest mask is shown now"
+            )
+        return mask
+
+    def _log(self, do: str, name: str, by: str, **facts: object) -> None:
+        self._version[name] += 1
+        self.history.append(do, image=name, by=by, version=self._version[name], **facts)
+
+    def _replay(self, record: dict[str, Any]) -> None:
+        name, do = record.get("image"), record["do"]
+        if not isinstance(name, str) or name not in self._version:
+            return  # an image that was removed from the folder
+        if do == "status" and record["status"] in STATUSES:
+            self.status[name] = record["status"]
+        elif do == "paint":
+            every = frozenset(range(256))
+            box = record["box"]
+            size = (box[1] + box[3], box[0] + box[2])
+            before, after = (
+                read_patch(box, record[key], size=size, allowed=every)
+                for key in ("before", "after")
+            )
+            self._done.setdefault(name, []).append(_Change(before, after))
+            self._undone.pop(name, None)
+        elif do in ("undo", "redo"):
+            take, give = (self._done, self._undone) if do == "undo" else (self._undone, self._done)
+            if take.get(name):
+                give.setdefault(name, []).append(take[name].pop())
+        else:
+            return
+        if do != "status":
+            self._version[name] = record["version"]
+
+    def _scan(self) -> None:
+        """Count the painted pixels of every mask."""
+        for name in self.folder.images:
+            if self._existing(name) is None:
+                continue
+            ids = self._read(name)
+            assert ids is not None
+            self._stamp[name] = _stamp(self.path(name))
+            self._count(name, ids)
+
+    def _existing(self, name: str) -> Path | None:
+        path = self.path(name)
+        if path.exists():
+            return path
+        others = (path.with_suffix(ending) for ending in (".PNG", ".tif", ".tiff", ".bmp", ".webp"))
+        return next((other for other in others if other.exists()), None)
+
+    def _read(self, name: str) -> NDArray[np.uint8] | None:
+        path = self._existing(name)
+        if path is None:
+            return None
+        sample = Sample(name, self.folder.images[name], path)
+        open_label(sample, self.folder.coding)  # its errors name unknown ids
+        mask = mask_ids(sample)
+        ids = mask.ids.astype(np.uint8)
+        if mask.valid is not None:
+            ids = np.where(mask.valid, ids, self.folder.ignored_id).astype(np.uint8)
+        return ids
+
+    def _remember(self, name: str, ids: NDArray[np.uint8]) -> None:
+        self._masks[name] = ids
+        self._masks.move_to_end(name)
+        while len(self._masks) > _KEPT_IN_MEMORY:
+            self._masks.popitem(last=False)
+
+    def _count(self, name: str, ids: NDArray[np.uint8]) -> None:
+        counts = np.bincount(self._index_of[ids].ravel(), minlength=256)
+        counts = counts[: len(self.folder.taxonomy)]
+        if counts.any():
+            self.counts[name] = counts
+        else:
+            self.counts.pop(name, None)
+
+    def _write(self, name: str, ids: NDArray[np.uint8]) -> None:
+        path = self.path(name)
+        if not path.parent.resolve().is_relative_to(self.folder.root.resolve()):
+            raise UserError(f"{path.parent} is a link that leads outside the folder; replace it")
+        old = self._existing(name)
+        picture = Image.fromarray(ids)
+        picture.putpalette(self._palette())
+        with replacing(path) as temporary:
+            picture.save(temporary, format="PNG", compress_level=1)
+        if old is not None and old != path and not (path.exists() and old.samefile(path)):
+            # Two masks of one name are an error; the old one is kept where nothing reads it.
+            aside = self.folder.state / "replaced" / old.relative_to(self.folder.root / "masks")
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            old.replace(aside)
+        self._stamp[name] = _stamp(path)
+        self._remember(name, ids)
+        was = name in self.counts
+        self._count(name, ids)
+        if name in self.counts:
+            self.splits.add([name])
+        elif was:
+            self.splits.remove(name)
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        """Remove a mask without paint, unless a training reads the masks now."""
+        if not self.may_remove():
+            return
+        self.path(name).unlink(missing_ok=True)
+        self._stamp[name] = None
+
+    def _palette(self) -> list[int]:
+        colours = [0] * 768
+        for file_id, index in self.folder.coding.index_of.items():
+            colours[3 * file_id : 3 * file_id + 3] = self.folder.taxonomy.classes[index].colour
+        return colours
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced or written; None if it is absent."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _sol(path: Path) -> int | None:
+    named = parse_name(path.name)
+    return named.info.sol if named else None

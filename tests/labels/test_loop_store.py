@@ -1,0 +1,359 @@
+"""Strokes on disk: versions, undo, kills, other programs, and the folder that results."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from labels.loop_folder import BY, CLASSES, open_store, paint, rectangle, write_images
+from s5mars.classes import IGNORE
+from s5mars.cli import main
+from s5mars.data.layouts import open_dataset
+from s5mars.data.read import read_label
+from s5mars.errors import MissingFileError, UserError
+from s5mars.files.locking import only_one
+from s5mars.labels.loop.folder import STATE, named_classes, open_folder
+from s5mars.labels.loop.history import History
+from s5mars.labels.loop.patch import KEEP, Patch, read_patch
+from s5mars.labels.loop.store import ConflictError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "folder")
+
+
+def on_disk(root: Path, name: str) -> np.ndarray:
+    with Image.open(root / "masks" / f"{name}.png") as mask:
+        return np.array(mask)
+
+
+# Patches
+
+
+@given(st.lists(st.sampled_from([KEEP, 0, 1, 255]), min_size=12, max_size=12))
+def test_runs_are_read_back(values: list[int]) -> None:
+    patch = Patch(2, 1, np.array(values, np.int16).reshape(3, 4))
+    again = read_patch(patch.box, patch.runs(), size=(10, 10), allowed=(0, 1, 255))
+    assert (again.values == patch.values).all()
+    assert again.box == [2, 1, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("box", "runs"),
+    [
+        ([0, 0, 5, 4], [20, 0]),  # wider than the image
+        ([-1, 0, 2, 2], [4, 0]),
+        ([0, 0, 0, 2], [1, 0]),
+        ([0, 0, 2, 2], [3, 0]),
+        ([0, 0, 2, 2], [5, 0]),
+        ([0, 0, 2, 2], [4, 0, 0, 1]),
+        ([0, 0, 2, 2], [6, 0, -2, 1]),
+        ([0, 0, 2, 2], [4]),
+        ([0, 0, 2, 2], []),
+        ([0, 0, 2, 2], [4, 7]),
+        ([0, 0, 2, 2], [4, True]),
+        ([0, 0, 2, 2], [4.0, 0]),
+        ([0, 0, 2, 2], [10**30, 0]),
+        ([0, 0, 2], [4, 0]),
+        ("0022", [4, 0]),
+        (None, None),
+        ([0, 0, 2, 2], {"0": 1}),
+    ],
+)
+def test_a_wrong_patch_is_refused(box: object, runs: object) -> None:
+    with pytest.raises(UserError):
+        read_patch(box, runs, size=(4, 4), allowed=(0, 1, 255))
+
+
+# Strokes
+
+
+def test_a_stroke_is_in_the_mask_and_in_the_history(root: Path) -> None:
+    store = open_store(root)
+    assert paint(store, "sol0", 3, 2, 4, 5, 1) == 1
+    expected = np.full((48, 64), IGNORE, np.uint8)
+    expected[2:7, 3:7] = 1
+    assert (on_disk(root, "sol0") == expected).all()
+    line = json.loads((root / "labelling/history.jsonl").read_text())
+    assert (line["do"], line["image"], line["version"], line["tool"]) == (
+        "paint",
+        "sol0",
+        1,
+        "brush",
+    )
+    assert store.counts["sol0"].tolist() == [0, 20, 0]
+
+
+def test_undo_and_redo_without_end_and_over_a_restart(root: Path) -> None:
+    store = open_store(root)
+    masks = [np.full((48, 64), IGNORE, np.uint8)]
+    for k in range(30):
+        paint(store, "sol0", k, k, 6 + k % 2, 6, k % 3)
+        masks.append(on_disk(root, "sol0"))
+    store = open_store(root)
+    version = store.open("sol0", (48, 64)).version
+    assert version == 30
+    for k in reversed(range(30)):
+        version, patch = store.undo("sol0", version, by=BY)
+        assert patch is not None
+        assert set(np.unique(patch.values)) <= {KEEP, 0, 1, 2, 255}
+        if k:
+            assert (on_disk(root, "sol0") == masks[k]).all()
+    assert not (root / "masks/sol0.png").exists()
+    assert store.undo("sol0", version, by=BY) == (version, None)
+    store = open_store(root)  # what was taken back can be repeated after a restart
+    version = store.open("sol0", (48, 64)).version
+    for k in range(30):
+        version, _ = store.redo("sol0", version, by=BY)
+        assert (on_disk(root, "sol0") == masks[k + 1]).all()
+    assert store.redo("sol0", version, by=BY) == (version, None)
+    version, _ = store.undo("sol0", version, by=BY)
+    paint(store, "sol0", 0, 40, 2, 2, 0)
+    assert store.undoable("sol0") == (30, 0)  # a new stroke ends what could be repeated
+
+
+def test_undo_changes_nothing_but_the_stroke(root: Path) -> None:
+    store = open_store(root)
+    paint(store, "sol0", 0, 0, 10, 10, 1)
+    version = paint(store, "sol0", 0, 0, 20, 10, 1)  # half of it is painted already
+    _, patch = store.undo("sol0", version, by=BY)
+    assert patch is not None
+    assert (patch.values[:, :10] == KEEP).all() and (patch.values[:, 10:] == IGNORE).all()
+    assert (on_disk(root, "sol0")[:10, :10] == 1).all()
+
+
+def test_another_version_is_a_conflict_and_writes_nothing(root: Path) -> None:
+    store = open_store(root)
+    paint(store, "sol0", 0, 0, 4, 4, 1)
+    before = (root / "masks/sol0.png").read_bytes(), (root / "labelling/history.jsonl").read_bytes()
+    with pytest.raises(ConflictError, match="another tab"):
+        store.paint("sol0", 0, **rectangle(0, 0, 9, 9, 2), tool="brush", by="you")
+    with pytest.raises(ConflictError):
+        store.undo("sol0", 0, by="you")
+    after = (root / "masks/sol0.png").read_bytes(), (root / "labelling/history.jsonl").read_bytes()
+    assert after == before
+
+
+def test_a_mask_that_another_program_wrote_is_not_overwritten(root: Path) -> None:
+    store = open_store(root)
+    version = paint(store, "sol0", 0, 0, 4, 4, 1)
+    other = np.full((48, 64), 2, np.uint8)
+    Image.fromarray(other).save(root / "masks/sol0.png")
+    with pytest.raises(ConflictError, match="another program"):
+        store.paint("sol0", version, **rectangle(0, 0, 9, 9, 0), tool="brush", by=BY)
+    mask = store.open("sol0", (48, 64))
+    assert (mask.ids == 2).all() and mask.version == version + 1
+    with pytest.raises(ConflictError, match="since that stroke"):
+        store.undo("sol0", mask.version, by=BY)
+    assert (on_disk(root, "sol0") == 2).all()
+
+
+def test_several_ids_of_a_class_stay_as_they_are(root: Path) -> None:
+    (root / "dataset.yaml").write_text(
+        "ignore: [0, 255]\nclasses: [{name: soil, ids: [3, 4]}, {name: sky, ids: [7]}]\n"
+    )
+    (root / "masks").mkdir()
+    old = np.zeros((48, 64), np.uint8)
+    old[:10], old[10:20], old[20:30] = 4, 3, 7
+    Image.fromarray(old).save(root / "masks/sol0.png")
+    store = open_store(root, None)
+    mask = store.open("sol0", (48, 64))
+    assert np.unique(store.indices(mask)).tolist() == [0, 1, 255]
+    version = store.paint("sol0", 0, **rectangle(0, 0, 64, 30, 0), tool="brush", by=BY)
+    now = on_disk(root, "sol0")
+    assert (now[:10] == 4).all() and (now[10:30] == 3).all() and (now[30:] == 0).all()
+    store.undo("sol0", version, by=BY)
+    assert (on_disk(root, "sol0") == old).all()
+
+
+def test_a_mask_of_another_format_is_kept_aside(root: Path) -> None:
+    (root / "masks").mkdir()
+    old = np.full((48, 64), 255, np.uint8)
+    old[:4] = 1
+    Image.fromarray(old).save(root / "masks/sol1.tif")
+    store = open_store(root)
+    paint(store, "sol1", 0, 10, 64, 2, 2)
+    assert sorted(p.name for p in (root / "masks").iterdir()) == ["sol1.png"]
+    assert (root / "labelling/replaced/sol1.tif").is_file()
+    assert (on_disk(root, "sol1")[:4] == 1).all()
+
+
+def test_masks_that_lead_out_of_the_folder_are_refused(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (root / "masks").symlink_to(outside)
+    store = open_store(root)
+    with pytest.raises(UserError, match="outside"):
+        paint(store, "sol0", 0, 0, 4, 4, 1)
+    assert list(outside.iterdir()) == []
+
+
+# Kills
+
+
+_PAINTER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from labels.loop_folder import open_store, paint
+store = open_store(Path(sys.argv[1]))
+print("ready", flush=True)
+for k in range(10**6):
+    paint(store, "sol0", k % 60, (k // 60) % 44, 3, 3, k % 3)
+    print(k, flush=True)
+"""
+
+
+def test_a_kill_loses_at_most_the_stroke_in_hand(root: Path) -> None:
+    script = [sys.executable, "-c", _PAINTER, str(root), str(Path(__file__).parents[1])]
+    process = subprocess.Popen(script, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.4)
+    process.send_signal(signal.SIGKILL)
+    confirmed = len(process.stdout.read().splitlines())
+    process.wait()
+    process.stdout.close()
+    assert confirmed > 3
+    store = open_store(root)
+    ids = store.open("sol0", (48, 64)).ids
+    expected = np.full((48, 64), IGNORE, np.uint8)
+    states = []
+    for k in range(confirmed + 1):
+        y, x = (k // 60) % 44, k % 60
+        expected[y : y + 3, x : x + 3] = k % 3
+        states.append(expected.copy())
+    assert any((ids == state).all() for state in states[confirmed - 1 :])
+    assert store.undoable("sol0")[0] >= confirmed - 1
+    assert [p.name for p in (root / "masks").iterdir() if p.name[0] != "."] == ["sol0.png"]
+
+
+def test_a_torn_line_is_cut_off(root: Path) -> None:
+    store = open_store(root)
+    paint(store, "sol0", 0, 0, 4, 4, 1)
+    path = root / "labelling/history.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: len(whole) // 2])
+    store = open_store(root)
+    assert path.read_bytes() == whole
+    assert store.undoable("sol0") == (1, 0)
+    path.write_bytes(b"not json\n" + whole)
+    with pytest.raises(UserError, match=r"history\.jsonl: damaged history"):
+        open_store(root)
+
+
+def test_minutes_leave_pauses_out_and_keep_people_apart(tmp_path: Path) -> None:
+    lines = [("a", 0), ("a", 30), ("a", 1000), ("b", 1000), ("b", 1010), (None, 5000)]
+    records = [
+        {"time": t, "do": "open", "image": "x", **({"by": by} if by else {})} for by, t in lines
+    ]
+    path = tmp_path / "history.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    history = History(path)
+    history.read()
+    assert history.seconds == 30 + 60 + 10
+
+
+# The folder
+
+
+def test_images_anywhere_become_a_plain_folder_that_train_reads(tmp_path: Path) -> None:
+    write_images(tmp_path / "made", count=12)
+    root = tmp_path / "archive"
+    (root / "sol 7").mkdir(parents=True)
+    for image in (tmp_path / "made/images").iterdir():
+        image.rename(root / ("sol 7" if image.stem == "sol3" else ".") / image.name)
+    store = open_store(root)
+    assert len(store.folder.images) == 12
+    for name in [n for n in store.folder.images if n != "sol11"]:
+        paint(store, name, 0, 0, 20, 20, 1)
+        paint(store, name, 0, 30, 20, 5, 2)
+    data = open_dataset(root)
+    assert data.layout == "plain"
+    assert data.taxonomy.names == ("sky", "soil", "rock")
+    assert (len(data.split("train")), len(data.split("val"))) == (10, 1)
+    assert [sample.name for sample in data.unlabelled] == ["sol11"]
+    labels = read_label(data.split("val")[0], data.coding)
+    assert (labels[:20, :20] == 1).all() and np.unique(labels).tolist() == [1, 2, 255]
+
+
+def test_a_tenth_is_held_back_and_sols_stay_together(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for k in range(60):
+        name = f"NLF_{k // 6:04d}_0726421{k:03d}_362ECM_N0320604NCAM08111_01_095J01"
+        Image.new("L", (8, 8)).save(tmp_path / "images" / f"{name}.png")
+    store = open_store(tmp_path)
+    assert set(store.sols.values()) == set(range(10))
+    store.splits.add(store.folder.images)
+    lists = store.splits.lists
+    assert 4 <= len(lists["val"]) <= 10
+    sols = [{store.sols[name] for name in lists[split]} for split in ("train", "val")]
+    assert len(sols[0] & sols[1]) <= 2  # the first one, and one that had too many
+
+
+def test_lists_that_are_there_are_respected(root: Path) -> None:
+    (root / "splits").mkdir()
+    (root / "splits/test.txt").write_text("sol3\n")
+    store = open_store(root)
+    paint(store, "sol3", 0, 0, 9, 9, 1)
+    assert store.splits.of("sol3") == "test"
+    assert store.held_back("sol3")
+    (root / "splits/val.txt").write_text("nowhere\n")
+    with pytest.raises(UserError, match="unknown file"):
+        open_store(root)
+
+
+def test_classes_may_be_added_and_nothing_else(root: Path) -> None:
+    open_folder(root, CLASSES)
+    longer = named_classes("sky,soil,rock,sand")
+    assert open_folder(root, longer).taxonomy.names == longer.names
+    assert open_folder(root, None).coding.index_of[3] == 3
+    with pytest.raises(UserError, match="contradicts"):
+        open_folder(root, named_classes("soil,sky"))
+    with pytest.raises(UserError, match="--classes must be names"):
+        named_classes("soil,,sky")
+    with pytest.raises(UserError, match="duplicate class names"):
+        named_classes("soil,soil")
+
+
+def test_wrong_folders(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="no such folder"):
+        open_folder(tmp_path / "none", CLASSES)
+    with pytest.raises(MissingFileError, match="no image"):
+        open_folder(tmp_path, CLASSES)
+    root = write_images(tmp_path / "x")
+    with pytest.raises(MissingFileError, match="name the classes with --classes"):
+        open_folder(root, None)
+    (root / "dataset.yaml").write_text("ignore: []\nclasses: [{name: soil}]\n")
+    with pytest.raises(UserError, match="no id to ignore"):
+        open_folder(root, None)
+    (root / "dataset.yaml").write_text("ignore: [255]\nclasses: [{name: soil, ids: [300]}]\n")
+    with pytest.raises(UserError, match="the id 300"):
+        open_folder(root, None)
+
+
+def test_a_mask_of_another_size(root: Path) -> None:
+    (root / "masks").mkdir()
+    Image.new("L", (10, 10)).save(root / "masks/sol0.png")
+    with pytest.raises(UserError, match="10×10 pixels, but the image has 64×48"):
+        open_store(root).open("sol0", (48, 64))
+
+
+def test_one_server_a_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with only_one(root / STATE):
+        assert main(["label", str(root), "--classes", "a,b", "--port", "0"]) == 2
+    error = capsys.readouterr().err
+    assert f"in use by process {os.getpid()}" in error
+    assert error.count("\n") == 1
