@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.start import starting_network
 from s5mars.models.weights import load_encoder_weights
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.networks import DeepLab, SideAdapter
 
 TINY = "mobilenetv3_small_050"
 
@@ -46,17 +47,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def config(run: Path | str, **changes: object) -> TrainConfig:
-    made = TrainConfig(
-        data=Path("data"), out=Path("out"), method="supervised", steps=1, model=TINY,
-        normalisation="as_released", start_from=str(run),
+def started(
+    run: Path | str, names: Taxonomy = GIVEN, *, model: str = TINY, weights: str = "auto",
+    **options: Any,
+) -> DeepLabV3Plus:  # fmt: skip
+    network_options = DeepLab(**{"normalisation": "as_released", **options})
+    config = TrainConfig(
+        data=Path("data"), out=Path("out"), method="supervised", steps=1, model=model,
+        weights=weights, start_from=str(run), network=network_options,
     )  # fmt: skip
-    return replace(made, **changes)
-
-
-def started(run: Path | str, names: Taxonomy = GIVEN, **changes: object) -> DeepLabV3Plus:
     torch.manual_seed(9)
-    made = starting_network(config(run, **changes), Supervised(), names)
+    made = starting_network(config, Supervised(), names)
     assert isinstance(made, DeepLabV3Plus)
     return made.eval()
 
@@ -90,7 +91,7 @@ def test_rows_of_the_classifier_follow_the_names(run: Path) -> None:
 
 
 def test_a_decoder_of_another_shape_stays_at_random(run: Path) -> None:
-    made = started(run, head="paper")
+    made = started(run, decoder="paper")
     assert equal(made.encoder, TEACHER.encoder)
     assert "at random: decoder (pyramid, low_level, decoder)" in str(made.weights_report)
     assert "classes at random: soil, Big_rock, sand" in str(made.weights_report)
@@ -111,6 +112,15 @@ def test_the_normalisation_is_that_of_the_run(run: Path) -> None:
 def test_what_does_not_go_together(run: Path, changes: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         started(run, **changes)
+
+
+def test_networks_with_weights_of_their_own(run: Path) -> None:
+    config = TrainConfig(
+        data=Path("data"), out=Path("out"), method="supervised", steps=1, model="san",
+        weights="clip", start_from=str(run), network=SideAdapter(),
+    )  # fmt: skip
+    with pytest.raises(UserError, match="--start-from cannot be used with --model san"):
+        starting_network(config, Supervised(), GIVEN)
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def _predict(options: Namespace) -> object:
 
     model, images = model_and_images(options.model, options.images)
     predictor = load(model, network=options.network, inference=inference_of(options))
-    print(f"model: {model}; classes: {', '.join(predictor.taxonomy.names)}", file=sys.stderr)
+    if model != options.model:
+        print(f"model: {model}; classes: {', '.join(predictor.taxonomy.names)}", file=sys.stderr)
     summary = predict_images(
         predictor,
         images,

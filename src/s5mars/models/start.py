@@ -18,6 +18,7 @@ from s5mars.models.checkpoint import LoadedModel
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.opened import HUB, open_model
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.networks import DeepLab
 from s5mars.types import Method
 
 DECODER = ("pyramid", "low_level", "decoder")
@@ -58,6 +59,8 @@ def starting_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) ->
     """
     if not config.start_from:
         return build_network(config, method, taxonomy)
+    if not isinstance(config.network, DeepLab):
+        raise UserError(f"--start-from cannot be used with --model {config.model}")
     if config.weights not in {"auto", "none"}:
         raise UserError(
             f"--start-from {config.start_from} brings its own encoder; leave out --weights "
@@ -65,10 +68,8 @@ def starting_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) ->
         )
     loaded = open_model(config.start_from)
     network = build_network(replace(config, weights="none"), method, taxonomy)
-    if not isinstance(network, DeepLabV3Plus):
-        raise UserError(f"--start-from cannot be used with --model {config.model}")
-    report = take(network, loaded, taxonomy, source=config.start_from)
-    network.weights_report = report
+    assert isinstance(network, DeepLabV3Plus)
+    network.weights_report = take(network, loaded, taxonomy, source=config.start_from)
     return network
 
 
