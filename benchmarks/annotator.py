@@ -242,15 +242,16 @@ def table(results: Sequence[dict[str, object]], of: str, places: Sequence[int]) 
     lines = [f"| {of} | " + " | ".join(map(str, places)) + " |", "|---" * (len(places) + 1) + "|"]
     for way in WAYS:
         cells = []
+        runs = [result["points"] for result in results if result["way"] == way]
         for place in places:
             found = []
-            for result in results:
-                points = result["points"]
+            for points in runs:
                 assert isinstance(points, list)
-                if result["way"] == way:
-                    found += [p["miou"] for p in points if p[of] <= place + slack][-1:]
+                found += [p["miou"] for p in points if p[of] <= place + slack][-1:]
             spread = f" ± {np.std(found, ddof=1):.1f}" if len(found) > 1 else ""
-            cells.append(f"{np.mean(found):.1f}{spread}" if found else "–")
+            # A mean of the seeds that happen to have painted something would compare nothing.
+            complete = runs and len(found) == len(runs)
+            cells.append(f"{np.mean(found):.1f}{spread}" if complete else "–")
         lines.append(f"| {way} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

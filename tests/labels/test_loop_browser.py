@@ -195,7 +195,7 @@ def test_paint_erase_undo_and_reload(open_tab: Callable[[str], Tab], root: Path)
     tab.until(lambda: (mask(root, "s0") == first).all())
     tab.page.click("#undo")
     tab.until(lambda: not (root / "masks/s0.png").exists())
-    assert tab.page.is_disabled("#undo")
+    tab.until(lambda: tab.page.is_disabled("#undo"))
 
 
 def test_polygon_and_keyboard(open_tab: Callable[[str], Tab], root: Path) -> None:
