@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from s5mars.classes import Taxonomy
 from s5mars.errors import needed
 from s5mars.files import replacing
-from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.onnx_network import INPUT, METADATA_KEY, OUTPUT
+from s5mars.models.segmenter import Segmenter
 
 OPSET = 17
 """Operator set of ONNX 1.12 (2022), supported by runtimes of small devices."""
@@ -38,7 +38,7 @@ class Deployed(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: DeepLabV3Plus, *, temperature: float) -> None:
+    def __init__(self, model: Segmenter, *, temperature: float) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
@@ -49,9 +49,8 @@ class Deployed(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 → (N, C, H, W) float32 probabilities."""
         scaled = image.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        features = self.model.encoder(scaled)
         size = (image.shape[1], image.shape[2])
-        logits = self.model.decode(features[0], features[-1], size=size)
+        logits = self.model.decode(*self.model.encode(scaled), size=size)
         # Not the softmax operator: runtimes transpose the second of four axes for it, and it
         # took as long as half of a light network.
         powers = ((logits - logits.amax(1, keepdim=True)) / self.temperature).exp()
@@ -60,7 +59,7 @@ class Deployed(nn.Module):
 
 def write_onnx(
     path: Path,
-    model: DeepLabV3Plus,
+    model: Segmenter,
     taxonomy: Taxonomy,
     *,
     temperature: float = 1.0,
@@ -153,7 +152,7 @@ class _SameUpperConv(nn.Module):
         return convolved
 
 
-def _same_upper(model: DeepLabV3Plus) -> DeepLabV3Plus:
+def _same_upper(model: Segmenter) -> Segmenter:
     """Copy a model and make its "same" padding visible to the exporter."""
     copied = copy.deepcopy(model)
     for module in list(copied.modules()):

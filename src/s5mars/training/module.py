@@ -15,6 +15,7 @@ from s5mars.methods.supervised import Supervised
 from s5mars.models.build import AnyNetwork
 from s5mars.models.dropout import drawing
 from s5mars.models.synchronised import synchronise
+from s5mars.models.tuning import layer_rates
 from s5mars.objective.alignment import Alignment
 from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
 from s5mars.objective.teacher import momentum_at, update_teacher
@@ -217,12 +218,11 @@ class SegmentationModule(lightning.LightningModule):
         """SGD with momentum (section V-B) or AdamW, and the polynomial schedule."""
         config = self.config
         rate = config.learning_rate
-        encoder = getattr(self.student, "encoder", None)
-        of_encoder = set() if encoder is None else set(encoder.parameters())
+        of_encoder = layer_rates(self.student, config.encoder_rate, config.layer_decay)
         parts: dict[float, list[nn.Parameter]] = {}
         for parameter in self.student.parameters():
             if parameter.requires_grad:
-                factor = config.encoder_rate if parameter in of_encoder else 1.0
+                factor = of_encoder.get(parameter, 1.0)
                 parts.setdefault(factor, []).append(parameter)
         trained = [{"params": part, "lr": rate * factor} for factor, part in parts.items()]
         optimizer: torch.optim.Optimizer

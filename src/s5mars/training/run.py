@@ -28,7 +28,9 @@ from s5mars.files import write_json, write_text
 from s5mars.files.locking import is_empty, only_one
 from s5mars.files.reading import read_object
 from s5mars.models.build import AnyNetwork
+from s5mars.models.licences import encoder_licence, require_agreement
 from s5mars.models.start import starting_network
+from s5mars.models.tuning import in_words
 from s5mars.proposals.prepare import check_given, check_store
 from s5mars.settings.config import TrainConfig
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
@@ -82,6 +84,8 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
     _quieten_lightning()
     check_devices(config)
     _check_teacher(config, method)
+    licence = encoder_licence(config)
+    require_agreement(licence, config.accept_licence, option="--accept-licence")
     if config.objects is not None and method.needs.objects:
         check_given(config.objects)
     dataset = open_dataset(config.data)
@@ -97,7 +101,8 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
             write_json(out / "versions.json", versions())
             streams.write(out / "splits")
             report = module.student.weights_report
-            for line in (str(report), *report.details):
+            about = () if licence is None else (str(licence),)
+            for line in (*in_words(module.student, config), str(report), *report.details, *about):
                 print(line, file=sys.stderr)
             if module.pool_crops:
                 print(
