@@ -23,7 +23,8 @@ from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
 from s5mars.classes import Taxonomy
-from s5mars.errors import needed
+from s5mars.errors import UserError, first_line, needed
+from s5mars.export.positions import traceable_positions
 from s5mars.files import replacing
 from s5mars.models.onnx_network import INPUT, METADATA_KEY, OUTPUT
 from s5mars.models.segmenter import Segmenter
@@ -78,26 +79,31 @@ def write_onnx(
         facts: further metadata, such as facts about training.
 
     Raises:
-        UserError: if the package onnx is not installed.
+        UserError: if the package onnx is not installed, or ONNX lacks what the encoder computes.
     """
     onnx = needed("onnx", extra="export")
     deployed = Deployed(_same_upper(model), temperature=temperature).cpu().eval()
     example = torch.zeros(2, 97, 131, 3, dtype=torch.uint8)  # sizes that no stride divides
     axes = {0: "images", 1: "height", 2: "width"}
     written = io.BytesIO()  # in memory, because the exporter does not report a full disk
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), traceable_positions():
         warnings.simplefilter("ignore")  # about the old exporter and traced sizes
-        torch.onnx.export(
-            deployed,
-            (example,),
-            written,  # type: ignore[arg-type]
-            dynamo=False,
-            autograd_inlining=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes={INPUT: axes, OUTPUT: {0: "images", 2: "height", 3: "width"}},
-        )
+        try:
+            torch.onnx.export(
+                deployed,
+                (example,),
+                written,  # type: ignore[arg-type]
+                dynamo=False,
+                autograd_inlining=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: axes, OUTPUT: {0: "images", 2: "height", 3: "width"}},
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise UserError(
+                f"{model.description['encoder']} cannot be exported to ONNX ({first_line(error)})"
+            ) from error
     proto = onnx.load_from_string(written.getvalue())
     _without_aliases(proto.graph)
     # Tracing loses the number of classes, as the last step takes its size from the image.
