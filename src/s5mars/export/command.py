@@ -70,6 +70,11 @@ def export(
     if calibration_images < 1:
         raise UserError(f"calibration_images must be at least 1 (got {calibration_images})")
     loaded = _exportable(load_model(run, network=network))
+    if int8 and loaded.model.layout.columnar:
+        raise UserError(
+            f"--int8 quantises convolutions, but {loaded.facts['model']['encoder']} computes with "
+            "products of matrices; leave --int8 out"
+        )
     name = "model.int8.onnx" if int8 else "model.onnx"
     target = beside(run, name) if out is None else Path(out)
     if target.suffix.lower() != ONNX:

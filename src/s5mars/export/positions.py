@@ -21,13 +21,14 @@ _A = -0.5  # sharpness of torch's antialiased bicubic filter (without antialiasi
 @contextmanager
 def traceable_positions() -> Iterator[None]:
     """Within it, ViTs of timm interpolate their position embeddings by ``resampled``."""
-    original = vision_transformer.resample_abs_pos_embed
-    for module in (vision_transformer, eva):
+    modules: tuple[Any, ...] = (vision_transformer, eva)
+    original = modules[0].resample_abs_pos_embed
+    for module in modules:
         module.resample_abs_pos_embed = resampled
     try:
         yield
     finally:
-        for module in (vision_transformer, eva):
+        for module in modules:
             module.resample_abs_pos_embed = original
 
 

@@ -14,7 +14,7 @@ from s5mars.models.dpt import Dpt
 from s5mars.models.encoders import is_columnar
 from s5mars.models.linear import Linear
 from s5mars.models.segmenter import Segmenter
-from s5mars.models.tuning import check_tuning, tune
+from s5mars.models.tuning import check_tuning
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.networks import DeepLab, NetworkOptions, SamCls, SideAdapter
 from s5mars.types import Method
@@ -22,7 +22,7 @@ from s5mars.types import Method
 AnyNetwork = Segmenter | sam.SamCls | side.San
 """Networks that can be trained, evaluated and shared."""
 
-HEADS = {"deeplab": DeepLabV3Plus, "dpt": Dpt, "linear": Linear}
+HEADS: Mapping[str, type[Any]] = {"deeplab": DeepLabV3Plus, "dpt": Dpt, "linear": Linear}
 """Decoders over timm encoders."""
 
 
@@ -47,7 +47,7 @@ def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> An
         return side.san(
             config.weights, taxonomy, adapter=options.checkpoint, side=options.input_side
         )
-    network = build_segmenter(
+    return build_segmenter(
         config.model,
         len(taxonomy),
         head=config.head,
@@ -56,8 +56,6 @@ def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> An
         representation=method.needs.representation,
         drop_path=config.drop_path,
     )
-    tune(network, config)
-    return network
 
 
 def build_segmenter(
@@ -106,7 +104,8 @@ def build_segmenter(
                 f"--deeplab.{name.replace('_', '-')} is for --head deeplab, but {encoder} has "
                 f"--head {head}; leave it out"
             )
-    return kind(encoder, classes, **common)
+    network: Segmenter = kind(encoder, classes, **common)
+    return network
 
 
 def check_network(config: TrainConfig, method: Method) -> None:
@@ -146,7 +145,7 @@ def rebuild_network(description: Mapping[str, Any]) -> AnyNetwork:
     if kind not in kinds:
         raise UserError(f"unknown network {kind!r}")
     of_deeplab = ("head", "multi_grid") if kind == DeepLabV3Plus.NAME else ()
-    return kinds[kind](
+    network: Segmenter = kinds[kind](
         description["encoder"],
         description["classes"],
         output_stride=description["output_stride"],
@@ -154,3 +153,4 @@ def rebuild_network(description: Mapping[str, Any]) -> AnyNetwork:
         weights="none",
         **{name: description[name] for name in of_deeplab},
     )
+    return network

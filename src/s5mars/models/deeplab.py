@@ -64,6 +64,7 @@ class DeepLabV3Plus(Segmenter):
 
     NAME = "DeepLabV3+"
     LEVELS = 2
+    DECODER = ("pyramid", "low_level", "decoder")
 
     def __init__(
         self,
@@ -131,10 +132,6 @@ class DeepLabV3Plus(Segmenter):
             low = upsample(low, (height, width), training=self.training)
         high = upsample(self.pyramid(high), (height, width), training=self.training)
         return torch.cat([high, low], dim=1)
-
-    def classify(self, fused: Tensor, *, size: tuple[int, int]) -> Tensor:
-        """Fused features → float32 logits at ``size``."""
-        return self.enlarge(self.classifier(self.decoder(fused)), size)
 
 
 class SpatialPyramid(nn.Module):

@@ -41,6 +41,7 @@ class Dpt(Segmenter):
 
     NAME = "DPT"
     LEVELS = _LEVELS
+    DECODER = ("reassemble", "narrow", "fusion", "decoder")
 
     def __init__(
         self,
@@ -77,11 +78,8 @@ class Dpt(Segmenter):
         self.fusion = nn.ModuleList(
             _Fusion(width, joins=level < _LEVELS - 1) for level in range(_LEVELS)
         )
-        self.classifier = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, classes, 1),
-        )
+        self.decoder = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True))
+        self.classifier = nn.Conv2d(width, classes, 1)
         self.representation = None
         if representation:
             # The fused map has twice the resolution that embeddings of DeepLabV3+ have.
@@ -106,10 +104,6 @@ class Dpt(Segmenter):
         assert fused is not None
         return fused
 
-    def classify(self, fused: Tensor, *, size: tuple[int, int]) -> Tensor:
-        """Fused features → float32 logits at ``size``."""
-        return self.enlarge(self.classifier(fused), size)
-
 
 def decoder_width(width: int) -> int:
     """Channels of the decoder for the width of a ViT, or of a pyramid at stride 16."""
@@ -132,11 +126,12 @@ def _resampled(channels: int, level: int) -> nn.Module:
     return nn.ConvTranspose2d(channels, channels, factor, stride=factor)
 
 
-class _Residual(nn.Sequential):
+class _Residual(nn.Module):
     """Residual convolution unit: ReLU and a 3×3 convolution, twice."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(
+        super().__init__()
+        self.layers = nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.ReLU(inplace=True),
@@ -144,7 +139,9 @@ class _Residual(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
+        """(B, C, h, w) → the same shape."""
+        changed: Tensor = self.layers(x)
+        return x + changed
 
 
 class _Fusion(nn.Module):
@@ -157,6 +154,7 @@ class _Fusion(nn.Module):
         self.project = nn.Conv2d(channels, channels, 1)
 
     def forward(self, level: Tensor, below: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """(B, C, h, w) of a level and of the coarser one → (B, C, H, W)."""
         x = level if self.join is None or below is None else below + self.join(level)
         # A 1×1 convolution and bilinear enlarging commute: before it is four times cheaper.
         projected: Tensor = self.project(self.refine(x))

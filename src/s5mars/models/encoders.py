@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from s5mars.errors import UserError, first_line
 
-_ANY_SIZE: tuple[Mapping[str, bool], ...] = (
+_ANY_SIZE: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True}, {"strict_img_size": False},
 )  # fmt: skip
 """How an encoder with a fixed input size is asked to take any; the first that it knows."""
@@ -160,7 +160,7 @@ def _known(name: str) -> str:
     return base
 
 
-def _probe(base: str, fixed: bool) -> tuple[Any, Mapping[str, bool]]:
+def _probe(base: str, fixed: bool) -> tuple[Any, dict[str, Any]]:
     """The encoder as timm makes it, to read its strides, and what makes it take any size."""
     if not fixed:
         return timm.create_model(base, features_only=True), {}
@@ -170,14 +170,15 @@ def _probe(base: str, fixed: bool) -> tuple[Any, Mapping[str, bool]]:
                 return timm.create_model(base, features_only=True, **size), size
         except TypeError:  # it does not know the option
             continue
-    side = timm.get_pretrained_cfg(base).input_size[-1]
+    config: Any = timm.get_pretrained_cfg(base)
+    side = config.input_size[-1]
     raise RuntimeError(f"it reads images of {side}×{side} pixels only")
 
 
 def _columnar(base: str, levels: int, patch: int, options: Mapping[str, Any]) -> tuple[Any, Layout]:
-    model = timm.create_model(base, num_classes=0, **options)
+    model: Any = timm.create_model(base, num_classes=0, **options)
     indices = blocks_of_levels(len(model.feature_info), levels)
-    encoder = FeatureGetterNet(model, out_indices=indices, norm=True)
+    encoder: Any = FeatureGetterNet(model, out_indices=indices, norm=True)
     return encoder, Layout(
         channels=tuple(encoder.feature_info.channels()),
         strides=(patch,) * levels,
@@ -203,6 +204,7 @@ def _pyramid(
     if len(wanted) != levels:
         raise ValueError(f"its strides are {', '.join(map(str, reductions))}")
     options = {"features_only": True, "out_indices": wanted, **options}
+    encoder: Any = None
     strided = not fixed
     if strided:
         try:

@@ -116,7 +116,7 @@ def require_agreement(licence: Licence | None, accepted: str, *, option: str) ->
 
 def as_facts(licence: Licence | None) -> dict[str, Any] | None:
     """For the JSON file of a checkpoint."""
-    return None if licence is None else asdict(licence)
+    return None if licence is None else {**asdict(licence), "terms": list(licence.terms)}
 
 
 def from_facts(facts: Mapping[str, Any]) -> Licence | None:

@@ -27,6 +27,7 @@ class Linear(Segmenter):
 
     NAME = "linear"
     LEVELS = 1
+    DECODER = ("decoder",)
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class Linear(Segmenter):
             drop_path=drop_path,
         )
         (channels,) = self.layout.channels
-        self.norm = nn.BatchNorm2d(channels)
+        self.decoder = nn.BatchNorm2d(channels)
         self.classifier = nn.Conv2d(channels, classes, 1)
         self.representation = None
         if representation:
@@ -60,10 +61,5 @@ class Linear(Segmenter):
         self.description |= {"head": "linear"}
 
     def fuse(self, *features: Tensor) -> Tensor:
-        """The last feature map, normalised."""
-        normal: Tensor = self.norm(features[0])
-        return normal
-
-    def classify(self, fused: Tensor, *, size: tuple[int, int]) -> Tensor:
-        """Fused features → float32 logits at ``size``."""
-        return self.enlarge(self.classifier(fused), size)
+        """The last feature map."""
+        return features[0]

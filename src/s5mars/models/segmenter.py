@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from s5mars.errors import UserError
 from s5mars.models.encoders import build_encoder, encode
 from s5mars.models.feature_cache import DTYPE, FeatureCache
+from s5mars.models.licences import Licence
 from s5mars.models.upsample import upsample
 from s5mars.models.weights import Report, load_encoder_weights, named_weights
 
@@ -28,8 +29,11 @@ RELEASED_DIVISOR = (0.01803789, 0.01469946, 0.00991374)
 class Segmenter(nn.Module, ABC):
     """Encoder, decoder and normalisation.
 
-    A subclass builds its decoder after ``super().__init__`` and implements ``fuse``, ``classify``
-    and, in ``representation``, a head that embeds pixels.
+    A subclass implements ``fuse``, and after ``super().__init__`` builds what it needs for it, and:
+
+    - ``decoder``: from fused features to what is classified;
+    - ``classifier``: a 1×1 convolution to the classes;
+    - ``representation``: from fused features to an embedding of pixels, or None.
 
     Args:
         encoder: timm name of an encoder, such as ``resnet50`` or ``vit_small_patch14_dinov2``.
@@ -42,10 +46,13 @@ class Segmenter(nn.Module, ABC):
     """
 
     NAME: ClassVar[str]
-    LEVELS: ClassVar[int]  # number of feature maps that the decoder reads
+    LEVELS: ClassVar[int]  # number of feature maps that it reads
+    DECODER: ClassVar[tuple[str, ...]]  # modules between encoder and classifier; the last one last
 
     mean: Tensor
     std: Tensor
+    decoder: nn.Module
+    classifier: nn.Conv2d
     representation: nn.Module | None
 
     def __init__(
@@ -64,6 +71,7 @@ class Segmenter(nn.Module, ABC):
         )
         self.encoder: nn.Module = built
         self.weights_report: Report = load_encoder_weights(built, encoder, weights=weights)
+        self.licence: Licence | None = None  # of the weights that the encoder started from
         mean, std = _statistics(named_weights(weights) or encoder, normalisation)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
@@ -122,9 +130,9 @@ class Segmenter(nn.Module, ABC):
     def fuse(self, *features: Tensor) -> Tensor:
         """Feature maps → the common input of both heads."""
 
-    @abstractmethod
     def classify(self, fused: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Fused features → float32 logits at ``size``."""
+        return self.enlarge(self.classifier(self.decoder(fused)), size)
 
     def represent(self, fused: Tensor) -> Tensor:
         """Fused features → (B, D, h, w) float32 embedding on a coarser grid.

@@ -144,7 +144,7 @@ def layer_rates(network: nn.Module, rate: float, decay: float) -> dict[nn.Parame
         return {}
     if decay == 1:
         return dict.fromkeys(encoder.parameters(), rate)
-    model = getattr(encoder, "model", None)
+    model: Any = getattr(encoder, "model", None)
     if not hasattr(model, "group_matcher"):
         raise UserError(
             "--layer-decay needs an encoder whose layers timm lists, such as "

@@ -14,7 +14,6 @@ from s5mars.data.resolution import Resolution
 from s5mars.files import write_json
 from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import save_model
-from s5mars.models.licences import as_facts, encoder_licence
 from s5mars.predict.predictor import Predictor
 from s5mars.settings.config import TrainConfig
 from s5mars.training.feed import Feed
@@ -176,7 +175,7 @@ class Record:
             "network": module.scored_name,
             "protocol": {"name": "full", "crop": None, "selected_on": config.select_on},
             "encoder_weights": module.encoder_weights,
-            "encoder_licence": as_facts(encoder_licence(config)),
+            "encoder_licence": module.encoder_licence,
             "objects": None if self.feed.objects is None else self.feed.objects.description,
         }
 

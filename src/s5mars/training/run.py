@@ -28,7 +28,6 @@ from s5mars.files import write_json, write_text
 from s5mars.files.locking import is_empty, only_one
 from s5mars.files.reading import read_object
 from s5mars.models.build import AnyNetwork
-from s5mars.models.licences import encoder_licence, require_agreement
 from s5mars.models.start import starting_network
 from s5mars.models.tuning import in_words
 from s5mars.proposals.prepare import check_given, check_store
@@ -84,8 +83,6 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
     _quieten_lightning()
     check_devices(config)
     _check_teacher(config, method)
-    licence = encoder_licence(config)
-    require_agreement(licence, config.accept_licence, option="--accept-licence")
     if config.objects is not None and method.needs.objects:
         check_given(config.objects)
     dataset = open_dataset(config.data)
@@ -101,6 +98,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
             write_json(out / "versions.json", versions())
             streams.write(out / "splits")
             report = module.student.weights_report
+            licence = getattr(module.student, "licence", None)
             about = () if licence is None else (str(licence),)
             for line in (*in_words(module.student, config), str(report), *report.details, *about):
                 print(line, file=sys.stderr)
@@ -179,7 +177,11 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
     # Where the network needs weights, they define its architecture.
     weights = config.weights if config.network.weights else "none"
     module = _build_module(
-        replace(config, weights=weights, start_from=""), method, dataset.taxonomy, streams
+        # Its weights and their licence come from the checkpoint.
+        replace(config, weights=weights, start_from="", accept_licence=""),
+        method,
+        dataset.taxonomy,
+        streams,
     )
     return _fit(config, module, dataset, streams, checkpoint=checkpoint)
 
