@@ -83,7 +83,8 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
 def _is_progress(line: str) -> bool:
     return bool(
         re.search(
-            r"[%?]\|? *\||\?it/s\]|^encoder weights: |^pool: |^warning: The run sees |^Training: ",
+            r"[%?]\|? *\||\?it/s\]|^network: |^encoder weights: |^pool: |"
+            r"^warning: The run sees |^Training: ",
             line,
         )
     )

@@ -91,3 +91,19 @@ def test_settings_of_the_readme_are_a_data_set(tmp_path: Path) -> None:
             Image.new(mode, (8, 8)).save(tmp_path / folder / f"{number}.{ending}")
     (tmp_path / "dataset.yaml").write_text(yaml)
     assert open_dataset(tmp_path).taxonomy.names == ("soil", "sky")
+
+
+def test_commands_of_the_backbones_page_are_understood() -> None:
+    """Their encoders are too large to run here; every option is parsed and checked."""
+    from s5mars.methods.supervised import Supervised
+    from s5mars.models.build import check_network
+    from s5mars.settings.parsing import parse_training
+
+    text = (README.parent / "docs" / "backbones.md").read_text(encoding="utf-8")
+    commands = [line for line in text.splitlines() if line.startswith("s5mars train ")]
+    assert len(commands) == 3
+    for command in commands:
+        settings = parse_training(shlex.split(command)[2:])
+        assert settings.config.model == "vit_small_patch14_dinov2"
+        assert settings.config.crop % 14 == 0
+        check_network(settings.config, Supervised())

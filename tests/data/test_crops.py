@@ -271,3 +271,31 @@ def test_a_crop_at_half_resolution_is_one_of_the_half_sized_image() -> None:
         small, whole = drawn(60, 44, seed), drawn(120, 88, seed, half)
         assert np.allclose(np.array(small.window) * 2, whole.window)
         assert small.flip == whole.flip
+
+
+def test_tiles_cover_the_image_at_its_resolution_and_are_few() -> None:
+    settings = CropSettings(size=40, tiles=True, resolution=Resolution.parse("1/2"))
+    rng = np.random.default_rng(0)
+    drawn = {draw_crop(200, 100, settings=settings, rng=rng) for _ in range(200)}
+    windows = sorted({crop.window for crop in drawn})
+    assert len(windows) == 3 * 2 and len(drawn) == 12  # and their flips
+    assert all(right - left == bottom - top == 80 for left, top, right, bottom in windows)
+    assert sorted({left for left, *_ in windows}) == [0.0, 60.0, 120.0]
+    assert sorted({top for _, top, *_ in windows}) == [0.0, 20.0]
+    assert {crop.size for crop in drawn} == {40}
+    # A pixel that must be inside is.
+    for _ in range(20):
+        left, top, right, bottom = draw_crop(
+            200, 100, settings=settings, rng=rng, around=(199, 0)
+        ).window
+        assert left <= 199 < right and top <= 0 < bottom
+    # What crops show of the image on average: each pixel at least once in six windows.
+    shown = coverage(200, 100, settings)
+    assert shown.min() == pytest.approx(0.25 / 6) and shown.max() == pytest.approx(4 * 0.25 / 6)
+    assert shown.sum() == pytest.approx(40 * 40)
+
+
+def test_a_tile_larger_than_the_image_shows_all_of_it_once() -> None:
+    assert fixed_windows(30, 20, side=40.0) == [(0.0, 0.0, 40.0, 40.0)]
+    assert fixed_windows(40, 20, side=40.0) == [(0.0, 0.0, 40.0, 40.0)]
+    assert len(fixed_windows(41, 20, side=40.0)) == 2

@@ -7,7 +7,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from s5mars.models.deeplab import RELEASED_DIVISOR, RELEASED_MEAN, DeepLabV3Plus
+from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.segmenter import RELEASED_DIVISOR, RELEASED_MEAN
 
 TINY = "mobilenetv3_small_050"
 
@@ -142,7 +143,7 @@ def test_multi_grid_keeps_sizes() -> None:
         ({"encoder": "resnet5o"}, "nearest: resnet50"),
         ({"encoder": "qqqq"}, r"not an encoder of timm; nearest: \w"),
         ({"encoder": "resnet18.a1_in1"}, r"available: .*resnet18\.a1_in1k"),
-        ({"encoder": "vit_tiny_patch16_224"}, "stride 4.*resnet50"),
+        ({"encoder": "vit_relpos_small_patch16_224"}, "224×224 pixels only.*resnet50"),
         ({"head": "papers"}, "one of auto, paper, light"),
         ({"normalisation": "imagenet"}, "must be encoder or as_released"),
         ({"output_stride": 7}, "must be 8, 16 or 32"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,12 +12,15 @@ from torch import nn
 from s5mars.classes import Class, Taxonomy
 from s5mars.errors import MissingFileError, UserError
 from s5mars.methods.supervised import Supervised
+from s5mars.models.build import build_segmenter
 from s5mars.models.checkpoint import save_model
 from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.licences import DINOV3, as_facts, licence_of
+from s5mars.models.segmenter import Segmenter
 from s5mars.models.start import starting_network
 from s5mars.models.weights import load_encoder_weights
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.networks import DeepLab, SideAdapter
+from s5mars.settings.networks import DeepLab
 
 TINY = "mobilenetv3_small_050"
 
@@ -47,17 +50,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def started(
-    run: Path | str, names: Taxonomy = GIVEN, *, model: str = TINY, weights: str = "auto",
-    **options: Any,
-) -> DeepLabV3Plus:  # fmt: skip
-    network_options = DeepLab(**{"normalisation": "as_released", **options})
-    config = TrainConfig(
-        data=Path("data"), out=Path("out"), method="supervised", steps=1, model=model,
-        weights=weights, start_from=str(run), network=network_options,
+def config(run: Path | str, **changes: object) -> TrainConfig:
+    made = TrainConfig(
+        data=Path("data"), out=Path("out"), method="supervised", steps=1, model=TINY,
+        network=DeepLab(normalisation="as_released"), start_from=str(run),
     )  # fmt: skip
+    return replace(made, **changes)
+
+
+def started(run: Path | str, names: Taxonomy = GIVEN, **changes: object) -> DeepLabV3Plus:
     torch.manual_seed(9)
-    made = starting_network(config, Supervised(), names)
+    made = starting_network(config(run, **changes), Supervised(), names)
     assert isinstance(made, DeepLabV3Plus)
     return made.eval()
 
@@ -91,7 +94,7 @@ def test_rows_of_the_classifier_follow_the_names(run: Path) -> None:
 
 
 def test_a_decoder_of_another_shape_stays_at_random(run: Path) -> None:
-    made = started(run, decoder="paper")
+    made = started(run, network=DeepLab(decoder="paper", normalisation="as_released"))
     assert equal(made.encoder, TEACHER.encoder)
     assert "at random: decoder (pyramid, low_level, decoder)" in str(made.weights_report)
     assert "classes at random: soil, Big_rock, sand" in str(made.weights_report)
@@ -99,7 +102,7 @@ def test_a_decoder_of_another_shape_stays_at_random(run: Path) -> None:
 
 def test_the_normalisation_is_that_of_the_run(run: Path) -> None:
     assert torch.equal(started(run).std, TEACHER.std)
-    assert not torch.equal(started(run, normalisation="encoder").std, TEACHER.std)
+    assert not torch.equal(started(run, network=DeepLab()).std, TEACHER.std)
 
 
 @pytest.mark.parametrize(
@@ -114,15 +117,6 @@ def test_what_does_not_go_together(run: Path, changes: dict[str, str], message: 
         started(run, **changes)
 
 
-def test_networks_with_weights_of_their_own(run: Path) -> None:
-    config = TrainConfig(
-        data=Path("data"), out=Path("out"), method="supervised", steps=1, model="san",
-        weights="clip", start_from=str(run), network=SideAdapter(),
-    )  # fmt: skip
-    with pytest.raises(UserError, match="--start-from cannot be used with --model san"):
-        starting_network(config, Supervised(), GIVEN)
-
-
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="nowhere does not exist"):
         started(tmp_path / "nowhere")
@@ -133,3 +127,30 @@ def test_weights_takes_the_encoder_out_of_a_checkpoint(run: Path) -> None:
     report = load_encoder_weights(encoder, TINY, weights=str(run / "best.safetensors"))
     assert equal(encoder, TEACHER.encoder)
     assert report.matched == report.total
+
+
+@pytest.mark.parametrize("head", ["dpt", "linear"])
+def test_other_decoders_and_adapters(tmp_path: Path, head: str) -> None:
+    pytest.importorskip("peft")
+    torch.manual_seed(3)
+    given = build_segmenter("test_vit", 3, head=head).eval()
+    licence = licence_of("vit_small_patch16_dinov3", "auto")
+    save_model(
+        tmp_path / "best.safetensors", {"student": given}, taxonomy=GIVEN,
+        training={"encoder_licence": as_facts(licence)},
+    )  # fmt: skip
+    settings = {"model": "test_vit", "head": head, "lora": 2, "network": DeepLab()}
+    with pytest.raises(UserError, match=f"--accept-licence {DINOV3}"):
+        starting_network(config(tmp_path, **settings), Supervised(), GIVEN)
+    agreed = config(tmp_path, **settings, accept_licence=DINOV3)
+    made = starting_network(agreed, Supervised(), GIVEN).eval()
+    image = torch.rand(1, 3, 40, 50)
+    with torch.no_grad():
+        assert torch.equal(made(image), given(image))  # adapters begin as nothing
+    assert "classes from it: soil, Big_rock, sand" in str(made.weights_report)
+    assert isinstance(made, Segmenter) and made.licence == licence
+    # Under another decoder only the encoder fits.
+    other = replace(agreed, head="deeplab", lora=0)
+    report = str(starting_network(other, Supervised(), GIVEN).weights_report)
+    assert "at random: decoder (pyramid, low_level, decoder)" in report
+    assert "classes at random: soil, Big_rock, sand" in report

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from s5mars.models.deeplab import DeepLabV3Plus
-from s5mars.models.weights import PACKAGES, load_encoder_weights, package_file, read_state
+from s5mars.models.state_files import read_state
+from s5mars.models.weights import PACKAGES, load_encoder_weights, package_file
 
 TINY = "mobilenetv3_small_050"
 LITE = "tf_efficientnet_lite0"

@@ -122,6 +122,12 @@ def _cost_options(parser: ArgumentParser) -> None:
         "--methods", nargs="+", default=["all"], help="Names of methods, or all (all)"
     )
     parser.add_argument("--model", default="resnet50", help="Name of the encoder (resnet50)")
+    parser.add_argument(
+        "--head",
+        choices=["auto", "deeplab", "dpt", "linear"],
+        default="auto",
+        help="Name of the decoder (auto)",
+    )
     parser.add_argument("--crop", type=int, default=512, help="Side of a crop in pixels (512)")
     parser.add_argument("--batch", type=int, default=8, help="Number of images of each stream (8)")
     parser.add_argument("--classes", type=int, default=9, help="Number of classes (9)")
@@ -140,6 +146,7 @@ def _cost(options: Namespace) -> object:
         options.methods,
         CostSettings(
             model=options.model,
+            head=options.head,
             crop=options.crop,
             batch=options.batch,
             classes=options.classes,

@@ -151,8 +151,9 @@ def _lines(settings: CostSettings, device: torch.device) -> list[str]:
         "cpu": "the peak resident memory of a fresh process minus that before the networks are "
         "created",
     }.get(device.type, "not measured on this device")
+    head = "" if settings.head == "auto" else f" with head {settings.head}"
     return [
-        f"{settings.model}, crop {settings.crop}, batch {settings.batch} of each stream, "
+        f"{settings.model}{head}, crop {settings.crop}, batch {settings.batch} of each stream, "
         f"{settings.classes} classes, fp32, on {_device_name(device)}.",
         "Trained: parameters that the optimiser updates. Held: parameters of student and teacher, "
         "and the state of the method.",

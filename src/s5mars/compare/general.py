@@ -13,11 +13,15 @@ from pathlib import Path
 from s5mars.compare.grid import Row
 from s5mars.errors import MissingFileError
 from s5mars.models.pretrained import pretrained_folder
+from s5mars.settings.config import EncoderSettings
 
 GROUP = "zero_shot"
 UNAVAILABLE = "weights not available here"
 
-_OF_THE_MODEL = {"--model", "--weights", "--recipe"}
+_OF_THE_MODEL = {
+    "--model", "--weights", "--recipe",
+    *(f"--{name.replace('_', '-')}" for name in EncoderSettings.__dataclass_fields__),
+}  # fmt: skip
 _OF_THE_OPTIMISER = {"--optimiser", "--learning-rate", "--momentum", "--weight-decay", "--clip"}
 _OF_LENGTH = {"--steps", "--epochs"}
 
@@ -53,7 +57,7 @@ def table_vi_rows(weights: GeneralWeights, out: Path) -> tuple[Row, ...]:
     return (
         Row(
             f"{GROUP}/sam_cls", "SAM-CLS", GROUP, "supervised", arguments=sam,
-            without=frozenset(_OF_THE_MODEL | {"--scale"}),
+            without=frozenset(_OF_THE_MODEL | {"--scale", "--crops"}),
         ),
         Row(
             f"{GROUP}/san", "SAN", GROUP, "san", arguments=(*san, "--steps=0"),

@@ -21,7 +21,10 @@ from s5mars.settings.networks import NetworkOptions, network_options, with_group
 from s5mars.settings.parsing import Training
 
 _OF_THE_CELL = {"data", "out", "method", "labelled", "seed"}
-_CHANGE_NOTHING = {"config", "workers", "save_every", "snapshots", "sam.features"}
+_CHANGE_NOTHING = {
+    "config", "workers", "save_every", "snapshots", "sam.features", "feature_cache",
+    "accept_licence",
+}  # fmt: skip
 """Options that do not change the result of a run."""
 
 _DIGITS = 16
@@ -159,8 +162,11 @@ def same_run(config: TrainConfig, recorded: TrainConfig) -> list[str]:
 
 def _common(training: Training) -> dict[str, Any]:
     text, config = yaml.safe_load(training.text), training.config
-    known = {"network": text[config.network.group], "scale": list(config.scale), **text}
-    settings = {name: known.get(name) for name in TrainConfig.__dataclass_fields__}
+    # Options that this network does not have keep their default.
+    whole = json.loads(json.dumps(asdict(config), default=str))
+    settings = {**whole, "network": text[config.network.group]} | {
+        name: text[name] for name in whole if name in text
+    }
     return _relevant(settings, config, without=_OF_THE_CELL)
 
 

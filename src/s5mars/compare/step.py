@@ -11,9 +11,9 @@ import torch
 from s5mars.classes import IGNORE
 from s5mars.errors import UserError
 from s5mars.methods import METHODS, method_class
-from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.build import build_segmenter
 from s5mars.objective.teacher import update_teacher
-from s5mars.settings.config import TrainConfig
+from s5mars.settings.config import Head, TrainConfig
 from s5mars.training.module import SegmentationModule
 from s5mars.types import Batch, Crops, Method
 
@@ -27,6 +27,7 @@ class CostSettings:
     """Sizes of a step, and number of rounds to measure it."""
 
     model: str = "resnet50"
+    head: Head = "auto"
     crop: int = 512
     batch: int = 8
     classes: int = 9
@@ -68,10 +69,10 @@ class Step:
             model=settings.model,
             weights="none",
         )
-        student = DeepLabV3Plus(
+        student = build_segmenter(
             settings.model,
             settings.classes,
-            weights="none",
+            head=settings.head,
             representation=method.needs.representation,
         ).to(memory_format=torch.channels_last)
         module = SegmentationModule(

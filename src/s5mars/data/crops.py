@@ -30,7 +30,8 @@ class CropSettings:
     scale: tuple[float, float] = (0.5, 2.0)  # factor on the image at its resolution
     resolution: Resolution = FULL
     flip: float = 0.5
-    fixed: bool = False  # draw one of ``fixed_windows`` instead
+    fixed: bool = False  # draw one of ``fixed_windows`` instead, of the shorter side
+    tiles: bool = False  # draw one of ``fixed_windows`` at the resolution instead
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def draw_crop(
 ) -> Crop:
     """Draw the scale, the position and the flip of one crop.
 
-    With ``settings.fixed`` the window is one of ``fixed_windows``. An image that is smaller than
-    the crop after scaling lies completely inside it, at a random place.
+    With ``settings.fixed`` or ``tiles`` the window is one of ``fixed_windows``. Otherwise, an image
+    that is smaller than the crop after scaling lies completely inside it, at a random place.
 
     Args:
         width: Width of the source in pixels.
@@ -110,8 +111,8 @@ def draw_crop(
         rng: Random generator of the sample.
         around: Pixel of the source that the crop must contain, at a random place.
     """
-    if settings.fixed:
-        windows = fixed_windows(width, height)
+    if settings.fixed or settings.tiles:
+        windows = fixed_windows(width, height, side=_side(width, height, settings))
         if around is not None:
             windows = [window for window in windows if _holds(window, around)]
         window = windows[rng.integers(len(windows))]
@@ -140,8 +141,8 @@ def coverage(width: int, height: int, settings: CropSettings) -> NDArray[np.floa
     Returns:
         (H, W) float64, above 0.
     """
-    if settings.fixed:
-        windows = fixed_windows(width, height)
+    if settings.fixed or settings.tiles:
+        windows = fixed_windows(width, height, side=_side(width, height, settings))
         factors = np.array([settings.size / (right - left) for left, _, right, _ in windows])
         columns, rows = (
             np.array([(first <= at) & (at < last) for first, last in edges], float)
@@ -190,14 +191,30 @@ def _holds(window: Box, pixel: Pixel) -> bool:
     return left <= x + 0.5 <= right and top <= y + 0.5 <= bottom
 
 
-def fixed_windows(width: int, height: int) -> list[Box]:
-    """The fewest evenly spaced squares, of the shorter side, that cover an image.
+def fixed_windows(width: int, height: int, *, side: float | None = None) -> list[Box]:
+    """The fewest evenly spaced squares that cover an image.
 
-    With them a frozen network sees few different crops, so that its features can be cached.
+    With them a frozen network sees few different crops, so that its features can be cached. A
+    square that is larger than the image begins at its edge.
+
+    Args:
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        side: Side of the squares in pixels of the image; None for the shorter side.
     """
-    side, length = min(width, height), max(width, height)
-    count = math.ceil(length / side)
-    starts = [k * (length - side) / max(count - 1, 1) for k in range(count)]
-    if width >= height:
-        return [(start, 0.0, start + side, float(side)) for start in starts]
-    return [(0.0, start, float(side), start + side) for start in starts]
+    side = float(min(width, height)) if side is None else side
+    across, down = (
+        [k * (length - side) / max(count - 1, 1) for k in range(count)]
+        for length, count in ((n, max(1, math.ceil(n / side - 1e-9))) for n in (width, height))
+    )
+    return [
+        (max(0.0, left), max(0.0, top), max(0.0, left) + side, max(0.0, top) + side)
+        for top in down
+        for left in across
+    ]
+
+
+def _side(width: int, height: int, settings: CropSettings) -> float | None:
+    if settings.fixed:
+        return None
+    return settings.size / settings.resolution.factor(width, height)

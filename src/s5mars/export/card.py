@@ -11,8 +11,11 @@ from s5mars.data.resolution import FULL, Resolution
 from s5mars.evaluation.calibrate import at_threshold
 from s5mars.methods import method_title
 from s5mars.models.domain import Domain
+from s5mars.models.licences import Licence, from_facts
 from s5mars.report.numbers import number, plural, score
 from s5mars.report.words import interval_sentence, protocol_sentence
+
+LICENCE_FILE = "LICENSE.md"
 
 _KEPT_AT = 0.6
 _WEAK = 30  # percent of IoU
@@ -44,10 +47,11 @@ def model_card(
         terms: licence of the training images, a sentence.
     """
     training, model = facts["training"], facts["model"]
+    encoder = from_facts(training)
     data = Path(str(training.get("data") or "unknown data")).name
     method = method_title(str(training.get("method") or "unknown method"))
     blocks = [
-        *([_front_matter(licence)] if "/" in name else []),
+        *([_front_matter(licence, encoder)] if "/" in name else []),
         f"# {name}",
         f"Terrain segmentation of Mars rover images into {len(taxonomy)} classes: "
         f"{model.get('network', 'DeepLabV3+')} with the encoder `{model.get('encoder')}`, trained "
@@ -60,13 +64,18 @@ def model_card(
         *([_domain(domain, facts)] if domain is not None else []),
         *further,
         _limits(training, taxonomy, evaluation, data),
-        f"## Licence\n\n{_licence(licence, terms)}",
+        f"## Licence\n\n{_licence(licence, encoder, terms)}",
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def _front_matter(licence: str | None) -> str:
-    lines = ["---", *([f"license: {licence}"] if licence else []), "library_name: s5mars"]
+def _front_matter(licence: str | None, encoder: Licence | None) -> str:
+    lines = ["---", *([f"license: {licence}"] if licence else [])]
+    if encoder is not None and encoder.passes_on:
+        # The hub lists other licences by a name and a link to their text.
+        lines = ["---", "license: other", f"license_name: {encoder.identifier}"]
+        lines += [f"license_link: {LICENCE_FILE}"]
+    lines += ["library_name: s5mars"]
     lines += ["pipeline_tag: image-segmentation", "tags:", "- mars", "- semantic-segmentation"]
     return "\n".join([*lines, "- terrain", "---"])
 
@@ -210,10 +219,23 @@ def _limits(
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
-def _licence(licence: str | None, terms: str) -> str:
+def _licence(licence: str | None, encoder: Licence | None, terms: str) -> str:
+    if encoder is not None and encoder.passes_on:
+        return (
+            f"The weights were made from an encoder under {encoder.identifier} "
+            f"([its text]({LICENCE_FILE}), [source]({encoder.link})) and may be used and shared "
+            f"under the same licence only. {' '.join(encoder.terms)} {terms}"
+        )
+    about = ""
+    if encoder is not None:
+        limit = ", which forbids commercial use" if encoder.limited else ""
+        about = f" The encoder began from weights under {encoder.identifier}{limit}."
     if licence is None:
-        return "No licence was given for the weights; ask their owner before you use or share them."
-    return f"Weights: {licence}. {terms}"
+        return (
+            "No licence was given for the weights; ask their owner before you use or share them."
+            + about
+        )
+    return f"Weights: {licence}.{about} {terms}"
 
 
 def _cell(text: str) -> str:

@@ -25,8 +25,8 @@ from s5mars.models.checkpoint import (
     load_model,
     without_folders,
 )
-from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.opened import ONNX, beside
+from s5mars.models.segmenter import Segmenter
 from s5mars.predict.inference import SMALLEST_SIDE
 from s5mars.products.files import IMAGE_ENDINGS, files_below
 from s5mars.randomness import generator
@@ -70,6 +70,11 @@ def export(
     if calibration_images < 1:
         raise UserError(f"calibration_images must be at least 1 (got {calibration_images})")
     loaded = _exportable(load_model(run, network=network))
+    if int8 and loaded.model.layout.columnar:
+        raise UserError(
+            f"--int8 quantises convolutions, but {loaded.facts['model']['encoder']} computes with "
+            "products of matrices; leave --int8 out"
+        )
     name = "model.int8.onnx" if int8 else "model.onnx"
     target = beside(run, name) if out is None else Path(out)
     if target.suffix.lower() != ONNX:
@@ -118,17 +123,17 @@ def export(
     return _compared(loaded, target, paths)
 
 
-def _exportable(loaded: LoadedModel[AnyNetwork]) -> LoadedModel[DeepLabV3Plus]:
-    """Raise an error for networks other than DeepLabV3+, whose export was not tested."""
+def _exportable(loaded: LoadedModel[AnyNetwork]) -> LoadedModel[Segmenter]:
+    """Raise an error for networks that are not over a timm encoder, whose export was not tested."""
     model = loaded.model
-    if not isinstance(model, DeepLabV3Plus):
+    if not isinstance(model, Segmenter):
         kind = loaded.facts["model"]["network"]
-        raise UserError(f"{kind} cannot be exported; only DeepLabV3+ can")
+        raise UserError(f"{kind} cannot be exported; only networks over timm encoders can")
     return LoadedModel(model, loaded.taxonomy, loaded.facts, loaded.network, loaded.domain)
 
 
 def _compared(
-    loaded: LoadedModel[DeepLabV3Plus], target: Path, paths: Sequence[Path]
+    loaded: LoadedModel[Segmenter], target: Path, paths: Sequence[Path]
 ) -> dict[str, Any]:
     shown = [middle(i, side=COMPARED_SIDE) for i in _read(_spread(paths, COMPARED_IMAGES))]
     on = f"images of {paths[0].parent}" if shown else "noise, as no image of the run exists here"
@@ -160,7 +165,7 @@ def _words(result: dict[str, Any], found: Parity) -> str:
     )
 
 
-def _images(loaded: LoadedModel[DeepLabV3Plus], folder: str | Path | None) -> list[Path]:
+def _images(loaded: LoadedModel[Segmenter], folder: str | Path | None) -> list[Path]:
     """Image files of a folder, or of the run's train split; empty if that does not exist."""
     if folder is None:
         data = Path(str(loaded.facts["training"].get("data") or ""))

@@ -23,10 +23,11 @@ from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
 from s5mars.classes import Taxonomy
-from s5mars.errors import needed
+from s5mars.errors import UserError, first_line, needed
+from s5mars.export.positions import traceable_positions
 from s5mars.files import replacing
-from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.onnx_network import INPUT, METADATA_KEY, OUTPUT
+from s5mars.models.segmenter import Segmenter
 
 OPSET = 17
 """Operator set of ONNX 1.12 (2022), supported by runtimes of small devices."""
@@ -38,7 +39,7 @@ class Deployed(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: DeepLabV3Plus, *, temperature: float) -> None:
+    def __init__(self, model: Segmenter, *, temperature: float) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
@@ -49,9 +50,8 @@ class Deployed(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 → (N, C, H, W) float32 probabilities."""
         scaled = image.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        features = self.model.encoder(scaled)
         size = (image.shape[1], image.shape[2])
-        logits = self.model.decode(features[0], features[-1], size=size)
+        logits = self.model.decode(*self.model.encode(scaled), size=size)
         # Not the softmax operator: runtimes transpose the second of four axes for it, and it
         # took as long as half of a light network.
         powers = ((logits - logits.amax(1, keepdim=True)) / self.temperature).exp()
@@ -60,7 +60,7 @@ class Deployed(nn.Module):
 
 def write_onnx(
     path: Path,
-    model: DeepLabV3Plus,
+    model: Segmenter,
     taxonomy: Taxonomy,
     *,
     temperature: float = 1.0,
@@ -79,26 +79,31 @@ def write_onnx(
         facts: further metadata, such as facts about training.
 
     Raises:
-        UserError: if the package onnx is not installed.
+        UserError: if the package onnx is not installed, or ONNX lacks what the encoder computes.
     """
     onnx = needed("onnx", extra="export")
     deployed = Deployed(_same_upper(model), temperature=temperature).cpu().eval()
     example = torch.zeros(2, 97, 131, 3, dtype=torch.uint8)  # sizes that no stride divides
     axes = {0: "images", 1: "height", 2: "width"}
     written = io.BytesIO()  # in memory, because the exporter does not report a full disk
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), traceable_positions():
         warnings.simplefilter("ignore")  # about the old exporter and traced sizes
-        torch.onnx.export(
-            deployed,
-            (example,),
-            written,  # type: ignore[arg-type]
-            dynamo=False,
-            autograd_inlining=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes={INPUT: axes, OUTPUT: {0: "images", 2: "height", 3: "width"}},
-        )
+        try:
+            torch.onnx.export(
+                deployed,
+                (example,),
+                written,  # type: ignore[arg-type]
+                dynamo=False,
+                autograd_inlining=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: axes, OUTPUT: {0: "images", 2: "height", 3: "width"}},
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise UserError(
+                f"{model.description['encoder']} cannot be exported to ONNX ({first_line(error)})"
+            ) from error
     proto = onnx.load_from_string(written.getvalue())
     _without_aliases(proto.graph)
     # Tracing loses the number of classes, as the last step takes its size from the image.
@@ -153,7 +158,7 @@ class _SameUpperConv(nn.Module):
         return convolved
 
 
-def _same_upper(model: DeepLabV3Plus) -> DeepLabV3Plus:
+def _same_upper(model: Segmenter) -> Segmenter:
     """Copy a model and make its "same" padding visible to the exporter."""
     copied = copy.deepcopy(model)
     for module in list(copied.modules()):

@@ -15,12 +15,13 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.evaluation.calibrate import calibration_file
 from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
-from s5mars.export.card import model_card
+from s5mars.export.card import LICENCE_FILE, model_card
 from s5mars.files import replacing, write_json, write_text
-from s5mars.files.reading import object_in, reading
+from s5mars.files.reading import object_in, read_text, reading
 from s5mars.models.box import FACTS, TENSORS
 from s5mars.models.checkpoint import checkpoint_path, load_model, without_folders
 from s5mars.models.hub import unreachable
+from s5mars.models.licences import Licence, from_facts
 
 CARD = "README.md"
 
@@ -30,6 +31,7 @@ def push(
     name: str,
     *,
     licence: str | None = None,
+    licence_file: str | Path | None = None,
     private: bool = False,
     dry_run: str | Path | None = None,
 ) -> Path | str:
@@ -42,6 +44,8 @@ def push(
         run: a run folder or a checkpoint.
         name: ``OWNER/NAME``; created on the hub if it does not exist.
         licence: licence of the weights for the card, such as ``apache-2.0``.
+        licence_file: its text, which is uploaded as ``LICENSE.md``. Weights made from those of
+            DINOv3 need it: its licence passes on to them.
         private: create a new repository as private.
         dry_run: folder to write the files to, without uploading them.
 
@@ -63,7 +67,7 @@ def push(
         folder = Path(dry_run)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} is not empty; choose another folder for --dry-run")
-        write_folder(run, name, folder, licence=licence)
+        write_folder(run, name, folder, licence=licence, licence_file=licence_file)
         print(f"{folder} contains the files that would be uploaded as {name}")
         return folder
     if not huggingface_hub.get_token():
@@ -72,13 +76,20 @@ def push(
         )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        write_folder(run, name, folder, licence=licence)
+        write_folder(run, name, folder, licence=licence, licence_file=licence_file)
         address = _upload(folder, name, private=private)
     print(f'{address}\nload it with s5mars.load("hf:{name}")')
     return address
 
 
-def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | None = None) -> None:
+def write_folder(
+    run: str | Path,
+    name: str,
+    folder: Path,
+    *,
+    licence: str | None = None,
+    licence_file: str | Path | None = None,
+) -> None:
     """Write the files that ``push`` uploads.
 
     Args:
@@ -86,13 +97,16 @@ def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | Non
         name: ``OWNER/NAME``, for the card.
         folder: output folder; created if it does not exist.
         licence: licence, for the card.
+        licence_file: its text.
 
     Raises:
-        MissingFileError: if there is no checkpoint.
-        UserError: if it is damaged or has another format.
+        MissingFileError: if there is no checkpoint, or no such licence file.
+        UserError: if it is damaged or has another format, or its encoder has a licence that does
+            not allow this one.
     """
     tensors = checkpoint_path(Path(run))
     loaded = load_model(tensors)  # fails if `load` could not read it
+    _check_licence(from_facts(loaded.facts["training"]), licence, licence_file)
     facts = {**loaded.facts, "training": without_folders(loaded.facts["training"])}
     if facts.get("calibration"):
         facts["calibration"] = {k: without_folders(v) for k, v in facts["calibration"].items()}
@@ -127,6 +141,27 @@ def write_folder(run: str | Path, name: str, folder: Path, *, licence: str | Non
         domain=loaded.domain,
     )
     write_text(folder / CARD, card)
+    if licence_file is not None:
+        write_text(folder / LICENCE_FILE, read_text(Path(licence_file)))
+
+
+def _check_licence(
+    encoder: Licence | None, licence: str | None, licence_file: str | Path | None
+) -> None:
+    if licence_file is not None and not Path(licence_file).is_file():
+        raise MissingFileError(f"{licence_file}: no such file; give --licence-file a text file")
+    if encoder is None or not encoder.passes_on:
+        return
+    if licence not in (None, encoder.identifier):
+        raise UserError(
+            f"--licence is {licence}, but these weights were made from an encoder under "
+            f"{encoder.identifier}, which allows no other licence; leave --licence out"
+        )
+    if licence_file is None:
+        raise UserError(
+            f"{encoder.identifier} must be shared with the weights; give --licence-file its text, "
+            f"which comes with the encoder's weights ({encoder.link})"
+        )
 
 
 def _upload(folder: Path, name: str, *, private: bool) -> str:

@@ -12,8 +12,8 @@ moving average in ``objective/teacher.py`` on the weak view, which is also what 
 
 - τ = 0.95, λ_u = 1. The published loss is half of this sum, as that of UniMatch.
 - The mean is over the valid pixels, kept or not (paper and code).
-- Theirs has a transformer whose four feature maps share one M; here the low-level and the
-  high-level features, which differ in channels, each have their own.
+- The feature maps of a transformer share one M (paper and code); those of a convolutional encoder,
+  which differ in channels, each have their own.
 - Whether an image keeps all of its channels is drawn image by image; the code takes exactly half of
   a batch.
 - Labelled and strong images pass the encoder in one batch; the code has two.
@@ -94,10 +94,14 @@ class UniMatchV2:
         sizes = [len(image) for image in images]
         whole = each(rngs, lambda g: g.random()) < self.undropped
         disturbed = []
+        masks: dict[int, NDArray[Any]] = {}  # by number of channels
         for features in student.features(torch.cat(images)):
             labelled, first, second = torch.split(features, sizes)
-            mask = 2.0 * (each(rngs, partial(_uniform, size=features.shape[1])) < 0.5)
-            mask[whole] = 1.0
+            channels = features.shape[1]
+            if channels not in masks:
+                masks[channels] = 2.0 * (each(rngs, partial(_uniform, size=channels)) < 0.5)
+                masks[channels][whole] = 1.0
+            mask = masks[channels]
             factor = send(torch.from_numpy(mask), features.device).to(features.dtype)
             factor = factor[:, :, None, None]
             disturbed.append(torch.cat([labelled, first * factor, second * (2 - factor)]))

@@ -26,11 +26,12 @@ def weak_view(teacher: nn.Module, pool: Crops, progress: Progress) -> View:
     """The unchanged pool images, with targets from the teacher's prediction.
 
     A network that labels for itself is set to evaluation mode: dropout is off, and batch statistics
-    change only once in a step.
+    change only once in a step. It gets the bytes of the images, as a frozen encoder caches their
+    features.
     """
-    image = as_float(pool.image)
     with evaluating(teacher):
-        return View(image, progress.pseudo_labels(teacher(image).softmax(1), pool))
+        probability = teacher(pool.image).softmax(1)
+    return View(as_float(pool.image), progress.pseudo_labels(probability, pool))
 
 
 @torch.no_grad()
@@ -42,10 +43,10 @@ def weak_views(
     The teacher sees both in one batch. Its predictions for the donors are not aligned: their
     classes are already as frequent as the labels'.
     """
-    images = as_float(torch.cat([pool.image, donors.image]))
+    images = torch.cat([pool.image, donors.image])
     with evaluating(teacher):
         predictions = torch.split(teacher(images).softmax(1), [len(pool.image), len(donors.image)])
-    image, donor_image = torch.split(images, [len(pool.image), len(donors.image)])
+    image, donor_image = torch.split(as_float(images), [len(pool.image), len(donors.image)])
     return (
         View(image, progress.pseudo_labels(predictions[0], pool)),
         View(donor_image, as_predicted(predictions[1], donors)),

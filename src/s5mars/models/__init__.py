@@ -1,1 +1,1 @@
-"""Networks: timm encoders under a DeepLabV3+ head."""
+"""Networks: timm encoders under decoders, SAM-CLS and SAN; their weights and licences."""

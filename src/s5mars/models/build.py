@@ -10,12 +10,20 @@ from s5mars.errors import UserError
 from s5mars.models import sam_cls as sam
 from s5mars.models import san as side
 from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.dpt import Dpt
+from s5mars.models.encoders import is_columnar
+from s5mars.models.linear import Linear
+from s5mars.models.segmenter import Segmenter
+from s5mars.models.tuning import check_tuning
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.networks import DeepLab, SamCls, SideAdapter
+from s5mars.settings.networks import DeepLab, NetworkOptions, SamCls, SideAdapter
 from s5mars.types import Method
 
-AnyNetwork = DeepLabV3Plus | sam.SamCls | side.San
+AnyNetwork = Segmenter | sam.SamCls | side.San
 """Networks that can be trained, evaluated and shared."""
+
+HEADS: Mapping[str, type[Any]] = {"deeplab": DeepLabV3Plus, "dpt": Dpt, "linear": Linear}
+"""Decoders over timm encoders."""
 
 
 def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> AnyNetwork:
@@ -39,17 +47,65 @@ def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> An
         return side.san(
             config.weights, taxonomy, adapter=options.checkpoint, side=options.input_side
         )
-    assert isinstance(options, DeepLab)
-    return DeepLabV3Plus(
+    return build_segmenter(
         config.model,
         len(taxonomy),
-        output_stride=options.output_stride,
-        head=options.decoder,
+        head=config.head,
+        options=options,
         weights=config.weights,
-        normalisation=options.normalisation,
-        multi_grid=options.multi_grid,
         representation=method.needs.representation,
+        drop_path=config.drop_path,
     )
+
+
+def build_segmenter(
+    encoder: str,
+    classes: int,
+    *,
+    head: str = "auto",
+    options: NetworkOptions | None = None,
+    weights: str = "none",
+    representation: int = 0,
+    drop_path: float = 0.0,
+) -> Segmenter:
+    """Build a decoder over a timm encoder.
+
+    Args:
+        encoder: timm's name.
+        classes: number of output channels.
+        head: a key of ``HEADS``, or ``auto``: dpt over plain ViTs, deeplab over others.
+        options: those of the encoder and of DeepLabV3+.
+        weights: see ``s5mars.models.weights``.
+        representation: channels of a second head that embeds pixels; 0 omits it.
+        drop_path: see ``build_encoder``.
+
+    Raises:
+        UserError: if head, options and encoder do not fit together.
+    """
+    options = options or DeepLab()
+    assert isinstance(options, DeepLab)
+    if head == "auto":
+        head = "dpt" if is_columnar(encoder) else "deeplab"
+    kind = HEADS[head]
+    common: dict[str, Any] = {
+        "output_stride": options.output_stride,
+        "weights": weights,
+        "normalisation": options.normalisation,
+        "representation": representation,
+        "drop_path": drop_path,
+    }
+    if kind is DeepLabV3Plus:
+        return DeepLabV3Plus(
+            encoder, classes, head=options.decoder, multi_grid=options.multi_grid, **common
+        )
+    for name in ("decoder", "multi_grid"):
+        if getattr(options, name) != getattr(DeepLab, name):
+            raise UserError(
+                f"--deeplab.{name.replace('_', '-')} is for --head deeplab, but {encoder} has "
+                f"--head {head}; leave it out"
+            )
+    network: Segmenter = kind(encoder, classes, **common)
+    return network
 
 
 def check_network(config: TrainConfig, method: Method) -> None:
@@ -59,6 +115,7 @@ def check_network(config: TrainConfig, method: Method) -> None:
         UserError: with the option that does not fit.
     """
     needs, options = method.needs, config.network
+    check_tuning(config)
     if needs.queries and not isinstance(options, SideAdapter):
         raise UserError(f"--method {config.method} requires --model san (got {config.model})")
     if needs.pool and options.methods:
@@ -84,14 +141,16 @@ def rebuild_network(description: Mapping[str, Any]) -> AnyNetwork:
         return sam.rebuilt_sam_cls(description)
     if kind == side.NAME:
         return side.rebuilt_san(description)
-    if kind != "DeepLabV3+":
+    kinds = {each.NAME: each for each in HEADS.values()}
+    if kind not in kinds:
         raise UserError(f"unknown network {kind!r}")
-    return DeepLabV3Plus(
+    of_deeplab = ("head", "multi_grid") if kind == DeepLabV3Plus.NAME else ()
+    network: Segmenter = kinds[kind](
         description["encoder"],
         description["classes"],
         output_stride=description["output_stride"],
-        head=description["head"],
         normalisation=description["normalisation"],
-        multi_grid=description["multi_grid"],
         weights="none",
+        **{name: description[name] for name in of_deeplab},
     )
+    return network

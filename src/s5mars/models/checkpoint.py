@@ -21,6 +21,7 @@ from s5mars.files.reading import read_object, reading
 from s5mars.models.box import holds, installed, installed_folder
 from s5mars.models.build import AnyNetwork, rebuild_network
 from s5mars.models.domain import Domain
+from s5mars.models.tuning import shared_state
 
 FORMAT = 1
 NETWORKS = ("teacher", "student")
@@ -71,7 +72,7 @@ def save_model(
     tensors = {
         f"{name}.{key}": value.detach().cpu().contiguous()
         for name, network in networks.items()
-        for key, value in network.state_dict().items()
+        for key, value in shared_state(network).items()
         # This head is used in training only.
         if not key.startswith("representation.")
     }

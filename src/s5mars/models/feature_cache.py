@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,17 +28,19 @@ class FeatureCache:
     def __init__(self, folder: Path, encoder: str) -> None:
         self.folder = folder / encoder
 
-    def get(self, image: Tensor) -> Tensor | None:
-        """The features of an image, (3, H, W) uint8 on the CPU, or None if not cached."""
+    def get(self, image: Tensor) -> list[Tensor] | None:
+        """The feature maps of an image, (3, H, W) uint8 on the CPU, or None if not cached."""
         try:
-            return load_file(self._path(image))["features"]
+            found = load_file(self._path(image))
+            return [found[str(level)] for level in range(len(found))]
         except (FileNotFoundError, SafetensorError, KeyError):
             return None  # a damaged file is written again
 
-    def put(self, image: Tensor, features: Tensor) -> None:
-        """Store the features of an image; the file is written atomically."""
+    def put(self, image: Tensor, features: Sequence[Tensor]) -> None:
+        """Store the feature maps of an image; the file is written atomically."""
+        maps = {str(level): x.to("cpu", DTYPE).contiguous() for level, x in enumerate(features)}
         with replacing(self._path(image)) as temporary:
-            temporary.write_bytes(save({"features": features.to("cpu", DTYPE).contiguous()}))
+            temporary.write_bytes(save(maps))
 
     def _path(self, image: Tensor) -> Path:
         content = hashlib.sha256(repr(tuple(image.shape)).encode())

@@ -17,11 +17,11 @@ class Network(Protocol):
         """(B, 3, H, W) uint8, or float in [0, 1] → (B, C, H, W) float logits."""
         ...
 
-    def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Low-level and high-level features of an image."""
+    def features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of an image, fine to coarse; their number is the decoder's."""
         ...
 
-    def fuse(self, low: Tensor, high: Tensor) -> Tensor:
+    def fuse(self, *features: Tensor) -> Tensor:
         """Features → common input of both heads."""
         ...
 
@@ -33,6 +33,6 @@ class Network(Protocol):
         """Fused features → embedding, if ``Needs.representation`` requested this head."""
         ...
 
-    def decode(self, low: Tensor, high: Tensor, *, size: tuple[int, int]) -> Tensor:
+    def decode(self, *features: Tensor, size: tuple[int, int]) -> Tensor:
         """Features → logits at ``size``."""
         ...

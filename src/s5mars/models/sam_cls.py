@@ -103,11 +103,11 @@ class SamCls(nn.Module):
         if self.cache is None or image.dtype != torch.uint8:
             return self._encode(image)
         key = image.cpu()
-        known = self.cache.get(key)
-        if known is None:
-            known = self._encode(image)
-            self.cache.put(key, known)
-        return known
+        if found := self.cache.get(key):
+            return found[0]
+        encoded = self._encode(image)
+        self.cache.put(key, [encoded])
+        return encoded
 
     def _encode(self, image: Tensor) -> Tensor:
         """(3, H, W) → (D, h, w) in half precision."""

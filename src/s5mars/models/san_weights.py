@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.errors import UserError
-from s5mars.models.weights import WeightsReport, read_state
+from s5mars.models.state_files import read_state
+from s5mars.models.weights import WeightsReport
 
 _MODULE = "module."
 

@@ -15,14 +15,12 @@ from s5mars.errors import UserError
 from s5mars.models.box import installed_folder
 from s5mars.models.build import AnyNetwork, build_network
 from s5mars.models.checkpoint import LoadedModel
-from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.licences import encoder_licence, from_facts, require_agreement
 from s5mars.models.opened import HUB, open_model
+from s5mars.models.segmenter import Segmenter
+from s5mars.models.tuning import tune
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.networks import DeepLab
 from s5mars.types import Method
-
-DECODER = ("pyramid", "low_level", "decoder")
-"""Modules of the decoder; each is taken from the model as a whole or not at all."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,8 @@ class StartReport:
     """What a run took from the model that it started from."""
 
     source: str
-    decoder: Sequence[str]  # modules of the decoder that fit
+    decoder: Sequence[str]  # modules of the decoder that fit; each is taken as a whole
+    others: Sequence[str]  # the others, which start at random
     classes: Sequence[str]  # classes whose rows of the classifier were taken
     new: Sequence[str]  # other classes of the run, which start at random
     # A local path, which is not written into shared records.
@@ -42,39 +41,48 @@ class StartReport:
         return [] if self.path is None else [f"read from {self.path}"]
 
     def __str__(self) -> str:
-        missing = [name for name in DECODER if name not in self.decoder]
         parts = [f"also from it: decoder ({', '.join(self.decoder)})"] if self.decoder else []
-        parts += [f"at random: decoder ({', '.join(missing)})"] if missing else []
+        parts += [f"at random: decoder ({', '.join(self.others)})"] if self.others else []
         parts += [f"classes from it: {', '.join(self.classes)}"] if self.classes else []
         parts += [f"classes at random: {', '.join(self.new)}"] if self.new else []
         return f"encoder weights: {self.source} (--start-from); {'; '.join(parts)}"
 
 
 def starting_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> AnyNetwork:
-    """Build the network of a new run as ``build_network`` does, and apply ``start_from``.
+    """Build the network of a new run as ``build_network`` does, start it and ``tune`` it.
 
     Raises:
-        UserError, MissingFileError: as ``build_network``; and if the model to start from does not
-            exist, is no DeepLabV3+, or has another encoder than the run.
+        UserError, MissingFileError: as ``build_network``; if the licence of the encoder's weights
+            must be agreed to; and if the model to start from does not
+            exist, has no timm encoder, or has another encoder than the run.
     """
     if not config.start_from:
-        return build_network(config, method, taxonomy)
-    if not isinstance(config.network, DeepLab):
-        raise UserError(f"--start-from cannot be used with --model {config.model}")
+        licence = encoder_licence(config)
+        require_agreement(licence, config.accept_licence, option="--accept-licence")
+        network = build_network(config, method, taxonomy)
+        if isinstance(network, Segmenter):
+            network.licence = licence
+            tune(network, config)
+        return network
     if config.weights not in {"auto", "none"}:
         raise UserError(
             f"--start-from {config.start_from} brings its own encoder; leave out --weights "
             f"{config.weights}"
         )
     loaded = open_model(config.start_from)
+    licence = from_facts(loaded.facts["training"])
+    require_agreement(licence, config.accept_licence, option="--accept-licence")
     network = build_network(replace(config, weights="none"), method, taxonomy)
-    assert isinstance(network, DeepLabV3Plus)
-    network.weights_report = take(network, loaded, taxonomy, source=config.start_from)
+    if not isinstance(network, Segmenter):
+        raise UserError(f"--start-from cannot be used with --model {config.model}")
+    report = take(network, loaded, taxonomy, source=config.start_from)
+    network.weights_report, network.licence = report, licence
+    tune(network, config)
     return network
 
 
 def take(
-    network: DeepLabV3Plus, loaded: LoadedModel[AnyNetwork], taxonomy: Taxonomy, *, source: str
+    network: Segmenter, loaded: LoadedModel[AnyNetwork], taxonomy: Taxonomy, *, source: str
 ) -> StartReport:
     """Copy the parts of a model that fit into a network, in place.
 
@@ -89,11 +97,11 @@ def take(
         source: how the user named the model.
 
     Raises:
-        UserError: if the model is no DeepLabV3+ or has another encoder.
+        UserError: if the model has no timm encoder, or another one.
     """
     model = loaded.model
-    if not isinstance(model, DeepLabV3Plus):
-        raise UserError(f"--start-from {source} is not a DeepLabV3+; give a run of one")
+    if not isinstance(model, Segmenter):
+        raise UserError(f"--start-from {source} has no timm encoder; give a run that has one")
     theirs, ours = (str(n.description["encoder"]) for n in (model, network))
     given, wanted = model.state_dict(), network.state_dict()
     if theirs.partition(".")[0] != ours.partition(".")[0] or not _fits("encoder", given, wanted):
@@ -101,7 +109,8 @@ def take(
             f"--start-from {source} has the encoder {theirs}, but this run has {ours}; use "
             f"--model {theirs}"
         )
-    decoder = [name for name in DECODER if _fits(name, given, wanted)]
+    same = type(model) is type(network)
+    decoder = [name for name in network.DECODER if same and _fits(name, given, wanted)]
     buffers = ["mean", "std"]
     if model.description["normalisation"] != network.description["normalisation"]:
         buffers = []
@@ -110,7 +119,8 @@ def take(
         for key, value in given.items()
         if key in buffers or key.partition(".")[0] in {"encoder", *decoder}
     }
-    rows = _rows(loaded.taxonomy, taxonomy) if "decoder" in decoder else {}
+    # The classifier reads what the last module gives.
+    rows = _rows(loaded.taxonomy, taxonomy) if network.DECODER[-1] in decoder else {}
     for part in ("weight", "bias"):
         key = f"classifier.{part}"
         target = wanted[key].clone()
@@ -122,6 +132,7 @@ def take(
     return StartReport(
         source=_shared_name(source),
         decoder=decoder,
+        others=[name for name in network.DECODER if name not in decoder],
         classes=[taxonomy.names[to] for to in rows],
         new=[name for index, name in enumerate(taxonomy.names) if index not in rows],
         path=None if source.startswith(HUB) or installed_folder(source) else source,

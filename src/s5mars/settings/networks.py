@@ -28,13 +28,14 @@ class NetworkOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DeepLab(NetworkOptions):
-    """DeepLabV3+, for any timm encoder
+    """DeepLabV3+, and any timm encoder
 
     Args:
-        decoder: Name of the decoder: ``paper``, ``light`` or ``auto`` (paper for encoders with 1024
-            channels or more).
-        output_stride: Output stride of the encoder: 8, 16 or 32.
-        normalisation: Input normalisation: ``encoder`` or ``as_released`` (see docs/method.md).
+        decoder: Name of the decoder of ``--head deeplab``: ``paper``, ``light`` or ``auto`` (paper
+            for encoders with 1024 channels or more).
+        output_stride: Output stride of the encoder, for any head: 8, 16 or 32.
+        normalisation: Input normalisation, for any head: ``encoder`` or ``as_released`` (see
+            docs/method.md).
         multi_grid: Dilation factors of the last ResNet stage, such as [1, 2, 4].
     """
 
@@ -101,6 +102,9 @@ _MOVED: Mapping[str, tuple[type[NetworkOptions], str]] = {
 }
 """Options that once had no group → where they are now."""
 
+_OLD_HEADS = ("paper", "light")
+"""``head`` once named the decoder of DeepLabV3+, which was the only one."""
+
 NETWORKS: tuple[type[NetworkOptions], ...] = (DeepLab, *GENERAL_MODELS.values())
 
 
@@ -118,9 +122,11 @@ def with_groups(settings: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         settings: from ``config.yaml`` or ``comparison.json``; those of this version do not change.
     """
-    old = [name for name in _MOVED if name in settings]
-    found = {name: value for name, value in settings.items() if name not in old}
     own = network_options(str(settings.get("model")))
+    old = [name for name in _MOVED if name in settings]
+    if settings.get("head") not in _OLD_HEADS and own is DeepLab:
+        old = [name for name in old if name != "head"]  # the option of today
+    found = {name: value for name, value in settings.items() if name not in old}
     for name in old:
         kind, field = _MOVED[name]
         value, default = settings[name], getattr(kind, field)
@@ -149,6 +155,6 @@ def misplaced(option: str, model: str) -> str:
     owners[DeepLab.group] = "a timm encoder"
     if group in owners and group != own.group:
         return f"it is for {owners[group]}, not {model}"
-    if option == "scale" and own.fixed_crops:
+    if option in {"scale", "crops"} and own.fixed_crops:
         return f"--model {model} has fixed crops"
     return ""

@@ -20,8 +20,8 @@ import yaml
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files.reading import parse_yaml, read_yaml, reading
 from s5mars.settings.ablations import find_ablation
-from s5mars.settings.config import DataSettings, TrainConfig
-from s5mars.settings.networks import misplaced, network_options, with_groups
+from s5mars.settings.config import DataSettings, EncoderSettings, TrainConfig
+from s5mars.settings.networks import DeepLab, misplaced, network_options, with_groups
 from s5mars.settings.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -116,10 +116,13 @@ class Parser(jsonargparse.ArgumentParser):
         return message
 
     def _nearest(self, wrong: str, *, prefix: str) -> str:
-        if reason := misplaced(wrong.replace("-", "_"), self.model):
+        name = wrong.replace("-", "_")
+        if name in EncoderSettings.__dataclass_fields__:
+            return f"; it is for a timm encoder, not {self.model}"
+        if reason := misplaced(name, self.model):
             return f"; {reason}"
         known = [a.dest for a in self._actions if a.dest not in {"help", "config"}]
-        near = difflib.get_close_matches(wrong.replace("-", "_"), known, n=1, cutoff=0.6)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         if not near:
             return "; see --help"
         return f"; the nearest is {prefix}{near[0].replace('_', '-') if prefix else near[0]}"
@@ -164,7 +167,9 @@ def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Pa
     parser = Parser(prog="s5mars train", description=_ABOUT, epilog=_EXAMPLE, model=early.model)
     parser.add_argument("--config", action=_SettingsFile, help="Path to a YAML file of settings.")
     for part in TrainConfig.__bases__:
-        skip = {"scale"} if part is DataSettings and network.fixed_crops else None
+        if part is EncoderSettings and network is not DeepLab:
+            continue
+        skip = {"scale", "crops"} if part is DataSettings and network.fixed_crops else None
         parser.add_class_arguments(part, skip=skip)
     parser.add_class_arguments(network, network.group)
     parser.set_known_defaults(recipe.training, source=f"recipe {early.recipe}")

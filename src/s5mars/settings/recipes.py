@@ -42,22 +42,24 @@ def _released_s5mars(method: S5Mars) -> S5Mars:
     )
 
 
+_SHORT_RUNS: Mapping[str, Any] = {
+    "optimiser": "adamw",
+    "learning_rate": 5e-4,
+    "weight_decay": 0.01,
+    "balanced_crops": 0.5,
+    "warm_up": 0.1,
+    "ramp": 0.1,
+    "unsupervised": 0.5,
+    "alignment": 0.98,
+    "teacher_span": 0.05,
+}
+
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
         about="the papers' methods in runs of thousands of steps: AdamW, labelled crops that show "
         "rare classes, a short warm-up on labels alone, half of the unsupervised weight, "
         "distribution alignment, a teacher average that fits the length of the run",
-        training={
-            "optimiser": "adamw",
-            "learning_rate": 5e-4,
-            "weight_decay": 0.01,
-            "balanced_crops": 0.5,
-            "warm_up": 0.1,
-            "ramp": 0.1,
-            "unsupervised": 0.5,
-            "alignment": 0.98,
-            "teacher_span": 0.05,
-        },
+        training=_SHORT_RUNS,
     ),
     "paper": Recipe(
         about="what the paper says",
@@ -74,6 +76,18 @@ RECIPES: Mapping[str, Recipe] = {
             "ohem": True,
         },
         methods={"s5mars": _released_s5mars},
+    ),
+    "vit": Recipe(
+        about="how UniMatch V2 tunes DINOv2 (its released settings for Pascal VOC): ViT-S/14, "
+        "AdamW with 5e-6 for the encoder and forty times as much for the decoder, crops of 518 "
+        "pixels; the rest as in default",
+        training={
+            **_SHORT_RUNS,
+            "model": "vit_small_patch14_dinov2",
+            "learning_rate": 2e-4,
+            "encoder_rate": 0.025,
+            "crop": 518,
+        },
     ),
     "san": Recipe(
         about="how SAN's authors train its side adapter, with --model san: AdamW, rate 1e-4, "

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from s5mars.methods.supervised import Supervised
 from s5mars.models.build import AnyNetwork
 from s5mars.models.dropout import drawing
+from s5mars.models.licences import as_facts
 from s5mars.models.synchronised import synchronise
+from s5mars.models.tuning import layer_rates
 from s5mars.objective.alignment import Alignment
 from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
 from s5mars.objective.teacher import momentum_at, update_teacher
@@ -52,6 +54,7 @@ class SegmentationModule(lightning.LightningModule):
         super().__init__()
         self.student = student
         self.encoder_weights = str(student.weights_report)  # where the run started from
+        self.encoder_licence = as_facts(getattr(student, "licence", None))
         self.teacher: AnyNetwork | None = None
         if method.needs.teacher:
             self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
@@ -217,12 +220,11 @@ class SegmentationModule(lightning.LightningModule):
         """SGD with momentum (section V-B) or AdamW, and the polynomial schedule."""
         config = self.config
         rate = config.learning_rate
-        encoder = getattr(self.student, "encoder", None)
-        of_encoder = set() if encoder is None else set(encoder.parameters())
+        of_encoder = layer_rates(self.student, config.encoder_rate, config.layer_decay)
         parts: dict[float, list[nn.Parameter]] = {}
         for parameter in self.student.parameters():
             if parameter.requires_grad:
-                factor = config.encoder_rate if parameter in of_encoder else 1.0
+                factor = of_encoder.get(parameter, 1.0)
                 parts.setdefault(factor, []).append(parameter)
         trained = [{"params": part, "lr": rate * factor} for factor, part in parts.items()]
         optimizer: torch.optim.Optimizer
@@ -285,6 +287,7 @@ class SegmentationModule(lightning.LightningModule):
             "counts": self._counts,
             "seconds": self.seconds,
             "encoder_weights": self.encoder_weights,
+            "encoder_licence": self.encoder_licence,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -295,6 +298,7 @@ class SegmentationModule(lightning.LightningModule):
         self._counts = state["counts"]
         self.seconds = state["seconds"]
         self.encoder_weights = state.get("encoder_weights", self.encoder_weights)
+        self.encoder_licence = state.get("encoder_licence", self.encoder_licence)
 
     def _own(self, sums: Tensor) -> Tensor:
         """This process's sum, or the mean if the number of processes has changed."""

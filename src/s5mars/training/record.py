@@ -175,6 +175,7 @@ class Record:
             "network": module.scored_name,
             "protocol": {"name": "full", "crop": None, "selected_on": config.select_on},
             "encoder_weights": module.encoder_weights,
+            "encoder_licence": module.encoder_licence,
             "objects": None if self.feed.objects is None else self.feed.objects.description,
         }
 

@@ -29,6 +29,7 @@ from s5mars.files.locking import is_empty, only_one
 from s5mars.files.reading import read_object
 from s5mars.models.build import AnyNetwork
 from s5mars.models.start import starting_network
+from s5mars.models.tuning import in_words
 from s5mars.proposals.prepare import check_given, check_store
 from s5mars.settings.config import TrainConfig
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
@@ -97,7 +98,9 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
             write_json(out / "versions.json", versions())
             streams.write(out / "splits")
             report = module.student.weights_report
-            for line in (str(report), *report.details):
+            licence = getattr(module.student, "licence", None)
+            about = () if licence is None else (str(licence),)
+            for line in (*in_words(module.student, config), str(report), *report.details, *about):
                 print(line, file=sys.stderr)
             if module.pool_crops:
                 print(
@@ -174,7 +177,11 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
     # Where the network needs weights, they define its architecture.
     weights = config.weights if config.network.weights else "none"
     module = _build_module(
-        replace(config, weights=weights, start_from=""), method, dataset.taxonomy, streams
+        # Its weights and their licence come from the checkpoint.
+        replace(config, weights=weights, start_from="", accept_licence=""),
+        method,
+        dataset.taxonomy,
+        streams,
     )
     return _fit(config, module, dataset, streams, checkpoint=checkpoint)
 

@@ -135,6 +135,7 @@ def crop_settings(config: TrainConfig) -> CropSettings:
         scale=config.scale,
         resolution=Resolution.parse(config.resolution),
         fixed=config.network.fixed_crops,
+        tiles=config.tiles,
     )
 
 
@@ -152,12 +153,13 @@ def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
         return  # its fixed crops always lie inside the image
     width, height = max((image_size(sample.image) for sample in samples), key=max)
     width, height = Resolution.parse(config.resolution).size(width, height)
-    limit = int(max(width, height) * config.scale[1])
+    largest = 1.0 if config.tiles else config.scale[1]
+    limit = int(max(width, height) * largest)
     if config.crop > limit:
         raise UserError(
             f"crop is {config.crop}, but the largest labelled image of {config.data} has "
             f"{width}×{height} pixels at --resolution {config.resolution}, enlarged at most "
-            f"{config.scale[1]:g} times: use --crop {limit} or less"
+            f"{largest:g} times: use --crop {limit} or less"
         )
 
 

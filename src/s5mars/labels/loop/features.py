@@ -26,8 +26,9 @@ from s5mars.data.resolution import Resolution
 from s5mars.devices import find_device
 from s5mars.files import replacing
 from s5mars.models.checkpoint import LoadedModel
-from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.encoders import padded
 from s5mars.models.opened import open_model
+from s5mars.models.segmenter import Segmenter
 from s5mars.models.weights import load_encoder_weights
 
 ENCODER = "tf_efficientnet_lite0"
@@ -57,6 +58,7 @@ class StartModel:
         resolution: size at which it sees images.
         device: its device.
         classes: names of the classes whose log-probabilities are the last map; None: not one.
+        multiple: sides of the images that it reads are multiples of this.
     """
 
     name: str
@@ -65,6 +67,7 @@ class StartModel:
     resolution: Resolution
     device: torch.device
     classes: tuple[str, ...] | None = None
+    multiple: int = 1
 
     @torch.inference_mode()
     def pyramid(self, image: NDArray[np.uint8]) -> Pyramid:
@@ -78,6 +81,7 @@ class StartModel:
         padding = [0, max(0, SMALLEST_SIDE - width), 0, max(0, SMALLEST_SIDE - height)]
         if any(padding):
             pixels = F.pad(pixels, padding)
+        pixels = padded(pixels, self.multiple)  # so that maps cover the same area
         maps = [_colours(pixels), *self.levels(pixels)]
         kept = []
         for level in maps:
@@ -92,8 +96,9 @@ def open_start_model(path: str | None, *, device: str) -> StartModel:
 
     Args:
         path: whatever ``s5mars.load`` opens; None for the encoder that pip has installed. Of a
-            DeepLabV3+ the features before its classifier are used; of other models and ONNX files
-            the class probabilities, together with the features of the ImageNet encoder.
+            network over a timm encoder the features before its classifier are used; of other models
+            and ONNX files the class probabilities, together with the features of the ImageNet
+            encoder.
         device: name of a device.
 
     Raises:
@@ -112,8 +117,10 @@ def open_start_model(path: str | None, *, device: str) -> StartModel:
     network = loaded.model
     if isinstance(network, nn.Module):
         network.to(where).eval()
-    if isinstance(network, DeepLabV3Plus):
-        levels = _deeplab_levels(network)
+    multiple = 1
+    if isinstance(network, Segmenter):
+        levels = _segmenter_levels(network)
+        multiple = network.layout.multiple
     else:
         levels = _probability_levels(network, _imagenet_levels(where))
     return StartModel(
@@ -123,6 +130,7 @@ def open_start_model(path: str | None, *, device: str) -> StartModel:
         loaded.resolution,
         where,
         loaded.taxonomy.names,
+        multiple,
     )
 
 
@@ -184,12 +192,13 @@ def _imagenet_levels(device: torch.device) -> Callable[[Tensor], list[Tensor]]:
     return levels
 
 
-def _deeplab_levels(network: DeepLabV3Plus) -> Callable[[Tensor], list[Tensor]]:
+def _segmenter_levels(network: Segmenter) -> Callable[[Tensor], list[Tensor]]:
     def levels(pixels: Tensor) -> list[Tensor]:
-        low, high = network.features(pixels)
-        decoded = network.decoder(network.fuse(low, high))
+        features = network.features(pixels)
+        decoded = network.decoder(network.fuse(*features))
         logits = network.classifier(decoded).float().log_softmax(1)
-        return [*(F.avg_pool2d(m, 2) if m.shape[1] > _WIDE else m for m in (low, decoded)), logits]
+        kept = (features[0], decoded)
+        return [*(F.avg_pool2d(m, 2) if m.shape[1] > _WIDE else m for m in kept), logits]
 
     return levels
 

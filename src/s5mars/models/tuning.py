@@ -1,0 +1,172 @@
+"""How a timm encoder is trained: not at all, through low-rank adapters, or layer by layer."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from s5mars.errors import UserError, needed
+from s5mars.models.segmenter import Segmenter
+from s5mars.settings.config import TrainConfig
+
+_ATTENTION = re.compile(r"\.attn\.(qkv|q_proj|k_proj|v_proj|proj)$")
+"""Linear layers that get adapters: all four of Hu et al., "LoRA", ICLR 2022, section 4.2."""
+
+
+def check_tuning(config: TrainConfig) -> None:
+    """Check that the settings of the encoder's training fit together.
+
+    Raises:
+        UserError: with the options that do not.
+    """
+    if config.tiles and config.scale != TrainConfig.scale:
+        raise UserError(
+            f"--scale is {list(config.scale)}, but tiles have the scale of the image; use "
+            "--crops random (features are then computed in each step), or leave --scale out"
+        )
+    if config.freeze == "none":
+        if config.feature_cache is not None:
+            raise UserError("--feature-cache is for --freeze encoder; leave it out")
+        return
+    if config.feature_cache is not None and not config.tiles:
+        raise UserError(
+            "--feature-cache is for tiles, but --crops is random; leave one of them out"
+        )
+    without = {"lora": "--lora", "drop_path": "--drop-path",
+               "gradient_checkpointing": "--gradient-checkpointing",
+               "freeze_norm": "--freeze-norm"}  # fmt: skip
+    for name, option in without.items():
+        if getattr(config, name):
+            raise UserError(f"{option} has no effect with --freeze encoder; leave one of them out")
+    if config.layer_decay != 1:
+        raise UserError("--layer-decay has no effect with --freeze encoder; leave one of them out")
+
+
+def tune(network: Segmenter, config: TrainConfig) -> None:
+    """Prepare the encoder of a network for training, in place.
+
+    Raises:
+        UserError: if the encoder does not fit the settings, or peft is missing.
+    """
+    if config.lora:
+        add_adapters(network, config.lora)
+    if config.layer_decay != 1:
+        layer_rates(network, 1.0, config.layer_decay)  # fails early
+    if config.gradient_checkpointing:
+        _checkpoint_gradients(network.encoder, config.model)
+    if config.freeze == "encoder":
+        cache = config.feature_cache or config.out / "features"
+        network.freeze(cache=cache if config.tiles else None)
+
+
+def add_adapters(network: Segmenter, rank: int) -> None:
+    """Add low-rank adapters to the attention of the encoder, whose own weights are then fixed.
+
+    An adapter begins as zero, so the network does not change.
+
+    Raises:
+        UserError: if the encoder has no attention, or peft is missing.
+    """
+    peft = needed("peft", extra="lora")
+    targets = [
+        name
+        for name, module in network.encoder.named_modules()
+        if isinstance(module, nn.Linear) and _ATTENTION.search(name)
+    ]
+    if not targets:
+        raise UserError(
+            f"--lora needs an encoder with attention, such as vit_small_patch14_dinov2; "
+            f"{network.description['encoder']} has none"
+        )
+    settings = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
+    peft.inject_adapter_in_model(settings, network.encoder)
+
+
+def shared_state(network: nn.Module) -> Mapping[str, Tensor]:
+    """The state of a network as others load it: adapters are merged into the weights."""
+    state: Mapping[str, Tensor] = network.state_dict()
+    if not any(".lora_A." in key for key in state):
+        return state
+    merged: Any = copy.deepcopy(network)
+    for name, layer in list(merged.named_modules()):
+        if hasattr(layer, "lora_A"):
+            layer.merge()
+            parent, _, own = name.rpartition(".")
+            setattr(merged.get_submodule(parent), own, layer.get_base_layer())
+    return dict(merged.state_dict())
+
+
+def in_words(network: nn.Module, config: TrainConfig) -> list[str]:
+    """What a new run says of its network: decoder, parameters, and what is special about it."""
+    if not isinstance(network, Segmenter):
+        return []
+    inside = {id(parameter) for parameter in network.encoder.parameters()}
+    trained = [p for p in network.parameters() if p.requires_grad]
+    of_encoder = sum(p.numel() for p in trained if id(p) in inside)
+    decoder = sum(p.numel() for p in network.parameters() if id(p) not in inside)
+    lines = [
+        f"network: {config.model} with head {network.NAME}; {of_encoder / 1e6:.2f} M parameters of "
+        f"the encoder and {decoder / 1e6:.2f} M of the head are trained"
+    ]
+    multiple = network.layout.multiple
+    if config.crop % multiple:
+        side = config.crop + -config.crop % multiple
+        lines.append(
+            f"crops of {config.crop} pixels are padded to {side}, a multiple of {multiple}; "
+            f"--crop {side} would use all of it"
+        )
+    if network.cache_folder is not None:
+        lines.append(
+            f"frozen encoder: crops are whole tiles and their flips; features are cached in "
+            f"{network.cache_folder}"
+        )
+    return lines
+
+
+def layer_rates(network: nn.Module, rate: float, decay: float) -> dict[nn.Parameter, float]:
+    """Factor on the learning rate of each parameter of the encoder.
+
+    Args:
+        network: one with an encoder, or without.
+        rate: factor of the last layer.
+        decay: factor from each layer to the one before it (Clark et al., "ELECTRA", ICLR 2020).
+
+    Raises:
+        UserError: if the encoder does not name its layers.
+    """
+    encoder: Any = getattr(network, "encoder", None)
+    if encoder is None:
+        return {}
+    if decay == 1:
+        return dict.fromkeys(encoder.parameters(), rate)
+    model: Any = getattr(encoder, "model", None)
+    if not hasattr(model, "group_matcher"):
+        raise UserError(
+            "--layer-decay needs an encoder whose layers timm lists, such as "
+            "vit_small_patch14_dinov2; use --encoder-rate"
+        )
+    layers: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False),
+                                              reverse=True)  # fmt: skip
+    last = max(layers.values())
+    return {
+        parameter: rate * decay ** (last - layers[name])
+        for name, parameter in model.named_parameters()
+    }
+
+
+def _checkpoint_gradients(encoder: Any, name: str) -> None:
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in encoder.modules()):
+        raise UserError(
+            f"--gradient-checkpointing would update the batch statistics of {name} twice in a "
+            "step; use an encoder without batch normalisation, such as a ViT, ConvNeXt or Swin"
+        )
+    model = getattr(encoder, "model", encoder)
+    try:
+        model.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:
+        raise UserError(f"--gradient-checkpointing is not supported by {name}") from error

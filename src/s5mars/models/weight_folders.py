@@ -1,0 +1,78 @@
+"""Folders of encoder weights: from a disk or the hub, in timm's or in transformers' layout."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torch import Tensor
+
+from s5mars.errors import MissingFileError, UserError, first_line
+from s5mars.files.reading import object_in, reading
+from s5mars.models.foreign_layouts import KINDS
+from s5mars.models.state_files import read_state
+
+_HUB_ID = re.compile(r"(hf-hub:)?[A-Za-z0-9][\w.-]*/[\w.-]+")
+_FILES = ("config.json", "*.safetensors")
+
+
+def is_hub_id(weights: str) -> bool:
+    """Whether ``weights`` may be ``OWNER/NAME`` on the hub, and is no path that exists."""
+    return bool(_HUB_ID.fullmatch(weights)) and not Path(weights).exists()
+
+
+def folder_from_hub(name: str) -> Path:
+    """Download a folder of weights, or find it in the local cache.
+
+    Raises:
+        MissingFileError: if that is not possible; it says what to copy.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    repository = name.removeprefix("hf-hub:")
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(_FILES)))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise MissingFileError(
+            f"{repository}: no such file or folder, and it cannot be downloaded from the hub "
+            f"({first_line(error)}); {what_to_copy(repository)}"
+        ) from error
+
+
+def what_to_copy(repository: str) -> str:
+    """What to do where the hub cannot be reached."""
+    return (
+        f"where the hub can be reached, copy config.json and model.safetensors of {repository} "
+        "into a folder, bring it here, and give the folder with --weights"
+    )
+
+
+def folder_state(folder: Path) -> dict[str, Tensor]:
+    """The tensors of a folder of weights.
+
+    Raises:
+        MissingFileError: if it contains no weights.
+        UserError: if they are of a kind of transformers whose names are not known, or damaged.
+    """
+    config = folder / "config.json"
+    if config.is_file():
+        with reading(config, way_out="copy it again"):
+            kind = object_in(config).get("model_type")
+        if kind is not None and kind not in KINDS:
+            raise UserError(
+                f"{folder} contains weights of {kind!r} in transformers' layout; supported are "
+                f"{', '.join(KINDS)} and all weights in timm's layout"
+            )
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:  # several formats of the same weights may lie side by side
+        files = sorted(path for end in ("pth", "pt", "bin") for path in folder.glob(f"*.{end}"))[:1]
+    if not files:
+        raise MissingFileError(
+            f"{folder} contains no *.safetensors, *.pth, *.pt or *.bin; --weights needs a folder "
+            "of weights in timm's or transformers' layout"
+        )
+    state: dict[str, Tensor] = {}
+    for path in files:
+        state |= read_state(path)
+    return state
