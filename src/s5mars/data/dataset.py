@@ -44,6 +44,11 @@ class Dataset:
         filled = [key for key, value in self.splits.items() if value]
         near = difflib.get_close_matches(name, filled, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
+        if name in ("val", "test"):
+            hint = (
+                f": list images for it in splits/{name}.txt, or estimate a score with "
+                "`s5mars train --folds 5`"
+            )
         raise UserError(
             f"{self.root} has no split {name!r}, only {', '.join(filled) or 'empty ones'}{hint}"
         )
