@@ -95,19 +95,21 @@ def _report_options(parser: ArgumentParser) -> None:
         "--out", type=Path, help="Path to the page (RUN/report.html; required for several runs)"
     )
     data_option(parser)
+    splits_option(parser)
 
 
 def _report(options: Namespace) -> object:
+    where = {"data": options.data, "splits": options.splits}
     if len(options.run) == 1:
         from s5mars.report.run import write_report
 
-        page = write_report(options.run[0], out=options.out, data=options.data)
+        page = write_report(options.run[0], out=options.out, **where)
     else:
         from s5mars.report.comparison import write_comparison
 
         if options.out is None:
             raise UserError("a report of several runs needs --out")
-        page = write_comparison(options.run, out=options.out, data=options.data)
+        page = write_comparison(options.run, out=options.out, **where)
     print(page)
     return page
 

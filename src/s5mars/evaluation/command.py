@@ -43,6 +43,7 @@ def evaluate(
     draws: int = DRAWS,
     seed: int = 0,
     out: str | Path | None = None,
+    show: bool = True,
 ) -> dict[str, Any]:
     """Score a run on a split, print the scores, and write them where the report finds them.
 
@@ -69,6 +70,7 @@ def evaluate(
         draws: number of bootstrap draws for the 95 % interval over images.
         seed: seed of the bootstrap.
         out: output folder; the run folder if None (see ``models.opened.beside``).
+        show: print the scores.
 
     Returns:
         Content of the file: ``mIoU``, ``mAcc``, ``pixel_accuracy`` in percent, ``classes`` (name →
@@ -149,7 +151,8 @@ def evaluate(
     if out is not None:
         path = Path(out) / path.name
     write_json(path, result)
-    print(json.dumps(result, ensure_ascii=False) if as_json else _table(result, path))
+    if show:
+        print(json.dumps(result, ensure_ascii=False) if as_json else _table(result, path))
     return result
 
 

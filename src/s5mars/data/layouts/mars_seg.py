@@ -87,8 +87,19 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
         else read_splits(folder, samples, taxonomy, coding, lists=lists)
     )
     taken = {sample.name for split in splits.values() for sample in split}
-    unlabelled = tuple(s for s in samples.values() if s.mask is None and s.name not in taken)
-    return Dataset(root, "mars-seg", taxonomy, coding, splits, unlabelled, partitions=partitions)
+    rest = [sample for sample in samples.values() if sample.name not in taken]
+    unlabelled = tuple(sample for sample in rest if sample.mask is None)
+    unlisted = tuple(sample for sample in rest if sample.mask is not None)
+    return Dataset(
+        root,
+        "mars-seg",
+        taxonomy,
+        coding,
+        splits,
+        unlabelled,
+        partitions=partitions,
+        unlisted=unlisted,
+    )
 
 
 def _form(folder: Path) -> tuple[str, str] | None:

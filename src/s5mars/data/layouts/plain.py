@@ -49,8 +49,12 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
             f"{root / 'images' / clashes[0]}: unlabelled/ contains the same name: rename one"
         )
     taken = {sample.name for split in splits.values() for sample in split}
-    spare = [s for s in samples.values() if s.mask is None and s.name not in taken]
-    return Dataset(root, "plain", taxonomy, coding, splits, (*spare, *unlabelled))
+    rest = [sample for sample in samples.values() if sample.name not in taken]
+    spare = tuple(sample for sample in rest if sample.mask is None)
+    unlisted = tuple(sample for sample in rest if sample.mask is not None)
+    return Dataset(
+        root, "plain", taxonomy, coding, splits, (*spare, *unlabelled), unlisted=unlisted
+    )
 
 
 def read_description(path: Path) -> tuple[Taxonomy, MaskCoding]:

@@ -46,8 +46,10 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
         splits = _with_validation(splits, samples)
         forbid_overlap(splits, root)
     taken = {sample.name for split in splits.values() for sample in split}
-    unlabelled = tuple(s for s in samples.values() if s.mask is None and s.name not in taken)
-    return Dataset(root, "s5mars", S5MARS, S5MARS_CODING, splits, unlabelled)
+    rest = [sample for sample in samples.values() if sample.name not in taken]
+    unlabelled = tuple(sample for sample in rest if sample.mask is None)
+    unlisted = tuple(sample for sample in rest if sample.mask is not None)
+    return Dataset(root, "s5mars", S5MARS, S5MARS_CODING, splits, unlabelled, unlisted=unlisted)
 
 
 def _with_validation(
