@@ -302,9 +302,9 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     for name in ("data", "splits", "objects", "teacher"):
         if (path := getattr(config, name)) is not None:
             changed[name] = path.absolute()
-    for name in ("labelled", "pool", "weights"):  # a path or something else
+    for name in ("labelled", "pool", "weights", "start_from"):  # a path or something else
         value = getattr(config, name)
-        if isinstance(value, str) and Path(value).exists():
+        if value and isinstance(value, str) and Path(value).exists():
             changed[name] = str(Path(value).absolute())
     return replace(config, **changed)
 
