@@ -205,7 +205,7 @@ def ai4mars_perseverance(root: Path, *, sols: int = 40) -> Path:
     return folder
 
 
-def mars_seg(root: Path, *, form: str = "release", part: str = "MER", images: int = 12) -> Path:
+def mars_seg(root: Path, *, form: str = "release", part: str = "MER", images: int = 40) -> Path:
     """One part of Mars-Seg, as released (ids 1..9) or as Co2S copies it (ids 0..8)."""
     folder = root / part
     names, first = (("JPEGImages", "SegmentationClassPNG"), 1)

@@ -54,10 +54,35 @@ def test_palette_is_what_pillow_takes() -> None:
     assert palette[3 * IGNORE :] == [0, 0, 0]
 
 
-def test_missing_colours_are_chosen_and_differ() -> None:
-    taxonomy = Taxonomy.from_dict({"classes": [{"name": str(i)} for i in range(12)]})
+@pytest.mark.parametrize("names", [[str(i) for i in range(254)], [f"rock {i}" for i in range(254)]])
+def test_missing_colours_are_chosen_and_differ(names: list[str]) -> None:
+    taxonomy = Taxonomy.from_dict({"classes": [{"name": name} for name in names]})
     assert taxonomy.name == "custom"
-    assert len({c.colour for c in taxonomy.classes}) == 12
+    assert len({c.colour for c in taxonomy.classes}) == 254
+
+
+def test_missing_colours_follow_the_names() -> None:
+    names = ["Soil", "bed rock", "big_rocks", "hazy sky", "rover", "wheel tracks", "sand ripples"]
+    entries: list[dict[str, str]] = [{"name": name} for name in names]
+    colours = [c.colour for c in Taxonomy.from_dict({"classes": entries}).classes]
+    known = {c.name: c.colour for c in S5MARS.classes}
+    wanted = ["soil", "bedrock", "rock", "sky", "rover", "trace", "sand"]
+    assert colours == [known[name] for name in wanted]
+
+
+def test_only_the_sky_is_sky_blue() -> None:
+    entries = [{"name": "a"}, {"name": "soil"}, {"name": "sky"}, {"name": "b"}]
+    for order in (entries, entries[::-1]):
+        classes = Taxonomy.from_dict({"classes": order}).classes
+        assert [c.name for c in classes if c.colour == (100, 200, 255)] == ["sky"]
+
+
+def test_a_colour_that_is_given_stays_and_is_not_taken() -> None:
+    entries = [{"name": "rock"}, {"name": "moss", "color": "#dc3c3c"}, {"name": "stone"}]
+    first, second, third = (c.colour for c in Taxonomy.from_dict({"classes": entries}).classes)
+    assert second == (220, 60, 60)
+    assert len({first, second, third}) == 3
+    assert first[0] > 2 * first[1]  # a darker red
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,8 @@ def _train(rank: int, number: int, port: int, commands: list[list[str]], folder:
 def _run(command: list[str], *, stopped: bool) -> None:
     score = Record.score
 
-    def score_and_stop(self: Record, module: Any, precision: str) -> None:
-        score(self, module, precision)
+    def score_and_stop(self: Record, module: Any, precision: str, **others: Any) -> None:
+        score(self, module, precision, **others)
         os.kill(os.getpid(), signal.SIGTERM)
 
     if command[0] == STOP:

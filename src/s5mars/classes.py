@@ -6,7 +6,9 @@ class indices.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +17,28 @@ from s5mars.errors import UserError
 IGNORE = 255
 """Value of pixels whose class is unknown, padded or hidden, in all arrays in memory."""
 
+Colour = tuple[int, int, int]
+"""RGB, 0..255."""
+
 UNLABELLED_COLOUR = (0, 0, 0)
 
-_PALETTE = (
-    "#64c8ff", "#7878c8", "#a0522d", "#e6c35c", "#d08c60", "#dc3c3c",
-    "#f0f0f0", "#8cc850", "#b450b4", "#00a0a0", "#969696", "#3c78d8",
-)  # fmt: skip
+_COLOURS: Mapping[str, tuple[str, ...]] = {
+    "#64c8ff": ("sky", "atmosphere"),
+    "#7878c8": ("ridge", "mountain", "hill", "horizon", "distant", "background"),
+    "#a0522d": ("soil", "regolith", "dirt", "ground", "dust"),
+    "#e6c35c": ("sand", "dune", "ripple"),
+    "#d08c60": ("bedrock", "outcrop"),
+    "#dc3c3c": ("rock", "boulder", "stone"),
+    "#f0f0f0": ("rover", "hardware", "spacecraft"),
+    "#8cc850": ("trace", "track", "wheel"),
+    "#b450b4": ("hole", "drill"),
+    "#969696": ("gravel", "pebble"),
+    "#3c3c50": ("shadow",),
+}
+"""Colour → words in the names of the classes that get it."""
+
+_PALETTE = ("#00a0a0", "#3c78d8", "#8cc850", "#b450b4", "#969696", "#7878c8")
+"""Colours of classes with other names; none of them is that of a terrain or the sky."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +46,7 @@ class Class:
     """One class: its name, its colour in maps, and its labelling criterion."""
 
     name: str
-    colour: tuple[int, int, int]  # RGB, 0..255
+    colour: Colour
     criterion: str = ""
 
 
@@ -84,15 +102,18 @@ class Taxonomy:
         entries = data.get("classes")
         if not isinstance(entries, list) or not entries:
             raise UserError("`classes` must be a list with at least one entry")
-        classes = []
         for index, entry in enumerate(entries):
             if not isinstance(entry, Mapping) or "name" not in entry:
                 raise UserError(f"class {index} of the taxonomy has no `name`")
-            colour = entry.get("color") or _PALETTE[index % len(_PALETTE)]
-            texts = (entry["name"], colour, entry.get("criterion", ""))
+            texts = (entry["name"], entry.get("color") or "", entry.get("criterion", ""))
             if not all(isinstance(text, str) for text in texts) or not entry["name"].strip():
                 raise UserError(f"class {index}: name, color and criterion must be strings")
-            classes.append(Class(entry["name"], rgb(colour), entry.get("criterion", "")))
+        given = [rgb(entry["color"]) if entry.get("color") else None for entry in entries]
+        colours = _with_missing_colours([entry["name"] for entry in entries], given)
+        classes = [
+            Class(entry["name"], colour, entry.get("criterion", ""))
+            for entry, colour in zip(entries, colours, strict=True)
+        ]
         name = data.get("name", "custom")
         if not isinstance(name, str):
             raise UserError("the name of a taxonomy must be a string")
@@ -133,6 +154,43 @@ def same_classes(
             f"{', '.join(checkpoint.names)}: evaluate on data with the same classes in this order"
             f"{way_out}"
         )
+
+
+def _with_missing_colours(names: Sequence[str], given: Sequence[Colour | None]) -> list[Colour]:
+    """Choose the colours that are None by the words of the class names, then from the palette.
+
+    No chosen colour is the same as another: a second class of one kind gets a darker shade.
+    """
+    found = list(given)
+    kinds = [_kind(name) for name in names]
+    # Named kinds first, so that no class of another name takes their colour.
+    for index in sorted(range(len(names)), key=lambda i: kinds[i] is None):
+        if found[index] is None:
+            kind = kinds[index]
+            wanted = _PALETTE if kind is None else (kind,)
+            found[index] = next(c for c in _shades(wanted) if c not in found)
+    return [colour for colour in found if colour is not None]
+
+
+def _kind(name: str) -> str | None:
+    """The colour of a name such as "big rocks": its last known word decides."""
+    words = re.findall("[a-z]+", name.lower())
+    pairs = [first + second for first, second in itertools.pairwise(words)]  # such as "bed rock"
+    for word in reversed((*words, *pairs)):
+        for colour, kinds in _COLOURS.items():
+            if word in kinds or word.removesuffix("s") in kinds:
+                return colour
+    return None
+
+
+def _shades(colours: Sequence[str]) -> Iterator[Colour]:
+    """The colours, darker shades of them, then as many others as there can be classes."""
+    for part in range(4):
+        for colour in colours:
+            red, green, blue = (channel * 4 // (4 + part) for channel in rgb(colour))
+            yield red, green, blue
+    for number in itertools.count(1):
+        yield number * 37 % 211, number * 91 % 199, number * 53 % 181
 
 
 def rgb(text: str) -> tuple[int, int, int]:

@@ -186,7 +186,7 @@ def test_mars_seg_as_released_and_as_co2s_copies_it(tmp_path, fake_data, form, p
     assert {dataset.taxonomy.names[i] for i in set(np.unique(label)) - {IGNORE}} == {
         "background", "soil", "bedrock", "rock",
     }  # fmt: skip
-    assert [len(dataset.split(s)) for s in ("train", "val", "test")] == [8, 2, 2]
+    assert [len(dataset.split(s)) for s in ("train", "val", "test")] == [28, 4, 8]
 
 
 def test_ids_that_mars_seg_does_not_have_are_refused_until_described(tmp_path, fake_data):
@@ -204,7 +204,7 @@ def test_ids_that_mars_seg_does_not_have_are_refused_until_described(tmp_path, f
 
 def test_the_two_parts_of_mars_seg_are_two_data_sets(tmp_path, fake_data):
     fake_data.mars_seg(tmp_path, part="MER")
-    assert len(open_dataset(tmp_path).split("train")) == 8
+    assert len(open_dataset(tmp_path).split("train")) == 28
     fake_data.mars_seg(tmp_path, part="MSL")
     with pytest.raises(UserError, match=r"holds two data sets: give .*MER or .*MSL"):
         open_dataset(tmp_path)
@@ -212,7 +212,7 @@ def test_the_two_parts_of_mars_seg_are_two_data_sets(tmp_path, fake_data):
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_the_splits_of_co2s_have_names(tmp_path, fake_data, whole):
-    folder = fake_data.mars_seg(tmp_path, form="copy", part="renamed")
+    folder = fake_data.mars_seg(tmp_path, form="copy", part="renamed", images=12)
     fake_data.co2s_lists(folder)
     if not whole:
         (folder / "splits" / "all" / "labeled.txt").unlink()
@@ -226,34 +226,7 @@ def test_the_splits_of_co2s_have_names(tmp_path, fake_data, whole):
         draw_partition(dataset, "co2s-1_2")
 
 
-# --- folders without splits -------------------------------------------------------------------
-
-
-def test_missing_splits_are_made_stratified_and_written_down(tmp_path, fake_data, caplog):
-    root = fake_data.plain(tmp_path / "a", images=30, splits=False, rare=range(10))
-    dataset = open_dataset(root)
-    assert [len(dataset.split(s)) for s in ("train", "val", "test")] == [21, 3, 6]
-    having = {s: sum(int(n[-3:]) < 10 for n in names(dataset.split(s))) for s in dataset.splits}
-    assert having == {"train": 7, "val": 1, "test": 2}
-    written = (root / "splits" / "train.txt").read_text().split()
-    assert written == names(dataset.split("train")) == sorted(written)
-    assert "stratified" in caplog.text
-    assert "splits" in caplog.text
-    assert sorted(path.name for path in root.iterdir()) == [
-        "dataset.yaml", "images", "masks", "splits", "unlabelled",
-    ]  # fmt: skip
-    assert open_dataset(root).splits == dataset.splits
-    again = open_dataset(fake_data.plain(tmp_path / "b", images=30, splits=False, rare=range(10)))
-    assert names(again.split("test")) == names(dataset.split("test"))
-
-
-def test_a_damaged_mask_does_not_stop_the_lists(tmp_path, fake_data):
-    root = fake_data.plain(tmp_path, splits=False)
-    path = root / "masks" / "sol_004.png"
-    path.write_bytes(path.read_bytes()[:60])
-    dataset = open_dataset(root)
-    listed = [name for split in dataset.splits for name in names(dataset.split(split))]
-    assert sorted(listed) == [f"sol_{i:03d}" for i in range(12)]
+# --- files and links ----------------------------------------------------------------------------
 
 
 def test_a_product_and_its_picture_to_browse_are_one_sample(tmp_path, fake_data):
@@ -286,20 +259,6 @@ def test_linked_folders_are_searched_below_an_archive(tmp_path, fake_data):
     (tmp_path / "in" / "sols").symlink_to(root / "images")
     names_of = [source.name for source in find_sources([tmp_path / "in"], out=tmp_path / "out")]
     assert names_of == [f"sols/sol_{i:03d}" for i in range(12)]
-
-
-def test_splits_that_cannot_be_written_are_an_error_with_a_way_out(tmp_path, fake_data):
-    root = fake_data.plain(tmp_path, splits=False)
-    (root / "splits").write_text("in the way")
-    with pytest.raises(ValueError, match=r"no split lists, and they cannot be written.*links"):
-        open_dataset(root)
-    assert not list(root.glob(".splits*"))
-
-
-def test_too_few_images_to_split(tmp_path, fake_data):
-    root = fake_data.plain(tmp_path, images=2, splits=False)
-    with pytest.raises(ValueError, match=r"2 image\(s\) with a mask are too few"):
-        open_dataset(root)
 
 
 # --- what is wrong ----------------------------------------------------------------------------

@@ -39,7 +39,7 @@ ODD = ["#a", " b ", "c\nd", "Höhe", '"e"']
 def test_lists_of_odd_names_are_utf_8_in_any_locale(
     locale: str, tmp_path: Path, fake_data: ModuleType
 ) -> None:
-    root: Path = fake_data.plain(tmp_path / "scenes", size=(32, 32))
+    root: Path = fake_data.plain(tmp_path / "scenes", images=40, size=(32, 32))
     for number, name in enumerate([os.fsencode(name) for name in ODD] + [b"\xe9"]):
         for folder, ending in (("images", b".jpg"), ("masks", b".png")):
             (root / folder / f"sol_00{number}{os.fsdecode(ending)}").rename(

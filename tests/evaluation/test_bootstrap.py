@@ -59,7 +59,13 @@ def test_equal_images_give_a_point() -> None:
     part = images(1)[0]
     found = bootstrap([part] * 5)
     assert found.mIoU == pytest.approx((part.mIoU, part.mIoU))
-    assert bootstrap([part]).pixel_accuracy == pytest.approx((part.pixel_accuracy,) * 2)
+
+
+def test_a_few_images_have_no_interval() -> None:
+    for parts in (images(1), images(2), [*images(4), Confusion(3)]):
+        found = bootstrap(parts)
+        ends = (*found.mIoU, *found.mAcc, *found.pixel_accuracy, *found.iou[0], *found.iou[2])
+        assert all(map(math.isnan, ends))
 
 
 def test_a_class_that_is_rare_or_absent() -> None:
@@ -73,7 +79,7 @@ def test_a_class_that_is_rare_or_absent() -> None:
 
 
 def test_images_without_labels_and_nothing_at_all() -> None:
-    found = bootstrap([*images(4), Confusion(3)])
+    found = bootstrap([*images(5), Confusion(3)])
     assert found.mIoU[0] <= found.mIoU[1]
     with pytest.raises(ValueError, match="images must not be empty"):
         bootstrap([])

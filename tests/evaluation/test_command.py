@@ -23,12 +23,12 @@ evaluate = partial(command.evaluate, inference=DEFAULT)
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     root = tmp_path / "data"
-    for seed, name in enumerate("abcd"):
+    for seed, name in enumerate("abcdefg"):
         truth, predicted = maps(seed)
         if name == "c":
             truth[truth == 3] = 2
         sample(root, name, truth, predicted)
-    for split, names in (("train", "a"), ("val", "b"), ("test", "c d")):
+    for split, names in (("train", "a"), ("val", "b"), ("test", "c d e f g")):
         path = root / f"splits/{split}.txt"
         path.parent.mkdir(exist_ok=True)
         path.write_text("\n".join(names.split()) + "\n")
@@ -56,7 +56,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def expected(names: str) -> Confusion:
     total = Confusion(len(TINTS))
     for name in names:
-        truth, predicted = maps("abcd".index(name))
+        truth, predicted = maps("abcdefg".index(name))
         if name == "c":
             truth[truth == 3] = 2
         total.update(truth, predicted)
@@ -69,7 +69,7 @@ def test_json_is_one_object_with_the_contract(
     returned = evaluate(run, data=data, as_json=True, draws=50)
     printed = json.loads(capsys.readouterr().out)
     assert printed == returned == json.loads((run / "evaluation-test-full.json").read_text())
-    truth = expected("cd")
+    truth = expected("cdefg")
     assert printed["mIoU"] == pytest.approx(100 * truth.mIoU)
     assert printed["mAcc"] == pytest.approx(100 * truth.mAcc)
     assert printed["pixel_accuracy"] == pytest.approx(100 * truth.pixel_accuracy)
@@ -81,11 +81,11 @@ def test_json_is_one_object_with_the_contract(
     assert printed["confusion"] == truth.matrix.tolist()
     low, high = printed["intervals"]["mIoU"]
     assert 0 <= low <= high <= 100
-    assert [entry["name"] for entry in printed["per_image"]] == ["c", "d"]
+    assert [entry["name"] for entry in printed["per_image"]] == [*"cdefg"]
     assert printed["per_image"][1]["mIoU"] == pytest.approx(100 * expected("d").mIoU)
     protocol = printed["protocol"]
     assert (protocol["name"], protocol["crop"], protocol["window"]) == ("full", None, 1024)
-    assert (protocol["network"], protocol["split"], protocol["images"]) == ("teacher", "test", 2)
+    assert (protocol["network"], protocol["split"], protocol["images"]) == ("teacher", "test", 5)
     assert protocol["ignored"] == [IGNORE]
 
 
@@ -111,6 +111,7 @@ def test_table_names_every_class_the_scores_and_the_protocol(
         assert name in text
     assert f"{found['mIoU']:.2f} %" in text
     assert "left out of the means: ridge" in text
+    assert "No interval: fewer than 5 images have labels" in text and " to –" not in text
     assert "protocol 'paper'" in text and "1024" in text
     assert str(run / "evaluation-test-paper.json") in text
 
@@ -119,7 +120,7 @@ def test_merged_classes_are_scored_as_one_and_do_not_overwrite(run: Path, data: 
     plain = evaluate(run, data=data, draws=20)
     merged = evaluate(run, data=data, draws=20, merge=["sky+ridge"])
     assert list(merged["classes"]) == ["sand", "rock", "sky+ridge"]
-    assert merged["mIoU"] == pytest.approx(100 * expected("cd").merged([(2, 3)]).mIoU)
+    assert merged["mIoU"] == pytest.approx(100 * expected("cdefg").merged([(2, 3)]).mIoU)
     assert json.loads((run / "evaluation-test-full.json").read_text()) == plain
     assert (run / "evaluation-test-full-sky+ridge.json").is_file()
     with pytest.raises(ValueError, match=r"unknown class 'cloud'.*sand, rock, sky, ridge"):
@@ -169,8 +170,8 @@ def test_unknown_split_and_protocol_list_the_choices(run: Path, data: Path) -> N
 
 def test_a_perfect_network_scores_one_hundred(run: Path, data: Path) -> None:
     truth, _ = maps(9)
-    sample(data, "c", truth, np.where(truth == IGNORE, 0, truth))
-    sample(data, "d", truth, np.where(truth == IGNORE, 1, truth))
+    for number, name in enumerate("cdefg"):
+        sample(data, name, truth, np.where(truth == IGNORE, number % 2, truth))
     found = evaluate(run, data=data, draws=20)
     assert found["mIoU"] == found["mAcc"] == found["pixel_accuracy"] == 100
     assert found["intervals"]["mIoU"] == [100, 100]

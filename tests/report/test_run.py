@@ -275,7 +275,10 @@ def test_without_an_evaluation_the_run_is_evaluated(
 
 def test_data_that_is_gone_is_said_in_place_of_the_images(make_run, network, open_page) -> None:
     page = open_page(write_report(make_run(metrics={"data": "/nowhere/tiny"})))
-    assert "The images cannot be shown: /nowhere/tiny: no such folder." in page.text
+    assert (
+        "was trained on /nowhere/tiny, which does not exist: give the folder with --data."
+        in page.text
+    )
     assert not page.of("img")
 
 

@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,19 +21,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import s5mars
-from apart import start_command
+from apart import start, start_command
 from s5mars.classes import IGNORE
 from s5mars.cli import main
 from s5mars.data.crops import draw_crop
 from s5mars.data.partition import draw_partition
-from s5mars.data.read import open_label
+from s5mars.data.read import open_label, open_pair
 from s5mars.data.synthetic import write_synthetic
 from s5mars.evaluation.calibrate import calibrate
 from s5mars.evaluation.command import evaluate
 from s5mars.files.locking import only_one
 from s5mars.methods.s5mars import S5Mars
+from s5mars.methods.supervised import Supervised
 from s5mars.randomness import generator
 from s5mars.settings.parsing import parse_training
+from s5mars.training import callbacks, validate
+from s5mars.training.callbacks import SaveLast
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record
 from s5mars.training.run import _build_module
@@ -143,8 +148,8 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
     score = Record.score
     before = signal.getsignal(number)
 
-    def score_and_stop(self: Record, module: Any, precision: str) -> None:
-        score(self, module, precision)
+    def score_and_stop(self: Record, module: Any, precision: str, **others: Any) -> None:
+        score(self, module, precision, **others)
         os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
@@ -155,6 +160,83 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
     assert main(["train", "--resume", str(out)]) == 0
     assert_same_run(out, unbroken)
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("step", [3, STEPS])
+def test_a_signal_in_a_validation_ends_it_and_the_resumed_run_begins_with_it(
+    step: int,
+    scenes: Path,
+    unbroken: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "stopped"
+    read: list[int] = []
+
+    def stop_at_the_first_image(*arguments: Any) -> Any:
+        read.append(1)
+        if len(read) == (1 if step == 3 else 4):  # three images are validated
+            os.kill(os.getpid(), signal.SIGINT)
+        return open_pair(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validate, "open_pair", stop_at_the_first_image)
+        assert main(arguments(scenes, out, save_every=100)) == 0
+    assert len(read) == (1 if step == 3 else 4)
+    assert f"stopped by SIGINT after step {step} of {STEPS}, saved" in capsys.readouterr().err
+    saved = torch.load(out / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == step
+    assert [entry["step"] for entry in saved["s5mars"]["history"]] == ([] if step == 3 else [3])
+    assert main(["train", "--resume", str(out)]) == 0
+    assert_same_run(out, unbroken)
+
+
+@pytest.mark.parametrize("where", ["python", "one long call"])
+def test_a_signal_gives_up_a_long_step_and_loses_nothing_else(
+    where: str, scenes: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """A real process, whose step 3 takes a minute: within seconds it ends, with a checkpoint."""
+    out, said = tmp_path / "slow", tmp_path / "said"
+    process = start(train_slowly, arguments(scenes, out, save_every=0), where, said)
+    deadline = time.monotonic() + 120
+    while not (said.exists() and "in step 3" in said.read_text()) and process.is_alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    began = time.monotonic()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(30)
+    assert not process.is_alive() and time.monotonic() - began < 10
+    assert process.exitcode == 2
+    assert (
+        "stopped by SIGINT in the middle of a step; step 2 is saved; resume with: s5mars train "
+        f"--resume {out}"
+    ) in said.read_text()
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert main(["train", "--resume", str(out)]) == 0
+    assert_same_run(out, unbroken)
+
+
+def train_slowly(words: list[str], where: str, said: Path) -> None:
+    """Train, with steps that count as slow, and a third one that takes a minute."""
+    losses = Supervised.losses
+
+    def slow(self: Supervised, student: Any, teacher: Any, batch: Any, progress: Any) -> Any:
+        if progress.step == 2:
+            print("in step 3", file=sys.stderr, flush=True)
+            if where == "python":
+                for _ in range(600):
+                    time.sleep(0.1)
+            else:  # as a backward pass: Python's handler has to wait for its end
+                torch.linalg.matrix_power(torch.eye(2000), 2**62 - 1)
+        return losses(self, student, teacher, batch, progress)
+
+    Supervised.losses = slow  # type: ignore[method-assign]
+    callbacks.SLOW_SECONDS, callbacks.GRACE_SECONDS, callbacks.LAST_SECONDS = 0.0, 1.0, 1.0
+    SaveLast._write_seconds = property(lambda self: 0.0, lambda self, value: None)  # type: ignore[assignment]
+    with said.open("w", buffering=1) as file, redirect_stderr(file), redirect_stdout(file):
+        raise SystemExit(main(words))
 
 
 def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(

@@ -6,6 +6,7 @@ import difflib
 from argparse import ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from s5mars.errors import UserError
@@ -37,6 +38,14 @@ class Command:
         )
         self.options(parser)
         self.run(_parse(parser, arguments, passes_on=self.passes_on))
+
+
+def splits_option(parser: ArgumentParser) -> None:
+    """Where the split lists of a data set are."""
+    parser.add_argument(
+        "--splits", type=Path, metavar="DIR",
+        help="Path to the folder of the split lists, read and written there (DATA/splits)",
+    )  # fmt: skip
 
 
 class OneLineParser(ArgumentParser):

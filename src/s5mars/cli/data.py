@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from s5mars.cli.command import Command
+from s5mars.cli.command import Command, splits_option
 
 
 def _fetch_options(parser: ArgumentParser) -> None:
@@ -56,14 +56,13 @@ def _split_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the partitions (0)")
     parser.add_argument("--out", type=Path, required=True, help="Path to the folder for the lists")
+    splits_option(parser)
 
 
 def _split(options: Namespace) -> object:
     from s5mars.data.partition import write_partitions
 
-    return write_partitions(
-        options.data, labelled=options.labelled, seed=options.seed, out=options.out
-    )
+    return write_partitions(**vars(options))
 
 
 def _stats_options(parser: ArgumentParser) -> None:
@@ -72,12 +71,13 @@ def _stats_options(parser: ArgumentParser) -> None:
         "--out", type=Path, required=True, help="Path to the folder for JSON and figures"
     )
     parser.add_argument("--split", help="Name of one split (train, val and test together)")
+    splits_option(parser)
 
 
 def _stats(options: Namespace) -> object:
     from s5mars.data.statistics import write_statistics
 
-    return write_statistics(options.data, out=options.out, split=options.split)
+    return write_statistics(**vars(options))
 
 
 def _show_options(parser: ArgumentParser) -> None:
@@ -93,6 +93,7 @@ def _show_options(parser: ArgumentParser) -> None:
         "--objects", type=Path, help="Path to object proposals (graph segmentation)"
     )
     parser.add_argument("--out", type=Path, required=True, help="Path to the PNG file")
+    splits_option(parser)
 
 
 def _show(options: Namespace) -> object:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from s5mars.cli.command import Command
-from s5mars.cli.models import inference_of, inference_options, network_option
+from s5mars.cli.command import Command, splits_option
+from s5mars.cli.models import data_option, inference_of, inference_options, network_option
 
 
 def _calibrate_options(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Path to a run folder or checkpoint")
-    parser.add_argument(
-        "--data", type=Path, required=True, help="Path to the folder of the data set"
-    )
+    data_option(parser)
     parser.add_argument("--split", default="val", help="Split to fit the temperature on (val)")
+    splits_option(parser)
     parser.add_argument(
         "--pixels", type=int, default=500_000, help="Number of pixels drawn from it (500000)"
     )
@@ -78,7 +77,7 @@ def _push(options: Namespace) -> object:
 COMMANDS = {
     "calibrate": Command(
         "Fit a temperature so that 80 % of the pixels with confidence 0.8 are right.",
-        "s5mars calibrate runs/a --data DATA --split val",
+        "s5mars calibrate runs/a --split val",
         _calibrate_options,
         _calibrate,
     ),

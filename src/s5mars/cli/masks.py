@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from s5mars.cli.command import Command
+from s5mars.cli.command import Command, splits_option
 from s5mars.errors import UserError
 
 
@@ -27,6 +27,7 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--split", default="train", help="Split of the images: train, val, test or all (train)"
     )
+    splits_option(parser)
     parser.add_argument("--workers", type=int, default=1, help="Number of processes (1)")
     parser.add_argument(
         "--engine", choices=["local", "ray"], default="local", help="Where the work runs (local)"
@@ -103,7 +104,11 @@ def _masks(options: Namespace) -> object:
         from s5mars.proposals.command import import_masks
 
         return import_masks(
-            options.import_json, options.out, data=options.data, split=options.split
+            options.import_json,
+            options.out,
+            data=options.data,
+            split=options.split,
+            splits=options.splits,
         )
     _need(options, "data")
     if options.export_json is not None:
@@ -113,7 +118,12 @@ def _masks(options: Namespace) -> object:
     from s5mars.report.masks import show_masks
 
     sheet = show_masks(
-        options.data, options.show, options.out, split=options.split, **_given(options, _PICTURE)
+        options.data,
+        options.show,
+        options.out,
+        split=options.split,
+        splits=options.splits,
+        **_given(options, _PICTURE),
     )
     print(sheet)
     return sheet
@@ -130,6 +140,7 @@ def _make(options: Namespace) -> object:
         sam=_given(options, _SAM),
         hardware=_given(options, _HARDWARE),
         split=options.split,
+        splits=options.splits,
         workers=options.workers,
         shard_images=options.shard,
         engine=options.engine,

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import fields
 from pathlib import Path
 
-from s5mars.cli.command import Command
+from s5mars.cli.command import Command, splits_option
 from s5mars.errors import UserError
 from s5mars.predict.inference import PRECISIONS, Inference
 
@@ -42,16 +42,22 @@ def inference_of(options: Namespace) -> Inference:
     return Inference(**{name: vars(options).pop(name) for name in names})
 
 
+def data_option(parser: ArgumentParser) -> None:
+    """The data set of a run, if it is not where the run was trained."""
+    parser.add_argument(
+        "--data", type=Path, help="Path to the folder of the data set (that of the training)"
+    )
+
+
 def _evaluate_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "run", type=Path,
         help="Path to a run folder, checkpoint or ONNX file, hf:OWNER/NAME, or the name of an "
         "installed model",
     )  # fmt: skip
-    parser.add_argument(
-        "--data", type=Path, required=True, help="Path to the folder of the data set"
-    )
+    data_option(parser)
     parser.add_argument("--split", default="test", help="Split to score (test)")
+    splits_option(parser)
     parser.add_argument(
         "--protocol", choices=["full", "paper"], default="full",
         help="Score whole images, or centre crops of 1024 pixels (full)",
@@ -88,19 +94,22 @@ def _report_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, help="Path to the page (RUN/report.html; required for several runs)"
     )
+    data_option(parser)
+    splits_option(parser)
 
 
 def _report(options: Namespace) -> object:
+    where = {"data": options.data, "splits": options.splits}
     if len(options.run) == 1:
         from s5mars.report.run import write_report
 
-        page = write_report(options.run[0], out=options.out)
+        page = write_report(options.run[0], out=options.out, **where)
     else:
         from s5mars.report.comparison import write_comparison
 
         if options.out is None:
             raise UserError("a report of several runs needs --out")
-        page = write_comparison(options.run, out=options.out)
+        page = write_comparison(options.run, out=options.out, **where)
     print(page)
     return page
 
@@ -136,7 +145,7 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "Score a model on a labelled split.",
-        "s5mars evaluate runs/a --data DATA --split test",
+        "s5mars evaluate runs/a --split test",
         _evaluate_options,
         _evaluate,
     ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
+from s5mars.cli.command import OneLineParser
 from s5mars.errors import UserError
 
 ABOUT = "Train a segmentation model on a folder of images with few, sparse labels."
@@ -22,11 +24,11 @@ def train(arguments: list[str]) -> int:
         training_parser(arguments, with_method=with_method).print_help()
         return 0
     if any(a.split("=")[0] == "--resume" for a in arguments):
-        run = Path(_only_resume(arguments))
+        run, data = _resumed(arguments)
         settings = training_from_yaml(run / "config.yaml")
         from s5mars.training import run as training
 
-        training.resume(run, settings.config, settings.method)
+        training.resume(run, settings.config, settings.method, data=data)
         return 0
     settings = parse_training(arguments)
     from s5mars.training import run as training
@@ -35,14 +37,24 @@ def train(arguments: list[str]) -> int:
     return 0
 
 
-def _only_resume(arguments: list[str]) -> str:
-    words = [
-        word
-        for argument in arguments
-        for word in (argument.split("=", 1) if argument.startswith("--resume=") else [argument])
-    ]
-    if len(words) != 2 or words[0] != "--resume" or not words[1] or words[1].startswith("--"):
+def _resumed(arguments: list[str]) -> tuple[Path, Path | None]:
+    """The run to resume, and where its data is now, if that is given."""
+    parser = OneLineParser(prog="s5mars train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--resume", type=_path, required=True)
+    parser.add_argument("--data", type=_path)
+    try:
+        given, others = parser.parse_known_args(arguments)
+    except UserError:
+        others = ["--resume"]
+    if others:
         raise UserError(
-            "--resume takes the run folder and no other option: a resumed run keeps its settings"
+            "--resume takes the run folder and no other option except --data, where the data was "
+            "moved: a resumed run keeps its settings"
         )
-    return words[1]
+    return given.resume, given.data
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ArgumentTypeError("empty")
+    return Path(text)

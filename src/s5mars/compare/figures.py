@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -243,9 +243,7 @@ def _column(run: Path, title: str) -> _Column:
 def _pictures(
     run: Path, names: Sequence[str], columns: Sequence[_Column], data: Path | None, text: str
 ) -> Figure:
-    read = read_run(run)
-    if data is not None:
-        read = replace(read, metrics={**read.metrics, "data": str(data)})
+    read = read_run(run, data=data)
     dataset = open_data(read)
     crop = crop_of(evaluation_of(read))
     heads = ["image", "ground truth", *(column.title for column in columns)]

@@ -113,7 +113,10 @@ def train_arguments(request: Request, row: Row, cell: Cell, out: Path) -> list[s
 
 
 def _training(request: Request, row: Row, cell: Cell) -> Training:
-    return parse_training(train_arguments(request, row, cell, request.out))
+    training = parse_training(train_arguments(request, row, cell, request.out))
+    if training.config.folds:
+        raise UserError("--folds is for s5mars train; a comparison scores every cell on one split")
+    return training
 
 
 def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Comparison:
@@ -123,7 +126,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
         UserError: if settings differ from those of the folder.
     """
     base = _training(request, method_rows([BASELINE])[0], cells[0])
-    dataset = open_dataset(base.config.data)
+    dataset = open_dataset(base.config.data, splits=base.config.splits)
     for split in (request.split, base.config.select_on):
         dataset.split(split)
     common = settings.describe_comparison(

@@ -179,7 +179,12 @@ class _Work:
         """
         arguments = train_arguments(self.request, cell.row, cell, run.resolve())
         training = parse_training(arguments)
-        arguments.append(f"--data={training.config.data.resolve()}")
+        lists = training.config.splits
+        where = [
+            f"--data={training.config.data.resolve()}",
+            *([] if lists is None else [f"--splits={lists.resolve()}"]),
+        ]
+        arguments += where
         if is_trained(run) or saved_states(run):
             recorded = training_from_yaml(run / "config.yaml").config
             if different := settings.same_run(training.config, recorded):
@@ -198,7 +203,7 @@ class _Work:
             "evaluate": [
                 "evaluate",
                 str(run.resolve()),
-                f"--data={training.config.data.resolve()}",
+                *where,
                 f"--split={self.request.split}",
                 f"--protocol={self.request.protocol}",
                 f"--device={_DEVICES.get(accelerator, accelerator)}",

@@ -16,11 +16,11 @@ from s5mars.compare.grid import Cell, Row
 from s5mars.data.dataset import Dataset
 from s5mars.data.partition import partition_list
 from s5mars.files.reading import read_text
-from s5mars.settings.config import TrainConfig
+from s5mars.settings.config import TrainConfig, with_absolute_paths
 from s5mars.settings.networks import NetworkOptions, network_options, with_groups
 from s5mars.settings.parsing import Training
 
-_OF_THE_CELL = {"data", "out", "method", "labelled", "seed"}
+_OF_THE_CELL = {"data", "splits", "out", "method", "labelled", "seed"}
 _CHANGE_NOTHING = {
     "config", "workers", "save_every", "snapshots", "sam.features", "feature_cache",
     "accept_licence",
@@ -156,7 +156,10 @@ def digest(names: Iterable[str]) -> str:
 
 def same_run(config: TrainConfig, recorded: TrainConfig) -> list[str]:
     """List the differences between the settings of an existing run and those of its cell."""
-    there, now = (_relevant(asdict(c), c, without={"data", "out"}) for c in (recorded, config))
+    there, now = (
+        _relevant(asdict(each), each, without={"data", "splits", "out"})
+        for each in map(with_absolute_paths, (recorded, config))
+    )
     return differences(there, now)
 
 

@@ -31,6 +31,7 @@ class Dataset:
     unlabelled: tuple[Sample, ...] = ()  # images without a label; none of val or test
     ignored_by: str = ""  # for reports: what is ignored besides mask ids
     partitions: Mapping[str, Path] = field(default_factory=dict)  # name → list of labelled images
+    unlisted: tuple[Sample, ...] = ()  # labelled images that the split lists leave out; not used
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of one split, in the order of its list.
@@ -44,12 +45,17 @@ class Dataset:
         filled = [key for key, value in self.splits.items() if value]
         near = difflib.get_close_matches(name, filled, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
+        if name in ("val", "test"):
+            hint = (
+                f": list images for it in splits/{name}.txt, or estimate a score with "
+                "`s5mars train --folds 5`"
+            )
         raise UserError(
             f"{self.root} has no split {name!r}, only {', '.join(filled) or 'empty ones'}{hint}"
         )
 
     def sample(self, name: str) -> Sample:
-        """Return the sample with this name, from any split or the unlabelled images.
+        """Return the sample with this name, whether a split lists it or not.
 
         Raises:
             UserError: If there is none; the message suggests the nearest name.
@@ -63,5 +69,5 @@ class Dataset:
 
     @cached_property
     def _by_name(self) -> dict[str, Sample]:
-        sources = [self.unlabelled, *reversed(list(self.splits.values()))]
+        sources = [self.unlisted, self.unlabelled, *reversed(list(self.splits.values()))]
         return {sample.name: sample for samples in sources for sample in samples}

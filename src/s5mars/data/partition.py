@@ -151,7 +151,12 @@ class Partition:
 
 
 def write_partitions(
-    data: Path, *, labelled: Sequence[float] = (0.2, 0.5), seed: int = 0, out: Path
+    data: Path,
+    *,
+    labelled: Sequence[float] = (0.2, 0.5),
+    seed: int = 0,
+    out: Path,
+    splits: Path | None = None,
 ) -> tuple[Partition, ...]:
     """Write stratified, nested lists of the images whose labels may be used.
 
@@ -162,6 +167,7 @@ def write_partitions(
         labelled: Fractions of the train split, each in (0, 1].
         seed: Seed that chooses among equally good partitions.
         out: Output folder: one list per fraction, such as 0.2.txt, and partitions.json.
+        splits: Path to the folder of the split lists; see ``open_dataset``.
 
     Raises:
         UserError: If a fraction is outside (0, 1], or ``out`` contains different lists with these
@@ -170,7 +176,7 @@ def write_partitions(
     fractions = sorted({_checked(fraction) for fraction in labelled})
     if not fractions:
         raise UserError("labelled must contain at least one fraction, such as 0.2")
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, splits=splits)
     train = dataset.split("train")
     _require_masks(train)
     areas, _ = label_areas(train, dataset.coding, len(dataset.taxonomy))

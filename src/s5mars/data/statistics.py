@@ -129,18 +129,21 @@ def dataset_statistics(dataset: Dataset, *, split: str | None = None) -> Statist
     )
 
 
-def write_statistics(data: Path, *, out: Path, split: str | None = None) -> Statistics:
+def write_statistics(
+    data: Path, *, out: Path, split: str | None = None, splits: Path | None = None
+) -> Statistics:
     """Print table II and the numbers of figure 2, and write them as JSON and PNG.
 
     Args:
         data: Path to the data set folder.
         out: Output folder for statistics.json, colours.png and labels.png.
         split: Name of one split; train, val and test together by default.
+        splits: Path to the folder of the split lists; see ``open_dataset``.
 
     Raises:
         UserError, MissingFileError: As ``open_dataset`` and the readers.
     """
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, splits=splits)
     found = dataset_statistics(dataset, split=split)
     out.mkdir(parents=True, exist_ok=True)
     shares = {"labelled_share": found.labelled_share, "area_shares": found.area_shares}

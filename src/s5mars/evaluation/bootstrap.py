@@ -20,6 +20,10 @@ from s5mars.randomness import generator
 DRAWS = 1000
 LEVEL = 0.95
 
+FEWEST = 5
+"""Below this number of images there is no interval. Of normal scores, a 95 % interval of this kind
+covers the mean in 85 % of the cases with five images, and in 60 % with two."""
+
 Interval = tuple[float, float]
 """(low, high) in [0, 1]; NaN if no draw has a score."""
 
@@ -41,7 +45,8 @@ def bootstrap(
 
     Each draw takes as many images as there are, with replacement; their matrices are summed and
     scored like those of the split. A class absent from a draw is left out of that draw's means. The
-    interval covers the choice of images only, not the seed of the training.
+    interval covers the choice of images only, not the seed of the training. All ends are NaN if
+    fewer than ``FEWEST`` images have a labelled pixel.
 
     Args:
         images: one matrix per image.
@@ -56,6 +61,9 @@ def bootstrap(
         raise ValueError("images must not be empty")
     if draws < 1 or not 0 < level < 1:
         raise ValueError(f"draws must be >= 1 (got {draws}) and level in (0, 1) (got {level})")
+    if sum(image.support.any() for image in images) < FEWEST:
+        nothing = (float("nan"), float("nan"))
+        return Intervals(nothing, nothing, nothing, (nothing,) * images[0].classes)
     matrices = np.stack([image.matrix for image in images])
     number, classes, _ = matrices.shape
     # Counts of each image in each draw: all draws are one matrix product, exact in float64 as

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from s5mars.classes import same_classes
-from s5mars.data.layouts import open_dataset
+from s5mars.data.trained_on import dataset_of
 from s5mars.errors import UserError
 from s5mars.evaluation.reliability import (
     BINS,
@@ -32,8 +32,9 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 def calibrate(
     run: str | Path,
     *,
-    data: str | Path,
+    data: str | Path | None = None,
     split: str = "val",
+    splits: Path | None = None,
     network: str = "teacher",
     inference: Inference = AUTO_DEVICE,
     pixels: int = PIXELS,
@@ -48,8 +49,10 @@ def calibrate(
 
     Args:
         run: a run folder or a checkpoint.
-        data: path to a data set with the classes of the checkpoint.
+        data: path to a data set with the classes of the checkpoint; None is the one that it was
+            trained on.
         split: split to fit on; must not be used in training.
+        splits: folder of the split lists (see ``data.trained_on``).
         network: ``"teacher"`` or ``"student"``.
         inference: settings of inference.
         pixels: maximum number of labelled pixels to fit and measure on, drawn uniformly.
@@ -73,10 +76,10 @@ def calibrate(
         )
     if pixels < 1:
         raise UserError(f"--pixels must be at least 1 (got {pixels})")
-    dataset = open_dataset(data)
-    samples = dataset.split(split)
     loaded = load_model(run, network=network)
-    same_classes(loaded.taxonomy, dataset.taxonomy, run=run, data=Path(data))
+    dataset = dataset_of(run, loaded.facts.get("training") or {}, data=data, splits=splits)
+    samples = dataset.split(split)
+    same_classes(loaded.taxonomy, dataset.taxonomy, run=run, data=dataset.root)
     predictor = Predictor.of(loaded, inference)
     with tqdm(total=len(samples), unit="image", desc=f"calibrate {split}", disable=None) as bar:
         found = collect_pixels(
@@ -84,7 +87,7 @@ def calibrate(
         )
     temperature = fit_temperature(found)
     fitted_on = {
-        "data": str(data),
+        "data": str(dataset.root),
         "split": split,
         "images": len(samples),
         "pixels": len(found),

@@ -11,9 +11,11 @@ from typing import Any
 from tqdm import tqdm
 
 from s5mars.classes import Taxonomy, same_classes
-from s5mars.data.layouts import open_dataset
+from s5mars.data.dataset import Dataset
+from s5mars.data.layouts.files import read_names
+from s5mars.data.trained_on import dataset_of
 from s5mars.errors import UserError
-from s5mars.evaluation.bootstrap import DRAWS, LEVEL, Interval, bootstrap
+from s5mars.evaluation.bootstrap import DRAWS, FEWEST, LEVEL, Interval, bootstrap
 from s5mars.evaluation.class_map import ClassMap, describe_map
 from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.found import CROSS
@@ -22,13 +24,15 @@ from s5mars.files import write_json
 from s5mars.models.opened import beside, open_model
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor
+from s5mars.types import Sample
 
 
 def evaluate(
     run: str | Path,
     *,
-    data: str | Path,
+    data: str | Path | None = None,
     split: str = "test",
+    splits: Path | None = None,
     protocol: str = "full",
     network: str = "teacher",
     merge: Sequence[str] = (),
@@ -39,6 +43,7 @@ def evaluate(
     draws: int = DRAWS,
     seed: int = 0,
     out: str | Path | None = None,
+    show: bool = True,
 ) -> dict[str, Any]:
     """Score a run on a split, print the scores, and write them where the report finds them.
 
@@ -48,8 +53,10 @@ def evaluate(
 
     Args:
         run: a run folder, a checkpoint, an ONNX file, or ``hf:OWNER/NAME``.
-        data: path to a data set, with the classes of the checkpoint unless there is a class map.
+        data: path to a data set, with the classes of the checkpoint unless there is a class map;
+            None is the one that it was trained on.
         split: ``"train"``, ``"val"``, ``"test"``, or another split of the data set.
+        splits: folder of the split lists (see ``data.trained_on``).
         protocol: ``"full"`` (whole images) or ``"paper"`` (the middle 1024 × 1024 pixels).
         network: ``"teacher"`` or ``"student"``.
         merge: classes to merge, such as ``["sky+ridge"]``, for scores that ignore the border
@@ -63,6 +70,7 @@ def evaluate(
         draws: number of bootstrap draws for the 95 % interval over images.
         seed: seed of the bootstrap.
         out: output folder; the run folder if None (see ``models.opened.beside``).
+        show: print the scores.
 
     Returns:
         Content of the file: ``mIoU``, ``mAcc``, ``pixel_accuracy`` in percent, ``classes`` (name →
@@ -79,15 +87,16 @@ def evaluate(
         class_map = ClassMap.parse(class_map)
     if class_map is not None and merge:
         raise UserError("--merge does not go with --map; merge in the map, as in soil=soil+gravel")
-    dataset = open_dataset(data, layout=layout)
-    samples = dataset.split(split)
     loaded = open_model(run, network=network)
+    facts = loaded.facts.get("training") or {}
+    dataset = dataset_of(run, facts, data=data, splits=splits, layout=layout)
+    samples = dataset.split(split)
     if class_map is None:
         same_classes(
             loaded.taxonomy,
             dataset.taxonomy,
             run=Path(run),
-            data=Path(data),
+            data=dataset.root,
             way_out=", or use --map",
         )
         mapped, taxonomy = None, loaded.taxonomy
@@ -116,9 +125,12 @@ def evaluate(
             "precision": inference.precision,
             "resolution": str(loaded.resolution),
             "network": loaded.network,
-            "data": str(data),
+            "data": str(dataset.root),
             "split": split,
             "images": len(found.images),
+            "images_of_training": len(
+                _labelled_names(run, facts, dataset) & {*map(_name, samples)}
+            ),
             "images_without_labels": found.without_labels,
             "ignored": sorted(dataset.coding.ignored),
             "ignored_by": dataset.ignored_by,
@@ -134,13 +146,25 @@ def evaluate(
             "ignored_pixels": percent(found.ignored_by_map / (scored + found.ignored_by_map)),
             "temperature": loaded.temperature,
         }
-        kind = [CROSS, Path(data).resolve().name, class_map.label]
+        kind = [CROSS, dataset.root.resolve().name, class_map.label]
     path = beside(run, _file_name(kind, split, protocol, network, merge))
     if out is not None:
         path = Path(out) / path.name
     write_json(path, result)
-    print(json.dumps(result, ensure_ascii=False) if as_json else _table(result, path))
+    if show:
+        print(json.dumps(result, ensure_ascii=False) if as_json else _table(result, path))
     return result
+
+
+def _labelled_names(run: str | Path, facts: Mapping[str, Any], dataset: Dataset) -> set[str]:
+    """Names of the images of this data set whose labels the run was trained on."""
+    listed = Path(run) / "splits" / "labelled.txt"
+    same = facts.get("dataset") == dataset.taxonomy.name
+    return set(read_names(listed)) if same and listed.is_file() else set()
+
+
+def _name(sample: Sample) -> str:
+    return sample.name
 
 
 def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
@@ -224,12 +248,19 @@ def _table(result: Mapping[str, Any], path: Path) -> str:
         ("mAcc", "mAcc"),
         ("pixel_accuracy", "pixel accuracy"),
     ):
-        low, high = map(_number, ranges[key])
+        low, high = ranges[key]
+        interval = (
+            f"   {100 * ranges['level']:.0f} % bootstrap interval over images: "
+            f"{_number(low)} to {_number(high)}"
+        )
         lines.append(
-            f"{label:<{wide + 2}}{_number(result[key]):>6} %   "
-            f"{100 * ranges['level']:.0f} % bootstrap interval over images: {low} to {high}"
+            f"{label:<{wide + 2}}{_number(result[key]):>6} %{'' if low is None else interval}"
         )
     lines.append("")
+    if ranges["mIoU"][0] is None:
+        lines.append(
+            f"No interval: fewer than {FEWEST} images have labels, which says little about others."
+        )
     if absent:
         lines.append(f"Without ground truth and left out of the means: {', '.join(absent)}.")
     lines += [_sentence(protocol), f"Written to {path}"]
@@ -252,6 +283,11 @@ def _sentence(protocol: Mapping[str, Any]) -> str:
     ignored = "; ".join(filter(None, (ignored, protocol["ignored_by"])))
     if ignored:
         sentences.append(f"Ignored: {ignored}.")
+    if protocol["images_of_training"]:
+        sentences.append(
+            f"The model was trained on the labels of {protocol['images_of_training']} of these "
+            "images, so the score is too high."
+        )
     if protocol["images_without_labels"]:
         sentences.append(f"Images without any label: {protocol['images_without_labels']}.")
     if protocol["merged"]:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from s5mars.data.layouts import open_dataset
 from s5mars.data.read import read_image
+from s5mars.data.trained_on import dataset_of
 from s5mars.errors import MissingFileError, UserError
 from s5mars.export.graph import write_onnx
 from s5mars.export.parity import Parity, onnx_answer, parity, seconds_per_megapixel, torch_answer
@@ -168,10 +168,11 @@ def _words(result: dict[str, Any], found: Parity) -> str:
 def _images(loaded: LoadedModel[Segmenter], folder: str | Path | None) -> list[Path]:
     """Image files of a folder, or of the run's train split; empty if that does not exist."""
     if folder is None:
-        data = Path(str(loaded.facts["training"].get("data") or ""))
-        if not data.name or not data.is_dir():
+        try:
+            dataset = dataset_of("the run", loaded.facts["training"])
+        except MissingFileError:
             return []
-        return [sample.image for sample in open_dataset(data).split("train")]
+        return [sample.image for sample in dataset.split("train")]
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"{folder} is not a folder of images")

@@ -29,6 +29,7 @@ def make_masks(
     sam: Mapping[str, Any] | None = None,
     hardware: Mapping[str, Any] | None = None,
     split: str = "train",
+    splits: Path | None = None,
     workers: int = 1,
     shard_images: int = SHARD_IMAGES,
     engine: Engine = "local",
@@ -44,6 +45,7 @@ def make_masks(
             that support it.
         hardware: Fields of ``Hardware``; empty for ``graph``.
         split: Split of the images; ``all`` for all splits and the unlabelled images.
+        splits: Folder of the split lists; see ``open_dataset``.
         workers: Number of processes.
         shard_images: Images per shard.
         engine: ``local`` or ``ray``.
@@ -62,7 +64,7 @@ def make_masks(
     elif sam or hardware:
         option = next(iter([*sam, *hardware])).replace("_", "-")
         raise UserError(f"--{option} needs --proposer sam (got {proposer})")
-    samples = _samples(data, split)
+    samples = _samples(data, split, splits)
     store = build_store(
         samples,
         out,
@@ -79,7 +81,12 @@ def make_masks(
 
 
 def import_masks(
-    folder: Path, out: Path, *, data: Path | None = None, split: str = "train"
+    folder: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    split: str = "train",
+    splits: Path | None = None,
 ) -> ObjectStore:
     """Import JSON files, one per image, into one Parquet file, and compare it with ``data``.
 
@@ -89,7 +96,7 @@ def import_masks(
     """
     if out.exists():
         raise UserError(f"{out} exists: choose another --out, or remove it")
-    samples = None if data is None else _samples(data, split)
+    samples = None if data is None else _samples(data, split, splits)
     store = import_json(folder, out)
     try:
         _report(store, samples)
@@ -118,8 +125,8 @@ def _sam_settings(fields: dict[str, Any], device: str) -> Any:
     return replace(settings, precision=fast_precision(device))
 
 
-def _samples(data: Path, split: str) -> Sequence[Sample]:
-    dataset = open_dataset(data)
+def _samples(data: Path, split: str, splits: Path | None) -> Sequence[Sample]:
+    dataset = open_dataset(data, splits=splits)
     if split != EVERYTHING:
         return dataset.split(split)
     found = {s.name: s for each in (*dataset.splits.values(), dataset.unlabelled) for s in each}

@@ -71,6 +71,7 @@ def show_augmentations(
     image: str | None = None,
     seed: int = 0,
     objects: Path | None = None,
+    splits: Path | None = None,
 ) -> Path:
     """Write the sheet of one ablation as a PNG file.
 
@@ -82,6 +83,7 @@ def show_augmentations(
         seed: seed of the image, its partner, crops, strengths and the pasted object.
         objects: object proposals, as for training; None makes those of the partner by graph
             segmentation.
+        splits: folder of the split lists; see ``open_dataset``.
 
     Raises:
         UserError: if the ablation or the image is unknown, ``out`` does not end in .png, there is
@@ -96,7 +98,7 @@ def show_augmentations(
         )
     if out.suffix.lower() != ".png":
         raise UserError(f"--out must end in .png (got {out})")
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, splits=splits)
     shown, partner = _choose(dataset, image, seed)
     views, mask = _views(dataset, (shown, partner), seed, objects, augmentations)
     tiles = [

@@ -22,6 +22,8 @@ def write_comparison(
     out: Path | str,
     title: str = "Runs side by side",
     images: int = 8,
+    data: Path | None = None,
+    splits: Path | None = None,
 ) -> Path:
     """Write one self-contained HTML page about several runs.
 
@@ -32,6 +34,8 @@ def write_comparison(
         title: heading of the page.
         images: number of images to show with the prediction of every run, evenly spaced in the
             ranking by mean score, lowest score first; 0 shows none.
+        data: where the data of the runs is now, if it was moved.
+        splits: where their split lists are now, if they were moved.
 
     Returns:
         The path of the page.
@@ -50,7 +54,7 @@ def write_comparison(
     repeated = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
     if repeated:
         raise UserError(f"{repeated[0]} is given twice; give each run once")
-    read = [read_run(run) for run in runs]
+    read = [read_run(run, data=data, splits=splits) for run in runs]
     for run in read[1:]:
         if run.taxonomy.names != read[0].taxonomy.names:
             raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from s5mars.data.layouts import open_dataset
+from s5mars.data.trained_on import dataset_of
 from s5mars.errors import UserError
 from s5mars.evaluation.command import evaluate
 from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
@@ -36,12 +36,7 @@ def is_stale(run: Run) -> bool:
 
 
 def _made(run: Run) -> Mapping[str, Any]:
-    if run.data is None:
-        raise UserError(
-            f"{run.folder} has no evaluation and does not name its data; "
-            f"run `s5mars evaluate {run.folder} --data FOLDER` first"
-        )
-    splits = open_dataset(run.data).splits
+    splits = dataset_of(run.folder, run.metrics).splits
     split = next((name for name in _SPLITS if splits.get(name)), None)
     if split is None:
         raise UserError(

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy, hex_colour
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts import open_dataset
 from s5mars.data.read import read_image, read_label
-from s5mars.errors import MissingFileError, UserError
+from s5mars.data.trained_on import dataset_of
+from s5mars.errors import UserError
 from s5mars.predict.predictor import load
 from s5mars.report.folder import Run
 from s5mars.report.numbers import number, score
@@ -103,9 +103,7 @@ def open_data(run: Run) -> Dataset:
         MissingFileError: if it is missing, or the run does not name it.
         UserError: if it is not a data set, or has other classes.
     """
-    if run.data is None:
-        raise MissingFileError(f"{run.folder / 'metrics.json'} does not name the data set")
-    dataset = open_dataset(run.data)
+    dataset = dataset_of(run.folder, run.metrics)
     if dataset.taxonomy.names != run.taxonomy.names:
         raise UserError(
             f"{run.data} has the classes {', '.join(dataset.taxonomy.names)}, but "

@@ -41,7 +41,7 @@ class Run:
 
     @property
     def data(self) -> Path | None:
-        """The data folder that the run was trained on."""
+        """The data folder that the run was trained on, or where it is now."""
         value = self.metrics.get("data")
         return Path(str(value)) if value else None
 
@@ -91,12 +91,14 @@ class Run:
         return ""
 
 
-def read_run(folder: Path | str) -> Run:
+def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | None = None) -> Run:
     """Read a run folder.
 
     Args:
         folder: run folder of ``s5mars train``. ``metrics.json`` and ``best.json`` are required,
             ``config.yaml`` and ``versions.json`` are optional.
+        data: where its data is now, if it was moved.
+        splits: where its split lists are now, if they were moved.
 
     Raises:
         MissingFileError: if the folder or one of the two required files is missing.
@@ -124,7 +126,8 @@ def read_run(folder: Path | str) -> Run:
         taxonomy = Taxonomy.from_dict(best["taxonomy"])
     return Run(
         folder=folder,
-        metrics=_json(folder / "metrics.json"),
+        metrics=_json(folder / "metrics.json")
+        | {key: str(path) for key, path in (("data", data), ("splits", splits)) if path},
         best=best,
         taxonomy=taxonomy,
         config=_text(folder / "config.yaml"),

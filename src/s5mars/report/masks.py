@@ -31,7 +31,14 @@ _EDGE = np.array((255, 255, 255), np.uint8)
 
 
 def show_masks(
-    data: Path, store: Path, out: Path, *, split: str = "train", images: int = 6, seed: int = 0
+    data: Path,
+    store: Path,
+    out: Path,
+    *,
+    split: str = "train",
+    images: int = 6,
+    seed: int = 0,
+    splits: Path | None = None,
 ) -> Path:
     """Write a PNG file with every image beside its kept masks, each in its own colour.
 
@@ -45,6 +52,7 @@ def show_masks(
         split: split to take images from, or ``all``.
         images: number of images, drawn at random from those in the store.
         seed: seed of the draw.
+        splits: folder of the split lists; see ``open_dataset``.
 
     Raises:
         UserError: if the store has none of the images, a mask and its image differ in size,
@@ -56,7 +64,7 @@ def show_masks(
     if images < 1:
         raise UserError(f"--images must be at least 1 (got {images})")
     opened = ObjectStore(store)
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, splits=splits)
     streams = dataset.splits.values() if split == "all" else [dataset.split(split)]
     samples = {sample.name: sample for stream in streams for sample in stream}
     if split == "all":

@@ -20,7 +20,14 @@ _KINDS = {
 }
 
 
-def write_report(run: Path | str, *, out: Path | str | None = None, examples: int = 4) -> Path:
+def write_report(
+    run: Path | str,
+    *,
+    out: Path | str | None = None,
+    examples: int = 4,
+    data: Path | None = None,
+    splits: Path | None = None,
+) -> Path:
     """Write one self-contained HTML page about a run.
 
     The page shows the evaluation in the run folder; if there is none, the run is evaluated first.
@@ -30,6 +37,8 @@ def write_report(run: Path | str, *, out: Path | str | None = None, examples: in
     Args:
         run: run folder of ``s5mars train``.
         out: path of the file to write; default ``report.html`` in the run folder.
+        data: where the data of the run is now, if it was moved.
+        splits: where the split lists of the run are now, if they were moved.
         examples: number of images of each kind (typical, best, worst); 0 shows none.
 
     Returns:
@@ -42,7 +51,7 @@ def write_report(run: Path | str, *, out: Path | str | None = None, examples: in
     """
     if examples < 0:
         raise UserError(f"examples must be at least 0 (got {examples})")
-    found = read_run(run)
+    found = read_run(run, data=data, splits=splits)
     page = report_page(found, evaluation_of(found), amount=examples)
     return write_page(
         "report.html.j2", page, Path(out) if out is not None else found.folder / "report.html"

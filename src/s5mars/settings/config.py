@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +57,9 @@ class RunSettings:
             only; docs/method.md lists them.
         out: Path to the folder of the run; it must not hold another run.
         seed: Seed of all other randomness: order, crops, views, new layers.
+        folds: Number of parts for cross-validation: the labelled images are divided into them, and
+            as many runs are trained, each scored on the images of one part that it has not seen; 0
+            trains one run on all.
     """
 
     method: str = "s5mars"
@@ -64,6 +67,7 @@ class RunSettings:
     ablation: str = ""
     out: Path
     seed: int = 0
+    folds: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,7 @@ class DataSettings:
 
     Args:
         data: Path to the folder of images and labels, in any layout that ``s5mars`` knows.
+        splits: Path to the folder of the split lists, read and written there (DATA/splits).
         labelled: Share of the train split whose labels may be read, in (0, 1], a list file, or the
             name of a partition of the data set, such as ``co2s-1_8`` of Mars-Seg.
         partition_seed: Seed of the labelled partition; runs with different seeds can share one
@@ -94,6 +99,7 @@ class DataSettings:
     """
 
     data: Path
+    splits: Path | None = None
     labelled: float | str = 1.0
     partition_seed: int = 0
     pool: str = "all"
@@ -232,8 +238,8 @@ class ScheduleSettings:
             full weight (the paper: 0).
         validate_every: Number of steps between validations; 0 validates twenty times in a run.
         select_on: Name of the split that chooses the best checkpoint.
-        keep: Checkpoint that becomes the model: the ``best`` on that split, the ``last``, or the
-            best ``after-warm-up``, once the pool is in use.
+        keep: Checkpoint that becomes the model: the ``best`` on that split (the last if the data
+            has no val split), the ``last``, or the best ``after-warm-up``, once the pool is in use.
         save_every: Number of steps between writes of last.ckpt; 0 writes after the first step that
             ends 90 s or more after the last write.
         snapshots: Number of copies of the scored network that are kept in the run's folder
@@ -302,6 +308,8 @@ class TrainConfig(
             for name in names:
                 if not holds(value := getattr(self, name)):
                     raise UserError(f"{name} is {value}: it must be {wanted}")
+        if self.folds == 1 or self.folds < 0:
+            raise UserError(f"folds is {self.folds}: it must be 2 or more, or 0")
         if self.select_on == "train":
             raise UserError(
                 "select_on is 'train', but a checkpoint cannot be chosen on images that it was "
@@ -329,6 +337,19 @@ class TrainConfig(
     def tiles(self) -> bool:
         """Whether training crops are tiles, which a frozen encoder sees again and again."""
         return self.crops == "tiles" or (self.crops == "auto" and self.freeze == "encoder")
+
+
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """The same settings for any working directory; the folder of the run stays as given."""
+    changed: dict[str, Any] = {}
+    for name in ("data", "splits", "objects", "teacher"):
+        if (path := getattr(config, name)) is not None:
+            changed[name] = path.absolute()
+    for name in ("labelled", "pool", "weights", "start_from"):  # a path or something else
+        value = getattr(config, name)
+        if value and isinstance(value, str) and Path(value).exists():
+            changed[name] = str(Path(value).absolute())
+    return replace(config, **changed)
 
 
 def reads_class_shares(config: TrainConfig) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from argparse import ArgumentError, ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -152,6 +152,15 @@ def training_from_yaml(path: Path) -> Training:
         return parse_training(["--config", str(path)])
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def with_values(text: str, config: TrainConfig, names: Iterable[str]) -> str:
+    """``config.yaml`` with these fields of ``config`` in place of its own."""
+    content = dict(yaml.safe_load(text))
+    for name in names:
+        value = getattr(config, name)
+        content[name] = str(value) if isinstance(value, Path) else value
+    return str(yaml.safe_dump(content, sort_keys=False))
 
 
 def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Parser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,18 @@ class Record:
         """Start the clock."""
         self._since = time.monotonic()
 
-    def score(self, module: SegmentationModule, precision: str) -> None:
-        """Validate, append to the history, and save the weights if they are the best so far."""
+    def score(
+        self,
+        module: SegmentationModule,
+        precision: str,
+        *,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Validate, append to the history, and save the weights if they are the best so far.
+
+        ``between`` is called before each image; an error that it raises leaves all as it was.
+        """
         step = module.global_step
-        averages = module.take_averages()
         predictor = Predictor(
             module.scored,
             self.dataset.taxonomy,
@@ -57,14 +65,18 @@ class Record:
             precision="bf16" if precision.startswith("bf16") else "fp32",
             resolution=Resolution.parse(self.config.resolution),
         )
-        everything, confident = validate(
-            predictor,
-            self.streams.selection,
-            self.dataset.coding,
-            rank=module.global_rank,
-            world=module.trainer.world_size,
-        )
-        module.train()  # each part in its own mode: the teacher and frozen statistics at rest
+        try:
+            everything, confident = validate(
+                predictor,
+                self.streams.selection,
+                self.dataset.coding,
+                rank=module.global_rank,
+                world=module.trainer.world_size,
+                between=between,
+            )
+        finally:
+            module.train()  # each part in its own mode: teacher and frozen statistics at rest
+        averages = module.take_averages()
         now = time.monotonic()
         module.seconds += now - self._since
         self._since = now
@@ -111,13 +123,20 @@ class Record:
             return
         if note := before_the_pool(best["step"], self._facts(module)):
             print(note, file=sys.stderr)
-        minutes = module.seconds / 60
-        print(
-            f"{self.config.method}: {module.scored_name} mIoU "
-            f"{best['validation']['mIoU']:.2f} % on {self.config.select_on} at step {best['step']} "
-            f"of {module.total_steps}, {minutes:.1f} min; {self.config.out}\n"
-            f"next: s5mars evaluate {self.config.out} --data {self.config.data} --split test"
-        )
+        out, when = self.config.out, f"step {best['step']} of {module.total_steps}"
+        when += f", {module.seconds / 60:.1f} min; {out}"
+        if not self.streams.selection:
+            print(
+                f"{self.config.method}: the {module.scored_name} of {when}; no score, since no "
+                "labelled image was set aside (--folds 5 estimates one)"
+            )
+        else:
+            print(
+                f"{self.config.method}: {module.scored_name} mIoU "
+                f"{_percent(best['validation']['mIoU'])} on {self.config.select_on} at {when}"
+            )
+        tested = bool(self.dataset.splits.get("test"))
+        print(f"next: s5mars {f'evaluate {out}' if tested else f'predict {out} IMAGES --out maps'}")
 
     def _save_best(self, module: SegmentationModule, step: int, scores: dict[str, Any]) -> None:
         networks = {"student": module.student}
@@ -154,6 +173,7 @@ class Record:
             "batch": config.batch,
             "crop": config.crop,
             "data": str(config.data),
+            "splits": None if config.splits is None else str(config.splits),
             "dataset": self.dataset.taxonomy.name,
             "layout": self.dataset.layout,
             "ignored_by": self.dataset.ignored_by,
@@ -169,11 +189,15 @@ class Record:
             "teacher": None if config.teacher is None else str(config.teacher),
             "resolution": config.resolution,
             "kept": config.keep,
-            "split_for_selection": config.select_on,
+            "split_for_selection": config.select_on if streams.selection else None,
             "selection_images": len(streams.selection),
             "skipped_files": len(streams.skipped),
             "network": module.scored_name,
-            "protocol": {"name": "full", "crop": None, "selected_on": config.select_on},
+            "protocol": {
+                "name": "full",
+                "crop": None,
+                "selected_on": config.select_on if streams.selection else None,
+            },
             "encoder_weights": module.encoder_weights,
             "encoder_licence": module.encoder_licence,
             "objects": None if self.feed.objects is None else self.feed.objects.description,
@@ -234,6 +258,10 @@ def before_the_pool(step: int, facts: Mapping[str, Any]) -> str:
         f"{facts['pool_from']}): it was trained on labels alone. --keep after-warm-up or last "
         "keeps a later one."
     )
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} %"
 
 
 def _below(values: dict[str, float], prefix: str) -> dict[str, float]:

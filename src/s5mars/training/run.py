@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,18 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.loader import LoaderError, why_it_died
 from s5mars.data.resolution import Resolution
+from s5mars.data.trained_on import dataset_of
 from s5mars.devices import is_out_of_memory
-from s5mars.errors import MissingFileError, UserError, first_line
+from s5mars.errors import UserError, first_line
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import is_empty, only_one
-from s5mars.files.reading import read_object
+from s5mars.files.reading import read_object, read_text
 from s5mars.models.build import AnyNetwork
 from s5mars.models.start import starting_network
 from s5mars.models.tuning import in_words
 from s5mars.proposals.prepare import check_given, check_store
-from s5mars.settings.config import TrainConfig
+from s5mars.settings.config import TrainConfig, with_absolute_paths
+from s5mars.settings.parsing import with_values
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
 from s5mars.training.domain import has_domain, record_domain
 from s5mars.training.environment import (
@@ -54,7 +57,7 @@ from s5mars.training.stages import (
     steps_of_last,
     train_stages,
 )
-from s5mars.training.streams import Streams, choose_streams, recorded_streams
+from s5mars.training.streams import Streams, choose_streams, recorded_streams, selection_of
 from s5mars.types import Method
 
 VALIDATIONS = 20
@@ -75,17 +78,22 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
     Raises:
         UserError, MissingFileError: if settings or data are wrong.
     """
+    if config.folds:
+        from s5mars.training.folds import cross_validate
+
+        return cross_validate(config, method, config_text=config_text)
     out = config.out
     # Only the first process of a distributed run checks and makes the folder.
     first = _is_first()
     if first:
-        _require_unused(out)
+        require_unused(out)
     _quieten_lightning()
     check_devices(config)
     _check_teacher(config, method)
     if config.objects is not None and method.needs.objects:
         check_given(config.objects)
-    dataset = open_dataset(config.data)
+    dataset = open_dataset(config.data, splits=config.splits)
+    config, config_text = settled(config, config_text, dataset)
     streams = choose_streams(dataset, config, method)
     if config.objects is not None and method.needs.objects:
         check_store(config.objects, streams.labelled)
@@ -93,7 +101,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
     module = _build_module(config, method, dataset.taxonomy, streams)
     with _owned(out):
         if first:
-            _require_unused(out)  # another run may have begun in the meantime
+            require_unused(out)  # another run may have begun in the meantime
             write_text(out / "config.yaml", config_text)
             write_json(out / "versions.json", versions())
             streams.write(out / "splits")
@@ -113,6 +121,15 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
         return _fit(config, module, dataset, streams, checkpoint=None)
 
 
+def settled(config: TrainConfig, text: str, dataset: Dataset) -> tuple[TrainConfig, str]:
+    """Settings for ``config.yaml``: paths for any directory, and what follows from the data."""
+    new = with_absolute_paths(config)
+    if new.keep == "best" and not selection_of(dataset, new):
+        new = replace(new, keep="last")
+    changed = [f.name for f in fields(new) if getattr(new, f.name) != getattr(config, f.name)]
+    return new, with_values(text, new, changed)
+
+
 def _check_teacher(config: TrainConfig, method: Method) -> None:
     """Check that the method uses the teacher, and that stages run in one process."""
     if config.teacher is not None and not method.needs.given_teacher:
@@ -123,7 +140,7 @@ def _check_teacher(config: TrainConfig, method: Method) -> None:
         )
 
 
-def resume(run: Path, config: TrainConfig, method: Method) -> Path:
+def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None = None) -> Path:
     """Resume a run from its ``last.ckpt``; the result equals that of an uninterrupted run.
 
     A finished run is left as it is, apart from a missing record of its training images.
@@ -132,6 +149,7 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
         run: run folder.
         config: settings from its ``config.yaml``.
         method: method from its ``config.yaml``.
+        data: where its data is now, if it was moved; ``config.yaml`` then names that.
 
     Raises:
         MissingFileError: if the run or its data are missing.
@@ -139,18 +157,27 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
     """
     _quieten_lightning()
     config = replace(config, out=run)
+    if data is not None:
+        config = with_absolute_paths(replace(config, data=data))
+    if config.folds:
+        from s5mars.training.folds import continue_folds
+
+        return continue_folds(run, config, method)
     if is_finished(run):
         if not _is_first():
             return run
         if not has_domain(run) and config.data.exists():
             # Stopped after its last step, or trained by an earlier version.
             with only_one(run):
-                dataset = open_dataset(config.data)
+                dataset = open_dataset(config.data, splits=config.splits)
                 streams = recorded_streams(dataset, run, config, method)
                 record_domain(run, streams, accelerator=config.accelerator)
-        print(f"{run} is finished; next: s5mars evaluate {run} --data {config.data} --split test")
+        print(f"{run} is finished; next: s5mars evaluate {run}")
         return run
     with _owned(run):
+        if data is not None and _is_first():
+            path = run / "config.yaml"
+            write_text(path, with_values(read_text(path), config, ["data"]))
         return _go_on(run, config, method)
 
 
@@ -159,13 +186,8 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
     saved = checkpoint.is_file()
     if saved:
         _check_checkpoint(checkpoint)
-    if not config.data.exists():
-        raise MissingFileError(
-            f"{config.data}: no such folder, but {run} was trained on it: move it back, or correct "
-            f"`data` in {run / 'config.yaml'}"
-        )
     check_devices(config)
-    dataset = open_dataset(config.data)
+    dataset = dataset_of(run, {"data": config.data, "splits": config.splits})
     streams = recorded_streams(dataset, run, config, method)
     if not saved:
         if _is_first() and not in_stages(config, method):
@@ -184,6 +206,36 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
         streams,
     )
     return _fit(config, module, dataset, streams, checkpoint=checkpoint)
+
+
+def train_part(
+    whole: Path, config: TrainConfig, method: Method, *, config_text: str, title: str
+) -> bool:
+    """Train a part of a larger run, or go on with it; whether it has reached its end.
+
+    Args:
+        whole: folder of the larger run.
+        config: settings of the part.
+        method: its method.
+        config_text: both as YAML.
+        title: what the part is, such as "stage labels".
+    """
+    out = config.out
+    if not is_finished(out):
+        print(f"{whole}: {title}", file=sys.stderr)
+        if (out / "last.ckpt").is_file():
+            resume(out, config, method)
+        else:
+            # Stopped before its first save: nothing is lost by a clean start.
+            shutil.rmtree(out, ignore_errors=True)
+            train(config, method, config_text=config_text)
+    finished = is_finished(out)
+    if not finished:
+        print(
+            f"{out} is a part of {whole}; go on with all of it: s5mars train --resume {whole}",
+            file=sys.stderr,
+        )
+    return finished
 
 
 def _check_checkpoint(path: Path) -> None:
@@ -212,7 +264,8 @@ def is_finished(run: Path) -> bool:
         return False
 
 
-def _require_unused(out: Path) -> None:
+def require_unused(out: Path) -> None:
+    """Raise a UserError if a folder holds anything; it says how to resume a run."""
     if not out.exists() or (out.is_dir() and is_empty(out)):
         return
     hint = (
@@ -261,7 +314,9 @@ def _fit(
 
     def score(module: SegmentationModule) -> None:
         finite.check(module)
-        record.score(module, precision)
+        record.score(module, precision, between=saver.raise_if_stopped)
+
+    validations = Validate(score, every=every, saver=saver)
 
     trainer = lightning.Trainer(
         accelerator=config.accelerator,
@@ -274,7 +329,7 @@ def _fit(
         gradient_clip_val=config.clip or None,
         callbacks=[
             finite,
-            Validate(score, every=every),
+            validations,
             Snapshots(out, number=config.snapshots, save=record.save_snapshot),
             saver,
             lost,
@@ -318,7 +373,7 @@ def _fit(
         ) from error
     if not trainer.is_global_zero:
         return out
-    if module.global_step < module.total_steps:
+    if module.global_step < module.total_steps or validations.is_pending(module):
         reason = saver.stopped_by or "an interrupt"
         print(
             f"stopped by {reason} after step {module.global_step} of {module.total_steps}, saved; "

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,6 +33,7 @@ from s5mars.models.checkpoint import load_model
 from s5mars.predict.predictor import Predictor
 from s5mars.products.no_data import no_data
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.parsing import with_values
 from s5mars.training.snapshots import snapshots
 from s5mars.types import Method, Sample
 
@@ -193,24 +192,10 @@ def _predictor(path: Path, config: TrainConfig) -> Predictor:
 
 def _train(run: Path, config: TrainConfig, method: Method) -> bool:
     """Train a stage, or go on with it; whether it has reached its end."""
-    from s5mars.training import run as training  # which begins the stages
+    from s5mars.training.run import train_part  # which begins the stages
 
-    out = config.out
-    if not training.is_finished(out):
-        if (out / "last.ckpt").is_file():
-            training.resume(out, config, method)
-        else:
-            # Stopped before its first save: nothing is lost by a clean start.
-            shutil.rmtree(out, ignore_errors=True)
-            print(f"{run}: stage {out.name}", file=sys.stderr)
-            training.train(config, method, config_text=_text(run, config))
-    finished = training.is_finished(out)
-    if not finished:
-        print(
-            f"{out} is a stage of {run}; go on with all of it: s5mars train --resume {run}",
-            file=sys.stderr,
-        )
-    return finished
+    title = f"stage {config.out.name}"
+    return train_part(run, config, method, config_text=_text(run, config), title=title)
 
 
 def _text(run: Path, config: TrainConfig) -> str:
@@ -219,10 +204,8 @@ def _text(run: Path, config: TrainConfig) -> str:
     own = content.pop("self_training", None)
     if config.method == "self_training":
         content["self_training"] = own
-    for name in ("method", "labelled", "pool", "steps", "epochs", "out", "snapshots", "teacher"):
-        value = getattr(config, name)
-        content[name] = str(value) if isinstance(value, Path) else value
-    return str(yaml.safe_dump(content, sort_keys=False))
+    changed = ("method", "labelled", "pool", "steps", "epochs", "out", "snapshots", "teacher")
+    return with_values(yaml.safe_dump(content, sort_keys=False), config, changed)
 
 
 def given_teacher(

@@ -34,7 +34,7 @@ class Streams:
 
     labelled: tuple[Sample, ...]
     pool: tuple[Sample, ...] | None  # without the masks of images outside the partition
-    selection: tuple[Sample, ...]  # images that choose the best checkpoint
+    selection: tuple[Sample, ...]  # images that choose the best checkpoint; none without val
     areas: NDArray[np.float64] | None  # (N, C), see ``_shown``; None if not needed
     skipped: tuple[str, ...] = ()  # one line for each skipped image or label
     warnings: tuple[str, ...] = ()  # one line for each warning about few labels
@@ -44,7 +44,7 @@ class Streams:
         for name, samples in (
             ("labelled", self.labelled), ("pool", self.pool), ("selection", self.selection)
         ):  # fmt: skip
-            if samples is not None:
+            if samples:
                 write_text(folder / f"{name}.txt", as_lines(s.name for s in samples))
         for name, lines in ((SKIPPED, self.skipped), (WARNINGS, self.warnings)):
             if lines:
@@ -65,7 +65,7 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
         dataset, config.labelled, seed=config.partition_seed, skip_bad=skip_bad
     )
     labelled, damaged_labelled = undamaged(partition, coding, skip_bad=skip_bad)
-    selection = dataset.split(config.select_on)
+    selection = selection_of(dataset, config)
     for sample in selection:
         if sample.mask is None:
             raise UserError(
@@ -82,7 +82,9 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     # A file may be in two streams; it is reported once.
     lines = dict.fromkeys((*damaged, *damaged_labelled, *damaged_selection, *damaged_pool))
     report_skipped(lines)
-    named = [("labelled", labelled), (config.select_on, selection)]
+    named = [("labelled", labelled)]
+    if selection_of(dataset, config):
+        named.append((config.select_on, selection))
     if candidates is not None:
         named.append(("pool", candidates))
     for name, samples in named:
@@ -93,7 +95,24 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     _require_room(labelled, config)
     areas = _shown(labelled, dataset, config)
     warnings = label_warnings(areas, dataset.taxonomy.names, batch=config.batch)
+    warnings += _not_in(selection, areas, dataset, config.select_on)
     return Streams(labelled, candidates, selection, areas, tuple(lines), warnings)
+
+
+def selection_of(dataset: Dataset, config: TrainConfig) -> tuple[Sample, ...]:
+    """The images that choose the checkpoint; none if the data has no val split.
+
+    Raises:
+        UserError: If another split was asked for and is not there, or the settings need one.
+    """
+    if config.select_on != "val" or dataset.splits.get("val"):
+        return dataset.split(config.select_on)
+    if config.keep == "after-warm-up":
+        raise UserError(
+            f"--keep after-warm-up chooses on the val split, which {dataset.root} does not have; "
+            "use --keep last"
+        )
+    return ()
 
 
 def label_warnings(
@@ -126,6 +145,21 @@ def label_warnings(
             "repeats some of them, so the model overfits sooner."
         )
     return tuple(found)
+
+
+def _not_in(
+    selection: Sequence[Sample], labelled: NDArray[np.float64], dataset: Dataset, split: str
+) -> tuple[str, ...]:
+    """A warning about the classes that are learned but that choose no checkpoint."""
+    areas, _ = label_areas(selection, dataset.coding, len(dataset.taxonomy))
+    names = dataset.taxonomy.names
+    absent = [n for i, n in enumerate(names) if labelled[:, i].any() and not areas[:, i].any()]
+    if not selection or not absent:
+        return ()
+    return (
+        f"No labelled pixel of {', '.join(absent)} in the {split} split: these classes have no "
+        "part in the choice of the checkpoint or in the scores on it.",
+    )
 
 
 def crop_settings(config: TrainConfig) -> CropSettings:
@@ -178,12 +212,14 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
         return [dataset.sample(name) for name in read_names(path)]
 
     labelled = tuple(listed("labelled"))
+    # A run without a selection has written no list of it, and keeps its last checkpoint.
+    selected = config.keep != "last" or (run / "splits" / "selection.txt").is_file()
     return Streams(
         labelled=labelled,
         pool=withhold(listed("pool"), labelled if config.pool_labels else ())
         if method.needs.pool
         else None,
-        selection=tuple(listed("selection")),
+        selection=tuple(listed("selection")) if selected else (),
         areas=_shown(labelled, dataset, config)
         if config.balanced_crops or (method.needs.pool and reads_class_shares(config))
         else None,

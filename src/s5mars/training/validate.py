@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,14 +27,17 @@ def validate(
     *,
     rank: int = 0,
     world: int = 1,
+    between: Callable[[], None] = lambda: None,
 ) -> tuple[Confusion, Confusion]:
     """Confusion matrices of all labelled pixels and of the confident ones.
 
-    Each image is scored once, by one process.
+    Each image is scored once, by one process. ``between`` is called before each image, and may
+    raise an error to end the validation.
     """
     classes = len(predictor.taxonomy)
     everything, confident = Confusion(classes), Confusion(classes)
     for sample in samples[rank::world]:
+        between()
         image, label = (np.asarray(opened) for opened in open_pair(sample, coding))
         result = predictor.segment(image)
         # Pixels that the predictor marks as no data are not scored.

@@ -21,7 +21,7 @@ class Layout:
 
     looks_like: str  # one line for messages
     missing: Callable[[Path], list[str]]  # what a folder lacks to have this layout
-    read: Callable[[Path], Dataset]
+    read: Callable[..., Dataset]  # (root, *, lists)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -34,15 +34,19 @@ LAYOUTS: dict[str, Layout] = {
 """In the order in which they are tried, the most specific first."""
 
 
-def open_dataset(path: Path | str, *, layout: str | None = None) -> Dataset:
+def open_dataset(
+    path: Path | str, *, layout: str | None = None, splits: Path | None = None
+) -> Dataset:
     """Open a folder of rover images and labels.
 
-    No file is decoded, with one exception: for a labelled folder without split lists all masks are
-    read once, and stratified lists are written to its ``splits/``.
+    No file is decoded, with one exception: for a folder of 40 labelled images or more without split
+    lists all masks are read once, and stratified lists are written to its ``splits/``. Images with
+    new masks are added to the train list of such lists.
 
     Args:
         path: Path to the folder.
         layout: Key of ``LAYOUTS``; recognised by default.
+        splits: Path to the folder of the split lists, read and written there, not in ``path``.
 
     Raises:
         MissingFileError: If the folder does not exist, is empty or has no image.
@@ -65,10 +69,10 @@ def open_dataset(path: Path | str, *, layout: str | None = None) -> Dataset:
                 f"{root} does not have the layout {layout!r}: {', '.join(lacks)} missing; "
                 f"found {_listing(found)}"
             )
-        return chosen.read(root)
+        return chosen.read(root, lists=splits)
     for candidate in LAYOUTS.values():
         if not candidate.missing(root):
-            return candidate.read(root)
+            return candidate.read(root, lists=splits)
     looked = "; ".join(f"{name}: {each.looks_like}" for name, each in LAYOUTS.items())
     raise UserError(f"{root} has no known layout; found {_listing(found)}; known layouts: {looked}")
 

@@ -106,20 +106,20 @@ def missing(root: Path) -> list[str]:
     return [f"{name}/" for name in wanted if not (folder / name).is_dir()]
 
 
-def read(root: Path) -> Dataset:
+def read(root: Path, *, lists: Path | None = None) -> Dataset:
     """Read AI4Mars: "train", "val" and "test"; Navcam also has "test_min1" to "test_min3".
 
     Navcam's "test" is the gold set on which three annotators agree. The other parts have no gold
     set, and nothing has a validation split. One place in 20 of the train labels is held out for
     "val", and without a gold set four in 20 for "test". The choice depends only on the file name
     (site and drive of Navcam, sol of the others), so no label is read and neighbouring frames stay
-    together. ``splits/train.txt`` and further lists in the folder override it. Rover pixels and
-    pixels beyond 30 m are hidden where there are masks of them. Frames without a label are
-    unlabelled images; of Perseverance's, those of cameras that have labels.
+    together. ``splits/train.txt`` and further lists in the folder, or those in ``lists``, override
+    it. Rover pixels and pixels beyond 30 m are hidden where there are masks of them. Frames without
+    a label are unlabelled images; of Perseverance's, those of cameras that have labels.
     """
     part = _part(root)
     if part is not None:
-        return _read_part(root, part)
+        return _read_part(root, part, lists)
     folder = _folder(root)
     frames = list_images(folder / "images" / "edr")
     if not frames:
@@ -139,8 +139,8 @@ def read(root: Path) -> Dataset:
     tested = {each.name for samples in tests.values() for each in samples}
     masks = _masks(folder / "labels" / "train", frames)
     labelled = {name: sample(name, mask) for name, mask in masks.items() if name not in tested}
-    splits = _train_and_validation(root, labelled)
-    if "test_min3" in tests:
+    splits = _train_and_validation(root, labelled, lists)
+    if "test_min3" in tests and "test" not in splits:
         splits["test"] = tests["test_min3"]
     splits |= tests
     free = frames.keys() - labelled.keys() - tested
@@ -166,7 +166,7 @@ def _masks(folder: Path, frames: Mapping[str, Path]) -> dict[str, Path]:
     return masks
 
 
-def _read_part(root: Path, part: _Part) -> Dataset:
+def _read_part(root: Path, part: _Part, lists: Path | None) -> Dataset:
     frames = list_images(part.images)
     if not frames:
         raise MissingFileError(f"{part.images} contains no image")
@@ -199,7 +199,7 @@ def _read_part(root: Path, part: _Part) -> Dataset:
         for name, path in frames.items()
         if name not in labelled and Path(name).parent in cameras
     )
-    splits = _train_and_validation(root, labelled, test_share=TEST_SHARE)
+    splits = _train_and_validation(root, labelled, lists, test_share=TEST_SHARE)
     return Dataset(root, "ai4mars", part.taxonomy, part.coding, splits, unlabelled)
 
 
@@ -213,14 +213,17 @@ def _frame_of(label: str, by_stem: Mapping[str, str]) -> str | None:
 
 
 def _train_and_validation(
-    root: Path, labelled: Mapping[str, Sample], *, test_share: int = 0
+    root: Path, labelled: Mapping[str, Sample], lists: Path | None, *, test_share: int = 0
 ) -> dict[str, tuple[Sample, ...]]:
-    names = ["train", "val", *(["test"] if test_share else [])]
-    lists = {split: root / "splits" / f"{split}.txt" for split in names}
-    if lists["train"].is_file():
+    names = ["train", "val", *(["test"] if test_share or lists is not None else [])]
+    folder = root / "splits" if lists is None else lists
+    paths = {split: folder / f"{split}.txt" for split in names}
+    if lists is not None and not paths["train"].is_file():
+        raise MissingFileError(f"{paths['train']} is missing: --splits must name a folder with it")
+    if paths["train"].is_file():
         splits = {
             split: select(read_names(path), labelled, path)
-            for split, path in lists.items()
+            for split, path in paths.items()
             if path.is_file()
         }
         forbid_overlap(splits, root)

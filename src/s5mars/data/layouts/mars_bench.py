@@ -12,6 +12,7 @@ from pathlib import Path
 from s5mars.classes import S5MARS, S5MARS_CODING
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import forbid_overlap, paired_samples
+from s5mars.data.layouts.splitting import read_splits
 from s5mars.types import Sample
 
 SPLITS = ("train", "val", "test")
@@ -32,8 +33,11 @@ def missing(root: Path) -> list[str]:
     return [f"{path.relative_to(root)}/" for path in wanted if not path.is_dir()]
 
 
-def read(root: Path) -> Dataset:
-    """Read the copy; train images without a mask become unlabelled images."""
+def read(root: Path, *, lists: Path | None = None) -> Dataset:
+    """Read the copy; train images without a mask become unlabelled images.
+
+    ``lists``, if given, says instead of the folders which image is in which split.
+    """
     splits: dict[str, tuple[Sample, ...]] = {}
     unlabelled: tuple[Sample, ...] = ()
     for split in SPLITS:
@@ -46,4 +50,7 @@ def read(root: Path) -> Dataset:
             samples = tuple(sample for sample in samples if sample.mask is not None)
         splits[split] = samples
     forbid_overlap(splits, root)
+    if lists is not None:
+        everything = {s.name: s for split in (*splits.values(), unlabelled) for s in split}
+        splits = read_splits(root, everything, S5MARS, S5MARS_CODING, lists=lists)
     return Dataset(root, "mars-bench", S5MARS, S5MARS_CODING, splits, unlabelled)

@@ -33,7 +33,8 @@ from pathlib import Path
 from s5mars.classes import IGNORE, MARS_SEG, MaskCoding
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import forbid_overlap, paired_samples, read_names, select
-from s5mars.data.layouts.plain import DESCRIPTION, read_description, read_splits
+from s5mars.data.layouts.plain import DESCRIPTION, read_description
+from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import UserError
 from s5mars.types import Sample
 
@@ -59,8 +60,8 @@ def missing(root: Path) -> list[str]:
     return [f"{name}/" for name in RELEASE]
 
 
-def read(root: Path) -> Dataset:
-    """Read one of the two parts.
+def read(root: Path, *, lists: Path | None = None) -> Dataset:
+    """Read one of the two parts; ``lists`` replaces the lists of Co2S.
 
     Raises:
         UserError: If both parts are below the folder, or as ``open_dataset``.
@@ -82,12 +83,23 @@ def read(root: Path) -> Dataset:
     partitions = _co2s(folder)
     splits = (
         _co2s_splits(folder, samples)
-        if partitions
-        else read_splits(folder, samples, taxonomy, coding)
+        if partitions and lists is None
+        else read_splits(folder, samples, taxonomy, coding, lists=lists)
     )
     taken = {sample.name for split in splits.values() for sample in split}
-    unlabelled = tuple(s for s in samples.values() if s.mask is None and s.name not in taken)
-    return Dataset(root, "mars-seg", taxonomy, coding, splits, unlabelled, partitions=partitions)
+    rest = [sample for sample in samples.values() if sample.name not in taken]
+    unlabelled = tuple(sample for sample in rest if sample.mask is None)
+    unlisted = tuple(sample for sample in rest if sample.mask is not None)
+    return Dataset(
+        root,
+        "mars-seg",
+        taxonomy,
+        coding,
+        splits,
+        unlabelled,
+        partitions=partitions,
+        unlisted=unlisted,
+    )
 
 
 def _form(folder: Path) -> tuple[str, str] | None:

@@ -22,17 +22,10 @@ from typing import Any
 
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts.files import (
-    forbid_overlap,
-    paired_samples,
-    read_names,
-    select,
-    unlabelled_samples,
-)
-from s5mars.data.layouts.splitting import stratified_splits
+from s5mars.data.layouts.files import paired_samples, unlabelled_samples
+from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files.reading import read_yaml
-from s5mars.types import Sample
 
 LOOKS_LIKE = "images/ and masks/ with dataset.yaml (optional: unlabelled/, splits/*.txt)"
 
@@ -44,11 +37,11 @@ def missing(root: Path) -> list[str]:
     return [f"{name}/" for name in ("images", "masks") if not (root / name).is_dir()]
 
 
-def read(root: Path) -> Dataset:
+def read(root: Path, *, lists: Path | None = None) -> Dataset:
     """Read a plain folder; raises as ``open_dataset``."""
     taxonomy, coding = read_description(root / DESCRIPTION)
     samples = paired_samples(root / "images", root / "masks")
-    splits = read_splits(root, samples, taxonomy, coding)
+    splits = read_splits(root, samples, taxonomy, coding, lists=lists)
     unlabelled = unlabelled_samples(root / "unlabelled")
     clashes = sorted({sample.name for sample in unlabelled} & samples.keys())
     if clashes:
@@ -56,29 +49,12 @@ def read(root: Path) -> Dataset:
             f"{root / 'images' / clashes[0]}: unlabelled/ contains the same name: rename one"
         )
     taken = {sample.name for split in splits.values() for sample in split}
-    spare = [s for s in samples.values() if s.mask is None and s.name not in taken]
-    return Dataset(root, "plain", taxonomy, coding, splits, (*spare, *unlabelled))
-
-
-def read_splits(
-    root: Path, samples: Mapping[str, Sample], taxonomy: Taxonomy, coding: MaskCoding
-) -> dict[str, tuple[Sample, ...]]:
-    """Read the lists in ``root/splits``, or create stratified lists there.
-
-    Raises:
-        UserError: If a list names unknown files, or an image is in two lists.
-    """
-    lists = sorted((root / "splits").glob("*.txt"), key=_usual_order)
-    if not lists:
-        return stratified_splits(root, samples, taxonomy, coding)
-    splits = {path.stem: select(read_names(path), samples, path) for path in lists}
-    forbid_overlap(splits, root)
-    return splits
-
-
-def _usual_order(path: Path) -> tuple[int, str]:
-    usual = ("train", "val", "test")
-    return (usual.index(path.stem) if path.stem in usual else len(usual), path.stem)
+    rest = [sample for sample in samples.values() if sample.name not in taken]
+    spare = tuple(sample for sample in rest if sample.mask is None)
+    unlisted = tuple(sample for sample in rest if sample.mask is not None)
+    return Dataset(
+        root, "plain", taxonomy, coding, splits, (*spare, *unlabelled), unlisted=unlisted
+    )
 
 
 def read_description(path: Path) -> tuple[Taxonomy, MaskCoding]:

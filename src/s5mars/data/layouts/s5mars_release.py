@@ -13,7 +13,7 @@ from pathlib import Path
 from s5mars.classes import S5MARS, S5MARS_CODING
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import forbid_overlap, paired_samples, read_names, select
-from s5mars.data.layouts.plain import read_splits
+from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import UserError
 from s5mars.types import Sample
 
@@ -25,26 +25,31 @@ def missing(root: Path) -> list[str]:
     return [f"{name}/" for name in ("images", "labels") if not (root / name).is_dir()]
 
 
-def read(root: Path) -> Dataset:
+def read(root: Path, *, lists: Path | None = None) -> Dataset:
     """Read the release.
 
     The train split keeps the order of its list, for the index lists of the authors. The release
     lists only train and test; without a list for "val", it contains the labelled images that are
-    in no list. Without any list, ``splits/*.txt`` are read or created.
+    in no list. Without any list, ``splits/*.txt`` are read or created. ``lists`` replaces
+    ``splits/`` and the JSON lists.
     """
     samples = paired_samples(root / "images", root / "labels")
-    lists = {split: _list_of(root, split) for split in ("train", "val", "test")}
-    if (root / "splits").is_dir() or not any(lists.values()):
-        splits = read_splits(root, samples, S5MARS, S5MARS_CODING)
+    released = {split: _list_of(root, split) for split in ("train", "val", "test")}
+    if lists is not None or (root / "splits").is_dir() or not any(released.values()):
+        splits = read_splits(root, samples, S5MARS, S5MARS_CODING, lists=lists)
     else:
         splits = {
-            split: select(read_names(path), samples, path) for split, path in lists.items() if path
+            split: select(read_names(path), samples, path)
+            for split, path in released.items()
+            if path
         }
         splits = _with_validation(splits, samples)
         forbid_overlap(splits, root)
     taken = {sample.name for split in splits.values() for sample in split}
-    unlabelled = tuple(s for s in samples.values() if s.mask is None and s.name not in taken)
-    return Dataset(root, "s5mars", S5MARS, S5MARS_CODING, splits, unlabelled)
+    rest = [sample for sample in samples.values() if sample.name not in taken]
+    unlabelled = tuple(sample for sample in rest if sample.mask is None)
+    unlisted = tuple(sample for sample in rest if sample.mask is not None)
+    return Dataset(root, "s5mars", S5MARS, S5MARS_CODING, splits, unlabelled, unlisted=unlisted)
 
 
 def _with_validation(

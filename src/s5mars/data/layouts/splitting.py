@@ -1,4 +1,4 @@
-"""Creates stratified, deterministic split lists for a labelled folder without them."""
+"""The split lists of a folder: read, created where there are none, extended by new masks."""
 
 from __future__ import annotations
 
@@ -6,43 +6,182 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from s5mars.classes import MaskCoding, Taxonomy
-from s5mars.data.layouts.files import read_names, select
+from s5mars.data.layouts.files import forbid_overlap, read_names, select
 from s5mars.data.names import as_lines
-from s5mars.data.stratify import beginning, label_areas, stratified_order
+from s5mars.data.stratify import Areas, beginning, label_areas, stratified_order
 from s5mars.errors import UserError
 from s5mars.files import write_text
+from s5mars.files.reading import read_text
 from s5mars.types import Sample
 
+FEW = 40
+"""Below this number of labelled images none is set aside: val and test would show too few pixels of
+most classes to choose or score anything, and the labels are worth more in training."""
+
 SHARES = {"train": 0.7, "test": 0.2}  # the rest is "val"
+
+_MARK = "# Written by s5mars"
+_GROWS = (
+    f"{_MARK}, which adds images with new masks to train.txt. Remove this line from train.txt to "
+    "keep the lists as they are.\n"
+)
 
 logger = logging.getLogger("s5mars")
 
 
-def stratified_splits(
-    root: Path, samples: Mapping[str, Sample], taxonomy: Taxonomy, coding: MaskCoding
+def read_splits(
+    root: Path,
+    samples: Mapping[str, Sample],
+    taxonomy: Taxonomy,
+    coding: MaskCoding,
+    *,
+    lists: Path | None = None,
 ) -> dict[str, tuple[Sample, ...]]:
-    """Split the labelled images 70 / 10 / 20 by label distribution; write ``root/splits/*.txt``.
+    """Read the split lists; without any, create them or train on all of the few labels.
 
-    Reads every mask once; images with damaged masks are listed too. The lists do not depend on the
-    machine or the time. Neighbouring frames of one place may be in different splits, which only
-    the user can prevent; the warning says how.
+    Lists that s5mars has created are extended by images with new masks, which join the train split.
+
+    Args:
+        root: Path to the data set folder.
+        samples: All images that a list may name.
+        taxonomy: Classes of the masks.
+        coding: Coding of the masks.
+        lists: Path to the folder of the lists; ``root/splits`` by default.
 
     Raises:
-        UserError: If fewer than three images have masks, a mask is bad but not damaged, or the
-            lists cannot be written.
+        UserError: If a list names unknown files, an image is in two lists, no image has a mask, or
+            the lists cannot be created.
     """
+    folder = root / "splits" if lists is None else lists
+    if lists is not None and lists.exists() and not lists.is_dir():
+        raise UserError(f"--splits {lists} is a file: give the folder of the split lists")
+    paths = sorted(folder.glob("*.txt"), key=_usual_order)
+    if not paths:
+        return _first_splits(root, samples, taxonomy, coding, folder=folder)
+    splits = {path.stem: select(read_names(path), samples, path) for path in paths}
+    forbid_overlap(splits, folder)
+    listed = {sample.name for split in splits.values() for sample in split}
+    new = tuple(s for s in samples.values() if s.mask is not None and s.name not in listed)
+    if new:
+        splits = _with_new(folder, splits, samples, new, taxonomy, coding)
+    return splits
+
+
+def write_lists(folder: Path, lists: Mapping[str, Sequence[str]], *, first_line: str) -> None:
+    """Write lists that are read as they are, all of them or none.
+
+    Args:
+        folder: New folder of the lists.
+        lists: Split → names.
+        first_line: What the lists are, as a phrase after "Written by s5mars".
+    """
+    _write(folder, lists, head=f"{_MARK} {first_line}\n")
+
+
+def _first_splits(
+    root: Path,
+    samples: Mapping[str, Sample],
+    taxonomy: Taxonomy,
+    coding: MaskCoding,
+    *,
+    folder: Path,
+) -> dict[str, tuple[Sample, ...]]:
     labelled = [sample for sample in samples.values() if sample.mask is not None]
-    if len(labelled) < 3:
-        raise UserError(
-            f"{root} has no split lists, and {len(labelled)} image(s) with a mask are too few to "
-            "create them: write splits/train.txt, splits/val.txt and splits/test.txt yourself"
+    if not labelled:
+        raise UserError(f"{root} has no mask: add the mask of at least one image")
+    if len(labelled) < FEW:
+        _say(
+            f"{root}: {len(labelled)} labelled image(s) and no split lists, so all of them are for "
+            "training and none is set aside for val or test; `s5mars train --folds 5` estimates "
+            "a score"
         )
+        return {"train": tuple(labelled)}
+    areas = _areas(labelled, taxonomy, coding)
+    names = _stratified(labelled, areas)
+    try:
+        _write(folder, names, head=_GROWS)
+    except OSError as error:
+        raise UserError(
+            f"{root} has no split lists, and they cannot be written to {folder} "
+            f"({error.strerror}): name another folder for them with --splits"
+        ) from None
+    sizes = ", ".join(f"{split} {len(listed)}" for split, listed in names.items())
+    _say(
+        f"{folder}: stratified split lists were created ({sizes}). If frames of one place must "
+        "stay in one split, edit the lists before training."
+    )
+    row = {sample.name: position for position, sample in enumerate(labelled)}
+    for split in ("val", "test"):
+        shown = areas[[row[name] for name in names[split]]].any(0)
+        absent = [n for i, n in enumerate(taxonomy.names) if areas[:, i].any() and not shown[i]]
+        if absent:
+            _say(f"{folder / split}.txt shows no pixel of {', '.join(absent)}")
+    paths = {split: folder / f"{split}.txt" for split in names}
+    return {split: select(read_names(path), samples, path) for split, path in paths.items()}
+
+
+def _with_new(
+    folder: Path,
+    splits: dict[str, tuple[Sample, ...]],
+    samples: Mapping[str, Sample],
+    new: tuple[Sample, ...],
+    taxonomy: Taxonomy,
+    coding: MaskCoding,
+) -> dict[str, tuple[Sample, ...]]:
+    """Add images with new masks to the train list if s5mars wrote the lists; else count them."""
+    path = folder / "train.txt"
+    head = _head(path)
+    if head != _GROWS and head.startswith(_MARK):
+        return splits  # such as the lists of a fold, which leave out images on purpose
+    if head != _GROWS and not _by_an_earlier_version(splits, samples, taxonomy, coding):
+        _say(
+            f"{folder}: the lists leave out {len(new)} labelled image(s), such as {new[0].name}; "
+            "they are not used"
+        )
+        return splits
+    splits = {**splits, "train": (*splits["train"], *new)}
+    done = f"{len(new)} image(s) with new masks joined {path}, such as {new[0].name}"
+    try:
+        write_text(path, _GROWS + as_lines(sample.name for sample in splits["train"]))
+    except OSError as error:
+        done += f" (for now only: the file cannot be written, {error.strerror})"
+    _say(done)
+    return splits
+
+
+def _by_an_earlier_version(
+    splits: Mapping[str, tuple[Sample, ...]],
+    samples: Mapping[str, Sample],
+    taxonomy: Taxonomy,
+    coding: MaskCoding,
+) -> bool:
+    """Whether the lists are those that were created, without a mark, from the same masks."""
+    if splits.keys() != {"train", "val", "test"}:
+        return False
+    listed = {sample.name for split in splits.values() for sample in split}
+    labelled = [sample for sample in samples.values() if sample.name in listed]
+    if len(labelled) < 3 or any(sample.mask is None for sample in labelled):
+        return False
+    names = {split: [sample.name for sample in chosen] for split, chosen in splits.items()}
+    return names == _stratified(labelled, _areas(labelled, taxonomy, coding))
+
+
+def _areas(labelled: Sequence[Sample], taxonomy: Taxonomy, coding: MaskCoding) -> Areas:
     # A damaged mask counts as unlabelled; code that needs it later raises or skips.
-    areas, _ = label_areas(labelled, coding, len(taxonomy), skip_bad=True)
+    return label_areas(labelled, coding, len(taxonomy), skip_bad=True)[0]
+
+
+def _stratified(labelled: Sequence[Sample], areas: Areas) -> dict[str, list[str]]:
+    """Split at least three images 70 / 10 / 20 by label distribution.
+
+    The lists do not depend on the machine or the time. Neighbouring frames of one place may be in
+    different splits, which only the user can prevent.
+    """
     order = stratified_order(areas, seed=0)
     trained = min(beginning(len(labelled), SHARES["train"]), len(labelled) - 2)
     train, rest = order[:trained], order[trained:]
@@ -50,39 +189,43 @@ def stratified_splits(
     rest = rest[stratified_order(areas[rest], seed=0)]
     tested = min(beginning(len(labelled), SHARES["test"]), len(rest) - 1)
     positions = {"train": train, "val": rest[tested:], "test": rest[:tested]}
-    names = {split: [labelled[i].name for i in sorted(at)] for split, at in positions.items()}
-    _write(root, names)
-    lists = {split: root / "splits" / f"{split}.txt" for split in names}
-    return {split: select(read_names(path), samples, path) for split, path in lists.items()}
+    return {split: [labelled[i].name for i in sorted(at)] for split, at in positions.items()}
 
 
-def _write(root: Path, names: Mapping[str, list[str]]) -> None:
-    folder = root / "splits"
+def _usual_order(path: Path) -> tuple[int, str]:
+    usual = ("train", "val", "test")
+    return (usual.index(path.stem) if path.stem in usual else len(usual), path.stem)
+
+
+def _head(path: Path) -> str:
+    """The first line of a list; empty if there is no such list."""
+    return read_text(path, kind="list").partition("\n")[0] + "\n" if path.is_file() else ""
+
+
+def _write(folder: Path, names: Mapping[str, Sequence[str]], *, head: str) -> None:
     temporary = None
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=".splits-", dir=root))
+        if folder.is_dir() and any(folder.iterdir()):
+            for split, listed in names.items():
+                write_text(folder / f"{split}.txt", head + as_lines(listed))
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".splits-", dir=folder.parent))
         temporary.chmod(0o755)
         for split, listed in names.items():
-            write_text(temporary / f"{split}.txt", as_lines(listed))
+            write_text(temporary / f"{split}.txt", head + as_lines(listed))
         try:
             os.replace(temporary, folder)  # noqa: PTH105
         except OSError:
             # Another process of the same run may have written the same lists.
             if not all((folder / f"{split}.txt").is_file() for split in names):
                 raise
-    except OSError as error:
-        raise UserError(
-            f"{root} has no split lists, and they cannot be written to {folder} "
-            f"({error.strerror}): make the folder writable, or use a new folder with links to its "
-            "images/, masks/ and dataset.yaml"
-        ) from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-    sizes = ", ".join(f"{split} {len(listed)}" for split, listed in names.items())
-    logger.warning(
-        "%s: stratified split lists were created (%s). If frames of one place must stay in one "
-        "split, edit the lists before training.",
-        folder,
-        sizes,
-    )
+
+
+@cache
+def _say(line: str) -> None:
+    """Warn once in a process, which may open a data set several times."""
+    logger.warning(line)

@@ -1,0 +1,60 @@
+"""Opens the data set that a model was trained on, wherever it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from s5mars.data.dataset import Dataset
+from s5mars.data.layouts import open_dataset
+from s5mars.errors import MissingFileError
+
+
+def dataset_of(
+    run: Path | str,
+    facts: Mapping[str, Any],
+    *,
+    data: Path | str | None = None,
+    splits: Path | None = None,
+    layout: str | None = None,
+) -> Dataset:
+    """Open the given data set, or the one that a run was trained on, with the lists of the run.
+
+    Args:
+        run: The run or model, for messages.
+        facts: What it recorded of its training: ``data`` and ``splits``.
+        data: Path to the data set, if it is another one or was moved.
+        splits: Path to the folder of the split lists; by default that of the run if the data set is
+            the same.
+        layout: Layout of the data set; recognised by default.
+
+    Raises:
+        MissingFileError: If data or lists are where neither the caller nor the run says.
+        UserError: As ``open_dataset``.
+    """
+    recorded = facts.get("data")
+    if data is None:
+        # A path that was recorded on another machine, by a model of the hub, means nothing here.
+        if not recorded or not Path(run).exists():
+            raise MissingFileError(f"{run} does not name its data: give the folder with --data")
+        if not Path(str(recorded)).exists():
+            raise MissingFileError(
+                f"{run} was trained on {recorded}, which does not exist: give the folder with "
+                "--data"
+            )
+    folder = Path(str(recorded if data is None else data))
+    lists = facts.get("splits")
+    if splits is None and lists and _same(folder, Path(str(recorded))):
+        splits = Path(str(lists))
+        if not splits.is_dir():
+            raise MissingFileError(
+                f"{run} was trained with the lists in {splits}, which does not exist: give the "
+                "folder with --splits"
+            )
+    return open_dataset(folder, layout=layout, splits=splits)
+
+
+def _same(folder: Path, recorded: Path) -> bool:
+    """Whether a folder is the recorded one; one that is gone may have moved there."""
+    return not recorded.exists() or folder.resolve() == recorded.resolve()

@@ -1,0 +1,272 @@
+"""Cross-validation: as many runs as folds, each scored on the images of one fold.
+
+``RUN/fold-1`` and so on are ordinary runs. Their split lists are in ``RUN/lists``: the images of
+the fold are the test split, all other images of the train split train the run. ``RUN/folds.json``
+has the scores.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s5mars.classes import Taxonomy
+from s5mars.data.dataset import Dataset
+from s5mars.data.layouts import open_dataset
+from s5mars.data.layouts.splitting import write_lists
+from s5mars.data.names import as_lines
+from s5mars.data.partition import draw_partition
+from s5mars.data.stratify import Areas, label_areas, stratified_order
+from s5mars.errors import UserError
+from s5mars.evaluation.command import evaluate
+from s5mars.evaluation.confusion import Confusion
+from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
+from s5mars.files import write_json, write_text
+from s5mars.files.locking import only_one
+from s5mars.files.reading import read_text
+from s5mars.models.checkpoint import load_model
+from s5mars.predict.inference import Inference
+from s5mars.products.names import parse_name
+from s5mars.settings.config import TrainConfig
+from s5mars.settings.parsing import with_values
+from s5mars.training.environment import processes, versions
+from s5mars.types import Method, Sample
+
+SUMMARY = "folds.json"
+
+_DEVICES = {"gpu": "cuda"}  # Lightning's name → torch's
+
+
+def cross_validate(config: TrainConfig, method: Method, *, config_text: str) -> Path:
+    """Divide the labelled images into folds, and train and score a run for each.
+
+    Images of one sol, where their names tell it, are in one fold; otherwise images are divided
+    one by one. The folds are stratified by label area.
+
+    Args:
+        config: settings of every run; ``folds`` is their number.
+        method: the method.
+        config_text: both as YAML.
+
+    Returns:
+        The folder of the runs.
+
+    Raises:
+        UserError, MissingFileError: if settings or data are wrong, or there are fewer labelled
+            images than folds.
+    """
+    from s5mars.training.run import require_unused, settled  # which begins the folds
+
+    out = config.out
+    require_unused(out)
+    if processes(config) > 1:
+        raise UserError("--folds trains its runs in one process: use --devices 1")
+    dataset = open_dataset(config.data, splits=config.splits)
+    config, config_text = settled(config, config_text, dataset)
+    labelled, _ = draw_partition(
+        dataset, config.labelled, seed=config.partition_seed, skip_bad=config.skip_bad
+    )
+    if len(labelled) < config.folds:
+        raise UserError(
+            f"--folds {config.folds} needs as many labelled images or more (got {len(labelled)})"
+        )
+    areas, _ = label_areas(
+        labelled, dataset.coding, len(dataset.taxonomy), skip_bad=config.skip_bad
+    )
+    parts = divide(labelled, areas, config.folds, seed=config.partition_seed)
+    with only_one(out):
+        require_unused(out)
+        for number, part in enumerate(parts, 1):
+            _write_fold(out, number, part, labelled, dataset, folds=config.folds)
+        write_json(out / "versions.json", versions())
+        write_text(out / "config.yaml", config_text)  # last: it says that the folds are complete
+    return continue_folds(out, config, method)
+
+
+def continue_folds(run: Path, config: TrainConfig, method: Method) -> Path:
+    """Train and score the folds that are missing, and print the scores of all.
+
+    Args:
+        run: folder of the runs.
+        config: settings of every run.
+        method: the method.
+    """
+    from s5mars.training.run import train_part
+
+    text = read_text(run / "config.yaml")
+    scores: list[Mapping[str, Any]] = []
+    with only_one(run):
+        for number in range(1, config.folds + 1):
+            part = replace(
+                config,
+                folds=0,
+                out=run / f"fold-{number}",
+                splits=(run / "lists" / f"fold-{number}").absolute(),
+                labelled=str((run / "lists" / f"fold-{number}.txt").absolute()),
+            )
+            changed = ("folds", "out", "splits", "labelled", "data")
+            own = with_values(text, part, changed)
+            title = f"fold {number} of {config.folds}"
+            if not train_part(run, part, method, config_text=own, title=title):
+                return run
+            scores.append(_score(part))
+        taxonomy = load_model(run / "fold-1").taxonomy
+        summary = summarise(scores, taxonomy)
+        write_json(run / SUMMARY, summary)
+    print(as_table(summary))
+    print(
+        "Each run was scored on the images of its fold, and trained on those of the others; its "
+        f"model is in {run / 'fold-N'}.\nA model of all labelled images: s5mars train {config.data}"
+    )
+    return run
+
+
+def divide(
+    samples: Sequence[Sample], areas: Areas, folds: int, *, seed: int
+) -> tuple[tuple[Sample, ...], ...]:
+    """Divide labelled images into folds, stratified by label area.
+
+    Args:
+        samples: at least as many as folds.
+        areas: (N, C) number of labelled pixels of each class in each image.
+        folds: number of folds.
+        seed: chooses among equally good divisions.
+    """
+    sols = [_sol(sample.name) for sample in samples]
+    keys: list[object] = list(sols)
+    if None in sols or len(set(sols)) < folds:
+        keys = list(range(len(samples)))
+        print(
+            "warning: images are divided one by one, because their names do not tell enough sols. "
+            "Frames of one place may be in two folds, which makes the scores too high.",
+            file=sys.stderr,
+        )
+    groups = list(dict.fromkeys(keys))
+    members = [[i for i, key in enumerate(keys) if key == group] for group in groups]
+    order = stratified_order(np.stack([areas[at].sum(0) for at in members]), seed=seed)
+    # Neighbours in the order complement each other, so each fold takes every n-th group.
+    return tuple(
+        tuple(samples[i] for i in sorted(i for group in order[fold::folds] for i in members[group]))
+        for fold in range(folds)
+    )
+
+
+def summarise(scores: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[str, Any]:
+    """Mean and spread of the scores of the folds, and the score of all their images together.
+
+    Args:
+        scores: what ``evaluate`` returns for each fold.
+        taxonomy: the classes.
+
+    Returns:
+        For ``mIoU`` and the IoU of each class ``mean``, ``standard_deviation`` (with n - 1; None
+        for one fold) and ``values`` of the folds that have the class, in percent; ``together``:
+        the scores of the sum of the confusion matrices, in which every image counts once, predicted
+        by a network that has not seen it.
+    """
+    total = Confusion(len(taxonomy))
+    for each in scores:
+        total += Confusion(len(taxonomy), matrix=each["confusion"])
+    return {
+        "folds": len(scores),
+        "images": [each["protocol"]["images"] for each in scores],
+        "mIoU": _spread([each["mIoU"] for each in scores]),
+        "classes": {
+            name: _spread([each["classes"][name]["iou"] for each in scores])
+            for name in taxonomy.names
+        },
+        "together": total.to_dict(taxonomy),
+    }
+
+
+def as_table(summary: Mapping[str, Any]) -> str:
+    """Format the summary for a terminal."""
+    together, whole = summary["together"], summary["mIoU"]
+    wide = max(map(len, (*summary["classes"], "class")))
+    lines = [f"{'fold':>6}  {'images':>6}  {'mIoU':>7}"]
+    lines += [
+        f"{number:>6}  {images:>6}  {_number(value):>7}"
+        for number, (images, value) in enumerate(
+            zip(summary["images"], whole["values"], strict=True), 1
+        )
+    ]
+    lines += ["", f"{'class':<{wide}}  {'IoU':>15}  {'folds':>5}  {'together':>8}"]
+    for name, entry in summary["classes"].items():
+        having = sum(value is not None for value in entry["values"])
+        iou = together["classes"][name]["iou"]
+        lines.append(f"{name:<{wide}}  {_plus_minus(entry):>15}  {having:>5}  {_number(iou):>8}")
+    lines += [
+        "",
+        f"mIoU {_plus_minus(whole)} % (mean ± standard deviation over {summary['folds']} folds); "
+        f"{_number(together['mIoU'])} % over all {sum(summary['images'])} images together",
+    ]
+    return "\n".join(lines)
+
+
+def _score(part: TrainConfig) -> Mapping[str, Any]:
+    found = find_evaluation(part.out)
+    if found is not None and not is_older(found, part.out / "best.safetensors"):
+        return read_evaluation(found)
+    device = _DEVICES.get(part.accelerator, part.accelerator)
+    return evaluate(
+        part.out,
+        data=part.data,
+        splits=part.splits,
+        inference=Inference(device=device),
+        show=False,
+    )
+
+
+def _write_fold(
+    out: Path,
+    number: int,
+    part: Sequence[Sample],
+    labelled: Sequence[Sample],
+    dataset: Dataset,
+    *,
+    folds: int,
+) -> None:
+    held_out = {sample.name for sample in part}
+    lists = {
+        "train": [s.name for s in dataset.split("train") if s.name not in held_out],
+        "val": [sample.name for sample in dataset.splits.get("val", ())],
+        "test": [sample.name for sample in part],
+    }
+    folder = out / "lists" / f"fold-{number}"
+    write_lists(
+        folder,
+        {split: names for split, names in lists.items() if names},
+        first_line=f"for fold {number} of {folds}",
+    )
+    chosen = as_lines(s.name for s in labelled if s.name not in held_out)
+    write_text(folder.with_name(f"{folder.name}.txt"), chosen)
+
+
+def _sol(name: str) -> int | None:
+    found = parse_name(Path(name).name)
+    return None if found is None else found.info.sol
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    return {
+        "mean": statistics.fmean(known) if known else None,
+        "standard_deviation": statistics.stdev(known) if len(known) > 1 else None,
+        "values": list(values),
+    }
+
+
+def _plus_minus(entry: Mapping[str, Any]) -> str:
+    if entry["standard_deviation"] is None:
+        return _number(entry["mean"])
+    return f"{_number(entry['mean'])} ± {_number(entry['standard_deviation'])}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
