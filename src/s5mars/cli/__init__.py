@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from s5mars.cli import archive, data, export, grids, masks, models
+from s5mars.cli import archive, data, exchange, export, grids, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
 from s5mars.errors import UserError
 
@@ -19,6 +19,7 @@ USER_ERROR = 2
 
 COMMANDS = (
     data.COMMANDS
+    | exchange.COMMANDS
     | masks.COMMANDS
     | models.COMMANDS
     | archive.COMMANDS
@@ -27,8 +28,9 @@ COMMANDS = (
 )
 
 _ORDER = (
-    "demo", "fetch", "synth", "stats", "split", "show", "masks", "train", "evaluate", "predict",
-    "find", "calibrate", "report", "export", "push", "compare", "table", "cost",
+    "demo", "fetch", "synth", "import", "stats", "split", "show", "masks", "train", "evaluate",
+    "predict", "export-labels", "find", "calibrate", "report", "export", "push", "compare", "table",
+    "cost",
 )  # fmt: skip
 
 

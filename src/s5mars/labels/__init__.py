@@ -1,0 +1,1 @@
+"""Labels from other tools and to them, and the label loop in the browser."""
