@@ -92,7 +92,7 @@ def _entries(path: Path, content: Any, names: Mapping[object, str]) -> Iterator[
             with reading(path, kind=f"image {place}", way_out=WAY_OUT):
                 name, size = str(image["file_name"]), None
                 annotations = of_image.pop(image["id"], [])
-                if image.get("width") is not None and image.get("height") is not None:
+                if image.get("width") and image.get("height"):  # some tools write 0 for unknown
                     size = size_of(image["width"], image["height"])
         except UserError as error:
             yield Note(str(error))

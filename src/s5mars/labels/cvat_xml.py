@@ -82,8 +82,9 @@ def read(paths: Sequence[Path]) -> Export:
             for place, image in enumerate(root.iterfind("image")):
                 try:
                     with reading(path, kind=f"image {place}", way_out=WAY_OUT):
-                        size = size_of(int(image.attrib["width"]), int(image.attrib["height"]))
-                        name = image.attrib["name"]
+                        name, size = image.attrib["name"], None
+                        if {"width", "height"} <= image.attrib.keys():
+                            size = size_of(*(int(image.attrib[k]) for k in ("width", "height")))
                 except UserError as error:
                     yield Note(str(error))
                     continue

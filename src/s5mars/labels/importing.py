@@ -286,14 +286,14 @@ def _facts(summary: Imported, empty: int) -> list[tuple[str, str]]:
         ("Listed without a painted pixel", count(empty)),
         ("Unpainted, ignored", f"{summary.unpainted} of the pixels of images with labels"),
         ("Overlaps", summary.overlap),
-        ("Images", summary.placed),
+        ("Image files", summary.placed),
         ("Warnings", count(len(summary.warnings))),
     ]
 
 
 def _placed(linked: int, copied: int) -> str:
     if not copied:
-        return "images are hard links (no copy; a program that edits one in place edits both)"
+        return "hard links to the images (a program that edits one in place edits both)"
     return f"{plural(copied, 'image')} copied" + (f", {count(linked)} hard-linked" * bool(linked))
 
 

@@ -124,8 +124,8 @@ def _task(path: Path, item: dict[str, Any]) -> _Task:
         texts = [value for value in item.values() if isinstance(value, str)]
         return _Task(identity, tuple(_names(texts)), path, _results_of_min(item), ())
     data = item["data"].values() if isinstance(item["data"], dict) else [item["data"]]
-    texts = [item.get("file_upload"), *data]
-    names = tuple(_names([text for text in texts if isinstance(text, str)]))
+    given = (item.get("file_upload"), *data)
+    names = tuple(_names([text for text in given if isinstance(text, str)]))
     annotations = item.get("annotations", item.get("completions", []))
     used = [each for each in annotations if not _is_skipped(each)]
     if len(used) < len(annotations):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 
-from s5mars.classes import AI4MARS, IGNORE, S5MARS, UNLABELLED_COLOUR, Class, Taxonomy
+from s5mars.classes import AI4MARS, IGNORE, S5MARS, UNLABELLED_COLOUR, Class, Taxonomy, rgb
 from s5mars.data.layouts.plain import read_description
 from s5mars.errors import UserError
 from s5mars.labels.regions import Colour
@@ -25,7 +25,7 @@ class Classes:
         labels: labels that the export declares, with their colours, in order.
         renamed: entries ``"class=label,label"`` or ``"class"``, which come before them. The class
             ``ignore`` stands for no class. Labels that no entry names keep their names. An entry
-            ``PATH.yaml`` stands for the classes and colours of a ``dataset.yaml``, which come first.
+            ``PATH.yaml`` stands for the classes and colours of a dataset.yaml, which come first.
 
     Raises:
         UserError: if an entry is not of this form, or names a label twice, or a ``dataset.yaml``
@@ -35,7 +35,7 @@ class Classes:
 
     def __init__(self, labels: Mapping[str, Colour | None], renamed: Sequence[str] = ()) -> None:
         files = [entry for entry in renamed if entry.lower().endswith((".yaml", ".yml"))]
-        first = {
+        first: dict[str, Colour | None] = {
             each.name: each.colour
             for file in files
             for each in read_description(Path(file))[0].classes
@@ -116,8 +116,10 @@ def voc_colour(index: int) -> Colour:
 
 
 def _spare() -> Iterator[Colour | None]:
-    yield from (each.colour for each in S5MARS.classes)
-    yield from map(voc_colour, count(1))
+    """Colours for unusual names; those of usual names are kept for them."""
+    usual = {each.colour for each in _USUAL.values()}
+    yield from map(rgb, ("#00a0a0", "#8c3c8c", "#3c78d8", "#5a7828", "#969696", "#f08cb4"))
+    yield from (colour for colour in map(voc_colour, count(1)) if colour not in usual)
 
 
 def _parsed(renamed: Sequence[str]) -> dict[str, str]:

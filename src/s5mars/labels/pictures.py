@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from s5mars.products.errors import refuse_huge
 
@@ -21,7 +21,12 @@ def from_base64(text: object) -> NDArray[np.bool_]:
     """
     if not isinstance(text, str):
         raise ValueError("the mask is no PNG in base64")
-    with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",)) as png:
+    data = io.BytesIO(base64.b64decode(text, validate=True))
+    try:
+        opened = Image.open(data, formats=("PNG",))
+    except UnidentifiedImageError:
+        raise ValueError("the mask is no PNG in base64") from None
+    with opened as png:
         refuse_huge("the mask", width=png.width, height=png.height)
         if png.has_transparency_data:
             alpha = np.asarray(png.convert("RGBA").getchannel("A"))

@@ -190,7 +190,7 @@ def rectangle(
     """
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float64)
     pivot = np.array((width / 2, height / 2) if about == "centre" else (0.0, 0.0))
-    return _turned(corners - pivot, degrees) + pivot + np.array((x, y))
+    return _turned(corners - pivot, degrees, to=pivot + np.array((x, y)))
 
 
 def ellipse(
@@ -199,12 +199,15 @@ def ellipse(
     """(360, 2) points of an ellipse around (x, y) that is turned clockwise."""
     angles = np.deg2rad(np.arange(360.0))
     points = np.stack([radius_x * np.cos(angles), radius_y * np.sin(angles)], 1)
-    return _turned(points, degrees) + np.array((x, y))
+    return _turned(points, degrees, to=np.array((x, y)))
 
 
-def _turned(points: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+def _turned(
+    points: NDArray[np.float64], degrees: float, *, to: NDArray[np.float64]
+) -> NDArray[np.float64]:
     cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    return points @ np.array([(cosine, sine), (-sine, cosine)])  # rows are points; y points down
+    turned: NDArray[np.float64] = points @ np.array([(cosine, sine), (-sine, cosine)])  # y is down
+    return turned + to
 
 
 def _reaches_beyond(points: NDArray[np.float64], size: Size) -> bool:
@@ -223,7 +226,8 @@ def _clipped(points: NDArray[np.float64], size: Size) -> list[NDArray[np.float64
         margin = 2 * _TOLERANCE  # new edges along the box lie outside the image
         box = Bbox([(-margin, -margin), (size[0] + margin, size[1] + margin)])
         closed = Polygon(np.concatenate([points, points[:1]]), closed=True)
-        parts = [part for part in closed.clip_to_bbox(box).to_polygons() if len(part) > 2]
+        found = (np.asarray(part) for part in closed.clip_to_bbox(box).to_polygons())
+        parts = [part for part in found if len(part) > 2]
     if sum(np.abs(np.diff(part, axis=0)).max(1).sum() for part in parts) > LONGEST_OUTLINE:
         raise ValueError(f"an outline of more than {LONGEST_OUTLINE:,} pixels")
     return parts
