@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from s5mars.cli import archive, box, data, export, grids, label, masks, models
+from s5mars.cli import archive, box, data, exchange, export, grids, label, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
 from s5mars.errors import UserError
 from s5mars.files import has_remedy
@@ -21,6 +21,7 @@ USER_ERROR = 2
 COMMANDS = (
     data.COMMANDS
     | label.COMMANDS
+    | exchange.COMMANDS
     | masks.COMMANDS
     | models.COMMANDS
     | box.COMMANDS
@@ -30,8 +31,9 @@ COMMANDS = (
 )
 
 _ORDER = (
-    "demo", "fetch", "synth", "label", "stats", "split", "show", "masks", "train", "evaluate",
-    "predict", "models", "find", "calibrate", "report", "export", "push", "compare", "table",
+    "demo", "fetch", "synth", "import", "label", "stats", "split", "show", "masks", "train",
+    "evaluate", "predict", "export-labels", "models", "find", "calibrate", "report", "export",
+    "push", "compare", "table",
     "cost",
 )  # fmt: skip
 

@@ -201,10 +201,10 @@ def _refuse_unknown(mask: MaskFile, coding: MaskCoding, sample: Sample) -> None:
     way_out = "assign them to a class or to `ignore` in dataset.yaml"
     if mask.lossy:
         way_out = "lossy compression changes ids: export the mask again as PNG"
-    raise UserError(f"{sample.mask}: unknown mask ids {_listed_ids(unknown)}: {way_out}")
+    raise UserError(f"{sample.mask}: unknown mask ids {listed_ids(unknown)}: {way_out}")
 
 
-def _listed_ids(unknown: Mapping[int, int], *, limit: int = 8) -> str:
+def listed_ids(unknown: Mapping[int, int], *, limit: int = 8) -> str:
     """``"42 (7 pixels), 99 (2 pixels)"``."""
     shown = [f"{value} ({count} pixels)" for value, count in list(unknown.items())[:limit]]
     more = len(unknown) - len(shown)

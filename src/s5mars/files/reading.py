@@ -116,10 +116,12 @@ def read_text(path: Path, *, kind: str = "text file", way_out: str = WAY_OUT) ->
         return _text(path, limit=MAX_TEXT)
 
 
-def read_json(path: Path, *, kind: str = "JSON file", way_out: str = WAY_OUT) -> Any:
-    """Read a JSON file; raises as ``reading``."""
+def read_json(
+    path: Path, *, kind: str = "JSON file", way_out: str = WAY_OUT, limit: int = MAX_TEXT
+) -> Any:
+    """Read a JSON file of at most ``limit`` bytes; raises as ``reading``."""
     with reading(path, kind=kind, way_out=way_out):
-        return parse_json(_text(path, limit=MAX_TEXT))
+        return parse_json(_text(path, limit=limit))
 
 
 def read_object(path: Path, *, kind: str = "JSON file", way_out: str = WAY_OUT) -> dict[str, Any]:

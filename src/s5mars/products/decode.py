@@ -227,7 +227,7 @@ def _deep_png(image: ImageFile.ImageFile) -> tuple[NDArray[Any], NDArray[np.bool
         (whole,) = halves
         halves = [whole[..., 0::2], whole[..., 1::2]]
     values = halves[0].astype(np.uint16) << 8 | halves[1]
-    values = _turned_array(values, orientation)
+    values = turned_array(values, orientation)
     opaque = None
     if values.shape[2] in (2, 4):
         opaque = values[..., -1] != 0
@@ -237,7 +237,8 @@ def _deep_png(image: ImageFile.ImageFile) -> tuple[NDArray[Any], NDArray[np.bool
     return values, None if opaque is None or opaque.all() else opaque
 
 
-def _turned_array(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+def turned_array(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """(H, W, ...) values turned as an EXIF orientation (1..8) says."""
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -280,7 +281,7 @@ def _tiff(path: Path, *, palette: bool = True) -> Raster:
                 if "imagecodecs" not in str(error):
                     raise
                 return _by_pillow(path, missing)  # tifffile has few codecs of its own
-            return _without_alpha(_turned_array(values, _tag(page, _ORIENTATION, 1)), page, missing)
+            return _without_alpha(turned_array(values, _tag(page, _ORIENTATION, 1)), page, missing)
         return _by_pillow(path, missing)
 
 

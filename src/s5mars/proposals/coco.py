@@ -98,14 +98,21 @@ def export_json(store: ObjectStore, folder: Path | str) -> int:
     return len(store)
 
 
-def _proposal(entry: Any, proposer: str) -> Proposal:
-    segmentation = entry["segmentation"]
+def checked_rle(segmentation: Any) -> dict[str, Any]:
+    """A COCO RLE for pycocotools, which trusts its input: compressed, of the size that it states.
+
+    Args:
+        segmentation: ``{"size": [H, W], "counts": compressed string or list of run lengths}``.
+
+    Raises:
+        ValueError, KeyError, TypeError: if it is not such a mapping, or describes no mask.
+    """
     if not isinstance(segmentation, dict):
         raise ValueError("'segmentation' must be a run-length encoding; polygons are not supported")
     height, width = segmentation["size"]
     counts = segmentation["counts"]
     runs = counts if isinstance(counts, list) else run_lengths(counts.encode("ascii")).tolist()
-    # pycocotools trusts its input and would read or write beyond the mask.
+    # pycocotools would read or write beyond the mask.
     if not all(type(number) is int and number >= 0 for number in (height, width, *runs)):
         raise ValueError("sizes and run lengths must be integers of at least 0")
     if height * width > MAX_PIXELS:
@@ -114,8 +121,12 @@ def _proposal(entry: Any, proposer: str) -> Proposal:
         raise ValueError(f"the runs have {sum(runs)} pixels, but the mask has {height}×{width}")
     if isinstance(counts, list):
         rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    else:
-        rle = {"size": [height, width], "counts": counts.encode("ascii")}
+        return dict(rle)
+    return {"size": [height, width], "counts": counts.encode("ascii")}
+
+
+def _proposal(entry: Any, proposer: str) -> Proposal:
+    rle = checked_rle(entry["segmentation"])
     predicted_iou = float(entry["predicted_iou"])
     stability = float(entry.get("stability_score", predicted_iou))
     if not (isfinite(predicted_iou) and isfinite(stability)):

@@ -20,11 +20,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from s5mars.classes import IGNORE, MaskCoding, Taxonomy
+import yaml
+
+from s5mars.classes import IGNORE, MaskCoding, Taxonomy, hex_colour
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import paired_samples, unlabelled_samples
 from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import MissingFileError, UserError
+from s5mars.files import write_text
 from s5mars.files.reading import read_yaml
 
 LOOKS_LIKE = "images/ and masks/ with dataset.yaml (optional: unlabelled/, splits/*.txt)"
@@ -79,6 +82,21 @@ def read_description(path: Path) -> tuple[Taxonomy, MaskCoding]:
         return taxonomy, _coding(data)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def write_description(path: Path, taxonomy: Taxonomy, coding: MaskCoding) -> None:
+    """Write ``dataset.yaml``, which ``read_description`` reads back."""
+    classes = [
+        {
+            "name": each.name,
+            "ids": sorted(k for k, value in coding.index_of.items() if value == index),
+            "color": hex_colour(each.colour),
+            **({"criterion": each.criterion} if each.criterion else {}),
+        }
+        for index, each in enumerate(taxonomy.classes)
+    ]
+    described = {"name": taxonomy.name, "ignore": sorted(coding.ignored), "classes": classes}
+    write_text(path, yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
 
 
 def _coding(data: Mapping[str, object]) -> MaskCoding:

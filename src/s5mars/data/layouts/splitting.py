@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.data.layouts.files import forbid_overlap, read_names, select
 from s5mars.data.names import as_lines
@@ -115,10 +117,11 @@ def _first_splits(
         f"{folder}: stratified split lists were created ({sizes}). If frames of one place must "
         "stay in one split, edit the lists before training."
     )
+    seen = np.asarray(areas > 0)
     row = {sample.name: position for position, sample in enumerate(labelled)}
     for split in ("val", "test"):
-        shown = areas[[row[name] for name in names[split]]].any(0)
-        absent = [n for i, n in enumerate(taxonomy.names) if areas[:, i].any() and not shown[i]]
+        shown = seen[[row[name] for name in names[split]]].any(0)
+        absent = [n for i, n in enumerate(taxonomy.names) if seen[:, i].any() and not shown[i]]
         if absent:
             _say(f"{folder / split}.txt shows no pixel of {', '.join(absent)}")
     paths = {split: folder / f"{split}.txt" for split in names}

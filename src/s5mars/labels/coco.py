@@ -1,0 +1,217 @@
+"""COCO JSON: instances as polygons or run lengths, from any tool; run lengths to it.
+
+Regions of crowds are painted as all others, because here a region stands for its class. Boxes
+without a segmentation are left out. Categories may have a ``color``, ``[r, g, b]`` as in panoptic
+COCO or ``"#rrggbb"``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from s5mars.classes import Taxonomy, rgb
+from s5mars.errors import UserError
+from s5mars.files import write_text
+from s5mars.files.reading import reading
+from s5mars.labels.regions import (
+    WAY_OUT,
+    Colour,
+    Entry,
+    Export,
+    Note,
+    Region,
+    Size,
+    attempt,
+    filled,
+    outline,
+    size_of,
+)
+from s5mars.proposals.coco import checked_rle
+
+TITLE = "COCO JSON"
+FILE = "instances_default.json"
+"""As CVAT names it."""
+
+
+def is_coco(content: object) -> bool:
+    """Whether parsed JSON is of this format."""
+    return isinstance(content, dict) and all(
+        isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
+    )
+
+
+def read(contents: Mapping[Path, Any], problems: Sequence[Note]) -> Export:
+    """The labels of COCO files.
+
+    Args:
+        contents: what each file holds.
+        problems: notes that come first, such as on files that cannot be read.
+
+    Raises:
+        DamagedFileError: if the categories of a file are not of the format.
+    """
+    labels: dict[str, Colour | None] = {}
+    names: dict[Path, dict[object, str]] = {}
+    for path, content in contents.items():
+        with reading(path, kind="list of categories", way_out=WAY_OUT):
+            names[path] = {each["id"]: str(each["name"]) for each in content["categories"]}
+            for each in content["categories"]:
+                labels.setdefault(str(each["name"]), _colour(each.get("color")))
+
+    def entries() -> Iterator[Entry | Note]:
+        yield from problems
+        for path, content in contents.items():
+            yield from _entries(path, content, names[path])
+
+    return Export(TITLE, entries, labels)
+
+
+def _entries(path: Path, content: Any, names: Mapping[object, str]) -> Iterator[Entry | Note]:
+    of_image: dict[object, list[Any]] = defaultdict(list)
+    unusable = 0
+    for annotation in content["annotations"]:
+        image = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if isinstance(image, int | str):
+            of_image[image].append(annotation)
+        else:
+            unusable += 1
+    if unusable:
+        yield Note(f"{path}: {unusable} annotation(s) without an image_id: {WAY_OUT}")
+    for place, image in enumerate(content["images"]):
+        try:
+            with reading(path, kind=f"image {place}", way_out=WAY_OUT):
+                name, size = str(image["file_name"]), None
+                annotations = of_image.pop(image["id"], [])
+                if image.get("width") and image.get("height"):  # some tools write 0 for unknown
+                    size = size_of(image["width"], image["height"])
+        except UserError as error:
+            yield Note(str(error))
+            continue
+        yield Entry((name,), path, size, partial(_regions, path, annotations, names))
+    left = sum(map(len, of_image.values()))
+    if left:
+        first = next(iter(of_image))
+        yield Note(
+            f"{path}: {left} annotation(s) of {len(of_image)} image(s) that the file does not "
+            f"list, such as image_id {first!r}: {WAY_OUT}"
+        )
+
+
+def _regions(
+    path: Path, annotations: list[Any], names: Mapping[object, str], size: Size
+) -> Iterator[Region | Note]:
+    unknown: Counter[object] = Counter()
+    boxes: Counter[str] = Counter()
+    for annotation in annotations:
+        category = annotation.get("category_id")
+        label = names.get(category) if isinstance(category, int | str) else None
+        segmentation = annotation.get("segmentation")
+        if label is None:
+            unknown[str(category)] += 1
+        elif not segmentation:
+            boxes[label] += 1
+        else:
+            kind = f"annotation {annotation.get('id')!r} ({label})"
+            yield attempt(path, kind, partial(_region, label, segmentation, size))
+    for number, amount in unknown.items():
+        yield Note(f"{amount} annotation(s) of the unknown category {number}")
+    for label, amount in boxes.items():
+        yield Note(f"{amount} annotation(s) of {label!r} without a segmentation")
+
+
+def _region(label: str, segmentation: Any, size: Size) -> Region:
+    if isinstance(segmentation, dict):
+        rle = checked_rle(segmentation)
+        height, width = rle["size"]
+        if (width, height) != size:
+            raise ValueError(
+                f"run lengths of {width}×{height} pixels in an image of {size[0]}×{size[1]}"
+            )
+        return Region(label, coco_mask.decode(rle).astype(bool))
+    outlines = []
+    for flat in segmentation:
+        if not isinstance(flat, list) or len(flat) % 2:
+            raise ValueError("a polygon is a list of x, y, x, y, ...")
+        outlines.append(outline([flat[k : k + 2] for k in range(0, len(flat), 2)]))
+    return filled(label, outlines, size)
+
+
+def _colour(value: object) -> Colour | None:
+    try:
+        if isinstance(value, str):
+            return rgb(value)
+        if isinstance(value, list) and len(value) == 3:
+            red, green, blue = (np.uint8(channel) for channel in value)
+            return int(red), int(green), int(blue)
+    except (UserError, OverflowError, TypeError, ValueError):
+        pass  # a colour is only for show
+    return None
+
+
+class Writer:
+    """Writes class maps as COCO JSON: one region of run lengths a class and image, exactly."""
+
+    def __init__(self, out: Path, taxonomy: Taxonomy) -> None:
+        self.images = out / "images"
+        self.result = out / FILE
+        self._taxonomy = taxonomy
+        self._content: dict[str, list[Any]] = {
+            "images": [],
+            "annotations": [],
+            "categories": [
+                {"id": index + 1, "name": each.name, "supercategory": "", "color": each.colour}
+                for index, each in enumerate(taxonomy.classes)
+            ],
+        }
+
+    def add(self, file_name: str, labels: NDArray[np.uint8]) -> None:
+        """Add the (H, W) class map of an image."""
+        images, annotations = self._content["images"], self._content["annotations"]
+        height, width = labels.shape
+        images.append(
+            {"id": len(images) + 1, "file_name": file_name, "width": width, "height": height}
+        )
+        for index in np.unique(labels[labels < len(self._taxonomy)]).tolist():
+            mask = labels == index
+            rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": len(images),
+                    "category_id": index + 1,
+                    "segmentation": {"size": [height, width], "counts": _runs(mask)},
+                    "area": int(mask.sum()),
+                    "bbox": [float(side) for side in coco_mask.toBbox(rle)],
+                    "iscrowd": 1,  # what COCO says of regions in run lengths
+                }
+            )
+
+    def close(self) -> None:
+        """Write the file, its images in the order of the calls."""
+        write_text(self.result, json.dumps(self._content, ensure_ascii=False))
+
+
+@contextmanager
+def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
+    """A writer of ``instances_default.json``."""
+    writer = Writer(out, taxonomy)
+    yield writer
+    writer.close()
+
+
+def _runs(mask: NDArray[np.bool_]) -> list[int]:
+    """Lengths of the runs of False and True in turn, column by column, from a run of False on."""
+    flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    runs = np.diff(np.concatenate([[0], changes, [mask.size]]))
+    return [int(run) for run in (runs[:-1] if runs[-1] == 0 else runs)]

@@ -1,0 +1,96 @@
+"""Masks whose colours are labels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s5mars.classes import hex_colour
+from s5mars.errors import UserError
+from s5mars.labels.regions import Colour, Note, Region, Size
+from s5mars.products.decode import decode
+
+
+@dataclass(frozen=True)
+class Coloured:
+    """The colours of a mask, and what they mean."""
+
+    path: Path
+    codes: NDArray[np.int32]  # (H, W), 0xRRGGBB
+    valid: NDArray[np.bool_]  # (H, W), False where transparent
+    names: Mapping[Colour, str]  # label of each colour
+    unpainted: Collection[Colour]  # colours that stand for no label
+
+    @classmethod
+    def of(cls, path: Path, names: Mapping[Colour, str], unpainted: Collection[Colour]) -> Coloured:
+        """Decode a mask; a palette is applied, grey is repeated.
+
+        Raises:
+            DamagedFileError: if it cannot be decoded.
+            UserError: if it has more than 8 bits.
+        """
+        raster = decode(path)
+        values = raster.values
+        if values.dtype != np.uint8:
+            raise UserError(f"{path}: {values.dtype} values are no colours of 8 bits")
+        wide = values.astype(np.int32)
+        codes = (
+            wide * 0x010101
+            if wide.ndim == 2
+            else wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+        )
+        valid = np.ones(codes.shape, bool) if raster.valid is None else raster.valid
+        return cls(path, codes, valid, names, unpainted)
+
+    @property
+    def all_known(self) -> bool:
+        """Whether every colour is that of a label, or of none."""
+        return not self._unknown().any()
+
+    def regions(self) -> Iterator[Region | Note]:
+        """One region for each label, and a note on unknown colours."""
+        for colour, label in self.names.items():
+            mask = self.valid & (self.codes == _code(colour))
+            if mask.any():
+                yield Region(label, mask)
+        unknown = self._unknown()
+        if unknown.any():
+            yield Note(f"{self.path}: {_listed(self.codes[unknown])}")
+
+    def _unknown(self) -> NDArray[np.bool_]:
+        unknown = self.valid.copy()
+        for colour in (*self.names, *self.unpainted):
+            unknown &= self.codes != _code(colour)
+        return unknown
+
+
+def regions_of_colours(
+    path: Path, names: Mapping[Colour, str], unpainted: Collection[Colour], size: Size
+) -> Iterator[Region | Note]:
+    """``Coloured.regions`` of a file; a note if it cannot be decoded."""
+    try:
+        mask = Coloured.of(path, names, unpainted)
+    except UserError as error:
+        yield Note(str(error))
+        return
+    yield from mask.regions()
+
+
+def _code(colour: Colour) -> int:
+    return colour[0] << 16 | colour[1] << 8 | colour[2]
+
+
+def _listed(codes: NDArray[np.int32], *, limit: int = 4) -> str:
+    found, counts = np.unique(codes, return_counts=True)
+    order = np.argsort(-counts)[:limit]
+    listed = ", ".join(
+        f"{hex_colour((int(found[k]) >> 16, int(found[k]) >> 8 & 255, int(found[k]) & 255))} "
+        f"({counts[k]:,})"
+        for k in order
+    )
+    more = f" and {len(found) - limit} more" if len(found) > limit else ""
+    return f"{len(codes):,} pixel(s) of colours that are no label, and ignored: {listed}{more}"

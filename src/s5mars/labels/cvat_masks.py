@@ -1,0 +1,163 @@
+"""CVAT's "Segmentation mask 1.1": a picture of colours an image, and ``labelmap.txt``.
+
+Black, and the colour of the label ``background``, is what nobody painted. Where shapes overlapped,
+CVAT has drawn the upper one.
+
+Source: https://docs.cvat.ai/docs/dataset_management/formats/format-smask. A line of the label map
+is ``label:R,G,B:parts:actions``; the layout of the folder is Pascal VOC's.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from s5mars.classes import UNLABELLED_COLOUR, Taxonomy
+from s5mars.errors import UserError
+from s5mars.files import replacing
+from s5mars.files.reading import read_text, reading
+from s5mars.labels.colours import regions_of_colours
+from s5mars.labels.naming import unique_colours, voc_colour
+from s5mars.labels.regions import WAY_OUT, Colour, Entry, Export, Note
+from s5mars.products.decode import head_size
+from s5mars.products.files import files_below
+
+TITLE = "CVAT Segmentation mask 1.1"
+LABEL_MAP = "labelmap.txt"
+CLASS_MASKS = "SegmentationClass"
+OBJECT_MASKS = "SegmentationObject"
+LISTS = "ImageSets/Segmentation"
+
+_BACKGROUND = "background"
+
+
+def find(root: Path) -> Path | None:
+    """The folder with a label map and class masks; None if there is none."""
+    for path in sorted(root.rglob(LABEL_MAP)):
+        if (path.parent / CLASS_MASKS).is_dir():
+            return path.parent
+    return None
+
+
+def read(folder: Path) -> Export:
+    """The labels of a folder for which ``find`` holds.
+
+    Raises:
+        DamagedFileError, UserError: if the label map is damaged.
+    """
+    labels = _label_map(folder / LABEL_MAP)
+    masks = folder / CLASS_MASKS
+    files = files_below(masks, {".png"})
+    # Where no label is black, CVAT gives the colour of the background to what nobody painted.
+    unpainted = {UNLABELLED_COLOUR, labels.get(_BACKGROUND, UNLABELLED_COLOUR)}
+    declared = {name: colour for name, colour in labels.items() if colour not in unpainted}
+    names_of = {colour: name for name, colour in declared.items()}
+
+    def entries() -> Iterator[Entry | Note]:
+        for name in sorted(labels.keys() - declared.keys()):
+            if (name, labels[name]) != (_BACKGROUND, UNLABELLED_COLOUR):
+                yield Note(
+                    f"{folder / LABEL_MAP}: the label {name!r} has the colour of unpainted pixels "
+                    "and is ignored; give it another name and colour in CVAT and export it again"
+                )
+        for path in files:
+            try:
+                size, _ = head_size(path)
+            except UserError as error:
+                yield Note(str(error))
+                continue
+            name = path.relative_to(masks).with_suffix("").as_posix()
+            yield Entry(
+                (name,),
+                path,
+                size,
+                partial(regions_of_colours, path, names_of, frozenset(unpainted)),
+            )
+
+    objects = files_below(folder / OBJECT_MASKS, {".png"})
+    return Export(TITLE, entries, declared, frozenset([*files, *objects]))
+
+
+def _label_map(path: Path) -> dict[str, Colour]:
+    text = read_text(path, kind="label map", way_out=WAY_OUT)
+    labels: dict[str, Colour] = {}
+    with reading(path, kind="label map", way_out=WAY_OUT):
+        for line in text.splitlines():
+            if not line.strip() or line.startswith("#"):
+                continue
+            # From the right, because a label may have a colon.
+            name, colour, _, _ = line.rsplit(":", 3)
+            red, green, blue = (int(np.uint8(int(channel))) for channel in colour.split(","))
+            if (red, green, blue) in labels.values() and name not in labels:
+                raise ValueError(f"the colour {colour} stands twice")
+            labels[name] = (red, green, blue)
+    return labels
+
+
+class Writer:
+    """Writes class maps as colours, exactly. Each class of an image is one object."""
+
+    def __init__(self, out: Path, taxonomy: Taxonomy, archive: zipfile.ZipFile) -> None:
+        self.images = out / "images"
+        self.result = out / "annotations.zip"
+        self._archive = archive
+        self._names: list[str] = []
+        colours = unique_colours(taxonomy)
+        label_map = "# label:color_rgb:parts:actions\nbackground:0,0,0::\n" + "".join(
+            f"{name}:{red},{green},{blue}::\n"
+            for name, (red, green, blue) in zip(taxonomy.names, colours, strict=True)
+        )
+        self._archive.writestr(LABEL_MAP, label_map)
+        self._palettes = {
+            CLASS_MASKS: np.zeros((256, 3), np.uint8),
+            OBJECT_MASKS: np.zeros((256, 3), np.uint8),
+        }
+        self._palettes[CLASS_MASKS][: len(taxonomy)] = colours
+        self._palettes[OBJECT_MASKS][: len(taxonomy)] = [
+            voc_colour(index + 1) for index in range(len(taxonomy))
+        ]
+
+    def add(self, file_name: str, labels: NDArray[np.uint8]) -> None:
+        """Add the (H, W) class map of an image."""
+        name = PurePosixPath(file_name).with_suffix("").as_posix()
+        for folder, palette in self._palettes.items():
+            encoded = io.BytesIO()
+            Image.fromarray(palette[labels]).save(encoded, "PNG")
+            self._archive.writestr(
+                f"{folder}/{name}.png", encoded.getvalue(), compress_type=zipfile.ZIP_STORED
+            )
+        self._names.append(name)
+
+    def close(self) -> None:
+        """Write the list of the images, in the order of the calls."""
+        self._archive.writestr(f"{LISTS}/default.txt", "".join(f"{n}\n" for n in self._names))
+
+
+@contextmanager
+def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
+    """A writer of ``annotations.zip``, which CVAT imports as "Segmentation mask 1.1".
+
+    Raises:
+        UserError: if a label map cannot hold the name of a class.
+    """
+    for name in taxonomy.names:
+        if ":" in name or "\n" in name or name.startswith("#") or name == _BACKGROUND:
+            raise UserError(
+                f"the class {name!r} cannot stand in CVAT's {LABEL_MAP}; rename it in "
+                "dataset.yaml and train again, or use --to coco"
+            )
+    with (
+        replacing(out / "annotations.zip") as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        writer = Writer(out, taxonomy, archive)
+        yield writer
+        writer.close()

@@ -1,0 +1,167 @@
+"""CVAT's own format, "CVAT for images 1.1": one XML file.
+
+Masks, polygons, rectangles and ellipses are painted by ascending ``z_order``, then in the order of
+the file; other shapes have no area. Run lengths of a mask go row by row through its box, from a run
+of unpainted pixels on.
+
+Source: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat and
+``cvat/apps/dataset_manager/formats/cvat.py``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+from xml.etree import ElementTree
+
+import numpy as np
+
+from s5mars.classes import rgb
+from s5mars.errors import UserError
+from s5mars.files.reading import reading
+from s5mars.labels.regions import (
+    MAX_JSON,
+    WAY_OUT,
+    Colour,
+    Entry,
+    Export,
+    Note,
+    Region,
+    Size,
+    attempt,
+    ellipse,
+    filled,
+    number,
+    outline,
+    rectangle,
+    size_of,
+)
+
+TITLE = "CVAT for images 1.1 (XML)"
+
+_PAINTED = ("mask", "polygon", "box", "ellipse")
+
+_WITHOUT_AREA = frozenset({"polyline", "points", "cuboid", "skeleton", "tag"})
+
+
+def is_cvat_xml(path: Path) -> bool:
+    """Whether a file is of this format; only its head is read."""
+    with reading(path, kind="XML file", way_out=WAY_OUT), path.open("rb") as file:
+        head = file.read(4096)
+    return path.suffix.lower() == ".xml" and b"<annotations" in head
+
+
+def read(paths: Sequence[Path]) -> Export:
+    """The labels of XML files.
+
+    Raises:
+        DamagedFileError: if a file is no XML.
+        UserError: if it is the export of a video.
+    """
+    roots = {path: _parsed(path) for path in paths}
+    labels: dict[str, Colour | None] = {}
+    for path, root in roots.items():
+        if root.find("track") is not None and root.find("image") is None:
+            raise UserError(
+                f"{path}: an export of a video; export the task as 'CVAT for images 1.1'"
+            )
+        for label in root.iterfind("meta//labels/label"):
+            name = label.findtext("name")
+            if (
+                name
+                and label.findtext("type") not in _WITHOUT_AREA
+                and not label.findtext("parent")
+            ):
+                labels.setdefault(name, _colour(label.findtext("color")))
+
+    def entries() -> Iterator[Entry | Note]:
+        for path, root in roots.items():
+            for place, image in enumerate(root.iterfind("image")):
+                try:
+                    with reading(path, kind=f"image {place}", way_out=WAY_OUT):
+                        name, size = image.attrib["name"], None
+                        if {"width", "height"} <= image.attrib.keys():
+                            size = size_of(*(int(image.attrib[k]) for k in ("width", "height")))
+                except UserError as error:
+                    yield Note(str(error))
+                    continue
+                yield Entry((name,), path, size, partial(_regions, path, image, frozenset(labels)))
+
+    return Export(TITLE, entries, labels)
+
+
+def _parsed(path: Path) -> ElementTree.Element:
+    with reading(path, kind="XML file", way_out=WAY_OUT), path.open("rb") as file:
+        content = file.read(MAX_JSON + 1)
+        if len(content) > MAX_JSON:
+            raise ValueError(f"more than the {MAX_JSON:,} bytes that are read")
+        parser = ElementTree.XMLParser(target=_WithoutEntities())
+        parser.feed(content)
+        root: ElementTree.Element = parser.close()
+        return root
+
+
+class _WithoutEntities(ElementTree.TreeBuilder):
+    """Entities, which a document type declares, can fill any memory."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
+        """Refuse it."""
+        raise ValueError("a document type is declared, which CVAT does not do")
+
+
+def _regions(
+    path: Path, image: ElementTree.Element, known: frozenset[str], size: Size
+) -> Iterator[Region | Note]:
+    left_out: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
+    shapes: list[tuple[int, ElementTree.Element]] = []
+    for shape in image:
+        label = shape.get("label")
+        if shape.tag not in _PAINTED:
+            left_out[shape.tag] += 1
+        elif label is None or (known and label not in known):
+            unknown[str(label)] += 1
+        else:
+            order = shape.get("z_order", "0")
+            shapes.append((int(order) if order.lstrip("-").isdecimal() else 0, shape))
+    for place, (_, shape) in enumerate(sorted(shapes, key=lambda pair: pair[0])):
+        kind = f"{shape.tag} {place} ({shape.get('label')}) of {image.get('name')}"
+        yield attempt(path, kind, partial(_region, shape, size))
+    for tag, amount in left_out.items():
+        yield Note(f"{amount} annotation(s) of the type {tag}, which cover no area")
+    for label, amount in unknown.items():
+        yield Note(f"{amount} annotation(s) of the unknown label {label!r}")
+
+
+def _region(shape: ElementTree.Element, size: Size) -> Region:
+    label, get = shape.attrib["label"], shape.attrib
+    if shape.tag == "mask":
+        left, top = int(get["left"]), int(get["top"])
+        width, height = size_of(int(get["width"]), int(get["height"]))
+        runs = np.array([int(run) for run in get["rle"].split(",")], np.int64)
+        if (runs < 0).any() or runs.sum() != width * height:
+            raise ValueError(f"runs of {runs.sum():,} pixels for a mask of {width}×{height}")
+        values = np.arange(len(runs)) % 2 == 1
+        return Region(label, np.repeat(values, runs).reshape(height, width), left, top)
+    if shape.tag == "polygon":
+        points: list[Any] = [
+            [float(value) for value in point.split(",")] for point in get["points"].split(";")
+        ]
+        return filled(label, [outline(points)], size)
+    degrees = number(float(get.get("rotation", "0")))
+    if shape.tag == "box":
+        x0, y0, x1, y1 = (number(float(get[key])) for key in ("xtl", "ytl", "xbr", "ybr"))
+        corners = rectangle(x0, y0, x1 - x0, y1 - y0, degrees=degrees, about="centre")
+        return filled(label, [outline(corners)], size)
+    x, y, radius_x, radius_y = (number(float(get[key])) for key in ("cx", "cy", "rx", "ry"))
+    return filled(label, [outline(ellipse(x, y, radius_x, radius_y, degrees=degrees))], size)
+
+
+def _colour(text: str | None) -> Colour | None:
+    try:
+        return rgb(text) if text else None
+    except UserError:
+        return None  # a colour is only for show

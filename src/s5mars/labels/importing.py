@@ -1,0 +1,327 @@
+"""From the export of a label tool to a plain folder that every command reads."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from s5mars.classes import IGNORE, MaskCoding, Taxonomy
+from s5mars.data.layouts.plain import DESCRIPTION, write_description
+from s5mars.errors import MissingFileError, UserError
+from s5mars.files import below, printable, replacing, write_text
+from s5mars.labels.images import Images, place
+from s5mars.labels.naming import Classes
+from s5mars.labels.page import Made, write_import_page
+from s5mars.labels.paint import Painted, over, paint
+from s5mars.labels.recognise import ENDINGS, FORMATS, recognise
+from s5mars.labels.regions import Entry, Export
+from s5mars.labels.unpack import unpack
+from s5mars.predict.overlay import indexed_png
+from s5mars.products.decode import decode_mask
+from s5mars.report.numbers import count, plural, share
+
+PAGE = "import.html"
+WARNINGS = "warnings.txt"
+
+LEAST = 3
+"""Number of images with labels that can be divided into train, val and test."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import has made."""
+
+    out: Path
+    title: str  # of the format
+    masks: int  # images with labels
+    pool: int  # images without
+    placed: str  # how the images were put there
+    classes: tuple[tuple[str, str], ...]  # names with their shares of the painted pixels
+    unpainted: str  # share of the pixels of images with labels
+    overlap: str
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Lines for the user."""
+        shares = ", ".join(f"{name} {part}" for name, part in self.classes)
+        warned = f"{plural(len(self.warnings), 'warning')}: see {self.out / WARNINGS}"
+        lines = [
+            f"{self.out}: {self.title}; {plural(self.masks, 'image')} with labels, "
+            f"{count(self.pool)} without (pool); {self.placed}",
+            f"classes (share of the painted pixels): {shares}",
+            f"{self.unpainted} of the pixels of images with labels are unpainted: ignored, never "
+            "background",
+            f"overlaps: {self.overlap}",
+            warned if self.warnings else "no warnings",
+            f"check the overlays in {self.out / PAGE}",
+        ]
+        return "\n".join(lines)
+
+
+def import_labels(
+    export: Path | str,
+    *,
+    images: Path | str,
+    out: Path | str,
+    form: str | None = None,
+    classes: Sequence[str] = (),
+) -> Imported:
+    """Write a plain folder (see ``data.layouts.plain``) from the export of a label tool.
+
+    The folder has ``images/`` (all images: hard links, or copies where those are impossible),
+    ``masks/`` (indexed colours; images without a painted pixel have none and join the pool),
+    ``dataset.yaml`` with colours, ``import.html`` with overlays to check, and ``warnings.txt`` if
+    there are warnings. It appears when it is complete.
+
+    Args:
+        export: folder, zip archive, JSON or XML file.
+        images: folder of the images that were labelled, and of others.
+        out: new folder.
+        form: one of ``recognise.FORMATS``; None recognises it.
+        classes: entries ``"class=label,label"`` that merge and rename labels, see ``Classes``.
+
+    Raises:
+        MissingFileError: if the export or the images are missing.
+        UserError: if ``out`` contains files, the format is unknown, or no label could be imported.
+        OSError: if writing fails.
+    """
+    export, images, out = Path(export), Path(images), Path(out)
+    if form is not None and form not in FORMATS:
+        raise UserError(f"--from must be one of {', '.join(FORMATS)} (got {form!r})")
+    if not export.exists():
+        raise MissingFileError(f"{export}: no such file or folder")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out} contains files; choose a new folder")
+    with _beside(out) as work, _said_of(export, work / "export"):
+        opened = export
+        if export.is_file() and export.suffix.lower() == ".zip":
+            opened = unpack(export, work / "export", endings=ENDINGS)
+        found = recognise(opened, images=images, form=form)
+        new = work / "folder"
+        run = _Import(
+            found,
+            Images(images, without=_no_images(export, found, images, out)),
+            Classes(found.labels, classes),
+            new=new,
+            out=out,
+            shown_as=(str(work / "export"), str(export)),
+        )
+        summary = run()
+        if out.exists():
+            out.rmdir()
+        new.rename(out)
+    return summary
+
+
+class _Import:
+    """One import; ``new`` is the folder while it is being made."""
+
+    def __init__(
+        self,
+        export: Export,
+        images: Images,
+        classes: Classes,
+        *,
+        new: Path,
+        out: Path,
+        shown_as: tuple[str, str],  # in warnings: a folder for unpacking, and the export
+    ) -> None:
+        self.export = export
+        self.images = images
+        self.classes = classes
+        self.new = new
+        self.out = out
+        self.shown_as = shown_as
+        self.made: dict[str, Made] = {}  # by file of the image
+        self.warnings: list[str] = []
+        self.overlaps: dict[str, int] = {}
+        self.empty = 0
+        self.kept = self._one_of_a_name()
+
+    def __call__(self) -> Imported:
+        for item in tqdm(self.export.entries(), unit="image", desc="import", disable=None):
+            if isinstance(item, Entry):
+                self._take(item)
+            else:
+                self._warn(item.text)
+        for label in self.classes.not_found:
+            near = self.classes.nearest(label)
+            hint = f"; the nearest is {near!r}" if near else ""
+            self._warn(f"--classes names the label {label!r}, which the export does not have{hint}")
+        if not self.made:
+            first = f"; first warning: {self.warnings[0]}" if self.warnings else ""
+            raise UserError(
+                f"{self.shown_as[1]}: no label could be imported from this export "
+                f"({self.export.title}; {plural(len(self.warnings), 'warning')}){first}"
+            )
+        return self._finish()
+
+    def _one_of_a_name(self) -> dict[str, Path]:
+        """The images, of which a plain folder has one of a name; the first one is taken."""
+        kept: dict[str, str] = {}
+        for name in self.images.files:
+            first = kept.setdefault(Path(name).with_suffix("").as_posix(), name)
+            if first != name:
+                self._warn(f"{name}: has the same name as {first}, and is left out")
+        return {name: self.images.files[name] for name in kept.values()}
+
+    def _take(self, entry: Entry) -> None:
+        try:
+            name = self.images.find(entry.names)
+        except UserError as error:
+            self._warn(f"{entry.source}: {error} in {self.images.folder}; its labels are left out")
+            return
+        if name not in self.kept:
+            return  # it was told that this image is left out
+        try:
+            painted = paint(entry, self.kept[name], self.classes)
+        except UserError as error:
+            self._warn(f"{name}: {error}" if name not in str(error) else str(error))
+            return
+        path = below(self.new / "masks", Path(name).with_suffix(".png").as_posix(), source=name)
+        if name in self.made:
+            painted = over(decode_mask(path).ids, painted)
+        for note in painted.notes:
+            self._warn(f"{name}: {note}")
+        if painted.overlap:
+            self.overlaps[name] = self.overlaps.get(name, 0) + painted.overlap
+        if (painted.labels != IGNORE).any():
+            self._write(name, path, painted)
+        else:
+            self.empty += 1
+
+    def _write(self, name: str, path: Path, painted: Painted) -> None:
+        picture = indexed_png(painted.labels, self._taxonomy)
+        with replacing(path) as temporary:
+            picture.save(temporary, "PNG")
+        counts = np.bincount(painted.labels.ravel(), minlength=IGNORE + 1)
+        before = self.made[name].notes if name in self.made else ()
+        self.made[name] = Made(
+            name=printable(Path(name).with_suffix("").as_posix()),
+            image=self.kept[name],
+            mask=path,
+            pixels=counts,
+            size=painted.labels.size,
+            notes=(*before, *painted.notes),
+        )
+
+    @property
+    def _taxonomy(self) -> Taxonomy:
+        return self.classes.taxonomy(printable(self.out.resolve().name))
+
+    def _finish(self) -> Imported:
+        linked = sum(
+            place(path, below(self.new / "images", name, source=path))
+            for name, path in self.kept.items()
+        )
+        taxonomy = self._taxonomy
+        made = [
+            replace(each, pixels=each.pixels[: len(taxonomy)])
+            for _, each in sorted(self.made.items())
+        ]
+        pixels = np.array([each.pixels for each in made])
+        painted = int(pixels.sum())
+        for index, each in enumerate(taxonomy.classes):
+            if not pixels[:, index].any():
+                self._warn(f"no pixel has the class {each.name!r}")
+        if len(made) < LEAST:
+            self._warn(
+                f"{plural(len(made), 'image')} with labels; other commands need at least {LEAST}, "
+                "or lists in splits/"
+            )
+        write_description(self.new / DESCRIPTION, taxonomy, MaskCoding.identity(len(taxonomy)))
+        if self.warnings:
+            write_text(self.new / WARNINGS, "".join(f"{line}\n" for line in self.warnings))
+        summary = Imported(
+            out=self.out,
+            title=self.export.title,
+            masks=len(made),
+            pool=len(self.kept) - len(made),
+            placed=_placed(linked, len(self.kept) - linked),
+            classes=tuple(
+                (each.name, share(int(pixels[:, index].sum()), painted))
+                for index, each in enumerate(taxonomy.classes)
+            ),
+            unpainted=share(sum(each.size for each in made) - painted, sum(m.size for m in made)),
+            overlap=self._overlap(),
+            warnings=tuple(self.warnings),
+        )
+        write_import_page(
+            self.new / PAGE,
+            made,
+            taxonomy,
+            title=f"Labels of {taxonomy.name}",
+            lead=f"{plural(len(made), 'image')} with labels, from {self.export.title}.",
+            facts=_facts(summary, self.empty),
+            warnings=self.warnings,
+            written_to=self.out / PAGE,
+        )
+        return summary
+
+    def _overlap(self) -> str:
+        if not self.overlaps:
+            return "none"
+        total = sum(self.overlaps.values())
+        return (
+            f"{count(total)} pixels in {plural(len(self.overlaps), 'image')}; the later label wins"
+        )
+
+    def _warn(self, text: str) -> None:
+        text = _renamed(text, *self.shown_as)
+        self.warnings.append(printable(" ".join(text.split())))
+
+
+def _facts(summary: Imported, empty: int) -> list[tuple[str, str]]:
+    return [
+        ("Format", summary.title),
+        ("Images with labels", count(summary.masks)),
+        ("Images without (pool)", count(summary.pool)),
+        ("Listed without a painted pixel", count(empty)),
+        ("Unpainted, ignored", f"{summary.unpainted} of the pixels of images with labels"),
+        ("Overlaps", summary.overlap),
+        ("Image files", summary.placed),
+        ("Warnings", count(len(summary.warnings))),
+    ]
+
+
+def _placed(linked: int, copied: int) -> str:
+    if not copied:
+        return "hard links to the images (a program that edits one in place edits both)"
+    return f"{plural(copied, 'image')} copied" + (f", {count(linked)} hard-linked" * bool(linked))
+
+
+def _no_images(export: Path, found: Export, images: Path, out: Path) -> list[Path]:
+    """What may lie below the images' folder and is no image to label."""
+    inside = export.is_dir() and images.resolve() in export.resolve().parents
+    return [*found.files, out, *([export] if inside else [])]
+
+
+@contextmanager
+def _said_of(export: Path, unpacked: Path) -> Iterator[None]:
+    """Errors name the archive, not the place where it was unpacked."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(_renamed(str(error), str(unpacked), str(export))) from None
+
+
+def _renamed(text: str, unpacked: str, archive: str) -> str:
+    return text.replace(f"{unpacked}/", f"{archive}:").replace(unpacked, archive)
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A folder on the same disk that is removed at the end."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,269 @@
+"""Label Studio: the exports JSON and JSON-MIN, and the brush export as PNG.
+
+Brushes (run lengths), bitmasks, polygons, rectangles and ellipses are painted in the order of the
+file. Coordinates are percents of the image's size. Rectangles turn about their upper left corner,
+ellipses about their centre. Predictions, drafts and skipped annotations are not labels.
+
+The PNGs are named ``task-ID-annotation-ID-by-USER-TAG-LABEL-NUMBER.png`` and do not tell the image:
+a JSON export in the same folder does. What such a JSON has of a task's labels goes before its PNGs.
+
+Source: https://labelstud.io/guide/export and ``label_studio_converter``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from s5mars.errors import UserError
+from s5mars.files.reading import reading
+from s5mars.labels import pictures
+from s5mars.labels.brush import decode_brush
+from s5mars.labels.regions import (
+    WAY_OUT,
+    Entry,
+    Export,
+    Note,
+    Region,
+    Size,
+    attempt,
+    ellipse,
+    filled,
+    number,
+    outline,
+    rectangle,
+    size_of,
+)
+from s5mars.products.decode import decode_mask, head_size
+
+TITLE = "Label Studio"
+
+_PNG = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-([^-]+)-(.+)-(\d+)")
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
+_SHAPES = ("brush", "bitmask", "polygon", "rectangle", "ellipse")
+_LABELS = "labels"
+
+
+@dataclass(frozen=True)
+class _Task:
+    identity: str
+    names: tuple[str, ...]
+    source: Path
+    results: list[dict[str, Any]]
+    notes: tuple[Note, ...]
+
+
+def is_label_studio(content: object) -> bool:
+    """Whether parsed JSON is of this format."""
+    return isinstance(content, list) and any(
+        isinstance(item, dict)
+        and ("data" in item or ("id" in item and bool(_results_of_min(item))))
+        for item in content
+    )
+
+
+def is_brush_png(path: Path) -> bool:
+    """Whether a file has the name of a brush export."""
+    return path.suffix.lower() == ".png" and _PNG.fullmatch(path.stem) is not None
+
+
+def read(
+    contents: Mapping[Path, Any], problems: Sequence[Note], *, pngs: Sequence[Path] = ()
+) -> Export:
+    """The labels of JSON files and brush PNGs.
+
+    Args:
+        contents: what each JSON file holds.
+        problems: notes that come first, such as on files that cannot be read.
+        pngs: files for which ``is_brush_png`` holds.
+    """
+    of_task: dict[str, list[Path]] = defaultdict(list)
+    for path in pngs:
+        found = _PNG.fullmatch(path.stem)
+        assert found is not None  # the caller has chosen them so
+        of_task[found[1]].append(path)
+
+    def entries() -> Iterator[Entry | Note]:
+        yield from problems
+        known: set[str] = set()
+        for path, content in contents.items():
+            for place, item in enumerate(content):
+                try:
+                    with reading(path, kind=f"task {place}", way_out=WAY_OUT):
+                        task = _task(path, item)
+                except UserError as error:
+                    yield Note(str(error))
+                    continue
+                known.add(task.identity)
+                pictured = of_task.get(task.identity)
+                if pictured and not task.results:
+                    yield _entry_of_pngs(task.names, pictured)
+                else:
+                    size = _size(task.results[0]) if task.results else None
+                    yield Entry(task.names, path, size, partial(_regions, task))
+        for identity in of_task.keys() - known:
+            path = min(of_task[identity])
+            yield Note(
+                f"{path}: nothing tells the image of task {identity}; export the project as JSON, "
+                "too, into the same folder"
+            )
+
+    return Export(TITLE, entries, files=frozenset(pngs))
+
+
+def _task(path: Path, item: dict[str, Any]) -> _Task:
+    identity = str(item.get("id"))
+    notes: list[Note] = []
+    if "data" not in item:
+        texts = [value for value in item.values() if isinstance(value, str)]
+        return _Task(identity, tuple(_names(texts)), path, _results_of_min(item), ())
+    data = item["data"].values() if isinstance(item["data"], dict) else [item["data"]]
+    given = (item.get("file_upload"), *data)
+    names = tuple(_names([text for text in given if isinstance(text, str)]))
+    annotations = item.get("annotations", item.get("completions", []))
+    used = [each for each in annotations if not _is_skipped(each)]
+    if len(used) < len(annotations):
+        notes.append(Note(f"{len(annotations) - len(used)} skipped annotation(s)"))
+    if len(used) > 1:
+        notes.append(Note(f"{len(used)} annotations; the later one wins where they overlap"))
+    results = [result for each in used for result in each["result"]]
+    return _Task(identity, names, path, results, tuple(notes))
+
+
+def _is_skipped(annotation: dict[str, Any]) -> bool:
+    return bool(annotation.get("was_cancelled") or annotation.get("skipped"))
+
+
+def _results_of_min(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """JSON-MIN has the results in lists by the name of the tag, their values unpacked."""
+    return [
+        {**result, "value": result}
+        for value in item.values()
+        if isinstance(value, list)
+        for result in value
+        if isinstance(result, dict) and "original_width" in result
+    ]
+
+
+def _names(texts: Sequence[str]) -> Iterator[str]:
+    """Paths in the addresses of an image: of an upload, of local storage, of a bucket."""
+    for text in texts:
+        address = urlsplit(text)
+        local = parse_qs(address.query).get("d")
+        path = local[0] if local else unquote(address.path if address.scheme else text)
+        folder, slash, name = path.replace("\\", "/").rpartition("/")
+        yield f"{folder}{slash}{name}"
+        uploaded = _UPLOADED.fullmatch(name)
+        if uploaded:
+            yield uploaded[1]
+
+
+def _size(result: dict[str, Any]) -> Size | None:
+    try:
+        return size_of(result["original_width"], result["original_height"])
+    except (KeyError, TypeError, ValueError):
+        return None  # each region without a size is told
+
+
+def _regions(task: _Task, size: Size) -> Iterator[Region | Note]:
+    yield from task.notes
+    labels_of = {
+        str(result["id"]): _labels(result)
+        for result in task.results
+        if isinstance(result, dict) and "id" in result and _labels(result)
+    }
+    left_out: Counter[str] = Counter()
+    for place, result in enumerate(task.results):
+        kind = _kind(result)
+        if kind is None:
+            given = result.get("type") if isinstance(result, dict) else None
+            left_out[str(given)] += given != _LABELS  # which names the region of another result
+            continue
+        labels = _labels(result) or labels_of.get(str(result.get("id"))) or []
+        what = f"region {place} of task {task.identity} ({', '.join(map(str, labels))})"
+        if not labels:
+            yield Note(f"{task.source}: {what.removesuffix(' ()')} has no label")
+        for label in labels:
+            yield attempt(task.source, what, partial(_region, str(label), kind, result, size))
+    for kind, amount in left_out.items():
+        if amount:
+            yield Note(f"{amount} result(s) of the type {kind}, which cover no area")
+
+
+def _kind(result: Any) -> str | None:
+    """Which of ``_SHAPES`` a result is."""
+    if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
+        return None
+    given = result.get("type")
+    if not isinstance(given, str):  # JSON-MIN has none
+        given = next((key for key in result["value"] if key.endswith(_LABELS)), "")
+    return next((shape for shape in _SHAPES if given.lower() in (shape, shape + _LABELS)), None)
+
+
+def _labels(result: dict[str, Any]) -> list[str]:
+    value = result.get("value")
+    if not isinstance(value, dict):
+        return []
+    keys = [f"{shape}{_LABELS}" for shape in _SHAPES] + [_LABELS]
+    return next((value[key] for key in keys if isinstance(value.get(key), list)), [])
+
+
+def _region(label: str, kind: str, result: dict[str, Any], size: Size) -> Region:
+    value = result["value"]
+    own = size_of(result["original_width"], result["original_height"])
+    if own != size:
+        raise ValueError(f"drawn on {own[0]}×{own[1]} pixels, not {size[0]}×{size[1]}")
+    if result.get("image_rotation"):
+        raise ValueError(f"drawn on a view turned by {result['image_rotation']} degrees")
+    width, height = size
+    if kind == "brush":
+        return Region(label, decode_brush(value["rle"], width=width, height=height))
+    if kind == "bitmask":
+        mask = pictures.from_base64(str(value["imageDataURL"]).partition("base64,")[2])
+        if mask.shape != (height, width):
+            raise ValueError(f"a bitmask of {mask.shape[1]}×{mask.shape[0]} pixels")
+        return Region(label, mask)
+    if kind == "polygon":
+        points = [(x * width / 100, y * height / 100) for x, y in value["points"]]
+        return filled(label, [outline(points)], size)
+    x, y = number(value["x"]) * width / 100, number(value["y"]) * height / 100
+    sides = ("width", "height") if kind == "rectangle" else ("radiusX", "radiusY")
+    horizontal = number(value[sides[0]]) * width / 100
+    vertical = number(value[sides[1]]) * height / 100
+    make = rectangle if kind == "rectangle" else ellipse
+    shape = make(x, y, horizontal, vertical, degrees=number(value.get("rotation", 0)))
+    return filled(label, [outline(shape)], size)
+
+
+def _entry_of_pngs(names: tuple[str, ...], paths: Sequence[Path]) -> Entry | Note:
+    paths = sorted(paths, key=_order)
+    try:
+        size, _ = head_size(paths[0])
+    except UserError as error:
+        return Note(str(error))
+    return Entry(names, paths[0], size, partial(_regions_of_pngs, paths))
+
+
+def _order(path: Path) -> tuple[int, str]:
+    found = _PNG.fullmatch(path.stem)
+    return (int(found[2]) if found else 0, path.name)
+
+
+def _regions_of_pngs(paths: Sequence[Path], size: Size) -> Iterator[Region | Note]:
+    for path in paths:
+        found = _PNG.fullmatch(path.stem)
+        assert found is not None
+        yield attempt(path, "brush mask", partial(_region_of_png, path, found[5], size))
+
+
+def _region_of_png(path: Path, label: str, size: Size) -> Region:
+    ids = decode_mask(path).ids
+    if ids.ndim != 2 or ids.shape[::-1] != size:
+        raise ValueError(f"not a grey picture of {size[0]}×{size[1]} pixels")
+    return Region(label, ids != 0)

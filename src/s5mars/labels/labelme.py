@@ -1,0 +1,161 @@
+"""labelme: a JSON file beside each image.
+
+Polygons, rectangles, turned rectangles, circles and masks are painted in the order of the file; all
+shapes of a group are painted alike. Points and lines have no area. ``__ignore__`` is no class.
+
+Source: labelme's ``LabelFile`` and ``shape_to_mask``. A shape of the type ``mask`` has its upper
+left and lower right pixel as points, both inside, and a PNG of 0 and 1 in base64.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from s5mars.classes import Taxonomy
+from s5mars.errors import UserError
+from s5mars.files import below, write_text
+from s5mars.files.reading import read_json, reading
+from s5mars.labels import pictures
+from s5mars.labels.naming import LEFT_OUT
+from s5mars.labels.regions import (
+    MAX_JSON,
+    WAY_OUT,
+    Entry,
+    Export,
+    Note,
+    Region,
+    Size,
+    attempt,
+    drawn,
+    ellipse,
+    outline,
+    size_of,
+)
+
+TITLE = "labelme JSON"
+
+_IGNORED = "__ignore__"
+_WITHOUT_AREA = ("point", "points", "line", "linestrip")
+
+
+def is_labelme(content: object) -> bool:
+    """Whether parsed JSON is of this format."""
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("shapes"), list)
+        and "imagePath" in content
+    )
+
+
+def read(root: Path, files: Sequence[Path]) -> Export:
+    """The labels of the JSON files below a folder, read one at a time."""
+
+    def entries() -> Iterator[Entry | Note]:
+        for path in files:
+            try:
+                content = read_json(path, kind="labelme file", way_out=WAY_OUT, limit=MAX_JSON)
+                if not is_labelme(content):
+                    yield Note(f"{path}: not a file of labelme (no shapes and imagePath)")
+                    continue
+                with reading(path, kind="labelme file", way_out=WAY_OUT):
+                    yield _entry(path, path.relative_to(root), content)
+            except UserError as error:
+                yield Note(str(error))
+
+    return Export(TITLE, entries)
+
+
+def _entry(path: Path, name: Path, content: dict[str, Any]) -> Entry:
+    width, height = content.get("imageWidth"), content.get("imageHeight")
+    size = None if width is None or height is None else size_of(width, height)
+    given = str(content["imagePath"]).replace("\\", "/")
+    beside = (name.parent / given).as_posix()
+    names = (beside, given, name.with_suffix("").as_posix())
+    return Entry(names, path, size, partial(_regions, path, content["shapes"]))
+
+
+def _regions(path: Path, shapes: list[Any], size: Size) -> Iterator[Region | Note]:
+    left_out: Counter[str] = Counter()
+    for place, shape in enumerate(shapes):
+        label = shape.get("label") if isinstance(shape, dict) else None
+        kind = shape.get("shape_type") if isinstance(shape, dict) else None
+        if kind in _WITHOUT_AREA:
+            left_out[kind] += 1
+        else:
+            what = f"shape {place} ({label})"
+            yield attempt(path, what, partial(_region, shape, size))
+    for kind, amount in left_out.items():
+        yield Note(f"{amount} shape(s) of the type {kind}, which cover no area")
+
+
+def _region(shape: dict[str, Any], size: Size) -> Region:
+    label = str(shape["label"])
+    label = LEFT_OUT if label == _IGNORED else label
+    kind, points = shape.get("shape_type") or "polygon", shape["points"]
+    if kind == "mask":
+        mask = pictures.from_base64(shape["mask"])
+        left, top = (round(float(value)) for value in points[0])
+        return Region(label, mask, left, top)
+    if kind in ("polygon", "oriented_rectangle"):
+        return drawn(label, outline(points), size)
+    if kind in ("rectangle", "circle"):
+        (x0, y0), (x1, y1) = points
+        if kind == "circle":
+            radius = float(np.hypot(x1 - x0, y1 - y0))
+            return drawn(label, outline(ellipse(x0, y0, radius, radius)), size)
+        return drawn(label, outline([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), size)
+    raise ValueError(f"unknown type of a shape {kind!r}")
+
+
+class Writer:
+    """Writes class maps as labelme files beside their images: one mask a class, exactly."""
+
+    def __init__(self, out: Path, taxonomy: Taxonomy) -> None:
+        self.images = self.result = out
+        self._taxonomy = taxonomy
+
+    def add(self, file_name: str, labels: NDArray[np.uint8]) -> None:
+        """Write the (H, W) class map of an image."""
+        height, width = labels.shape
+        image = below(self.images, file_name, source="export-labels")
+        shapes = []
+        for index in np.unique(labels[labels < len(self._taxonomy)]).tolist():
+            mask = labels == index
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            top, bottom, left, right = (int(k) for k in (*rows[[0, -1]], *columns[[0, -1]]))
+            shapes.append(
+                {
+                    "label": self._taxonomy.names[index],
+                    "points": [[float(left), float(top)], [float(right), float(bottom)]],
+                    "group_id": None,
+                    "description": "",
+                    "shape_type": "mask",
+                    "flags": {},
+                    "mask": pictures.to_base64(mask[top : bottom + 1, left : right + 1]),
+                }
+            )
+        content = {
+            "version": "5.5.0",  # the first ones that know masks are of 2023
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": image.name,
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
+        write_text(image.with_suffix(".json"), json.dumps(content, ensure_ascii=False, indent=1))
+
+
+@contextmanager
+def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
+    """A writer of a JSON file beside each image; ``labelme OUT`` opens them."""
+    yield Writer(out, taxonomy)

@@ -1,0 +1,164 @@
+"""The page that shows what was imported: numbers, overlays to check, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from s5mars.classes import Taxonomy, hex_colour
+from s5mars.data.read import read_image
+from s5mars.predict.overlay import overlay
+from s5mars.products.decode import decode_mask
+from s5mars.report.numbers import count, plural, share
+from s5mars.report.pictures import class_map, photograph, shrunk
+from s5mars.report.render import write_page
+
+OVERLAYS = 12
+
+_SIDE = 448
+_WARNINGS = 300
+
+RULE = (
+    "What nobody painted is ignored (255 in the masks), in training and in scores; it is never a "
+    "background class. Where labels overlap, the later one counts."
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """One mask of the new folder."""
+
+    name: str  # of the image, without ending
+    image: Path
+    mask: Path
+    pixels: NDArray[np.int64]  # number of pixels of each class
+    size: int  # number of all pixels
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Panel:
+    label: str
+    uri: Markup
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    name: str
+    text: str
+    panels: tuple[_Panel, ...]
+    columns: int = 3
+
+
+def write_import_page(
+    out: Path,
+    made: Sequence[Made],
+    taxonomy: Taxonomy,
+    *,
+    title: str,
+    lead: str,
+    facts: Sequence[tuple[str, str]],
+    warnings: Sequence[str],
+    written_to: Path,
+) -> Path:
+    """Write one self-contained HTML page; raises as ``report.render.write_page``.
+
+    Args:
+        out: path of the file.
+        made: the masks.
+        taxonomy: their classes.
+        title: title of the page.
+        lead: sentence below it.
+        facts: names and values.
+        warnings: one line each.
+        written_to: where the file will be in the end.
+    """
+    chosen = choose(made)
+    shown = [_shown(each, taxonomy) for each in chosen]
+    page: Mapping[str, object] = {
+        "title": title,
+        "eyebrow": "s5mars · imported labels",
+        "lead": lead,
+        "notices": [{"kind": "warning", "text": _warned(warnings)}] if warnings else [],
+        "contents": [
+            ("summary", "Summary"),
+            ("classes", "Classes"),
+            ("images", "Images"),
+            *([("warnings", "Warnings")] if warnings else []),
+        ],
+        "rule": RULE,
+        "facts": facts,
+        "classes": class_rows(made, taxonomy),
+        "images_note": (
+            f"{plural(len(shown), 'image')} of {count(len(made))}: first those with warnings, then "
+            "for each class, rarest first, the image with most of it, then evenly spaced ones."
+        ),
+        "legend": [{"name": c.name, "colour": hex_colour(c.colour)} for c in taxonomy.classes],
+        "shown": shown,
+        "warnings": warnings[:_WARNINGS],
+        "warnings_note": _warned(warnings),
+        "footer": f"Written by s5mars import to {written_to}. The page loads nothing else.",
+    }
+    return write_page("labels.html.j2", page, out)
+
+
+def class_rows(made: Sequence[Made], taxonomy: Taxonomy) -> list[dict[str, object]]:
+    """Rows of the table of classes."""
+    pixels = np.array([each.pixels for each in made])
+    total = int(pixels.sum())
+    return [
+        {
+            "name": each.name,
+            "colour": hex_colour(each.colour),
+            "share": share(int(pixels[:, index].sum()), total),
+            "percent": f"{100 * int(pixels[:, index].sum()) / max(total, 1):.2f}",
+            "pixels": count(int(pixels[:, index].sum())),
+            "images": count(int((pixels[:, index] > 0).sum())),
+            "absent": not pixels[:, index].any(),
+        }
+        for index, each in enumerate(taxonomy.classes)
+    ]
+
+
+def choose(made: Sequence[Made], *, amount: int = OVERLAYS) -> list[Made]:
+    """The images to check; ``images_note`` of the page says how they are chosen."""
+    noted = [each for each in made if each.notes][: amount // 3]
+    pixels = np.array([each.pixels for each in made])
+    largest = [
+        made[int(pixels[:, index].argmax())]
+        for index in pixels.sum(0).argsort(kind="stable")
+        if pixels[:, index].any()
+    ]
+    spaced = np.linspace(0, len(made) - 1, min(amount, len(made))).round().astype(int)
+    order = [*noted, *largest, *(made[k] for k in spaced), *made]
+    return list({each.name: each for each in order}.values())[:amount]
+
+
+def _shown(made: Made, taxonomy: Taxonomy) -> _Shown:
+    image, labels = read_image(made.image), decode_mask(made.mask).ids
+    # Shrunk first: an overlay of a panorama would take its memory twice.
+    small = shrunk(image, side=2 * _SIDE)
+    classes = Image.fromarray(labels).resize(small.size, Image.Resampling.NEAREST)
+    drawn = overlay(np.array(small), np.array(classes), taxonomy, legend=False)
+    painted = share(int(made.pixels.sum()), made.size)
+    return _Shown(
+        made.name,
+        f"{painted} painted" + (f" · {made.notes[0]}" if made.notes else ""),
+        (
+            _Panel("image", photograph(image, side=_SIDE)),
+            _Panel("overlay", photograph(np.array(drawn), side=_SIDE)),
+            _Panel("mask", class_map(labels, taxonomy, side=_SIDE)),
+        ),
+    )
+
+
+def _warned(warnings: Sequence[str]) -> str:
+    more = f"; the first {_WARNINGS} are shown" if len(warnings) > _WARNINGS else ""
+    return f"{plural(len(warnings), 'line')} on what was not imported as it is{more}."
