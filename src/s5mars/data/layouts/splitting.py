@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.data.layouts.files import forbid_overlap, read_names, select
@@ -117,10 +118,10 @@ def _first_splits(
         f"{folder}: stratified split lists were created ({sizes}). If frames of one place must "
         "stay in one split, edit the lists before training."
     )
-    seen = np.asarray(areas > 0)
+    seen: NDArray[np.bool_] = np.greater(areas, 0)
     row = {sample.name: position for position, sample in enumerate(labelled)}
     for split in ("val", "test"):
-        shown = seen[[row[name] for name in names[split]]].any(0)
+        shown = seen[np.array([row[name] for name in names[split]], int)].any(0)
         absent = [n for i, n in enumerate(taxonomy.names) if seen[:, i].any() and not shown[i]]
         if absent:
             _say(f"{folder / split}.txt shows no pixel of {', '.join(absent)}")
