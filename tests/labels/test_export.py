@@ -228,4 +228,4 @@ def test_an_index_that_leads_out_of_the_folder(
     pq.write_table(evil, maps / "index.parquet")
     arguments = ["export-labels", str(maps), "--to", "coco", "--out", str(tmp_path / "out")]
     assert main(arguments) == 2
-    assert "no name of a file below its folder" in capsys.readouterr().err
+    assert "is not a file name inside its folder" in capsys.readouterr().err
