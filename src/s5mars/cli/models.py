@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import replace
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from s5mars.cli.command import Command, splits_option
@@ -139,9 +138,7 @@ def _demo(options: Namespace) -> object:
     settings = DemoSettings(labelled=options.labelled)
     if options.steps:
         settings = replace(settings, steps=options.steps)
-    return demo(
-        options.out, data=options.data, synthetic=options.synthetic, settings=settings
-    )
+    return demo(options.out, data=options.data, synthetic=options.synthetic, settings=settings)
 
 
 def _demo_data_options(parser: ArgumentParser) -> None:
