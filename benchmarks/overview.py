@@ -1,6 +1,6 @@
-"""The README's picture: four synthetic scenes, their sparse labels, and what a run predicts.
+"""Draw the README's picture: five of the demo's test images, their labels, and maps of ``navcam``.
 
-python benchmarks/overview.py runs/demo/s5mars --out docs/images/overview.png
+python benchmarks/overview.py --out docs/images/navcam.jpg
 """
 
 from __future__ import annotations
@@ -9,31 +9,56 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 import s5mars
-from s5mars.data.synthetic import render_scene
+from s5mars.data.layouts import open_dataset
+from s5mars.data.read import read_image, read_label
+from s5mars.demo import DATA
 
-SCENES = ((0, 9), (0, 7), (1, 11), (1, 0))  # (seed, index): tracks, wheel, drill hole, rocks
-SIDE, GAP = 300, 6
+SHOWN = (1, 2, 7, 4, 12)
+"""Places in the test list: each class, the rover, and mistakes."""
+
+SIDE, GAP, LEGEND = 205, 5, 26
+BRIGHTER = 1.7
+OPACITY = 0.55
 
 
 def main() -> None:
-    """Render, predict, and save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    predictor = s5mars.load(options.run)
-    palette = np.array(predictor.taxonomy.palette, np.uint8).reshape(256, 3)
+    predictor = s5mars.load("navcam")
+    dataset = open_dataset(DATA)
+    classes = dataset.taxonomy.classes
+    colours = np.array([each.colour for each in classes], np.uint8)
     step = SIDE + GAP
-    sheet = Image.new("RGB", (len(SCENES) * step - GAP, 3 * step - GAP), "white")
-    for column, (seed, index) in enumerate(SCENES):
-        image, label = render_scene(SIDE, seed=seed, index=index)
-        rows = (image, palette[label], palette[predictor.predict(image)])
-        for row, pixels in enumerate(rows):
-            sheet.paste(Image.fromarray(pixels), (column * step, row * step))
-    sheet.save(options.out)
+    sheet = Image.new("RGB", (len(SHOWN) * step - GAP, 3 * step + LEGEND), "white")
+    for column, place in enumerate(SHOWN):
+        sample = dataset.split("test")[place]
+        image = read_image(sample.image)
+        rows = (None, read_label(sample, dataset.coding), predictor.predict(image))
+        for row, labels in enumerate(rows):
+            tile = Image.fromarray(painted(image, labels, colours)).resize((SIDE, SIDE))
+            sheet.paste(tile, (column * step, row * step))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
+    for place, each in enumerate(classes):
+        left, top = 140 * place, 3 * step + 4
+        draw.rectangle((left, top, left + 16, top + 16), fill=each.colour)
+        draw.text((left + 22, top - 2), each.name.replace("_", " "), fill="black", font=font)
+    sheet.save(options.out, quality=80)
+
+
+def painted(
+    image: NDArray[np.uint8], labels: NDArray[np.uint8] | None, colours: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """The brightened image, with the colours of the classes over it."""
+    bright = np.clip(image * BRIGHTER, 0, 255)
+    if labels is not None:
+        known = labels < len(colours)
+        bright[known] = (1 - OPACITY) * bright[known] + OPACITY * colours[labels[known]]
+    return bright.astype(np.uint8)
 
 
 if __name__ == "__main__":

@@ -6,22 +6,24 @@ from pathlib import Path
 
 import pytest
 
+from s5mars.data.layouts import open_dataset
 from s5mars.data.synthetic import write_synthetic
-from s5mars.demo import DemoSettings, demo
+from s5mars.demo import DATA, DemoSettings, demo, demo_data
+from s5mars.errors import UserError
 
-TINY = DemoSettings(labelled=0.5, steps=2, batch=2, crop=48, images=14, size=64)
+TINY = DemoSettings(labelled=0.5, steps=2, batch=2, crop=48, seeds=(0,), images=14, size=64)
 
 
 def test_on_synthetic_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "demo" / "maps-s5mars").mkdir(parents=True)
     (tmp_path / "demo" / "maps-s5mars" / "old.png").touch()
     (tmp_path / "demo" / ".demo").touch()
-    page = demo(tmp_path / "demo", settings=TINY)
+    page = demo(tmp_path / "demo", synthetic=True, settings=TINY)
     said = capsys.readouterr().out
     assert page.is_file()
-    assert "240 of 240 tensors matched" in (tmp_path / "demo/s5mars/best.json").read_text()
-    last = said.strip().splitlines()[-5:]
-    assert [line.split()[0] for line in last[:2]] == ["supervised", "s5mars"]
+    assert "240 of 240 tensors matched" in (tmp_path / "demo/s5mars-0/best.json").read_text()
+    last = said[said.index("mIoU on the test split") :].splitlines()
+    assert [line.split()[0] for line in last[1:3]] == ["supervised", "s5mars"]
     assert "say nothing about Mars" in said
     assert str(page) in said
     assert list((tmp_path / "demo" / "maps-s5mars").rglob("*_overlay.jpg"))
@@ -37,3 +39,34 @@ def test_other_files_are_never_removed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a demo"):
         demo(tmp_path / "mine", data=data, settings=TINY)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "dear to me"
+
+
+def test_on_the_images_of_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = demo(tmp_path / "demo", settings=TINY)
+    said = capsys.readouterr().out
+    assert page.is_file()
+    assert len(list((tmp_path / "demo/maps-navcam").glob("*_overlay.jpg"))) == 8
+    assert said.index("maps of the installed model navcam") < said.index("training supervised")
+    assert "s5mars train YOUR_FOLDER" in said
+
+
+def test_data_of_the_demo(tmp_path: Path) -> None:
+    folder = demo_data(tmp_path / "navcam60")
+    dataset = open_dataset(folder)
+    numbers = {split: len(dataset.split(split)) for split in ("train", "val", "test")}
+    assert numbers == {"train": 12, "val": 8, "test": 20}
+    assert len(dataset.unlabelled) == 20
+    places = {
+        split: {sample.name.split("_F")[1][:7] for sample in dataset.split(split)}
+        for split in numbers
+    }
+    assert not places["train"] & places["val"] and not places["train"] & places["test"]
+    assert not places["val"] & places["test"]
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 3_000_000
+    with pytest.raises(UserError, match="not empty"):
+        demo_data(folder)
+
+
+def test_own_data_or_scenes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="exclude each other"):
+        demo(tmp_path / "demo", data=tmp_path, synthetic=True)

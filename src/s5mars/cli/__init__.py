@@ -31,10 +31,9 @@ COMMANDS = (
 )
 
 _ORDER = (
-    "demo", "fetch", "synth", "import", "label", "stats", "split", "show", "masks", "train",
-    "evaluate", "predict", "export-labels", "models", "find", "calibrate", "report", "export",
-    "push", "compare", "table",
-    "cost",
+    "demo", "demo-data", "fetch", "synth", "import", "label", "stats", "split", "show", "masks",
+    "train", "evaluate", "predict", "export-labels", "models", "find", "calibrate", "report",
+    "export", "push", "compare", "table", "cost",
 )  # fmt: skip
 
 

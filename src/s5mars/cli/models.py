@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from s5mars.cli.command import Command, splits_option
@@ -116,32 +116,54 @@ def _report(options: Namespace) -> object:
 
 def _demo_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--data", type=Path, help="Path to a folder of your images (synthetic scenes)"
+        "--data", type=Path, help="Path to a folder of your images (images of the package)"
+    )
+    parser.add_argument(
+        "--synthetic", action="store_true", help="Render synthetic scenes and use those"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), help="Path to the output folder (runs/demo)"
     )
     parser.add_argument(
-        "--labelled", type=float, default=0.25, help="Share of the train labels to use (0.25)"
+        "--labelled", type=float, default=1.0, help="Share of the train labels to use (1.0)"
     )
     parser.add_argument(
-        "--steps", type=int, default=300, help="Number of training steps of each method (300)"
+        "--steps", type=int, help="Number of training steps of each run (ten minutes in all)"
     )
 
 
 def _demo(options: Namespace) -> object:
     from s5mars.demo import DemoSettings, demo
 
-    settings = DemoSettings(labelled=options.labelled, steps=options.steps)
-    return demo(options.out, data=options.data, settings=settings)
+    settings = DemoSettings(labelled=options.labelled)
+    if options.steps:
+        settings = replace(settings, steps=options.steps)
+    return demo(options.out, data=options.data, synthetic=options.synthetic, settings=settings)
+
+
+def _demo_data_options(parser: ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="Path to the new folder")
+
+
+def _demo_data(options: Namespace) -> object:
+    from s5mars.demo import demo_data
+
+    print(demo_data(options.out))
+    return options.out
 
 
 COMMANDS = {
     "demo": Command(
-        "Train two methods on the same few labels, score both, and write one page.",
-        "s5mars demo --data DATA --out runs/demo",
+        "Map real images, train two methods on the same few labels, and write one page.",
+        "s5mars demo --out runs/demo",
         _demo_options,
         _demo,
+    ),
+    "demo-data": Command(
+        "Copy the demo's 60 real Navcam images and their masks to a folder.",
+        "s5mars demo-data navcam60",
+        _demo_data_options,
+        _demo_data,
     ),
     "evaluate": Command(
         "Score a model on a labelled split.",

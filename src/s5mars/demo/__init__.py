@@ -1,0 +1,170 @@
+"""The demo: maps of an installed model, two methods on the same few labels, and one page."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from s5mars.errors import UserError
+
+METHODS = ("supervised", "s5mars")
+EXAMPLES = 8
+INSTALLED = "navcam"
+DATA = Path(__file__).with_name("navcam")
+"""60 Navcam images at 256×256 with crowd labels: 12 labelled for training, 20 without labels, 8 for
+validation and 20 for the test. No site and drive is in two of these groups, and the installed model
+was trained on none of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """Settings that take less than ten minutes on two cores.
+
+    Args:
+        labelled: share of the train labels to use; the images in the package are all used.
+        steps: number of training steps of each run.
+        batch: number of images of each stream in a step.
+        resolution: size that images are resized to first.
+        crop: side of the training crop, after resizing.
+        model: timm name of the encoder.
+        seeds: each trains both methods once; the page shows the first, the summary the mean.
+        images: number of synthetic scenes.
+        size: side of a synthetic scene in pixels.
+    """
+
+    labelled: float = 1.0
+    steps: int = 400
+    batch: int = 12
+    resolution: str = "1/2"
+    crop: int = 96
+    model: str = "tf_efficientnet_lite0"
+    seeds: tuple[int, ...] = (0, 1)
+    images: int = 72
+    size: int = 320
+
+
+def demo_data(out: Path) -> Path:
+    """Copy the 60 Navcam images of the package, their masks and their split lists to a new folder.
+
+    Args:
+        out: the folder; it must not exist or be empty.
+
+    Returns:
+        The same path.
+
+    Raises:
+        UserError: if ``out`` contains files.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; choose another folder")
+    shutil.copytree(DATA, out, dirs_exist_ok=True)
+    return out
+
+
+def demo(
+    out: Path,
+    *,
+    data: Path | None = None,
+    synthetic: bool = False,
+    settings: DemoSettings | None = None,
+) -> Path:
+    """Map images with the installed model, train *Supervised* and *S5Mars*, and write one page.
+
+    Args:
+        out: folder of the demo; an earlier demo in it is replaced.
+        data: folder of a data set; None uses the images of the package.
+        synthetic: render synthetic scenes instead.
+        settings: sizes and budget.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UserError: if ``out`` contains files that are not a demo, or both ``data`` and ``synthetic``
+            are given.
+    """
+    from s5mars.data.layouts import open_dataset
+    from s5mars.data.synthetic import write_synthetic
+    from s5mars.evaluation.command import evaluate
+    from s5mars.predict.archive import predict_images
+    from s5mars.predict.predictor import load
+    from s5mars.report.comparison import write_comparison
+    from s5mars.settings.parsing import parse_training
+    from s5mars.training.run import train
+
+    if data is not None and synthetic:
+        raise UserError("--data and --synthetic exclude each other; give one of them")
+    settings = settings or DemoSettings()
+    _make_room(out)
+    if synthetic:
+        data = out / "scenes"
+        print(f"rendering {settings.images} synthetic scenes into {data}")
+        write_synthetic(data, images=settings.images, size=settings.size, seed=0)
+    own = data is not None and not synthetic
+    if data is None:
+        data = demo_data(out / "data")
+        print(f"60 Curiosity Navcam images (NASA/JPL-Caltech, labels of AI4Mars): {data}")
+    dataset = open_dataset(data)
+    examples = [sample.image for sample in dataset.split("test")[:EXAMPLES]]
+    if not synthetic:
+        print(f"\n[1 of 3] maps of the installed model {INSTALLED}, which needs no training")
+        predict_images(load(INSTALLED), examples, out=out / f"maps-{INSTALLED}")
+        print(f"maps: {out / f'maps-{INSTALLED}'}")
+    scores: dict[str, list[float]] = {method: [] for method in METHODS}
+    for number, method in enumerate(METHODS, 2):
+        for seed in settings.seeds:
+            print(f"\n[{number} of 3] training {method}, {settings.steps} steps, seed {seed}")
+            run = out / f"{method}-{seed}"
+            training = parse_training(
+                [
+                    f"--data={data}",
+                    f"--out={run}",
+                    f"--method={method}",
+                    f"--labelled={settings.labelled}",
+                    f"--steps={settings.steps}",
+                    f"--batch={settings.batch}",
+                    f"--resolution={settings.resolution}",
+                    f"--crop={settings.crop}",
+                    f"--model={settings.model}",
+                    f"--seed={seed}",
+                    "--keep=last",
+                    f"--validate-every={max(1, settings.steps // 2)}",
+                ]
+            )
+            train(training.config, training.method, config_text=training.text)
+            scores[method].append(evaluate(run, data=data, split="test")["mIoU"])
+        predict_images(
+            load(out / f"{method}-{settings.seeds[0]}"), examples, out=out / f"maps-{method}"
+        )
+    page = write_comparison(
+        [out / f"{method}-{settings.seeds[0]}" for method in METHODS],
+        out=out / "report.html",
+        title="Supervised and S5Mars on the same few labels",
+    )
+    print(f"\nmIoU on the test split of {data}, mean of {len(settings.seeds)} seeds")
+    for method in METHODS:
+        each = ", ".join(f"{score:.1f}" for score in scores[method])
+        print(f"  {method:<11}{statistics.mean(scores[method]):5.1f} %  ({each})")
+    if synthetic:
+        print("  The scenes are synthetic; these scores say nothing about Mars.")
+    print(f"report:  {page}\nmaps:    {out / 'maps-s5mars'}")
+    if not own:
+        print(
+            "next, with a folder of your own images and masks (see README, Supported data):\n"
+            "  s5mars predict YOUR_IMAGES --out maps\n"
+            "  s5mars train YOUR_FOLDER"
+        )
+    return page
+
+
+def _make_room(out: Path) -> None:
+    """Remove an earlier demo; raise if the folder contains anything else."""
+    mark = out / ".demo"
+    if out.exists() and any(out.iterdir()):
+        if not mark.is_file():
+            raise UserError(f"{out} contains files that are not a demo; choose another --out")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    mark.touch()
