@@ -85,8 +85,8 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
 def _is_progress(line: str) -> bool:
     return bool(
         re.search(
-            r"[%?]\|? *\||\?it/s\]|^network: |^encoder weights: |^pool: |"
-            r"^warning: The run sees |^Training: ",
+            r"[%?]\|? *\||\?it/s\]|^(run|network|encoder weights|classes|images|pool|steps): |"
+            r"^chosen, |^  --|^step \d+ of |^warning: The run sees |^Training: ",
             line,
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -9,10 +10,7 @@ from s5mars.cli.command import OneLineParser
 from s5mars.errors import UserError
 
 ABOUT = "Train a segmentation model on a folder of images with few, sparse labels."
-EXAMPLE = (
-    "s5mars train --data DATA --labelled 0.125 --steps 600 --model tf_efficientnet_lite0 "
-    "--out runs/a"
-)
+EXAMPLE = "s5mars train DATA"
 
 
 def train(arguments: list[str]) -> int:
@@ -30,10 +28,15 @@ def train(arguments: list[str]) -> int:
 
         training.resume(run, settings.config, settings.method, data=data)
         return 0
-    settings = parse_training(arguments)
     from s5mars.training import run as training
+    from s5mars.training.automatic import complete
 
-    training.train(settings.config, settings.method, config_text=settings.text)
+    completed, chosen = complete(arguments)
+    if sys.argv[1:2] == ["train"]:
+        # Further processes of a distributed run are started with the same choices.
+        sys.argv[1:] = ["train", *completed]
+    settings = parse_training(completed)
+    training.train(settings.config, settings.method, config_text=settings.text, chosen=chosen)
     return 0
 
 

@@ -184,7 +184,9 @@ class _Work:
             f"--data={training.config.data.resolve()}",
             *([] if lists is None else [f"--splits={lists.resolve()}"]),
         ]
-        arguments += where
+        # What ``train`` would choose by the machine is the same in all cells.
+        chosen = ("model", "resolution", "crop")
+        arguments += [*where, *(f"--{name}={getattr(training.config, name)}" for name in chosen)]
         if is_trained(run) or saved_states(run):
             recorded = training_from_yaml(run / "config.yaml").config
             if different := settings.same_run(training.config, recorded):

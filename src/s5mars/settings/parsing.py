@@ -181,7 +181,8 @@ def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Pa
         skip = {"scale", "crops"} if part is DataSettings and network.fixed_crops else None
         parser.add_class_arguments(part, skip=skip)
     parser.add_class_arguments(network, network.group)
-    parser.set_known_defaults(recipe.training, source=f"recipe {early.recipe}")
+    of_method = recipe.training_of(name)
+    parser.set_known_defaults(of_method, source=f"recipe {early.recipe}")
     row = find_ablation(early.ablation) if early.ablation else None
     if row is not None:
         if name != DEFAULT_METHOD:
@@ -240,20 +241,31 @@ def chosen(arguments: Sequence[str]) -> Namespace:
     Args:
         arguments: arguments of ``s5mars train``; the rest is not checked.
     """
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", nargs="?", action="append", default=[])
     names = ("method", "recipe", "ablation", "model")
-    for name in names:
-        parser.add_argument(f"--{name}", nargs="?", const=getattr(TrainConfig, name))
-    given = parser.parse_known_args(arguments)[0]
     found = {name: getattr(TrainConfig, name) for name in names if name != "model"}
-    for path in filter(None, given.config):
-        content = read_yaml(Path(path))
-        if isinstance(content, dict):
-            found |= {k: v for k in names if isinstance(v := content.get(k), str)}
-    found |= {k: v for k in names if (v := getattr(given, k)) is not None}
+    found |= {k: v for k, v in given(arguments, names).items() if isinstance(v, str)}
     of_recipe = find_recipe(found["recipe"]).training
     return Namespace(**{"model": of_recipe.get("model", TrainConfig.model), **found})
+
+
+def given(arguments: Sequence[str], names: Iterable[str]) -> dict[str, Any]:
+    """Options that the arguments or their settings files give; None in a file counts as not given.
+
+    Args:
+        arguments: arguments of ``s5mars train``; the rest is not checked.
+        names: fields of ``TrainConfig`` to look for.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", nargs="?", action="append", default=[])
+    for name in names:
+        parser.add_argument(f"--{name}", nargs="?", const=getattr(TrainConfig, name, ""))
+    words = vars(parser.parse_known_args(arguments)[0])
+    found: dict[str, Any] = {}
+    for path in filter(None, words.pop("config")):
+        content = read_yaml(Path(path))
+        if isinstance(content, dict):
+            found |= {k: v for k in words if (v := content.get(k)) is not None}
+    return found | {k: v for k, v in words.items() if v is not None}
 
 
 def _defaults(settings: Any, *, prefix: str) -> dict[str, Any]:
@@ -276,8 +288,9 @@ def _dashed(argument: str) -> str:
 
 _ABOUT = "Train a segmentation model on a folder of images with a few, sparse labels."
 _EXAMPLE = (
-    "example: s5mars train --data DATA --method s5mars --labelled 0.125 --steps 600 --batch 6 "
-    "--crop 192 --model tf_efficientnet_lite0 --out runs/a | resume a stopped run: s5mars "
-    "train --resume runs/a | options of a method, such as --s5mars.soft-weight: s5mars train "
-    "--method s5mars --help | all settings as YAML: s5mars train --method s5mars --print-config"
+    "example: s5mars train DATA | with your own settings: s5mars train DATA --method s5mars "
+    "--labelled 0.125 --steps 600 --batch 6 --crop 192 --model tf_efficientnet_lite0 --out runs/a "
+    "| resume a stopped run: s5mars train --resume runs/a | options of a method, such as "
+    "--s5mars.soft-weight: s5mars train --method s5mars --help | all settings as YAML: s5mars "
+    "train --method s5mars --print-config"
 )

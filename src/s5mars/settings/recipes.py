@@ -23,6 +23,11 @@ class Recipe:
     about: str
     training: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    training_of_methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def training_of(self, method: str) -> dict[str, Any]:
+        """Defaults of the training settings for a method."""
+        return {**self.training, **self.training_of_methods.get(method, {})}
 
     def method(self, name: str, default: Any) -> Any:
         """The method with this recipe's fields."""
@@ -54,12 +59,16 @@ _SHORT_RUNS: Mapping[str, Any] = {
     "teacher_span": 0.05,
 }
 
+_TRAINED_TEACHER: Mapping[str, Mapping[str, Any]] = {"self_training": {"warm_up": 0.0, "ramp": 0.0}}
+"""What labels the pool of this method is trained before, and needs no warm-up."""
+
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
         about="the papers' methods in runs of thousands of steps: AdamW, labelled crops that show "
         "rare classes, a short warm-up on labels alone, half of the unsupervised weight, "
         "distribution alignment, a teacher average that fits the length of the run",
         training=_SHORT_RUNS,
+        training_of_methods=_TRAINED_TEACHER,
     ),
     "paper": Recipe(
         about="what the paper says",
@@ -88,6 +97,7 @@ RECIPES: Mapping[str, Recipe] = {
             "encoder_rate": 0.025,
             "crop": 518,
         },
+        training_of_methods=_TRAINED_TEACHER,
     ),
     "san": Recipe(
         about="how SAN's authors train its side adapter, with --model san: AdamW, rate 1e-4, "

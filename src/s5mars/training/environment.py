@@ -13,6 +13,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from s5mars.devices import find_device
 from s5mars.errors import UserError
 from s5mars.settings.config import TrainConfig
 
@@ -111,6 +112,13 @@ def _trainer(config: TrainConfig) -> lightning.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def device_kind(accelerator: str) -> str:
+    """torch's kind of the device of a run, such as ``cpu`` or ``cuda``."""
+    if accelerator == "auto":
+        return find_device("auto").type
+    return "cuda" if accelerator == "gpu" else accelerator
 
 
 def processes(config: TrainConfig) -> int:

@@ -43,7 +43,9 @@ SUMMARY = "folds.json"
 _DEVICES = {"gpu": "cuda"}  # Lightning's name → torch's
 
 
-def cross_validate(config: TrainConfig, method: Method, *, config_text: str) -> Path:
+def cross_validate(
+    config: TrainConfig, method: Method, *, config_text: str, chosen: str = ""
+) -> Path:
     """Divide the labelled images into folds, and train and score a run for each.
 
     Images of one sol, where their names tell it, are in one fold; otherwise images are divided
@@ -53,6 +55,7 @@ def cross_validate(config: TrainConfig, method: Method, *, config_text: str) -> 
         config: settings of every run; ``folds`` is their number.
         method: the method.
         config_text: both as YAML.
+        chosen: which of them were chosen and why, for the user.
 
     Returns:
         The folder of the runs.
@@ -86,6 +89,8 @@ def cross_validate(config: TrainConfig, method: Method, *, config_text: str) -> 
             _write_fold(out, number, part, labelled, dataset, folds=config.folds)
         write_json(out / "versions.json", versions())
         write_text(out / "config.yaml", config_text)  # last: it says that the folds are complete
+    if chosen:
+        print(chosen, file=sys.stderr)
     return continue_folds(out, config, method)
 
 

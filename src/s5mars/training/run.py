@@ -35,12 +35,14 @@ from s5mars.models.tuning import in_words
 from s5mars.proposals.prepare import check_given, check_store
 from s5mars.settings.config import TrainConfig, with_absolute_paths
 from s5mars.settings.parsing import with_values
+from s5mars.training.announce import Announce, Lines, plan
 from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
 from s5mars.training.domain import has_domain, record_domain
 from s5mars.training.environment import (
     check_devices,
     choose_precision,
     choose_strategy,
+    device_kind,
     processes,
     versions,
 )
@@ -64,13 +66,14 @@ VALIDATIONS = 20
 """Number of validations in a run if ``validate_every`` is 0."""
 
 
-def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
+def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str = "") -> Path:
     """Train a new run.
 
     Args:
         config: settings of the run.
         method: the method.
         config_text: both as YAML for ``config.yaml``, from which a resumed run reads them.
+        chosen: which of them were chosen and why, for the user.
 
     Returns:
         The run folder.
@@ -81,7 +84,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
     if config.folds:
         from s5mars.training.folds import cross_validate
 
-        return cross_validate(config, method, config_text=config_text)
+        return cross_validate(config, method, config_text=config_text, chosen=chosen)
     out = config.out
     # Only the first process of a distributed run checks and makes the folder.
     first = _is_first()
@@ -108,14 +111,10 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
             report = module.student.weights_report
             licence = getattr(module.student, "licence", None)
             about = () if licence is None else (str(licence),)
-            for line in (*in_words(module.student, config), str(report), *report.details, *about):
-                print(line, file=sys.stderr)
-            if module.pool_crops:
-                print(
-                    f"pool: {len(streams.pool or ()):,} images; the run sees "
-                    f"{module.pool_crops:,} crops of them, from step {module.pool_from + 1} on",
-                    file=sys.stderr,
-                )
+            network = (*in_words(module.student, config), str(report), *report.details, *about)
+            kind = device_kind(config.accelerator)
+            text = plan(config, module, dataset, streams, kind=kind, network=network)
+            print(*filter(None, (chosen, text)), sep="\n", file=sys.stderr)
             for line in filter(None, (*streams.warnings, few_pool_crops(module.pool_crops))):
                 print(f"warning: {line}", file=sys.stderr)
         return _fit(config, module, dataset, streams, checkpoint=None)
@@ -317,6 +316,14 @@ def _fit(
         record.score(module, precision, between=saver.raise_if_stopped)
 
     validations = Validate(score, every=every, saver=saver)
+    terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    shown = ProgressBar() if terminal else Lines(split=config.select_on)
+
+    def say(line: str) -> None:
+        if isinstance(shown, ProgressBar):
+            shown.print(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     trainer = lightning.Trainer(
         accelerator=config.accelerator,
@@ -329,12 +336,14 @@ def _fit(
         gradient_clip_val=config.clip or None,
         callbacks=[
             finite,
+            Announce(config, validated=len(streams.selection), every=every, say=say),
             validations,
             Snapshots(out, number=config.snapshots, save=record.save_snapshot),
             saver,
             lost,
-            ProgressBar(),
+            shown,
         ],
+        enable_progress_bar=terminal,
         logger=_loggers(out),
         default_root_dir=out,
         num_sanity_val_steps=0,
