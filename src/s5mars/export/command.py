@@ -79,7 +79,7 @@ def export(
     target = beside(run, name) if out is None else Path(out)
     if target.suffix.lower() != ONNX:
         raise UserError(f"--out must end in {ONNX} (got {target})")
-    paths = _images(loaded, images)
+    paths = _images(run, loaded, images)
     if int8 and not paths:
         raise UserError(
             "--int8 needs images, and those that the run was trained on do not exist here; give a "
@@ -165,11 +165,13 @@ def _words(result: dict[str, Any], found: Parity) -> str:
     )
 
 
-def _images(loaded: LoadedModel[Segmenter], folder: str | Path | None) -> list[Path]:
+def _images(
+    run: str | Path, loaded: LoadedModel[Segmenter], folder: str | Path | None
+) -> list[Path]:
     """Image files of a folder, or of the run's train split; empty if that does not exist."""
     if folder is None:
         try:
-            dataset = dataset_of("the run", loaded.facts["training"])
+            dataset = dataset_of(run, loaded.facts["training"])
         except MissingFileError:
             return []
         return [sample.image for sample in dataset.split("train")]
