@@ -42,14 +42,17 @@ def test_commands(
     monkeypatch.setattr("s5mars.compare.cost.peak_in_fresh_process", lambda *_: 2**20)
     lines = [line for block in blocks("") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("s5mars")]
-    assert len(commands) == 18
+    assert len(commands) == 20
+    monkeypatch.setattr("s5mars.training.automatic.SECONDS", 0)
+    monkeypatch.setattr("s5mars.training.automatic.FEWEST_STEPS", 2)
     smaller = {"600": "4", "6": "2", "192": "48", "IMAGE_OR_FOLDER": str(scenes / "images")}
-    smaller |= {"DATA": str(scenes), "ARCHIVE": str(scenes / "images")}
+    smaller |= {"DATA": str(scenes), "FOLDER": str(scenes), "ARCHIVE": str(scenes / "images")}
     fewer = {
         "--methods all": "--methods supervised s5mars",
         "--seeds 0 1 2": "--seeds 0",
         "--labelled 0.125 0.25": "--labelled 0.25",
         "s5mars cost": "s5mars cost --rounds 1",
+        "--folds 5": "--folds 2 --labelled 0.5 --batch 2",
     }
     for command in commands:
         for shown, run in fewer.items():

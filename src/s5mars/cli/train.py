@@ -15,11 +15,10 @@ EXAMPLE = "s5mars train DATA"
 
 def train(arguments: list[str]) -> int:
     """Train, resume a run, or print help; jsonargparse parses these options."""
-    from s5mars.settings.parsing import parse_training, training_from_yaml, training_parser
+    from s5mars.settings.parsing import help_of_training, parse_training, training_from_yaml
 
-    if {"-h", "--help"} & set(arguments):
-        with_method = any(a.split("=")[0] == "--method" for a in arguments)
-        training_parser(arguments, with_method=with_method).print_help()
+    if {"-h", "--help", "--help-all"} & set(arguments):
+        print(help_of_training(arguments))
         return 0
     if any(a.split("=")[0] == "--resume" for a in arguments):
         run, data = _resumed(arguments)

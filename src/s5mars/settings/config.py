@@ -55,7 +55,7 @@ class RunSettings:
             ``san``. Other options override it.
         ablation: Name of a row of the paper's ablations, such as ``augin/efdm``, for ``s5mars``
             only; docs/method.md lists them.
-        out: Path to the folder of the run; it must not hold another run.
+        out: Path to the folder of the run; it must not hold another run (``runs/NAME-METHOD-N``).
         seed: Seed of all other randomness: order, crops, views, new layers.
         folds: Number of parts for cross-validation: the labelled images are divided into them, and
             as many runs are trained, each scored on the images of one part that it has not seen; 0
@@ -226,7 +226,7 @@ class ScheduleSettings:
     """Schedule: length, learning rate, validation and saving.
 
     Args:
-        steps: Number of optimiser steps; give this or epochs. 0 scores ``--model san`` without
+        steps: Number of optimiser steps, unless epochs are given. 0 scores ``--model san`` without
             training.
         epochs: Number of passes over the larger stream (the pool, for methods that use one).
         batch: Number of images of each stream (labelled, pool) in one step, over all processes.
@@ -238,8 +238,8 @@ class ScheduleSettings:
             full weight (the paper: 0).
         validate_every: Number of steps between validations; 0 validates twenty times in a run.
         select_on: Name of the split that chooses the best checkpoint.
-        keep: Checkpoint that becomes the model: the ``best`` on that split (the last if the data
-            has no val split), the ``last``, or the best ``after-warm-up``, once the pool is in use.
+        keep: Checkpoint that becomes the model: the ``best`` on the val split (the last if the data
+            has none), the ``last``, or the best ``after-warm-up``, once the pool is in use.
         save_every: Number of steps between writes of last.ckpt; 0 writes after the first step that
             ends 90 s or more after the last write.
         snapshots: Number of copies of the scored network that are kept in the run's folder

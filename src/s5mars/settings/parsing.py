@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from argparse import ArgumentError, ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -126,6 +126,30 @@ class Parser(jsonargparse.ArgumentParser):
         if not near:
             return "; see --help"
         return f"; the nearest is {prefix}{near[0].replace('_', '-') if prefix else near[0]}"
+
+
+def help_of_training(arguments: Sequence[str]) -> str:
+    """The help of ``s5mars train``: what most users need, or everything with ``--help-all``.
+
+    With ``--method``, the options of the method are there, too.
+    """
+    with_method = any(word.split("=")[0] == "--method" for word in arguments)
+    parser = training_parser(
+        [word for word in arguments if word != "--help-all"], with_method=with_method
+    )
+    parser.usage = "s5mars train FOLDER [options] | s5mars train --resume RUN"
+    for action in parser._actions:
+        if action.dest in AUTOMATIC:
+            action.default, action.required = SUPPRESS, False
+            action.help = f"{action.help} Chosen by the machine and the data if not given."
+    if "--help-all" in arguments:
+        return str(parser.format_help())
+    method = f"{chosen(arguments).method}."
+    for action in parser._actions:
+        if action.dest not in _IN_SHORT_HELP and not action.dest.startswith(method):
+            action.help = SUPPRESS
+    parser.epilog = f"--help-all shows all options. {parser.epilog}"
+    return str(parser.format_help())
 
 
 def parse_training(arguments: Sequence[str]) -> Training:
@@ -285,6 +309,14 @@ def _dashed(argument: str) -> str:
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value
 
+
+AUTOMATIC = ("out", "model", "resolution", "crop", "steps")
+"""Options that ``s5mars train`` chooses if they are not given (``training/automatic.py``)."""
+
+_IN_SHORT_HELP = {
+    "help", "config", "method", "recipe", "out", "seed", "folds", "splits", "labelled", "pool",
+    "resolution", "crop", "model", "start_from", "steps", "batch", "keep",
+}  # fmt: skip
 
 _ABOUT = "Train a segmentation model on a folder of images with a few, sparse labels."
 _EXAMPLE = (

