@@ -69,7 +69,7 @@ def test_overview_has_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "unknown command 'trian'; nearest: train; all: demo, fetch, synth"),
+        (["trian"], "unknown command 'trian'; nearest: train; all: demo, demo-data"),
         (["synth"], "required: out; see s5mars synth --help"),
         (["synth", "x", "--image", "5"], "unknown option --image; the nearest is --images"),
         (["synth", "x", "--images", "five"], "--images: invalid int value: 'five'"),
