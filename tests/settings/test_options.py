@@ -266,7 +266,7 @@ def test_an_old_file_cannot_set_what_its_network_ignores(tmp_path: Path) -> None
 
 
 def test_the_help_has_headings(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--model", "san", "--help"]) == 0
+    assert main(["train", "--model", "san", "--help-all"]) == 0
     shown = capsys.readouterr().out
     headings = re.findall(r"^(\w[^:\n]*).*:$", shown, re.MULTILINE)
     assert headings == [

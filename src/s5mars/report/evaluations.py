@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from s5mars.data.trained_on import dataset_of
-from s5mars.errors import UserError
 from s5mars.evaluation.command import evaluate
 from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
 from s5mars.report.folder import Run
@@ -18,7 +17,7 @@ def evaluation_of(run: Run) -> Mapping[str, Any]:
     """Read the evaluation of a run, preferring the test split and the protocol ``full``.
 
     If there is none, evaluate the run on its own data and write the file: on the test split, or on
-    the validation split if there is no test split.
+    the validation split if there is no test split. Without either the result is empty.
 
     Raises:
         UserError: if an evaluation file is damaged, or there is none and the run does not name its
@@ -39,7 +38,5 @@ def _made(run: Run) -> Mapping[str, Any]:
     splits = dataset_of(run.folder, run.metrics).splits
     split = next((name for name in _SPLITS if splits.get(name)), None)
     if split is None:
-        raise UserError(
-            f"{run.data} has neither a test nor a val split, so {run.folder} cannot be evaluated"
-        )
+        return {}
     return evaluate(run.folder, data=run.data, split=split)

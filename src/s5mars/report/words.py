@@ -46,6 +46,8 @@ def protocol_sentence(evaluation: Mapping[str, Any], *, several: bool = False) -
         evaluation: the content of an evaluation file.
         several: describe several runs, which may differ in the network that is scored.
     """
+    if not evaluation:
+        return "There is no score, because no labelled image was set aside."
     protocol = protocol_of(evaluation)
     split = split_of(evaluation)
     images = number(protocol.get("images")) or len(evaluation.get("per_image") or [])

@@ -29,10 +29,10 @@ than two minutes of work can be lost."""
 SLOW_SECONDS = 5.0
 """A step that takes longer is saved if the write takes less than a tenth of its time."""
 
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 4.0
 """How long a step or a wait for a batch may go on after a signal to stop."""
 
-LAST_SECONDS = 3.0
+LAST_SECONDS = 2.0
 """How much longer it may take until Python can interrupt it; a backward pass is one long call."""
 
 ABANDONED = 2

@@ -64,10 +64,12 @@ def cross_validate(
         UserError, MissingFileError: if settings or data are wrong, or there are fewer labelled
             images than folds.
     """
-    from s5mars.training.run import require_unused, settled  # which begins the folds
+    # Which begins the folds.
+    from s5mars.training.run import quieten_lightning, require_unused, settled
 
     out = config.out
     require_unused(out)
+    quieten_lightning()
     if processes(config) > 1:
         raise UserError("--folds trains its runs in one process: use --devices 1")
     dataset = open_dataset(config.data, splits=config.splits)

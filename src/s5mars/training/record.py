@@ -126,17 +126,23 @@ class Record:
         out, when = self.config.out, f"step {best['step']} of {module.total_steps}"
         when += f", {module.seconds / 60:.1f} min; {out}"
         if not self.streams.selection:
+            no_score = "; no score, since no labelled image was set aside (--folds 5 estimates one)"
             print(
-                f"{self.config.method}: the {module.scored_name} of {when}; no score, since no "
-                "labelled image was set aside (--folds 5 estimates one)"
+                f"{self.config.method}: the {module.scored_name} of {when}"
+                f"{'' if self._tested else no_score}"
             )
         else:
             print(
                 f"{self.config.method}: {module.scored_name} mIoU "
                 f"{_percent(best['validation']['mIoU'])} on {self.config.select_on} at {when}"
             )
-        tested = bool(self.dataset.splits.get("test"))
-        print(f"next: s5mars {f'evaluate {out}' if tested else f'predict {out} IMAGES --out maps'}")
+        following = f"evaluate {out}" if self._tested else f"predict {out} IMAGES --out maps"
+        print(f"next: s5mars {following}")
+
+    @property
+    def _tested(self) -> bool:
+        """Whether there are images for ``s5mars evaluate``."""
+        return bool(self.dataset.splits.get("test"))
 
     def _save_best(self, module: SegmentationModule, step: int, scores: dict[str, Any]) -> None:
         networks = {"student": module.student}
@@ -214,6 +220,13 @@ class Record:
                 f"The checkpoint was chosen on the {self.config.select_on} split: the score on it "
                 "is too good."
             )
+        if not self.streams.selection:
+            notes.append("There is no val split, so the last checkpoint was kept.")
+            if not self._tested:
+                notes.append(
+                    "No labelled image was set aside, so there is no score: s5mars train --folds 5 "
+                    "estimates one."
+                )
         if self.streams.skipped:
             notes.append(f"{len(self.streams.skipped)} unreadable files were skipped (--skip-bad).")
         notes += self.streams.warnings

@@ -90,7 +90,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str 
     first = _is_first()
     if first:
         require_unused(out)
-    _quieten_lightning()
+    quieten_lightning()
     check_devices(config)
     _check_teacher(config, method)
     if config.objects is not None and method.needs.objects:
@@ -154,7 +154,7 @@ def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None 
         MissingFileError: if the run or its data are missing.
         UserError: if the data have changed, or if another process works on the run.
     """
-    _quieten_lightning()
+    quieten_lightning()
     config = replace(config, out=run)
     if data is not None:
         config = with_absolute_paths(replace(config, data=data))
@@ -458,7 +458,8 @@ def _loggers(out: Path) -> list[Any]:
     ]
 
 
-def _quieten_lightning() -> None:
+def quieten_lightning() -> None:
+    """Keep Lightning's notes about itself out of the output."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not _is_first():
