@@ -35,7 +35,7 @@ class DemoSettings:
     """
 
     labelled: float = 1.0
-    steps: int = 400
+    steps: int = 300
     batch: int = 12
     resolution: str = "1/2"
     crop: int = 96
