@@ -143,8 +143,8 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
     score = Record.score
     before = signal.getsignal(number)
 
-    def score_and_stop(self: Record, module: Any, precision: str) -> None:
-        score(self, module, precision)
+    def score_and_stop(self: Record, module: Any) -> None:
+        score(self, module)
         os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
@@ -251,7 +251,7 @@ def test_a_broken_state_replaces_no_good_one(
 ) -> None:
     """From step 4 on a term is NaN, as of bf16 perhaps, or a weight is, after a step too large."""
     out = tmp_path / "broken"
-    losses, step = S5Mars.losses, SegmentationModule.optimizer_step
+    losses, step = S5Mars.losses, SegmentationModule.finish_step
 
     def broken_losses(self: S5Mars, student: Any, teacher: Any, batch: Any, progress: Any) -> Any:
         terms = losses(self, student, teacher, batch, progress)
@@ -259,14 +259,14 @@ def test_a_broken_state_replaces_no_good_one(
             terms["soft"] = replace(terms["soft"], value=terms["soft"].value * torch.nan)
         return terms
 
-    def broken_step(self: SegmentationModule, *given: Any, **named: Any) -> None:
-        step(self, *given, **named)
-        if broken == "weight" and self._step >= 3:
+    def broken_step(self: SegmentationModule) -> None:
+        step(self)
+        if broken == "weight" and self.step >= 4:
             with torch.no_grad():
                 next(self.student.parameters()).fill_(torch.inf)
 
     monkeypatch.setattr(S5Mars, "losses", broken_losses)
-    monkeypatch.setattr(SegmentationModule, "optimizer_step", broken_step)
+    monkeypatch.setattr(SegmentationModule, "finish_step", broken_step)
     assert main(arguments(scenes, out, validate_every=1)) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     named = "loss, soft" if broken == "term" else "weights"

@@ -122,8 +122,8 @@ def test_a_run_stopped_in_any_stage_goes_on_to_the_same_end(
     out = tmp_path / "stopped"
     score = Record.score
 
-    def score_and_stop(self: Record, module: Any, precision: str) -> None:
-        score(self, module, precision)
+    def score_and_stop(self: Record, module: Any) -> None:
+        score(self, module)
         if self.config.out == (out / "stages" / stage if stage else out):
             os.kill(os.getpid(), signal.SIGTERM)
 

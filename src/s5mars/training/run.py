@@ -6,16 +6,14 @@ import logging
 import math
 import os
 import sys
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.fabric import seed_everything
+from lightning.fabric.utilities import rank_zero_only
 
 from s5mars.classes import Taxonomy
 from s5mars.data.dataset import Dataset
@@ -31,21 +29,15 @@ from s5mars.models.build import AnyNetwork
 from s5mars.models.start import starting_network
 from s5mars.proposals.prepare import check_given, check_store
 from s5mars.settings.config import TrainConfig
-from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
 from s5mars.training.domain import has_domain, record_domain
-from s5mars.training.environment import (
-    check_devices,
-    choose_precision,
-    choose_strategy,
-    processes,
-    versions,
-)
+from s5mars.training.environment import check_devices, processes, versions
 from s5mars.training.feed import Feed
-from s5mars.training.finite import NotFiniteError, StayFinite
-from s5mars.training.lost import LOST, LostProcess, is_lost
+from s5mars.training.finite import NotFiniteError
+from s5mars.training.loop import Loop
+from s5mars.training.lost import LOST, is_lost
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record, few_pool_crops
-from s5mars.training.snapshots import Snapshots
+from s5mars.training.signals import NoBatchError
 from s5mars.training.stages import (
     given_teacher,
     in_stages,
@@ -55,9 +47,6 @@ from s5mars.training.stages import (
 )
 from s5mars.training.streams import Streams, choose_streams, recorded_streams
 from s5mars.types import Method
-
-VALIDATIONS = 20
-"""Number of validations in a run if ``validate_every`` is 0."""
 
 
 def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
@@ -79,7 +68,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
     first = _is_first()
     if first:
         _require_unused(out)
-    _quieten_lightning()
+    _quieten()
     check_devices(config)
     _check_teacher(config, method)
     if config.objects is not None and method.needs.objects:
@@ -107,7 +96,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str) -> Path:
                 )
             for line in filter(None, (*streams.warnings, few_pool_crops(module.pool_crops))):
                 print(f"warning: {line}", file=sys.stderr)
-        return _fit(config, module, dataset, streams, checkpoint=None)
+        return _fit(config, module, dataset, streams)
 
 
 def _check_teacher(config: TrainConfig, method: Method) -> None:
@@ -134,7 +123,7 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
         MissingFileError: if the run or its data are missing.
         UserError: if the data have changed, or if another process works on the run.
     """
-    _quieten_lightning()
+    _quieten()
     config = replace(config, out=run)
     if is_finished(run):
         if not _is_first():
@@ -153,9 +142,7 @@ def resume(run: Path, config: TrainConfig, method: Method) -> Path:
 
 def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
     checkpoint = run / "last.ckpt"
-    saved = checkpoint.is_file()
-    if saved:
-        _check_checkpoint(checkpoint)
+    state = _read_state(checkpoint) if checkpoint.is_file() else None
     if not config.data.exists():
         raise MissingFileError(
             f"{config.data}: no such folder, but {run} was trained on it: move it back, or correct "
@@ -164,29 +151,31 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
     check_devices(config)
     dataset = open_dataset(config.data)
     streams = recorded_streams(dataset, run, config, method)
-    if not saved:
+    if state is None:
         if _is_first() and not in_stages(config, method):
             print(
                 f"{run} was stopped before its first save; training starts again", file=sys.stderr
             )
         module = _build_module(config, method, dataset.taxonomy, streams)
-        return _fit(config, module, dataset, streams, checkpoint=None)
+        return _fit(config, module, dataset, streams)
     # Where the network needs weights, they define its architecture.
     weights = config.weights if config.network.weights else "none"
     module = _build_module(
         replace(config, weights=weights, start_from=""), method, dataset.taxonomy, streams
     )
-    return _fit(config, module, dataset, streams, checkpoint=checkpoint)
+    return _fit(config, module, dataset, streams, state=state)
 
 
-def _check_checkpoint(path: Path) -> None:
-    """Check that ``last.ckpt`` can be read; nothing in it is executed.
+def _read_state(path: Path) -> dict[str, Any]:
+    """Content of ``last.ckpt``; nothing in it is executed.
 
     Raises:
         UserError: if the file is damaged, or holds Python objects, which s5mars never writes.
     """
     try:
-        torch.load(path, map_location="cpu", weights_only=True)["global_step"]
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state["global_step"]
+        return state
     except Exception as error:  # a damaged pickle raises any type
         known = error.strerror if isinstance(error, OSError) and error.strerror else error
         reason = first_line(known).partition(". ")[0]
@@ -227,7 +216,7 @@ def _fit(
     dataset: Dataset,
     streams: Streams,
     *,
-    checkpoint: Path | None,
+    state: dict[str, Any] | None = None,
 ) -> Path:
     out = config.out
     if in_stages(config, module.method):
@@ -245,99 +234,62 @@ def _fit(
         areas=streams.areas,
         with_objects=module.method.needs.objects,
     )
-    record = Record(config, dataset, streams, feed, stages=stages_of(out))
-    every = config.validate_every or max(1, math.ceil(module.total_steps / VALIDATIONS))
-    finite = StayFinite(config)
-    saver = SaveLast(out / "last.ckpt", every=config.save_every, check=finite.check)
-    lost = LostProcess(saver, out)
-    precision = choose_precision(config.precision, config.accelerator)
-
-    def score(module: SegmentationModule) -> None:
-        finite.check(module)
-        record.score(module, precision)
-
-    trainer = lightning.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        strategy=choose_strategy(config),
-        precision=precision,
-        max_steps=module.total_steps,
-        max_epochs=-1,
-        gradient_clip_val=config.clip or None,
-        callbacks=[
-            finite,
-            Validate(score, every=every),
-            Snapshots(out, number=config.snapshots, save=record.save_snapshot),
-            saver,
-            lost,
-            ProgressBar(),
-        ],
-        logger=_loggers(out),
-        default_root_dir=out,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    record.start()
+    loop = Loop(module, feed, Record(config, dataset, streams, feed, stages=stages_of(out)))
     try:
-        trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
+        loop.run(state)
     except NotFiniteError as error:
-        if not trainer.is_global_zero:  # only the first process reports
+        if not loop.fabric.is_global_zero:  # only the first process reports
             raise SystemExit(LOST) from error
-        raise UserError(f"{error}; {_way_on(config, saver)}") from error
-    except LoaderError as error:
-        raise UserError(f"{error}; {saver.kept}") from error
+        raise UserError(f"{error}; {_way_on(loop)}") from error
+    except (LoaderError, NoBatchError) as error:
+        raise UserError(f"{error}; {loop.kept}") from error
     except (RuntimeError, MemoryError) as error:
         if "loading state_dict" in str(error):
             raise UserError(
-                f"{checkpoint} does not fit the network of these data and settings: they have "
+                f"{loop.path} does not fit the network of these data and settings: they have "
                 "changed, or another version wrote it; train again into another folder"
             ) from error
         if reason := why_it_died(error):
-            raise UserError(f"{reason}; {saver.kept}") from error
+            raise UserError(f"{reason}; {loop.kept}") from error
         if is_lost(error):
-            message = lost.message(error, first=trainer.is_global_zero)
-            if message and not trainer.is_global_zero:
+            message = loop.lost.message(error, first=loop.fabric.is_global_zero)
+            if message and not loop.fabric.is_global_zero:
                 print(file=sys.stderr)  # ends the line of the progress bar
             raise (UserError(message) if message else SystemExit(LOST)) from error
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"out of memory after step {module.global_step} ({first_line(error)}): use a smaller "
+            f"out of memory after step {module.step} ({first_line(error)}): use a smaller "
             "--batch or --crop, or fewer --workers"
         ) from error
-    if not trainer.is_global_zero:
+    if not loop.fabric.is_global_zero:
         return out
-    if module.global_step < module.total_steps:
-        reason = saver.stopped_by or "an interrupt"
+    if module.step < module.total_steps:
         print(
-            f"stopped by {reason} after step {module.global_step} of {module.total_steps}, saved; "
-            f"resume with: s5mars train --resume {out}",
+            f"stopped by {loop.stopped_by} after step {module.step} of {module.total_steps}, "
+            f"saved; resume with: s5mars train --resume {out}",
             file=sys.stderr,
         )
     else:
-        if checkpoint is not None and not (out / "metrics.json").is_file():
-            record.write(module)
+        if state is not None and not (out / "metrics.json").is_file():
+            loop.record.write(module)
         if not has_domain(out):
             record_domain(out, streams, accelerator=config.accelerator)
-        record.summarise(module)
+        loop.record.summarise(module)
     return out
 
 
-def _way_on(config: TrainConfig, saver: SaveLast) -> str:
+def _way_on(loop: Loop) -> str:
     """How to resume from before the loss diverged; the checkpoint fixes the learning rate."""
-    if saver.saved_step is None or config.precision == "fp32":
-        return saver.saved
-    return f"set `precision: fp32` in {config.out / 'config.yaml'}; {saver.kept}"
+    if loop.saved_step is None or loop.config.precision == "fp32":
+        return loop.saved
+    return f"set `precision: fp32` in {loop.config.out / 'config.yaml'}; {loop.kept}"
 
 
 def _build_module(
     config: TrainConfig, method: Method, taxonomy: Taxonomy, streams: Streams
 ) -> SegmentationModule:
-    lightning.seed_everything(config.seed, verbose=False)  # initialises the new layers
+    seed_everything(config.seed, verbose=False)  # initialises the new layers
     student = starting_network(config, method, taxonomy).to(memory_format=torch.channels_last)
     areas = None if streams.areas is None else torch.from_numpy(streams.areas.sum(0))
     steps = _total_steps(config, streams)
@@ -377,24 +329,7 @@ def _is_first() -> bool:
     return bool(getattr(rank_zero_only, "rank", 0) == 0 and node == "0")
 
 
-def _loggers(out: Path) -> list[Any]:
-    logs = out / "logs"
-    # A resumed run adds a new table: Lightning would empty the first one.
-    version = len(list((logs / "csv").glob("part_*"))) if logs.is_dir() else 0
-    return [
-        TensorBoardLogger(str(logs), name="tensorboard", version=""),
-        CSVLogger(str(logs), name="csv", version=f"part_{version}"),
-    ]
-
-
-def _quieten_lightning() -> None:
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+def _quieten() -> None:
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     if not _is_first():
         logging.getLogger("s5mars").setLevel(logging.ERROR)  # only the first process warns
-    for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*val_dataloader.*",
-                    ".*batch_size.*", ".*resuming from.*", ".*isn't resumable.*",
-                    ".*Checkpoint directory.*", ".*weights_only.*", ".*in eval mode at the start.*",
-                    ".*smaller than the logging interval.*", ".*log_every_n_steps.*",
-                    ".*across ranks is zero.*"):  # fmt: skip
-        warnings.filterwarnings("ignore", message=message)
