@@ -95,15 +95,9 @@ def _find_options(parser: ArgumentParser) -> None:
 def _find(options: Namespace) -> object:
     from s5mars.predict.find import find
 
-    found = find(
-        options.maps,
-        options.condition,
-        top=options.top,
-        sort=options.sort,
-        ascending=options.ascending,
-        sheet=options.sheet,
-    )
-    print(found.text(options.format))
+    form = vars(options).pop("format")
+    found = find(**vars(options))
+    print(found.text(form))
     print(found.summary, file=sys.stderr)
     return found
 

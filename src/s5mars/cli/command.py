@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from argparse import ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ class Command:
     about: str
     example: str
     options: Callable[[ArgumentParser], None]
-    run: Callable[[Namespace], object]
+    run: Callable[[Namespace], object] | str  # or the name of a function with these options
     passes_on: bool = False  # unknown options go to ``run`` as ``passed_on``
 
     def call(self, name: str, arguments: Sequence[str]) -> None:
@@ -36,7 +37,12 @@ class Command:
             allow_abbrev=False,
         )
         self.options(parser)
-        self.run(_parse(parser, arguments, passes_on=self.passes_on))
+        options = _parse(parser, arguments, passes_on=self.passes_on)
+        if isinstance(self.run, str):
+            module, _, function = self.run.rpartition(".")
+            getattr(importlib.import_module(module), function)(**vars(options))
+        else:
+            self.run(options)
 
 
 class OneLineParser(ArgumentParser):

@@ -9,18 +9,12 @@ from s5mars.cli.command import Command
 
 
 def _fetch_options(parser: ArgumentParser) -> None:
-    parser.add_argument("data", metavar="NAME", help="Name of the data set: s5mars or ai4mars")
+    parser.add_argument("name", metavar="NAME", help="Name of the data set: s5mars or ai4mars")
     parser.add_argument("--out", type=Path, required=True, help="Path to the new folder")
     parser.add_argument(
         "--from", dest="local", type=Path, metavar="DIR", help="Path to a copy of the hub's files"
     )
     parser.add_argument("--dry-run", action="store_true", help="Only show the size and the licence")
-
-
-def _fetch(options: Namespace) -> object:
-    from s5mars.data.hub import fetch
-
-    return fetch(options.data, out=options.out, local=options.local, dry_run=options.dry_run)
 
 
 def _synth_options(parser: ArgumentParser) -> None:
@@ -31,18 +25,6 @@ def _synth_options(parser: ArgumentParser) -> None:
         "--unlabelled", type=int, default=0, help="Number of further scenes without labels (0)"
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the scenes (0)")
-
-
-def _synth(options: Namespace) -> object:
-    from s5mars.data.synthetic import write_synthetic
-
-    return write_synthetic(
-        options.out,
-        images=options.images,
-        size=options.size,
-        seed=options.seed,
-        unlabelled=options.unlabelled,
-    )
 
 
 def _split_options(parser: ArgumentParser) -> None:
@@ -58,26 +40,12 @@ def _split_options(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="Path to the folder for the lists")
 
 
-def _split(options: Namespace) -> object:
-    from s5mars.data.partition import write_partitions
-
-    return write_partitions(
-        options.data, labelled=options.labelled, seed=options.seed, out=options.out
-    )
-
-
 def _stats_options(parser: ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="Path to the folder of the data set")
     parser.add_argument(
         "--out", type=Path, required=True, help="Path to the folder for JSON and figures"
     )
     parser.add_argument("--split", help="Name of one split (train, val and test together)")
-
-
-def _stats(options: Namespace) -> object:
-    from s5mars.data.statistics import write_statistics
-
-    return write_statistics(options.data, out=options.out, split=options.split)
 
 
 def _show_options(parser: ArgumentParser) -> None:
@@ -108,25 +76,25 @@ COMMANDS = {
         "Download a public data set as a folder that --data reads; resumes after a stop.",
         "s5mars fetch ai4mars --out data/ai4mars",
         _fetch_options,
-        _fetch,
+        "s5mars.data.hub.fetch",
     ),
     "synth": Command(
         "Render synthetic Mars scenes with sparse labels.",
         "s5mars synth scenes --images 60 --size 512 --seed 0",
         _synth_options,
-        _synth,
+        "s5mars.data.synthetic.write_synthetic",
     ),
     "stats": Command(
         "Write colour and label statistics of a data set (table II, figure 2).",
         "s5mars stats DATA --out stats",
         _stats_options,
-        _stats,
+        "s5mars.data.statistics.write_statistics",
     ),
     "split": Command(
         "Write stratified, nested lists of the images whose labels may be used.",
         "s5mars split DATA --labelled 0.2 0.5 --seed 0 --out partitions",
         _split_options,
-        _split,
+        "s5mars.data.partition.write_partitions",
     ),
     "show": Command(
         "Draw the augmentations of one image (figures 6 and 8).",

@@ -43,12 +43,6 @@ def _export_options(parser: ArgumentParser) -> None:
     network_option(parser)
 
 
-def _export(options: Namespace) -> object:
-    from s5mars.export.command import export
-
-    return export(**vars(options))
-
-
 def _push_options(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Path to a run folder or checkpoint")
     parser.add_argument("name", help="Repository on the hub, as OWNER/NAME")
@@ -64,12 +58,6 @@ def _push_options(parser: ArgumentParser) -> None:
     )
 
 
-def _push(options: Namespace) -> object:
-    from s5mars.export.push import push
-
-    return push(**vars(options))
-
-
 COMMANDS = {
     "calibrate": Command(
         "Fit a temperature so that 80 % of the pixels with confidence 0.8 are right.",
@@ -81,12 +69,12 @@ COMMANDS = {
         "Write an ONNX file for any image size, with normalisation and softmax included.",
         "s5mars export runs/a --int8 --out model.onnx",
         _export_options,
-        _export,
+        "s5mars.export.command.export",
     ),
     "push": Command(
         'Upload weights and a model card for s5mars.load("hf:OWNER/NAME").',
         "s5mars push runs/a OWNER/NAME --licence apache-2.0",
         _push_options,
-        _push,
+        "s5mars.export.push.push",
     ),
 }

@@ -51,26 +51,10 @@ def _compare(options: Namespace) -> object:
     from s5mars.compare.plan import Request
     from s5mars.compare.runner import compare
 
-    return compare(
-        Request(
-            out=options.out,
-            arguments=options.passed_on,
-            methods=options.methods,
-            ablation=options.ablation,
-            table_vi=options.table_vi,
-            weights=GeneralWeights(
-                sam=options.sam_weights, clip=options.clip_weights, san=options.san_weights
-            ),
-            labelled=options.labelled,
-            seeds=options.seeds,
-            split=options.split,
-            protocol=options.protocol,
-            jobs=options.jobs,
-            note=options.note,
-            retry_failed=options.retry_failed,
-            keep_checkpoints=options.keep_checkpoints,
-        )
-    )
+    given = vars(options)
+    weights = {name: given.pop(f"{name}_weights") for name in ("sam", "clip", "san")}
+    arguments = given.pop("passed_on")
+    return compare(Request(arguments=arguments, weights=GeneralWeights(**weights), **given))
 
 
 def _table_options(parser: ArgumentParser) -> None:
@@ -107,12 +91,9 @@ def _table(options: Namespace) -> object:
         from s5mars.compare.figures import write_figures
 
         written = write_figures(
-            options.comparison,
-            options.figures,
-            row=options.row,
-            images=options.images,
+            options.comparison, options.figures, row=options.row, images=options.images,
             data=options.data,
-        )
+        )  # fmt: skip
         print("\n".join(map(str, written)), file=sys.stderr)
     return text
 
@@ -136,18 +117,8 @@ def _cost(options: Namespace) -> object:
     from s5mars.compare.cost import cost
     from s5mars.compare.step import CostSettings
 
-    return cost(
-        options.methods,
-        CostSettings(
-            model=options.model,
-            crop=options.crop,
-            batch=options.batch,
-            classes=options.classes,
-            rounds=options.rounds,
-            device=options.device,
-        ),
-        out=options.out,
-    )
+    methods, out = vars(options).pop("methods"), vars(options).pop("out")
+    return cost(methods, CostSettings(**vars(options)), out=out)
 
 
 COMMANDS = {

@@ -34,15 +34,7 @@ def _options(parser: ArgumentParser) -> None:
 def _label(options: Namespace) -> None:
     from s5mars.labels.loop.command import label
 
-    label(
-        options.folder,
-        classes=options.classes,
-        start_from=options.start_from,
-        port=options.port,
-        host=options.host,
-        device=options.device,
-        training=options.passed_on,
-    )
+    label(training=vars(options).pop("passed_on"), **vars(options))
 
 
 COMMANDS = {

@@ -19,7 +19,15 @@ def train(arguments: list[str]) -> int:
 
     if {"-h", "--help"} & set(arguments):
         with_method = any(a.split("=")[0] == "--method" for a in arguments)
-        training_parser(arguments, with_method=with_method).print_help()
+        parser = training_parser(arguments, with_method=with_method)
+        parser.description = ABOUT
+        parser.epilog = (
+            f"example: {EXAMPLE} | resume a stopped run: s5mars train --resume runs/a | options of "
+            "a method, such as --s5mars.soft-weight: s5mars train --method s5mars --help | options "
+            "of another network: s5mars train --model san --help | all settings as YAML: s5mars "
+            "train --method s5mars --print-config"
+        )
+        parser.print_help()
         return 0
     if any(a.split("=")[0] == "--resume" for a in arguments):
         run = Path(_only_resume(arguments))

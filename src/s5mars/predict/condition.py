@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,6 @@ _EXPRESSIONS = {
     "BETWEEN", "CASE", "CAST", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION",
     "OPERATOR",
 }  # fmt: skip
-_OPERATORS = {"+", "-", "*", "/", "//", "%", "||", "~~", "!~~", "~~*", "!~~*"}
 _FUNCTIONS = (
     "abs", "ceil", "coalesce", "contains", "ends_with", "floor", "greatest", "least", "length",
     "like_escape", "lower", "not_like_escape", "regexp_matches", "round", "starts_with", "upper",
@@ -42,27 +41,24 @@ class Condition:
 
 
 class Products:
-    """A table in its own database, which can only be filtered by conditions."""
+    """A table in its own database, which can only be filtered by conditions.
+
+    Args:
+        table: copied into memory; its column names must be unique when case is ignored.
+    """
 
     def __init__(self, table: pa.Table) -> None:
-        """Copy a table into memory; column names must be unique when case is ignored."""
         self.columns: list[str] = table.column_names
-        self._database = duckdb.connect(":memory:")
-        self._database.register("given", table)
-        self._database.execute("CREATE TABLE products AS SELECT * FROM given")
+        self._database = duckdb.connect(":memory:").register("given", table)
+        self._database.execute(
+            "CREATE TABLE products AS FROM given; SET python_enable_replacements = false; "
+            "SET enable_external_access = false; SET lock_configuration = true"
+        )
         self._database.unregister("given")
-        for setting in (
-            "python_enable_replacements = false",
-            "enable_external_access = false",
-            "lock_configuration = true",
-        ):
-            self._database.execute(f"SET {setting}")
         self._products = self._database.table("products")
 
     def condition(self, text: str) -> Condition:
-        """Parse and check a condition.
-
-        Column names of several words need no quotes.
+        """Parse and check a condition; column names of several words need no quotes.
 
         Raises:
             UserError: if it is not a condition, does more than compare values of a row, or uses an
@@ -80,29 +76,32 @@ class Products:
             ) from None
         except duckdb.Error:
             pass  # reported better below, or when rows are selected
-        ((tree,),) = self._database.execute(
-            "SELECT json_serialize_sql(?)", [f"SELECT ({sql}\n)"]
-        ).fetchall()
+        query = self._database.execute("SELECT json_serialize_sql(?)", [f"SELECT ({sql}\n)"])
         columns = []
-        for node in _expressions(json.loads(tree)["statements"][0]["node"]["select_list"]):
-            _check(node, shown=text)
-            if node["class"] == "COLUMN_REF":
-                columns.append(self.column(node["column_names"]))
+        for node in _expressions(json.loads(query.fetchall()[0][0])["statements"]):
+            kind, name = node["class"], str(node.get("function_name", "")).lower()
+            if kind not in _EXPRESSIONS:
+                said = kind.lower().replace("_", " ")
+                raise UserError(f"{text!r}: {said} is not allowed in a condition")
+            # Operators are functions, too, whose names have no letters.
+            if re.search(r"[a-z]", name) and name not in _FUNCTIONS:
+                near = _nearest(name, _FUNCTIONS)
+                raise UserError(f"{text!r}: unknown function {name}; functions, {near}")
+            if kind == "COLUMN_REF":
+                columns.append(self.column(".".join(node["column_names"])))
         return Condition(sql, tuple(dict.fromkeys(columns)))
 
-    def column(self, name: str | Sequence[str]) -> str:
+    def column(self, name: str) -> str:
         """Return a column name as spelled in the table.
 
         Raises:
             UserError: if the column does not exist (the message lists all, nearest first).
         """
-        parts = [name] if isinstance(name, str) else list(name)
-        given = ".".join(parts)
         by_lower = {column.lower(): column for column in self.columns}
-        if given.lower() not in by_lower or len(parts) > 1:
-            listed = ", ".join(by_lower[column] for column in _nearest(given.lower(), by_lower))
-            raise UserError(f"unknown column {given!r}; columns, nearest first: {listed}")
-        return by_lower[given.lower()]
+        if name.lower() not in by_lower:
+            near = _nearest(name, self.columns)
+            raise UserError(f"unknown column {name!r}; columns, {near}")
+        return by_lower[name.lower()]
 
     def rows(
         self, condition: Condition, *, order: str, ascending: bool, top: int
@@ -124,12 +123,11 @@ class Products:
         direction = "ASC" if ascending else "DESC"
         try:
             every = self._products.filter(condition.sql)
-            ((number,),) = every.aggregate("count(*)").fetchall()
             found = every.order(f"{_identifier(order)} {direction} NULLS LAST, name").limit(top)
             rows = [dict(zip(self.columns, row, strict=True)) for row in found.fetchall()]
+            return rows, len(every)
         except duckdb.Error as error:
             raise UserError(f"{condition.sql!r}: {first_line(error)}") from None
-        return rows, int(number)
 
     def _quoted(self, text: str) -> str:
         """Quote column names of several words that are not yet quoted."""
@@ -144,17 +142,6 @@ class Products:
         return "".join(parts)
 
 
-def _check(node: dict[str, Any], *, shown: str) -> None:
-    kind, name = node["class"], str(node.get("function_name", "")).lower()
-    if kind not in _EXPRESSIONS:
-        raise UserError(
-            f"{shown!r}: {kind.lower().replace('_', ' ')} is not allowed in a condition"
-        )
-    if kind == "FUNCTION" and name not in _OPERATORS and name not in _FUNCTIONS:
-        listed = ", ".join(_nearest(name, _FUNCTIONS))
-        raise UserError(f"{shown!r}: unknown function {name}; functions, nearest first: {listed}")
-
-
 def _expressions(tree: Any) -> Iterator[dict[str, Any]]:
     """All expression nodes of a syntax tree."""
     if isinstance(tree, dict):
@@ -166,8 +153,11 @@ def _expressions(tree: Any) -> Iterator[dict[str, Any]]:
             yield from _expressions(value)
 
 
-def _nearest(name: str, among: Sequence[str] | dict[str, str]) -> list[str]:
-    return difflib.get_close_matches(name, among, n=len(among), cutoff=0.0)
+def _nearest(name: str, among: Iterable[str]) -> str:
+    def unlike(other: str) -> float:
+        return -difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
+
+    return f"nearest first: {', '.join(sorted(among, key=unlike))}"
 
 
 def _identifier(name: str) -> str:

@@ -15,6 +15,7 @@ from s5mars.report.folder import Run
 from s5mars.report.numbers import UNKNOWN, number, score
 
 _PERCENT = (0.0, 100.0)
+_SCORES = {"mIoU": "mIoU", "mAcc": "mAcc", "pixel accuracy": "pixel_accuracy"}  # title → key
 
 
 @dataclass(frozen=True)
@@ -29,24 +30,12 @@ class Drawing:
     last: str = ""
 
 
-@dataclass(frozen=True)
-class Block:
-    """Small charts, one per class, that share a title and a legend."""
-
-    title: str
-    caption: str
-    legend: tuple[Curve, ...]
-    drawings: tuple[Drawing, ...]
-
-
 def training_curves(run: Run) -> list[Drawing]:
     """Draw validation scores, loss terms and learning rate, as far as they were recorded."""
     marked = best_step(run)
     scores = [
         Curve(label, *values(run, "validation", key), series=index)
-        for index, (label, key) in enumerate(
-            [("mIoU", "mIoU"), ("mAcc", "mAcc"), ("pixel accuracy", "pixel_accuracy")]
-        )
+        for index, (label, key) in enumerate(_SCORES.items())
     ]
     steps, loss = values(run, "loss")
     terms = [
@@ -138,37 +127,20 @@ def teacher_curves(run: Run) -> list[Drawing]:
     )
 
 
-def teacher_classes(run: Run) -> list[Block]:
+def teacher_classes(run: Run) -> list[Drawing]:
     """Draw accuracy and confident share of the pseudo-labels of every class over the steps."""
-    drawings, legend = [], []
+    drawings = []
     for index, (name, colour) in enumerate(_classes(run.taxonomy)):
         path = ("pseudo_labels", "classes", name)
         curves = [
             Curve("confident share", *_percent(values(run, *path, "share")), series=0),
             Curve("accuracy where confident", *_percent(values(run, *path, "accuracy")), series=1),
         ]
-        legend = curves
+        title = f"Pseudo-labels of {name}"
         drawings.append(
-            _small(
-                name,
-                colour,
-                curves,
-                name=f"pseudo-{index}",
-                title=f"Pseudo-labels of {name}",
-                last_of=1,
-            )
+            _small(name, colour, curves, name=f"pseudo-{index}", title=title, last_of=1)
         )
-    shown = present(*drawings)
-    if not shown:
-        return []
-    return [
-        Block(
-            "By class",
-            "In percent over the steps. The number on the right is the last accuracy.",
-            tuple(legend),
-            tuple(shown),
-        )
-    ]
+    return present(*drawings)
 
 
 def compared_curves(labelled: Sequence[tuple[Curve, Run]]) -> list[Drawing]:
@@ -185,11 +157,7 @@ def compared_curves(labelled: Sequence[tuple[Curve, Run]]) -> list[Drawing]:
                 name=key,
                 unit="%",
             )
-            for title, key in (
-                ("mIoU", "mIoU"),
-                ("mAcc", "mAcc"),
-                ("pixel accuracy", "pixel_accuracy"),
-            )
+            for title, key in _SCORES.items()
         )
     )
 

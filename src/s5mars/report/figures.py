@@ -209,38 +209,15 @@ def _line(
     if smooth:
         axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
         values = _running_mean(values, max(5, len(values) // 15))
+    # Not clipped: a line at 0 or 100 keeps its full width.
+    common: Any = {"color": colour, "zorder": 3, "clip_on": False}
     axes.plot(
-        steps,
-        values,
-        color=colour,
-        linewidth=width,
-        linestyle=style,
-        solid_capstyle="round",
-        solid_joinstyle="round",
-        zorder=3,
-        clip_on=False,  # a line at 0 or 100 keeps its full width
-    )
-    if len(steps) <= 8 and not small:
-        axes.plot(
-            steps,
-            values,
-            color=colour,
-            linestyle="",
-            marker="o",
-            markersize=2.6,
-            zorder=3,
-            clip_on=False,
-        )
-    elif not smooth:
-        axes.plot(
-            steps[-1:],
-            values[-1:],
-            color=colour,
-            marker="o",
-            markersize=2.6,
-            zorder=3,
-            clip_on=False,
-        )
+        steps, values, linewidth=width, linestyle=style, solid_capstyle="round",
+        solid_joinstyle="round", **common,
+    )  # fmt: skip
+    if not smooth or (len(steps) <= 8 and not small):
+        shown = slice(None) if len(steps) <= 8 and not small else slice(-1, None)
+        axes.plot(steps[shown], values[shown], linestyle="", marker="o", markersize=2.6, **common)
 
 
 def _running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
@@ -271,13 +248,9 @@ def _ticks(axes: Axes, *, small: bool, unit: str, along: str) -> None:
     if small:
         axes.tick_params(labelsize=7)
         return
-    if unit:
-        axes.text(
-            0, 1.03, unit, color=INK, transform=axes.transAxes, ha="right", va="bottom", fontsize=7
-        )
-    axes.text(
-        1, -0.13, along, color=INK, transform=axes.transAxes, ha="right", va="top", fontsize=7
-    )
+    common: Any = {"color": INK, "transform": axes.transAxes, "ha": "right", "fontsize": 7}
+    axes.text(0, 1.03, unit, va="bottom", **common)
+    axes.text(1, -0.13, along, va="top", **common)
 
 
 def _thousands(value: float) -> str:

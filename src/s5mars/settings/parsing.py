@@ -161,7 +161,7 @@ def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Pa
     early = chosen(arguments)
     name, recipe = early.method, find_recipe(early.recipe)
     network = network_options(early.model)
-    parser = Parser(prog="s5mars train", description=_ABOUT, epilog=_EXAMPLE, model=early.model)
+    parser = Parser(prog="s5mars train", model=early.model)
     parser.add_argument("--config", action=_SettingsFile, help="Path to a YAML file of settings.")
     for part in TrainConfig.__bases__:
         skip = {"scale"} if part is DataSettings and network.fixed_crops else None
@@ -258,12 +258,3 @@ def _dashed(argument: str) -> str:
         return argument
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value
-
-
-_ABOUT = "Train a segmentation model on a folder of images with a few, sparse labels."
-_EXAMPLE = (
-    "example: s5mars train --data DATA --method s5mars --labelled 0.125 --steps 600 --batch 6 "
-    "--crop 192 --model tf_efficientnet_lite0 --out runs/a | resume a stopped run: s5mars "
-    "train --resume runs/a | options of a method, such as --s5mars.soft-weight: s5mars train "
-    "--method s5mars --help | all settings as YAML: s5mars train --method s5mars --print-config"
-)
