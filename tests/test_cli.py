@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 
 from s5mars import __version__
 from s5mars.cli import COMMANDS, USER_ERROR, main
+from s5mars.cli.command import OneLineParser
 from s5mars.errors import UserError
 from s5mars.files import numbered
 
@@ -202,3 +205,16 @@ def test_split_and_stats(
     for path in out.glob("*.json"):
         assert json.loads(path.read_text())
     assert "soil" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if isinstance(c.run, str)])
+def test_a_command_that_is_one_call_has_the_options_of_the_function(name: str) -> None:
+    command = COMMANDS[name]
+    module, _, function = str(command.run).rpartition(".")
+    parser = OneLineParser(prog=name)
+    command.options(parser)
+    given = {action.dest for action in parser._actions} - {"help"}
+    parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+    assert given <= parameters.keys()
+    required = {n for n, p in parameters.items() if p.default is inspect.Parameter.empty}
+    assert required <= given

@@ -6,7 +6,9 @@ keep their traceback.
 
 from __future__ import annotations
 
+import difflib
 import importlib
+from collections.abc import Iterable
 from typing import Any
 
 WAY_OUT = "replace it, or leave it out (train and predict do so with --skip-bad)"
@@ -29,6 +31,22 @@ def first_line(error: BaseException | str) -> str:
     """First line of the message of an error, or the name of its type if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
+
+
+def nearest_first(name: str, among: Iterable[str]) -> list[str]:
+    """Names sorted by their likeness to another one."""
+
+    def unlike(other: str) -> float:
+        return -difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
+
+    return sorted(among, key=unlike)
+
+
+def unknown(kind: str, name: str, among: Iterable[str]) -> UserError:
+    """The error for a name that does not exist; it gives the nearest name and all names."""
+    names = list(among)
+    near = nearest_first(name, names)[0]
+    return UserError(f"unknown {kind} {name!r}; nearest: {near}; all: {', '.join(names)}")
 
 
 def needed(module: str, *, extra: str) -> Any:

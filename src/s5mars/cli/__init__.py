@@ -5,7 +5,6 @@ Heavy modules are imported only when a command runs, so that ``--help`` is quick
 
 from __future__ import annotations
 
-import difflib
 import io
 import os
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Sequence
 
 from s5mars.cli import archive, box, data, export, grids, label, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
-from s5mars.errors import UserError
+from s5mars.errors import UserError, unknown
 from s5mars.files import has_remedy
 
 USER_ERROR = 2
@@ -77,8 +76,7 @@ def _dispatch(arguments: list[str]) -> int:
     if name == "train":
         return train(rest)
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, _ORDER, n=1, cutoff=0.0)
-        raise UserError(f"unknown command {name!r}; nearest: {near[0]}; all: {', '.join(_ORDER)}")
+        raise unknown("command", name, _ORDER)
     COMMANDS[name].call(name, rest)
     return 0
 

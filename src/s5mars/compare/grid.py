@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from s5mars.data.partition import as_fraction
-from s5mars.errors import UserError
+from s5mars.errors import UserError, nearest_first
 from s5mars.methods import METHODS, OF_A_NETWORK, method_title
 from s5mars.settings.networks import NETWORKS, network_options
 from s5mars.settings.parsing import chosen
@@ -77,7 +76,9 @@ def method_rows(names: Sequence[str]) -> tuple[Row, ...]:
     chosen = list(METHODS) if list(names) == ["all"] else list(dict.fromkeys(names))
     for name in chosen:
         if name not in METHODS:
-            raise UserError(f"unknown method {name!r}; methods: {_nearest_first(name, METHODS)}")
+            raise UserError(
+                f"unknown method {name!r}; methods: {', '.join(nearest_first(name, METHODS))}"
+            )
     return tuple(Row(name, method_title(name), METHODS_GROUP, name) for name in chosen)
 
 
@@ -90,7 +91,9 @@ def ablation_rows(name: str) -> tuple[Row, ...]:
     from s5mars.settings.ablations import ABLATIONS
 
     if name not in ABLATIONS:
-        raise UserError(f"unknown ablation {name!r}; ablations: {_nearest_first(name, ABLATIONS)}")
+        raise UserError(
+            f"unknown ablation {name!r}; ablations: {', '.join(nearest_first(name, ABLATIONS))}"
+        )
     return tuple(
         Row(f"{name}/{row}", row, name, ABLATED, f"{name}/{row}") for row in ABLATIONS[name].rows
     )
@@ -157,10 +160,3 @@ def _options(arguments: Iterable[str]) -> Iterator[list[str]]:
         option.append(word)
     if option:
         yield option
-
-
-def _nearest_first(wrong: str, names: Iterable[str]) -> str:
-    def likeness(name: str) -> float:
-        return difflib.SequenceMatcher(None, wrong, name).ratio()
-
-    return ", ".join(sorted(names, key=likeness, reverse=True))

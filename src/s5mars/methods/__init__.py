@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from s5mars.errors import UserError
+from s5mars.errors import unknown
 from s5mars.methods.augseg import AugSeg
 from s5mars.methods.classmix import ClassMix
 from s5mars.methods.fixmatch import FixMatch
@@ -50,10 +50,7 @@ def method_class(name: str) -> type[Method]:
     """
     known = {**METHODS, **OF_A_NETWORK}
     if name not in known:
-        import difflib
-
-        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.0)
-        raise UserError(f"unknown method {name!r}; nearest: {near[0]}; all: {', '.join(known)}")
+        raise unknown("method", name, known)
     return known[name]
 
 

@@ -8,17 +8,16 @@ files, the network or other settings.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from s5mars.errors import UserError, first_line
+from s5mars.errors import UserError, first_line, nearest_first
 
 _EXPRESSIONS = {
     "BETWEEN", "CASE", "CAST", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION",
@@ -85,8 +84,10 @@ class Products:
                 raise UserError(f"{text!r}: {said} is not allowed in a condition")
             # Operators are functions, too, whose names have no letters.
             if re.search(r"[a-z]", name) and name not in _FUNCTIONS:
-                near = _nearest(name, _FUNCTIONS)
-                raise UserError(f"{text!r}: unknown function {name}; functions, {near}")
+                near = ", ".join(nearest_first(name, _FUNCTIONS))
+                raise UserError(
+                    f"{text!r}: unknown function {name}; functions, nearest first: {near}"
+                )
             if kind == "COLUMN_REF":
                 columns.append(self.column(".".join(node["column_names"])))
         return Condition(sql, tuple(dict.fromkeys(columns)))
@@ -99,8 +100,8 @@ class Products:
         """
         by_lower = {column.lower(): column for column in self.columns}
         if name.lower() not in by_lower:
-            near = _nearest(name, self.columns)
-            raise UserError(f"unknown column {name!r}; columns, {near}")
+            near = ", ".join(nearest_first(name, self.columns))
+            raise UserError(f"unknown column {name!r}; columns, nearest first: {near}")
         return by_lower[name.lower()]
 
     def rows(
@@ -151,13 +152,6 @@ def _expressions(tree: Any) -> Iterator[dict[str, Any]]:
     if isinstance(tree, list):
         for value in tree:
             yield from _expressions(value)
-
-
-def _nearest(name: str, among: Iterable[str]) -> str:
-    def unlike(other: str) -> float:
-        return -difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
-
-    return f"nearest first: {', '.join(sorted(among, key=unlike))}"
 
 
 def _identifier(name: str) -> str:

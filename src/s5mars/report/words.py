@@ -222,23 +222,19 @@ def _geometry(protocol: Mapping[str, Any]) -> list[str]:
 def _choice_of_checkpoint(run: Run, evaluation: Mapping[str, Any]) -> list[Notice]:
     chosen, scored = run.selection_split, split_of(evaluation)
     if chosen.startswith("test"):
-        return [
-            Notice(
-                "warning",
-                f"The checkpoint was chosen on the {chosen} split, so its score on that split is "
-                "too high and not comparable with that of a run whose checkpoint was chosen on a "
-                "validation split.",
-            )
-        ]
-    if chosen and chosen == scored:
-        return [
-            Notice(
-                "warning",
-                f"The checkpoint was chosen on the {scored} split, which is also the one that is "
-                "scored, so the scores are too high. Evaluate on another split.",
-            )
-        ]
-    return []
+        text = (
+            f"The checkpoint was chosen on the {chosen} split, so its score on that split is too "
+            "high and not comparable with that of a run whose checkpoint was chosen on a "
+            "validation split."
+        )
+    elif chosen and chosen == scored:
+        text = (
+            f"The checkpoint was chosen on the {scored} split, which is also the one that is "
+            "scored, so the scores are too high. Evaluate on another split."
+        )
+    else:
+        return []
+    return [Notice("warning", text)]
 
 
 def _unfinished(run: Run) -> list[Notice]:
