@@ -218,7 +218,11 @@ def _failure(workers: Sequence[Any], error: BaseException) -> str:
             "or use fewer --workers"
         )
     if not str(error).startswith("Caught ") and workers:
-        wait([worker.sentinel for worker in workers], timeout=10)  # the exit code may come later
+        # The exit code may come later than the error, and a little later than the sentinel.
+        ended_now = wait([worker.sentinel for worker in workers], timeout=10)
+        for worker in workers:
+            if worker.sentinel in ended_now:
+                worker.join(timeout=10)
     codes = [worker.exitcode for worker in workers if worker.exitcode]
     return _exit_message(codes[0]) if codes else ""
 
