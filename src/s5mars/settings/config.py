@@ -37,7 +37,9 @@ _LIMITS: tuple[_Limit, ...] = (
         "warm_up", "ramp", "alignment", "threshold_momentum", "teacher_momentum", "teacher_span",
         "drop_path",
     )),
-    ("in [0, 1]", lambda x: 0 <= x <= 1, ("alignment_power", "balanced_crops")),
+    ("in [0, 1]", lambda x: 0 <= x <= 1, (
+        "alignment_power", "alignment_coverage", "balanced_crops",
+    )),
     ("in (0, 1]", lambda x: 0 < x <= 1, ("freeze_at", "layer_decay")),
 )  # fmt: skip
 
@@ -178,6 +180,9 @@ class ObjectiveSettings:
         alignment: Momentum of the class shares that keep the teacher's classes as frequent as the
             labels', in [0, 1); 0 switches distribution alignment off (the paper).
         alignment_power: Exponent of the labels' class shares; below 1 favours rare classes.
+        alignment_coverage: Smallest share of the pixels of labelled crops that must have a label,
+            in [0, 1]; below it the class shares of the labels say little about whole crops, and
+            distribution alignment is switched off.
         thresholds: Rule for the thresholds of pseudo-labels: ``fixed``, or adapted class by class
             as in ``flexmatch`` or ``freematch``.
         threshold_momentum: Momentum of the averages of ``flexmatch`` and ``freematch``, in [0, 1).
@@ -193,6 +198,7 @@ class ObjectiveSettings:
     ohem: bool = False
     alignment: float = 0.0
     alignment_power: float = 1.0
+    alignment_coverage: float = 0.0
     thresholds: Thresholds = "fixed"
     threshold_momentum: float = 0.99
     teacher_momentum: float = 0.996

@@ -66,6 +66,11 @@ def plan(
             f"pool: {len(pool or ()):,} images; the run sees {module.pool_crops:,} crops of them, "
             f"from step {module.pool_from + 1} on"
         )
+        if streams.coverage < config.alignment_coverage:
+            lines.append(
+                f"alignment: off, since {100 * streams.coverage:.0f} % of the pixels of the "
+                f"labelled crops have a label (--alignment-coverage {config.alignment_coverage:g})"
+            )
     lines.append(
         f"steps: {module.total_steps:,} of {crops} crops of {config.crop} pixels, at resolution "
         f"{config.resolution}"

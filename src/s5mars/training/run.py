@@ -59,7 +59,13 @@ from s5mars.training.stages import (
     steps_of_last,
     train_stages,
 )
-from s5mars.training.streams import Streams, choose_streams, recorded_streams, selection_of
+from s5mars.training.streams import (
+    Streams,
+    choose_streams,
+    recorded_streams,
+    selection_of,
+    with_usable_alignment,
+)
 from s5mars.types import Method
 
 VALIDATIONS = 20
@@ -98,6 +104,9 @@ def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str 
     dataset = open_dataset(config.data, splits=config.splits)
     config, config_text = settled(config, config_text, dataset)
     streams = choose_streams(dataset, config, method)
+    aligned = with_usable_alignment(config, streams)
+    if aligned.alignment != config.alignment:
+        config, config_text = aligned, with_values(config_text, aligned, ["alignment"])
     if config.objects is not None and method.needs.objects:
         check_store(config.objects, streams.labelled)
     # Built before the folder exists, so that an error leaves nothing behind.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Streams:
     pool: tuple[Sample, ...] | None  # without the masks of images outside the partition
     selection: tuple[Sample, ...]  # images that choose the best checkpoint; none without val
     areas: NDArray[np.float64] | None  # (N, C), see ``_shown``; None if not needed
+    coverage: float = 1.0  # share of the pixels of plain labelled crops that have a label
     skipped: tuple[str, ...] = ()  # one line for each skipped image or label
     warnings: tuple[str, ...] = ()  # one line for each warning about few labels
 
@@ -94,9 +95,22 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
             )
     _require_room(labelled, config)
     areas = _shown(labelled, dataset, config)
+    of_image = partial(coverage, settings=crop_settings(config))
+    covered = areas.sum() / sum(of_image(*image_size(s.image)).sum() for s in labelled)
     warnings = label_warnings(areas, dataset.taxonomy.names, batch=config.batch)
     warnings += _not_in(selection, areas, dataset, config.select_on)
-    return Streams(labelled, candidates, selection, areas, tuple(lines), warnings)
+    return Streams(labelled, candidates, selection, areas, float(covered), tuple(lines), warnings)
+
+
+def with_usable_alignment(config: TrainConfig, streams: Streams) -> TrainConfig:
+    """The settings without alignment if the labels cover too little of the crops.
+
+    Labels that leave out a part of each image on purpose, such as sky and rover in AI4Mars, have
+    other class shares than what a teacher says of whole crops.
+    """
+    if streams.coverage < config.alignment_coverage:
+        return replace(config, alignment=0.0)
+    return config
 
 
 def selection_of(dataset: Dataset, config: TrainConfig) -> tuple[Sample, ...]:
