@@ -32,7 +32,7 @@ def undamaged(
         The good samples in their order, and one line for each of the others.
 
     Raises:
-        UserError: If a sample has a problem. The line describes the first problem and counts the
+        UserError: if a sample has a problem. The line describes the first problem and counts the
             others.
     """
 

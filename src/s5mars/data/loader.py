@@ -146,7 +146,7 @@ def load_crop(
         around: Class that the crop must show, if the sample has it.
 
     Raises:
-        UserError: If image and mask, or image and object masks, differ in size, and as the
+        UserError: if image and mask, or image and object masks, differ in size, and as the
             readers.
     """
     image = open_image(sample.image)

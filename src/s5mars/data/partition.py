@@ -45,9 +45,9 @@ def draw_partition(
         label that was left out.
 
     Raises:
-        UserError: If the fraction is outside (0, 1], the list names files that are not in the
+        UserError: if the fraction is outside (0, 1], the list names files that are not in the
             train split, a chosen image has no mask, a label is bad, or no pixel is labelled.
-        MissingFileError: If the list does not exist.
+        MissingFileError: if the list does not exist.
     """
     train = dataset.split("train")
     fraction = as_fraction(labelled)
@@ -69,7 +69,7 @@ def as_fraction(labelled: float | str | Path) -> float | None:
     """Return the number in (0, 1] that ``labelled`` holds, or None if it is a path.
 
     Raises:
-        UserError: If it is a number outside (0, 1].
+        UserError: if it is a number outside (0, 1].
     """
     try:
         fraction = float(str(labelled))
@@ -84,7 +84,7 @@ def partition_list(dataset: Dataset, labelled: float | str | Path) -> Path:
     """Return the list file of a partition: one that the data set names, or the path itself.
 
     Raises:
-        MissingFileError: If the data set names partitions, and it is neither.
+        MissingFileError: if the data set names partitions, and it is neither.
     """
     path = dataset.partitions.get(str(labelled), Path(str(labelled)))
     if dataset.partitions and not path.exists():
@@ -108,8 +108,8 @@ def pool(dataset: Dataset, which: str = "all") -> tuple[Sample, ...]:
             without a split, or the path to a list file.
 
     Raises:
-        UserError: If the list names other images, or there are no unlabelled images.
-        MissingFileError: If ``which`` is none of these words and not a file.
+        UserError: if the list names other images, or there are no unlabelled images.
+        MissingFileError: if ``which`` is none of these words and not a file.
     """
     everything = (*dataset.split("train"), *dataset.unlabelled)
     if which in ("all", "train", "unlabelled"):
@@ -170,7 +170,7 @@ def write_partitions(
         splits: Path to the folder of the split lists; see ``open_dataset``.
 
     Raises:
-        UserError: If a fraction is outside (0, 1], or ``out`` contains different lists with these
+        UserError: if a fraction is outside (0, 1], or ``out`` contains different lists with these
             names.
     """
     fractions = sorted({_checked(fraction) for fraction in labelled})

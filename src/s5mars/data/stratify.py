@@ -44,7 +44,7 @@ def label_areas(
             ``skip_bad``.
 
     Raises:
-        UserError, MissingFileError: As ``read_label``; not for damaged files if ``skip_bad``.
+        UserError, MissingFileError: as ``read_label``; not for damaged files if ``skip_bad``.
     """
 
     def count(sample: Sample) -> NDArray[Any] | str:

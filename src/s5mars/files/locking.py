@@ -29,7 +29,7 @@ def only_one(folder: Path) -> Iterator[None]:
     the folder is used without one.
 
     Raises:
-        UserError: If another process holds the lock; the message names it.
+        UserError: if another process holds the lock; the message names it.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)

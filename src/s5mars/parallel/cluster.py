@@ -40,7 +40,7 @@ def connected(address: str | None, *, workers: int) -> Iterator[Any]:
         workers: Number of workers that will run at the same time.
 
     Raises:
-        UserError: If Ray is not installed, or there is no cluster at the address.
+        UserError: if Ray is not installed, or there is no cluster at the address.
     """
     ray = import_ray(loopback=address is None)
     started = _connect(ray, address, workers)
@@ -62,7 +62,7 @@ class RayWorkers(Generic[Item, Result]):
         on_gpu: Divide the GPUs of the cluster, if it has any, among the workers.
 
     Raises:
-        UserError: If the cluster has fewer cores than workers.
+        UserError: if the cluster has fewer cores than workers.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RayWorkers(Generic[Item, Result]):
         """Return the result for an item.
 
         Raises:
-            CrashError: If the worker died while it worked on the item.
+            CrashError: if the worker died while it worked on the item.
             Exception: Any exception that the work raised.
         """
         worker = self._places.get()

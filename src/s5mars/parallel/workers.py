@@ -73,7 +73,7 @@ class Processes(Generic[Item, Result]):
         """Return the result for an item.
 
         Raises:
-            CrashError: If the process died while it worked on the item.
+            CrashError: if the process died while it worked on the item.
             Exception: Any exception that the work raised.
         """
         number, process = self._places.get()

@@ -31,10 +31,10 @@ def read_pds(path: Path) -> Raster:
     """Read an ``.IMG``, ``.LBL`` or ``.XML`` and the other file of the product.
 
     Raises:
-        MissingFileError: If the file, or the file that its label names, does not exist.
-        DamagedFileError: If it is empty, truncated, too large, not a product, or contradicts its
+        MissingFileError: if the file, or the file that its label names, does not exist.
+        DamagedFileError: if it is empty, truncated, too large, not a product, or contradicts its
             label.
-        UserError: If pdr is not installed, or the product has no image of 1 or 3 channels.
+        UserError: if pdr is not installed, or the product has no image of 1 or 3 channels.
     """
     with reading(path, kind="product"):
         if path.stat().st_size == 0:

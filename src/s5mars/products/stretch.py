@@ -79,7 +79,7 @@ def choose(
         rule: One of ``RULES``.
 
     Raises:
-        UserError: If the rule is unknown or does not support such values.
+        UserError: if the rule is unknown or does not support such values.
     """
     if rule not in RULES:
         raise UserError(f"stretch must be one of {', '.join(RULES)} (got {rule!r})")

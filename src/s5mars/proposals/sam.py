@@ -68,7 +68,7 @@ class SamProposer:
     the machine. Use more processes (``build_store(workers=)``) to speed it up.
 
     Raises:
-        UserError, MissingFileError: If the weights are not available or not usable.
+        UserError, MissingFileError: if the weights are not available or not usable.
     """
 
     def __init__(self, settings: SamSettings, hardware: Hardware | None = None) -> None:
@@ -85,7 +85,7 @@ class SamProposer:
         """Compute the proposals of one image, without pixels of black borders.
 
         Raises:
-            UserError: If the device runs out of memory.
+            UserError: if the device runs out of memory.
         """
         try:
             with _threads(1 if self.device.type == "cpu" else None), torch.inference_mode():

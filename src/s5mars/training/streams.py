@@ -103,7 +103,7 @@ def selection_of(dataset: Dataset, config: TrainConfig) -> tuple[Sample, ...]:
     """The images that choose the checkpoint; none if the data has no val split.
 
     Raises:
-        UserError: If another split was asked for and is not there, or the settings need one.
+        UserError: if another split was asked for and is not there, or the settings need one.
     """
     if config.select_on != "val" or dataset.splits.get("val"):
         return dataset.split(config.select_on)

@@ -79,8 +79,8 @@ class LocalStore:
         """As ``Store``.
 
         Raises:
-            MissingFileError: If the folder does not exist.
-            UserError: If shards of a split are missing.
+            MissingFileError: if the folder does not exist.
+            UserError: if shards of a split are missing.
         """
         if not self.folder.is_dir():
             raise MissingFileError(f"{self.folder}: no such folder")
@@ -113,8 +113,8 @@ class HubStore:
         """As ``Store``.
 
         Raises:
-            ConnectionError: If the hub cannot be reached; the message names another source.
-            UserError: If shards of a split are missing.
+            ConnectionError: if the hub cannot be reached; the message names another source.
+            UserError: if shards of a split are missing.
         """
         from huggingface_hub import HfApi
 
@@ -137,7 +137,7 @@ class HubStore:
         """As ``Store``.
 
         Raises:
-            ConnectionError: If the hub cannot be reached.
+            ConnectionError: if the hub cannot be reached.
         """
         from huggingface_hub import hf_hub_download
 

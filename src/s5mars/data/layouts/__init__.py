@@ -49,8 +49,8 @@ def open_dataset(
         splits: Path to the folder of the split lists, read and written there, not in ``path``.
 
     Raises:
-        MissingFileError: If the folder does not exist, is empty or has no image.
-        UserError: If the layout is unknown (the message lists what was expected and found), its
+        MissingFileError: if the folder does not exist, is empty or has no image.
+        UserError: if the layout is unknown (the message lists what was expected and found), its
             description is wrong, or a split list names unknown files.
     """
     root = Path(path)

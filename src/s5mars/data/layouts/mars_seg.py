@@ -64,7 +64,7 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
     """Read one of the two parts; ``lists`` replaces the lists of Co2S.
 
     Raises:
-        UserError: If both parts are below the folder, or as ``open_dataset``.
+        UserError: if both parts are below the folder, or as ``open_dataset``.
     """
     form, folder = _form(root), root
     if form is None:

@@ -66,7 +66,7 @@ def _list_of(root: Path, split: str) -> Path | None:
     """Find the JSON list of a split, in the folder or in a direct subfolder.
 
     Raises:
-        UserError: If there are several with different contents.
+        UserError: if there are several with different contents.
     """
     below = [*root.glob("*.json"), *root.glob("*/*.json")]
     images = {root / "images", root / "labels"}

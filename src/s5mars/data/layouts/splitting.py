@@ -57,7 +57,7 @@ def read_splits(
         lists: Path to the folder of the lists; ``root/splits`` by default.
 
     Raises:
-        UserError: If a list names unknown files, an image is in two lists, no image has a mask, or
+        UserError: if a list names unknown files, an image is in two lists, no image has a mask, or
             the lists cannot be created.
     """
     folder = root / "splits" if lists is None else lists
