@@ -214,8 +214,9 @@ def sections(
         f"found if half of its pixels are predicted as the class.\n\n{chr(10).join(sizes)}",
         f"## Cost\n\n{chr(10).join(cost)}\n\nTimes are for one core and one megapixel of the "
         f"resized image. A frame of 1024 × 1024 pixels takes {found['frame']:.2f} s in torch. "
-        f"Weights are stored in half precision: {100 * half['equal']:.3f} % of {half['pixels']:,} pixels have "
-        f"the same class as in float32; probabilities differ by at most {half['worst']:.2g}.",
+        f"Weights are stored in half precision: {100 * half['equal']:.3f} % of "
+        f"{half['pixels']:,} pixels have the same class as in float32; probabilities differ by "
+        f"at most {half['worst']:.2g}.",
         "## Marked images\n\nShares of images that this model marks as out of domain. *In grey*: "
         f"the same images without colour and camera.\n\n{domain_shares.table(found['unlike'])}",
         f"## How to reproduce it\n\n```\n{command}\n{packing}\n```\n\nThe same commands on the "

@@ -427,8 +427,8 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
             ["--batch=1"],
             r"batch must be at least 2 \(got 1\): batch normalisation and mixing need two images",
         ),
-        (["--batch=0"], r"batch is 0: it must be above 0"),
-        (["--crop=16"], r"crop is 16: it must be 32 pixels or more"),
+        (["--batch=0"], r"--batch must be above 0 \(got 0\)"),
+        (["--crop=16"], r"--crop must be at least 32 pixels \(got 16\)"),
         (["--crop=129"], r"crop is 129, but .* 64×64 pixels .*: use --crop 128 or less"),
     ],
 )
@@ -454,7 +454,7 @@ def test_a_misspelt_command(fails: Fails) -> None:
         (["--overlap", "1"], "overlap must be in [0, 0.9] (got 1.0)"),
         (["--batch", "0"], "batch must be at least 1 (got 0)"),
         (["--merge", "soil+sand"], "--merge 'soil+sand': unknown class 'sand'"),
-        (["--device", "warp"], "unknown device 'warp': use auto"),
+        (["--device", "warp"], r"device must be auto, cpu, cuda or mps \(got 'warp'\)"),
     ],
 )
 def test_evaluate_refuses_settings(

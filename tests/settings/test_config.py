@@ -62,8 +62,8 @@ def test_every_field_of_the_paste_is_read() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"steps": None}, "either steps or epochs"),
-        ({"epochs": 2.0}, "either steps or epochs"),
+        ({"steps": None}, "either --steps or --epochs"),
+        ({"epochs": 2.0}, "either --steps or --epochs"),
         ({"steps": 0}, "above 0"),
         ({"batch": 0}, "batch is 0"),
         ({"crop": 16}, "32 pixels"),
@@ -73,7 +73,7 @@ def test_every_field_of_the_paste_is_read() -> None:
         ({"warm_up": 1.0}, "warm_up is 1.0"),
         ({"alignment_power": 2.0}, "alignment_power"),
         ({"select_on": "train"}, "select_on is 'train'"),
-        ({"balanced_crops": 1.5}, "balanced_crops is 1.5: it must be in"),
+        ({"balanced_crops": 1.5}, r"--balanced-crops must be in \[0, 1\]"),
     ],
 )
 def test_settings_that_cannot_work(changes: dict[str, object], words: str) -> None:

@@ -212,7 +212,7 @@ def test_folds_need_images_and_a_single_run(
     assert main(arguments(data, out, folds=5)) == 2
     assert "--folds 5 needs as many labelled images or more (got 3)" in capsys.readouterr().err
     assert main(arguments(data, out, folds=1)) == 2
-    assert "folds is 1: it must be 2 or more, or 0" in capsys.readouterr().err
+    assert "--folds must be 0 or at least 2 (got 1)" in capsys.readouterr().err
     assert not out.exists()
     compare = ["compare", *arguments(data, out, folds=2)[1:], "--methods=supervised"]
     assert main(compare) == 2

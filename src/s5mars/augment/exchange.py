@@ -33,5 +33,5 @@ def exchange(image: Tensor, valid: Tensor, *, partner: Tensor, kind: Exchange = 
     if kind == "fda":
         return fda(image, valid, partner=partner)
     if kind not in get_args(Swap):
-        raise UserError(f"unknown exchange {kind!r}; choose {', '.join(get_args(Exchange))}")
+        raise UserError(f"kind must be one of {', '.join(get_args(Exchange))} (got {kind!r})")
     return augin(image, valid, partner=partner, swap=kind)

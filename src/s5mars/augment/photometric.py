@@ -64,9 +64,7 @@ def photometric(
         UserError: if ``kind`` is unknown.
     """
     if kind not in get_args(Photometric):
-        raise UserError(
-            f"unknown photometric augmentation {kind!r}; choose {', '.join(get_args(Photometric))}"
-        )
+        raise UserError(f"kind must be one of {', '.join(get_args(Photometric))} (got {kind!r})")
     if kind == "none":
         return image
     augment = SETS[kind]

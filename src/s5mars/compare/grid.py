@@ -20,7 +20,7 @@ ABLATED = "s5mars"
 _TAKEN = {
     "--seed": "--seeds",
     "--method": "--methods",
-    "--resume": "the same compare command again, which continues by itself",
+    "--resume": "the same compare command, which continues automatically",
     "--print-config": "s5mars train --print-config",
 }
 

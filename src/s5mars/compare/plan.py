@@ -115,7 +115,9 @@ def train_arguments(request: Request, row: Row, cell: Cell, out: Path) -> list[s
 def _training(request: Request, row: Row, cell: Cell) -> Training:
     training = parse_training(train_arguments(request, row, cell, request.out))
     if training.config.folds:
-        raise UserError("--folds is for s5mars train; a comparison scores every cell on one split")
+        raise UserError(
+            "--folds is for s5mars train; leave it out, because a comparison scores one split"
+        )
     return training
 
 

@@ -148,7 +148,7 @@ def demo(
         each = ", ".join(f"{score:.1f}" for score in scores[method])
         print(f"  {method:<11}{statistics.mean(scores[method]):5.1f} %  ({each})")
     if synthetic:
-        print("  The scenes are synthetic; these scores say nothing about Mars.")
+        print("  The scenes are synthetic; these scores are not evidence about images of Mars.")
     print(f"report:  {page}\nmaps:    {out / 'maps-s5mars'}")
     if not own:
         print(

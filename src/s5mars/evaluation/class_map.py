@@ -69,7 +69,7 @@ class ClassMap:
 
     @property
     def label(self) -> str:
-        """The name, or one that two different maps of a user do not share, for file names."""
+        """Name for file names; maps of a user have unique ones."""
         return self.name or f"map-{zlib.crc32(str(self).encode()):08x}"
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class ClassMap:
         """The map for two lists of classes.
 
         Raises:
-            UserError: if a class is unknown, named in two ways or not at all, or fewer than two
+            UserError: if a class is unknown, mapped twice or not at all, or fewer than two
                 classes are left to score.
         """
         # Classes of the data that a class is; none: it is left out.
@@ -102,9 +102,10 @@ class ClassMap:
         ]
         if forgotten:
             raise UserError(
-                f"{self._what}: nothing is said of {' and of '.join(forgotten)}; give each a "
-                "partner, or ignore it: CLASS=- for one of the model, -=CLASS for one of the data, "
-                "*=- and -=* for all others"
+                f"{self._what}: {' and '.join(forgotten)} must be mapped or ignored; use CLASS=- "
+                "to "
+                "ignore a class of the model, -=CLASS for one of the data, and *=- and -=* for all "
+                "others"
             )
         groups = sorted({group for group in of_model.values() if group}, key=min)
         if len(groups) < 2:
@@ -157,15 +158,15 @@ class ClassMap:
     ) -> None:
         if named.setdefault(index, group) != group:
             raise UserError(
-                f"{self._what}: {taxonomy.names[index]} of the {whose} is named in two ways; a "
-                "class of the model has one partner, and merged classes of the data are the same "
-                "on the right of all their pairs"
+                f"{self._what}: {taxonomy.names[index]} of the {whose} is mapped twice; map "
+                "each class of the model once, and write merged classes of the data in the same "
+                "way in all pairs"
             )
 
 
 @dataclass(frozen=True)
 class MappedClasses:
-    """A map between two taxonomies: which scored class each class is; None is left out."""
+    """A map between two taxonomies: class → scored class, or None if it is left out."""
 
     name: str  # of the map, if it has one
     model: Taxonomy
@@ -193,7 +194,7 @@ class MappedClasses:
         return labels
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: which classes were mapped, merged and left out."""
+        """Mapped, merged and ignored classes, for JSON."""
         return {
             "name": self.name,
             "classes": {
@@ -230,11 +231,11 @@ def describe_map(mapping: Mapping[str, Any]) -> str:
     )
     sentences = [f"Class map{name}: {pairs}."]
     if ignored := mapping["ignored_of_model"]:
-        sentences.append(f"The model may not choose {', '.join(ignored)}.")
+        sentences.append(f"The model cannot predict {', '.join(ignored)}.")
     if ignored := mapping["ignored_of_data"]:
         sentences.append(
             f"Pixels of {', '.join(ignored)} ({mapping['ignored_pixels']:.1f} % of the labelled "
-            "ones) do not count."
+            "ones) are ignored."
         )
     return " ".join(sentences)
 

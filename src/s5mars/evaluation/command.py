@@ -45,7 +45,7 @@ def evaluate(
     out: str | Path | None = None,
     show: bool = True,
 ) -> dict[str, Any]:
-    """Score a run on a split, print the scores, and write them where the report finds them.
+    """Score a run on a split, print the scores, and write them to a file.
 
     The file is ``evaluation-{split}-{protocol}.json``; if they apply, ``-student`` and the merged
     classes are added to the name. With a class map it is
@@ -86,7 +86,10 @@ def evaluate(
     if isinstance(class_map, str):
         class_map = ClassMap.parse(class_map)
     if class_map is not None and merge:
-        raise UserError("--merge does not go with --map; merge in the map, as in soil=soil+gravel")
+        raise UserError(
+            "--merge cannot be combined with --map; merge classes in the map, as in "
+            "soil=soil+gravel"
+        )
     loaded = open_model(run, network=network)
     facts = loaded.facts.get("training") or {}
     dataset = dataset_of(run, facts, data=data, splits=splits, layout=layout)
@@ -176,7 +179,9 @@ def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
         if unknown or len(names) < 2:
             what = f"unknown class {unknown[0]!r}" if unknown else "only one class"
             raise UserError(
-                f"--merge {entry!r}: {what}; join two or more of {', '.join(taxonomy.names)} by +"
+                f"--merge must join at least two of {', '.join(taxonomy.names)} by + (got "
+                f"{entry!r}: "
+                f"{what})"
             )
         groups.append([taxonomy.names.index(name) for name in names])
     return groups
@@ -259,7 +264,8 @@ def _table(result: Mapping[str, Any], path: Path) -> str:
     lines.append("")
     if ranges["mIoU"][0] is None:
         lines.append(
-            f"No interval: fewer than {FEWEST} images have labels, which says little about others."
+            f"No interval: fewer than {FEWEST} images have labels, which is too few for an "
+            "interval."
         )
     if absent:
         lines.append(f"Without ground truth and left out of the means: {', '.join(absent)}.")

@@ -56,7 +56,7 @@ def export(
         images: folder of images for the comparison and for the ranges of ``int8``; None uses the
             images that the run was trained on.
         network: ``"teacher"`` or ``"student"``.
-        calibration_images: number of images for the ranges of ``int8``, at even distances.
+        calibration_images: number of evenly spaced images for the ranges of ``int8``.
 
     Returns:
         ``file``, ``bytes``, ``temperature``, ``parity`` (see ``Parity``), ``on`` (images of the
@@ -136,7 +136,11 @@ def _compared(
     loaded: LoadedModel[Segmenter], target: Path, paths: Sequence[Path]
 ) -> dict[str, Any]:
     shown = [middle(i, side=COMPARED_SIDE) for i in _read(_spread(paths, COMPARED_IMAGES))]
-    on = f"images of {paths[0].parent}" if shown else "noise, as no image of the run exists here"
+    on = (
+        f"images of {paths[0].parent}"
+        if shown
+        else "noise, because no image of the run exists here"
+    )
     shown = shown or _noise()
     ours = torch_answer(loaded.model, temperature=loaded.temperature)
     theirs = onnx_answer(target)
@@ -185,7 +189,7 @@ def _images(
 
 
 def _spread(paths: Sequence[Path], number: int) -> list[Path]:
-    """Select at most ``number`` paths at even distances."""
+    """Select at most ``number`` evenly spaced paths."""
     at = np.linspace(0, len(paths) - 1, min(number, len(paths))).round().astype(int)
     return [paths[i] for i in at]
 

@@ -1,4 +1,4 @@
-"""AugSeg: random intensities, and labelled patches on the images that the teacher is unsure of.
+"""AugSeg: random intensities, and labelled patches on images with low confidence.
 
 Zhao et al., CVPR 2023, with an EMA teacher:
 

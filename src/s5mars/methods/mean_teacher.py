@@ -63,7 +63,7 @@ class MeanTeacher:
 
     def __post_init__(self) -> None:
         if self.noise < 0:
-            raise UserError(f"noise is {self.noise}: it must be 0 or more")
+            raise UserError(f"noise must be at least 0 (got {self.noise})")
 
     @property
     def needs(self) -> Needs:

@@ -77,9 +77,9 @@ class PrevMatch(nn.Module):
         super().__init__()
         for name in ("copies", "drawn"):
             if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
+                raise UserError(f"{name} must be at least 1 (got {getattr(self, name)})")
         if not 0 < self.spacing <= 1:
-            raise UserError(f"spacing is {self.spacing}: it must be in (0, 1]")
+            raise UserError(f"spacing must be in (0, 1] (got {self.spacing})")
         self.past: list[Copy] = []  # the oldest first
 
     @property

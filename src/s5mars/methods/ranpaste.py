@@ -41,7 +41,7 @@ from s5mars.types import Batch, Needs, Progress, Term, View
 
 @dataclass(frozen=True, kw_only=True)
 class RanPaste:
-    """The method; no constant of its paper was at hand.
+    """The method; the constants of its paper were not available.
 
     Args:
         unsupervised_weight: Weight λ of the unsupervised term.

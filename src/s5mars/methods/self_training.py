@@ -82,7 +82,7 @@ class SelfTraining:
 
 
 def erase(view: View, rngs: Generators, *, probability: float) -> View:
-    """Fill a rectangle of some images with noise, and ask nothing there."""
+    """Fill a rectangle of some images with noise, and exclude its pixels from the loss."""
     height, width = view.image.shape[2:]
     region = send(
         inner_rectangles((height, width), rngs, probability=probability), view.image.device

@@ -104,7 +104,7 @@ class U2PL(nn.Module):
         super().__init__()
         for name in ("drop_percent", "anchor_percent"):
             if not 0 <= getattr(self, name) <= 100:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be in [0, 100]")
+                raise UserError(f"{name} must be in [0, 100] (got {getattr(self, name)})")
         self.bank = MemoryBank(size=self.queue, first_size=self.first_queue)
 
     @property

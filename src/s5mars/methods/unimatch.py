@@ -65,7 +65,7 @@ class UniMatch:
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropped < 1:
-            raise UserError(f"dropped is {self.dropped}: it must be in [0, 1)")
+            raise UserError(f"dropped must be in [0, 1) (got {self.dropped})")
 
     @property
     def needs(self) -> Needs:

@@ -242,7 +242,8 @@ def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None
 
 
 def write_domain(run: Path, domain: Domain) -> None:
-    """Add to a checkpoint what its training images are like; lost when weights are saved again."""
+    """Add the record of the training images to a checkpoint; it is lost if weights are saved "
+    "again."""
     tensors_path = checkpoint_path(run)
     facts = read_facts(tensors_path)
     with reading(tensors_path, kind="checkpoint", way_out="train again, or copy it again"):
@@ -261,7 +262,7 @@ def read_domain(
     network: str,
     tensors: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Domain | None:
-    """What ``write_domain`` wrote, if anything; the features of another network are left out.
+    """Read the record of ``write_domain``, if any; features of another network are left out.
 
     Raises:
         UserError: if it is damaged.

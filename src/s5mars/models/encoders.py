@@ -29,11 +29,11 @@ from s5mars.errors import UserError, first_line
 _ANY_SIZE: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True}, {"strict_img_size": False},
 )  # fmt: skip
-"""How an encoder with a fixed input size is asked to take any; the first that it knows."""
+"""Arguments that allow any input size in an encoder; the first supported one is used."""
 
 _REFUSALS = (ValueError, RuntimeError, TypeError, NotImplementedError, AssertionError)
 _BLOCKS = {24: (4, 11, 17, 23)}
-"""Depth → blocks of the four levels where they are not at even distances: DINOv2's ViT-L."""
+"""Depth → blocks of the four levels where they are not evenly spaced: DINOv2's ViT-L."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,7 @@ def _known(name: str) -> str:
 
 
 def _probe(base: str, fixed: bool) -> tuple[Any, dict[str, Any]]:
-    """The encoder as timm makes it, to read its strides, and what makes it take any size."""
+    """Build an encoder to read its strides; also return the argument that allows any size."""
     if not fixed:
         return timm.create_model(base, features_only=True), {}
     for size in _ANY_SIZE:

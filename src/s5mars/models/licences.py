@@ -1,4 +1,4 @@
-"""Licences of pretrained encoders: shown, agreed to where they ask for it, and passed on.
+"""Licences of pretrained encoders: display, agreement and records.
 
 Identifiers are those of timm's records (``timm.get_pretrained_cfg(name).license``). DINOv2 is
 Apache-2.0. What is said of DINOv3 is from its licence of 19 August 2025, sections 1.b.i, ii and v.
@@ -24,7 +24,7 @@ DINOV3 = "dinov3-license"
 
 @dataclass(frozen=True)
 class Licence:
-    """What the weights of an encoder may be used for."""
+    """Licence of the weights of an encoder."""
 
     identifier: str
     terms: tuple[str, ...] = ()  # of a licence that users must agree to; else empty
@@ -97,7 +97,7 @@ def require_agreement(licence: Licence | None, accepted: str, *, option: str) ->
     Args:
         licence: from ``licence_of``.
         accepted: the identifier that the user has given, or "".
-        option: how to give it.
+        option: command-line option for the agreement.
 
     Raises:
         UserError: with the terms; also if the agreement is to a licence that does not apply.
@@ -105,8 +105,9 @@ def require_agreement(licence: Licence | None, accepted: str, *, option: str) ->
     if licence is not None and licence.terms:
         if accepted != licence.identifier:
             raise UserError(
-                f"{licence}. Read it; if you agree, add {option} {licence.identifier}. DINOv2 "
-                "(vit_small_patch14_dinov2) is Apache-2.0"
+                f"{licence}. Read it; if you agree, add {option} {licence.identifier}. The "
+                "licence of "
+                "DINOv2 (vit_small_patch14_dinov2) is Apache-2.0"
             )
     elif accepted:
         raise UserError(

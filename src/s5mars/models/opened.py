@@ -19,7 +19,7 @@ _OF_A_RUN = ("best.safetensors", "best.json", "last.ckpt", "metrics.json", "conf
 
 
 def is_model(path: str | PathLike[str]) -> bool:
-    """Whether a command-line argument means a model and not images; the model need not be whole.
+    """Whether a command-line argument names a model and not images; it may be incomplete.
 
     That is: a folder with a file of a run, a file or name that ends as checkpoints and ONNX files
     do, ``hf:...``, or the name of an installed model.

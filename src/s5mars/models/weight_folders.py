@@ -41,7 +41,7 @@ def folder_from_hub(name: str) -> Path:
 
 
 def what_to_copy(repository: str) -> str:
-    """What to do where the hub cannot be reached."""
+    """Instructions for a machine that cannot reach the hub."""
     return (
         f"where the hub can be reached, copy config.json and model.safetensors of {repository} "
         "into a folder, bring it here, and give the folder with --weights"

@@ -39,7 +39,7 @@ _PREFIXES = (
 
 
 class Report(Protocol):
-    """What a network started from: one line as text, and further lines for the user."""
+    """Initial weights of a network: one line as text, and further lines for the user."""
 
     @property
     def details(self) -> list[str]:

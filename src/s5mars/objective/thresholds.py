@@ -72,7 +72,7 @@ class ClassThresholds(nn.Module):
     def __init__(self, shares: Tensor, *, kind: Thresholds, momentum: float = 0.99) -> None:
         super().__init__()
         if kind not in get_args(Thresholds)[1:]:
-            raise UserError(f"unknown thresholds {kind!r}; choose flexmatch, freematch")
+            raise UserError(f"kind must be flexmatch or freematch (got {kind!r})")
         self.kind = kind
         shares = shares.float() / shares.sum().clamp(min=1e-12)
         self.register_buffer("prior", shares.clamp(min=_SMALLEST_SHARE), persistent=False)

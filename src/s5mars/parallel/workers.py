@@ -1,4 +1,4 @@
-"""Runs work in separate processes; a process that dies costs one item and not the run.
+"""Runs work in separate processes; if a process dies, one item is lost, but not the run.
 
 The pools of ``multiprocessing`` hang or break when one of their processes is killed, leave
 processes behind when the caller is killed, and run the caller's script again in each process. Here

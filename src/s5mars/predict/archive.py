@@ -210,7 +210,7 @@ def _raise_with_way_out(
 
 
 def _domain_note(manifest: Manifest, predictor: Predictor) -> str:
-    """How many products are unlike the training images, for which reasons, and how it decided."""
+    """Describe how many products are out of domain, the reasons, and the rule."""
     domain = predictor.domain
     if domain is None:
         return ""
@@ -224,11 +224,11 @@ def _domain_note(manifest: Manifest, predictor: Predictor) -> str:
                 reasons[reason] = reasons.get(reason, 0) + 1
     known = f"the model was trained on {domain.about}"
     if not outside:
-        return f"domain: no product is unlike the training images ({known})"
+        return f"domain: all products are like the training images ({known})"
     counted = ", ".join(f"{reason}: {number}" for reason, number in sorted(reasons.items()))
     return (
-        f"domain: {outside} of {total} products are unlike the training images ({counted}), so do "
-        f"not trust their maps; {known}. {domain.rule(predictor.resolution)} "
+        f"domain: {outside} of {total} products differ from the training images ({counted}), so "
+        f"their maps may be wrong; {known}. {domain.rule(predictor.resolution)} "
         f"List them with: s5mars find {manifest.out} out_of_domain"
     )
 

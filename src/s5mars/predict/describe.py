@@ -1,4 +1,4 @@
-"""Measure what the training images of a model are like, for ``models.domain``."""
+"""Measure the training images of a model for ``models.domain``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ light encoder."""
 def describe_images(
     predictor: Predictor, paths: Sequence[Path], *, network: str, quiet: bool = False
 ) -> Domain:
-    """Measure images at even distances in the order of their names.
+    """Measure evenly spaced images in the order of their names.
 
     Args:
         predictor: the model that was trained on them.
@@ -72,7 +72,7 @@ def describe_images(
 
 
 def _affordable(predictor: Predictor, paths: Sequence[Path]) -> list[Path]:
-    """As many paths at even distances as ``IMAGES`` and ``PIXELS`` allow."""
+    """As many evenly spaced paths as ``IMAGES`` and ``PIXELS`` allow."""
     few = _spread(paths, IMAGES)
     pixels = 0
     for path in few:

@@ -95,7 +95,7 @@ def read_index(maps: Path) -> tuple[pa.Table, Taxonomy]:
     """
     path = maps / INDEX if maps.is_dir() else maps
     if not path.exists():
-        raise MissingFileError(f"{path}: no index here; `s5mars predict` writes one at its end")
+        raise MissingFileError(f"{path} does not exist; `s5mars predict` writes it at its end")
     with reading(path, kind="index", way_out="run `s5mars predict` with --resume"):
         file = open_parquet(path)
         footer = (file.metadata.metadata or {}).get(FOOTER)

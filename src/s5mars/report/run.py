@@ -123,7 +123,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
         "config": run.config.strip(),
         "versions": _versions(run),
         "model": _model(run),
-        "footer": f"Written by s5mars from {run.folder}. The page loads nothing else.",
+        "footer": f"Written by s5mars from {run.folder}. The page loads no other files.",
     }
 
 

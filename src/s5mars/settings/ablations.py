@@ -3,7 +3,7 @@
 ``find_ablation("augin/efdm")`` gives one row, ``s5mars train --ablation augin/efdm`` trains it. A
 row overrides the recipe; the command line and YAML files override the row. Scores are the paper's,
 on its data with all labels. Rows of tables IX, XI, XII and of the figures have none, because they
-are not readable in the copy at hand.
+are not readable in the available copy.
 """
 
 from __future__ import annotations

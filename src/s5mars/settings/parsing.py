@@ -254,8 +254,9 @@ def _require_used_threshold(config: TrainConfig, method: Any) -> None:
         given = getattr(method, name, 0.0)
         if given > 0 and given != getattr(type(method)(), name):
             raise UserError(
-                f"{config.method}.{name} is {given:g}, but freematch learns it: use "
-                "--thresholds fixed or flexmatch"
+                f"{config.method}.{name} (got {given:g}) has no effect with --thresholds "
+                "freematch, "
+                "which learns it; use fixed or flexmatch"
             )
 
 

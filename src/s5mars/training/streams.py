@@ -1,4 +1,4 @@
-"""The samples of a run, and whose labels may be read."""
+"""The samples of a run, and the labels that it may read."""
 
 from __future__ import annotations
 
@@ -129,8 +129,7 @@ def label_warnings(
     count = len(areas)
     if count == 1:
         found.append(
-            "There is one labelled image: the score depends on how well it represents the others, "
-            "more than on the method."
+            "There is one labelled image: the score depends more on this image than on the method."
         )
     absent = [name for name, area in zip(names, areas.sum(0), strict=True) if not area]
     if absent:
@@ -150,15 +149,16 @@ def label_warnings(
 def _not_in(
     selection: Sequence[Sample], labelled: NDArray[np.float64], dataset: Dataset, split: str
 ) -> tuple[str, ...]:
-    """A warning about the classes that are learned but that choose no checkpoint."""
+    """A warning about classes that are trained but do not influence the choice of the "
+    "checkpoint."""
     areas, _ = label_areas(selection, dataset.coding, len(dataset.taxonomy))
     names = dataset.taxonomy.names
     absent = [n for i, n in enumerate(names) if labelled[:, i].any() and not areas[:, i].any()]
     if not selection or not absent:
         return ()
     return (
-        f"No labelled pixel of {', '.join(absent)} in the {split} split: these classes have no "
-        "part in the choice of the checkpoint or in the scores on it.",
+        f"No labelled pixel of {', '.join(absent)} in the {split} split: these classes do "
+        "not influence the choice of the checkpoint or the scores on this split.",
     )
 
 
@@ -182,7 +182,7 @@ def _shown(
 
 
 def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
-    """Raise if the crop is larger than every resized image: the rest would be padding."""
+    """Raise if the crop is larger than every resized image, because the rest would be padding."""
     if config.network.fixed_crops:
         return  # its fixed crops always lie inside the image
     width, height = max((image_size(sample.image) for sample in samples), key=max)
@@ -191,9 +191,9 @@ def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
     limit = int(max(width, height) * largest)
     if config.crop > limit:
         raise UserError(
-            f"crop is {config.crop}, but the largest labelled image of {config.data} has "
-            f"{width}×{height} pixels at --resolution {config.resolution}, enlarged at most "
-            f"{largest:g} times: use --crop {limit} or less"
+            f"--crop must be at most {limit} (got {config.crop}): the largest labelled image of "
+            f"{config.data} has {width}×{height} pixels at --resolution {config.resolution}, and "
+            f"is enlarged at most {largest:g} times"
         )
 
 

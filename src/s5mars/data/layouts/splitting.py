@@ -99,9 +99,9 @@ def _first_splits(
         raise UserError(f"{root} has no mask: add the mask of at least one image")
     if len(labelled) < FEW:
         _say(
-            f"{root}: {len(labelled)} labelled image(s) and no split lists, so all of them are for "
-            "training and none is set aside for val or test; `s5mars train --folds 5` estimates "
-            "a score"
+            f"{root}: {len(labelled)} labelled image(s) and no split lists, so all of them are "
+            "used for training, and val and test are empty; use `s5mars train --folds 5` to "
+            "estimate a score"
         )
         return {"train": tuple(labelled)}
     areas = _areas(labelled, taxonomy, coding)
@@ -124,7 +124,7 @@ def _first_splits(
         shown = seen[np.array([row[name] for name in names[split]], int)].any(0)
         absent = [n for i, n in enumerate(taxonomy.names) if seen[:, i].any() and not shown[i]]
         if absent:
-            _say(f"{folder / split}.txt shows no pixel of {', '.join(absent)}")
+            _say(f"{folder / split}.txt contains no pixel of {', '.join(absent)}")
     paths = {split: folder / f"{split}.txt" for split in names}
     return {split: select(read_names(path), samples, path) for split, path in paths.items()}
 
@@ -149,11 +149,11 @@ def _with_new(
         )
         return splits
     splits = {**splits, "train": (*splits["train"], *new)}
-    done = f"{len(new)} image(s) with new masks joined {path}, such as {new[0].name}"
+    done = f"{len(new)} image(s) with new masks were added to {path}, such as {new[0].name}"
     try:
         write_text(path, _GROWS + as_lines(sample.name for sample in splits["train"]))
     except OSError as error:
-        done += f" (for now only: the file cannot be written, {error.strerror})"
+        done += f" (in this run only, because the file cannot be written: {error.strerror})"
     _say(done)
     return splits
 

@@ -1,4 +1,4 @@
-"""From the true class map to what an annotator would have drawn: sparse, sure, in regions."""
+"""Derive the sparse label of an annotator, in whole regions, from the true class map."""
 
 from __future__ import annotations
 

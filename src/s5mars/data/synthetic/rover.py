@@ -292,7 +292,7 @@ def _bands(canvas: Canvas, start: Point, end: Point, thick: float) -> None:
 
 
 def dust_over(rng: np.random.Generator, canvas: Canvas, colour: Colour) -> None:
-    """Dust on the rover, so that its plates are not of one flat colour."""
+    """Add dust to the rover, so that its plates do not have one flat colour."""
     part = canvas.classes == ROVER
     rows, columns = np.nonzero(part)
     if not rows.size:

@@ -26,7 +26,7 @@ _STORIES = (  # what ten scenes in a row show, in an order that changes from ten
 )  # fmt: skip
 
 SMALLEST = 32
-"""Pixels; below it nothing can be recognised or labelled."""
+"""Smallest side in pixels; smaller scenes show nothing that can be labelled."""
 
 
 def render_scene(
@@ -48,9 +48,9 @@ def render_scene(
         UserError: if the size is below 32 or the index is negative.
     """
     if size < SMALLEST:
-        raise UserError(f"size {size} is too small for a scene: take {SMALLEST} pixels or more")
+        raise UserError(f"size must be at least {SMALLEST} pixels (got {size})")
     if index < 0:
-        raise UserError(f"scene index {index} is negative: scenes are counted from 0")
+        raise UserError(f"index must be at least 0 (got {index})")
     image, classes = _render(size, seed, index)
     rng = generator(seed, "synthetic annotation", sample=index)
     label = annotate(rng, classes, float(np.clip(rng.normal(0.467, 0.10), 0.25, 0.75)))
@@ -207,7 +207,7 @@ def _paint_ground(
     nearest = visible.index - camera.size * (visible.share < 0.5)
     label = ground.classes.ravel()[nearest]
     label = np.where(certainty < 0.35, np.uint8(IGNORE), label)
-    label = np.where(light < 0.6, np.uint8(IGNORE), label)  # in a shadow nobody is sure
+    label = np.where(light < 0.6, np.uint8(IGNORE), label)  # annotators leave out shadows
     classes[seen] = label[seen]
 
     depth = np.where(seen, z, np.float32(np.inf))
@@ -229,7 +229,7 @@ def _rocks(
     *,
     close: bool,
 ) -> list[Rock]:
-    """Rocks on the ground that is in sight, the farthest first."""
+    """Rocks on the visible ground, the farthest first."""
     count = int(rng.integers(3, 14) if close else np.exp(rng.uniform(np.log(3), np.log(90))))
     largest = rng.uniform(0.04, 0.15) if not close else rng.uniform(0.03, 0.07)
     base = np.array(geology.colours[ROCK])
