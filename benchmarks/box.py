@@ -37,7 +37,7 @@ from s5mars.evaluation.calibrate import calibrate
 from s5mars.evaluation.command import evaluate
 from s5mars.export.card import model_card
 from s5mars.export.command import export
-from s5mars.export.parity import onnx_answer, seconds_per_megapixel, torch_answer
+from s5mars.export.parity import onnx_probabilities, seconds_per_megapixel, torch_probabilities
 from s5mars.files import replacing, write_json, write_text
 from s5mars.files.reading import read_object
 from s5mars.models.box import BOX, CARD, DEFAULT, FACTS, TENSORS
@@ -242,7 +242,7 @@ def measure(options: argparse.Namespace, folder: Path, scratch: Path) -> None:
         "mIoU": scores["gold"]["mIoU"],
         "equal": 1.0,
     }
-    answers = [torch_answer(loaded.model)]
+    answers = [torch_probabilities(loaded.model)]
     for form, int8 in (("ONNX float32", False), ("ONNX int8", True)):
         file = scratch / f"{int8}.onnx"
         written = export(folder, out=file, int8=int8)
@@ -251,7 +251,7 @@ def measure(options: argparse.Namespace, folder: Path, scratch: Path) -> None:
             "mIoU": evaluate(file, data=gold, out=scratch / form)["mIoU"],
             "equal": written["parity"]["equal"],
         }
-        answers.append(onnx_answer(file))
+        answers.append(onnx_probabilities(file))
     shown = np.array(loaded.resolution.resized(read_image(gold_images[0])))
     times = seconds_per_megapixel(answers, shown, clock=time.process_time)
     for form, seconds in zip(forms.values(), times, strict=True):

@@ -69,8 +69,13 @@ def score(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
     from s5mars.data.read import read_image
     from s5mars.evaluation.protocols import evaluate_samples
     from s5mars.export.command import export
-    from s5mars.export.parity import onnx_answer, parity, seconds_per_megapixel, torch_answer
-    from s5mars.export.quantise import middle
+    from s5mars.export.parity import (
+        onnx_probabilities,
+        parity,
+        seconds_per_megapixel,
+        torch_probabilities,
+    )
+    from s5mars.export.quantise import centre_crop
     from s5mars.models.checkpoint import load_model
 
     dataset = s5mars.open_dataset(settings.data)
@@ -79,9 +84,9 @@ def score(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
     for file in files:
         export(settings.run, out=file, int8="int8" in file.name)
     loaded = load_model(settings.run)
-    answers = [torch_answer(loaded.model, temperature=loaded.temperature)]
-    answers += [onnx_answer(file, threads=settings.threads) for file in files]
-    images = [middle(read_image(s.image), side=settings.size) for s in samples]
+    answers = [torch_probabilities(loaded.model, temperature=loaded.temperature)]
+    answers += [onnx_probabilities(file, threads=settings.threads) for file in files]
+    images = [centre_crop(read_image(s.image), side=settings.size) for s in samples]
     times = seconds_per_megapixel(answers, images[0], rounds=settings.rounds, clock=clock(settings))
     sizes = [(settings.run / "best.safetensors").stat().st_size, *(f.stat().st_size for f in files)]
     rows = []
@@ -113,7 +118,7 @@ def card(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
 
     from s5mars.classes import Class, Taxonomy
     from s5mars.export.graph import write_onnx
-    from s5mars.export.parity import onnx_answer, seconds_per_megapixel, torch_answer
+    from s5mars.export.parity import onnx_probabilities, seconds_per_megapixel, torch_probabilities
     from s5mars.export.quantise import quantise
 
     names = [Class(f"class {i}", (0, 0, 0)) for i in range(settings.classes)]
@@ -128,7 +133,7 @@ def card(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
         single, eight = folder / f"{encoder}.onnx", folder / f"{encoder}.int8.onnx"
         write_onnx(single, model, taxonomy, facts={"format": 1})
         quantise(single, eight, [image])
-        answers = [torch_answer(model), *(onnx_answer(f, threads=settings.threads)
+        answers = [torch_probabilities(model), *(onnx_probabilities(f, threads=settings.threads)
                                           for f in (single, eight))]  # fmt: skip
         times = seconds_per_megapixel(answers, image, rounds=settings.rounds, clock=clock(settings))
         parameters = sum(p.numel() for p in model.parameters())
@@ -181,12 +186,12 @@ def peak(form: str, what: str, settings: argparse.Namespace) -> int:
     if form == FORMS[0]:
         import torch
 
-        from s5mars.export.parity import torch_answer
+        from s5mars.export.parity import torch_probabilities
 
         untrained("mobilenetv3_small_050", settings.classes)  # loads the libraries
         torch.set_num_threads(settings.threads)
         before = held("VmRSS")
-        torch_answer(untrained(what, settings.classes))(image)
+        torch_probabilities(untrained(what, settings.classes))(image)
     else:
         import onnxruntime
 

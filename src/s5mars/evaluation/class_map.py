@@ -3,7 +3,7 @@
 A map says which class of the data each class of the model is. ``soil=soil+gravel`` counts two
 classes of the data as one, ``sand=soil, dust=soil`` two of the model. ``sky=-`` leaves a class of
 the model out of its choice, and pixels of ``-=gravel`` do not count. Every class of both sides must
-be named: one that is forgotten would change the scores unseen. ``*=-`` and ``-=*`` ignore all
+be named: one that is unmapped would change the scores unseen. ``*=-`` and ``-=*`` ignore all
 others.
 
 Classes exclude each other, so the probability of a merged class is the sum of those of its members.
@@ -95,21 +95,21 @@ class ClassMap:
                 self._set(of_model, index, group, model, "model")
             for index in b:
                 self._set(of_data, index, group if a else frozenset(), data, "data")
-        forgotten = [
+        unmapped = [
             f"{', '.join(names)} of the {whose}"
             for whose, taxonomy, named in (("model", model, of_model), ("data", data, of_data))
             if (names := [n for i, n in enumerate(taxonomy.names) if i not in named])
         ]
-        if forgotten:
+        if unmapped:
             raise UserError(
-                f"{self._what}: {' and '.join(forgotten)} must be mapped or ignored; use CLASS=- "
+                f"{self._option}: {' and '.join(unmapped)} must be mapped or ignored; use CLASS=- "
                 "to "
                 "ignore a class of the model, -=CLASS for one of the data, and *=- and -=* for all "
                 "others"
             )
         groups = sorted({group for group in of_model.values() if group}, key=min)
         if len(groups) < 2:
-            raise UserError(f"{self._what}: fewer than two classes are left to score")
+            raise UserError(f"{self._option}: fewer than two classes are left to score")
         position = {group: index for index, group in enumerate(groups)}
         return MappedClasses(
             name=self.name,
@@ -121,7 +121,7 @@ class ClassMap:
         )
 
     @property
-    def _what(self) -> str:
+    def _option(self) -> str:
         return f"--map {self.name or str(self)!r}"
 
     def _indices(
@@ -143,7 +143,7 @@ class ClassMap:
             near = difflib.get_close_matches(unknown[0], taxonomy.names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(
-                f"{self._what}: the {whose} has no class {unknown[0]!r}; it has "
+                f"{self._option}: the {whose} has no class {unknown[0]!r}; it has "
                 f"{', '.join(taxonomy.names)}{hint}"
             )
         return [index for index in found.values() if index is not None]
@@ -158,7 +158,7 @@ class ClassMap:
     ) -> None:
         if named.setdefault(index, group) != group:
             raise UserError(
-                f"{self._what}: {taxonomy.names[index]} of the {whose} is mapped twice; map "
+                f"{self._option}: {taxonomy.names[index]} of the {whose} is mapped twice; map "
                 "each class of the model once, and write merged classes of the data in the same "
                 "way in all pairs"
             )

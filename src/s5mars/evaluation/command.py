@@ -21,7 +21,7 @@ from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.found import CROSS
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json
-from s5mars.models.opened import beside, open_model
+from s5mars.models.opened import open_model, result_path
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor
 from s5mars.types import Sample
@@ -69,7 +69,7 @@ def evaluate(
         layout: layout of ``data``; None detects it.
         draws: number of bootstrap draws for the 95 % interval over images.
         seed: seed of the bootstrap.
-        out: output folder; the run folder if None (see ``models.opened.beside``).
+        out: output folder; the run folder if None (see ``models.opened.result_path``).
         show: print the scores.
 
     Returns:
@@ -150,7 +150,7 @@ def evaluate(
             "temperature": loaded.temperature,
         }
         kind = [CROSS, dataset.root.resolve().name, class_map.label]
-    path = beside(run, _file_name(kind, split, protocol, network, merge))
+    path = result_path(run, _file_name(kind, split, protocol, network, merge))
     if out is not None:
         path = Path(out) / path.name
     write_json(path, result)
@@ -190,7 +190,6 @@ def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
 def _scores(
     found: Evaluation, taxonomy: Taxonomy, groups: list[list[int]], *, draws: int, seed: int
 ) -> dict[str, Any]:
-    """The part of the result that is computed from the matrices."""
     taxonomy = merged_taxonomy(taxonomy, groups)
     total = found.confusion.merged(groups)
     images = [(image.name, image.confusion.merged(groups)) for image in found.images]
@@ -236,7 +235,6 @@ def _file_name(
 
 
 def _table(result: Mapping[str, Any], path: Path) -> str:
-    """Format the scores for a terminal."""
     classes, protocol, ranges = result["classes"], result["protocol"], result["intervals"]
     total = sum(entry["support"] for entry in classes.values())
     wide = max(12, *(len(name) for name in classes))
@@ -274,7 +272,6 @@ def _table(result: Mapping[str, Any], path: Path) -> str:
 
 
 def _sentence(protocol: Mapping[str, Any]) -> str:
-    """Describe the protocol of the scores."""
     sentences = [
         f"The {protocol['network']} was evaluated on the {protocol['split']} split of "
         f"{protocol['data']} ({protocol['images']} images; protocol {protocol['name']!r}: "

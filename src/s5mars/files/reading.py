@@ -42,7 +42,7 @@ _SPECIAL = {
 }
 
 
-_OF_DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
+_DAMAGE_ERRNOS = (None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
 """errno of OSErrors that libraries raise themselves or that wrong offsets cause."""
 
 
@@ -69,7 +69,7 @@ def reading(path: Path, *, kind: str = "file", way_out: str = WAY_OUT) -> Iterat
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno not in _OF_DAMAGE:
+        if isinstance(error, OSError) and error.errno not in _DAMAGE_ERRNOS:
             raise
         raise DamagedFileError(f"{path}: damaged {kind} ({reason_of(error)}): {way_out}") from error
 

@@ -18,7 +18,7 @@ from s5mars.data.resolution import FULL, Resolution
 from s5mars.errors import DamagedFileError, MissingFileError, UserError, first_line
 from s5mars.files import replacing, write_json
 from s5mars.files.reading import read_object, reading
-from s5mars.models.box import holds, installed, installed_folder
+from s5mars.models.box import contains, installed, installed_folder
 from s5mars.models.build import AnyNetwork, rebuild_network
 from s5mars.models.domain import Domain
 from s5mars.models.tuning import shared_state
@@ -173,7 +173,7 @@ def checkpoint_path(path: Path) -> Path:
 def is_installed(path: Path) -> bool:
     """Whether a path means an installed model, next to which nothing may be written."""
     try:
-        return holds(checkpoint_path(path))
+        return contains(checkpoint_path(path))
     except UserError:
         return False
 

@@ -1,18 +1,18 @@
 """Detect images outside the domain of a model, whose maps are unreliable.
 
-Three rules are certain where they apply: grey against colour, the camera that a product names, and
-the shape of the image where a model resizes every image to the same side. The fourth compares
-features, because most files do not say what they show: the encoder's features at stride 4, averaged
-over the image, are a point, and the training images are a cloud of such points. Its density is
-taken as a Gaussian whose covariance is that of probabilistic principal components (Tipping and
-Bishop, JRSS B 1999): the largest directions as measured, and one variance for all others, which
-keeps it invertible with fewer images than channels. The distance of an image is Mahalanobis's (for
-classifiers: Lee et al., NeurIPS 2018). The limit is a quantile of distances of training images that
-were left out of the fit.
+Three rules are exact: grey or colour, the camera that a product names, and the shape of the image
+if a model resizes every image to the same side. The fourth rule compares features, because most
+files have no metadata: the encoder's features at stride 4, averaged over the image, are a point,
+and the training images are a cloud of such points. Its density is modelled as a Gaussian whose
+covariance is that of probabilistic principal components (Tipping and Bishop, JRSS B 1999): the
+largest directions as measured, and one variance for all others, which keeps it invertible with
+fewer images than channels. The distance of an image is the Mahalanobis distance (for classifiers:
+Lee et al., NeurIPS 2018). The limit is a quantile of distances of training images that were left
+out of the fit.
 
-Early features tell cameras, sharpness and noise apart, which is what changes between archives;
-docs/domain.md compares them with later ones. They do not notice strange content: an upside-down
-frame of the same camera passes.
+Early features represent camera, sharpness and noise, which differ between archives; docs/models.md
+compares them with later ones. They do not represent unusual content: an upside-down frame of the
+same camera is not marked.
 """
 
 from __future__ import annotations

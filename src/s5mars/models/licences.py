@@ -1,7 +1,7 @@
 """Licences of pretrained encoders: display, agreement and records.
 
 Identifiers are those of timm's records (``timm.get_pretrained_cfg(name).license``). DINOv2 is
-Apache-2.0. What is said of DINOv3 is from its licence of 19 August 2025, sections 1.b.i, ii and v.
+Apache-2.0. The terms of DINOv3 are from its licence of 19 August 2025, sections 1.b.i, ii and v.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ class Licence:
         return "-nc" in self.identifier
 
     def __str__(self) -> str:
-        """One line for the user."""
         if self.terms:
             return f"encoder licence: {self.identifier} ({self.link}): {' '.join(self.terms)}"
         note = ", which forbids commercial use" if self.limited else ""
@@ -130,7 +129,6 @@ def from_facts(facts: Mapping[str, Any]) -> Licence | None:
 
 
 def _is_dinov3(folder: Path) -> bool:
-    """Whether a folder holds weights of DINOv3 in the layout of transformers or timm."""
     config = folder / "config.json"
     return config.is_file() and "dinov3" in read_text(config).lower()
 

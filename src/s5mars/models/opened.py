@@ -97,7 +97,7 @@ def _holds_images(text: str) -> bool:
     return at.is_dir() and not any((at / name).is_file() for name in _OF_A_RUN)
 
 
-def beside(path: str | PathLike[str], name: str) -> Path:
+def result_path(path: str | PathLike[str], name: str) -> Path:
     """Path of a file about a model, such as its scores.
 
     It lies in the run folder or the folder of the checkpoint; next to an ONNX file, prefixed with

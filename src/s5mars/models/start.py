@@ -43,8 +43,8 @@ class StartReport:
     def __str__(self) -> str:
         parts = [f"copied: decoder ({', '.join(self.decoder)})"] if self.decoder else []
         parts += [f"random: decoder ({', '.join(self.others)})"] if self.others else []
-        parts += [f"copied classes:  {', '.join(self.classes)}"] if self.classes else []
-        parts += [f"random classes:  {', '.join(self.new)}"] if self.new else []
+        parts += [f"copied classes: {', '.join(self.classes)}"] if self.classes else []
+        parts += [f"random classes: {', '.join(self.new)}"] if self.new else []
         return f"encoder weights: {self.source} (--start-from); {'; '.join(parts)}"
 
 

@@ -89,12 +89,12 @@ class ClassThresholds(nn.Module):
         confidence, label = probability.max(1)
         count = valid.sum()
         if self.kind == "freematch":
-            self.mean.observe((probability * valid.unsqueeze(1)).sum((0, 2, 3)), count)
-            self.confidence.observe((confidence * valid).sum(), count)
+            self.mean.update((probability * valid.unsqueeze(1)).sum((0, 2, 3)), count)
+            self.confidence.update((confidence * valid).sum(), count)
         else:
             used = (valid & (confidence > above)).flatten().float()
             by_class = torch.zeros_like(self.prior).scatter_add_(0, label.flatten(), used)
-            self.used.observe(by_class, count)
+            self.used.update(by_class, count)
         return valid & (confidence > self.thresholds(above)[label])
 
     def thresholds(self, above: float) -> Tensor:

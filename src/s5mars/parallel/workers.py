@@ -56,18 +56,18 @@ class Processes(Generic[Item, Result]):
     def __init__(self, start: Callable[[int], Callable[[Item], Result]], *, most: int) -> None:
         self._start = start
         # Last in, first out: running processes are used before new ones are started.
-        self._places: queue.LifoQueue[tuple[int, _Process | None]] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[tuple[int, _Process | None]] = queue.LifoQueue()
         self._most = most
         for number in reversed(range(most)):
-            self._places.put((number, None))
+            self._idle.put((number, None))
 
     def close(self) -> None:
         """End all processes after they have finished their current items."""
         for _ in range(self._most):
-            number, process = self._places.get()
+            number, process = self._idle.get()
             if process is not None:
                 process.stop()
-            self._places.put((number, None))
+            self._idle.put((number, None))
 
     def __call__(self, item: Item) -> Result:
         """Return the result for an item.
@@ -76,7 +76,7 @@ class Processes(Generic[Item, Result]):
             CrashError: if the process died while it worked on the item.
             Exception: Any exception that the work raised.
         """
-        number, process = self._places.get()
+        number, process = self._idle.get()
         try:
             if process is None:
                 process = _Process(self._start, number)
@@ -85,7 +85,7 @@ class Processes(Generic[Item, Result]):
             process = None  # it is dead, or would send an answer that nobody reads
             raise
         finally:
-            self._places.put((number, process))
+            self._idle.put((number, process))
         if not done:
             raise answer
         result: Result = answer

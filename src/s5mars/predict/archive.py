@@ -45,7 +45,6 @@ class Summary:
     domain_note: str = ""  # how many products are out of domain and how that was decided
 
     def __str__(self) -> str:
-        """One line for the user, and one about the domain of the model if it has a record of it."""
         note = f"; {self.confidence_note}" if self.confidence_note else ""
         first = f"; first failure: {self.failure}" if self.failure else ""
         domain = f"\n{self.domain_note}" if self.domain_note else ""
@@ -129,7 +128,7 @@ def predict_images(
             predictor.confidence_note,
             _domain_note(manifest, predictor),
         )
-    _judge(summary, skip_bad=skip_bad)
+    _check_failures(summary, skip_bad=skip_bad)
     return summary
 
 
@@ -233,7 +232,7 @@ def _domain_note(manifest: Manifest, predictor: Predictor) -> str:
     )
 
 
-def _judge(summary: Summary, *, skip_bad: bool) -> None:
+def _check_failures(summary: Summary, *, skip_bad: bool) -> None:
     counts = summary.counts
     if not counts.done:
         raise UserError(

@@ -43,7 +43,7 @@ def describe_images(
     Raises:
         UserError: if no image can be read.
     """
-    chosen = _affordable(predictor, sorted(paths, key=lambda path: path.name))
+    chosen = _within_limits(predictor, sorted(paths, key=lambda path: path.name))
     features, infos, sizes, colours = [], [], [], []
     for path in tqdm(
         chosen, unit="image", desc="describe training images", disable=quiet or None, leave=False
@@ -71,7 +71,7 @@ def describe_images(
     )
 
 
-def _affordable(predictor: Predictor, paths: Sequence[Path]) -> list[Path]:
+def _within_limits(predictor: Predictor, paths: Sequence[Path]) -> list[Path]:
     """As many evenly spaced paths as ``IMAGES`` and ``PIXELS`` allow."""
     few = _spread(paths, IMAGES)
     pixels = 0

@@ -307,7 +307,6 @@ def _sums(features: Tensor, windows: Tensor) -> Tensor:
 
 
 def _mean(sums: list[Tensor]) -> NDArray[np.float32]:
-    """(C,): mean of the features over all windows."""
     total = torch.cat(sums).cpu().double().sum(0)
     mean: NDArray[np.float32] = (total[:-1] / total[-1]).float().numpy()
     return mean

@@ -294,7 +294,6 @@ def _by_pillow(path: Path, missing: tuple[float, ...]) -> Raster:
 
 
 def _without_alpha(values: NDArray[Any], page: Any, missing: tuple[float, ...]) -> Raster:
-    """Separate alpha from the values (H, W, C) of tifffile."""
     opaque = None
     if values.shape[2] in (2, 4) and set(page.extrasamples) & {1, 2}:
         opaque = values[..., -1] != 0
@@ -322,7 +321,6 @@ def _arranged(values: NDArray[Any], page: Any, *, white: int) -> NDArray[Any]:
 
 
 def _no_data_value(page: Any) -> tuple[float, ...]:
-    """Value of missing pixels in the tag of GDAL."""
     try:
         return (float(str(_tag(page, _GDAL_NODATA, "")).strip(" \0")),)
     except ValueError:

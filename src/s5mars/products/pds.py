@@ -83,9 +83,6 @@ def _pdr() -> Any:
     return pdr
 
 
-# PDS3 ------------------------------------------------------------------------------------------
-
-
 def _read_pds3(path: Path, label: Path) -> Raster:
     pdr = _pdr()
     try:
@@ -196,8 +193,6 @@ def _pds3_mosaic(lookup: Any) -> str | None:
     return _pattern(str(lookup("CFA_TYPE") or lookup("BAYER_PATTERN") or ""))
 
 
-# PDS4 ------------------------------------------------------------------------------------------
-
 _PDS4_BYTES = {
     "UnsignedByte": 1, "SignedByte": 1,
     "UnsignedLSB2": 2, "UnsignedMSB2": 2, "SignedLSB2": 2, "SignedMSB2": 2,
@@ -298,9 +293,6 @@ def _pds4_mask(root: ElementTree.Element) -> int | None:
     mask = texts_of(root).get("sample_bit_mask", "").partition("#")[2].strip("#")
     full = int(mask, 2) if mask and set(mask) <= {"0", "1"} else 0
     return full if full and full & (full + 1) == 0 else None
-
-
-# both ------------------------------------------------------------------------------------------
 
 
 def _raster(

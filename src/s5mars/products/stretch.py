@@ -28,7 +28,6 @@ class Stretch:
     high: float = 255.0
 
     def __str__(self) -> str:
-        """The formula."""
         if self.rule == "none":
             return "none: 8-bit values as delivered"
         share = f"clip((v - {self.low:g}) / {self.high - self.low:g}, 0, 1)"

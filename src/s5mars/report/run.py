@@ -169,7 +169,6 @@ def _model(run: Run) -> list[tuple[str, str]]:
 def _groups(
     run: Run, evaluation: Mapping[str, Any], amount: int
 ) -> tuple[list[dict[str, Any]], str]:
-    """Return the images by kind, or the reason why none are shown."""
     chosen = examples.best_worst_typical(examples.scored(evaluation), amount)
     if amount == 0:
         return [], "Images were switched off."

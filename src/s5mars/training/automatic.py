@@ -1,7 +1,7 @@
 """Choose settings that are not given from the machine and the data.
 
 ``s5mars train FOLDER`` needs no options: this module appends ``--out``, ``--model``,
-``--resolution``, ``--crop`` and ``--steps`` to the arguments, and says why.
+``--resolution``, ``--crop`` and ``--steps`` to the arguments, with the reasons.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SECONDS_PER_MEGAPIXEL = 3.5
 OF_OTHER_ENCODERS = 8.0
 """Approximate factor on the time with other encoders, measured for ResNet-50."""
 
-_LOOKED_AT = 16
+_SAMPLED_IMAGES = 16
 """Number of images whose size is read."""
 
 _NAMES = ("data", "out", "method", "recipe", "ablation", "model", "resolution", "crop", "steps",
@@ -102,7 +102,7 @@ def complete(arguments: Sequence[str]) -> tuple[list[str], str]:
         )
     chosen: dict[str, tuple[str, str]] = {}  # option → value and reason
     if "out" not in known:
-        chosen["out"] = (str(_unused(known)), "")
+        chosen["out"] = (str(_unused_folder(known)), "")
     fixed = {*known, *_set_by_recipe(known)}
     if not fixed & {"steps", "epochs"} or not {"model", "resolution", "crop"} <= fixed:
         chosen |= _of_data_and_machine(words, fixed, chosen)
@@ -212,7 +212,7 @@ def _sides(
 
 def _sizes(dataset: Dataset) -> list[tuple[int, int]]:
     train = dataset.split("train")
-    return [image_size(sample.image) for sample in train[:: max(1, len(train) // _LOOKED_AT)]]
+    return [image_size(sample.image) for sample in train[:: max(1, len(train) // _SAMPLED_IMAGES)]]
 
 
 def _set_by_recipe(known: Mapping[str, object]) -> set[str]:
@@ -223,7 +223,7 @@ def _set_by_recipe(known: Mapping[str, object]) -> set[str]:
     return set()
 
 
-def _unused(known: Mapping[str, object]) -> Path:
+def _unused_folder(known: Mapping[str, object]) -> Path:
     """``runs/NAME-METHOD-N`` with the first number that is free."""
     name = re.sub(r"[^\w.-]+", "_", Path(str(known["data"])).resolve().name).strip(".") or "data"
     stem = f"{name}-{known.get('method', TrainConfig.method)}"

@@ -1,8 +1,8 @@
 """Cross-validation: one run per fold, scored on the images of the fold.
 
 ``RUN/fold-1`` and so on are ordinary runs. Their split lists are in ``RUN/lists``: the images of
-the fold are the test split, all other images of the train split train the run. ``RUN/folds.json``
-has the scores.
+the fold are the test split, all other images of the train split are used for training.
+``RUN/folds.json`` has the scores.
 """
 
 from __future__ import annotations

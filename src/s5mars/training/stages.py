@@ -1,8 +1,8 @@
 """Self-training in three stages: the first two runs, and the ranking of the pool between them.
 
-``RUN/stages/labels`` learns from labels alone, ``RUN/stages/reliable`` from labels and the reliable
-half of the pool, and RUN itself from labels and the whole pool, see ``methods/self_training.py``.
-Each is an ordinary run that can be resumed, scored and loaded by itself.
+``RUN/stages/labels`` is trained on labels alone, ``RUN/stages/reliable`` on labels and the reliable
+half of the pool, and RUN itself on labels and the whole pool, see ``methods/self_training.py``.
+Each is an ordinary run that can be resumed, scored and loaded separately.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
     for sample in tqdm(pool, desc="ranking the pool"):
         image = read_image(sample.image)
         said = [predictor.predict(image) for predictor in predictors]
-        said[-1][_without_data(sample, image)] = IGNORE
+        said[-1][_excluded_pixels(sample, image)] = IGNORE
         value = reliability(said, classes=len(predictors[0].taxonomy))
         ranked.append((sample.name, value))
     ranked.sort(key=lambda each: -each[1])
@@ -174,7 +174,7 @@ def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
     write_text(folder / RELIABLE, as_lines(name for name, _ in half))  # last: it says all is done
 
 
-def _without_data(sample: Sample, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _excluded_pixels(sample: Sample, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """(H, W): no-data borders and hidden pixels, such as the rover; no loss counts them either."""
     height, width = image.shape[:2]
     hidden = np.asarray(open_hidden(sample, size=(width, height)), np.bool_)

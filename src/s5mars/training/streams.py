@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.data.audit import report_skipped, undamaged
+from s5mars.data.audit import readable_samples, report_skipped
 from s5mars.data.crops import CropSettings, coverage
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import read_names
@@ -58,13 +58,14 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
 
     Raises:
         UserError, MissingFileError: as ``draw_partition``, ``Dataset.split`` and
-            ``undamaged``; if a stream is empty, or every labelled image is smaller than the crop.
+            ``readable_samples``; if a stream is empty, or all labelled images are smaller than the
+            crop.
     """
     skip_bad, coding = config.skip_bad, dataset.coding
     partition, damaged = draw_partition(
         dataset, config.labelled, seed=config.partition_seed, skip_bad=skip_bad
     )
-    labelled, damaged_labelled = undamaged(partition, coding, skip_bad=skip_bad)
+    labelled, damaged_labelled = readable_samples(partition, coding, skip_bad=skip_bad)
     selection = selection_of(dataset, config)
     for sample in selection:
         if sample.mask is None:
@@ -72,13 +73,13 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
                 f"{sample.image} is in the {config.select_on} split but has no mask: add one, or "
                 "remove the image from the list"
             )
-    selection, damaged_selection = undamaged(selection, coding, skip_bad=skip_bad)
+    selection, damaged_selection = readable_samples(selection, coding, skip_bad=skip_bad)
     candidates: tuple[Sample, ...] | None = None
     damaged_pool: tuple[str, ...] = ()
     if method.needs.pool:
         candidates = withhold(pool(dataset, config.pool), labelled if config.pool_labels else ())
         if skip_bad:
-            candidates, damaged_pool = undamaged(candidates, coding, skip_bad=True)
+            candidates, damaged_pool = readable_samples(candidates, coding, skip_bad=True)
     # A file may be in two streams; it is reported once.
     lines = dict.fromkeys((*damaged, *damaged_labelled, *damaged_selection, *damaged_pool))
     report_skipped(lines)
@@ -95,7 +96,7 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     _require_room(labelled, config)
     areas = _shown(labelled, dataset, config)
     warnings = label_warnings(areas, dataset.taxonomy.names, batch=config.batch)
-    warnings += _not_in(selection, areas, dataset, config.select_on)
+    warnings += _missing_classes(selection, areas, dataset, config.select_on)
     return Streams(labelled, candidates, selection, areas, tuple(lines), warnings)
 
 
@@ -146,7 +147,7 @@ def label_warnings(
     return tuple(found)
 
 
-def _not_in(
+def _missing_classes(
     selection: Sequence[Sample], labelled: NDArray[np.float64], dataset: Dataset, split: str
 ) -> tuple[str, ...]:
     """A warning about classes that are trained but do not influence the choice of the "

@@ -98,7 +98,7 @@ def _all_splits(
             shards = [shard for shard in listing.shards if shard.split == split]
             paths = []
             for shard in shards:
-                paths.append(store.bring(shard, out / SHARDS))
+                paths.append(store.local_file(shard, out / SHARDS))
                 bar.update()
             names = names_of(split, paths, source.columns[0])
             if not names.from_paths:

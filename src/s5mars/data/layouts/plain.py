@@ -30,7 +30,7 @@ from s5mars.errors import MissingFileError, UserError
 from s5mars.files import write_text
 from s5mars.files.reading import read_yaml
 
-LOOKS_LIKE = "images/ and masks/ with dataset.yaml (optional: unlabelled/, splits/*.txt)"
+SIGNATURE = "images/ and masks/ with dataset.yaml (optional: unlabelled/, splits/*.txt)"
 
 DESCRIPTION = "dataset.yaml"
 

@@ -17,7 +17,7 @@ from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import UserError
 from s5mars.types import Sample
 
-LOOKS_LIKE = "images/ and labels/ with JSON lists of names (train and test in their file names)"
+SIGNATURE = "images/ and labels/ with JSON lists of names (train and test in their file names)"
 
 
 def missing(root: Path) -> list[str]:

@@ -50,7 +50,7 @@ class Geology:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Geology:
         """Draw a composition; sand and soil sometimes have nearly the same colour."""
-        likeness = rng.uniform(0, 1)
+        similarity = rng.uniform(0, 1)
         # Mars varies from pale to dark and from tan to rust, hardly ever to another hue.
         rust = np.array([0.5, 0.0, -0.6])
         tint = rng.normal(0, 0.05, (4, 1)) + rng.normal(0, 0.035, (4, 1)) * rust
@@ -59,7 +59,7 @@ class Geology:
             for i, (kind, base) in enumerate(_BASE.items())
         }
         soil, sand = np.array(colours[SOIL]), np.array(colours[SAND])
-        colours[SAND] = tuple(float(c) for c in sand + (soil - sand) * likeness)
+        colours[SAND] = tuple(float(c) for c in sand + (soil - sand) * similarity)
         return cls(
             sand=rng.normal(-0.65, 0.95),
             bedrock=rng.normal(0.4, 1.0),
@@ -127,7 +127,6 @@ def lay_ground(rng: np.random.Generator, grid: Grid, geology: Geology, *, scale:
 def _soil(
     rng: np.random.Generator, grid: Grid, geology: Geology, fine: Array, tone: Array, scale: float
 ) -> tuple[Array, Array]:
-    """Rough ground with small stones of two sizes."""
     height = 0.0075 * scale * fine
     bright = 1 + 0.055 * tone
     for width, weight in ((2.6 * scale, 1.0), (0.9 * scale, 0.6)):

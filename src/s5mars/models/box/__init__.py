@@ -21,7 +21,7 @@ def installed() -> list[str]:
     return sorted(path.parent.name for path in BOX.glob(f"*/{TENSORS}"))
 
 
-def holds(path: Path) -> bool:
+def contains(path: Path) -> bool:
     """Whether a file or folder lies among the installed models, where nothing may be written."""
     return path.resolve().is_relative_to(BOX.resolve())
 
