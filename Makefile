@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test check bench torture clean
 
-# The stamp is newer than pyproject.toml exactly when the environment fits it.
+# The stamp is newer than pyproject.toml if and only if the environment is up to date.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -31,7 +31,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/masks.py
 
-# About an hour: damaged inputs, kills at any moment, two runs at once, full disks.
+# Takes about an hour: damaged inputs, kills at random moments, concurrent runs, full disks.
 torture: $(VENV)/.installed
 	$(BIN)/python benchmarks/torture.py
 

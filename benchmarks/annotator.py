@@ -1,19 +1,19 @@
-"""A simulated annotator on real masks: what does the order of the label page save?
+"""A simulated annotator on real masks, to measure the benefit of the label page's queue.
 
 ``python benchmarks/annotator.py DATA --out results/annotator``
 
 The annotator opens images of the train split, and fills superpixels (level "medium" of the page)
-with the class that most of their pixels have in the true mask. Three ways of working:
+with the most frequent class of their pixels in the true mask. Three strategies are compared:
 
-- queue: the image that the page's queue ranks first; in it the superpixels whose suggestion is
-  least sure, large ones before small ones;
-- random: any image, any superpixels in it;
-- whole: any image, all of its superpixels.
+- queue: the image that the page's queue ranks first, and its superpixels with the least confident
+  suggestions, large ones before small ones;
+- random: a random image, and random superpixels;
+- whole: a random image, and all of its superpixels.
 
-After every image the page's head is fitted to all paint, and now and then its suggestions, as the
-page shows them, are scored on the whole val split. Time is not measured but stated: ``--open``
-seconds for every image and ``--stroke`` seconds for every superpixel. Features and superpixels are
-kept in ``--out``, and so is every finished way and seed: the same command continues after a stop.
+After every image the page's head is fitted to all paint. At several points its suggestions, as the
+page shows them, are scored on the whole val split. Time is not measured but assumed: ``--open``
+seconds per image and ``--stroke`` seconds per superpixel. Features, superpixels and the results of
+each strategy and seed are stored in ``--out``: the same command continues after an interruption.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SUPERPIXELS = (20, 50, 100, 200, 400, 600)
 
 @dataclass(frozen=True)
 class Scene:
-    """An image with all that is computed of it once."""
+    """An image with everything that is computed once for it."""
 
     sample: Sample
     sol: int | None
@@ -65,7 +65,7 @@ class Scene:
 
 
 class Annotator:
-    """One way of working, one seed."""
+    """One strategy with one seed."""
 
     def __init__(self, scenes: Sequence[Scene], data: Dataset, *, way: str, seed: int) -> None:
         self.random = generator(seed, f"annotator {way}")
@@ -111,7 +111,7 @@ class Annotator:
         return next(scene for scene in self.scenes if scene.sample.name == first.name)
 
     def _chosen(self, scene: Scene, level: NDArray[np.uint16], most: int) -> list[tuple[int, int]]:
-        """Superpixels with the class that they get."""
+        """Superpixels and their classes."""
         count = int(level.max()) + 1
         joint = np.bincount(level.ravel() * 256 + scene.label.ravel().astype(np.int64),
                             minlength=count * 256).reshape(count, 256)  # fmt: skip
@@ -149,7 +149,7 @@ def score(head: Head | None, scenes: Sequence[Scene], classes: int) -> float:
 
 
 def described(samples: Sequence[Sample], data: Dataset, out: Path) -> list[Scene]:
-    """Features and superpixels, computed where they are not in ``out`` yet."""
+    """Load features and superpixels from ``out``, or compute them."""
     model = open_start_model(None, device="auto")
     pyramids = PyramidCache(out / "cache/features", model)
     segments = SuperpixelCache(out / "cache/superpixels")
@@ -176,7 +176,7 @@ def described(samples: Sequence[Sample], data: Dataset, out: Path) -> list[Scene
 
 
 def run(options: argparse.Namespace) -> list[dict[str, object]]:
-    """Everything that is not in the results yet; returns all results."""
+    """Compute the missing results, and return all results."""
     data = open_dataset(options.data)
     train = data.split("train")
     if options.images is not None and options.images < len(train):
@@ -184,7 +184,7 @@ def run(options: argparse.Namespace) -> list[dict[str, object]]:
         train = tuple(train[k] for k in sorted(drawn))
     scenes = described(train, data, options.out)
     scored = described(data.split("val"), data, options.out)
-    print(f"{len(scenes)} images to paint, scored on {len(scored)}", flush=True)
+    print(f"{len(scenes)} images to paint, {len(scored)} for scoring", flush=True)
     path = options.out / "results.jsonl"
     results = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     settings = {
@@ -234,9 +234,9 @@ def _one(
 
 
 def table(results: Sequence[dict[str, object]], of: str, places: Sequence[int]) -> str:
-    """Mean and standard deviation over seeds of the last score at each place.
+    """Mean and standard deviation over seeds of the last score at each point.
 
-    A way that paints few superpixels an image has a score within one image after each place.
+    A strategy that paints few superpixels per image has a score within one image after each point.
     """
     slack = {"minutes": 0.5, "superpixels": 10}[of]
     lines = [f"| {of} | " + " | ".join(map(str, places)) + " |", "|---" * (len(places) + 1) + "|"]
@@ -249,7 +249,7 @@ def table(results: Sequence[dict[str, object]], of: str, places: Sequence[int]) 
                 assert isinstance(points, list)
                 found += [p["miou"] for p in points if p[of] <= place + slack][-1:]
             spread = f" ± {np.std(found, ddof=1):.1f}" if len(found) > 1 else ""
-            # A mean of the seeds that happen to have painted something would compare nothing.
+            # Means over different seeds would not be comparable.
             complete = runs and len(found) == len(runs)
             cells.append(f"{np.mean(found):.1f}{spread}" if complete else "–")
         lines.append(f"| {way} | " + " | ".join(cells) + " |")
@@ -261,10 +261,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--images", type=int, help="number of train images, drawn once (all)")
-    parser.add_argument("--per-image", type=int, default=10, help="superpixels an image (10)")
-    parser.add_argument("--open", type=float, default=8.0, help="seconds to look at an image (8)")
-    parser.add_argument("--stroke", type=float, default=2.0, help="seconds a superpixel (2)")
+    parser.add_argument("--images", type=int, help="Number of train images (default: all)")
+    parser.add_argument(
+        "--per-image", type=int, default=10, help="Number of superpixels per image (default: 10)"
+    )
+    parser.add_argument("--open", type=float, default=8.0, help="Seconds per image (default: 8)")
+    parser.add_argument(
+        "--stroke", type=float, default=2.0, help="Seconds per superpixel (default: 2)"
+    )
     options = parser.parse_args(arguments)
     results = run(options)
     seeds = len({result["seed"] for result in results})

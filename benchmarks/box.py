@@ -1,13 +1,14 @@
-"""Pack a run as an installed model: half precision, checked and scored, with a card.
+"""Package a run as an installed model: half precision, with checks, scores and a card.
 
     python benchmarks/box.py RUN --name navcam --data DATA --gold GOLD --resolution 256 \\
         --unlike test=LIST mastcam=FOLDER
 
 Writes ``src/s5mars/models/box/NAME``: ``best.safetensors``, ``best.json`` and ``card.md``. DATA is
-the data set of the run (its ``val`` fits the temperature, its ``test`` is scored), GOLD the 322
-AI4Mars images that experts labelled. ``--resolution`` is the longer side that the model resizes
-images to: AI4Mars is trained on at 256 pixels, but Navcam frames have 1024. Needs
-``pip install 's5mars[export]'``, and about ten minutes on one core.
+the data set of the run (the temperature is fitted on its ``val``, the score measured on its
+``test``), and GOLD contains the 322 AI4Mars images with labels of experts. ``--resolution`` is the
+longer side to which the model resizes images: the training images of AI4Mars have 256 pixels, but
+Navcam frames have 1024. The script requires ``pip install 's5mars[export]'`` and takes about ten
+minutes on one core.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from s5mars.evaluation.calibrate import calibrate
 from s5mars.evaluation.command import evaluate
 from s5mars.export.card import model_card
 from s5mars.export.command import export
-from s5mars.export.parity import onnx_answer, seconds_per_megapixel, torch_answer
+from s5mars.export.parity import onnx_probabilities, seconds_per_megapixel, torch_probabilities
 from s5mars.files import replacing, write_json, write_text
 from s5mars.files.reading import read_object
 from s5mars.models.box import BOX, CARD, DEFAULT, FACTS, TENSORS
@@ -52,7 +53,7 @@ from s5mars.predict.inference import Inference
 from s5mars.predict.predictor import Predictor, load
 
 LARGEST = 12_000_000
-"""Bytes of an installed model."""
+"""Largest size of an installed model, in bytes."""
 
 LICENCE = "apache-2.0"
 ABOUT_DATA = (
@@ -107,7 +108,7 @@ def pack(run: Path, folder: Path, *, resolution: str | None, data: Path) -> None
 
 
 def agreement(run: Path, folder: Path, paths: Sequence[Path]) -> dict[str, Any]:
-    """How many pixels of some images have the same class in float32 and in half precision."""
+    """Share of pixels that have the same class in float32 and in half precision."""
     full, half = load_model(run), load_model(folder)
     one, other = (
         Predictor(each.model, each.taxonomy, resolution=half.resolution) for each in (full, half)
@@ -124,11 +125,11 @@ def agreement(run: Path, folder: Path, paths: Sequence[Path]) -> dict[str, Any]:
 
 
 SIZES = (16, 64, 256)
-"""Limits of the sizes of regions, in pixels of the labelled images."""
+"""Boundaries between size classes of regions, in pixels of the labelled images."""
 
 
 def found_by_size(folder: Path, gold: Path, name: str) -> list[tuple[str, int, int]]:
-    """Connected regions of a class by size: how many there are, and how many are found.
+    """Number of connected regions of a class, and of those that are found, by size.
 
     A region is found if at least half of its pixels are predicted as the class.
     """
@@ -151,7 +152,7 @@ def found_by_size(folder: Path, gold: Path, name: str) -> list[tuple[str, int, i
 
 
 def frame_seconds(folder: Path, *, side: int = 1024, rounds: int = 5) -> float:
-    """Processor seconds for the map of a square frame on one core, median."""
+    """Median processor time for the map of a square frame on one core, in seconds."""
     predictor = load(folder)
     frame = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
     times = []
@@ -176,7 +177,7 @@ def command_of(run: Path, data: Path) -> str:
 def sections(
     found: Mapping[str, Any], *, command: str, packing: str, gold: Mapping[str, Any]
 ) -> list[str]:
-    """What the card of an installed model has beyond that of any other."""
+    """Sections of the card that only installed models have."""
     classes = list(gold["classes"])
     own = [gold["mIoU"], gold["pixel_accuracy"], *(gold["classes"][c]["iou"] for c in classes)]
     rows = [
@@ -205,20 +206,21 @@ def sections(
         *(f"| {size} | {number} | {hits} |" for size, number, hits in found["sizes"]),
     ]
     return [
-        f"## Beside published networks\n\nIoU in % on {gold['protocol']['images']} images that "
-        f"experts labelled.\n\n{chr(10).join(rows)}\n\n{SOURCE}\n\nOn the test split of the "
+        f"## Comparison with published networks\n\nIoU in % on {gold['protocol']['images']} images "
+        f"with labels of experts.\n\n{chr(10).join(rows)}\n\n{SOURCE}\n\nOn the test split of the "
         f"training data ({test['protocol']['images']} images of other sites, crowd labels) mIoU is "
         f"{_figure(test['mIoU'])} %, pixel accuracy {_figure(test['pixel_accuracy'])} %.",
-        f"## What it misses\n\nRegions of {weakest} in the same images by their size. A region "
-        f"is found if half of its pixels are.\n\n{chr(10).join(sizes)}",
-        f"## Cost\n\n{chr(10).join(cost)}\n\nOne core; a megapixel of what the network sees. A "
-        f"frame of 1024 × 1024 pixels takes {found['frame']:.2f} s in torch. Weights are stored in "
-        f"half precision: {100 * half['equal']:.3f} % of {half['pixels']:,} pixels have the same "
-        f"class as in float32; probabilities differ by at most {half['worst']:.2g}.",
-        "## Marked images\n\nShares that were measured with this model. *In grey*: the same images "
-        f"without colour and camera.\n\n{domain_shares.table(found['unlike'])}",
-        f"## How it was made\n\n```\n{command}\n{packing}\n```\n\nThe same commands on the same "
-        "machine give the same weights.",
+        f"## Missed regions\n\nRegions of {weakest} in the same images by their size. A region is "
+        f"found if half of its pixels are predicted as the class.\n\n{chr(10).join(sizes)}",
+        f"## Cost\n\n{chr(10).join(cost)}\n\nTimes are for one core and one megapixel of the "
+        f"resized image. A frame of 1024 × 1024 pixels takes {found['frame']:.2f} s in torch. "
+        f"Weights are stored in half precision: {100 * half['equal']:.3f} % of "
+        f"{half['pixels']:,} pixels have the same class as in float32; probabilities differ by "
+        f"at most {half['worst']:.2g}.",
+        "## Marked images\n\nShares of images that this model marks as out of domain. *In grey*: "
+        f"the same images without colour and camera.\n\n{domain_shares.table(found['unlike'])}",
+        f"## How to reproduce it\n\n```\n{command}\n{packing}\n```\n\nThe same commands on the "
+        "same machine give the same weights.",
         f"## Data and citation\n\n{CITATION}",
     ]
 
@@ -240,7 +242,7 @@ def measure(options: argparse.Namespace, folder: Path, scratch: Path) -> None:
         "mIoU": scores["gold"]["mIoU"],
         "equal": 1.0,
     }
-    answers = [torch_answer(loaded.model)]
+    answers = [torch_probabilities(loaded.model)]
     for form, int8 in (("ONNX float32", False), ("ONNX int8", True)):
         file = scratch / f"{int8}.onnx"
         written = export(folder, out=file, int8=int8)
@@ -249,7 +251,7 @@ def measure(options: argparse.Namespace, folder: Path, scratch: Path) -> None:
             "mIoU": evaluate(file, data=gold, out=scratch / form)["mIoU"],
             "equal": written["parity"]["equal"],
         }
-        answers.append(onnx_answer(file))
+        answers.append(onnx_probabilities(file))
     shown = np.array(loaded.resolution.resized(read_image(gold_images[0])))
     times = seconds_per_megapixel(answers, shown, clock=time.process_time)
     for form, seconds in zip(forms.values(), times, strict=True):
@@ -322,10 +324,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", default=DEFAULT)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--gold", type=Path, required=True)
-    parser.add_argument("--resolution", help="resolution of the model (that of the run)")
+    parser.add_argument("--resolution", help="Resolution of the model (default: that of the run)")
     parser.add_argument("--unlike", nargs="*", default=[], metavar="NAME=FOLDER",
                         type=lambda text: tuple(text.split("=", 1)))  # fmt: skip
-    parser.add_argument("--out", type=Path, help="folder of the model (in the package)")
+    parser.add_argument("--out", type=Path, help="Folder of the model (default: in the package)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     out = options.out or BOX / options.name

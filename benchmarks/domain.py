@@ -1,10 +1,10 @@
-"""How often a model calls images out of domain: of its own kind, of other cameras, and not of Mars.
+"""Measure the share of images that a model marks as out of domain, for several sets of images.
 
     python benchmarks/domain.py MODEL test=DATA/test-images mastcam=OTHER/images --out domain.json
 
-Each NAME=FOLDER is a folder of images, or a list file of image paths. The photographs that ship
-with scikit-image are always measured: in colour and, so that colour decides nothing, in grey. The
-same is done for each folder with colour images.
+Each NAME=FOLDER is a folder of images, or a list file of image paths. The photographs in the
+package of scikit-image are always measured: in colour, and in grey to exclude the effect of colour.
+Folders with colour images are measured in the same two ways.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PHOTOGRAPHS = (
     "ihc.png", "moon.png", "motorcycle_left.png", "page.png", "retina.jpg", "rocket.jpg",
     "text.png",
 )  # fmt: skip
-"""Images in scikit-image's package; the moon is the one that might pass for Mars."""
+"""Images in the package of scikit-image; the moon is the most similar to Mars."""
 
 
 def photographs() -> list[Path]:
@@ -43,7 +43,7 @@ def photographs() -> list[Path]:
 
 
 def listed(place: Path, *, most: int) -> list[Path]:
-    """At most ``most`` images of a folder or a list file, at even distances."""
+    """At most ``most`` images of a folder or a list file, at regular intervals."""
     if place.is_dir():
         paths = product_files(files_below(place, PRODUCT_ENDINGS, without=place / "none"))
     else:
@@ -55,7 +55,7 @@ def listed(place: Path, *, most: int) -> list[Path]:
 def shares(
     predictor: Predictor, sets: Iterable[tuple[str, Sequence[Path]]]
 ) -> list[dict[str, Any]]:
-    """One row for each set: images, how many are out of domain and why, distance of features.
+    """One row per set: number of images, number out of domain with reasons, distance of features.
 
     A set with colour images gets a second row in which they are grey and have no camera, so that
     only features and shape decide.
@@ -78,7 +78,7 @@ def shares(
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """Markdown."""
+    """Format the rows as a Markdown table."""
     lines = [
         "| images | number | out of domain | by unusual features | distance (5 %, median, 95 %) |",
         "|---|---|---|---|---|",
@@ -114,7 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("model")
     parser.add_argument("sets", nargs="*", metavar="NAME=FOLDER")
-    parser.add_argument("--most", type=int, default=200, help="images of each set (200)")
+    parser.add_argument(
+        "--most", type=int, default=200, help="Number of images per set (default: 200)"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     sets = []

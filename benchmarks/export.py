@@ -1,16 +1,16 @@
-"""Export: what eight bits cost and gain, and a card of encoders for small computers.
+"""Measure exported models: accuracy and speed of int8, and the cost of several encoders.
 
     python benchmarks/export.py --run runs/a --data DATA        # score and time of one run
-    python benchmarks/export.py                                 # the card: three encoders
+    python benchmarks/export.py                                 # the cost of three encoders
     python benchmarks/export.py --encoders mobilenetv2_100 --size 1024
 
-With a run: mIoU on a split, and seconds a megapixel on one thread, of the network in torch
-float32, of its ONNX file, and of the int8 ONNX file, whose ranges come from the run's train images.
-The card: parameters, operations, size, memory and time of encoders with random weights, on which
-none of these depend; the score of an encoder is only known where a run was trained. Forms take
-turns, and the median counts; of one thread (the default) it is the processor time, so that other
-work on the machine matters little. Memory is the peak of a process of its own that answers once,
-less what it held when only its libraries were loaded.
+With a run, the script measures the mIoU on a split and the seconds per megapixel of the network in
+torch float32, of its ONNX file, and of the int8 ONNX file, whose ranges are measured on the run's
+train images. Without a run, it measures parameters, operations, size, memory and time of encoders
+with random weights, on which none of these depend. The forms take turns, and the median is
+reported. With one thread (the default) it is processor time, which depends little on other work of
+the machine. Memory is the peak of a separate process that predicts one image, minus its memory
+after loading the libraries.
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ FORMS = ("torch float32", "ONNX float32", "ONNX int8")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--run", type=Path, help="a run folder; without it, the card")
-    parser.add_argument("--data", type=Path, help="its data set, to score on")
+    parser.add_argument(
+        "--run", type=Path, help="Path to a run folder; if omitted, encoders are measured"
+    )
+    parser.add_argument("--data", type=Path, help="Path to its data set, for the score")
     parser.add_argument("--split", default="val")
     parser.add_argument("--encoders", nargs="+", default=list(ENCODERS))
     parser.add_argument("--classes", type=int, default=9)
-    parser.add_argument("--size", type=int, default=512, help="side of the image that is timed")
+    parser.add_argument(
+        "--size", type=int, default=512, help="Side of the image for the measurement of time"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/export.json"))
@@ -60,13 +64,18 @@ def main() -> None:
 
 
 def score(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """mIoU and time of the three forms of a run."""
+    """Measure mIoU and time of the three forms of a run."""
     import s5mars
     from s5mars.data.read import read_image
     from s5mars.evaluation.protocols import evaluate_samples
     from s5mars.export.command import export
-    from s5mars.export.parity import onnx_answer, parity, seconds_per_megapixel, torch_answer
-    from s5mars.export.quantise import middle
+    from s5mars.export.parity import (
+        onnx_probabilities,
+        parity,
+        seconds_per_megapixel,
+        torch_probabilities,
+    )
+    from s5mars.export.quantise import centre_crop
     from s5mars.models.checkpoint import load_model
 
     dataset = s5mars.open_dataset(settings.data)
@@ -75,9 +84,9 @@ def score(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
     for file in files:
         export(settings.run, out=file, int8="int8" in file.name)
     loaded = load_model(settings.run)
-    answers = [torch_answer(loaded.model, temperature=loaded.temperature)]
-    answers += [onnx_answer(file, threads=settings.threads) for file in files]
-    images = [middle(read_image(s.image), side=settings.size) for s in samples]
+    answers = [torch_probabilities(loaded.model, temperature=loaded.temperature)]
+    answers += [onnx_probabilities(file, threads=settings.threads) for file in files]
+    images = [centre_crop(read_image(s.image), side=settings.size) for s in samples]
     times = seconds_per_megapixel(answers, images[0], rounds=settings.rounds, clock=clock(settings))
     sizes = [(settings.run / "best.safetensors").stat().st_size, *(f.stat().st_size for f in files)]
     rows = []
@@ -103,13 +112,13 @@ def score(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 
 def card(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """Parameters, operations, memory and time of encoders."""
+    """Measure parameters, operations, memory and time of encoders."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from s5mars.classes import Class, Taxonomy
     from s5mars.export.graph import write_onnx
-    from s5mars.export.parity import onnx_answer, seconds_per_megapixel, torch_answer
+    from s5mars.export.parity import onnx_probabilities, seconds_per_megapixel, torch_probabilities
     from s5mars.export.quantise import quantise
 
     names = [Class(f"class {i}", (0, 0, 0)) for i in range(settings.classes)]
@@ -124,7 +133,7 @@ def card(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
         single, eight = folder / f"{encoder}.onnx", folder / f"{encoder}.int8.onnx"
         write_onnx(single, model, taxonomy, facts={"format": 1})
         quantise(single, eight, [image])
-        answers = [torch_answer(model), *(onnx_answer(f, threads=settings.threads)
+        answers = [torch_probabilities(model), *(onnx_probabilities(f, threads=settings.threads)
                                           for f in (single, eight))]  # fmt: skip
         times = seconds_per_megapixel(answers, image, rounds=settings.rounds, clock=clock(settings))
         parameters = sum(p.numel() for p in model.parameters())
@@ -149,7 +158,7 @@ def card(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 
 def clock(settings: argparse.Namespace) -> Callable[[], float]:
-    """One thread's processor time is the time that it takes on a core of its own."""
+    """Processor time with one thread, otherwise wall time."""
     return time.process_time if settings.threads == 1 else time.perf_counter
 
 
@@ -172,17 +181,17 @@ def in_fresh_process(form: str, what: str, settings: argparse.Namespace) -> int:
 
 
 def peak(form: str, what: str, settings: argparse.Namespace) -> int:
-    """In a process of its own: answer once. The ONNX forms never import torch."""
+    """Predict once, in a separate process. The ONNX forms do not import torch."""
     image = picture(settings.size)
     if form == FORMS[0]:
         import torch
 
-        from s5mars.export.parity import torch_answer
+        from s5mars.export.parity import torch_probabilities
 
-        untrained("mobilenetv3_small_050", settings.classes)  # load what is loaded once
+        untrained("mobilenetv3_small_050", settings.classes)  # loads the libraries
         torch.set_num_threads(settings.threads)
         before = held("VmRSS")
-        torch_answer(untrained(what, settings.classes))(image)
+        torch_probabilities(untrained(what, settings.classes))(image)
     else:
         import onnxruntime
 
@@ -196,7 +205,7 @@ def peak(form: str, what: str, settings: argparse.Namespace) -> int:
 
 
 def held(key: str) -> int:
-    """Bytes, from the kernel: now (VmRSS), or at most so far (VmHWM)."""
+    """Memory of this process in bytes: current (VmRSS) or peak (VmHWM)."""
     found = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert found
     return 1024 * int(found[1])

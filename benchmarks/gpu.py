@@ -1,20 +1,20 @@
-"""What a training step costs on a GPU, where its time goes, and how long the paper's run would be.
+"""Measure a training step on a GPU, its parts, and the expected duration of the paper's run.
 
     python benchmarks/gpu.py [--model resnet50] [--size 512] [--batch 8] [--device cuda]
 
-Needs torch, torchvision, timm and lightning, no network and no data, and ends in under eight
-minutes. Parts that need more (the loader reads object masks with pyarrow and pycocotools) are left
-out with a line that says why, and so are those for which no time is left. Everything is random
-tensors or generated scenes. In turn:
+The script requires torch, torchvision, timm and lightning, but no network and no data, and ends in
+less than eight minutes. Parts that need other packages (the loader reads object masks with pyarrow
+and pycocotools), and parts for which no time is left, are skipped with a line that states the
+reason. The inputs are random tensors and generated scenes. The parts are:
 
-1. variants of an S5Mars step: precision, layout of the weights, cuDNN's own search, compiled
-   networks, compiled networks in CUDA graphs: images a second, milliseconds, memory;
-2. the step against the supervised one on the same student batch, and against FixMatch with an EMA
-   teacher, in bf16, in turn, as a median of ratios;
-3. shares of the step by its parts (with the device waited for in between), and by kind of kernel in
-   a profile without waiting, with how busy the device was;
-4. the loader alone, and training from it through Lightning;
-5. the hours of the paper's 150 000 steps, from the measured step and from the loader.
+1. images per second, milliseconds and memory of variants of an S5Mars step: precision, layout of
+   the weights, cuDNN's search, compiled networks, compiled networks in CUDA graphs;
+2. ratios of the step to the supervised step on the same student batch and to FixMatch with an EMA
+   teacher, in bf16; the steps take turns, and the median of the ratios is reported;
+3. shares of the step by its parts (synchronised with the device between them) and by kind of kernel
+   (from a profile without synchronisation), and the utilisation of the device;
+4. speed of the loader alone, and of training from it through Lightning;
+5. the hours of the paper's 150 000 steps, calculated from the step and from the loader.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ KINDS = {
     "optimiser and averages": r"multi_tensor|foreach|sgd|lerp",
     "copies and layouts": r"copy|cat|memcpy|memset|fill|nchw|nhwc|transpose",
 }
-"""Kinds of kernels by their names, the first that fits; all others are elementwise."""
+"""Kinds of kernels by parts of their names; the first match counts, all others are elementwise."""
 
 
 class Run:
-    """Options, clock and results of one call."""
+    """Options, start time and results of one call."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -73,28 +73,28 @@ class Run:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether kernels run while Python goes on."""
+        """Whether kernels run asynchronously."""
         return self.device.type == "cuda"
 
     def clock(self) -> float:
-        """Seconds, when the device has finished."""
+        """Synchronise with the device and return the time in seconds."""
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
     def half(self) -> contextlib.AbstractContextManager[Any]:
-        """Autocast to bf16."""
+        """Context manager for autocast to bf16."""
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def part(self, name: str, measure: Callable[[], Any], *, seconds: float = 5.0) -> None:
-        """Measure, print and keep one part; a failure costs a line, not the others."""
+        """Measure, print and store one part; a failure does not affect the other parts."""
         left = self.end - time.monotonic()
         if left < seconds:
             found: Any = f"left out: {max(0.0, left):.0f} s left"
         else:
             try:
                 found = measure()
-            except Exception as error:  # a compiler or a driver may raise whatever it pleases
+            except Exception as error:  # a compiler or a driver may raise any exception
                 said = str(error).strip().splitlines() or [""]
                 found = f"failed: {type(error).__name__}: {said[0][:150]}"
             if self.on_gpu:
@@ -122,7 +122,7 @@ class Run:
 
 @contextlib.contextmanager
 def backends(*, tf32: bool = True, search: bool = False) -> Iterator[None]:
-    """Switches of the CUDA libraries, for one variant."""
+    """Set switches of the CUDA libraries for one variant."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     convolutions = torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
@@ -182,7 +182,7 @@ def variant(
 
 
 def ratios(run: Run) -> dict[str, float]:
-    """S5Mars against the supervised step and FixMatch, in turn, in bf16 (on a CPU in fp32)."""
+    """Ratios of S5Mars to the supervised step and FixMatch, in bf16 (on a CPU in fp32)."""
     steps = {
         "supervised": supervised_step(run.settings, run.device),
         "fixmatch": fixmatch_step(run.settings, run.device),
@@ -207,7 +207,7 @@ def ratios(run: Run) -> dict[str, float]:
 
 
 def shares(run: Run) -> dict[str, Any]:
-    """Parts of a step, with the device waited for between them."""
+    """Shares of the parts of a step, synchronised with the device between them."""
     step = Step("s5mars", run.settings, run.device)
     rounds = []
     for number in range(run.options.steps + 2):
@@ -223,7 +223,7 @@ def shares(run: Run) -> dict[str, Any]:
 
 
 def kernels(run: Run) -> dict[str, Any]:
-    """Share of each kind of kernel in the device's time, and how busy the device was."""
+    """Share of each kind of kernel in the device's time, and utilisation of the device."""
     step = Step("s5mars", run.settings, run.device)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * run.on_gpu
     precision = run.half() if run.on_gpu else contextlib.nullcontext()
@@ -251,13 +251,13 @@ def kernels(run: Run) -> dict[str, Any]:
         for kind, value in sorted(spent.items(), key=lambda item: -item[1])
     }
     if run.on_gpu:
-        # Against the time without the profiler, which slows Python down and not the device.
+        # The profiler slows down Python but not the device: divide by the time without it.
         found["device busy"] = f"{100 * min(1.0, busy / plain):.0f} % of the step"
     return found
 
 
 def training_batches(run: Run, folder: Path) -> Any:
-    """Batches from generated scenes on disk; needs what the loader needs."""
+    """Batches from generated scenes on disk."""
     from loader import CODING, batches_of, generated
 
     side = max(64, min(1200, 2 * run.settings.crop + 176))
@@ -267,12 +267,12 @@ def training_batches(run: Run, folder: Path) -> Any:
 
 
 def loader_speed(run: Run, batches: Any) -> dict[str, Any]:
-    """Images a second that arrive when nobody lets them wait."""
+    """Images per second for a consumer that never waits."""
     from s5mars.data.loader import training_loader
 
     workers = run.options.workers
     loader = iter(training_loader(batches, start=0, workers=workers))
-    for _ in range(2 + 4 * workers):  # starting the processes is not loading
+    for _ in range(2 + 4 * workers):  # the start of the processes is not measured
         next(loader)
     count, begin = 0, time.perf_counter()
     while time.perf_counter() - begin < run.options.seconds:
@@ -283,7 +283,7 @@ def loader_speed(run: Run, batches: Any) -> dict[str, Any]:
 
 
 def through_lightning(run: Run, batches: Any) -> dict[str, Any]:
-    """Training from the loader, as ``s5mars train`` does it, without validation."""
+    """Speed of training from the loader as in ``s5mars train``, without validation."""
     import lightning
 
     from s5mars.data.loader import training_loader
@@ -321,7 +321,7 @@ def through_lightning(run: Run, batches: Any) -> dict[str, Any]:
 
 
 def projection(run: Run) -> dict[str, str]:
-    """Hours of the paper's steps: of the step alone, of the loader alone, and of both as run."""
+    """Hours of the paper's steps, from the step alone, the loader alone, and both together."""
     images = 2 * run.settings.batch
     rates = {
         name: found["images/s"]
@@ -354,11 +354,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20, help="counted steps of each measurement")
-    parser.add_argument("--scenes", type=int, default=12, help="generated for the loader")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of the loader alone")
+    parser.add_argument("--steps", type=int, default=20, help="Number of steps of each measurement")
+    parser.add_argument(
+        "--scenes", type=int, default=12, help="Number of scenes generated for the loader"
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="Duration of the loader part")
     parser.add_argument("--workers", type=int, default=max(0, min(12, (os.cpu_count() or 1) - 1)))
-    parser.add_argument("--minutes", type=float, default=7.0, help="after which nothing begins")
+    parser.add_argument(
+        "--minutes", type=float, default=7.0, help="Time after which no further part starts"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/gpu.json"))
     options = parser.parse_args(arguments)

@@ -1,10 +1,10 @@
-"""Run the grids of ``grids.yaml`` one after the other; the same command goes on after a stop.
+"""Run the grids of ``grids.yaml`` in turn; the same command continues after an interruption.
 
     python benchmarks/grids.py --data FOLDER --out FOLDER --results docs/results --jobs 2 [NAME ...]
 
-Each grid is an ``s5mars compare`` in a folder of its own below ``--out``. Whenever one of its cells
-ends, its ``comparison.json`` is copied to ``--results``, with the commit that it ran at: cells in
-there count as done on another machine, too.
+Each grid is an ``s5mars compare`` in a separate folder below ``--out``. After every finished cell,
+``comparison.json`` is copied to ``--results`` together with the commit of the code. The cells that
+it contains also count as finished on another machine.
 """
 
 from __future__ import annotations
@@ -28,12 +28,21 @@ LOOK_SECONDS = 20
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="grids to run (all, in the order of the file)")
-    parser.add_argument("--grids", type=Path, default=HERE / "grids.yaml", help="the list")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--results", type=Path, required=True, help="folder of the JSON files")
-    parser.add_argument("--jobs", type=int, default=2, help="cells at once, one thread each (2)")
+    parser.add_argument(
+        "names", nargs="*", help="Grids to run (default: all, in the order of the file)"
+    )
+    parser.add_argument(
+        "--grids", type=Path, default=HERE / "grids.yaml", help="Path to the list of grids"
+    )
+    parser.add_argument("--data", type=Path, required=True, help="Folder of the data sets")
+    parser.add_argument("--out", type=Path, required=True, help="Folder of the runs")
+    parser.add_argument("--results", type=Path, required=True, help="Folder of the JSON files")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=2,
+        help="Number of cells that run at once, with one thread each (default: 2)",
+    )
     options = parser.parse_args()
     listed = yaml.safe_load(options.grids.read_text(encoding="utf-8"))
     known = [grid["name"] for grid in listed["grids"]]
@@ -47,7 +56,7 @@ def main() -> int:
 
 
 def run(grid: dict[str, Any], common: str, options: argparse.Namespace) -> int:
-    """One grid, to its end; its exit code."""
+    """Run one grid and return its exit code."""
     out, kept = options.out / grid["name"], options.results / f"{grid['name']}.json"
     if kept.is_file() and not out.exists():
         out.mkdir(parents=True)
@@ -67,7 +76,7 @@ def run(grid: dict[str, Any], common: str, options: argparse.Namespace) -> int:
 
 
 def keep(comparison: Path, kept: Path) -> None:
-    """Copy the file whole where a cell has ended since."""
+    """Copy the file if a cell has finished since the last copy."""
     if comparison.is_file() and ended(comparison) != (ended(kept) if kept.is_file() else 0):
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_suffix(".tmp")
@@ -81,7 +90,7 @@ def ended(comparison: Path) -> int:
 
 
 def commit() -> str:
-    """Of the code that runs."""
+    """Commit of the code."""
     asked = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--tags"]
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 

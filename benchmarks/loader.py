@@ -1,18 +1,19 @@
-"""Whether the loader keeps a fast consumer fed, and gives the same batches with any workers.
+"""Measure whether the loader is fast enough, and whether batches depend on the workers.
 
     python benchmarks/loader.py [--workers 2] [--rate 60] [--seconds 30] [--data FOLDER]
 
-Scenes of 1200×1200 pixels with masks and object proposals are made (or the images of a data set are
-read, and none of its objects), and crops of 512² come in batches of 8 labelled and 8 pool images:
+The script generates scenes of 1200×1200 pixels with masks and object proposals (or reads the images
+of a data set, without objects) and loads crops of 512² in batches of 8 labelled and 8 pool images.
+It measures:
 
-- capacity: images a second of one core, in this process, by its processor time; times the cores,
-  that is what the machine could load if it did nothing else;
-- most: images a second that arrive from the workers when nobody lets them wait;
-- kept fed: a consumer that takes ``--rate`` images a second, as a GPU would, and uses no processor.
-  The share of its time that it waited for a batch is printed;
-- same: the bytes of the first batches, in order, against those without workers.
+- capacity: images per second of processor time, in this process. Multiplied by the number of cores,
+  this is the capacity of the idle machine;
+- most: images per second from the workers, for a consumer that never waits;
+- kept fed: the share of the time that a consumer of ``--rate`` images per second, such as a GPU,
+  waits for batches. It uses no processor time;
+- same: whether the bytes and the order of the first batches are the same as without workers.
 
-Other work on the machine lowers the second and the third, not the first.
+Other work on the machine lowers the second and the third value, but not the first.
 """
 
 from __future__ import annotations
@@ -42,17 +43,17 @@ from s5mars.proposals.store import ObjectStore, write_store
 from s5mars.types import Batch, Sample
 
 CODING = MaskCoding.identity(9, ignored=(IGNORE,))
-"""Of the generated masks."""
+"""Number of classes in the generated masks."""
 
 MASKS = 40
-"""Object proposals an image."""
+"""Number of object proposals per image."""
 
 SAME = 4
-"""Batches that are compared byte by byte."""
+"""Number of batches that are compared byte by byte."""
 
 
 def generated(folder: Path, images: int, side: int) -> tuple[list[Sample], ObjectStore]:
-    """Scenes with masks, and the ellipses of a grid as their objects."""
+    """Generate scenes with masks, with a grid of ellipses as their objects."""
     samples, rows = [], []
     y, x = np.mgrid[:side, :side]
     for k in range(images):
@@ -75,7 +76,7 @@ def generated(folder: Path, images: int, side: int) -> tuple[list[Sample], Objec
 def batches_of(
     samples: list[Sample], objects: ObjectStore | None, coding: MaskCoding, *, crop: int, batch: int
 ) -> TrainingBatches:
-    """A run that ends never, and reads the same images in both streams."""
+    """An endless iterator over batches that reads the same images in both streams."""
     settings = LoaderSettings(
         seed=0, batch=batch, crop=CropSettings(size=crop), coding=coding, objects=objects
     )
@@ -83,7 +84,7 @@ def batches_of(
 
 
 def fingerprint(batch: Batch) -> str:
-    """Of every byte of a batch."""
+    """Digest of all bytes of a batch."""
     digest = hashlib.sha256()
     for stream in (batch.labelled, batch.pool):
         for field in fields(stream) if stream is not None else ():
@@ -94,12 +95,12 @@ def fingerprint(batch: Batch) -> str:
 
 
 def images_in(batch: Batch) -> int:
-    """Of both streams."""
+    """Number of images in both streams of a batch."""
     return len(batch.labelled.image) + (0 if batch.pool is None else len(batch.pool.image))
 
 
 def capacity(batches: TrainingBatches, count: int) -> float:
-    """Images that one core loads in a second of its own."""
+    """Images per second of processor time on one core."""
     images = images_in(batches[0])
     begin = time.process_time()
     for step in range(count):
@@ -110,9 +111,9 @@ def capacity(batches: TrainingBatches, count: int) -> float:
 def arrivals(
     batches: TrainingBatches, *, workers: int, seconds: float, rate: float | None
 ) -> tuple[float, float]:
-    """Images a second that arrive, and the share of the time that the consumer waited for them."""
+    """Images per second, and the share of the time that the consumer waited for them."""
     loader = iter(training_loader(batches, start=0, workers=workers))
-    for _ in range(2 + 2 * workers):  # starting the processes is not loading
+    for _ in range(2 + 2 * workers):  # the start of the processes is not measured
         batch = next(loader)
     images, waited = 0, 0.0
     begin = time.perf_counter()
@@ -122,7 +123,7 @@ def arrivals(
         waited += time.perf_counter() - asked
         images += images_in(batch)
         if rate:
-            # A step takes its time, whenever its batch came.
+            # A step takes the same time even if its batch arrived late.
             time.sleep(images_in(batch) / rate)
     elapsed = time.perf_counter() - begin
     del loader
@@ -133,13 +134,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print one table and write one JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rate", type=float, default=60.0, help="images a second of the consumer")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each measurement")
+    parser.add_argument(
+        "--rate", type=float, default=60.0, help="Images per second of the consumer"
+    )
+    parser.add_argument("--seconds", type=float, default=30.0, help="Duration of each measurement")
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--side", type=int, default=1200)
     parser.add_argument("--crop", type=int, default=512)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--data", type=Path, help="a data set to read instead of generated scenes")
+    parser.add_argument(
+        "--data", type=Path, help="Path to a data set that replaces the generated scenes"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/loader.json"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""Description of the machine that a benchmark runs on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from s5mars.training.environment import has_amx
 
 
 def machine() -> dict[str, object]:
-    """Processor, its units, threads, load, versions, and the GPU where there is one."""
+    """Processor, its instruction sets, threads, load, versions, and the GPU if there is one."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.is_file() else ""
     lines = text.splitlines()

@@ -1,11 +1,11 @@
-"""Time of one random qualified mask from a large store, and of opening it.
+"""Measure the time to open a large store and to draw one random qualified mask.
 
     python benchmarks/masks.py [--images 6000] [--masks 100] [--out benchmarks/masks.json]
 
-A store of that many images and masks is written to a temporary folder, once as one file and once as
-shards of 64 images. Of each, in turn: the first draw after opening (it reads the index), and draws
-from images at random after it; with and without cutting the mask out for a crop of 512 pixels.
-Times are those of one core, because machines are shared.
+The script writes a store of this size to a temporary folder, once as one file and once as shards of
+64 images. For each it measures the first draw after opening, which reads the index, and later draws
+from random images, with and without cutting the mask out for a crop of 512 pixels. All times are
+processor time of one core, because machines are shared.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SIDE, CROP, DIFFERENT, WINDOW = 1200, 512, 60, (200.0, 200.0, 1000.0, 1000.0)
 
 
 def objects() -> list[Proposal]:
-    """Blobs with ragged outlines, as many runs as SAM's masks have; shared by the images."""
+    """Blobs with ragged outlines and as many runs as SAM's masks; all images share them."""
     rng = generator(0, "benchmark")
     rows, columns = np.mgrid[:SIDE, :SIDE]
     found = []
@@ -49,7 +49,7 @@ def objects() -> list[Proposal]:
 
 
 def rows(images: range, masks: int, found: list[Proposal]) -> Iterator[tuple[str, list[Proposal]]]:
-    """Every image has its own draw of the blobs, best first."""
+    """Rows of the store: a random selection of the blobs for each image, best first."""
     for image in images:
         chosen = generator(0, "benchmark", step=image).integers(len(found), size=masks)
         some = [found[k] for k in chosen]
@@ -57,7 +57,7 @@ def rows(images: range, masks: int, found: list[Proposal]) -> Iterator[tuple[str
 
 
 def timed(path: Path, draws: int) -> dict[str, float]:
-    """Milliseconds of one core: opening and first draw, then median and 99th percentile."""
+    """Milliseconds of processor time: opening and first draw, median, 99th percentile."""
     start = time.process_time()
     store = ObjectStore(path)
     settings = ObjectFilter()

@@ -1,8 +1,9 @@
-"""One S5Mars step written plainly, as training scripts often have it: something to compare with.
+"""A plain implementation of the S5Mars step, as a reference for speed and memory.
 
-The same networks, batch, settings and objective, but: the teacher passes each stream on its own,
-images are mixed one by one in a Python loop, every intermediate is kept until the end, each loss
-takes a softmax of its own, and the moving average goes parameter by parameter.
+It has the same networks, batch, settings and objective, but is written like many training scripts:
+the teacher computes each stream separately, images are mixed one by one in a Python loop, every
+intermediate result is kept until the end, each loss computes its own softmax, and the moving
+average is updated parameter by parameter.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from s5mars.randomness import generator, generators
 
 
 class NaiveStep:
-    """A step of the same networks as ``step``, the plain way."""
+    """The plain implementation of a step, with the networks of ``step``."""
 
     def __init__(self, step: Step) -> None:
         self.step = step
 
     def __call__(self) -> None:
-        """Forward, backward, optimiser, teacher."""
+        """Take one step: forward, backward, optimiser, teacher."""
         step = self.step
         teacher, method = step.module.teacher, step.module.method
         if teacher is None or not isinstance(method, S5Mars):
@@ -44,7 +45,7 @@ class NaiveStep:
 
 
 def naive_loss(step: Step, student: nn.Module, teacher: nn.Module, method: S5Mars) -> Tensor:
-    """Equations 1 to 7, image by image."""
+    """Compute equations 1 to 7, image by image."""
     pool, labelled = step.batch.pool, step.batch.labelled
     if pool is None or labelled.objects is None:
         raise ValueError("this step has no pool or no objects")

@@ -1,4 +1,4 @@
-"""Draw the README's picture: five of the demo's test images, their labels, and maps of ``navcam``.
+"""Draw the README's figure: five test images of the demo, their labels, and maps of ``navcam``.
 
 python benchmarks/overview.py --out docs/images/navcam.jpg
 """
@@ -18,7 +18,7 @@ from s5mars.data.read import read_image, read_label
 from s5mars.demo import DATA
 
 SHOWN = (1, 2, 7, 4, 12)
-"""Places in the test list: each class, the rover, and mistakes."""
+"""Indices in the test list; the images show each class, the rover, and errors."""
 
 SIDE, GAP, LEGEND = 205, 5, 26
 BRIGHTER = 1.7
@@ -53,7 +53,7 @@ def main() -> None:
 def painted(
     image: NDArray[np.uint8], labels: NDArray[np.uint8] | None, colours: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """The brightened image, with the colours of the classes over it."""
+    """The brightened image, overlaid with the colours of the classes."""
     bright = np.clip(image * BRIGHTER, 0, 255)
     if labels is not None:
         known = labels < len(colours)

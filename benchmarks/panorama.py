@@ -1,11 +1,12 @@
-"""Memory of predicting one panorama, 20 000 × 5 000 pixels with black borders, with all outputs.
+"""Measure the memory to predict a panorama of 20 000 × 5 000 pixels with all outputs.
 
     python benchmarks/panorama.py                       # the light model
     python benchmarks/panorama.py --passes 1000         # every window through the network
 
-The largest resident set of a process of its own. Memory does not depend on how many windows the
-network sees, so by default it computes the first few and repeats its last answer for the others:
-reading, blending, masking, overlay and writing are those of a full run. Weights are random.
+Memory is the largest resident set of a separate process. It does not depend on the number of
+windows that the network computes, so by default the network computes the first few windows and
+repeats its last output for the others; reading, blending, masking, overlay and writing are those of
+a full run. The panorama has black borders, and the weights are random.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ AIM_BYTES = 3e9
 
 
 class Repeating(nn.Module):
-    """A network that is run a few times and then repeats its last answer."""
+    """A network that computes a few windows and then repeats its last output."""
 
     def __init__(self, network: nn.Module, passes: int) -> None:
         super().__init__()
@@ -57,7 +58,12 @@ def main() -> None:
     parser.add_argument("--encoder", default="tf_efficientnet_lite0")
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--passes", type=int, default=2, help="of the network (2)")
+    parser.add_argument(
+        "--passes",
+        type=int,
+        default=2,
+        help="Number of windows that the network computes (default: 2)",
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/panorama.json"))
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     settings = parser.parse_args()
@@ -87,7 +93,7 @@ def main() -> None:
 
 
 def panorama(width: int, height: int) -> Image.Image:
-    """Frames of a panorama at uneven heights, so that black steps stand above and below."""
+    """A panorama of frames at different heights, with black borders above and below."""
     step = 1200
     canvas = Image.new("RGB", (width, height))
     for index, left in enumerate(range(0, width, step)):
@@ -117,7 +123,7 @@ def child(settings: argparse.Namespace) -> None:
 
 
 def peak_bytes() -> int:
-    """The largest resident set so far; ru_maxrss would begin with that of the parent process."""
+    """Largest resident set so far (``ru_maxrss`` would include that of the parent process)."""
     status = Path("/proc/self/status")
     if status.is_file():
         return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0])

@@ -1,15 +1,15 @@
-"""Prediction: how much of the network's own speed is left, and how much memory it takes.
+"""Measure the speed of prediction relative to the bare network, and its memory.
 
     python benchmarks/predict.py                  # ResNet-50, 1024 × 1024, and 6000 × 4000
     python benchmarks/predict.py --encoder tf_efficientnet_lite0 --images 16
 
-Speed: `predict_images` from JPEG files to class maps on the disk, against the bare network on the
-same images as ready tensors. Both take turns in one process, so that a machine that grows slower
-or busier does so for both; the ratio is the median over the rounds. Reading, the network and
-writing overlap, so the ratio of processor time is about what a machine without a free moment would
-give, and the one to look at where other programs run meanwhile. Memory: the largest resident
-set of a process of its own that predicts one large image with all outputs. Weights are random:
-neither depends on them.
+The speed of `predict_images`, from JPEG files to class maps on the disk, is compared with that of
+the bare network on the same images as tensors. Both take turns in one process, so that other work
+on the machine affects both; the ratio is the median over rounds. Reading, the network and writing
+overlap. The ratio of processor time is about that of a fully loaded machine; use it if other
+programs run at the same time. Memory is the largest resident set of a separate process that
+predicts one large image with all outputs. The weights are random, because neither result depends on
+them.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ AIM_BYTES = 2.5e9
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--encoder", default="resnet50")
-    parser.add_argument("--size", type=int, default=1024, help="side of the images for speed")
-    parser.add_argument("--images", type=int, default=4, help="images in a round")
+    parser.add_argument(
+        "--size", type=int, default=1024, help="Side of the images for the measurement of speed"
+    )
+    parser.add_argument("--images", type=int, default=4, help="Number of images per round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=1)
@@ -51,9 +53,11 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--large", type=int, nargs=2, default=[6000, 4000], metavar=("W", "H"))
     parser.add_argument(
-        "--data", type=Path, help="folder of images; noise like rover images if not given"
+        "--data",
+        type=Path,
+        help="Folder of images (default: generated noise)",
     )
-    parser.add_argument("--only", choices=["speed", "memory"], help="one of the two")
+    parser.add_argument("--only", choices=["speed", "memory"], help="Measure only one of the two")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/predict.json"))
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     settings = parser.parse_args()
@@ -122,7 +126,7 @@ def speed(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 
 def processor_seconds() -> float:
-    """Of this process and of those that it started and that ended, such as its readers."""
+    """Processor time of this process and of its finished children, such as its readers."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 
@@ -146,7 +150,7 @@ def memory(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 
 def peak(settings: argparse.Namespace) -> None:
-    """In a process of its own: predict one image with everything that is written for it."""
+    """Predict one image with all outputs, in a separate process."""
     unit = 1 if sys.platform == "darwin" else 1024
     predictor = predictor_of(settings)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -167,7 +171,7 @@ def predictor_of(settings: argparse.Namespace) -> Predictor:
 
 
 def sources(settings: argparse.Namespace, folder: Path) -> list[Path]:
-    """JPEG files of the size asked for."""
+    """JPEG files of the requested size."""
     folder.mkdir()
     given = sorted(settings.data.rglob("*.[jJpP]*[gG]")) if settings.data else []
     files = []
@@ -184,7 +188,7 @@ def sources(settings: argparse.Namespace, folder: Path) -> list[Path]:
 
 
 def picture(height: int, width: int, *, seed: int) -> Image.Image:
-    """Noise at several scales in reddish colours: about as hard for a JPEG as gravel."""
+    """Noise at several scales in reddish colours; as a JPEG it is about as large as gravel."""
     random = np.random.default_rng(seed)
     total = np.zeros((height, width), np.float32)
     for scale in (1, 4, 16, 64, 256):
@@ -226,7 +230,7 @@ def table(result: dict) -> str:
             f"{what:<44} {found['peak_bytes'] / 1e9:>10.2f} {f'≤ {AIM_BYTES / 1e9}':>10}",
             f"{'  of that before predicting, GB':<44} "
             f"{found['peak_bytes_before_predicting'] / 1e9:>10.2f} {'':>10}",
-            f"{'  of the process that reads, besides, GB':<44} "
+            f"{'    additional memory of the reading process, GB':<44} "
             f"{found['peak_bytes_of_the_reader'] / 1e9:>10.2f} {'':>10}",
             f"{'  seconds':<44} {found['seconds']:>10.0f} {'':>10}",
         ]

@@ -1,16 +1,15 @@
-"""Time of one training sample against decoding its JPEG, and against doing everything at full size.
+"""Measure the time of one training sample relative to decoding, and to work at full size.
 
     python benchmarks/sample.py [--rounds 40] [--out benchmarks/sample.json]
 
-An image of 1200×1200 pixels with a mask and object proposals is made, so that nothing has to be
-downloaded. Three things are timed in turn, round by round, on one thread, and compared as ratios
-within one run, because machines are shared:
+The script generates an image of 1200×1200 pixels with a mask and object proposals. The following
+are timed in turn on one thread, and compared as ratios because machines are shared:
 
-- decode: reading the JPEG into memory;
-- lean: what the loader does: decode, draw the crop, resample only the crop of image and mask,
-  decode and smooth one drawn object mask within the crop;
-- whole: resizing image and mask to the drawn scale, decoding and smoothing every stored mask at
-  full size, and cropping at the end, as the published loaders do.
+- decode: read the JPEG into memory;
+- lean: the loader of this project, which decodes, draws the crop, resamples only the crop of image
+  and mask, and decodes and smooths one object mask within the crop;
+- whole: resize image and mask to the drawn scale, decode and smooth every stored mask at full size,
+  and crop at the end, as the published loaders do.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ SIDE, CROP, MASKS = 1200, 512, 60
 
 
 def prepare(folder: Path) -> tuple[Sample, ObjectStore]:
-    """One image, its mask and its object proposals on disk."""
+    """Write one image, its mask and its object proposals."""
     image, label = render_scene(SIDE, seed=0, index=9)
     Image.fromarray(image).save(folder / "a.jpg", quality=92)
     Image.fromarray(label).save(folder / "a.png")
@@ -61,7 +60,7 @@ def prepare(folder: Path) -> tuple[Sample, ObjectStore]:
 
 
 def whole(sample: Sample, store: ObjectStore, settings: LoaderSettings, step: int) -> None:
-    """The same result the expensive way."""
+    """Compute the same sample at full size and crop it at the end."""
     rng = generator(0, "crop", step=step)
     image = open_image(sample.image)
     crop = draw_crop(SIDE, SIDE, settings=settings.crop, rng=rng)
@@ -108,7 +107,7 @@ def main() -> None:
         for step in range(options.rounds + 2):
             for key, run in candidates.items():
                 if key == "whole" and step % 8:
-                    continue  # it is slow, and its ratio is large
+                    continue  # slow, and its ratio is large enough to be measured with few rounds
                 start = time.process_time()
                 run(step)
                 if step >= 2:

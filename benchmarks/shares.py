@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: networks, and everything else."""
+"""Divide the time of a training step into network passes and everything else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from s5mars.compare.step import Step
 from s5mars.objective.teacher import update_teacher
 
 NETWORK = ("teacher forward", "student forward", "student backward")
-"""The parts that are network passes; upsampling to the size of the image is one of their layers."""
+"""Parts that are network passes; these include upsampling to the size of the image."""
 
 PARTS = (
     *NETWORK, "views and losses", "backward of losses", "clipping", "optimiser", "moving average",
@@ -23,7 +23,7 @@ def timed_parts(step: Step, clock: Callable[[], float]) -> dict[str, float]:
 
     Args:
         step: the step; its gradients are clipped, as in training.
-        clock: seconds so far; on a device that works on its own it has to wait for it.
+        clock: returns the time in seconds; it has to synchronise with an asynchronous device.
 
     Returns:
         Seconds by name of ``PARTS``.
@@ -60,7 +60,7 @@ def timed_parts(step: Step, clock: Callable[[], float]) -> dict[str, float]:
 
 
 class _Watched(nn.Module):
-    """A network that counts its seconds, and whose backward pass is put off."""
+    """A network that measures its forward pass and delays its backward pass."""
 
     def __init__(self, network: nn.Module, clock: Callable[[], float]) -> None:
         super().__init__()

@@ -1,18 +1,18 @@
-"""Time and memory of an S5Mars training step, as ratios to other steps in the same run.
+"""Measure time and memory of an S5Mars training step, as ratios to other steps.
 
     python benchmarks/step.py [--model tf_efficientnet_lite0] [--crop 256] [--batch 4] [--rounds 5]
 
-Real networks on random tensors, on one thread of the CPU. In every round each of these takes one
-step, in turn, so that a machine that slows down slows all of them; the ratio is the median over
-rounds, and times are those of the processor, because machines are shared:
+The networks compute random tensors on one thread of the CPU. In every round each of the following
+takes one step, so that other work on the machine affects all of them. The ratios are medians over
+rounds, and times are processor time, because machines are shared:
 
-- supervised: the same network on as many images as the student of S5Mars sees (labelled + pool);
-- fixmatch: FixMatch with an EMA teacher, with its colours, and without, which is stricter;
-- naive: S5Mars written plainly, see ``naive.py``;
+- supervised: the same network on as many images as the student batch of S5Mars (labelled + pool);
+- fixmatch: FixMatch with an EMA teacher, with colour augmentation and, which is stricter, without;
+- naive: a plain implementation of S5Mars, see ``naive.py``;
 - bf16: S5Mars under autocast.
 
-A last part takes an S5Mars step apart. What Lightning adds to a step is measured on a tiny network
-and added to what is not a network pass. Peak memory is that of a fresh process for each.
+The last part measures the parts of an S5Mars step. The overhead of Lightning is measured on a tiny
+network and added to the part outside the networks. Peak memory is that of a fresh process for each.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ CANDIDATES: dict[str, Callable[[CostSettings], Callable[[], None]]] = {
 
 
 def timed_rounds(settings: CostSettings) -> dict[str, list[float]]:
-    """Processor seconds of a step of every candidate, round by round."""
+    """Processor time of one step of every candidate in each round, in seconds."""
     steps = {name: make(settings) for name, make in CANDIDATES.items()}
 
     def half() -> None:
@@ -92,7 +92,7 @@ def parts(settings: CostSettings) -> dict[str, float]:
 
 
 class Clock(lightning.Callback):
-    """Processor time after every step."""
+    """Callback that records the processor time after every step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -103,7 +103,7 @@ class Clock(lightning.Callback):
 
 
 class SameBatch(lightning.LightningDataModule):
-    """One batch at every step."""
+    """Data module that returns the same batch at every step."""
 
     transfer_batch_to_device = Feed.transfer_batch_to_device
 
@@ -112,12 +112,12 @@ class SameBatch(lightning.LightningDataModule):
         self.batches = [step.batch] * length
 
     def train_dataloader(self) -> DataLoader[object]:
-        """Nothing is read."""
+        """Return a loader that repeats the batch."""
         return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]
 
 
 def lightning_seconds(length: int = 60) -> float:
-    """What Lightning, logging and the progress bar add to a step: fit less the bare parts."""
+    """Overhead of Lightning, logging and the bar per step: ``fit`` minus the bare parts."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     step, clock = Step("s5mars", TINY, CPU), Clock()
     trainer = lightning.Trainer(
@@ -135,7 +135,7 @@ def lightning_seconds(length: int = 60) -> float:
 
 
 def peaks(settings: CostSettings) -> dict[str, int]:
-    """Bytes that a step needs at most, each in a process of its own."""
+    """Peak memory of a step in bytes, each in a separate process."""
     found = {}
     for name in CANDIDATES:
         command = [sys.executable, __file__, "--peak", name, json.dumps(asdict(settings))]
@@ -145,7 +145,7 @@ def peaks(settings: CostSettings) -> dict[str, int]:
 
 
 def measure(settings: CostSettings) -> dict[str, object]:
-    """Everything that the table shows."""
+    """Measure all entries of the table."""
     seconds = timed_rounds(settings)
 
     def ratio(a: str, b: str) -> float:

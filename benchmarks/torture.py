@@ -1,11 +1,12 @@
-"""What breaks s5mars: damaged inputs, kills at any moment, two runs at once, disks without room.
+"""Test s5mars with damaged inputs, kills at random moments, concurrent runs and full disks.
 
     python benchmarks/torture.py [--inputs 1000] [--kills 50] [--seed 0]
 
-Every damaged input goes through the real command line. What may happen is success, or exit code 2
-with one line on standard error; anything else (an exception, a death, half a minute without an
-answer) is bad. A run that was killed has to go on and end as if it had not been. The last line
-counts what was tried and what was bad; one bad is an exit code of 1.
+Every damaged input is passed to the command line. A command may succeed, or exit with code 2 and
+one line on standard error; anything else (an exception, a crash, half a minute without a result) is
+a failure, which the output calls bad. A run that was killed has to resume and end like an
+uninterrupted one. The last line has the numbers of trials and failures; the exit code is 1 if there
+is a failure.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 30.0  # seconds for one command on tiny files
+PATIENCE = 30.0  # time limit of one command on tiny files, in seconds
 BAR = re.compile(
     r"it/s|\?it|image/s|%\||^Training: |^encoder weights: |^pool: |^warning: |^reading "
 )
@@ -38,18 +39,18 @@ TRAIN = [
     "--model=test_resnet", "--weights=none", "--workers=0", "--validate-every=4", "--save-every=1",
     "--warm-up=0.25",
 ]  # fmt: skip
-"""Of a run of seconds."""
+"""Options of a run of a few seconds."""
 
 
 @dataclass
 class Tally:
-    """How many were tried, and what was bad."""
+    """Number of trials, and the failures."""
 
     tried: int = 0
     bad: list[str] = field(default_factory=list)
 
     def note(self, what: str, wrong: str) -> None:
-        """Count one; ``wrong`` is "" where it went as it should."""
+        """Count one trial; ``wrong`` describes the failure, or is empty."""
         self.tried += 1
         if wrong:
             self.bad.append(f"{what}: {wrong}")
@@ -58,9 +59,18 @@ class Tally:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--inputs", type=int, default=1000, help="damaged inputs (1000)")
-    parser.add_argument("--kills", type=int, default=50, help="kills of train, predict, masks (50)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is damaged and when (0)")
+    parser.add_argument(
+        "--inputs", type=int, default=1000, help="Number of damaged inputs (default: 1000)"
+    )
+    parser.add_argument(
+        "--kills",
+        type=int,
+        default=50,
+        help="Number of kills of train, predict and masks (default: 50)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="Seed of all random choices (default: 0)"
+    )
     options = parser.parse_args()
     rng = random.Random(options.seed)
     parts: dict[str, Tally] = {}
@@ -80,7 +90,7 @@ def main() -> int:
 
 
 def make_good(good: Path) -> None:
-    """Scenes, a run, maps, objects and an ONNX file, as the commands leave them."""
+    """Create scenes, a run, maps, objects and an ONNX file with the commands."""
     scenes, run = good / "scenes", good / "run"
     for words in (
         ["synth", scenes, "--images", 10, "--size", 64, "--unlabelled", 2],
@@ -97,7 +107,7 @@ def make_good(good: Path) -> None:
 
 
 def call(words: list[str]) -> tuple[int, str]:
-    """A command in this process: its exit code, and its standard error without bars."""
+    """Run a command in this process; return its exit code and its standard error without bars."""
     from s5mars.cli import main as s5mars
 
     err = io.StringIO()
@@ -111,7 +121,7 @@ def call(words: list[str]) -> tuple[int, str]:
 
 
 def targets(at: Path) -> list[tuple[Path, list[str]]]:
-    """A file of a good folder, and a command that reads it."""
+    """Choose a file of the good folder, and a command that reads it."""
     scenes, run, maps = at / "scenes", at / "run", at / "maps"
     image = next((scenes / "images").iterdir())
     stats = ["stats", str(scenes), "--out", str(at / "stats")]
@@ -161,7 +171,7 @@ def damaged_inputs(good: Path, folder: Path, number: int, rng: random.Random) ->
 
 
 def disguised(path: Path, words: list[str], rng: random.Random) -> tuple[Path, list[str]]:
-    """Sometimes the image is of another format than the good ones."""
+    """Replace the image by one of another format in some of the cases."""
     import numpy as np
     from PIL import Image
 
@@ -189,13 +199,13 @@ def write_pds(path: Path, values: Any) -> None:
 
 
 def unfinish(run: Path) -> None:
-    """Make a finished run look unfinished, so that its state is read."""
+    """Mark a finished run as unfinished, so that its state is read."""
     try:
         metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         metrics["steps"] = 4
         (run / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     except (OSError, ValueError, TypeError):
-        pass  # it is the damaged one
+        pass  # the file is the damaged one
 
 
 def cut(path: Path, rng: random.Random) -> None:
@@ -227,7 +237,7 @@ EXTREMES = [
 
 
 def extreme(path: Path, rng: random.Random) -> None:
-    """A number of a text, or some bytes of anything else, becomes what nobody expects."""
+    """Replace a number in a text, or some bytes of another file, by extreme values."""
     content = path.read_bytes()
     numbers = list(re.finditer(rb"-?\d+(?:\.\d+)?", content[:200_000]))
     start, end = rng.choice(numbers).span() if numbers else (0, min(4, len(content)))
@@ -269,7 +279,7 @@ DAMAGES: tuple[Callable[[Path, random.Random], None], ...] = (
 
 
 class Worker:
-    """A process that runs commands and may die of one."""
+    """A process that runs commands and is restarted after a crash."""
 
     def __init__(self) -> None:
         self.context = multiprocessing.get_context("fork")
@@ -284,16 +294,16 @@ class Worker:
         pass
 
     def wrong(self, words: list[str]) -> str:
-        """Run a command; "" if it ended as it may."""
+        """Run a command and describe its failure; an empty string means none."""
         ours, theirs = self.context.Pipe(duplex=False)
         process = self.context.Process(target=_answer, args=(words, theirs))
         process.start()
         theirs.close()
         try:
-            answer = ours.recv() if ours.poll(PATIENCE) else f"no answer in {PATIENCE:.0f} s"
+            answer = ours.recv() if ours.poll(PATIENCE) else f"no result in {PATIENCE:.0f} s"
         except EOFError:
             process.join()
-            answer = f"died, exit code {process.exitcode}"
+            answer = f"crashed, exit code {process.exitcode}"
         process.kill()
         process.join()
         return str(answer)
@@ -318,7 +328,7 @@ def _answer(words: list[str], pipe: Any) -> None:
 
 
 def kills(good: Path, folder: Path, number: int, rng: random.Random) -> Tally:
-    """Kill train, predict and masks at a random moment; the same work has to end well."""
+    """Kill train, predict and masks at random moments; the resumed commands have to succeed."""
     tally = Tally()
     scenes, run = good / "scenes", good / "run"
     expected = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["history"]
@@ -355,7 +365,7 @@ def kills(good: Path, folder: Path, number: int, rng: random.Random) -> Tally:
         wrong = "" if ended.returncode == 0 else f"exit code {ended.returncode}: {said[-300:]!r}"
         if kind == "train" and not wrong:
             history = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["history"]
-            wrong = "" if history == expected else "another history than that of the unbroken run"
+            wrong = "" if history == expected else "the history differs from an uninterrupted run"
         tally.note(f"kill {case} of {kind}", wrong)
         shutil.rmtree(out, ignore_errors=True)
     return tally
@@ -373,7 +383,7 @@ def started(words: list[str]) -> subprocess.Popen[str]:
 
 
 def pairs(good: Path, folder: Path) -> Tally:
-    """Two of the same at once: one does the work, the other says who does."""
+    """Run the same command twice at once; one has to succeed, the other to name the owner."""
     tally = Tally()
     scenes, out = good / "scenes", folder / "pair"
     words = ["train", f"--data={scenes}", f"--out={out}", *TRAIN, "--steps=40"]
@@ -396,13 +406,13 @@ def pairs(good: Path, folder: Path) -> Tally:
 
 
 def disks(good: Path, folder: Path) -> Tally:
-    """A disk that is full, and one that cannot be written: one line, and nothing truncated."""
+    """Test full and read-only disks; one line is printed, and no file is truncated."""
     tally = Tally()
     scenes, run = good / "scenes", good / "run"
     for options, name in (("size=200k", "full"), ("ro", "read-only")):
         with mounted(folder / name, options) as disk:
             if disk is None:
-                print(f"{name} disk: not tried, mounting is not permitted here")
+                print(f"{name} disk: skipped, because mounting is not permitted")
                 continue
             for words in (
                 ["train", f"--data={scenes}", f"--out={disk / 'run'}", *TRAIN],
@@ -422,7 +432,7 @@ def disks(good: Path, folder: Path) -> Tally:
 
 @contextmanager
 def mounted(path: Path, options: str) -> Iterator[Path | None]:
-    """A small file system in memory; None where this is not permitted."""
+    """Mount a small file system in memory; None if this is not permitted."""
     path.mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True

@@ -14,11 +14,11 @@ from s5mars.types import Needs
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherFixMatch(FixMatch):
-    """FixMatch whose labels come from a moving average, as those of S5Mars do."""
+    """FixMatch with pseudo-labels of a moving average, as in S5Mars."""
 
     @property
     def needs(self) -> Needs:
-        """A pool and a teacher."""
+        """The method needs a pool and a teacher."""
         return Needs(pool=True, teacher=True)
 
 
@@ -30,7 +30,7 @@ def fixmatch_step(
 
 
 def supervised_step(settings: CostSettings, device: torch.device) -> Step:
-    """The student batch of S5Mars, labelled and pool, all of it labelled."""
+    """A supervised step on the student batch of S5Mars, with labels for all images."""
     step = Step("supervised", settings, device)
     step.batch = random_batch(replace(settings, batch=2 * settings.batch), device, pool=False)
     return step

@@ -86,7 +86,7 @@ def _is_progress(line: str) -> bool:
     return bool(
         re.search(
             r"[%?]\|? *\||\?it/s\]|^(run|network|encoder weights|classes|images|pool|steps): |"
-            r"^chosen, |^  --|^step \d+ of |^warning: The run sees |^Training: ",
+            r"^chosen automatically:|^  --|^step \d+ of |^warning: The run sees |^Training: ",
             line,
         )
     )
@@ -427,9 +427,9 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
             ["--batch=1"],
             r"batch must be at least 2 \(got 1\): batch normalisation and mixing need two images",
         ),
-        (["--batch=0"], r"batch is 0: it must be above 0"),
-        (["--crop=16"], r"crop is 16: it must be 32 pixels or more"),
-        (["--crop=129"], r"crop is 129, but .* 64×64 pixels .*: use --crop 128 or less"),
+        (["--batch=0"], r"--batch must be above 0 \(got 0\)"),
+        (["--crop=16"], r"--crop must be at least 32 pixels \(got 16\)"),
+        (["--crop=129"], r"--crop must be at most 128 \(got 129\): .* 64×64 pixels "),
     ],
 )
 def test_train_refuses_settings_before_it_starts(
@@ -453,8 +453,8 @@ def test_a_misspelt_command(fails: Fails) -> None:
         (["--window", "8"], "window must be at least 32 pixels (got 8)"),
         (["--overlap", "1"], "overlap must be in [0, 0.9] (got 1.0)"),
         (["--batch", "0"], "batch must be at least 1 (got 0)"),
-        (["--merge", "soil+sand"], "--merge 'soil+sand': unknown class 'sand'"),
-        (["--device", "warp"], "unknown device 'warp': use auto"),
+        (["--merge", "soil+sand"], "(got 'soil+sand': unknown class 'sand')"),
+        (["--device", "warp"], "device must be auto, cpu, cuda or mps (got 'warp')"),
     ],
 )
 def test_evaluate_refuses_settings(

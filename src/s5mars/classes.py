@@ -97,7 +97,7 @@ class Taxonomy:
         """Read ``{"name": ..., "classes": [{"name": ..., "color": ..., "criterion": ...}]}``.
 
         Raises:
-            UserError: If a class has no name or a colour is not ``#rrggbb``.
+            UserError: if a class has no name or a colour is not ``#rrggbb``.
         """
         entries = data.get("classes")
         if not isinstance(entries, list) or not entries:
@@ -146,7 +146,7 @@ def same_classes(
         way_out: End of the message: another solution.
 
     Raises:
-        UserError: If they differ.
+        UserError: if they differ.
     """
     if checkpoint.names != data_set.names:
         raise UserError(

@@ -20,11 +20,13 @@ def find_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError:
-        raise UserError(f"unknown device {device!r}: use auto, cpu, cuda or mps") from None
+        raise UserError(f"device must be auto, cpu, cuda or mps (got {device!r})") from None
     number = torch.accelerator.device_count() if here and here.type == found.type else 0
     if found.type != "cpu" and (found.index or 0) >= number:
         there = f"cpu and {number} {here.type} device(s)" if here else "only cpu"
-        raise UserError(f"device {str(device)!r} is not there: this machine has {there}; use auto")
+        raise UserError(
+            f"device {str(device)!r} is not available: this machine has {there}; use auto"
+        )
     return found
 
 

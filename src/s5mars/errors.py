@@ -39,7 +39,7 @@ def needed(module: str, *, extra: str) -> Any:
         extra: Extra of this package that installs it.
 
     Raises:
-        UserError: If it is not installed; the message has the command that installs it.
+        UserError: if it is not installed; the message has the command that installs it.
     """
     try:
         return importlib.import_module(module)

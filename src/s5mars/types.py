@@ -43,7 +43,7 @@ class Crops:
 
 @dataclass(frozen=True)
 class Batch:
-    """What the loader gives to a method: exactly what its ``Needs`` ask for."""
+    """Input of a method from the loader: exactly what its ``Needs`` request."""
 
     labelled: Crops
     pool: Crops | None = None  # images with or without labels; IGNORE where there is none
@@ -89,7 +89,7 @@ class Needs:
     pool: bool = False  # a second stream over every training image, labelled or not
     objects: bool = False  # one object proposal for each image of the labelled stream
     teacher: bool = False  # an exponential moving average of the student
-    given_teacher: bool = False  # a network that was trained before, and stays as it is
+    given_teacher: bool = False  # a network that was trained before and is frozen
     representation: int = 0  # channels of a second head that embeds pixels; 0: none
     queries: bool = False  # a network that proposes masks and classifies them, such as SAN
 

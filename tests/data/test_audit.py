@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s5mars.data.audit import report_skipped, undamaged
+from s5mars.data.audit import readable_samples, report_skipped
 from s5mars.data.layouts import LAYOUTS, open_dataset
 from s5mars.data.partition import draw_partition, pool, withhold
 
@@ -22,14 +22,14 @@ def truncate(path, *, by: int = 200) -> None:
 def test_good_data_has_no_problems(tmp_path, fake_data, layout):
     dataset = open_dataset(fake_data.LAYOUTS[layout](tmp_path / "data"))
     samples = (*dataset.split("train"), *dataset.unlabelled)
-    assert undamaged(samples, dataset.coding) == (samples, ())
+    assert readable_samples(samples, dataset.coding) == (samples, ())
 
 
 def test_sizes_that_differ(root):
     Image.fromarray(np.zeros((40, 47), np.uint8)).save(root / "masks" / "sol_004.png")
     dataset = open_dataset(root)
     with pytest.raises(ValueError, match=r"sol_004\.jpg: 48×40 pixels, but .* 47×40: resize"):
-        undamaged(dataset.split("train"), dataset.coding)
+        readable_samples(dataset.split("train"), dataset.coding)
 
 
 def test_all_damaged_files_are_found_and_the_good_samples_keep_their_order(root):
@@ -37,7 +37,7 @@ def test_all_damaged_files_are_found_and_the_good_samples_keep_their_order(root)
     (root / "masks" / "sol_002.png").write_text("no")
     (root / "unlabelled" / "later_001.jpg").write_bytes(b"")
     dataset = open_dataset(root)
-    good, lines = undamaged(pool(dataset), dataset.coding, skip_bad=True)
+    good, lines = readable_samples(pool(dataset), dataset.coding, skip_bad=True)
     bad = ["sol_001", "sol_002", "unlabelled/later_001"]
     assert [s for s in pool(dataset) if s.name not in bad] == list(good)
     assert [name.rpartition("/")[2] in line for name, line in zip(bad, lines, strict=True)] == [
@@ -54,7 +54,7 @@ def test_withheld_labels_stay_closed(root, tmp_path):
             mask.write_bytes(b"closed")
     dataset = open_dataset(root)
     samples = withhold(pool(dataset), draw_partition(dataset, path)[0])
-    assert undamaged(samples, dataset.coding) == (samples, ())
+    assert readable_samples(samples, dataset.coding) == (samples, ())
 
 
 def test_damage_stops_unless_it_may_be_skipped(root, caplog):
@@ -62,8 +62,8 @@ def test_damage_stops_unless_it_may_be_skipped(root, caplog):
     (root / "masks" / "sol_002.png").write_text("no")
     dataset = open_dataset(root)
     with pytest.raises(ValueError, match=r"sol_001\.jpg.*--skip-bad\) \(and 1 more"):
-        undamaged(dataset.split("train"), dataset.coding)
-    good, lines = undamaged(dataset.split("train"), dataset.coding, skip_bad=True)
+        readable_samples(dataset.split("train"), dataset.coding)
+    good, lines = readable_samples(dataset.split("train"), dataset.coding, skip_bad=True)
     assert len(good) == 4
     report_skipped(lines)
     assert "2 image(s) with damaged files were left out; the first: " in caplog.text
@@ -73,11 +73,11 @@ def test_skip_bad_does_not_skip_mistakes(root):
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(root / "masks" / "sol_002.png")
     dataset = open_dataset(root)
     with pytest.raises(ValueError, match=r"sol_002\.jpg: 48×40"):
-        undamaged(dataset.split("train"), dataset.coding, skip_bad=True)
+        readable_samples(dataset.split("train"), dataset.coding, skip_bad=True)
 
 
 def test_a_file_that_vanished_is_no_damage(root):
     dataset = open_dataset(root)
     (root / "images" / "sol_001.jpg").unlink()
     with pytest.raises(ValueError, match=r"sol_001\.jpg: no such file"):
-        undamaged(dataset.split("train"), dataset.coding, skip_bad=True)
+        readable_samples(dataset.split("train"), dataset.coding, skip_bad=True)

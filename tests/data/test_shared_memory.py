@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from s5mars.data import shared_memory
-from s5mars.data.shared_memory import IN_USE, PREFETCH, affordable
+from s5mars.data.shared_memory import IN_USE, PREFETCH, fitting_workers
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3, 4])
@@ -21,7 +21,7 @@ def test_fewer_batches_then_fewer_processes_then_none(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(shared_memory, "_free", lambda: sharing * 1000.0 * (room + IN_USE) + 999)
-    kept, ahead = affordable(workers, batch_bytes=1000, sharing=sharing)
+    kept, ahead = fitting_workers(workers, batch_bytes=1000, sharing=sharing)
     assert kept * ahead <= room
     assert kept == min(workers, room)
     if kept:
@@ -37,6 +37,6 @@ def test_fewer_batches_then_fewer_processes_then_none(
 def test_no_place_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr(shared_memory, "PLACE", tmp_path / "nowhere")
-    assert affordable(4, batch_bytes=1) == (0, 0)
+    assert fitting_workers(4, batch_bytes=1) == (0, 0)
     monkeypatch.setattr("sys.platform", "darwin")
-    assert affordable(4, batch_bytes=1) == (4, PREFETCH)
+    assert fitting_workers(4, batch_bytes=1) == (4, PREFETCH)

@@ -19,7 +19,7 @@ from s5mars.types import Sample
 @pytest.fixture(autouse=True)
 def said_again() -> None:
     """Each test is a process of its own, as far as messages are concerned."""
-    splitting._say.cache_clear()
+    splitting._warn_once.cache_clear()
 
 
 def names(samples: Iterable[Sample]) -> list[str]:
@@ -104,7 +104,7 @@ def test_classes_that_val_or_test_do_not_show_are_named(
     root = fake_data.plain(tmp_path, images=40, splits=False, rare=[0])
     open_dataset(root)
     for split in ("val", "test"):
-        assert f"{root / 'splits' / split}.txt shows no pixel of bedrock" in caplog.text
+        assert f"{root / 'splits' / split}.txt contains no pixel of bedrock" in caplog.text
 
 
 def test_a_damaged_mask_does_not_stop_the_lists(tmp_path: Path, fake_data: ModuleType) -> None:
@@ -180,7 +180,7 @@ def test_new_labels_join_the_train_list_that_the_package_wrote(
     assert after.split("test") == before.split("test")
     train = root / "splits" / "train.txt"
     assert [record.getMessage() for record in caplog.records] == [
-        f"2 image(s) with new masks joined {train}, such as sol_041"
+        f"2 image(s) with new masks were added to {train}, such as sol_041"
     ]
     assert read_names(train) == names(after.split("train"))
     caplog.clear()
@@ -256,5 +256,8 @@ def test_new_labels_join_for_now_where_the_list_cannot_be_written(
 
     monkeypatch.setattr(splitting, "write_text", full)
     assert len(open_dataset(root).split("train")) == 29
-    assert "for now only: the file cannot be written, No space left on device" in caplog.text
+    assert (
+        "in this run only, because the file cannot be written: No space left on device"
+        in caplog.text
+    )
     assert len(read_names(root / "splits" / "train.txt")) == 28

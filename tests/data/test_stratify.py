@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from s5mars.data.stratify import beginning, stratified_order
+from s5mars.data.stratify import prefix_length, stratified_order
 
 
 @given(
@@ -35,7 +35,7 @@ def areas() -> np.ndarray:
 
 @pytest.mark.parametrize("fraction", [0.125, 0.2, 0.5])
 def test_beginnings_are_stratified_far_better_than_chance(areas, fraction):
-    part = beginning(len(areas), fraction)
+    part = prefix_length(len(areas), fraction)
 
     def error(order: np.ndarray) -> float:
         shares = areas[order[:part]].sum(0) / areas.sum(0)
@@ -66,6 +66,6 @@ def test_the_rarest_class_brings_a_clear_example_of_it():
 
 
 def test_beginning_is_rounded_and_never_empty():
-    assert beginning(161, 0.125) == 20
-    assert beginning(5000, 0.2) == 1000
-    assert beginning(3, 0.01) == 1
+    assert prefix_length(161, 0.125) == 20
+    assert prefix_length(5000, 0.2) == 1000
+    assert prefix_length(3, 0.01) == 1

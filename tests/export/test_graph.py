@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from s5mars.export.graph import write_onnx
-from s5mars.export.parity import onnx_answer, parity, torch_answer
+from s5mars.export.parity import onnx_probabilities, parity, torch_probabilities
 from ties import assert_same_labels
 
 from .networks import THREE, TINY, network, picture
@@ -29,8 +29,8 @@ def test_probabilities_are_those_of_torch_at_any_size(tmp_path: Path, encoder: s
     write_onnx(tmp_path / "a.onnx", model, THREE, temperature=1.7, facts={"format": 1})
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     images = [picture(i, *size) for i, size in enumerate(SIZES)]
-    theirs = onnx_answer(tmp_path / "a.onnx", threads=1)
-    ours = torch_answer(model, temperature=1.7)
+    theirs = onnx_probabilities(tmp_path / "a.onnx", threads=1)
+    ours = torch_probabilities(model, temperature=1.7)
     found = parity(ours, theirs, images)
     assert found.worst < 5e-3 and found.mean < 1e-5 and found.images == len(SIZES)
     for image in images:
@@ -52,7 +52,7 @@ def test_several_images_at_once(tmp_path: Path) -> None:
     images = np.stack([picture(i, 50, 60) for i in range(3)])
     (found,) = open_session(tmp_path / "a.onnx").run(None, {"image": images})
     for image, one in zip(images, found, strict=True):
-        np.testing.assert_allclose(one, torch_answer(model)(image), atol=5e-3)
+        np.testing.assert_allclose(one, torch_probabilities(model)(image), atol=5e-3)
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from timm.models import vision_transformer
 
 import tinyvit
 from s5mars.export.graph import write_onnx
-from s5mars.export.parity import onnx_answer, parity, torch_answer
+from s5mars.export.parity import onnx_probabilities, parity, torch_probabilities
 from s5mars.export.positions import bicubic_weights, resampled, traceable_positions
 from s5mars.models.build import build_segmenter
 from ties import assert_same_labels
@@ -66,8 +66,8 @@ def test_the_file_answers_as_torch_at_any_size(tmp_path: Path, encoder: str, hea
             elif "gamma" in name:
                 parameter.fill_(0.5)
     write_onnx(tmp_path / "a.onnx", model, THREE, temperature=0.5, facts={})
-    ours = torch_answer(model, temperature=0.5)
-    theirs = onnx_answer(tmp_path / "a.onnx", threads=1)
+    ours = torch_probabilities(model, temperature=0.5)
+    theirs = onnx_probabilities(tmp_path / "a.onnx", threads=1)
     images = [picture(i, *size) for i, size in enumerate(SIZES)]
     found = parity(ours, theirs, images)
     assert found.worst < 1e-3 and found.mean < 1e-5
@@ -77,4 +77,4 @@ def test_the_file_answers_as_torch_at_any_size(tmp_path: Path, encoder: str, hea
     if encoder == "tiny_patch14_dinov2":
         with torch.no_grad():
             model.encoder.model.pos_embed.zero_()
-        assert parity(torch_answer(model), theirs, images).worst > 1e-3
+        assert parity(torch_probabilities(model), theirs, images).worst > 1e-3

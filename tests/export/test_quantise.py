@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from s5mars.export.graph import write_onnx
-from s5mars.export.parity import onnx_answer, parity, seconds_per_megapixel
-from s5mars.export.quantise import middle, quantise
+from s5mars.export.parity import onnx_probabilities, parity, seconds_per_megapixel
+from s5mars.export.quantise import centre_crop, quantise
 
 from .networks import THREE, network, picture
 
@@ -32,7 +32,7 @@ def test_every_convolution_has_eight_bits_and_answers_stay_near(tmp_path: Path) 
     assert eight.stat().st_size < 0.5 * single.stat().st_size
     assert proto.metadata_props == onnx.load(single).metadata_props
     assert proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value == len(THREE)
-    one, other = onnx_answer(single), onnx_answer(eight)
+    one, other = onnx_probabilities(single), onnx_probabilities(eight)
     found = parity(one, other, [picture(9, 70, 101), *images[:2]])
     assert found.equal > 0.6 and 0 < found.mean < 0.2
     assert len(seconds_per_megapixel([one, other], images[0], rounds=1)) == 2
@@ -42,5 +42,5 @@ def test_no_image_is_refused_and_large_ones_are_cut(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs calibration images"):
         quantise(tmp_path / "a.onnx", tmp_path / "b.onnx", [])
     image = picture(0, 100, 40)
-    assert np.array_equal(middle(image, side=50), image[25:75])
-    assert middle(image, side=200).shape == image.shape
+    assert np.array_equal(centre_crop(image, side=50), image[25:75])
+    assert centre_crop(image, side=200).shape == image.shape

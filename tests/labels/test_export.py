@@ -205,7 +205,7 @@ def test_nothing_to_export(maps: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "run s5mars predict with --write labels" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main(["export-labels", str(tmp_path), *arguments[2:]]) == 2
-    assert "no index here" in capsys.readouterr().err
+    assert "`s5mars predict` writes it" in capsys.readouterr().err
 
 
 def test_a_name_that_a_label_map_cannot_hold(tmp_path: Path) -> None:

@@ -110,5 +110,5 @@ def test_other_licences_are_told(tmp_path: Path, licence: Licence | None, words:
     write_folder(run_from(tmp_path / "run", licence), "me/mars", tmp_path / "a", licence="mit")
     card = (tmp_path / "a" / "README.md").read_text()
     assert "license: mit\n" in card and words in card
-    assert ("The encoder began from" in card) == bool(words)
+    assert ("The encoder was initialised with" in card) == bool(words)
     assert from_facts({"encoder_licence": as_facts(licence)}) == licence

@@ -12,7 +12,7 @@ import pytest
 import s5mars
 from s5mars.errors import DamagedFileError
 from s5mars.models.onnx_network import OnnxNetwork, open_session
-from s5mars.models.opened import beside
+from s5mars.models.opened import result_path
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -59,10 +59,10 @@ def test_what_is_no_export_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_files_about_a_model_have_their_place(tmp_path: Path) -> None:
-    assert beside(tmp_path, "a.json") == tmp_path / "a.json"
-    assert beside(tmp_path / "best.safetensors", "a.json") == tmp_path / "a.json"
-    assert beside(tmp_path / "m.int8.onnx", "a.json") == tmp_path / "m.int8.a.json"
-    assert beside("hf:me/mars", "a.json") == Path("me_mars.a.json")
+    assert result_path(tmp_path, "a.json") == tmp_path / "a.json"
+    assert result_path(tmp_path / "best.safetensors", "a.json") == tmp_path / "a.json"
+    assert result_path(tmp_path / "m.int8.onnx", "a.json") == tmp_path / "m.int8.a.json"
+    assert result_path("hf:me/mars", "a.json") == Path("me_mars.a.json")
 
 
 def test_a_network_travels_by_its_file_and_says_which_one_it_is(tmp_path: Path) -> None:

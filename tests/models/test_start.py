@@ -78,7 +78,7 @@ def test_the_same_classes_give_the_same_network(run: Path, file: str) -> None:
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(made(image), TEACHER(image))
-    assert "classes from it: soil, Big_rock, sand" in str(made.weights_report)
+    assert "copied classes: soil, Big_rock, sand" in str(made.weights_report)
     assert str(run) not in str(made.weights_report)  # shared records name no folder
     assert made.weights_report.details == [f"read from {run / file}"]
 
@@ -90,14 +90,14 @@ def test_rows_of_the_classifier_follow_the_names(run: Path) -> None:
         assert torch.equal(ours[[1, 2]], theirs[[2, 1]])
         assert not (ours[0] == theirs[0]).all()
     said = str(made.weights_report)
-    assert "classes from it: sand, big rock; classes at random: gravel" in said
+    assert "copied classes: sand, big rock; random classes: gravel" in said
 
 
 def test_a_decoder_of_another_shape_stays_at_random(run: Path) -> None:
     made = started(run, network=DeepLab(decoder="paper", normalisation="as_released"))
     assert equal(made.encoder, TEACHER.encoder)
-    assert "at random: decoder (pyramid, low_level, decoder)" in str(made.weights_report)
-    assert "classes at random: soil, Big_rock, sand" in str(made.weights_report)
+    assert "random: decoder (pyramid, low_level, decoder)" in str(made.weights_report)
+    assert "random classes: soil, Big_rock, sand" in str(made.weights_report)
 
 
 def test_the_normalisation_is_that_of_the_run(run: Path) -> None:
@@ -147,10 +147,10 @@ def test_other_decoders_and_adapters(tmp_path: Path, head: str) -> None:
     image = torch.rand(1, 3, 40, 50)
     with torch.no_grad():
         assert torch.equal(made(image), given(image))  # adapters begin as nothing
-    assert "classes from it: soil, Big_rock, sand" in str(made.weights_report)
+    assert "copied classes: soil, Big_rock, sand" in str(made.weights_report)
     assert isinstance(made, Segmenter) and made.licence == licence
     # Under another decoder only the encoder fits.
     other = replace(agreed, head="deeplab", lora=0)
     report = str(starting_network(other, Supervised(), GIVEN).weights_report)
-    assert "at random: decoder (pyramid, low_level, decoder)" in report
-    assert "classes at random: soil, Big_rock, sand" in report
+    assert "random: decoder (pyramid, low_level, decoder)" in report
+    assert "random classes: soil, Big_rock, sand" in report

@@ -171,12 +171,12 @@ def test_what_a_run_says_of_its_network(tmp_path: Path) -> None:
         ({"freeze": "encoder", "drop_path": 0.1}, "--drop-path has no effect"),
         ({"freeze": "encoder", "freeze_norm": True}, "--freeze-norm has no effect"),
         ({"freeze": "encoder", "layer_decay": 0.9}, "--layer-decay has no effect"),
-        ({"freeze": "encoder", "scale": (0.9, 1.1)}, "tiles have the scale of the image"),
-        ({"crops": "tiles", "scale": (0.9, 1.1)}, "tiles have the scale of the image"),
-        ({"feature_cache": Path("f")}, "--feature-cache is for --freeze encoder"),
+        ({"freeze": "encoder", "scale": (0.9, 1.1)}, "cannot be combined with tiles"),
+        ({"crops": "tiles", "scale": (0.9, 1.1)}, "cannot be combined with tiles"),
+        ({"feature_cache": Path("f")}, "--feature-cache requires --freeze encoder"),
         (
             {"feature_cache": Path("f"), "freeze": "encoder", "crops": "random"},
-            "--feature-cache is for tiles",
+            "--feature-cache cannot be combined with --crops random",
         ),
     ],
 )

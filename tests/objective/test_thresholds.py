@@ -100,5 +100,5 @@ def test_a_method_without_a_threshold_gets_every_valid_pixel(kind: str) -> None:
 
 
 def test_an_unknown_kind_names_the_choices() -> None:
-    with pytest.raises(ValueError, match="flexmatch, freematch"):
+    with pytest.raises(ValueError, match="flexmatch or freematch"):
         ClassThresholds(EVENLY, kind="fixed")

@@ -17,7 +17,7 @@ from s5mars.data.resolution import Resolution
 from s5mars.errors import MissingFileError, UserError
 from s5mars.models import box
 from s5mars.models.checkpoint import load_model
-from s5mars.models.opened import beside, is_model, model_and_images
+from s5mars.models.opened import is_model, model_and_images, result_path
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_the_package_is_not_written_to(
     )
     assert main(["evaluate", "navcam", "--data", str(data), "--split", "val"]) == 0
     assert Path("navcam.evaluation-val-full.json").is_file()
-    assert beside(navcam, "a.json") == Path("navcam.a.json")
+    assert result_path(navcam, "a.json") == Path("navcam.a.json")
     for model in ("navcam", str(navcam)):
         assert main(["calibrate", model, "--data", str(data)]) == 2
         assert "calibrate a copy of the folder" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_what_was_in_hand_when_a_run_died_comes_last(tmp_path: Path) -> None:
     (out / "sol0/a.png").unlink()
     (out / "sol2/a.png").unlink()
     with Manifest(out) as manifest:
-        manifest._put_back(["sol0/a", "sol2/a"])
+        manifest._reset(["sol0/a", "sol2/a"])
         manifest.begin_reading("sol0/a")
         manifest.end_reading("sol0/a")
     assert predict() == Counts(done=3, failed=1, to_do=0)

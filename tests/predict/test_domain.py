@@ -49,7 +49,7 @@ def test_index_summary_and_overlay(navcam: Path, archive: Path, tmp_path: Path) 
     assert [name for name, row in rows.items() if not row["out_of_domain"]] == ["known"]
     assert 0 < rows["known"]["domain_distance"] < 1 < rows["noise"]["domain_distance"]
     said = str(summary)
-    assert "3 of 4 products are unlike the training images (camera M2020 Navcam: 1, " in said
+    assert "3 of 4 products differ from the training images (camera M2020 Navcam: 1, " in said
     assert "trained on grey images of MSL Navcam, 64 pixels. An image is out of domain if" in said
     assert f"s5mars find {out} out_of_domain" in said
     for name, row in rows.items():

@@ -158,7 +158,7 @@ def test_a_sheet_without_overlays_or_products(maps: Path, tmp_path: Path) -> Non
 
 
 def test_what_is_no_index(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no index here; `s5mars predict` writes one"):
+    with pytest.raises(FileNotFoundError, match="does not exist; `s5mars predict` writes it"):
         find(tmp_path, "true")
     (tmp_path / "index.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="damaged index"):

@@ -67,7 +67,7 @@ def test_scores_on_other_data_have_a_section_and_do_not_replace_its_own(
     path.write_text(json.dumps(other))
     page = open_page(write_report(run, examples=0))
     assert "cross" in [a["id"] for a in page.of("section")]
-    for expected in ("61.25", "33.25", "navcam", "soil+gravel 44.4", "may not choose sky"):
+    for expected in ("61.25", "33.25", "navcam", "soil+gravel 44.4", "cannot predict sky"):
         assert expected in page.text, expected
     assert "The weights are newer than" not in page.text
     (run / "best.safetensors").touch()

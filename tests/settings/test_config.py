@@ -62,18 +62,18 @@ def test_every_field_of_the_paste_is_read() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"steps": None}, "either steps or epochs"),
-        ({"epochs": 2.0}, "either steps or epochs"),
+        ({"steps": None}, "either --steps or --epochs"),
+        ({"epochs": 2.0}, "either --steps or --epochs"),
         ({"steps": 0}, "above 0"),
-        ({"batch": 0}, "batch is 0"),
+        ({"batch": 0}, "--batch must be above 0"),
         ({"crop": 16}, "32 pixels"),
-        ({"scale": (2.0, 0.5)}, "smallest and a largest"),
-        ({"clip": -1.0}, "clip is -1.0"),
-        ({"freeze_at": 0.0}, "freeze_at"),
-        ({"warm_up": 1.0}, "warm_up is 1.0"),
-        ({"alignment_power": 2.0}, "alignment_power"),
-        ({"select_on": "train"}, "select_on is 'train'"),
-        ({"balanced_crops": 1.5}, "balanced_crops is 1.5: it must be in"),
+        ({"scale": (2.0, 0.5)}, "smallest and the largest"),
+        ({"clip": -1.0}, "--clip must be at least 0"),
+        ({"freeze_at": 0.0}, "--freeze-at must be"),
+        ({"warm_up": 1.0}, "--warm-up must be in"),
+        ({"alignment_power": 2.0}, "--alignment-power must be"),
+        ({"select_on": "train"}, "--select-on must not be train"),
+        ({"balanced_crops": 1.5}, r"--balanced-crops must be in \[0, 1\]"),
     ],
 )
 def test_settings_that_cannot_work(changes: dict[str, object], words: str) -> None:

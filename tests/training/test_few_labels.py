@@ -212,7 +212,7 @@ def test_folds_need_images_and_a_single_run(
     assert main(arguments(data, out, folds=5)) == 2
     assert "--folds 5 needs as many labelled images or more (got 3)" in capsys.readouterr().err
     assert main(arguments(data, out, folds=1)) == 2
-    assert "folds is 1: it must be 2 or more, or 0" in capsys.readouterr().err
+    assert "--folds must be 0 or at least 2 (got 1)" in capsys.readouterr().err
     assert not out.exists()
     compare = ["compare", *arguments(data, out, folds=2)[1:], "--methods=supervised"]
     assert main(compare) == 2
@@ -229,7 +229,7 @@ def test_images_of_one_sol_are_in_one_fold(capsys: pytest.CaptureFixture[str]) -
     assert [len(each) for each in sols] == [2, 2, 2] and len(set.union(*sols)) == 6
     assert not capsys.readouterr().err
     divide(samples, areas, 7, seed=0)
-    assert "divided one by one" in capsys.readouterr().err
+    assert "divided individually" in capsys.readouterr().err
 
 
 def test_folds_show_the_rare_classes() -> None:

@@ -130,7 +130,7 @@ def test_it_is_scored_calibrated_exported_and_started_from(
         "--epochs=1",
     ) == 0  # fmt: skip
     said = capsys.readouterr().err
-    assert "also from it: decoder (decoder); classes from it:" in said
+    assert "copied: decoder (decoder); copied classes:" in said
     assert f"network: {MODEL} with head linear; 0.3" in said
 
 

@@ -231,7 +231,7 @@ def test_the_rows_of_table_vi_are_runs_of_train(
         ({"side_adapter.checkpoint": "a.pth"}, "it is for --model san, not resnet50"),
         ({"model": "san", "weights": "clip", "steps": 0}, "requires a trained side adapter"),
         ({"model": "san", "weights": "nowhere"}, "nowhere: no such folder"),
-        ({"steps": 0}, "steps is 0"),
+        ({"steps": 0}, "--steps must be above 0"),
     ],
 )
 def test_what_does_not_go_together_is_refused_and_leaves_nothing(

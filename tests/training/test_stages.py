@@ -20,7 +20,7 @@ from s5mars.cli import main
 from s5mars.compare.results import saved_states
 from s5mars.data.synthetic import write_synthetic
 from s5mars.training.record import Record
-from s5mars.training.stages import _without_data, reliability
+from s5mars.training.stages import _excluded_pixels, reliability
 from s5mars.types import Sample
 
 
@@ -73,7 +73,9 @@ def test_pixels_without_data_are_in_no_reliability(tmp_path: Path) -> None:
     rover = np.zeros((40, 40), np.uint8)
     rover[30:] = 1
     Image.fromarray(rover).save(tmp_path / "rover.png")
-    left_out = _without_data(Sample("a", tmp_path / "a.png", hide=(tmp_path / "rover.png",)), image)
+    left_out = _excluded_pixels(
+        Sample("a", tmp_path / "a.png", hide=(tmp_path / "rover.png",)), image
+    )
     assert left_out[:, :10].all() and left_out[30:].all() and not left_out[:30, 10:].any()
     last = np.zeros((40, 40), np.uint8)
     other = np.where(left_out, np.uint8(1), last)  # disagrees there alone
@@ -162,7 +164,7 @@ def test_a_teacher_of_another_resolution_is_refused(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": 8}, "steps is 8"),
+        ({"steps": 8}, "--steps must be at least 9 (got 8)"),
         ({"teacher": "nowhere"}, "nowhere"),
         ({"teacher": "x", "method": "fixmatch"}, "leave it out"),
         ({"pool": "trian"}, "list file (got 'trian')"),

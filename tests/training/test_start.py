@@ -84,7 +84,7 @@ def test_start_from_is_recorded_and_resumed(
 ) -> None:
     run = train(scenes, tmp_path / "second", start_from=first)
     said = capsys.readouterr().err
-    assert "encoder weights: first (--start-from); also from it: decoder" in said
+    assert "encoder weights: first (--start-from); copied: decoder" in said
     assert f"read from {first}" in said
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["encoder_weights"].startswith("encoder weights: first (--start-from)")

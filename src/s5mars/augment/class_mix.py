@@ -33,7 +33,7 @@ def class_regions(
         UserError: if ``share`` is outside [0, 1].
     """
     if not 0 <= share <= 1:
-        raise UserError(f"share is {share}: it must be in [0, 1]")
+        raise UserError(f"share must be in [0, 1] (got {share})")
     flat = label.long().where(valid, IGNORE).flatten(1)
     present = torch.zeros(len(flat), IGNORE + 1, dtype=torch.bool, device=flat.device)
     present.scatter_(1, flat, True)

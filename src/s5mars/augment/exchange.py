@@ -6,11 +6,11 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from s5mars.augment.rivals import Rival, efdm, fda, wct
+from s5mars.augment.alternatives import Alternative, efdm, fda, wct
 from s5mars.augment.statistics import Swap, augin
 from s5mars.errors import UserError
 
-Exchange = Literal[Swap, Rival]
+Exchange = Literal[Swap, Alternative]
 
 
 def exchange(image: Tensor, valid: Tensor, *, partner: Tensor, kind: Exchange = "std") -> Tensor:
@@ -33,5 +33,5 @@ def exchange(image: Tensor, valid: Tensor, *, partner: Tensor, kind: Exchange = 
     if kind == "fda":
         return fda(image, valid, partner=partner)
     if kind not in get_args(Swap):
-        raise UserError(f"unknown exchange {kind!r}; choose {', '.join(get_args(Exchange))}")
+        raise UserError(f"kind must be one of {', '.join(get_args(Exchange))} (got {kind!r})")
     return augin(image, valid, partner=partner, swap=kind)

@@ -64,9 +64,7 @@ def photometric(
         UserError: if ``kind`` is unknown.
     """
     if kind not in get_args(Photometric):
-        raise UserError(
-            f"unknown photometric augmentation {kind!r}; choose {', '.join(get_args(Photometric))}"
-        )
+        raise UserError(f"kind must be one of {', '.join(get_args(Photometric))} (got {kind!r})")
     if kind == "none":
         return image
     augment = SETS[kind]
@@ -169,7 +167,7 @@ def _autocontrast(image: Tensor, valid: Tensor, generator: np.random.Generator) 
     return intensity.autocontrast(image, valid)
 
 
-def _weaker(operation: Callable[..., Tensor]) -> Augmentation:
+def _blended(operation: Callable[..., Tensor]) -> Augmentation:
     """A blend towards grey, black or smooth with AugSeg's factors, in [0.05, 0.95]."""
 
     def augment(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
@@ -198,10 +196,10 @@ AUGSEG: tuple[Augmentation, ...] = (
     _autocontrast,
     equalize,
     gaussian_blur,
-    _weaker(intensity.contrast),
-    _weaker(intensity.sharpness),
-    _weaker(intensity.saturation),
-    _weaker(intensity.brightness),
+    _blended(intensity.contrast),
+    _blended(intensity.sharpness),
+    _blended(intensity.saturation),
+    _blended(intensity.brightness),
     _any_hue,
     _posterize,  # to 4..8 bits; the released code's 8 − ⌈4u⌉ never gives 8
     _solarize,  # from 1/256..1

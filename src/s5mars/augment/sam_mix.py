@@ -60,11 +60,12 @@ class SamMix:
 
     def __post_init__(self) -> None:
         if not 0 <= self.flip <= 1:
-            raise UserError(f"mix.flip is {self.flip}: it must be in [0, 1]")
+            raise UserError(f"mix.flip must be in [0, 1] (got {self.flip})")
         smallest, largest = self.rescale
         if not 0 < smallest <= largest:
             raise UserError(
-                f"mix.rescale is {list(self.rescale)}: it must be a smallest and a largest factor"
+                "mix.rescale must be the smallest and the largest factor, above 0 "
+                f"(got {list(self.rescale)})"
             )
 
     @property

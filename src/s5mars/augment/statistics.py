@@ -47,7 +47,7 @@ def augin(image: Tensor, valid: Tensor, *, partner: Tensor, swap: Swap = "std") 
         swap: ``std``, ``mean``, ``both`` or ``none``.
     """
     if swap not in get_args(Swap):
-        raise UserError(f"unknown swap {swap!r}; choose {', '.join(get_args(Swap))}")
+        raise UserError(f"swap must be one of {', '.join(get_args(Swap))} (got {swap!r})")
     if swap == "none":
         return image
     mean, std = moments(image, valid)

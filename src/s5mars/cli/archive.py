@@ -14,7 +14,7 @@ def _predict_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "model", nargs="?", metavar="MODEL",
         help="Run folder, checkpoint, ONNX file, hf:OWNER/NAME, or a name that `s5mars models` "
-        "lists; an argument that is none of these is an image (navcam)",
+        "lists (navcam); any other argument is an image",
     )  # fmt: skip
     parser.add_argument(
         "images", nargs="+", metavar="IMAGES", help="Paths to images, products or folders of them"

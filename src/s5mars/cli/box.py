@@ -9,7 +9,9 @@ from s5mars.cli.command import Command
 
 def _models_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "name", nargs="?", help="Name of the model whose card is printed (a list of all models)"
+        "name",
+        nargs="?",
+        help="Name of the model whose card is printed; a list of all models if omitted",
     )
 
 

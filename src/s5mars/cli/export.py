@@ -51,7 +51,7 @@ def _push_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--licence-file",
         type=Path,
-        help="Path to the text of the licence; needed where the encoder's passes on, as DINOv3's",
+        help="Path to the text of the licence; required by some, such as DINOv3's",
     )
     parser.add_argument("--private", action="store_true", help="Make a new repository private")
     parser.add_argument(

@@ -21,7 +21,9 @@ def _options(parser: ArgumentParser) -> None:
         help="Run, checkpoint, ONNX file or model on the hub whose features are used (an ImageNet "
         "encoder)",
     )
-    parser.add_argument("--port", type=int, default=8765, help="Port of the page; 0: any (8765)")
+    parser.add_argument(
+        "--port", type=int, default=8765, help="Port of the page; 0 chooses a free one (8765)"
+    )
     parser.add_argument(
         "--host", default="127.0.0.1", help="Address to listen on (127.0.0.1, this machine only)"
     )
@@ -39,7 +41,7 @@ def _label(options: Namespace) -> None:
 
 COMMANDS = {
     "label": Command(
-        "Paint labels in the browser, with a model that learns as you paint.",
+        "Paint labels in the browser, with a model that is fitted as you paint.",
         's5mars label FOLDER --classes "soil,bedrock,rock"',
         _options,
         _label,

@@ -45,7 +45,7 @@ def inference_of(options: Namespace) -> Inference:
 def data_option(parser: ArgumentParser) -> None:
     """The data set of a run, if it is not where the run was trained."""
     parser.add_argument(
-        "--data", type=Path, help="Path to the folder of the data set (that of the training)"
+        "--data", type=Path, help="Path to the folder of the data set (that of the run)"
     )
 
 

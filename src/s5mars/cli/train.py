@@ -50,8 +50,8 @@ def _resumed(arguments: list[str]) -> tuple[Path, Path | None]:
         others = ["--resume"]
     if others:
         raise UserError(
-            "--resume takes the run folder and no other option except --data, where the data was "
-            "moved: a resumed run keeps its settings"
+            "--resume accepts only the run folder and --data (if the data was moved), because a "
+            "resumed run keeps its settings"
         )
     return given.resume, given.data
 

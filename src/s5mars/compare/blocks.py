@@ -67,7 +67,7 @@ def _scores(group: Group, protocol: Sequence[str]) -> Block:
         if group.reference is not None:
             is_reference = standing.title == group.reference
             row.append(ABSENT if is_reference else difference_text(standing.to_reference))
-        row.append(_to_best(standing))
+        row.append(_difference_to_best(standing))
         rows.append(tuple(row))
     rows += _unavailable(group, len(header))
     lines = [*words.reading_lines(group), *words.missing_lines(group), *protocol]
@@ -75,7 +75,6 @@ def _scores(group: Group, protocol: Sequence[str]) -> Block:
 
 
 def _unavailable(group: Group, columns: int) -> list[tuple[str, ...]]:
-    """Return the rows without a measurement, marked as unavailable."""
     scored = {standing.row for standing in group.standings}
     names = dict.fromkeys(cell.row for cell in group.unavailable if cell.row not in scored)
     blank = [ABSENT] * (columns - 2)
@@ -113,16 +112,16 @@ def _of_paper(comparison: Comparison, group: Group) -> list[Block]:
         table = paper.paper_scores(data, group.share)
     else:
         table = paper.paper_ablation(data, group.share, group.name)
-    return _apart(table, group)
+    return _paper_blocks(table, group)
 
 
 def _classes_of_paper(comparison: Comparison, group: Group) -> list[Block]:
     if group.name != METHODS_GROUP:
         return []
-    return _apart(paper.paper_classes(comparison.settings["data"], group.share), group)
+    return _paper_blocks(paper.paper_classes(comparison.settings["data"], group.share), group)
 
 
-def _apart(table: paper.PaperTable | None, group: Group) -> list[Block]:
+def _paper_blocks(table: paper.PaperTable | None, group: Group) -> list[Block]:
     if table is None:
         return []
     return [
@@ -156,7 +155,7 @@ def difference_text(found: Difference | None) -> str:
     return text if found.shown else f"{text}, {NO_DIFFERENCE}"
 
 
-def _to_best(standing: Standing) -> str:
+def _difference_to_best(standing: Standing) -> str:
     if standing.best_other is None:
         return ABSENT
     return f"{standing.best_other}: {difference_text(standing.to_best_other)}"

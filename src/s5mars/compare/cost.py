@@ -62,11 +62,14 @@ def cost(
     settings = settings or CostSettings()
     names = method_names(list(methods))
     device = find_device(settings.device)
-    facts = {name: _alone(name, settings, device) for name in tqdm(names, "memory", disable=None)}
+    facts = {
+        name: _sizes_and_memory(name, settings, device)
+        for name in tqdm(names, "memory", disable=None)
+    }
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in tqdm(range(settings.rounds), "time", disable=None):
         for name in names:
-            times[name] += _turn(name, settings, device)
+            times[name] += _time_steps(name, settings, device)
     medians = {name: statistics.median(values) for name, values in times.items()}
     costs = [
         Cost(
@@ -84,11 +87,11 @@ def cost(
     if out is not None:
         content = {"settings": asdict(settings), "device": _device_name(device), "notes": lines}
         write_json(out, {**content, "costs": [asdict(found) for found in costs]})
-    print(markdown_of([_ours(costs, lines), _papers()]), end="")
+    print(markdown_of([_measured_block(costs, lines), _paper_block()]), end="")
     return costs
 
 
-def _alone(
+def _sizes_and_memory(
     name: str, settings: CostSettings, device: torch.device
 ) -> tuple[int, int, int, int | None]:
     """Return the parameters trained and held, operations, and peak memory of a step."""
@@ -113,7 +116,7 @@ def _alone(
     return step.trained, step.held, counter.get_total_flops(), peak
 
 
-def _turn(name: str, settings: CostSettings, device: torch.device) -> list[float]:
+def _time_steps(name: str, settings: CostSettings, device: torch.device) -> list[float]:
     """Return the seconds of some steps, after one that is not counted."""
     step = Step(name, settings, device)
     step()
@@ -125,7 +128,7 @@ def _turn(name: str, settings: CostSettings, device: torch.device) -> list[float
     return times
 
 
-def _ours(costs: Sequence[Cost], lines: Sequence[str]) -> Block:
+def _measured_block(costs: Sequence[Cost], lines: Sequence[str]) -> Block:
     rows = tuple(
         (
             method_title(each.method),
@@ -174,7 +177,7 @@ def _device_name(device: torch.device) -> str:
     return str(device)
 
 
-def _papers() -> Block:
+def _paper_block() -> Block:
     return Block(
         "The paper's numbers, not measured here: table XIII",
         ("row", "training time", "parameters"),

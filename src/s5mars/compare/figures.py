@@ -99,9 +99,6 @@ def write_figures(
     return written
 
 
-# scores --------------------------------------------------------------------------------------
-
-
 def _bars(comparison: Comparison, groups: Sequence[Group]) -> Figure:
     """Draw the mean mIoU of every row with its spread and seeds, one panel per share."""
     rows = max(len(group.standings) for group in groups)
@@ -164,7 +161,6 @@ def _band(cells: Sequence[Result]) -> tuple[list[float], list[float], list[float
 
 
 def _colour(comparison: Comparison, row: str) -> str:
-    """Return the colour of a row, which is the same in every panel."""
     group = comparison.rows[row]["group"]
     rows = [name for name, facts in comparison.rows.items() if facts["group"] == group]
     return COLOURS[rows.index(row) % len(COLOURS)]
@@ -176,11 +172,7 @@ def _quiet(axes: Axes, *, grid: Any) -> None:
     axes.set_axisbelow(True)
 
 
-# images --------------------------------------------------------------------------------------
-
-
 def _common_seed(group: Group) -> int | None:
-    """Return the lowest seed that every row has finished."""
     seeds = [set(by_seed(standing.cells)) for standing in group.standings]
     return min(seeds[0].intersection(*seeds[1:]), default=None)
 
@@ -195,7 +187,6 @@ def _chosen(group: Group, row: str | None) -> Standing | None:
 
 
 def _qualitative(folder: Path, group: Group, seed: int, amount: int, data: Path | None) -> Figure:
-    """Draw image, ground truth and the prediction of every row."""
     # The baseline comes first, as in the paper.
     standings = sorted(group.standings, key=lambda standing: standing.row != BASELINE)
     runs = [_run_of(folder, standing, seed) for standing in standings]
@@ -216,7 +207,6 @@ def _qualitative(folder: Path, group: Group, seed: int, amount: int, data: Path 
 def _worst(
     folder: Path, group: Group, standing: Standing, amount: int, data: Path | None
 ) -> Figure:
-    """Draw the images with the lowest scores of a row."""
     seed = min(by_seed(standing.cells))
     run = _run_of(folder, standing, seed)
     column = _column(run, standing.title)

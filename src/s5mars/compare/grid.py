@@ -20,7 +20,7 @@ ABLATED = "s5mars"
 _TAKEN = {
     "--seed": "--seeds",
     "--method": "--methods",
-    "--resume": "the same compare command again, which continues by itself",
+    "--resume": "the same compare command, which continues automatically",
     "--print-config": "s5mars train --print-config",
 }
 
@@ -148,7 +148,6 @@ def arguments_of(row: Row, arguments: Sequence[str]) -> list[str]:
 
 
 def _options(arguments: Iterable[str]) -> Iterator[list[str]]:
-    """Yield each option with its values."""
     option: list[str] = []
     for word in arguments:
         if word.startswith("--") and option:
@@ -160,7 +159,7 @@ def _options(arguments: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _nearest_first(wrong: str, names: Iterable[str]) -> str:
-    def likeness(name: str) -> float:
+    def similarity(name: str) -> float:
         return difflib.SequenceMatcher(None, wrong, name).ratio()
 
-    return ", ".join(sorted(names, key=likeness, reverse=True))
+    return ", ".join(sorted(names, key=similarity, reverse=True))

@@ -115,7 +115,9 @@ def train_arguments(request: Request, row: Row, cell: Cell, out: Path) -> list[s
 def _training(request: Request, row: Row, cell: Cell) -> Training:
     training = parse_training(train_arguments(request, row, cell, request.out))
     if training.config.folds:
-        raise UserError("--folds is for s5mars train; a comparison scores every cell on one split")
+        raise UserError(
+            "--folds is for s5mars train; leave it out, because a comparison scores one split"
+        )
     return training
 
 
@@ -185,11 +187,11 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
 def _without_unavailable(old: Comparison, facts: Mapping[str, Any]) -> Comparison:
     """Drop requested rows that had no weights, because their settings may change with weights."""
     measured = {cell.row for cell in old.cells if cell.status != "unavailable"}
-    forgotten = {name for name in old.rows if name in facts and name not in measured}
+    dropped = {name for name in old.rows if name in facts and name not in measured}
     return replace(
         old,
-        rows={name: row for name, row in old.rows.items() if name not in forgotten},
-        cells=tuple(cell for cell in old.cells if cell.row not in forgotten),
+        rows={name: row for name, row in old.rows.items() if name not in dropped},
+        cells=tuple(cell for cell in old.cells if cell.row not in dropped),
     )
 
 

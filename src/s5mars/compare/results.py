@@ -113,8 +113,8 @@ def read_comparison(folder: Path) -> Comparison:
     if wrong:
         raise UserError(
             f"{path}: {', '.join(cell.name for cell in wrong)} were trained with other settings "
-            "(data, protocol, steps or a training option) than the file states, and one table "
-            "never mixes settings; compare them in another --out"
+            "(data, protocol, steps or a training option) than the file states, and a table "
+            "cannot mix settings; compare them in another --out"
         )
     _same_partitions(path, comparison)
     return current
@@ -161,7 +161,7 @@ def is_trained(run: Path) -> bool:
 
 
 def saved_states(run: Path) -> list[Path]:
-    """What a run can go on from: its own ``last.ckpt``, and those of its stages."""
+    """Checkpoints from which a run can be resumed: ``last.ckpt`` and those of its stages."""
     return [*run.glob("last.ckpt"), *run.glob("stages/*/last.ckpt")]
 
 

@@ -66,8 +66,6 @@ def compare(request: Request) -> Comparison:
 
 
 class _Work:
-    """Runs the cells of one call."""
-
     def __init__(self, request: Request, planned: Plan) -> None:
         self.request = request
         self.out = request.out
@@ -77,9 +75,9 @@ class _Work:
 
     def finish(self) -> Comparison:
         """Run all cells."""
-        todo = self._todo()
+        todo = self._unfinished()
         self._write()
-        self._tidy()
+        self._delete_trainer_state()
         total = len(self.cells)
         print(
             f"{plural(total, 'cell')} requested, {total - len(todo)} already finished or failed, "
@@ -92,7 +90,7 @@ class _Work:
                 time.sleep(_LOOK_SECONDS)
                 for job in [r for r in self.running if r.process.poll() is not None]:
                     self.running.remove(job)
-                    self._end(job)
+                    self._record_end(job)
                     self._report(job.cell, todo)
         except KeyboardInterrupt:
             self._stop()
@@ -108,7 +106,7 @@ class _Work:
             )
         return self.comparison
 
-    def _todo(self) -> list[Cell]:
+    def _unfinished(self) -> list[Cell]:
         """Return the cells that are not finished, those already started first."""
         again = {"waiting", "running", "stopped", "unavailable"}
         if self.request.retry_failed:
@@ -117,7 +115,7 @@ class _Work:
         return sorted(found, key=lambda cell: not (self.out / cell.path).exists())
 
     def _start(self, cell: Cell) -> None:
-        if (twin := self._twin(cell)) is not None:
+        if (twin := self._identical_cell(cell)) is not None:
             same = {f.name: getattr(twin, f.name) for f in fields(Result) if f.name not in _OWN}
             self._set(cell, **same)
             print(f"copied from the identical run {twin.name}: {cell.name}", flush=True)
@@ -153,7 +151,7 @@ class _Work:
         self._set(cell, status="running", reason="")
         print(f"started: {cell.name}", flush=True)
 
-    def _twin(self, cell: Cell) -> Result | None:
+    def _identical_cell(self, cell: Cell) -> Result | None:
         """Return a scored cell of another row with the same settings, or None.
 
         A cell that was already started is not copied.
@@ -212,7 +210,7 @@ class _Work:
             ],
         }
 
-    def _end(self, running: Running, *, stopping: bool = False) -> None:
+    def _record_end(self, running: Running, *, stopping: bool = False) -> None:
         """Record how a cell ended; an early end is not a failure while ``stopping``."""
         cell, code = running.cell, running.process.returncode
         with contextlib.suppress(BrokenPipeError):
@@ -228,7 +226,6 @@ class _Work:
             self._score(cell, elapsed=elapsed)
 
     def _score(self, cell: Cell, *, elapsed: float) -> None:
-        """Record the scores of a trained and evaluated run."""
         run = self.out / cell.path
         try:
             scores = read_scores(run, split=self.request.split, protocol=self.request.protocol)
@@ -236,7 +233,7 @@ class _Work:
             self._set(cell, status="failed", reason=" ".join(str(error).split()))
         else:
             self._set(cell, status="done", reason="", elapsed=elapsed, **scores)
-            self._tidy()
+            self._delete_trainer_state()
 
     def _stop(self) -> None:
         """Wait for the cells to save and end after Ctrl-C, which they receive too."""
@@ -249,10 +246,10 @@ class _Work:
                 job.process.send_signal(signal.SIGTERM)
         for job in self.running:
             job.process.wait()
-            self._end(job, stopping=True)
+            self._record_end(job, stopping=True)
         self.running = []
 
-    def _tidy(self) -> None:
+    def _delete_trainer_state(self) -> None:
         """Delete the trainer state of scored cells, which is large and no longer needed."""
         if self.request.keep_checkpoints:
             return
@@ -326,7 +323,6 @@ def _without_bars(log: Path) -> str:
 
 
 def _reason(code: int, log: str) -> str:
-    """Return why a process failed, in one line."""
     if code < 0:
         return ended(code)
     lines = [line.strip() for line in log.splitlines() if line.strip()]

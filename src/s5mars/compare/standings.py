@@ -47,8 +47,6 @@ def groups_of(comparison: Comparison) -> list[Group]:
 
 
 def _shares(comparison: Comparison) -> list[str]:
-    """Return the shares: fractions by size, then lists by name."""
-
     def order(share: str) -> tuple[bool, float, str]:
         is_list = share.startswith("list-")
         return is_list, 0.0 if is_list else float(share), share

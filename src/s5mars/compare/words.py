@@ -1,4 +1,4 @@
-"""The lines below a table: how the numbers were measured, and what they do not show."""
+"""The lines below a table: how the numbers were measured, and their limits."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from s5mars.types import Sample
 logger = logging.getLogger("s5mars")
 
 
-def undamaged(
+def readable_samples(
     samples: Sequence[Sample], coding: MaskCoding, *, skip_bad: bool = False
 ) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
     """Decode all images and masks, and return the samples whose files can be read.
@@ -32,7 +32,7 @@ def undamaged(
         The good samples in their order, and one line for each of the others.
 
     Raises:
-        UserError: If a sample has a problem. The line describes the first problem and counts the
+        UserError: if a sample has a problem. The line describes the first problem and counts the
             others.
     """
 

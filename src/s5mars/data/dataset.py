@@ -37,7 +37,7 @@ class Dataset:
         """Return the samples of one split, in the order of its list.
 
         Raises:
-            UserError: If the split does not exist or is empty.
+            UserError: if the split does not exist or is empty.
         """
         samples = self.splits.get(name, ())
         if samples:
@@ -58,7 +58,7 @@ class Dataset:
         """Return the sample with this name, whether a split lists it or not.
 
         Raises:
-            UserError: If there is none; the message suggests the nearest name.
+            UserError: if there is none; the message suggests the nearest name.
         """
         found = self._by_name.get(name)
         if found is not None:

@@ -30,7 +30,7 @@ from s5mars.data.read import (
     size_mismatch,
 )
 from s5mars.data.sampler import Balance, image_index
-from s5mars.data.shared_memory import MORE_ROOM, NO_ROOM, PLACE, affordable, end_without_room
+from s5mars.data.shared_memory import MORE_ROOM, NO_ROOM, PLACE, end_without_room, fitting_workers
 from s5mars.errors import UserError
 from s5mars.parallel.workers import ended
 from s5mars.products.no_data import has_black_edge, no_data
@@ -146,7 +146,7 @@ def load_crop(
         around: Class that the crop must show, if the sample has it.
 
     Raises:
-        UserError: If image and mask, or image and object masks, differ in size, and as the
+        UserError: if image and mask, or image and object masks, differ in size, and as the
             readers.
     """
     image = open_image(sample.image)
@@ -259,7 +259,7 @@ def training_loader(
         workers: Number of processes; fewer are used if shared memory is short.
         sharing: Number of training processes on this machine.
     """
-    workers, ahead = affordable(workers, batch_bytes=batches.bytes_each, sharing=sharing)
+    workers, ahead = fitting_workers(workers, batch_bytes=batches.bytes_each, sharing=sharing)
     return _Loader(
         batches,
         batch_size=None,

@@ -17,7 +17,7 @@ from s5mars.data.layouts import open_dataset
 from s5mars.data.layouts.files import read_names, select
 from s5mars.data.names import as_lines
 from s5mars.data.read import read_label
-from s5mars.data.stratify import Areas, beginning, label_areas, stratified_order
+from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
 from s5mars.errors import DamagedFileError, MissingFileError, UserError
 from s5mars.files import write_text
 from s5mars.files.reading import read_text, reading
@@ -45,9 +45,9 @@ def draw_partition(
         label that was left out.
 
     Raises:
-        UserError: If the fraction is outside (0, 1], the list names files that are not in the
+        UserError: if the fraction is outside (0, 1], the list names files that are not in the
             train split, a chosen image has no mask, a label is bad, or no pixel is labelled.
-        MissingFileError: If the list does not exist.
+        MissingFileError: if the list does not exist.
     """
     train = dataset.split("train")
     fraction = as_fraction(labelled)
@@ -69,7 +69,7 @@ def as_fraction(labelled: float | str | Path) -> float | None:
     """Return the number in (0, 1] that ``labelled`` holds, or None if it is a path.
 
     Raises:
-        UserError: If it is a number outside (0, 1].
+        UserError: if it is a number outside (0, 1].
     """
     try:
         fraction = float(str(labelled))
@@ -84,7 +84,7 @@ def partition_list(dataset: Dataset, labelled: float | str | Path) -> Path:
     """Return the list file of a partition: one that the data set names, or the path itself.
 
     Raises:
-        MissingFileError: If the data set names partitions, and it is neither.
+        MissingFileError: if the data set names partitions, and it is neither.
     """
     path = dataset.partitions.get(str(labelled), Path(str(labelled)))
     if dataset.partitions and not path.exists():
@@ -108,8 +108,8 @@ def pool(dataset: Dataset, which: str = "all") -> tuple[Sample, ...]:
             without a split, or the path to a list file.
 
     Raises:
-        UserError: If the list names other images, or there are no unlabelled images.
-        MissingFileError: If ``which`` is none of these words and not a file.
+        UserError: if the list names other images, or there are no unlabelled images.
+        MissingFileError: if ``which`` is none of these words and not a file.
     """
     everything = (*dataset.split("train"), *dataset.unlabelled)
     if which in ("all", "train", "unlabelled"):
@@ -170,7 +170,7 @@ def write_partitions(
         splits: Path to the folder of the split lists; see ``open_dataset``.
 
     Raises:
-        UserError: If a fraction is outside (0, 1], or ``out`` contains different lists with these
+        UserError: if a fraction is outside (0, 1], or ``out`` contains different lists with these
             names.
     """
     fractions = sorted({_checked(fraction) for fraction in labelled})
@@ -181,7 +181,7 @@ def write_partitions(
     _require_masks(train)
     areas, _ = label_areas(train, dataset.coding, len(dataset.taxonomy))
     order = stratified_order(areas, seed=seed)
-    positions = {f: np.sort(order[: beginning(len(train), f)]) for f in fractions}
+    positions = {f: np.sort(order[: prefix_length(len(train), f)]) for f in fractions}
     names = {f: [train[i].name for i in at] for f, at in positions.items()}
     out.mkdir(parents=True, exist_ok=True)
     paths = {f: out / f"{f:g}.txt" for f in fractions}
@@ -214,7 +214,7 @@ def _stratified(
     areas, bad = label_areas(train, dataset.coding, len(dataset.taxonomy), skip_bad=skip_bad)
     good = np.array([i for i in range(len(train)) if i not in bad], np.int64)
     order = good[stratified_order(areas[good], seed=seed)]
-    chosen = np.sort(order[: beginning(len(good), fraction)]) if len(good) else good
+    chosen = np.sort(order[: prefix_length(len(good), fraction)]) if len(good) else good
     reasons = {train[position].name: reason for position, reason in bad.items()}
     return tuple(train[i] for i in chosen), reasons
 

@@ -37,9 +37,9 @@ def open_image(path: Path | str) -> Image.Image:
     ``missing_pixels`` returns where they are.
 
     Raises:
-        MissingFileError: If the file does not exist.
-        DamagedFileError: If the file is truncated, not an image, or too large.
-        UserError: If a product cannot be read, see ``open_product``.
+        MissingFileError: if the file does not exist.
+        DamagedFileError: if the file is truncated, not an image, or too large.
+        UserError: if a product cannot be read, see ``open_product``.
     """
     path = Path(path)
     if path.suffix.lower() not in PDS_ENDINGS and not _is_mosaic(path):
@@ -76,8 +76,8 @@ def image_size(path: Path | str) -> tuple[int, int]:
     """(width, height) of the image of ``open_image``; reads only the header of common formats.
 
     Raises:
-        MissingFileError: If the file does not exist.
-        DamagedFileError: If it is not an image.
+        MissingFileError: if the file does not exist.
+        DamagedFileError: if it is not an image.
     """
     path = Path(path)
     return head_size(path)[0] if path.suffix.lower() in IMAGE_ENDINGS else open_image(path).size
@@ -91,10 +91,10 @@ def open_label(sample: Sample, coding: MaskCoding) -> Image.Image:
     indices; the channels of a colour mask must be equal.
 
     Raises:
-        UserError: If the sample has no mask, or the mask is damaged, has colours, contains ids
+        UserError: if the sample has no mask, or the mask is damaged, has colours, contains ids
             that the coding does not define (listed with their pixel counts), or differs in size
             from a mask of ``sample.hide``.
-        MissingFileError: If a file does not exist.
+        MissingFileError: if a file does not exist.
     """
     mask = mask_ids(sample)
     _refuse_unknown(mask, coding, sample)
@@ -116,8 +116,8 @@ def open_hidden(sample: Sample, *, size: tuple[int, int]) -> Image.Image:
         size: (width, height) that the masks must have.
 
     Raises:
-        UserError: If a mask is damaged or has another size.
-        MissingFileError: If a mask does not exist.
+        UserError: if a mask is damaged or has another size.
+        MissingFileError: if a mask does not exist.
     """
     hidden = Image.new("L", size)
     for path in sample.hide:
@@ -141,7 +141,7 @@ def open_pair(sample: Sample, coding: MaskCoding) -> tuple[Image.Image, Image.Im
     """Return ``open_image`` and ``open_label`` of one sample.
 
     Raises:
-        UserError: As both, and if image and mask differ in size.
+        UserError: as both, and if image and mask differ in size.
     """
     image, label = open_image(sample.image), open_label(sample, coding)
     if image.size != label.size:
@@ -166,8 +166,8 @@ def mask_ids(sample: Sample) -> MaskFile:
     """Read the ids in the mask file of a sample, (H, W) uint8 or uint16.
 
     Raises:
-        UserError: If the sample has no mask, or the mask is damaged or has colours.
-        MissingFileError: If the file does not exist.
+        UserError: if the sample has no mask, or the mask is damaged or has colours.
+        MissingFileError: if the file does not exist.
     """
     if sample.mask is None:
         raise UserError(

@@ -33,7 +33,7 @@ class Resolution:
         """Parse ``"full"``, ``"1/2"`` (each side divided by 2) or ``"256"`` (longer side, pixels).
 
         Raises:
-            UserError: If the text is something else.
+            UserError: if the text is something else.
         """
         text = str(text).strip()
         if text == _WHOLE:

@@ -31,7 +31,7 @@ MORE_ROOM = "give a container more with `docker run --shm-size 2g`"
 logger = logging.getLogger("s5mars")
 
 
-def affordable(workers: int, *, batch_bytes: int, sharing: int = 1) -> tuple[int, int]:
+def fitting_workers(workers: int, *, batch_bytes: int, sharing: int = 1) -> tuple[int, int]:
     """Number of loader processes that fit into shared memory, and of batches each prefetches.
 
     First the batches are reduced, then the processes, down to none, with a warning.

@@ -85,7 +85,7 @@ def dataset_statistics(dataset: Dataset, *, split: str | None = None) -> Statist
     """Count colours and labels over one split, or over train, val and test together.
 
     Raises:
-        UserError: If the split does not exist, and as the readers.
+        UserError: if the split does not exist, and as the readers.
     """
     usual = tuple(name for name in ("train", "val", "test") if dataset.splits.get(name))
     names = (split,) if split else usual
@@ -141,7 +141,7 @@ def write_statistics(
         splits: Path to the folder of the split lists; see ``open_dataset``.
 
     Raises:
-        UserError, MissingFileError: As ``open_dataset`` and the readers.
+        UserError, MissingFileError: as ``open_dataset`` and the readers.
     """
     dataset = open_dataset(data, splits=splits)
     found = dataset_statistics(dataset, split=split)
@@ -274,7 +274,6 @@ def _moments(histogram: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64
 
 
 def _without_nan(value: object) -> object:
-    """Replace NaN, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {key: _without_nan(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -44,7 +44,7 @@ def label_areas(
             ``skip_bad``.
 
     Raises:
-        UserError, MissingFileError: As ``read_label``; not for damaged files if ``skip_bad``.
+        UserError, MissingFileError: as ``read_label``; not for damaged files if ``skip_bad``.
     """
 
     def count(sample: Sample) -> NDArray[Any] | str:
@@ -126,7 +126,7 @@ def stratified_order(areas: Areas, *, seed: int) -> NDArray[np.int64]:
     return np.array(order, np.int64)
 
 
-def beginning(count: int, fraction: float) -> int:
+def prefix_length(count: int, fraction: float) -> int:
     """Number of images in a fraction of ``count`` images: rounded, at least one."""
     return max(1, round(count * fraction))
 

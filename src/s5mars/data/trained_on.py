@@ -30,8 +30,8 @@ def dataset_of(
         layout: Layout of the data set; recognised by default.
 
     Raises:
-        MissingFileError: If data or lists are where neither the caller nor the run says.
-        UserError: As ``open_dataset``.
+        MissingFileError: if data or lists are where neither the caller nor the run says.
+        UserError: as ``open_dataset``.
     """
     recorded = facts.get("data")
     if data is None:

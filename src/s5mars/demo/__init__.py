@@ -97,7 +97,7 @@ def demo(
     if data is not None and synthetic:
         raise UserError("--data and --synthetic exclude each other; give one of them")
     settings = settings or DemoSettings()
-    _make_room(out)
+    _remove_earlier_demo(out)
     if synthetic:
         data = out / "scenes"
         print(f"rendering {settings.images} synthetic scenes into {data}")
@@ -148,7 +148,7 @@ def demo(
         each = ", ".join(f"{score:.1f}" for score in scores[method])
         print(f"  {method:<11}{statistics.mean(scores[method]):5.1f} %  ({each})")
     if synthetic:
-        print("  The scenes are synthetic; these scores say nothing about Mars.")
+        print("  The scenes are synthetic; these scores are not evidence about images of Mars.")
     print(f"report:  {page}\nmaps:    {out / 'maps-s5mars'}")
     if not own:
         print(
@@ -159,7 +159,7 @@ def demo(
     return page
 
 
-def _make_room(out: Path) -> None:
+def _remove_earlier_demo(out: Path) -> None:
     """Remove an earlier demo; raise if the folder contains anything else."""
     mark = out / ".demo"
     if out.exists() and any(out.iterdir()):

@@ -3,7 +3,7 @@
 A map says which class of the data each class of the model is. ``soil=soil+gravel`` counts two
 classes of the data as one, ``sand=soil, dust=soil`` two of the model. ``sky=-`` leaves a class of
 the model out of its choice, and pixels of ``-=gravel`` do not count. Every class of both sides must
-be named: one that is forgotten would change the scores unseen. ``*=-`` and ``-=*`` ignore all
+be named: one that is unmapped would change the scores unseen. ``*=-`` and ``-=*`` ignore all
 others.
 
 Classes exclude each other, so the probability of a merged class is the sum of those of its members.
@@ -69,7 +69,7 @@ class ClassMap:
 
     @property
     def label(self) -> str:
-        """The name, or one that two different maps of a user do not share, for file names."""
+        """Name for file names; maps of a user have unique ones."""
         return self.name or f"map-{zlib.crc32(str(self).encode()):08x}"
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class ClassMap:
         """The map for two lists of classes.
 
         Raises:
-            UserError: if a class is unknown, named in two ways or not at all, or fewer than two
+            UserError: if a class is unknown, mapped twice or not at all, or fewer than two
                 classes are left to score.
         """
         # Classes of the data that a class is; none: it is left out.
@@ -95,20 +95,21 @@ class ClassMap:
                 self._set(of_model, index, group, model, "model")
             for index in b:
                 self._set(of_data, index, group if a else frozenset(), data, "data")
-        forgotten = [
+        unmapped = [
             f"{', '.join(names)} of the {whose}"
             for whose, taxonomy, named in (("model", model, of_model), ("data", data, of_data))
             if (names := [n for i, n in enumerate(taxonomy.names) if i not in named])
         ]
-        if forgotten:
+        if unmapped:
             raise UserError(
-                f"{self._what}: nothing is said of {' and of '.join(forgotten)}; give each a "
-                "partner, or ignore it: CLASS=- for one of the model, -=CLASS for one of the data, "
-                "*=- and -=* for all others"
+                f"{self._option}: {' and '.join(unmapped)} must be mapped or ignored; use CLASS=- "
+                "to "
+                "ignore a class of the model, -=CLASS for one of the data, and *=- and -=* for all "
+                "others"
             )
         groups = sorted({group for group in of_model.values() if group}, key=min)
         if len(groups) < 2:
-            raise UserError(f"{self._what}: fewer than two classes are left to score")
+            raise UserError(f"{self._option}: fewer than two classes are left to score")
         position = {group: index for index, group in enumerate(groups)}
         return MappedClasses(
             name=self.name,
@@ -120,7 +121,7 @@ class ClassMap:
         )
 
     @property
-    def _what(self) -> str:
+    def _option(self) -> str:
         return f"--map {self.name or str(self)!r}"
 
     def _indices(
@@ -142,7 +143,7 @@ class ClassMap:
             near = difflib.get_close_matches(unknown[0], taxonomy.names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(
-                f"{self._what}: the {whose} has no class {unknown[0]!r}; it has "
+                f"{self._option}: the {whose} has no class {unknown[0]!r}; it has "
                 f"{', '.join(taxonomy.names)}{hint}"
             )
         return [index for index in found.values() if index is not None]
@@ -157,15 +158,15 @@ class ClassMap:
     ) -> None:
         if named.setdefault(index, group) != group:
             raise UserError(
-                f"{self._what}: {taxonomy.names[index]} of the {whose} is named in two ways; a "
-                "class of the model has one partner, and merged classes of the data are the same "
-                "on the right of all their pairs"
+                f"{self._option}: {taxonomy.names[index]} of the {whose} is mapped twice; map "
+                "each class of the model once, and write merged classes of the data in the same "
+                "way in all pairs"
             )
 
 
 @dataclass(frozen=True)
 class MappedClasses:
-    """A map between two taxonomies: which scored class each class is; None is left out."""
+    """A map between two taxonomies: class → scored class, or None if it is left out."""
 
     name: str  # of the map, if it has one
     model: Taxonomy
@@ -193,7 +194,7 @@ class MappedClasses:
         return labels
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: which classes were mapped, merged and left out."""
+        """Mapped, merged and ignored classes, for JSON."""
         return {
             "name": self.name,
             "classes": {
@@ -230,11 +231,11 @@ def describe_map(mapping: Mapping[str, Any]) -> str:
     )
     sentences = [f"Class map{name}: {pairs}."]
     if ignored := mapping["ignored_of_model"]:
-        sentences.append(f"The model may not choose {', '.join(ignored)}.")
+        sentences.append(f"The model cannot predict {', '.join(ignored)}.")
     if ignored := mapping["ignored_of_data"]:
         sentences.append(
             f"Pixels of {', '.join(ignored)} ({mapping['ignored_pixels']:.1f} % of the labelled "
-            "ones) do not count."
+            "ones) are ignored."
         )
     return " ".join(sentences)
 

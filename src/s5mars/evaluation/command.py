@@ -21,7 +21,7 @@ from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.found import CROSS
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json
-from s5mars.models.opened import beside, open_model
+from s5mars.models.opened import open_model, result_path
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor
 from s5mars.types import Sample
@@ -45,7 +45,7 @@ def evaluate(
     out: str | Path | None = None,
     show: bool = True,
 ) -> dict[str, Any]:
-    """Score a run on a split, print the scores, and write them where the report finds them.
+    """Score a run on a split, print the scores, and write them to a file.
 
     The file is ``evaluation-{split}-{protocol}.json``; if they apply, ``-student`` and the merged
     classes are added to the name. With a class map it is
@@ -69,7 +69,7 @@ def evaluate(
         layout: layout of ``data``; None detects it.
         draws: number of bootstrap draws for the 95 % interval over images.
         seed: seed of the bootstrap.
-        out: output folder; the run folder if None (see ``models.opened.beside``).
+        out: output folder; the run folder if None (see ``models.opened.result_path``).
         show: print the scores.
 
     Returns:
@@ -86,7 +86,10 @@ def evaluate(
     if isinstance(class_map, str):
         class_map = ClassMap.parse(class_map)
     if class_map is not None and merge:
-        raise UserError("--merge does not go with --map; merge in the map, as in soil=soil+gravel")
+        raise UserError(
+            "--merge cannot be combined with --map; merge classes in the map, as in "
+            "soil=soil+gravel"
+        )
     loaded = open_model(run, network=network)
     facts = loaded.facts.get("training") or {}
     dataset = dataset_of(run, facts, data=data, splits=splits, layout=layout)
@@ -147,7 +150,7 @@ def evaluate(
             "temperature": loaded.temperature,
         }
         kind = [CROSS, dataset.root.resolve().name, class_map.label]
-    path = beside(run, _file_name(kind, split, protocol, network, merge))
+    path = result_path(run, _file_name(kind, split, protocol, network, merge))
     if out is not None:
         path = Path(out) / path.name
     write_json(path, result)
@@ -176,7 +179,9 @@ def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
         if unknown or len(names) < 2:
             what = f"unknown class {unknown[0]!r}" if unknown else "only one class"
             raise UserError(
-                f"--merge {entry!r}: {what}; join two or more of {', '.join(taxonomy.names)} by +"
+                f"--merge must join at least two of {', '.join(taxonomy.names)} by + (got "
+                f"{entry!r}: "
+                f"{what})"
             )
         groups.append([taxonomy.names.index(name) for name in names])
     return groups
@@ -185,7 +190,6 @@ def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
 def _scores(
     found: Evaluation, taxonomy: Taxonomy, groups: list[list[int]], *, draws: int, seed: int
 ) -> dict[str, Any]:
-    """The part of the result that is computed from the matrices."""
     taxonomy = merged_taxonomy(taxonomy, groups)
     total = found.confusion.merged(groups)
     images = [(image.name, image.confusion.merged(groups)) for image in found.images]
@@ -231,7 +235,6 @@ def _file_name(
 
 
 def _table(result: Mapping[str, Any], path: Path) -> str:
-    """Format the scores for a terminal."""
     classes, protocol, ranges = result["classes"], result["protocol"], result["intervals"]
     total = sum(entry["support"] for entry in classes.values())
     wide = max(12, *(len(name) for name in classes))
@@ -259,7 +262,8 @@ def _table(result: Mapping[str, Any], path: Path) -> str:
     lines.append("")
     if ranges["mIoU"][0] is None:
         lines.append(
-            f"No interval: fewer than {FEWEST} images have labels, which says little about others."
+            f"No interval: fewer than {FEWEST} images have labels, which is too few for an "
+            "interval."
         )
     if absent:
         lines.append(f"Without ground truth and left out of the means: {', '.join(absent)}.")
@@ -268,7 +272,6 @@ def _table(result: Mapping[str, Any], path: Path) -> str:
 
 
 def _sentence(protocol: Mapping[str, Any]) -> str:
-    """Describe the protocol of the scores."""
     sentences = [
         f"The {protocol['network']} was evaluated on the {protocol['split']} split of "
         f"{protocol['data']} ({protocol['images']} images; protocol {protocol['name']!r}: "

@@ -33,7 +33,7 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     "full": Protocol("full", None, "the whole image"),
     "paper": Protocol(
-        "paper", 1024, "the square of 1024 pixels in the middle, or all where a side is shorter"
+        "paper", 1024, "the centre square of 1024 pixels, or the whole side if it is shorter"
     ),
 }
 """``paper`` is the protocol of section V-B; ``full`` scores every labelled pixel."""

@@ -116,12 +116,12 @@ def confidences(
     pixels: Pixels, temperature: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """(N,) largest probability at a temperature, and (N,) whether its class is right."""
-    sure, right = [], []
+    max_probability, right = [], []
     for logits, label in _chunks(pixels):
         below = (logits - logits.max(1, keepdims=True)) / temperature
-        sure.append(1 / np.exp(below).sum(1))
+        max_probability.append(1 / np.exp(below).sum(1))
         right.append(logits.argmax(1) == label)
-    return np.concatenate(sure), np.concatenate(right)
+    return np.concatenate(max_probability), np.concatenate(right)
 
 
 def reliability(

@@ -42,7 +42,7 @@ def model_card(
         evaluation: result of ``s5mars evaluate``, if available.
         calibration: result of ``s5mars calibrate``, if available.
         licence: licence of the weights, an identifier such as ``apache-2.0``.
-        domain: what the training images are like, if recorded.
+        domain: record of the training images, if any.
         further: sections of Markdown to add before the limits.
         terms: licence of the training images, a sentence.
     """
@@ -160,7 +160,7 @@ def _resolution(facts: Mapping[str, Any]) -> str:
 def _domain(domain: Domain, facts: Mapping[str, Any]) -> str:
     resolution = Resolution.parse(facts.get("resolution", str(FULL)))
     return (
-        f"## Images that it knows\n\nThe model was trained on {domain.about}. `s5mars predict` "
+        f"## Domain\n\nThe model was trained on {domain.about}. `s5mars predict` "
         f"marks other images in the index, in the overlay and in its last line. "
         f"{domain.rule(resolution)}"
     )
@@ -210,12 +210,12 @@ def _limits(
         if images:
             limits.append(
                 f"Scores are computed on {plural(round(images), 'image')}; neighbouring frames are "
-                "similar, so the intervals over images are rather too narrow."
+                "similar, so the intervals over images are probably too narrow."
             )
     if str(training.get("split_for_selection", "")).startswith("test"):
         limits.append("The checkpoint was selected on the test split, so that score is too high.")
     if "synthetic" in str(training.get("dataset", "")):
-        limits.append("The images are synthetic, so scores say nothing about Mars.")
+        limits.append("The images are synthetic, so scores are not evidence about images of Mars.")
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
@@ -229,7 +229,7 @@ def _licence(licence: str | None, encoder: Licence | None, terms: str) -> str:
     about = ""
     if encoder is not None:
         limit = ", which forbids commercial use" if encoder.limited else ""
-        about = f" The encoder began from weights under {encoder.identifier}{limit}."
+        about = f" The encoder was initialised with weights under {encoder.identifier}{limit}."
     if licence is None:
         return (
             "No licence was given for the weights; ask their owner before you use or share them."

@@ -16,8 +16,14 @@ from s5mars.data.read import read_image
 from s5mars.data.trained_on import dataset_of
 from s5mars.errors import MissingFileError, UserError
 from s5mars.export.graph import write_onnx
-from s5mars.export.parity import Parity, onnx_answer, parity, seconds_per_megapixel, torch_answer
-from s5mars.export.quantise import middle, quantise
+from s5mars.export.parity import (
+    Parity,
+    onnx_probabilities,
+    parity,
+    seconds_per_megapixel,
+    torch_probabilities,
+)
+from s5mars.export.quantise import centre_crop, quantise
 from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import (
     FORMAT,
@@ -25,7 +31,7 @@ from s5mars.models.checkpoint import (
     load_model,
     without_folders,
 )
-from s5mars.models.opened import ONNX, beside
+from s5mars.models.opened import ONNX, result_path
 from s5mars.models.segmenter import Segmenter
 from s5mars.predict.inference import SMALLEST_SIDE
 from s5mars.products.files import IMAGE_ENDINGS, files_below
@@ -56,7 +62,7 @@ def export(
         images: folder of images for the comparison and for the ranges of ``int8``; None uses the
             images that the run was trained on.
         network: ``"teacher"`` or ``"student"``.
-        calibration_images: number of images for the ranges of ``int8``, at even distances.
+        calibration_images: number of evenly spaced images for the ranges of ``int8``.
 
     Returns:
         ``file``, ``bytes``, ``temperature``, ``parity`` (see ``Parity``), ``on`` (images of the
@@ -76,7 +82,7 @@ def export(
             "products of matrices; leave --int8 out"
         )
     name = "model.int8.onnx" if int8 else "model.onnx"
-    target = beside(run, name) if out is None else Path(out)
+    target = result_path(run, name) if out is None else Path(out)
     if target.suffix.lower() != ONNX:
         raise UserError(f"--out must end in {ONNX} (got {target})")
     paths = _images(run, loaded, images)
@@ -115,7 +121,7 @@ def export(
                 temperature=loaded.temperature,
                 facts={**facts, "ranges_from": f"{len(seen)} images of {paths[0].parent.name}"},
             )
-            quantise(single, target, [middle(image) for image in seen])
+            quantise(single, target, [centre_crop(image) for image in seen])
     else:
         write_onnx(
             target, loaded.model, loaded.taxonomy, temperature=loaded.temperature, facts=facts
@@ -135,11 +141,15 @@ def _exportable(loaded: LoadedModel[AnyNetwork]) -> LoadedModel[Segmenter]:
 def _compared(
     loaded: LoadedModel[Segmenter], target: Path, paths: Sequence[Path]
 ) -> dict[str, Any]:
-    shown = [middle(i, side=COMPARED_SIDE) for i in _read(_spread(paths, COMPARED_IMAGES))]
-    on = f"images of {paths[0].parent}" if shown else "noise, as no image of the run exists here"
+    shown = [centre_crop(i, side=COMPARED_SIDE) for i in _read(_spread(paths, COMPARED_IMAGES))]
+    on = (
+        f"images of {paths[0].parent}"
+        if shown
+        else "noise, because no image of the run exists here"
+    )
     shown = shown or _noise()
-    ours = torch_answer(loaded.model, temperature=loaded.temperature)
-    theirs = onnx_answer(target)
+    ours = torch_probabilities(loaded.model, temperature=loaded.temperature)
+    theirs = onnx_probabilities(target)
     found = parity(ours, theirs, shown)
     times = seconds_per_megapixel([ours, theirs], shown[0], rounds=3)
     result = {
@@ -185,7 +195,7 @@ def _images(
 
 
 def _spread(paths: Sequence[Path], number: int) -> list[Path]:
-    """Select at most ``number`` paths at even distances."""
+    """Select at most ``number`` evenly spaced paths."""
     at = np.linspace(0, len(paths) - 1, min(number, len(paths))).round().astype(int)
     return [paths[i] for i in at]
 

@@ -16,7 +16,7 @@ from torch import nn
 from s5mars.errors import UserError
 from s5mars.models.onnx_network import INPUT, OUTPUT, open_session
 
-Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Probabilities = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """(H, W, 3) uint8 → (C, H, W) float32 probabilities."""
 
 
@@ -31,7 +31,6 @@ class Parity:
     mean: float  # mean absolute difference of a probability
 
     def __str__(self) -> str:
-        """One line."""
         return (
             f"{100 * self.equal:.4f} % of {self.pixels:,} pixels of {self.images} image(s) have "
             f"the same class; probabilities differ by at most {self.worst:.2g}, on average "
@@ -39,7 +38,7 @@ class Parity:
         )
 
 
-def parity(one: Answer, other: Answer, images: Sequence[NDArray[np.uint8]]) -> Parity:
+def parity(one: Probabilities, other: Probabilities, images: Sequence[NDArray[np.uint8]]) -> Parity:
     """Compare two networks.
 
     Args:
@@ -64,32 +63,32 @@ def parity(one: Answer, other: Answer, images: Sequence[NDArray[np.uint8]]) -> P
     return Parity(len(images), pixels, equal / pixels, worst, total / pixels)
 
 
-def torch_answer(model: nn.Module, *, temperature: float = 1.0) -> Answer:
+def torch_probabilities(model: nn.Module, *, temperature: float = 1.0) -> Probabilities:
     """A torch network that returns logits, on the CPU, in the fastest memory format."""
     fast = model.cpu().to(memory_format=torch.channels_last).eval()
 
     @torch.inference_mode()
-    def answer(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         logits = fast(torch.from_numpy(image[None]).permute(0, 3, 1, 2))
         found: NDArray[np.float32] = (logits / temperature).softmax(1)[0].numpy()
         return found
 
-    return answer
+    return predict
 
 
-def onnx_answer(path: Path, *, threads: int | None = None) -> Answer:
+def onnx_probabilities(path: Path, *, threads: int | None = None) -> Probabilities:
     """An ONNX file of ``write_onnx`` or ``quantise``."""
     session = open_session(path, threads=threads)
 
-    def answer(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = session.run([OUTPUT], {INPUT: image[None]})[0][0]
         return found
 
-    return answer
+    return predict
 
 
 def seconds_per_megapixel(
-    answers: Sequence[Answer],
+    networks: Sequence[Probabilities],
     image: NDArray[np.uint8],
     *,
     rounds: int = 5,
@@ -98,18 +97,18 @@ def seconds_per_megapixel(
     """Median time of each network; they take turns, so that a busy moment affects all.
 
     Args:
-        answers: networks to time; each is called once before.
+        networks: networks to time; each is called once before.
         image: (H, W, 3) uint8 RGB.
         rounds: number of turns.
         clock: returns seconds; use ``time.process_time`` for one thread on a busy machine.
     """
-    times: list[list[float]] = [[] for _ in answers]
-    for answer in answers:
-        answer(image)
+    times: list[list[float]] = [[] for _ in networks]
+    for predict in networks:
+        predict(image)
     for _ in range(rounds):
-        for answer, spent in zip(answers, times, strict=True):
+        for predict, spent in zip(networks, times, strict=True):
             start = clock()
-            answer(image)
+            predict(image)
             spent.append(clock() - start)
     megapixels = image.shape[0] * image.shape[1] / 1e6
     return [statistics.median(spent) / megapixels for spent in times]

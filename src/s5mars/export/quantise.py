@@ -75,8 +75,6 @@ def _kept_in_float(graph: Any) -> list[str]:
 
 
 class _Reader:
-    """Provides images to ``quantize_static``, one at a time."""
-
     def __init__(self, images: Sequence[NDArray[np.uint8]]) -> None:
         self._left = iter(images)
 
@@ -85,7 +83,7 @@ class _Reader:
         return None if image is None else {INPUT: image[None]}
 
 
-def middle(image: NDArray[np.uint8], *, side: int = CALIBRATION_SIDE) -> NDArray[np.uint8]:
+def centre_crop(image: NDArray[np.uint8], *, side: int = CALIBRATION_SIDE) -> NDArray[np.uint8]:
     """Centre crop of ``side`` pixels, or less if the image is smaller."""
     height, width = image.shape[:2]
     top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)

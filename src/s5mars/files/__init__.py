@@ -38,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path, which is renamed to ``path`` if the block raises no exception.
 
     Raises:
-        OSError: If writing fails; the message says so if the disk is full.
+        OSError: if writing fails; the message says so if the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def below(folder: Path, name: object, *, source: Path | str) -> Path:
     """Join a folder and a name that was read from the file ``source``.
 
     Raises:
-        UserError: If the path would be outside the folder.
+        UserError: if the path would be outside the folder.
     """
     path = PurePosixPath(name if isinstance(name, str) else "/")
     device = "\0" in str(name) or PureWindowsPath(str(name)).drive

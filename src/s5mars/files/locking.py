@@ -29,7 +29,7 @@ def only_one(folder: Path) -> Iterator[None]:
     the folder is used without one.
 
     Raises:
-        UserError: If another process holds the lock; the message names it.
+        UserError: if another process holds the lock; the message names it.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,11 +83,11 @@ def _this_process() -> str:
     return f"process {os.getpid()} on {socket.gethostname()} ({' '.join(said.split())})"
 
 
-def _let_go() -> None:
+def _close_in_child() -> None:
     """Children that are forked, such as loader processes, must not keep the lock of a dead run."""
     for file in _held:
         os.close(file)
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_close_in_child)

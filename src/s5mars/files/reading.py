@@ -42,7 +42,7 @@ _SPECIAL = {
 }
 
 
-_OF_DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
+_DAMAGE_ERRNOS = (None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
 """errno of OSErrors that libraries raise themselves or that wrong offsets cause."""
 
 
@@ -58,10 +58,10 @@ def reading(path: Path, *, kind: str = "file", way_out: str = WAY_OUT) -> Iterat
         way_out: What the user can do, for the message.
 
     Raises:
-        MissingFileError: If the file does not exist.
-        DamagedFileError: If it is not a regular file, or the block raised any other exception than
+        MissingFileError: if the file does not exist.
+        DamagedFileError: if it is not a regular file, or the block raised any other exception than
             the following.
-        UserError, OSError: Raised unchanged; OSErrors only if the operating system reports them.
+        UserError, OSError: raised unchanged; OSErrors only if the operating system reports them.
     """
     require_regular(path)
     try:
@@ -69,7 +69,7 @@ def reading(path: Path, *, kind: str = "file", way_out: str = WAY_OUT) -> Iterat
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno not in _OF_DAMAGE:
+        if isinstance(error, OSError) and error.errno not in _DAMAGE_ERRNOS:
             raise
         raise DamagedFileError(f"{path}: damaged {kind} ({reason_of(error)}): {way_out}") from error
 
@@ -78,9 +78,9 @@ def require_regular(path: Path) -> None:
     """Check that a path is a regular file, without opening it.
 
     Raises:
-        MissingFileError: If the path does not exist.
-        DamagedFileError: If it is a pipe, a socket or a device.
-        UserError: If it is a folder.
+        MissingFileError: if the path does not exist.
+        DamagedFileError: if it is a pipe, a socket or a device.
+        UserError: if it is a folder.
     """
     try:
         mode = path.stat().st_mode
@@ -139,8 +139,8 @@ def parse_json(text: str | bytes) -> Any:
     """Parse JSON; for use inside ``reading``.
 
     Raises:
-        ValueError: If it is not JSON or nested more than ``MAX_DEPTH`` deep.
-        RecursionError: If it is nested too deep for the parser.
+        ValueError: if it is not JSON or nested more than ``MAX_DEPTH`` deep.
+        RecursionError: if it is nested too deep for the parser.
     """
     value = json.loads(text)
     level, depth = [value], 0
@@ -180,9 +180,9 @@ def parse_yaml(text: str, *, as_text: bool = False) -> Any:
     """Parse YAML by the rules of YAML 1.2 (``no`` is a string); for use inside ``reading``.
 
     Raises:
-        ValueError: If it contains aliases (a few nested ones can fill any memory) or is nested
+        ValueError: if it contains aliases (a few nested ones can fill any memory) or is nested
             more than ``MAX_DEPTH`` deep.
-        yaml.YAMLError: If it is not YAML.
+        yaml.YAMLError: if it is not YAML.
     """
     loader = yaml.BaseLoader if as_text else _Loader
     depth = 0
@@ -219,7 +219,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a Parquet file and read its footer; for use inside ``reading``.
 
     Raises:
-        ValueError: If it declares more rows than it has bytes. A few bytes can encode billions of
+        ValueError: if it declares more rows than it has bytes. A few bytes can encode billions of
             equal rows, but the rows that this package uses differ.
     """
     import pyarrow.parquet as pq

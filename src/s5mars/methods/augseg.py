@@ -1,4 +1,4 @@
-"""AugSeg: random intensities, and labelled patches on the images that the teacher is unsure of.
+"""AugSeg: random intensities, and labelled patches on images with low confidence.
 
 Zhao et al., CVPR 2023, with an EMA teacher:
 
@@ -9,16 +9,16 @@ Zhao et al., CVPR 2023, with an EMA teacher:
     x'_j ← x_j with a patch of a labelled image, at the probability 1 − ρ_j, λ ~ Beta(8, 2)
     x_i  ← x_i with a patch of x'_j of another image j, λ ~ Beta(4, 4)
 
-A patch is a rectangle of side √(1 − λ). So labels arrive inside of CutMix patches, not beside them.
+A patch is a rectangle of side √(1 − λ). So labels are pasted inside of CutMix patches.
 
 - λ_u = 1: one released configuration, for Cityscapes, has 2; the others and all logs have 1.
 - No threshold, as in the released settings for Cityscapes, the nearest data set (0.95 for VOC). A
   threshold of 0 keeps every pixel, whatever rule the run has (theirs: −0.7). Those settings mine
   hard examples in the supervised loss, which is a setting of the run here (``--ohem``).
-- The mean is over the valid pixels; the code's over all.
-- A labelled patch brings its true labels, and trains nothing where it has none (code).
-- Each image has its own λ and centre; the code draws one λ a batch and centres off the first
-  eighth, and takes donors and partners from one permutation; here both are neighbours.
+- The mean is over the valid pixels; in the code it is over all pixels.
+- A labelled patch has its true labels, and pixels without a label do not enter the loss (code).
+- Each image has its own λ and centre; the code draws one λ per batch and no centres in the
+  first eighth, and takes donors and partners from one permutation; here both are neighbours.
 - ρ is taken over the valid pixels.
 - True labels of the pool override pseudo-labels and are kept, so that every method gets the same
   information. They do not enter ρ.
@@ -100,9 +100,9 @@ class AugSeg:
             chosen = send(partners(batch) % len(donors.image), device)
             source = select(donors, chosen)
             chance = send(torch.from_numpy(each(rngs, lambda g: g.random())), device)
-            unsure = chance > confidence(weak.targets)
+            uncertain = chance > confidence(weak.targets)
             region = send(rectangles((height, width), rngs, alpha=8.0, beta=2.0), device)
-            region &= unsure[:, None, None] & source.targets.valid
+            region &= uncertain[:, None, None] & source.targets.valid
             injected = paste(region, source, strong)
             injected_kept = torch.where(region, source.targets.label != IGNORE, kept)
 
@@ -116,9 +116,9 @@ def confidence(targets: Targets) -> Tensor:
     """(B,) ρ in [0, 1] of each image's prediction; 0 without a valid pixel."""
     probability = targets.probability
     entropy = torch.special.entr(probability).sum(1)
-    sure = probability.amax(1) * (1 - entropy / math.log(probability.shape[1]))
+    certainty = probability.amax(1) * (1 - entropy / math.log(probability.shape[1]))
     count = targets.valid.sum((1, 2)).clamp(min=1)
-    mean: Tensor = sure.where(targets.valid, 0).sum((1, 2)) / count
+    mean: Tensor = certainty.where(targets.valid, 0).sum((1, 2)) / count
     return mean
 
 

@@ -3,7 +3,7 @@
 Olsson et al., "ClassMix: Segmentation-Based Data Augmentation for Semi-Supervised Learning",
 WACV 2021; the row MT + ClassMix of table III:
 
-    S_A   = argmax f_θ'(A)                      what the teacher predicts in image A
+    S_A   = argmax f_θ'(A)                      the teacher's prediction for image A
     M     = S_A ∈ c, c: half of the classes     in ``augment/class_mix.py``
     X, Y  = M ⊙ (A, S_A) + (1 − M) ⊙ (B, S_B)
     L     = L_sup + λ · mean over pixels of CE(f_θ(X), Y)
@@ -12,10 +12,10 @@ with λ the share of mixed pixels whose confidence is above 0.968, over the batc
 average in ``objective/teacher.py``.
 
 - A and B are neighbours in the pool's random order; the released code takes the next image.
-- The paper perturbs by the mix alone, as here; its released code adds colour jitter and blur.
-- Probabilities, true labels and validity are mixed with their pixels. Where the label of a pool
-  pixel is known it decides the class, the pseudo-label and a confidence of 1.
-- Pixels that are not valid are neither pasted nor counted; the paper has none.
+- The paper perturbs images by mixing alone, as here; its released code adds colour jitter and blur.
+- Probabilities, true labels and validity are mixed with their pixels. A known label of a pool
+  pixel sets its class, its pseudo-label and a confidence of 1.
+- Pixels that are not valid are neither pasted nor counted; the paper has no such pixels.
 - Class-wise thresholds (``objective/thresholds.py``) change which pixels count in λ.
 """
 
@@ -65,8 +65,8 @@ class ClassMix:
 
         logits, mixed_logits = logits_of_both(student, batch.labelled, mixed)
         targets = mixed.targets
-        sure = kept_pixels(targets, progress, above=self.confident)
-        share = pixels(sure) / pixels(targets.valid).clamp(min=1)  # λ
+        confident = kept_pixels(targets, progress, above=self.confident)
+        share = pixels(confident) / pixels(targets.valid).clamp(min=1)  # λ
         loss = hard_loss(
             mixed_logits, targets.hard, kept=targets.valid, valid=targets.valid, over="valid"
         )

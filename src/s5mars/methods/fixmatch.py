@@ -1,19 +1,20 @@
-"""FixMatch: a network labels weak views for itself and learns from strong ones.
+"""FixMatch: a network predicts labels for weak views and is trained on strong views.
 
 Sohn et al., NeurIPS 2020, for segmentation as the FixMatch baseline of Yang et al., CVPR 2023:
 
     L   = L_x + λ_u · L_u
     L_u = mean over pixels of 1(max p_w > τ) · CE(p_s, argmax p_w)
 
-with p_w the prediction for the weak view and p_s that for the strong one: colours changed, then a
-CutMix rectangle of another image of the pool, at 0.5. One network, no average: what is scored is
-the student.
+with p_w the prediction for the weak view and p_s that for the strong view, which has changed
+colours and, with probability 0.5, a CutMix rectangle of another image of the pool. There is no
+moving average: the student is scored.
 
-- λ_u = 1, as the paper. The baseline's code halves the whole sum, which is half a learning rate.
+- λ_u = 1, as the paper. The baseline's code halves the whole sum, which equals half the learning
+  rate.
 - The mean is over the valid pixels, kept or not (paper and code).
-- The network labels in evaluation mode: no dropout, and its running batch statistics, which this
-  pass does not move. The baseline's code does so for the image that is pasted, and takes the labels
-  of the other one from the training pass.
+- The network predicts labels in evaluation mode, without dropout and with its running batch
+  statistics, which this pass does not update. The baseline's code does so for the pasted image,
+  and takes the labels of the other one from the training pass.
 - The pasted image is its neighbour in the batch; the code has a second loader.
 - True labels of the pool override pseudo-labels and are kept, so that every method gets the same
   information.

@@ -8,19 +8,19 @@ Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017:
 
 η is Gaussian noise on the input and dropout, drawn separately for student and teacher; f is the
 softmax output. Like their code, J is the squared error averaged over classes, and over pixels. As
-in the paper every image counts in J, labelled or not, and L_sup sees the noisy labelled images,
-too.
+in the paper J includes all images, labelled or not, and L_sup uses the noisy labelled images, too.
 
 Interpretations for segmentation, and choices of this project:
 
-- λ = 10. The paper's is 100, for images of one class each; with it the labels hardly counted in
-  the two-image runs of ``tests/methods/test_training.py``. The S5Mars paper tuned it and does not
-  give the value; it was not tuned on rover images here.
-- The noise has 0.15 of a normalised channel in the paper's CIFAR-10 runs; with a channel's usual
-  deviation of 0.226 this is 0.034 of an image in [0, 1].
-- The ramp is the run's, not their exp(−5 (1 − t)²) over 80 epochs, and a warm-up has no noise.
-- The teacher's dropout draws, but its batch statistics are the averaged ones, as for every method
-  here; theirs normalised by the batch.
+- λ = 10. The paper's is 100, for images of one class each; with it the labels had little effect in
+  the runs on two images of ``tests/methods/test_training.py``. The S5Mars paper tuned it and does
+  not give the value; it was not tuned on rover images here.
+- The standard deviation of the noise is 0.15 of a normalised channel in the paper's CIFAR-10
+  runs; with the usual deviation of a channel, 0.226, this is 0.034 of an image in [0, 1].
+- The ramp is that of the run instead of exp(−5 (1 − t)²) over 80 epochs, and a warm-up has no
+  noise.
+- The teacher uses dropout, but its batch statistics are the averaged ones, as for every method
+  here; the authors' teacher normalises by the batch.
 - A pool pixel whose label is known is compared with that label, as in every method here. The paper
   does not do this.
 """
@@ -63,7 +63,7 @@ class MeanTeacher:
 
     def __post_init__(self) -> None:
         if self.noise < 0:
-            raise UserError(f"noise is {self.noise}: it must be 0 or more")
+            raise UserError(f"noise must be at least 0 (got {self.noise})")
 
     @property
     def needs(self) -> Needs:
@@ -83,7 +83,7 @@ class MeanTeacher:
             of_labelled, of_pool = torch.split(
                 teacher(noisy).softmax(1), [len(labelled.image), len(pool.image)]
             )
-            of_pool = certain_where_known(progress.pseudo_labels(of_pool, pool))
+            of_pool = one_hot_where_labelled(progress.pseudo_labels(of_pool, pool))
         logits = student(self.noisy(batch, progress, "student"))
 
         error = (logits.softmax(1) - torch.cat([of_labelled, of_pool])).square().mean(1)
@@ -95,7 +95,7 @@ class MeanTeacher:
             ),
         }
 
-    def noisy(self, batch: Batch, progress: Progress, who: str) -> Tensor:
+    def noisy(self, batch: Batch, progress: Progress, network: str) -> Tensor:
         """Both streams with independent noise η for each image; the result is not clipped."""
         noisy = []
         for stream, crops in (("labelled", batch.labelled), ("pool", pool_of(batch))):
@@ -104,14 +104,14 @@ class MeanTeacher:
             device = torch.Generator(image.device)
             drawn = torch.empty_like(image)
             for one, rng in zip(
-                drawn, progress.generators(f"noise: {who}, {stream}", len(image)), strict=True
+                drawn, progress.generators(f"noise: {network}, {stream}", len(image)), strict=True
             ):
                 one.normal_(generator=device.manual_seed(int(rng.integers(2**63 - 1))))
             noisy.append(image + self.noise * drawn)
         return torch.cat(noisy)
 
 
-def certain_where_known(targets: Targets) -> Tensor:
+def one_hot_where_labelled(targets: Targets) -> Tensor:
     """(B, C, H, W) the targets' probabilities, one-hot where the true label is known."""
     known = targets.label != IGNORE
     certain = F.one_hot(targets.label.where(known, 0), targets.probability.shape[1]).movedim(-1, 1)

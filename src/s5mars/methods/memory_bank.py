@@ -29,7 +29,7 @@ class MemoryBank(nn.Module):
         super().__init__()
         for name, value in (("size", size), ("first_size", first_size)):
             if value < 1:
-                raise UserError(f"{name} of a memory bank is {value}: it must be above 0")
+                raise UserError(f"{name} of a memory bank must be at least 1 (got {value})")
         self.size = size
         self.first_size = first_size
         self._queues: dict[int, Tensor] = {}

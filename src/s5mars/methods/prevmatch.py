@@ -1,4 +1,4 @@
-"""PrevMatch: UniMatch, and networks of earlier steps that label the pool beside the current one.
+"""PrevMatch: UniMatch with additional pseudo-labels of networks from earlier steps.
 
 Shin et al., "Revisiting and Maximizing Temporal Knowledge in Semi-supervised Semantic
 Segmentation", 2024 (arXiv 2405.20610; WACV 2026):
@@ -9,12 +9,12 @@ Segmentation", 2024 (arXiv 2405.20610; WACV 2026):
     p_prev = softmax(Σ_k w_k · f_k(x_weak)),  w ~ Dirichlet(1, …, 1)
     λ(t)   = 1 − |2 t / T − 1|
 
-f_k are k of the networks that were kept, drawn anew in each step, as is k ~ U{1, …, K}; L_s1, L_s2
-and L_fp are those of ``unimatch.py``. One network is trained and scored, the student.
+f_k are k of the stored networks; they and k ~ U{1, …, K} are drawn in each step; L_s1, L_s2
+and L_fp are those of ``unimatch.py``. Only the student is trained and scored.
 
 K = 3 of at most N = 8 networks, τ = 0.95 and τ_prev = 0.9, as in the released settings for Pascal
-VOC (5 networks for COCO and ADE20K; thresholds of 0 for Cityscapes, with another mean). The text of
-the paper was not at hand beyond its abstract; this follows the released code (Apache-2.0) but for:
+VOC (5 networks for COCO and ADE20K; thresholds of 0 for Cityscapes, with another mean). Of the
+paper only the abstract was available; this file follows the released code (Apache-2.0), except:
 
 - The code keeps the network of an epoch whose score on the validation split is the best so far.
   Here a copy is kept every ``spacing`` of the steps that use the pool, from their first one on, so
@@ -24,10 +24,10 @@ the paper was not at hand beyond its abstract; this follows the released code (A
 - λ(t) counts steps from the first one that uses the pool; the code counts epochs.
 - The labels of both kinds are aligned together, and with adaptive thresholds a pixel counts twice
   in a step, once for each.
-- What ``unimatch.py`` says of its own differences.
+- The differences that ``unimatch.py`` lists apply, too.
 - True labels of the pool override both kinds and are kept.
 
-A copy holds the trained parameters and the batch statistics; checkpoints hold all N copies.
+A copy contains the trained parameters and the batch statistics; checkpoints contain all N copies.
 """
 
 # No postponed annotations: the command line must see the types of a Module's fields, and cannot
@@ -77,9 +77,9 @@ class PrevMatch(nn.Module):
         super().__init__()
         for name in ("copies", "drawn"):
             if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
+                raise UserError(f"{name} must be at least 1 (got {getattr(self, name)})")
         if not 0 < self.spacing <= 1:
-            raise UserError(f"spacing is {self.spacing}: it must be in (0, 1]")
+            raise UserError(f"spacing must be in (0, 1] (got {self.spacing})")
         self.past: list[Copy] = []  # the oldest first
 
     @property

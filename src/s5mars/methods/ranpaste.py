@@ -3,23 +3,23 @@
 Wang et al., "RanPaste: Paste Consistency and Pseudo Label for Semisupervised Remote Sensing Image
 Semantic Segmentation", IEEE TGRS 2022; a row of table III.
 
-Known of the paper: its title, that regions of labelled images are pasted at
-random onto unlabelled ones, that the network must be consistent under the paste, and that
-pseudo-labels count above a threshold. Neither its text nor code was at hand, so the rest is a
-reading of it and may differ from it in any detail:
+Neither the text nor the code of the paper was available. Known are its title, that regions of
+labelled images are pasted at random onto unlabelled ones, that the network must be consistent under
+the paste, and that pseudo-labels above a threshold are used. The rest is an interpretation and may
+differ from the paper in any detail:
 
     x, y = R ⊙ (labelled image, label) + (1 − R) ⊙ (pool image, argmax p_t)
     L    = L_sup + λ · mean over valid pixels of 1(max p_t > τ) · CE(p_s(x), y)
 
-- R is one rectangle an image, cut at one random place and pasted at another, its sides drawn as in
-  CutMix (``augment/random_paste.py``).
+- R is one rectangle per image, cut at a random position and pasted at another one, its sides drawn
+  as in CutMix (``augment/random_paste.py``).
 - "Paste consistency" is taken to be this cross-entropy: the prediction for the pasted image should
   be the paste of the predictions for its parts. It is not a second term.
-- p_t is an EMA teacher's answer to the weak view; τ = 0.95 and λ = 1, as in FixMatch.
+- p_t is the prediction of an EMA teacher for the weak view; τ = 0.95 and λ = 1, as in FixMatch.
 - The donor's pixels without a label (labels here are sparse) have the teacher's pseudo-label.
 - No photometric augmentation.
 
-Where the label of a pool pixel is known it replaces the pseudo-label, with confidence 1.
+Where the label of a pool pixel is known, it replaces the pseudo-label, with confidence 1.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from s5mars.types import Batch, Needs, Progress, Term, View
 
 @dataclass(frozen=True, kw_only=True)
 class RanPaste:
-    """The method; no constant of its paper was at hand.
+    """The method; the constants of its paper were not available.
 
     Args:
         unsupervised_weight: Weight λ of the unsupervised term.

@@ -119,9 +119,9 @@ class S5Mars:
             donors = weak if self.mix.donors == "pool" else None
         partner = send(partners(len(pool.image)), pool.image.device)
         rngs = progress.generators("strong view", len(pool.image))
-        return self.disturb(weak, donors, batch.labelled.objects, partner=partner, rngs=rngs)
+        return self.augment(weak, donors, batch.labelled.objects, partner=partner, rngs=rngs)
 
-    def disturb(
+    def augment(
         self,
         weak: View,
         donors: View | None,

@@ -1,7 +1,7 @@
-"""SAN-FT: the loss that a side adapter is fine-tuned with; a row of table VI.
+"""SAN-FT: the loss for fine-tuning a side adapter; a row of table VI.
 
 Xu et al., CVPR 2023, section 3.3, after MaskFormer and Mask2Former (Cheng et al., 2021, 2022). Each
-class c in an image is a mask to be found. A matching π of these to the queries has the least cost
+class c in an image is a mask to be found. A matching π of these to the queries minimises the cost
 
     Σ_c  −λ_cls p_π(c)(c) + λ_mask BCE(m_π(c), c) + λ_dice Dice(m_π(c), c),
 
@@ -9,12 +9,13 @@ and with it  L = λ_cls L_cls + λ_mask L_BCE + λ_dice L_dice: over the matched
 two; for L_cls a matched query should be its class and any other "no object", which weighs 0.1.
 Every supervised depth of the adapter is matched, and adds its terms. λ = 2, 5, 5, as in the paper.
 
-Sparse labels are not in the paper, whose data are labelled everywhere; choices of this project:
+The data of the paper are labelled everywhere. For sparse labels this project chose:
 
 - Masks are compared at labelled pixels alone, at most ``points`` of them, drawn uniformly in each
-  image. (Mask2Former draws as many from the whole image, three in four where the mask is unsure.)
+  image. (Mask2Former draws as many from the whole image, three quarters of them where the mask is
+  uncertain.)
 - Classes without a drawn pixel are absent: no query is matched to them.
-- A query in an unlabelled area may be right. So "no object" weighs, besides 0.1, the
+- A query in an unlabelled area may be right. So the weight 0.1 of "no object" is multiplied by the
   share of the query's own mask that is on labelled pixels: 1 for dense labels, the paper's loss.
 """
 

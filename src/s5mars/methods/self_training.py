@@ -6,21 +6,22 @@ CVPR 2022:
     L   = L_x + λ_u · L_u
     L_u = mean over pixels of CE(p_s, argmax p_t)
 
-with p_s the student's prediction for the strong view: colours changed, a rectangle erased at 0.5.
-p_t is what a network says that was trained before and stays as it is. ``training/stages.py`` makes
-it, in three stages: one network learns from labels alone; one from labels and the half of the pool
-on which three checkpoints of the first agree most, labelled by the first; and one from labels and
-the whole pool, labelled by the second. The last one is scored.
+with p_s the student's prediction for the strong view, which has changed colours and, with
+probability 0.5, an erased rectangle. p_t is the prediction of a frozen network that was trained
+before. ``training/stages.py`` trains it, in three stages: one network learns from labels alone; one
+from labels and the half of the pool on which three checkpoints of the first agree most, labelled by
+the first; and one from labels and the whole pool, labelled by the second. The last one is scored.
 
-- No threshold, no moving average (paper and code). Erased pixels train nothing (code).
-- The labels are made in the step, from the weak view's crop; the code labels whole images once.
+- No threshold, no moving average (paper and code). Erased pixels do not enter the loss (code).
+- The labels are computed in the step, for the crop of the weak view; the code labels whole images
+  once.
 - Labelled and pool images come in equal numbers, as L_x + λ_u · L_u with λ_u = 1; the code mixes
   them in one loss, with the labelled images repeated until there are about as many of them.
 - Each stage has a third of the steps, so that a run is as long as that of any other method; the
   authors train each stage in full.
-- The pool holds labelled images too. Their true labels override pseudo-labels, so that every method
-  gets the same information, and they are ranked with the others.
-- A warm-up, a ramp and alignment apply to it as to every method, where the settings ask for them.
+- The pool contains labelled images, too. Their true labels override pseudo-labels, so that every
+  method gets the same information, and they are ranked with the others.
+- Warm-up, ramp and alignment apply as to every method, if the settings enable them.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class SelfTraining:
 
 
 def erase(view: View, rngs: Generators, *, probability: float) -> View:
-    """Fill a rectangle of some images with noise, and ask nothing there."""
+    """Fill a rectangle of some images with noise, and exclude its pixels from the loss."""
     height, width = view.image.shape[2:]
     region = send(
         inner_rectangles((height, width), rngs, probability=probability), view.image.device

@@ -11,34 +11,34 @@ Wang et al., "Semi-Supervised Semantic Segmentation Using Unreliable Pseudo-Labe
 
 ⟨·, ·⟩ is the cosine. Anchors z_ci: M = 256 of the student's embeddings where the class is c, by
 label or reliable pseudo-label, and the teacher gives it more than δ_p = 0.3. Positive z_c⁺: the
-centre of the teacher's embeddings of all these pixels. Negatives z_cij⁻: N = 50 an anchor, from the
-memory bank of c, which receives the teacher's embeddings where c is surely wrong: on labelled
-pixels of another class where c is among the first 3 of the teacher's ranking (hard negatives), on
-unreliable pixels where its rank, counted from 0, is in [3, 20). Cityscapes has 19 classes, so
-there this is all but the first 3; so it is for any number of classes up to 20: [3, 9) for nine, and
-nothing for three or fewer.
+centre of the teacher's embeddings of all these pixels. Negatives z_cij⁻: N = 50 per anchor, from
+the memory bank of c, which receives the teacher's embeddings where c is certainly wrong: on
+labelled pixels of another class where c is among the first 3 of the teacher's ranking (hard
+negatives), on unreliable pixels where its rank, counted from 0, is in [3, 20). For up to 20 classes
+(Cityscapes has 19) these are all but the first 3: [3, 9) for nine classes, and none for three or
+fewer.
 
 Where paper and released code differ, or the paper is silent:
 
-- t and T count from the step where the pool comes in: the schedule starts when its terms do.
+- t and T count from the first step that uses the pool.
 - Anchors on pixels without a label: the code takes the lowest α_t of the entropies, the paper every
   reliable pixel; the code's is the default, ``anchor_percent``.
-- The code multiplies the mask of negatives of c by the pixels labelled c, which leaves none of the
-  labelled ones, and reads anchors and centres of absent classes by a shifted index; here as the
-  paper. Its centre ignores δ_p; the paper's, followed here, does not. Whose embeddings are
-  averaged: the teacher's, as in the code.
+- The code multiplies the mask of negatives of c by the pixels labelled c, which removes all
+  labelled ones, and reads anchors and centres of absent classes by a shifted index; here as in
+  the paper. The code's centre ignores δ_p; the paper's, which is used here, does not. The averaged
+  embeddings are the teacher's, as in the code.
 - C in L_c: the classes that have both anchors and negatives.
-- λ_c: the released settings give none, which the code reads as 1; η = 1.
+- λ_c: the released settings do not contain it, and the code's default is 1; η = 1.
 - CutMix on the pool in half of the steps, as in the code, with this project's rectangles
   (``augment/geometric.py``); the code's cover half of the image exactly.
 - The code runs the teacher again, in training mode, on the mixed images for entropy, ranking and
-  embedding. Here it sees weak views once, in evaluation mode, and all its outputs, the embedding
-  included, are pasted with the pixels.
-- Embeddings are at a quarter of the resolution. Labels, masks and probabilities are brought there
-  by taking the nearest pixel; the code takes the probabilities before they are enlarged.
+  embedding. Here it computes the weak views once, in evaluation mode, and all its outputs,
+  including the embedding, are pasted with the pixels.
+- Embeddings are at a quarter of the resolution. Labels, masks and probabilities are reduced
+  to it by nearest neighbour; the code uses the probabilities before upsampling.
 
-Known labels of the pool count as labels in every place; quantiles are over the
-valid pixels without one. The entropy decides alone: it has no threshold for a run's rule to change.
+Known labels of the pool count as labels everywhere; quantiles are over the valid pixels without a
+label. ``--thresholds`` has no effect, because pixels are selected by entropy alone.
 """
 
 # No postponed annotations: the command line must see the types of a Module's fields, and cannot
@@ -104,7 +104,7 @@ class U2PL(nn.Module):
         super().__init__()
         for name in ("drop_percent", "anchor_percent"):
             if not 0 <= getattr(self, name) <= 100:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be in [0, 100]")
+                raise UserError(f"{name} must be in [0, 100] (got {getattr(self, name)})")
         self.bank = MemoryBank(size=self.queue, first_size=self.first_queue)
 
     @property
@@ -117,7 +117,7 @@ class U2PL(nn.Module):
     ) -> dict[str, Term]:
         """``supervised``, ``reliable`` and ``contrastive``."""
         labelled, size = batch.labelled, _size(batch.labelled.image)
-        known_view, mixed, teacher_embedding = self.weak_answers(teacher, batch, progress)
+        known_view, mixed, teacher_embedding = self.weak_predictions(teacher, batch, progress)
         logits, embedding = _both_heads(student, torch.cat([known_view.image, mixed.image]), size)
 
         targets = mixed.targets
@@ -141,8 +141,8 @@ class U2PL(nn.Module):
                 teacher_embedding[order],
                 _joined(known_view.targets, targets, order=order),
                 known=torch.cat([labelled_known, known])[order],
-                sure=torch.cat([labelled_known, known | (unknown & (entropy <= few))])[order],
-                unsure=torch.cat([no_pixel, unknown & (entropy > most)])[order],
+                reliable=torch.cat([labelled_known, known | (unknown & (entropy <= few))])[order],
+                unreliable=torch.cat([no_pixel, unknown & (entropy > most)])[order],
                 progress=progress,
             )
         valid_pixels = pixels(targets.valid).clamp(min=1)
@@ -164,7 +164,7 @@ class U2PL(nn.Module):
         }
 
     @torch.no_grad()
-    def weak_answers(
+    def weak_predictions(
         self, teacher: nn.Module, batch: Batch, progress: Progress
     ) -> tuple[View, View, Tensor]:
         """The labelled view, the mixed view of the pool, and the teacher's embedding of both."""
@@ -172,11 +172,11 @@ class U2PL(nn.Module):
         images = torch.cat([as_float(c.image) for c in crops])
         logits, embedding = _both_heads(teacher, images, _size(images))
         sizes = [len(c.image) for c in crops]
-        (image, pool_image), (answer, pool_answer) = (
+        (image, pool_image), (probability, pool_probability) = (
             torch.split(x, sizes) for x in (images, logits.softmax(1))
         )
-        labelled = View(image, as_predicted(answer, batch.labelled))
-        pool = View(pool_image, progress.pseudo_labels(pool_answer, pool_of(batch)))
+        labelled = View(image, as_predicted(probability, batch.labelled))
+        pool = View(pool_image, progress.pseudo_labels(pool_probability, pool_of(batch)))
         if progress.generator("cutmix").random() >= self.cutmix:
             return labelled, pool, embedding
         batch_size = len(pool.image)
@@ -197,8 +197,8 @@ class U2PL(nn.Module):
         targets: Targets,
         *,
         known: Tensor,
-        sure: Tensor,
-        unsure: Tensor,
+        reliable: Tensor,
+        unreliable: Tensor,
         progress: Progress,
     ) -> tuple[Tensor, Tensor]:
         """L_c, and the share of the valid pixels that may be anchors; fills the memory bank.
@@ -211,22 +211,22 @@ class U2PL(nn.Module):
             teacher_embedding: (B, D, h, w) float.
             targets: at (H, W), like the masks.
             known: (B, H, W) bool, the true label is known.
-            sure: (B, H, W) bool, reliable: ``known``, or of low entropy.
-            unsure: (B, H, W) bool, unreliable.
+            reliable: (B, H, W) bool: ``known``, or of low entropy.
+            unreliable: (B, H, W) bool: unknown, and of high entropy.
             progress: of the step.
         """
         size = _size(embedding)
-        label, known, sure, unsure, valid = (
+        label, known, reliable, unreliable, valid = (
             nearest(x, size).flatten().unsqueeze(1)
-            for x in (targets.hard, known, sure, unsure, targets.valid)
+            for x in (targets.hard, known, reliable, unreliable, targets.valid)
         )
         probability = _by_pixel(nearest(targets.probability, size))
         classes = probability.shape[1]
         rank = probability.argsort(dim=1, descending=True, stable=True).argsort(1)
         is_class = label == torch.arange(classes, device=label.device)
-        anchor = sure & is_class & (probability > self.anchor_probability)
+        anchor = reliable & is_class & (probability > self.anchor_probability)
         negative = known & ~is_class & (rank < self.low_rank)
-        negative |= unsure & (rank >= self.low_rank) & (rank < self.high_rank)
+        negative |= unreliable & (rank >= self.low_rank) & (rank < self.high_rank)
 
         ours, theirs = _by_pixel(embedding), _by_pixel(teacher_embedding)
         weight = anchor.to(theirs.dtype)
@@ -247,9 +247,10 @@ class U2PL(nn.Module):
             here = (chosen >= 0) & (chosen < len(candidates))
             # Not ``ours[...]``: on several threads its gradient sums in an order of their own.
             z = F.normalize(ours.index_select(0, candidates[chosen[here].to(ours.device)]), dim=1)
-            unlike = queue[drawn[here].to(queue.device)].to(z.dtype)
+            negative_samples = queue[drawn[here].to(queue.device)].to(z.dtype)
             similarity = torch.cat(
-                [(z @ centre[c]).unsqueeze(1), torch.einsum("md,mnd->mn", z, unlike)], dim=1
+                [(z @ centre[c]).unsqueeze(1), torch.einsum("md,mnd->mn", z, negative_samples)],
+                dim=1,
             )
             loss = -F.log_softmax(similarity / self.temperature, dim=1)[:, 0].sum()
             losses.append(loss / self.anchors * distributed.number())

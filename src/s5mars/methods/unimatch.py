@@ -1,4 +1,4 @@
-"""UniMatch: two strong views, and disturbed features of the weak one.
+"""UniMatch: two strong views, and perturbed features of the weak view.
 
 Yang et al., CVPR 2023:
 
@@ -8,17 +8,17 @@ Yang et al., CVPR 2023:
     L_fp         the same on the weak view, decoded from features of which half the channels
                  are dropped
 
-with λ_u = 1, μ_1 = μ_2 = 0.25 and λ_fp = 0.5. The published loss is half of this sum, which is half
-a learning rate; here the labels weigh the same for every method, as in ``fixmatch.py``. One
-network, no average: what is scored is the student.
+with λ_u = 1, μ_1 = μ_2 = 0.25 and λ_fp = 0.5. The published loss is half of this sum, which equals
+half the learning rate; here the labels weigh the same for every method, as in ``fixmatch.py``.
+There is no moving average: the student is scored.
 
 - The means are over the valid pixels, kept or not (paper and code).
 - Labels come from a pass in evaluation mode, as in ``fixmatch.py``; the code takes them from the
   training pass, except those of the pasted image.
 - Both the low-level and the high-level features are dropped (code; the paper shows one arrow).
-- Labelled, weak and strong images pass the encoder in one batch; the code has two, so that batch
-  statistics are of all of them here, and of labelled and weak or of strong ones there. The weak
-  view is decoded only with dropped features, since nothing else is read from it.
+- Labelled, weak and strong images pass the encoder in one batch; the code uses two, so that batch
+  statistics are computed over all of them here, and separately for strong ones there. The weak view
+  is decoded only with dropped features, because no other output is used.
 - True labels of the pool override pseudo-labels and are kept.
 """
 
@@ -65,7 +65,7 @@ class UniMatch:
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropped < 1:
-            raise UserError(f"dropped is {self.dropped}: it must be in [0, 1)")
+            raise UserError(f"dropped must be in [0, 1) (got {self.dropped})")
 
     @property
     def needs(self) -> Needs:
@@ -100,10 +100,10 @@ class UniMatch:
     def logits(self, student: Network, images: list[Tensor]) -> list[Tensor]:
         """Logits of labelled, weak and strong images; the weak ones' features lose channels."""
         sizes = [len(image) for image in images]
-        disturbed = []
+        perturbed = []
         for features in student.features(torch.cat(images)):
             labelled, weak, *strong = torch.split(features, sizes)
             weak = drop_channels(weak, self.dropped)
-            disturbed.append(torch.cat([labelled, weak, *strong]))
+            perturbed.append(torch.cat([labelled, weak, *strong]))
         height, width = images[0].shape[-2:]
-        return list(torch.split(student.decode(*disturbed, size=(height, width)), sizes))
+        return list(torch.split(student.decode(*perturbed, size=(height, width)), sizes))

@@ -8,7 +8,7 @@ Yang et al., "UniMatch V2: Pushing the Limit of Semi-Supervised Semantic Segment
 
 with x_1 and x_2 the strong views of ``unimatch.py``, each with its own colours and CutMix. M is
 drawn by channel, and half of the images keep all of their channels. The labels p_t are those of the
-moving average in ``objective/teacher.py`` on the weak view, which is also what is scored.
+moving average in ``objective/teacher.py`` on the weak view; the moving average is also scored.
 
 - τ = 0.95, λ_u = 1. The published loss is half of this sum, as that of UniMatch.
 - The mean is over the valid pixels, kept or not (paper and code).
@@ -16,7 +16,7 @@ moving average in ``objective/teacher.py`` on the weak view, which is also what 
   which differ in channels, each have their own.
 - Whether an image keeps all of its channels is drawn image by image; the code takes exactly half of
   a batch.
-- Labelled and strong images pass the encoder in one batch; the code has two.
+- Labelled and strong images pass the encoder in one batch; the code uses two.
 - True labels of the pool override pseudo-labels and are kept.
 """
 
@@ -93,7 +93,7 @@ class UniMatchV2:
         """Logits of labelled and strong images; the latter's channels complement each other."""
         sizes = [len(image) for image in images]
         whole = each(rngs, lambda g: g.random()) < self.undropped
-        disturbed = []
+        perturbed = []
         masks: dict[int, NDArray[Any]] = {}  # by number of channels
         for features in student.features(torch.cat(images)):
             labelled, first, second = torch.split(features, sizes)
@@ -104,9 +104,9 @@ class UniMatchV2:
             mask = masks[channels]
             factor = send(torch.from_numpy(mask), features.device).to(features.dtype)
             factor = factor[:, :, None, None]
-            disturbed.append(torch.cat([labelled, first * factor, second * (2 - factor)]))
+            perturbed.append(torch.cat([labelled, first * factor, second * (2 - factor)]))
         height, width = images[0].shape[-2:]
-        decoded = student.decode(*disturbed, size=(height, width))
+        decoded = student.decode(*perturbed, size=(height, width))
         of_labelled, of_first, of_second = torch.split(decoded, sizes)
         return of_labelled, of_first, of_second
 

@@ -66,8 +66,8 @@ def kept_pixels(targets: Targets, progress: Progress, *, above: float) -> Tensor
 
     Call this once in a step, so that adaptive thresholds count each pixel once.
     """
-    sure = progress.keep(targets.probability, targets.valid, above=above)
-    return sure | (targets.valid & (targets.label != IGNORE))
+    confident = progress.keep(targets.probability, targets.valid, above=above)
+    return confident | (targets.valid & (targets.label != IGNORE))
 
 
 def as_float(image: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from s5mars.data.resolution import FULL, Resolution
 from s5mars.errors import DamagedFileError, MissingFileError, UserError, first_line
 from s5mars.files import replacing, write_json
 from s5mars.files.reading import read_object, reading
-from s5mars.models.box import holds, installed, installed_folder
+from s5mars.models.box import contains, installed, installed_folder
 from s5mars.models.build import AnyNetwork, rebuild_network
 from s5mars.models.domain import Domain
 from s5mars.models.tuning import shared_state
@@ -173,7 +173,7 @@ def checkpoint_path(path: Path) -> Path:
 def is_installed(path: Path) -> bool:
     """Whether a path means an installed model, next to which nothing may be written."""
     try:
-        return holds(checkpoint_path(path))
+        return contains(checkpoint_path(path))
     except UserError:
         return False
 
@@ -242,7 +242,8 @@ def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None
 
 
 def write_domain(run: Path, domain: Domain) -> None:
-    """Add to a checkpoint what its training images are like; lost when weights are saved again."""
+    """Add the record of the training images to a checkpoint; it is lost if weights are saved "
+    "again."""
     tensors_path = checkpoint_path(run)
     facts = read_facts(tensors_path)
     with reading(tensors_path, kind="checkpoint", way_out="train again, or copy it again"):
@@ -261,7 +262,7 @@ def read_domain(
     network: str,
     tensors: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Domain | None:
-    """What ``write_domain`` wrote, if anything; the features of another network are left out.
+    """Read the record of ``write_domain``, if any; features of another network are left out.
 
     Raises:
         UserError: if it is damaged.

@@ -1,18 +1,18 @@
-"""Which images a model knows: those like its training images. Its maps of others are guesses.
+"""Detect images outside the domain of a model, whose maps are unreliable.
 
-Three rules are certain where they apply: grey against colour, the camera that a product names, and
-the shape of the image where a model resizes every image to the same side. The fourth compares
-features, because most files do not say what they show: the encoder's features at stride 4, averaged
-over the image, are a point, and the training images are a cloud of such points. Its density is
-taken as a Gaussian whose covariance is that of probabilistic principal components (Tipping and
-Bishop, JRSS B 1999): the largest directions as measured, and one variance for all others, which
-keeps it invertible with fewer images than channels. The distance of an image is Mahalanobis's (for
-classifiers: Lee et al., NeurIPS 2018). The limit is a quantile of distances of training images that
-were left out of the fit.
+Three rules are exact: grey or colour, the camera that a product names, and the shape of the image
+if a model resizes every image to the same side. The fourth rule compares features, because most
+files have no metadata: the encoder's features at stride 4, averaged over the image, are a point,
+and the training images are a cloud of such points. Its density is modelled as a Gaussian whose
+covariance is that of probabilistic principal components (Tipping and Bishop, JRSS B 1999): the
+largest directions as measured, and one variance for all others, which keeps it invertible with
+fewer images than channels. The distance of an image is the Mahalanobis distance (for classifiers:
+Lee et al., NeurIPS 2018). The limit is a quantile of distances of training images that were left
+out of the fit.
 
-Early features tell cameras, sharpness and noise apart, which is what changes between archives;
-docs/domain.md compares them with later ones. They do not notice strange content: an upside-down
-frame of the same camera passes.
+Early features represent camera, sharpness and noise, which differ between archives; docs/models.md
+compares them with later ones. They do not represent unusual content: an upside-down frame of the
+same camera is not marked.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ FOLDS = 5
 show the same place, and would make the limit too tight."""
 
 FEWEST = 20
-"""Number of images from which on features are compared."""
+"""Minimum number of training images for a comparison of features."""
 
 GREY_LEVEL = 3.0
 """Largest mean difference between the channels of a pixel, of 255, in a grey image: JPEG stores
 grey exactly, and a colour image of Mars differs by twenty and more."""
 
 SAME_KIND = 0.99
-"""Share of the training images from which on they count as all grey, or all of known cameras."""
+"""Share of the training images above which all count as grey, or as of known cameras."""
 
 SHAPE_FACTOR = 2.0
-"""How much more elongated than any training image an image may be, at a fixed side."""
+"""Maximum elongation of an image relative to that of the training images, at a fixed side."""
 
 _SAMPLE = 1_000_000
 
@@ -104,7 +104,7 @@ class FeatureCloud:
 
 @dataclass(frozen=True)
 class Domain:
-    """What the training images of a model are like."""
+    """Record of the training images of a model."""
 
     images: int  # number of images that this was measured on
     colour: float  # fraction of them in colour
@@ -140,7 +140,7 @@ class Domain:
         return Verdict(tuple(reasons), distance)
 
     def with_camera(self, verdict: Verdict, info: Mapping[str, Any] | ProductInfo) -> Verdict:
-        """Add what the camera of a product says to a verdict."""
+        """Add the verdict on the camera of a product."""
         camera = camera_of(info)
         known = sum(self.cameras.values()) >= SAME_KIND * self.images
         if camera is None or not known or camera in self.cameras:
@@ -149,7 +149,7 @@ class Domain:
 
     @property
     def kind(self) -> str:
-        """``grey``, ``colour``, or both, for the user."""
+        """Kind of the training images: ``grey``, ``colour``, or both."""
         if self.colour <= 1 - SAME_KIND:
             return "grey"
         return "colour" if self.colour >= SAME_KIND else "grey and colour"
@@ -163,7 +163,7 @@ class Domain:
         return f"{self.kind} images{cameras}, {size}"
 
     def rule(self, resolution: Resolution) -> str:
-        """How ``judge`` and ``with_camera`` decide, as one sentence."""
+        """Describe the rules of ``judge`` and ``with_camera`` in one sentence."""
         parts = []
         if self.kind != "grey and colour":
             parts.append(f"is not {self.kind}")
@@ -173,8 +173,8 @@ class Domain:
             parts.append(f"is more elongated than {SHAPE_FACTOR * self.shape:.0f}:1")
         if self.features is not None:
             parts.append(
-                "has features farther from those of the training images than "
-                f"{100 * QUANTILE:.0f} % of these are"
+                "has features at a larger distance from those of the training images than "
+                f"{100 * QUANTILE:.0f} % of these have"
             )
         return f"An image is out of domain if it {', or '.join(parts)}." if parts else ""
 
@@ -199,7 +199,7 @@ class Domain:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Domain:
-        """What ``to_dict`` and ``arrays`` gave; without arrays features are not compared.
+        """Restore from ``to_dict`` and ``arrays``; without arrays features are not compared.
 
         Raises:
             KeyError, TypeError, ValueError: if they are damaged.
@@ -229,7 +229,7 @@ class Domain:
 
 
 def is_colour(image: NDArray[np.uint8]) -> bool:
-    """Whether an (H, W, 3) image is in colour, from pixels at even distances that are not black."""
+    """Whether an (H, W, 3) image is in colour, from evenly spaced pixels that are not black."""
     pixels = image.reshape(-1, 3)
     pixels = pixels[:: max(1, len(pixels) // _SAMPLE)]
     brightest = pixels.max(1)

@@ -127,8 +127,6 @@ def _resampled(channels: int, level: int) -> nn.Module:
 
 
 class _Residual(nn.Module):
-    """Residual convolution unit: ReLU and a 3×3 convolution, twice."""
-
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(

@@ -29,11 +29,11 @@ from s5mars.errors import UserError, first_line
 _ANY_SIZE: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True}, {"strict_img_size": False},
 )  # fmt: skip
-"""How an encoder with a fixed input size is asked to take any; the first that it knows."""
+"""Arguments that allow any input size in an encoder; the first supported one is used."""
 
 _REFUSALS = (ValueError, RuntimeError, TypeError, NotImplementedError, AssertionError)
 _BLOCKS = {24: (4, 11, 17, 23)}
-"""Depth → blocks of the four levels where they are not at even distances: DINOv2's ViT-L."""
+"""Depth → blocks of the four levels where they are not evenly spaced: DINOv2's ViT-L."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def build_encoder(
     try:
         plain, size = _probe(base, fixed)
     except _REFUSALS as error:
-        raise _cannot(name, f"feature maps ({first_line(error)})") from error
+        raise _unsupported(name, f"feature maps ({first_line(error)})") from error
     reductions = list(plain.feature_info.reduction())
     try:
         if isinstance(plain, FeatureGetterNet) and len(set(reductions)) == 1:
@@ -90,7 +90,7 @@ def build_encoder(
             raise
         if drop_path and "drop_path" in str(error):
             raise UserError(f"--drop-path cannot be used with {name}, which has none") from error
-        raise _cannot(
+        raise _unsupported(
             name, f"features at stride 4 and at output stride {output_stride} ({first_line(error)})"
         ) from error
 
@@ -107,7 +107,7 @@ def is_columnar(name: str) -> bool:
         with torch.device("meta"):
             plain, _ = _probe(base, bool(config is not None and config.fixed_input_size))
     except _REFUSALS as error:
-        raise _cannot(name, f"feature maps ({first_line(error)})") from error
+        raise _unsupported(name, f"feature maps ({first_line(error)})") from error
     return isinstance(plain, FeatureGetterNet) and len(set(plain.feature_info.reduction())) == 1
 
 
@@ -161,7 +161,7 @@ def _known(name: str) -> str:
 
 
 def _probe(base: str, fixed: bool) -> tuple[Any, dict[str, Any]]:
-    """The encoder as timm makes it, to read its strides, and what makes it take any size."""
+    """Build an encoder to read its strides; also return the argument that allows any size."""
     if not fixed:
         return timm.create_model(base, features_only=True), {}
     for size in _ANY_SIZE:
@@ -232,7 +232,7 @@ def _unused_stride(name: str, stride: int) -> UserError:
     )
 
 
-def _cannot(name: str, what: str) -> UserError:
+def _unsupported(name: str, what: str) -> UserError:
     return UserError(
         f"--model {name} cannot return {what}; use an encoder such as vit_small_patch14_dinov2, "
         "convnext_tiny, swin_tiny_patch4_window7_224, resnet50, tf_efficientnet_lite0 or "

@@ -1,4 +1,4 @@
-"""What a user sees of the installed models: a list, and the card of each."""
+"""List the installed models and read their cards."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Licences of pretrained encoders: shown, agreed to where they ask for it, and passed on.
+"""Licences of pretrained encoders: display, agreement and records.
 
 Identifiers are those of timm's records (``timm.get_pretrained_cfg(name).license``). DINOv2 is
-Apache-2.0. What is said of DINOv3 is from its licence of 19 August 2025, sections 1.b.i, ii and v.
+Apache-2.0. The terms of DINOv3 are from its licence of 19 August 2025, sections 1.b.i, ii and v.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DINOV3 = "dinov3-license"
 
 @dataclass(frozen=True)
 class Licence:
-    """What the weights of an encoder may be used for."""
+    """Licence of the weights of an encoder."""
 
     identifier: str
     terms: tuple[str, ...] = ()  # of a licence that users must agree to; else empty
@@ -37,7 +37,6 @@ class Licence:
         return "-nc" in self.identifier
 
     def __str__(self) -> str:
-        """One line for the user."""
         if self.terms:
             return f"encoder licence: {self.identifier} ({self.link}): {' '.join(self.terms)}"
         note = ", which forbids commercial use" if self.limited else ""
@@ -97,7 +96,7 @@ def require_agreement(licence: Licence | None, accepted: str, *, option: str) ->
     Args:
         licence: from ``licence_of``.
         accepted: the identifier that the user has given, or "".
-        option: how to give it.
+        option: command-line option for the agreement.
 
     Raises:
         UserError: with the terms; also if the agreement is to a licence that does not apply.
@@ -105,8 +104,9 @@ def require_agreement(licence: Licence | None, accepted: str, *, option: str) ->
     if licence is not None and licence.terms:
         if accepted != licence.identifier:
             raise UserError(
-                f"{licence}. Read it; if you agree, add {option} {licence.identifier}. DINOv2 "
-                "(vit_small_patch14_dinov2) is Apache-2.0"
+                f"{licence}. Read it; if you agree, add {option} {licence.identifier}. The "
+                "licence of "
+                "DINOv2 (vit_small_patch14_dinov2) is Apache-2.0"
             )
     elif accepted:
         raise UserError(
@@ -129,7 +129,6 @@ def from_facts(facts: Mapping[str, Any]) -> Licence | None:
 
 
 def _is_dinov3(folder: Path) -> bool:
-    """Whether a folder holds weights of DINOv3 in the layout of transformers or timm."""
     config = folder / "config.json"
     return config.is_file() and "dinov3" in read_text(config).lower()
 

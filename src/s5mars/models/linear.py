@@ -1,4 +1,4 @@
-"""A linear decoder: batch normalisation and one 1×1 convolution on the last feature map, enlarged.
+"""A linear decoder: batch normalisation and one 1×1 convolution on the last feature map.
 
 This is how DINOv2 is probed on segmentation (Oquab et al., TMLR 2024, "linear"): what the encoder
 knows, with about one parameter for each channel and class. With a frozen encoder it is the fastest

@@ -19,7 +19,7 @@ _OF_A_RUN = ("best.safetensors", "best.json", "last.ckpt", "metrics.json", "conf
 
 
 def is_model(path: str | PathLike[str]) -> bool:
-    """Whether a command-line argument means a model and not images; the model need not be whole.
+    """Whether a command-line argument names a model and not images; it may be incomplete.
 
     That is: a folder with a file of a run, a file or name that ends as checkpoints and ONNX files
     do, ``hf:...``, or the name of an installed model.
@@ -97,7 +97,7 @@ def _holds_images(text: str) -> bool:
     return at.is_dir() and not any((at / name).is_file() for name in _OF_A_RUN)
 
 
-def beside(path: str | PathLike[str], name: str) -> Path:
+def result_path(path: str | PathLike[str], name: str) -> Path:
     """Path of a file about a model, such as its scores.
 
     It lies in the run folder or the folder of the checkpoint; next to an ONNX file, prefixed with

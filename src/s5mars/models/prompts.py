@@ -62,8 +62,8 @@ def text_embeddings(
             max_length=length,
             return_tensors="pt",
         )
-        answer = clip.get_text_features(**tokens)
+        output = clip.get_text_features(**tokens)
         # A tensor before transformers 5, an object since.
-        vectors = F.normalize(getattr(answer, "pooler_output", answer).float(), dim=-1)
+        vectors = F.normalize(getattr(output, "pooler_output", output).float(), dim=-1)
         found.append(F.normalize(vectors.mean(0), dim=0))
     return torch.stack(found)

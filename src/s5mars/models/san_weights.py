@@ -86,7 +86,7 @@ def load_san(network: nn.Module, path: Path, *, split: int) -> AdapterReport:
         UserError: if it is not such a checkpoint, or sizes differ.
     """
     state = read_state(path)
-    placed, unplaced = placed_tensors(state, split=split)
+    placed, unplaced = matched_tensors(state, split=split)
     own = network.state_dict()
     for key in [key for key in placed if key not in own]:
         unplaced.append(placed.pop(key)[0])
@@ -113,7 +113,7 @@ def load_san(network: nn.Module, path: Path, *, split: int) -> AdapterReport:
     return AdapterReport(path.name, len(placed), len(own), len(unplaced), tuple(sorted(unplaced)))
 
 
-def placed_tensors(
+def matched_tensors(
     state: Mapping[str, Tensor], *, split: int
 ) -> tuple[dict[str, tuple[str, Tensor]], list[str]]:
     """Our name → (their name, tensor), and their names without a counterpart."""
@@ -121,14 +121,14 @@ def placed_tensors(
     unplaced = []
     for original, value in state.items():
         name = original.removeprefix(_MODULE)
-        found = _places(name, value, split)
+        found = _targets(name, value, split)
         if not found:
             unplaced.append(original)
         placed |= {key: (original, part) for key, part in found.items()}
     return placed, unplaced
 
 
-def _places(name: str, value: Tensor, split: int) -> dict[str, Tensor]:
+def _targets(name: str, value: Tensor, split: int) -> dict[str, Tensor]:
     for pattern, ours in (*_ADAPTER, *_CLIP):
         if found := re.fullmatch(pattern, name):
             key = found.expand(ours)

@@ -175,7 +175,6 @@ class Segmenter(nn.Module, ABC):
         return [level.to(image.device) for level in known]
 
     def _digest(self) -> str:
-        """Digest of all that the features depend on."""
         found = hashlib.sha256(repr((self.layout, self.description)).encode())
         for name, tensor in self.encoder.state_dict().items():
             found.update(name.encode())

@@ -1,4 +1,4 @@
-"""Start a run from a trained model: with every part of it that fits (``--start-from``)."""
+"""Start a run with the matching parts of a trained model (``--start-from``)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from s5mars.types import Method
 
 @dataclass(frozen=True)
 class StartReport:
-    """What a run took from the model that it started from."""
+    """Parts of the initial network that were copied from a model."""
 
     source: str
     decoder: Sequence[str]  # modules of the decoder that fit; each is taken as a whole
@@ -41,10 +41,10 @@ class StartReport:
         return [] if self.path is None else [f"read from {self.path}"]
 
     def __str__(self) -> str:
-        parts = [f"also from it: decoder ({', '.join(self.decoder)})"] if self.decoder else []
-        parts += [f"at random: decoder ({', '.join(self.others)})"] if self.others else []
-        parts += [f"classes from it: {', '.join(self.classes)}"] if self.classes else []
-        parts += [f"classes at random: {', '.join(self.new)}"] if self.new else []
+        parts = [f"copied: decoder ({', '.join(self.decoder)})"] if self.decoder else []
+        parts += [f"random: decoder ({', '.join(self.others)})"] if self.others else []
+        parts += [f"copied classes: {', '.join(self.classes)}"] if self.classes else []
+        parts += [f"random classes: {', '.join(self.new)}"] if self.new else []
         return f"encoder weights: {self.source} (--start-from); {'; '.join(parts)}"
 
 

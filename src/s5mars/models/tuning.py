@@ -1,4 +1,4 @@
-"""How a timm encoder is trained: not at all, through low-rank adapters, or layer by layer."""
+"""Training of a timm encoder: frozen, low-rank adapters, learning rates by layer."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ def check_tuning(config: TrainConfig) -> None:
     """
     if config.tiles and config.scale != TrainConfig.scale:
         raise UserError(
-            f"--scale is {list(config.scale)}, but tiles have the scale of the image; use "
-            "--crops random (features are then computed in each step), or leave --scale out"
+            f"--scale {list(config.scale)} cannot be combined with tiles, which have the scale "
+            "of the "
+            "image; use --crops random (features are then computed in each step), or leave it out"
         )
     if config.freeze == "none":
         if config.feature_cache is not None:
-            raise UserError("--feature-cache is for --freeze encoder; leave it out")
+            raise UserError("--feature-cache requires --freeze encoder")
         return
     if config.feature_cache is not None and not config.tiles:
         raise UserError(
-            "--feature-cache is for tiles, but --crops is random; leave one of them out"
+            "--feature-cache cannot be combined with --crops random; leave one of them out"
         )
     without = {"lora": "--lora", "drop_path": "--drop-path",
                "gradient_checkpointing": "--gradient-checkpointing",
@@ -102,7 +103,7 @@ def shared_state(network: nn.Module) -> Mapping[str, Tensor]:
 
 
 def in_words(network: nn.Module, config: TrainConfig) -> list[str]:
-    """What a new run says of its network: decoder, parameters, and what is special about it."""
+    """Describe the network of a new run: decoder, parameters, and special settings."""
     if not isinstance(network, Segmenter):
         return []
     inside = {id(parameter) for parameter in network.encoder.parameters()}
@@ -118,7 +119,7 @@ def in_words(network: nn.Module, config: TrainConfig) -> list[str]:
         side = config.crop + -config.crop % multiple
         lines.append(
             f"crops of {config.crop} pixels are padded to {side}, a multiple of {multiple}; "
-            f"--crop {side} would use all of it"
+            f"--crop {side} needs no padding"
         )
     if network.cache_folder is not None:
         lines.append(

@@ -36,12 +36,12 @@ def folder_from_hub(name: str) -> Path:
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         raise MissingFileError(
             f"{repository}: no such file or folder, and it cannot be downloaded from the hub "
-            f"({first_line(error)}); {what_to_copy(repository)}"
+            f"({first_line(error)}); {copy_instructions(repository)}"
         ) from error
 
 
-def what_to_copy(repository: str) -> str:
-    """What to do where the hub cannot be reached."""
+def copy_instructions(repository: str) -> str:
+    """Instructions for a machine that cannot reach the hub."""
     return (
         f"where the hub can be reached, copy config.json and model.safetensors of {repository} "
         "into a folder, bring it here, and give the folder with --weights"

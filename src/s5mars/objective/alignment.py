@@ -51,7 +51,7 @@ class Alignment(nn.Module):
         Returns:
             (B, C, H, W) float, which sums to 1 over the classes.
         """
-        self.predicted.observe((probability * valid.unsqueeze(1)).sum((0, 2, 3)), valid.sum())
+        self.predicted.update((probability * valid.unsqueeze(1)).sum((0, 2, 3)), valid.sum())
         aligned = probability * self.ratio.view(1, -1, 1, 1).to(probability.dtype)
         return aligned / aligned.sum(1, keepdim=True)
 

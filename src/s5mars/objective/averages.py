@@ -29,7 +29,7 @@ class RunningMean(nn.Module):
         self.register_buffer("weight", torch.tensor(0.0))
 
     @torch.no_grad()
-    def observe(self, summed: Tensor, count: Tensor) -> None:
+    def update(self, summed: Tensor, count: Tensor) -> None:
         """Update the average with a sum over this process's pixels and their number.
 
         A batch without pixels in any process changes nothing.

@@ -118,7 +118,7 @@ def masked_mean(loss: Tensor, kept: Tensor, valid: Tensor, *, over: Over) -> Ten
     elif over == "kept":
         divisor = pixels(kept)
     else:
-        raise ValueError(f"unknown divisor over={over!r}; choose {', '.join(get_args(Over))}")
+        raise ValueError(f"over must be one of {', '.join(get_args(Over))} (got {over!r})")
     return mean_of_all(loss.where(kept, 0).sum(), divisor)
 
 

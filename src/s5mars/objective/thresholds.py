@@ -72,7 +72,7 @@ class ClassThresholds(nn.Module):
     def __init__(self, shares: Tensor, *, kind: Thresholds, momentum: float = 0.99) -> None:
         super().__init__()
         if kind not in get_args(Thresholds)[1:]:
-            raise UserError(f"unknown thresholds {kind!r}; choose flexmatch, freematch")
+            raise UserError(f"kind must be flexmatch or freematch (got {kind!r})")
         self.kind = kind
         shares = shares.float() / shares.sum().clamp(min=1e-12)
         self.register_buffer("prior", shares.clamp(min=_SMALLEST_SHARE), persistent=False)
@@ -89,12 +89,12 @@ class ClassThresholds(nn.Module):
         confidence, label = probability.max(1)
         count = valid.sum()
         if self.kind == "freematch":
-            self.mean.observe((probability * valid.unsqueeze(1)).sum((0, 2, 3)), count)
-            self.confidence.observe((confidence * valid).sum(), count)
+            self.mean.update((probability * valid.unsqueeze(1)).sum((0, 2, 3)), count)
+            self.confidence.update((confidence * valid).sum(), count)
         else:
             used = (valid & (confidence > above)).flatten().float()
             by_class = torch.zeros_like(self.prior).scatter_add_(0, label.flatten(), used)
-            self.used.observe(by_class, count)
+            self.used.update(by_class, count)
         return valid & (confidence > self.thresholds(above)[label])
 
     def thresholds(self, above: float) -> Tensor:

@@ -40,7 +40,7 @@ def connected(address: str | None, *, workers: int) -> Iterator[Any]:
         workers: Number of workers that will run at the same time.
 
     Raises:
-        UserError: If Ray is not installed, or there is no cluster at the address.
+        UserError: if Ray is not installed, or there is no cluster at the address.
     """
     ray = import_ray(loopback=address is None)
     started = _connect(ray, address, workers)
@@ -62,7 +62,7 @@ class RayWorkers(Generic[Item, Result]):
         on_gpu: Divide the GPUs of the cluster, if it has any, among the workers.
 
     Raises:
-        UserError: If the cluster has fewer cores than workers.
+        UserError: if the cluster has fewer cores than workers.
     """
 
     def __init__(
@@ -78,18 +78,18 @@ class RayWorkers(Generic[Item, Result]):
         self._ray = ray
         self._make = ray.remote(_Worker).options(num_cpus=1, num_gpus=gpus).remote
         self._start = start
-        self._places: queue.LifoQueue[Any] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(most):
-            self._places.put(None)
+            self._idle.put(None)
 
     def __call__(self, item: Item) -> Result:
         """Return the result for an item.
 
         Raises:
-            CrashError: If the worker died while it worked on the item.
+            CrashError: if the worker died while it worked on the item.
             Exception: Any exception that the work raised.
         """
-        worker = self._places.get()
+        worker = self._idle.get()
         try:
             worker = worker or self._make(self._start)
             result: Result = self._ray.get(worker.work.remote(item))
@@ -99,7 +99,7 @@ class RayWorkers(Generic[Item, Result]):
             worker = None
             raise CrashError("its Ray worker died") from None
         finally:
-            self._places.put(worker)
+            self._idle.put(worker)
         return result
 
 

@@ -1,4 +1,4 @@
-"""Runs work in separate processes; a process that dies costs one item and not the run.
+"""Runs work in separate processes; if a process dies, one item is lost, but not the run.
 
 The pools of ``multiprocessing`` hang or break when one of their processes is killed, leave
 processes behind when the caller is killed, and run the caller's script again in each process. Here
@@ -56,27 +56,27 @@ class Processes(Generic[Item, Result]):
     def __init__(self, start: Callable[[int], Callable[[Item], Result]], *, most: int) -> None:
         self._start = start
         # Last in, first out: running processes are used before new ones are started.
-        self._places: queue.LifoQueue[tuple[int, _Process | None]] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[tuple[int, _Process | None]] = queue.LifoQueue()
         self._most = most
         for number in reversed(range(most)):
-            self._places.put((number, None))
+            self._idle.put((number, None))
 
     def close(self) -> None:
         """End all processes after they have finished their current items."""
         for _ in range(self._most):
-            number, process = self._places.get()
+            number, process = self._idle.get()
             if process is not None:
                 process.stop()
-            self._places.put((number, None))
+            self._idle.put((number, None))
 
     def __call__(self, item: Item) -> Result:
         """Return the result for an item.
 
         Raises:
-            CrashError: If the process died while it worked on the item.
+            CrashError: if the process died while it worked on the item.
             Exception: Any exception that the work raised.
         """
-        number, process = self._places.get()
+        number, process = self._idle.get()
         try:
             if process is None:
                 process = _Process(self._start, number)
@@ -85,7 +85,7 @@ class Processes(Generic[Item, Result]):
             process = None  # it is dead, or would send an answer that nobody reads
             raise
         finally:
-            self._places.put((number, process))
+            self._idle.put((number, process))
         if not done:
             raise answer
         result: Result = answer

@@ -45,7 +45,6 @@ class Summary:
     domain_note: str = ""  # how many products are out of domain and how that was decided
 
     def __str__(self) -> str:
-        """One line for the user, and one about the domain of the model if it has a record of it."""
         note = f"; {self.confidence_note}" if self.confidence_note else ""
         first = f"; first failure: {self.failure}" if self.failure else ""
         domain = f"\n{self.domain_note}" if self.domain_note else ""
@@ -129,7 +128,7 @@ def predict_images(
             predictor.confidence_note,
             _domain_note(manifest, predictor),
         )
-    _judge(summary, skip_bad=skip_bad)
+    _check_failures(summary, skip_bad=skip_bad)
     return summary
 
 
@@ -210,7 +209,7 @@ def _raise_with_way_out(
 
 
 def _domain_note(manifest: Manifest, predictor: Predictor) -> str:
-    """How many products are unlike the training images, for which reasons, and how it decided."""
+    """Describe how many products are out of domain, the reasons, and the rule."""
     domain = predictor.domain
     if domain is None:
         return ""
@@ -224,16 +223,16 @@ def _domain_note(manifest: Manifest, predictor: Predictor) -> str:
                 reasons[reason] = reasons.get(reason, 0) + 1
     known = f"the model was trained on {domain.about}"
     if not outside:
-        return f"domain: no product is unlike the training images ({known})"
+        return f"domain: all products are like the training images ({known})"
     counted = ", ".join(f"{reason}: {number}" for reason, number in sorted(reasons.items()))
     return (
-        f"domain: {outside} of {total} products are unlike the training images ({counted}), so do "
-        f"not trust their maps; {known}. {domain.rule(predictor.resolution)} "
+        f"domain: {outside} of {total} products differ from the training images ({counted}), so "
+        f"their maps may be wrong; {known}. {domain.rule(predictor.resolution)} "
         f"List them with: s5mars find {manifest.out} out_of_domain"
     )
 
 
-def _judge(summary: Summary, *, skip_bad: bool) -> None:
+def _check_failures(summary: Summary, *, skip_bad: bool) -> None:
     counts = summary.counts
     if not counts.done:
         raise UserError(

@@ -143,7 +143,6 @@ class Products:
 
 
 def _expressions(tree: Any) -> Iterator[dict[str, Any]]:
-    """All expression nodes of a syntax tree."""
     if isinstance(tree, dict):
         if "class" in tree:
             yield tree
@@ -154,10 +153,10 @@ def _expressions(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def _nearest(name: str, among: Iterable[str]) -> str:
-    def unlike(other: str) -> float:
+    def distance(other: str) -> float:
         return -difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
 
-    return f"nearest first: {', '.join(sorted(among, key=unlike))}"
+    return f"nearest first: {', '.join(sorted(among, key=distance))}"
 
 
 def _identifier(name: str) -> str:

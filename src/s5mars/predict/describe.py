@@ -1,4 +1,4 @@
-"""Measure what the training images of a model are like, for ``models.domain``."""
+"""Measure the training images of a model for ``models.domain``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ light encoder."""
 def describe_images(
     predictor: Predictor, paths: Sequence[Path], *, network: str, quiet: bool = False
 ) -> Domain:
-    """Measure images at even distances in the order of their names.
+    """Measure evenly spaced images in the order of their names.
 
     Args:
         predictor: the model that was trained on them.
@@ -43,7 +43,7 @@ def describe_images(
     Raises:
         UserError: if no image can be read.
     """
-    chosen = _affordable(predictor, sorted(paths, key=lambda path: path.name))
+    chosen = _within_limits(predictor, sorted(paths, key=lambda path: path.name))
     features, infos, sizes, colours = [], [], [], []
     for path in tqdm(
         chosen, unit="image", desc="describe training images", disable=quiet or None, leave=False
@@ -71,8 +71,8 @@ def describe_images(
     )
 
 
-def _affordable(predictor: Predictor, paths: Sequence[Path]) -> list[Path]:
-    """As many paths at even distances as ``IMAGES`` and ``PIXELS`` allow."""
+def _within_limits(predictor: Predictor, paths: Sequence[Path]) -> list[Path]:
+    """As many evenly spaced paths as ``IMAGES`` and ``PIXELS`` allow."""
     few = _spread(paths, IMAGES)
     pixels = 0
     for path in few:

@@ -16,7 +16,7 @@ from s5mars.errors import MissingFileError, UserError
 from s5mars.files import printable, replacing, write_text
 from s5mars.files.reading import open_parquet, parse_object, reading
 from s5mars.files.spreadsheet import csv_text
-from s5mars.predict.manifest import ANEW, Entry, Manifest
+from s5mars.predict.manifest import START_OVER, Entry, Manifest
 from s5mars.products import read_info
 
 INDEX = "index.parquet"
@@ -95,7 +95,7 @@ def read_index(maps: Path) -> tuple[pa.Table, Taxonomy]:
     """
     path = maps / INDEX if maps.is_dir() else maps
     if not path.exists():
-        raise MissingFileError(f"{path}: no index here; `s5mars predict` writes one at its end")
+        raise MissingFileError(f"{path} does not exist; `s5mars predict` writes it at its end")
     with reading(path, kind="index", way_out="run `s5mars predict` with --resume"):
         file = open_parquet(path)
         footer = (file.metadata.metadata or {}).get(FOOTER)
@@ -136,7 +136,7 @@ def _schema(shares: Sequence[str]) -> pa.Schema:
 def _blocks(
     manifest: Manifest, shares: Sequence[str], schema: pa.Schema
 ) -> Iterator[tuple[list[dict[str, Any]], pa.Table]]:
-    with reading(manifest.path, kind="manifest", way_out=ANEW):
+    with reading(manifest.path, kind="manifest", way_out=START_OVER):
         found = (_row(entry, shares) for entry in manifest.entries())
         while rows := list(islice(found, _ROWS)):
             yield rows, pa.Table.from_pylist(rows, schema=schema)

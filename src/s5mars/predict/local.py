@@ -57,9 +57,9 @@ def local_engine(
     """
     began = _begun(sources, journal)
     with closing(ahead(read, began, workers=workers, alone=_is_large_file)) as products:
-        answers = (segment(predictor, product) for product in _ended(products, journal))
+        segmentations = (segment(predictor, product) for product in _ended(products, journal))
         make = partial(make_maps, settings=settings)
-        with closing(ahead(make, answers, workers=workers, alone=_is_large_answer)) as maps:
+        with closing(ahead(make, segmentations, workers=workers, alone=_is_large_result)) as maps:
             yield from maps
 
 
@@ -87,5 +87,5 @@ def _is_large_file(source: Source) -> bool:
         return False  # reading reports what is wrong
 
 
-def _is_large_answer(answer: tuple[Read, Segmentation] | Failed) -> bool:
-    return not isinstance(answer, Failed) and answer[1].labels.size > LARGE
+def _is_large_result(segmented: tuple[Read, Segmentation] | Failed) -> bool:
+    return not isinstance(segmented, Failed) and segmented[1].labels.size > LARGE

@@ -32,7 +32,7 @@ FORMAT = 2
 DEATHS = 2
 """Number of runs that may die while reading a product before it counts as failed."""
 
-ANEW = "remove it to start over, or choose another --out"
+START_OVER = "remove it to start over, or choose another --out"
 """What to do about a damaged manifest."""
 
 _OF_THE_SYSTEM = {
@@ -75,7 +75,6 @@ class Counts:
     to_do: int
 
     def __str__(self) -> str:
-        """Counts for the user."""
         return f"{self.done} done, {self.failed} failed, {self.to_do} to do"
 
 
@@ -147,8 +146,8 @@ class Manifest:
                 self._database.execute("DELETE FROM settings")
                 self._database.executemany("INSERT INTO settings VALUES (?, ?)", given.items())
             if resume:
-                self._put_back(self._failed_without_deaths())
-                self._put_back(self._with_missing_files(settings))
+                self._reset(self._failed_without_deaths())
+                self._reset(self._with_missing_files(settings))
             self._suspect()
 
     def add(self, sources: Iterable[Source], *, again: bool) -> None:
@@ -165,7 +164,7 @@ class Manifest:
                 path = str(source.path)
                 if path in known:
                     if again:
-                        self._put_back([known[path]])
+                        self._reset([known[path]])
                     continue
                 known[path] = name = names.free(source).name
                 # As bytes, because SQLite's text is UTF-8, and a path need not be.
@@ -231,7 +230,7 @@ class Manifest:
         return Source(Path(os.fsdecode(path)), str(name))
 
     def _facts(self, text: object) -> Mapping[str, Any]:
-        with reading(self.path, kind="manifest", way_out=ANEW):
+        with reading(self.path, kind="manifest", way_out=START_OVER):
             return parse_object(str(text)) if text else {}
 
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -271,7 +270,7 @@ class Manifest:
         with self._errors():
             self._database.execute(f"UPDATE products SET {what} WHERE name = ?", (name,))
 
-    def _put_back(self, names: Iterable[str]) -> None:
+    def _reset(self, names: Iterable[str]) -> None:
         self._database.executemany(
             "UPDATE products SET state = 'to do', reason = NULL, facts = NULL, hand = NULL, "
             "deaths = 0 WHERE name = ?",
@@ -354,7 +353,7 @@ class Manifest:
             raise self._damaged(str(error)) from error
 
     def _damaged(self, reason: str) -> DamagedFileError:
-        return DamagedFileError(f"{self.path}: damaged manifest ({reason}): {ANEW}")
+        return DamagedFileError(f"{self.path}: damaged manifest ({reason}): {START_OVER}")
 
 
 def _short(value: str | None) -> str:

@@ -129,8 +129,6 @@ def with_legend(
 
 @dataclass(frozen=True)
 class _Legend:
-    """Layout of a legend strip."""
-
     entries: Sequence[Entry]
     places: tuple[tuple[int, int], ...]  # (x, y) of each entry in the strip
     text: int  # text height

@@ -72,7 +72,7 @@ class Predictor:
                 (see ``s5mars.predict.temperature``).
             resolution: the resolution of training, to which images are resized before the network
                 sees them; maps and probabilities still have the size of the image.
-            domain: what the training images are like; ``segment`` compares images with it.
+            domain: record of the training images; ``segment`` compares images with it.
             **settings: fields of ``Inference`` that override ``inference``, such as ``window=512``.
 
         Raises:
@@ -204,7 +204,7 @@ class Predictor:
 
     @property
     def gives_features(self) -> bool:
-        """Whether the network gives its features, as those over timm encoders in torch do."""
+        """Whether the network returns its features; torch networks over timm encoders do."""
         return isinstance(self.model, Segmenter)
 
     def blocks(
@@ -307,7 +307,6 @@ def _sums(features: Tensor, windows: Tensor) -> Tensor:
 
 
 def _mean(sums: list[Tensor]) -> NDArray[np.float32]:
-    """(C,): mean of the features over all windows."""
     total = torch.cat(sums).cpu().double().sum(0)
     mean: NDArray[np.float32] = (total[:-1] / total[-1]).float().numpy()
     return mean

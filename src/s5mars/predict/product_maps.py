@@ -66,11 +66,13 @@ def segment(predictor: Predictor, read: Read | Failed) -> tuple[Read, Segmentati
         return failed(read.source, error)
 
 
-def make_maps(answer: tuple[Read, Segmentation] | Failed, settings: MapSettings) -> Maps | Failed:
+def make_maps(
+    segmented: tuple[Read, Segmentation] | Failed, settings: MapSettings
+) -> Maps | Failed:
     """Encode the requested files; black borders and missing pixels get 255 and confidence 0."""
-    if isinstance(answer, Failed):
-        return answer
-    read, segmentation = answer
+    if isinstance(segmented, Failed):
+        return segmented
+    read, segmentation = segmented
     labels, confidence = segmentation.labels, segmentation.confidence
     labels[read.empty] = IGNORE
     confidence[read.empty] = 0

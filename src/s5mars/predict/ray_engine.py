@@ -27,7 +27,7 @@ from s5mars.predict.reading import Failed, Readers
 from s5mars.predict.sources import Source
 
 BATCH = 8
-"""Number of products in a batch: what is lost when a worker dies."""
+"""Number of products in a batch, which are repeated if a worker dies."""
 
 RETRIES = 2
 """How often a batch is retried after its worker died, before its products count as failed."""

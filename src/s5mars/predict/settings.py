@@ -42,7 +42,7 @@ def settings_of(predictor: Predictor, *, write: Sequence[str], opacity: float) -
 
 
 def domain_hash(domain: Domain) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of what decides on products out of domain."""
+    """First 16 hexadecimal digits of the SHA-256 of the record that marks products."""
     digest = hashlib.sha256(json.dumps(domain.to_dict(), sort_keys=True).encode())
     for _, array in sorted(domain.arrays().items()):
         digest.update(array.tobytes())

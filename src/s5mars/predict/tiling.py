@@ -166,7 +166,6 @@ def _blocks(
 
 
 def _move_left(scores: Tensor, step: int) -> None:
-    """Shift scores left by ``step`` columns and fill with zeros."""
     rest = scores.shape[2] - step
     for plane in scores:  # plane by plane: the copy that the move needs stays small
         plane[:, :rest] = plane[:, step:].clone()

@@ -28,7 +28,7 @@ def debayer(
         (H, W, 3) float32, RGB.
 
     Raises:
-        ValueError: If the pattern is unknown.
+        ValueError: if the pattern is unknown.
     """
     if pattern not in PATTERNS:
         raise ValueError(

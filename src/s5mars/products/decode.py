@@ -61,8 +61,8 @@ def plain_image(path: Path) -> Image.Image | None:
     """Decode an 8-bit image to mode RGB; None if it needs ``decode``.
 
     Raises:
-        MissingFileError: If the file does not exist.
-        DamagedFileError: If it is empty, truncated, not an image, or too large.
+        MissingFileError: if the file does not exist.
+        DamagedFileError: if it is empty, truncated, not an image, or too large.
     """
     with _opened(path) as image:
         if image is None or _is_deep(image):
@@ -78,10 +78,10 @@ def decode(path: Path) -> Raster:
     """Decode an image file to pixel values of full depth; palettes are applied.
 
     Raises:
-        MissingFileError: If the file does not exist.
-        DamagedFileError: If it is empty, truncated, not an image, too large, or has other than one
+        MissingFileError: if the file does not exist.
+        DamagedFileError: if it is empty, truncated, not an image, too large, or has other than one
             or three channels.
-        UserError: If it has several pages.
+        UserError: if it has several pages.
     """
     with _opened(path) as image:
         if image is None:
@@ -115,7 +115,7 @@ def head_size(path: Path) -> tuple[tuple[int, int], int]:
     """(width, height) of the decoded image and its EXIF orientation; reads only the header.
 
     Raises:
-        MissingFileError, DamagedFileError: As ``decode``.
+        MissingFileError, DamagedFileError: as ``decode``.
     """
     with reading(path, kind="image"):
         if _is_tiff(path):
@@ -294,7 +294,6 @@ def _by_pillow(path: Path, missing: tuple[float, ...]) -> Raster:
 
 
 def _without_alpha(values: NDArray[Any], page: Any, missing: tuple[float, ...]) -> Raster:
-    """Separate alpha from the values (H, W, C) of tifffile."""
     opaque = None
     if values.shape[2] in (2, 4) and set(page.extrasamples) & {1, 2}:
         opaque = values[..., -1] != 0
@@ -322,7 +321,6 @@ def _arranged(values: NDArray[Any], page: Any, *, white: int) -> NDArray[Any]:
 
 
 def _no_data_value(page: Any) -> tuple[float, ...]:
-    """Value of missing pixels in the tag of GDAL."""
     try:
         return (float(str(_tag(page, _GDAL_NODATA, "")).strip(" \0")),)
     except ValueError:

@@ -17,7 +17,7 @@ def refuse_huge(where: object, *, width: int, height: int, bytes_per_pixel: floa
     """Check a declared size before memory is allocated.
 
     Raises:
-        DamagedFileError: If it has no pixel, or exceeds ``MAX_PIXELS`` or ``MAX_BYTES``.
+        DamagedFileError: if it has no pixel, or exceeds ``MAX_PIXELS`` or ``MAX_BYTES``.
     """
     if width < 1 or height < 1:
         raise DamagedFileError(

@@ -13,7 +13,7 @@ Source = Literal["label", "file name", "clock"]
 
 @dataclass(frozen=True)
 class ProductInfo:
-    """Metadata of a product; None means unknown, and nothing is guessed.
+    """Metadata of a product; None means unknown; values are never guessed.
 
     ``sources`` contains the source of each field that is not None.
     """

@@ -31,10 +31,10 @@ def read_pds(path: Path) -> Raster:
     """Read an ``.IMG``, ``.LBL`` or ``.XML`` and the other file of the product.
 
     Raises:
-        MissingFileError: If the file, or the file that its label names, does not exist.
-        DamagedFileError: If it is empty, truncated, too large, not a product, or contradicts its
+        MissingFileError: if the file, or the file that its label names, does not exist.
+        DamagedFileError: if it is empty, truncated, too large, not a product, or contradicts its
             label.
-        UserError: If pdr is not installed, or the product has no image of 1 or 3 channels.
+        UserError: if pdr is not installed, or the product has no image of 1 or 3 channels.
     """
     with reading(path, kind="product"):
         if path.stat().st_size == 0:
@@ -81,9 +81,6 @@ def _pdr() -> Any:
     pdr = needed("pdr", extra="products")
     warnings.filterwarnings("ignore", module=r"pdr(\..*)?")  # about duplicate keywords, ...
     return pdr
-
-
-# PDS3 ------------------------------------------------------------------------------------------
 
 
 def _read_pds3(path: Path, label: Path) -> Raster:
@@ -196,8 +193,6 @@ def _pds3_mosaic(lookup: Any) -> str | None:
     return _pattern(str(lookup("CFA_TYPE") or lookup("BAYER_PATTERN") or ""))
 
 
-# PDS4 ------------------------------------------------------------------------------------------
-
 _PDS4_BYTES = {
     "UnsignedByte": 1, "SignedByte": 1,
     "UnsignedLSB2": 2, "UnsignedMSB2": 2, "SignedLSB2": 2, "SignedMSB2": 2,
@@ -298,9 +293,6 @@ def _pds4_mask(root: ElementTree.Element) -> int | None:
     mask = texts_of(root).get("sample_bit_mask", "").partition("#")[2].strip("#")
     full = int(mask, 2) if mask and set(mask) <= {"0", "1"} else 0
     return full if full and full & (full + 1) == 0 else None
-
-
-# both ------------------------------------------------------------------------------------------
 
 
 def _raster(

@@ -48,11 +48,11 @@ def open_product(path: str | Path, *, stretch: Rule = "auto") -> Product:
         stretch: How values of more than 8 bits become 8 bits, see ``stretch.choose``.
 
     Raises:
-        MissingFileError: If the file, or the file that its label names, does not exist.
-        DamagedFileError: If the file is empty, truncated, not an image, not a regular file,
+        MissingFileError: if the file, or the file that its label names, does not exist.
+        DamagedFileError: if the file is empty, truncated, not an image, not a regular file,
             contradicts its label, exceeds ``errors.MAX_PIXELS`` or ``MAX_BYTES``, or has no valid
             pixel.
-        UserError: If pdr is needed and not installed, the product is not an image of 1 or 3
+        UserError: if pdr is needed and not installed, the product is not an image of 1 or 3
             channels, or a TIFF has several pages.
     """
     path = Path(path)

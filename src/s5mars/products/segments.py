@@ -33,7 +33,7 @@ def check_segments(path: Path, page: Any) -> None:
         page: Its page, a ``tifffile.TiffPage``.
 
     Raises:
-        DamagedFileError: If a tile exceeds the limits of an image, or a segment expands to more
+        DamagedFileError: if a tile exceeds the limits of an image, or a segment expands to more
             than its declared size.
     """
     tiled = page.is_tiled

@@ -28,7 +28,6 @@ class Stretch:
     high: float = 255.0
 
     def __str__(self) -> str:
-        """The formula."""
         if self.rule == "none":
             return "none: 8-bit values as delivered"
         share = f"clip((v - {self.low:g}) / {self.high - self.low:g}, 0, 1)"
@@ -79,7 +78,7 @@ def choose(
         rule: One of ``RULES``.
 
     Raises:
-        UserError: If the rule is unknown or does not support such values.
+        UserError: if the rule is unknown or does not support such values.
     """
     if rule not in RULES:
         raise UserError(f"stretch must be one of {', '.join(RULES)} (got {rule!r})")

@@ -81,8 +81,8 @@ def build_store(
         address: Address of a Ray cluster; None starts Ray on this machine.
 
     Raises:
-        MissingFileError: If the weights of SAM are not available.
-        UserError: If ``path`` contains a store of another proposer or other settings, an image is
+        MissingFileError: if the weights of SAM are not available.
+        UserError: if ``path`` contains a store of another proposer or other settings, an image is
             unreadable or kills its workers, weights do not fit, or Ray is not available. Finished
             shards are kept.
     """

@@ -34,8 +34,8 @@ def import_json(folder: Path | str, path: Path | str, *, proposer: str = "sam") 
     becomes the rank.
 
     Raises:
-        MissingFileError: If the folder does not exist or contains no JSON file.
-        UserError: If a file does not have this format; the message names the file and the mask.
+        MissingFileError: if the folder does not exist or contains no JSON file.
+        UserError: if a file does not have this format; the message names the file and the mask.
     """
     folder = Path(folder)
     if not folder.is_dir():

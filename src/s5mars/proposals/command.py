@@ -52,7 +52,7 @@ def make_masks(
         address: Address of a Ray cluster.
 
     Raises:
-        UserError, MissingFileError: If files cannot be read, or options belong to another
+        UserError, MissingFileError: if files cannot be read, or options belong to another
             proposer.
     """
     if proposer not in PROPOSERS:
@@ -91,7 +91,7 @@ def import_masks(
     """Import JSON files, one per image, into one Parquet file, and compare it with ``data``.
 
     Raises:
-        UserError, MissingFileError: As ``import_json``, and if the store has none of the images of
+        UserError, MissingFileError: as ``import_json``, and if the store has none of the images of
             ``data``, or its masks have another size.
     """
     if out.exists():

@@ -95,8 +95,8 @@ def coverage(
     """Find which images have a mask to draw; reads only the sizes of the images.
 
     Raises:
-        UserError: If masks and their image differ in size, or the store is damaged.
-        MissingFileError: If an image does not exist.
+        UserError: if masks and their image differ in size, or the store is damaged.
+        MissingFileError: if an image does not exist.
     """
     unknown, empty, unqualified, wrong = [], [], [], []
     images = 0
@@ -157,7 +157,7 @@ def draw_object(
     mask outside the crop cannot be pasted.
 
     Raises:
-        UserError: If this part of the store is damaged.
+        UserError: if this part of the store is damaged.
     """
     if name not in store:
         return None

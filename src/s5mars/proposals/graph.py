@@ -187,7 +187,6 @@ def _without_thin_regions(
 
 
 def _overlaps(a: NDArray[np.intp], b: NDArray[np.intp]) -> NDArray[np.float64]:
-    """(regions of a, regions of b) IoU of every pair."""
     rows, columns = int(a.max()) + 1, int(b.max()) + 1
     both = np.bincount((a * columns + b).ravel(), minlength=rows * columns).reshape(rows, columns)
     either = both.sum(1, keepdims=True) + both.sum(0, keepdims=True) - both
@@ -261,7 +260,6 @@ def _round(mask: NDArray[np.bool_], deviation: float) -> NDArray[np.bool_]:
 
 
 def _width(mask: NDArray[np.bool_]) -> float:
-    """Diameter of the largest inscribed disc, in pixels."""
     return 2 * float(ndimage.distance_transform_edt(np.pad(mask, 1)).max())
 
 

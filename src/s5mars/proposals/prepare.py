@@ -44,8 +44,8 @@ def object_store(
         cache: Path for an imported or built store; a resumed run reuses it.
 
     Raises:
-        MissingFileError: If ``given`` does not exist.
-        UserError: If it has none of these images, or its masks have another size.
+        MissingFileError: if ``given`` does not exist.
+        UserError: if it has none of these images, or its masks have another size.
     """
     if given is None:
         build_store(samples, cache)

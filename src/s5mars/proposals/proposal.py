@@ -67,7 +67,7 @@ def decode_counts(counts: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Decode compressed COCO run lengths to (H, W) uint8 of 0 and 1 in Fortran order.
 
     Raises:
-        DamagedFileError: If they do not encode a mask of this size.
+        DamagedFileError: if they do not encode a mask of this size.
     """
     try:
         runs = run_lengths(counts)
@@ -91,7 +91,7 @@ def run_lengths(counts: bytes) -> NDArray[np.int64]:
     to the run two before.
 
     Raises:
-        UserError: If the counts are not valid.
+        UserError: if the counts are not valid.
     """
     groups = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     if len(groups) == 0:

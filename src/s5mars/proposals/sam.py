@@ -68,7 +68,7 @@ class SamProposer:
     the machine. Use more processes (``build_store(workers=)``) to speed it up.
 
     Raises:
-        UserError, MissingFileError: If the weights are not available or not usable.
+        UserError, MissingFileError: if the weights are not available or not usable.
     """
 
     def __init__(self, settings: SamSettings, hardware: Hardware | None = None) -> None:
@@ -85,7 +85,7 @@ class SamProposer:
         """Compute the proposals of one image, without pixels of black borders.
 
         Raises:
-            UserError: If the device runs out of memory.
+            UserError: if the device runs out of memory.
         """
         try:
             with _threads(1 if self.device.type == "cpu" else None), torch.inference_mode():
@@ -104,12 +104,12 @@ class SamProposer:
         found = []
         for points in torch.split(self._grid(resized), self.points_at_once):
             points = points.to(self.device)
-            answer = self.model(
+            output = self.model(
                 input_points=points[None, :, None],
                 input_labels=torch.ones((1, len(points), 1), dtype=torch.int64, device=self.device),
                 **embeddings,
             )
-            found.append(self._good(answer, small.shape[:2], resized))
+            found.append(self._good(output, small.shape[:2], resized))
         logits, scores, stabilities, boxes = (torch.cat(part) for part in zip(*found, strict=True))
         valid = ~no_data(image)
         proposals = []
@@ -153,13 +153,13 @@ class SamProposer:
         return torch.stack([columns, rows], dim=-1).reshape(-1, 2).float()
 
     def _good(
-        self, answer: Any, size: tuple[int, ...], resized: Tensor | None
+        self, output: Any, size: tuple[int, ...], resized: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits (n, h, w) at network size, scores, stabilities and boxes of the good masks."""
-        scores = answer.iou_scores.float().flatten()
-        logits = answer.pred_masks.float().flatten(0, 2)
-        sure = scores > self.settings.minimum_iou
-        scores, logits = scores[sure], logits[sure]
+        scores = output.iou_scores.float().flatten()
+        logits = output.pred_masks.float().flatten(0, 2)
+        above = scores > self.settings.minimum_iou
+        scores, logits = scores[above], logits[above]
         masks = self._scaled(logits, size, resized)
         inner = (masks > 1).sum((1, 2))
         stabilities = inner / (masks > -1).sum((1, 2)).clamp(min=1)

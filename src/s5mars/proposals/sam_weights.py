@@ -28,8 +28,8 @@ def weights_folder(weights: str) -> Path:
     """Return the local folder of ``weights``, a folder or a hub id, which is downloaded if needed.
 
     Raises:
-        MissingFileError: If the folder does not exist, or the hub cannot be reached or lacks it.
-        UserError: If it is a file, or the folder is not a SAM in the layout of transformers.
+        MissingFileError: if the folder does not exist, or the hub cannot be reached or lacks it.
+        UserError: if it is a file, or the folder is not a SAM in the layout of transformers.
     """
     return pretrained_folder(weights, FAMILIES)
 
@@ -38,7 +38,7 @@ def family(folder: Path) -> str:
     """Return the ``model_type`` of a folder of weights, a key of ``FAMILIES``.
 
     Raises:
-        UserError: If it has none or another one.
+        UserError: if it has none or another one.
     """
     return kind_of(
         folder, FAMILIES, expected=f"--weights needs {NEEDED.format(processor=PROCESSOR)}"
@@ -49,7 +49,7 @@ def load_sam(folder: Path) -> tuple[Any, Any]:
     """Load the model (float32, evaluation mode, CPU) and the image processor of a folder.
 
     Raises:
-        UserError: If transformers is not installed, tensors are missing or do not fit, or the
+        UserError: if transformers is not installed, tensors are missing or do not fit, or the
             processor has another input size.
     """
     name = FAMILIES[family(folder)]

@@ -65,7 +65,7 @@ def write_store(
     image is their rank. ``settings``, which must be valid JSON, are stored with every row.
 
     Raises:
-        UserError: If an image occurs twice or its proposals differ in image size.
+        UserError: if an image occurs twice or its proposals differ in image size.
     """
     path = Path(path)
     written_settings = json.dumps(settings or {}, sort_keys=True)
@@ -164,8 +164,8 @@ class ObjectStore:
         path: A ``.parquet`` file, or a folder whose ``*.parquet`` files are shards.
 
     Raises:
-        MissingFileError: If ``path`` does not exist or the folder contains no shard.
-        UserError: If a file is damaged or not an object store, two shards contain the same image,
+        MissingFileError: if ``path`` does not exist or the folder contains no shard.
+        UserError: if a file is damaged or not an object store, two shards contain the same image,
             or shards were made with different settings.
     """
 
@@ -216,7 +216,7 @@ class ObjectStore:
         """Return the proposals of one image, which may be empty.
 
         Raises:
-            UserError: If the image is not in the store, or its part of the file is damaged.
+            UserError: if the image is not in the store, or its part of the file is damaged.
         """
         if name not in self._place:
             self.check([name])

@@ -1,6 +1,6 @@
 """Draw one image of the pool under each row of an ablation (figures 6 and 8 of the paper).
 
-The rows are applied by ``S5Mars.disturb``, as in training. True labels replace the teacher's
+The rows are applied by ``S5Mars.augment``, as in training. True labels replace the teacher's
 predictions.
 """
 
@@ -141,7 +141,7 @@ def rows(views: View, mask: Tensor, *, augmentations: str, seed: int) -> list[Ti
         rngs = generators(seed, "strong view", samples=range(2))
         pair = torch.tensor([1, 0])
         donors = None if method.mix.donors == "none" else donor
-        strong = method.disturb(views, donors, mask, partner=pair, rngs=rngs)
+        strong = method.augment(views, donors, mask, partner=pair, rngs=rngs)
         pasted = (strong.targets.probability[0, -1] > 0.25).numpy()
         tiles.append(Tile(name, _pixels(strong), pasted if pasted.any() else None))
     return tiles
@@ -189,8 +189,8 @@ def _views(
             crops.append(load_crop(sample, rng=rng, settings=settings, objects=store))
     labels = [crop["label"] for crop in crops]
     classes = len(dataset.taxonomy)
-    answer = torch.from_numpy(np.stack([_nearest_label(label) for label in labels])).long()
-    probability = F.one_hot(answer, classes + 1).permute(0, 3, 1, 2).float()
+    nearest = torch.from_numpy(np.stack([_nearest_label(label) for label in labels])).long()
+    probability = F.one_hot(nearest, classes + 1).permute(0, 3, 1, 2).float()
     probability[1, -1] = 0.5
     targets = Targets(
         probability=probability,

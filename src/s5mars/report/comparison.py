@@ -104,7 +104,7 @@ def comparison_page(
         "images_note": _images_note(evaluations[0]),
         "no_images": no_images,
         "legend": examples.legend(taxonomy),
-        "footer": "Written by s5mars. The page loads nothing else.",
+        "footer": "Written by s5mars. The page loads no other files.",
     }
 
 

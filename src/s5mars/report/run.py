@@ -123,7 +123,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
         "config": run.config.strip(),
         "versions": _versions(run),
         "model": _model(run),
-        "footer": f"Written by s5mars from {run.folder}. The page loads nothing else.",
+        "footer": f"Written by s5mars from {run.folder}. The page loads no other files.",
     }
 
 
@@ -169,7 +169,6 @@ def _model(run: Run) -> list[tuple[str, str]]:
 def _groups(
     run: Run, evaluation: Mapping[str, Any], amount: int
 ) -> tuple[list[dict[str, Any]], str]:
-    """Return the images by kind, or the reason why none are shown."""
     chosen = examples.best_worst_typical(examples.scored(evaluation), amount)
     if amount == 0:
         return [], "Images were switched off."

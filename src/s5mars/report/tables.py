@@ -82,7 +82,7 @@ def confusion_table(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> dict[s
             for column, value in enumerate(row)
         ]
         rows.append({**entry, "cells": cells})
-    return {"classes": classes, "rows": rows, "worst": _largest_mistakes(names, counts)}
+    return {"classes": classes, "rows": rows, "worst": _frequent_confusions(names, counts)}
 
 
 def _cell(truth: str, predicted: str, value: float, total: float, *, right: bool) -> dict[str, str]:
@@ -102,8 +102,7 @@ def _cell(truth: str, predicted: str, value: float, total: float, *, right: bool
     }
 
 
-def _largest_mistakes(names: Sequence[str], counts: Sequence[Sequence[float]]) -> str:
-    """Name the three most frequent confusions in one sentence."""
+def _frequent_confusions(names: Sequence[str], counts: Sequence[Sequence[float]]) -> str:
     wrong = [
         (value, truth, predicted)
         for truth, row in enumerate(counts)

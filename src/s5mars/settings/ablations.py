@@ -3,7 +3,7 @@
 ``find_ablation("augin/efdm")`` gives one row, ``s5mars train --ablation augin/efdm`` trains it. A
 row overrides the recipe; the command line and YAML files override the row. Scores are the paper's,
 on its data with all labels. Rows of tables IX, XI, XII and of the figures have none, because they
-are not readable in the copy at hand.
+are not readable in the available copy.
 """
 
 from __future__ import annotations
@@ -55,18 +55,14 @@ def find_ablation(name: str) -> Row:
 
 
 def _fields(**values: Any) -> Callable[[S5Mars], S5Mars]:
-    """A function that changes fields of the method."""
     return lambda method: replace(method, **values)
 
 
 def _paste(**values: Any) -> Callable[[S5Mars], S5Mars]:
-    """A function that changes fields of the method's paste."""
     return lambda method: replace(method, mix=replace(method.mix, **values))
 
 
 def _transforms(*names: str) -> Callable[[S5Mars], S5Mars]:
-    """A function that keeps only these object transforms, at the default strength of SamMix."""
-
     def change(method: S5Mars) -> S5Mars:
         from s5mars.augment.sam_mix import SamMix
 
@@ -77,15 +73,13 @@ def _transforms(*names: str) -> Callable[[S5Mars], S5Mars]:
     return change
 
 
-def _alone(*, source: str = "none", **values: Any) -> Callable[[S5Mars], S5Mars]:
-    """A function that keeps only one strong augmentation."""
+def _single_augmentation(*, source: str = "none", **values: Any) -> Callable[[S5Mars], S5Mars]:
     settings: dict[str, Any] = {"swap": "none", "photometric": "none"} | values
     paste = _paste(source=source, extra_rectangle=False)
     return lambda method: paste(replace(method, **settings))
 
 
 def _values(name: str, *values: float, **training: Any) -> dict[str, Row]:
-    """One row for each value of a field."""
     return {f"{v:g}": Row(change=_fields(**{name: v}), training=training) for v in values}
 
 
@@ -98,18 +92,18 @@ ABLATIONS: Mapping[str, Ablation] = {
         "paper it acts on features",
         source="figure 5",
         rows={
-            "identity": Row(change=_alone()),
-            "gaussian_noise": Row(change=_alone(photometric="gaussian_noise")),
-            "cutout": Row(change=_alone(photometric="cutout")),
-            "gaussian_blur": Row(change=_alone(photometric="gaussian_blur")),
-            "hue": Row(change=_alone(photometric="hue")),
-            "contrast": Row(change=_alone(photometric="contrast")),
-            "equalize": Row(change=_alone(photometric="equalize")),
-            "brightness": Row(change=_alone(photometric="brightness")),
-            "cutmix": Row(change=_alone(source="rectangles")),
-            "dropout": Row(change=_alone(photometric="dropout")),
-            "augin": Row(change=_alone(swap="std")),
-            "sam_mix": Row(change=_alone(source="objects")),
+            "identity": Row(change=_single_augmentation()),
+            "gaussian_noise": Row(change=_single_augmentation(photometric="gaussian_noise")),
+            "cutout": Row(change=_single_augmentation(photometric="cutout")),
+            "gaussian_blur": Row(change=_single_augmentation(photometric="gaussian_blur")),
+            "hue": Row(change=_single_augmentation(photometric="hue")),
+            "contrast": Row(change=_single_augmentation(photometric="contrast")),
+            "equalize": Row(change=_single_augmentation(photometric="equalize")),
+            "brightness": Row(change=_single_augmentation(photometric="brightness")),
+            "cutmix": Row(change=_single_augmentation(source="rectangles")),
+            "dropout": Row(change=_single_augmentation(photometric="dropout")),
+            "augin": Row(change=_single_augmentation(swap="std")),
+            "sam_mix": Row(change=_single_augmentation(source="objects")),
         },
     ),
     "augin": Ablation(

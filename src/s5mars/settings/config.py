@@ -24,12 +24,17 @@ Head = Literal["auto", "deeplab", "dpt", "linear"]
 Crops = Literal["auto", "random", "tiles"]
 Kept = Literal["best", "last", "after-warm-up"]
 
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 _Limit = tuple[str, Callable[[Any], bool], tuple[str, ...]]
 
 _LIMITS: tuple[_Limit, ...] = (
     ("above 0", lambda x: x > 0, ("batch", "learning_rate", "num_nodes")),
-    ("32 pixels or more", lambda x: x >= 32, ("crop",)),
-    ("0 or more", lambda x: x >= 0, (
+    ("at least 32 pixels", lambda x: x >= 32, ("crop",)),
+    ("at least 0", lambda x: x >= 0, (
         "momentum", "weight_decay", "clip", "power", "unsupervised", "validate_every",
         "save_every", "encoder_rate", "partition_seed", "snapshots", "lora",
     )),
@@ -313,17 +318,19 @@ class TrainConfig(
         for wanted, holds, names in _LIMITS:
             for name in names:
                 if not holds(value := getattr(self, name)):
-                    raise UserError(f"{name} is {value}: it must be {wanted}")
+                    raise UserError(f"{_option(name)} must be {wanted} (got {value})")
         if self.folds == 1 or self.folds < 0:
-            raise UserError(f"folds is {self.folds}: it must be 2 or more, or 0")
+            raise UserError(f"--folds must be 0 or at least 2 (got {self.folds})")
         if self.select_on == "train":
             raise UserError(
-                "select_on is 'train', but a checkpoint cannot be chosen on images that it was "
-                "trained on; use val"
+                "--select-on must not be train, because a checkpoint cannot be chosen on images "
+                "that "
+                "it was trained on; use val"
             )
         if not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(
-                f"scale is {list(self.scale)}: it must be a smallest and a largest factor"
+                "--scale must be the smallest and the largest factor, above 0 "
+                f"(got {list(self.scale)})"
             )
         if not isinstance(self.network, kind := network_options(self.model)):
             raise UserError(
@@ -331,22 +338,22 @@ class TrainConfig(
                 f"{kind.__name__}"
             )
         if (self.steps is None) == (self.epochs is None):
-            raise UserError("give either steps or epochs (such as --steps 600)")
+            raise UserError("give either --steps or --epochs (such as --steps 600)")
         for name in ("steps", "epochs"):
             length = getattr(self, name)
             zero_shot = name == "steps" and length == 0 and self.network.zero_shot
             if length is not None and length <= 0 and not zero_shot:
-                raise UserError(f"{name} is {length}: it must be above 0")
+                raise UserError(f"--{name} must be above 0 (got {length})")
         Resolution.parse(self.resolution)
 
     @property
     def tiles(self) -> bool:
-        """Whether training crops are tiles, which a frozen encoder sees again and again."""
+        """Whether training crops are tiles, whose features a frozen encoder can cache."""
         return self.crops == "tiles" or (self.crops == "auto" and self.freeze == "encoder")
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """The same settings for any working directory; the folder of the run stays as given."""
+    """Make paths absolute, except that of the run folder."""
     changed: dict[str, Any] = {}
     for name in ("data", "splits", "objects", "teacher"):
         if (path := getattr(config, name)) is not None:

@@ -15,7 +15,7 @@ from s5mars.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """Base of the options of a network, and what the rest of a run must know about it."""
+    """Base of the options of a network, with its properties for the rest of a run."""
 
     group: ClassVar[str]  # prefix of the options, and key in config.yaml
     weights: ClassVar[str] = ""  # model that --weights must hold; "": any or none
@@ -84,7 +84,7 @@ class SideAdapter(NetworkOptions):
     def __post_init__(self) -> None:
         if self.input_side < 32:
             raise UserError(
-                f"side_adapter.input_side is {self.input_side}: it must be 32 pixels or more"
+                f"--side-adapter.input-side must be at least 32 pixels (got {self.input_side})"
             )
 
 
@@ -100,16 +100,16 @@ _MOVED: Mapping[str, tuple[type[NetworkOptions], str]] = {
     "adapter": (SideAdapter, "checkpoint"),
     "input_side": (SideAdapter, "input_side"),
 }
-"""Options that once had no group → where they are now."""
+"""Former options without a group → their present names."""
 
 _OLD_HEADS = ("paper", "light")
-"""``head`` once named the decoder of DeepLabV3+, which was the only one."""
+"""Former values of ``head``, which named the decoder of DeepLabV3+."""
 
 NETWORKS: tuple[type[NetworkOptions], ...] = (DeepLab, *GENERAL_MODELS.values())
 
 
 def network_options(model: str) -> type[NetworkOptions]:
-    """The options of a model."""
+    """Options class of a model."""
     return GENERAL_MODELS.get(model, DeepLab)
 
 
@@ -140,7 +140,7 @@ def with_groups(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def misplaced(option: str, model: str) -> str:
-    """Why a parser for ``model`` does not know an option of another network; "" if unknown.
+    """Reason why ``model`` does not have an option of another network; "" if unknown.
 
     Args:
         option: as a key, such as ``side_adapter.checkpoint``.

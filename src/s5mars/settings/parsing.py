@@ -1,7 +1,7 @@
-"""From the command line and YAML to typed settings, and back to ``config.yaml``.
+"""Parse the command line and YAML to typed settings, and write them to ``config.yaml``.
 
 The parser of ``train`` is made from the signatures of ``TrainConfig``, of the options of the chosen
-network and of the chosen method's class, so that an option exists exactly when a field does.
+network and of the chosen method's class, so that every option is a field and every field an option.
 """
 
 from __future__ import annotations
@@ -254,8 +254,9 @@ def _require_used_threshold(config: TrainConfig, method: Any) -> None:
         given = getattr(method, name, 0.0)
         if given > 0 and given != getattr(type(method)(), name):
             raise UserError(
-                f"{config.method}.{name} is {given:g}, but freematch learns it: use "
-                "--thresholds fixed or flexmatch"
+                f"{config.method}.{name} (got {given:g}) has no effect with --thresholds "
+                "freematch, "
+                "which learns it; use fixed or flexmatch"
             )
 
 

@@ -1,4 +1,4 @@
-"""Named settings: this project's default, the paper's reading, and the authors' released run.
+"""Named settings: the default, the paper's, and those of the released code.
 
 A recipe changes defaults; the command line and YAML files override it.
 """
@@ -68,7 +68,7 @@ _SHORT_RUNS: Mapping[str, Any] = {
 _METHODS: Mapping[str, Callable[[Any], Any]] = {"s5mars": _s5mars_with_colours}
 
 _TRAINED_TEACHER: Mapping[str, Mapping[str, Any]] = {"self_training": {"warm_up": 0.0, "ramp": 0.0}}
-"""What labels the pool of this method is trained before, and needs no warm-up."""
+"""The network that labels the pool of this method is trained before, so no warm-up is needed."""
 
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
@@ -81,7 +81,7 @@ RECIPES: Mapping[str, Recipe] = {
         training_of_methods=_TRAINED_TEACHER,
     ),
     "paper": Recipe(
-        about="what the paper says",
+        about="the settings of the paper",
     ),
     "as_released": Recipe(
         about="the authors' run: OHEM, every pixel in the hard loss, soft weight 1.0, a rectangle "
@@ -97,7 +97,7 @@ RECIPES: Mapping[str, Recipe] = {
         methods={"s5mars": _released_s5mars},
     ),
     "vit": Recipe(
-        about="how UniMatch V2 tunes DINOv2 (its released settings for Pascal VOC): ViT-S/14, "
+        about="released settings of UniMatch V2 for DINOv2 (Pascal VOC): ViT-S/14, "
         "AdamW with 5e-6 for the encoder and forty times as much for the decoder, crops of 518 "
         "pixels; the rest as in default",
         training={
@@ -111,7 +111,7 @@ RECIPES: Mapping[str, Recipe] = {
         training_of_methods=_TRAINED_TEACHER,
     ),
     "san": Recipe(
-        about="how SAN's authors train its side adapter, with --model san: AdamW, rate 1e-4, "
+        about="settings of SAN's authors for its side adapter, with --model san: AdamW, rate 1e-4, "
         "gradient norm 0.01 (from memory, not checked; they use batch 32 and 60 000 steps)",
         training={
             "optimiser": "adamw",

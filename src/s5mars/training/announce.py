@@ -1,4 +1,4 @@
-"""What a run says of itself: what it will do, how long that takes, how far it is."""
+"""Print what a run will do, how long it will take, and its progress."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MEASURED_STEPS = 20
 """Number of steps after which the time of a run is estimated."""
 
 UNMEASURED_STEPS = 3
-"""The first of these steps take longer: memory is allocated, loaders start."""
+"""Number of first steps that are not measured: memory is allocated, and loaders start."""
 
 OF_POOL = 2.6
-"""How much more a step takes with as many crops of a pool, about: measured for *S5Mars*."""
+"""Approximate factor on the time of a step with as many crops of a pool, measured for *S5Mars*."""
 
 LONG_SECONDS = 3600
-"""The way to a shorter run is shown for a run that takes longer."""
+"""Expected duration above which options for a shorter run are shown."""
 
 
 def plan(
@@ -39,7 +39,7 @@ def plan(
     kind: str,
     network: Sequence[str],
 ) -> str:
-    """What a run will do, in one line a subject.
+    """Describe what a run will do, one line per topic.
 
     Args:
         config: settings of the run.
@@ -63,8 +63,8 @@ def plan(
     ]
     if module.pool_crops:
         lines.append(
-            f"pool: {len(pool or ()):,} images; the run sees {module.pool_crops:,} crops of them, "
-            f"from step {module.pool_from + 1} on"
+            f"pool: {len(pool or ()):,} images; the run uses {module.pool_crops:,} crops of "
+            f"them, from step {module.pool_from + 1} on"
         )
         if streams.coverage < config.alignment_coverage:
             lines.append(
@@ -79,7 +79,7 @@ def plan(
 
 
 class Announce(Callback):
-    """Say after twenty steps how long the run will take, and again after twenty with the pool.
+    """Print the expected duration after twenty steps, and again after twenty steps with the pool.
 
     Args:
         config: settings of the run.
@@ -105,7 +105,7 @@ class Announce(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Begin to measure, anew where the pool comes in."""
+        """Start to measure; start again at the first step that uses the pool."""
         assert isinstance(pl_module, SegmentationModule)
         if self._began is None or trainer.global_step == pl_module.pool_from > 0:
             self._began, self._first = time.monotonic(), trainer.global_step
@@ -120,7 +120,7 @@ class Announce(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Say it, if enough steps are measured and left."""
+        """Print it if enough steps are measured and left."""
         assert isinstance(pl_module, SegmentationModule)
         step = trainer.global_step
         left = pl_module.total_steps - step
@@ -137,7 +137,7 @@ class Announce(Callback):
         total, before_pool = module.total_steps, max(0, module.pool_from - step)
         ratio = OF_POOL if before_pool else 1.0
         seconds = each * (before_pool + ratio * (total - step - before_pool))
-        about = f"{each:.2g} s a step: about {words(seconds)} to go"
+        about = f"{each:.2g} s per step, about {words(seconds)} left"
         if self.validated:
             validations = -(-(total - step) // self.every)
             about += f", and {validations} validations on {self.validated} images"
@@ -151,7 +151,7 @@ class Announce(Callback):
 
 
 class Lines(Callback):
-    """A line for each validation, where standard error is not a terminal."""
+    """Print one line per validation if standard error is not a terminal."""
 
     def __init__(self, *, split: str) -> None:
         self.split = split
@@ -162,7 +162,7 @@ class Lines(Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Start the clock; a resumed run has said its earlier lines."""
+        """Start the clock; a resumed run does not repeat earlier lines."""
         assert isinstance(pl_module, SegmentationModule)
         self._said, self._since = len(pl_module.history), time.monotonic()
         self._from = trainer.global_step
@@ -186,7 +186,7 @@ class Lines(Callback):
         score = entry["validation"]["mIoU"]
         said = "" if score is None else f", mIoU {score:.2f} % on {self.split}"
         loss = "" if entry["loss"] is None else f", loss {entry['loss']:.3f}"
-        rest = f", about {words(left)} to go" if left else ""
+        rest = f", about {words(left)} left" if left else ""
         print(
             f"step {entry['step']} of {total}{loss}{said}, {words(seconds)}{rest}",
             file=sys.stderr, flush=True,

@@ -1,7 +1,7 @@
-"""Settings that follow from the machine and the data, where they are not given.
+"""Choose settings that are not given from the machine and the data.
 
 ``s5mars train FOLDER`` needs no options: this module appends ``--out``, ``--model``,
-``--resolution``, ``--crop`` and ``--steps`` to the arguments, and says why.
+``--resolution``, ``--crop`` and ``--steps`` to the arguments, with the reasons.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from s5mars.training.stages import in_stages
 from s5mars.types import Method
 
 SECONDS = 3600
-"""How long a run may take on a CPU, about."""
+"""Approximate maximum duration of a run on a CPU."""
 
 FEWEST_STEPS = 200
-"""A run is not made shorter than that, however long it takes."""
+"""Minimum number of steps, even if they take longer."""
 
 LIGHT, STANDARD = "tf_efficientnet_lite0", "resnet50"
 
 ON_CPU = ((384, 256), (320, 224), (256, 192), (256, 160))
-"""Longer side of the images and crop on a CPU, the best first."""
+"""Longer side of the images and crop on a CPU, in order of preference."""
 
 ON_GPU = ((512, 512),)
 
 SECONDS_PER_MEGAPIXEL = 3.5
-"""What a step of *Supervised* takes for the labelled crops on one core, with ``LIGHT``."""
+"""Seconds of a step of *Supervised* per megapixel of labelled crops on one core, with ``LIGHT``."""
 
 OF_OTHER_ENCODERS = 8.0
-"""How much more another encoder takes, about: measured for ResNet-50."""
+"""Approximate factor on the time with other encoders, measured for ResNet-50."""
 
-_LOOKED_AT = 16
+_SAMPLED_IMAGES = 16
 """Number of images whose size is read."""
 
 _NAMES = ("data", "out", "method", "recipe", "ablation", "model", "resolution", "crop", "steps",
@@ -59,7 +59,7 @@ _NAMES = ("data", "out", "method", "recipe", "ablation", "model", "resolution", 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run may use."""
+    """Hardware that a run may use."""
 
     gpu: bool
     cores: int
@@ -78,7 +78,7 @@ class Machine:
 
 
 def complete(arguments: Sequence[str]) -> tuple[list[str], str]:
-    """Append the options that are missing; return all, and those with their reasons as text.
+    """Append missing options; return all options, and the reasons for the new ones as text.
 
     Args:
         arguments: arguments of ``s5mars train``; the folder of the data may come first, without
@@ -90,7 +90,7 @@ def complete(arguments: Sequence[str]) -> tuple[list[str], str]:
     words = list(arguments)
     if words and not words[0].startswith("-"):
         if "data" in given(words[1:], ["data"]):
-            raise UserError(f"the data is given twice, as {words[0]} and with --data: give one")
+            raise UserError(f"the data is given twice, as {words[0]} and with --data; give it once")
         words[0] = f"--data={words[0]}"
     known = given(words, _NAMES)
     if any(word.startswith("--print-config") for word in words):
@@ -98,16 +98,16 @@ def complete(arguments: Sequence[str]) -> tuple[list[str], str]:
     if "data" not in known:
         parse_training([*words, "--data=DATA", "--out=RUN", "--steps=1"])  # other mistakes first
         raise UserError(
-            "the folder of the data is missing: s5mars train FOLDER; see s5mars train --help"
+            "the data folder is missing; use s5mars train FOLDER (see s5mars train --help)"
         )
     chosen: dict[str, tuple[str, str]] = {}  # option → value and reason
     if "out" not in known:
-        chosen["out"] = (str(_unused(known)), "")
+        chosen["out"] = (str(_unused_folder(known)), "")
     fixed = {*known, *_set_by_recipe(known)}
     if not fixed & {"steps", "epochs"} or not {"model", "resolution", "crop"} <= fixed:
         chosen |= _of_data_and_machine(words, fixed, chosen)
     added = [f"--{name}={value}" for name, (value, _) in chosen.items()]
-    lines = ["chosen, as not given:"] if added else []
+    lines = ["chosen automatically:"] if added else []
     for option, (_, reason) in zip(added, chosen.values(), strict=True):
         lines.append(f"  {option:<31} {reason}".rstrip())
     return [*words, *added], "\n".join(lines)
@@ -166,16 +166,16 @@ def _of_data_and_machine(
         if "resolution" not in fixed:
             found["resolution"] = (resolution, f"images have {longest:.0f} pixels; {machine}")
         if "crop" not in fixed:
-            found["crop"] = (str(crop), "as much of them as fits and leaves time for enough crops")
+            found["crop"] = (str(crop), "the largest that fits and leaves time for enough crops")
     if not fixed & {"steps", "epochs"}:
         steps, enough = steps_for(config, method, model=model, crop=crop, machine=machine)
         kind = "the pool" if method.needs.pool else "the labelled images"
         reason = (
             f"{ENOUGH_POOL_CROPS:,} crops of {kind}"
             if enough
-            else "what takes about an hour"
+            else "about one hour"
             if steps > FEWEST_STEPS
-            else "the fewest that teach anything"
+            else "the minimum of a useful run"
         )
         found["steps"] = (str(steps), reason)
     return found
@@ -189,14 +189,14 @@ def _model(config: TrainConfig, machine: Machine) -> tuple[str, str]:
             encoder = str(facts["model"].get("encoder") or STANDARD)
             return encoder, f"that of {config.start_from}"
     if machine.gpu:
-        return STANDARD, "there is a GPU"
-    return LIGHT, "there is no GPU, and this encoder is light; its weights are installed"
+        return STANDARD, "the machine has a GPU"
+    return LIGHT, "a light encoder, as there is no GPU; its weights are installed"
 
 
 def _sides(
     config: TrainConfig, fixed: set[str], sizes: Sequence[tuple[int, int]], machine: Machine
 ) -> list[tuple[str, int]]:
-    """Resolutions and crops that fit the images and what is given, the best first."""
+    """Resolutions and crops that fit the images and the given options, in order of preference."""
     longest = statistics.median(max(size) for size in sizes)
     found = []
     for side, crop in ON_GPU if machine.gpu else ON_CPU:
@@ -212,18 +212,18 @@ def _sides(
 
 def _sizes(dataset: Dataset) -> list[tuple[int, int]]:
     train = dataset.split("train")
-    return [image_size(sample.image) for sample in train[:: max(1, len(train) // _LOOKED_AT)]]
+    return [image_size(sample.image) for sample in train[:: max(1, len(train) // _SAMPLED_IMAGES)]]
 
 
 def _set_by_recipe(known: Mapping[str, object]) -> set[str]:
-    """Settings that the recipe or the ablation fixes: those of the papers fix all of them."""
+    """Settings that the recipe or the ablation fixes; the papers' recipes fix all of them."""
     recipe = str(known.get("recipe", "default"))
     if recipe != "default":
         return {"model", "resolution", "crop", *find_recipe(recipe).training}
     return set()
 
 
-def _unused(known: Mapping[str, object]) -> Path:
+def _unused_folder(known: Mapping[str, object]) -> Path:
     """``runs/NAME-METHOD-N`` with the first number that is free."""
     name = re.sub(r"[^\w.-]+", "_", Path(str(known["data"])).resolve().name).strip(".") or "data"
     stem = f"{name}-{known.get('method', TrainConfig.method)}"

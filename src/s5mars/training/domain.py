@@ -1,4 +1,4 @@
-"""After training: record what the training images are like, so that predictions can warn."""
+"""Record the training images after training, so that predictions can warn of other images."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from s5mars.predict.predictor import Predictor
 from s5mars.training.streams import Streams
 
 _DEVICES = {"auto": "auto", "gpu": "cuda", "cuda": "cuda", "mps": "mps"}
-"""Lightning's name of an accelerator → torch's; others take the CPU."""
+"""Lightning's name of an accelerator → torch's; the CPU is used for others."""
 
 
 def has_domain(run: Path) -> bool:
-    """Whether the kept weights of a run have a record of its training images, or there are none."""
+    """Whether the best weights of a run have a record of its training images, or do not exist."""
     if not (run / "best.safetensors").is_file():
         return True
     return read_facts(checkpoint_path(run)).get("domain") is not None
 
 
 def record_domain(run: Path, streams: Streams, *, accelerator: str) -> None:
-    """Measure the training images with the kept weights, and add the result to these.
+    """Measure the training images with the best weights, and add the record to these.
 
     Labelled images and the pool count; ``s5mars.predict.describe`` says how many are measured.
 

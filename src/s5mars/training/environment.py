@@ -84,7 +84,7 @@ def check_devices(config: TrainConfig) -> None:
         )
         reason = " ".join(str(error).split())
         raise UserError(
-            f"cannot train with {asked}: {reason}; omit these options to use what is available"
+            f"cannot train with {asked}: {reason}; omit these options to use the available devices"
         ) from error
     processes = trainer.world_size
     if config.batch % processes:

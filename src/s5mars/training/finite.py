@@ -16,7 +16,7 @@ from s5mars.settings.config import TrainConfig
 from s5mars.training.module import SegmentationModule
 
 EVERY = 10
-"""Steps between two checks on an accelerator, which each make the step wait; a CPU checks every
+"""Number of steps between two checks on an accelerator, which wait for it; a CPU checks every
 step."""
 
 
@@ -25,7 +25,7 @@ class NotFiniteError(UserError):
 
 
 class StayFinite(Callback):
-    """Check the loss as often as costs nothing."""
+    """Check losses and weights without slowing the run down."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config

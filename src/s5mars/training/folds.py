@@ -1,8 +1,8 @@
-"""Cross-validation: as many runs as folds, each scored on the images of one fold.
+"""Cross-validation: one run per fold, scored on the images of the fold.
 
 ``RUN/fold-1`` and so on are ordinary runs. Their split lists are in ``RUN/lists``: the images of
-the fold are the test split, all other images of the train split train the run. ``RUN/folds.json``
-has the scores.
+the fold are the test split, all other images of the train split are used for training.
+``RUN/folds.json`` has the scores.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ def continue_folds(run: Path, config: TrainConfig, method: Method) -> Path:
     print(as_table(summary))
     print(
         "Each run was scored on the images of its fold, and trained on those of the others; its "
-        f"model is in {run / 'fold-N'}.\nA model of all labelled images: s5mars train {config.data}"
+        f"model is in {run / 'fold-N'}.\nTo train on all labelled images: s5mars train "
+        f"{config.data}"
     )
     return run
 
@@ -150,8 +151,9 @@ def divide(
     if None in sols or len(set(sols)) < folds:
         keys = list(range(len(samples)))
         print(
-            "warning: images are divided one by one, because their names do not tell enough sols. "
-            "Frames of one place may be in two folds, which makes the scores too high.",
+            "warning: images are divided individually, because their names do not contain enough "
+            "different sols. Frames of one place may be in two folds, which makes the scores too "
+            "high.",
             file=sys.stderr,
         )
     groups = list(dict.fromkeys(keys))

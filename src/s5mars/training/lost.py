@@ -19,14 +19,14 @@ from s5mars.parallel.workers import ended
 from s5mars.training.callbacks import SaveLast
 
 GRACE_SECONDS = 2.0
-"""How long the main thread may take to notice the loss by itself, from a failed collective."""
+"""Time in which the main thread may notice the loss from a failed collective, in seconds."""
 
 LOST = 2
 """Exit status of the remaining processes of a run that lost one."""
 
 
 class LostProcess(Callback):
-    """Watch the processes that this one started; in those, watch the one that started them.
+    """Watch the child processes or, in a child, the parent process.
 
     torchrun and SLURM watch the processes that they start.
     """

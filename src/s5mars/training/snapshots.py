@@ -1,4 +1,4 @@
-"""Copies of the scored network on the way: what a run leaves besides its best weights."""
+"""Copies of the scored network that a run saves besides its best weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Snapshots(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save where a part of the run ends."""
+        """Save a copy at the end of each part of the run."""
         assert isinstance(pl_module, SegmentationModule)
         step, total = trainer.global_step, pl_module.total_steps
         ends = {part * total // self.number for part in range(1, self.number + 1)}
@@ -47,5 +47,5 @@ class Snapshots(Callback):
 
 
 def snapshots(run: Path) -> list[Path]:
-    """The copies that a run has kept, the earliest first."""
+    """Copies that a run has saved, the earliest first."""
     return sorted((run / _FOLDER).glob("step-*.safetensors"))

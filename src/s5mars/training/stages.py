@@ -1,8 +1,8 @@
-"""Self-training in three stages: the two runs before the last one, and the ranking between them.
+"""Self-training in three stages: the first two runs, and the ranking of the pool between them.
 
-``RUN/stages/labels`` learns from labels alone, ``RUN/stages/reliable`` from labels and the reliable
-half of the pool, and RUN itself from labels and the whole pool, see ``methods/self_training.py``.
-Each is an ordinary run that can be resumed, scored and loaded by itself.
+``RUN/stages/labels`` is trained on labels alone, ``RUN/stages/reliable`` on labels and the reliable
+half of the pool, and RUN itself on labels and the whole pool, see ``methods/self_training.py``.
+Each is an ordinary run that can be resumed, scored and loaded separately.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from s5mars.training.snapshots import snapshots
 from s5mars.types import Method, Sample
 
 CHECKPOINTS = 3
-"""Of the first stage, that rank the pool: at 1/3, 2/3 and 3/3 of its length."""
+"""Number of checkpoints of the first stage that rank the pool: at 1/3, 2/3 and 3/3 of its "
+"length."""
 
 RANKING = "reliability.csv"
 RELIABLE = "reliable.txt"
@@ -48,7 +49,7 @@ _DEVICES = {"gpu": "cuda"}  # Lightning's name → torch's
 
 @dataclass(frozen=True)
 class Stage:
-    """What ``metrics.json`` of the last stage says of an earlier one."""
+    """Record of an earlier stage in ``metrics.json`` of the last stage."""
 
     name: str
     steps: int
@@ -59,7 +60,7 @@ class Stage:
 
 
 def in_stages(config: TrainConfig, method: Method) -> bool:
-    """Whether a run has to train the network that labels its pool."""
+    """Whether a run must first train the network that labels its pool."""
     return method.needs.given_teacher and config.teacher is None
 
 
@@ -71,8 +72,8 @@ def steps_of_last(total: int) -> int:
     """
     if total < 3 * CHECKPOINTS:
         raise UserError(
-            f"steps is {total}: self_training divides them among three stages: take --steps "
-            f"{3 * CHECKPOINTS} or more"
+            f"--steps must be at least {3 * CHECKPOINTS} (got {total}), because self_training "
+            "divides them among three stages"
         )
     return total - 2 * (total // 3)
 
@@ -80,12 +81,12 @@ def steps_of_last(total: int) -> int:
 def train_stages(
     run: Path, config: TrainConfig, method: Method, pool: Sequence[Sample], *, steps: int
 ) -> bool:
-    """Train what is missing of the first two stages; whether both are at their end.
+    """Train the missing part of the first two stages; return whether both are finished.
 
     Args:
         run: folder of the last stage, which holds its config.yaml and its lists already.
         config: of the last stage.
-        method: likewise.
+        method: method of the run.
         pool: of the last stage, which is ranked.
         steps: of each of the two.
     """
@@ -117,7 +118,7 @@ def train_stages(
 
 
 def stages_of(run: Path) -> list[Stage]:
-    """The earlier stages of a run, as their records have it; empty for a run without stages."""
+    """Records of the earlier stages of a run; empty for a run without stages."""
     found = []
     for name in ("labels", "reliable"):
         path = run / "stages" / name / "metrics.json"
@@ -130,7 +131,7 @@ def stages_of(run: Path) -> list[Stage]:
 
 
 def reliability(predictions: Sequence[NDArray[np.uint8]], *, classes: int) -> float:
-    """How far the earlier checkpoints agree with the last one on an image, in [0, 1].
+    """Agreement of the earlier checkpoints with the last one on an image, in [0, 1].
 
     Args:
         predictions: (H, W) class indices of each checkpoint, the last one last.
@@ -160,7 +161,7 @@ def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
     for sample in tqdm(pool, desc="ranking the pool"):
         image = read_image(sample.image)
         said = [predictor.predict(image) for predictor in predictors]
-        said[-1][_without_data(sample, image)] = IGNORE
+        said[-1][_excluded_pixels(sample, image)] = IGNORE
         value = reliability(said, classes=len(predictors[0].taxonomy))
         ranked.append((sample.name, value))
     ranked.sort(key=lambda each: -each[1])
@@ -173,7 +174,7 @@ def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
     write_text(folder / RELIABLE, as_lines(name for name, _ in half))  # last: it says all is done
 
 
-def _without_data(sample: Sample, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _excluded_pixels(sample: Sample, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """(H, W): no-data borders and hidden pixels, such as the rover; no loss counts them either."""
     height, width = image.shape[:2]
     hidden = np.asarray(open_hidden(sample, size=(width, height)), np.bool_)
@@ -191,7 +192,7 @@ def _predictor(path: Path, config: TrainConfig) -> Predictor:
 
 
 def _train(run: Path, config: TrainConfig, method: Method) -> bool:
-    """Train a stage, or go on with it; whether it has reached its end."""
+    """Train or resume a stage; return whether it is finished."""
     from s5mars.training.run import train_part  # which begins the stages
 
     title = f"stage {config.out.name}"
@@ -199,7 +200,7 @@ def _train(run: Path, config: TrainConfig, method: Method) -> bool:
 
 
 def _text(run: Path, config: TrainConfig) -> str:
-    """``config.yaml`` of a stage: that of the run with what differs."""
+    """``config.yaml`` of a stage: that of the run, with other values of some fields."""
     content = dict(read_yaml(run / "config.yaml"))
     own = content.pop("self_training", None)
     if config.method == "self_training":
@@ -221,7 +222,7 @@ def given_teacher(
     loaded = load_model(path)
     if loaded.taxonomy.names != taxonomy.names:
         raise UserError(
-            f"teacher {path} knows the classes {', '.join(loaded.taxonomy.names)}, but {data} has "
+            f"teacher {path} has the classes {', '.join(loaded.taxonomy.names)}, but {data} has "
             f"{', '.join(taxonomy.names)}: give one that was trained on the same classes"
         )
     if loaded.resolution != resolution:

@@ -1,4 +1,4 @@
-"""The samples of a run, and whose labels may be read."""
+"""The samples of a run, and the labels that it may read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.data.audit import report_skipped, undamaged
+from s5mars.data.audit import readable_samples, report_skipped
 from s5mars.data.crops import CropSettings, coverage
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import read_names
@@ -59,13 +59,14 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
 
     Raises:
         UserError, MissingFileError: as ``draw_partition``, ``Dataset.split`` and
-            ``undamaged``; if a stream is empty, or every labelled image is smaller than the crop.
+            ``readable_samples``; if a stream is empty, or all labelled images are smaller than the
+            crop.
     """
     skip_bad, coding = config.skip_bad, dataset.coding
     partition, damaged = draw_partition(
         dataset, config.labelled, seed=config.partition_seed, skip_bad=skip_bad
     )
-    labelled, damaged_labelled = undamaged(partition, coding, skip_bad=skip_bad)
+    labelled, damaged_labelled = readable_samples(partition, coding, skip_bad=skip_bad)
     selection = selection_of(dataset, config)
     for sample in selection:
         if sample.mask is None:
@@ -73,13 +74,13 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
                 f"{sample.image} is in the {config.select_on} split but has no mask: add one, or "
                 "remove the image from the list"
             )
-    selection, damaged_selection = undamaged(selection, coding, skip_bad=skip_bad)
+    selection, damaged_selection = readable_samples(selection, coding, skip_bad=skip_bad)
     candidates: tuple[Sample, ...] | None = None
     damaged_pool: tuple[str, ...] = ()
     if method.needs.pool:
         candidates = withhold(pool(dataset, config.pool), labelled if config.pool_labels else ())
         if skip_bad:
-            candidates, damaged_pool = undamaged(candidates, coding, skip_bad=True)
+            candidates, damaged_pool = readable_samples(candidates, coding, skip_bad=True)
     # A file may be in two streams; it is reported once.
     lines = dict.fromkeys((*damaged, *damaged_labelled, *damaged_selection, *damaged_pool))
     report_skipped(lines)
@@ -98,7 +99,7 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     of_image = partial(coverage, settings=crop_settings(config))
     covered = areas.sum() / sum(of_image(*image_size(s.image)).sum() for s in labelled)
     warnings = label_warnings(areas, dataset.taxonomy.names, batch=config.batch)
-    warnings += _not_in(selection, areas, dataset, config.select_on)
+    warnings += _missing_classes(selection, areas, dataset, config.select_on)
     return Streams(labelled, candidates, selection, areas, float(covered), tuple(lines), warnings)
 
 
@@ -117,7 +118,7 @@ def selection_of(dataset: Dataset, config: TrainConfig) -> tuple[Sample, ...]:
     """The images that choose the checkpoint; none if the data has no val split.
 
     Raises:
-        UserError: If another split was asked for and is not there, or the settings need one.
+        UserError: if another split was asked for and is not there, or the settings need one.
     """
     if config.select_on != "val" or dataset.splits.get("val"):
         return dataset.split(config.select_on)
@@ -143,8 +144,7 @@ def label_warnings(
     count = len(areas)
     if count == 1:
         found.append(
-            "There is one labelled image: the score depends on how well it represents the others, "
-            "more than on the method."
+            "There is one labelled image: the score depends more on this image than on the method."
         )
     absent = [name for name, area in zip(names, areas.sum(0), strict=True) if not area]
     if absent:
@@ -161,18 +161,19 @@ def label_warnings(
     return tuple(found)
 
 
-def _not_in(
+def _missing_classes(
     selection: Sequence[Sample], labelled: NDArray[np.float64], dataset: Dataset, split: str
 ) -> tuple[str, ...]:
-    """A warning about the classes that are learned but that choose no checkpoint."""
+    """A warning about classes that are trained but do not influence the choice of the "
+    "checkpoint."""
     areas, _ = label_areas(selection, dataset.coding, len(dataset.taxonomy))
     names = dataset.taxonomy.names
     absent = [n for i, n in enumerate(names) if labelled[:, i].any() and not areas[:, i].any()]
     if not selection or not absent:
         return ()
     return (
-        f"No labelled pixel of {', '.join(absent)} in the {split} split: these classes have no "
-        "part in the choice of the checkpoint or in the scores on it.",
+        f"No labelled pixel of {', '.join(absent)} in the {split} split: these classes do "
+        "not influence the choice of the checkpoint or the scores on this split.",
     )
 
 
@@ -196,7 +197,7 @@ def _shown(
 
 
 def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
-    """Raise if the crop is larger than every resized image: the rest would be padding."""
+    """Raise if the crop is larger than every resized image, because the rest would be padding."""
     if config.network.fixed_crops:
         return  # its fixed crops always lie inside the image
     width, height = max((image_size(sample.image) for sample in samples), key=max)
@@ -205,9 +206,9 @@ def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
     limit = int(max(width, height) * largest)
     if config.crop > limit:
         raise UserError(
-            f"crop is {config.crop}, but the largest labelled image of {config.data} has "
-            f"{width}×{height} pixels at --resolution {config.resolution}, enlarged at most "
-            f"{largest:g} times: use --crop {limit} or less"
+            f"--crop must be at most {limit} (got {config.crop}): the largest labelled image of "
+            f"{config.data} has {width}×{height} pixels at --resolution {config.resolution}, and "
+            f"is enlarged at most {largest:g} times"
         )
 
 

@@ -32,7 +32,7 @@ def names_of(split: str, shards: Sequence[Path], column: str) -> Names:
     the paths are read, not the images.
 
     Raises:
-        UserError: If a shard is not a Parquet file or lacks the column.
+        UserError: if a shard is not a Parquet file or lacks the column.
     """
     stems: list[str | None] = []
     for shard in shards:
@@ -67,7 +67,7 @@ def convert(
         Column → number of its files.
 
     Raises:
-        UserError: If the shard is damaged, lacks a column, or an image is neither PNG nor JPEG
+        UserError: if the shard is damaged, lacks a column, or an image is neither PNG nor JPEG
             (masks must be PNG, because JPEG changes ids).
     """
     counts: Counter[str] = Counter()

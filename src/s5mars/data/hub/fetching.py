@@ -48,10 +48,10 @@ def fetch(
         ``out``, which ``open_dataset`` reads.
 
     Raises:
-        ConnectionError: If the hub cannot be reached; the message names another source.
-        MissingFileError: If ``local`` does not exist.
-        UserError: If the name is unknown, ``out`` contains something else, or a shard is damaged.
-        OSError: If writing fails; the message says so if the disk is full.
+        ConnectionError: if the hub cannot be reached; the message names another source.
+        MissingFileError: if ``local`` does not exist.
+        UserError: if the name is unknown, ``out`` contains something else, or a shard is damaged.
+        OSError: if writing fails; the message says so if the disk is full.
     """
     source, out = _named(name), Path(out)
     recorded = _begun(out, name)
@@ -98,7 +98,7 @@ def _all_splits(
             shards = [shard for shard in listing.shards if shard.split == split]
             paths = []
             for shard in shards:
-                paths.append(store.bring(shard, out / SHARDS))
+                paths.append(store.local_file(shard, out / SHARDS))
                 bar.update()
             names = names_of(split, paths, source.columns[0])
             if not names.from_paths:

@@ -48,7 +48,6 @@ class Listing:
         return sum(shard.size for shard in self.shards)
 
     def __str__(self) -> str:
-        """Summary for the user, printed before anything is downloaded."""
         revision = f" (revision {self.revision[:12]})" if self.revision else ""
         return (
             f"{self.where}{revision}: {len(self.shards)} files, {self.size / 1e9:.2f} GB, "
@@ -63,7 +62,7 @@ class Store(Protocol):
         """List the shards; downloads nothing."""
         ...
 
-    def bring(self, shard: Shard, folder: Path) -> Path:
+    def local_file(self, shard: Shard, folder: Path) -> Path:
         """Return the shard as a local file, downloaded to ``folder`` if necessary."""
         ...
 
@@ -79,8 +78,8 @@ class LocalStore:
         """As ``Store``.
 
         Raises:
-            MissingFileError: If the folder does not exist.
-            UserError: If shards of a split are missing.
+            MissingFileError: if the folder does not exist.
+            UserError: if shards of a split are missing.
         """
         if not self.folder.is_dir():
             raise MissingFileError(f"{self.folder}: no such folder")
@@ -92,12 +91,11 @@ class LocalStore:
         text = read_text(card) if card.is_file() else ""
         return Listing(str(self.folder), "", _licence(text), _shards(files, self.source, self))
 
-    def bring(self, shard: Shard, folder: Path) -> Path:
+    def local_file(self, shard: Shard, folder: Path) -> Path:
         """As ``Store``; nothing is copied."""
         return self.folder / shard.name
 
     def __str__(self) -> str:
-        """For messages."""
         return str(self.folder)
 
 
@@ -113,8 +111,8 @@ class HubStore:
         """As ``Store``.
 
         Raises:
-            ConnectionError: If the hub cannot be reached; the message names another source.
-            UserError: If shards of a split are missing.
+            ConnectionError: if the hub cannot be reached; the message names another source.
+            UserError: if shards of a split are missing.
         """
         from huggingface_hub import HfApi
 
@@ -123,7 +121,7 @@ class HubStore:
                 self.source.repo, revision=self.revision, files_metadata=True
             )
         except Exception as error:  # the type depends on the version of huggingface_hub
-            raise self._unreached(error) from None
+            raise self._unreachable(error) from None
         files = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
         licence = _first(getattr(info.card_data, "license", None)) or UNSTATED
         return Listing(
@@ -133,11 +131,11 @@ class HubStore:
             _shards(files, self.source, self),
         )
 
-    def bring(self, shard: Shard, folder: Path) -> Path:
+    def local_file(self, shard: Shard, folder: Path) -> Path:
         """As ``Store``.
 
         Raises:
-            ConnectionError: If the hub cannot be reached.
+            ConnectionError: if the hub cannot be reached.
         """
         from huggingface_hub import hf_hub_download
 
@@ -155,9 +153,9 @@ class HubStore:
         except Exception as error:
             if is_disk_full(error):
                 raise disk_full(folder / shard.name) from None
-            raise self._unreached(error) from None
+            raise self._unreachable(error) from None
 
-    def _unreached(self, error: Exception) -> ConnectionError:
+    def _unreachable(self, error: Exception) -> ConnectionError:
         reason = " ".join(str(error).split()) or type(error).__name__
         return ConnectionError(
             f"the hub cannot be reached ({reason[:120]}); downloaded files are kept: run the "
@@ -166,7 +164,6 @@ class HubStore:
         )
 
     def __str__(self) -> str:
-        """For messages."""
         return f"{HUB}/datasets/{self.source.repo}"
 
 
@@ -193,7 +190,6 @@ def _complete(shards: Iterable[Shard], split: str, where: object) -> None:
 
 
 def _licence(card: str) -> str:
-    """Read the licence from the front matter of a dataset card."""
     found = re.match(r"---\s*\n(.*?)\n---", card, re.DOTALL)
     try:
         facts = parse_yaml(found[1]) if found else None

@@ -19,17 +19,17 @@ from s5mars.errors import MissingFileError, UserError
 class Layout:
     """How to recognise and read a layout."""
 
-    looks_like: str  # one line for messages
+    signature: str  # one line for messages
     missing: Callable[[Path], list[str]]  # what a folder lacks to have this layout
     read: Callable[..., Dataset]  # (root, *, lists)
 
 
 LAYOUTS: dict[str, Layout] = {
-    "ai4mars": Layout(ai4mars.LOOKS_LIKE, ai4mars.missing, ai4mars.read),
-    "mars-seg": Layout(mars_seg.LOOKS_LIKE, mars_seg.missing, mars_seg.read),
-    "mars-bench": Layout(mars_bench.LOOKS_LIKE, mars_bench.missing, mars_bench.read),
-    "s5mars": Layout(s5mars_release.LOOKS_LIKE, s5mars_release.missing, s5mars_release.read),
-    "plain": Layout(plain.LOOKS_LIKE, plain.missing, plain.read),
+    "ai4mars": Layout(ai4mars.SIGNATURE, ai4mars.missing, ai4mars.read),
+    "mars-seg": Layout(mars_seg.SIGNATURE, mars_seg.missing, mars_seg.read),
+    "mars-bench": Layout(mars_bench.SIGNATURE, mars_bench.missing, mars_bench.read),
+    "s5mars": Layout(s5mars_release.SIGNATURE, s5mars_release.missing, s5mars_release.read),
+    "plain": Layout(plain.SIGNATURE, plain.missing, plain.read),
 }
 """In the order in which they are tried, the most specific first."""
 
@@ -49,8 +49,8 @@ def open_dataset(
         splits: Path to the folder of the split lists, read and written there, not in ``path``.
 
     Raises:
-        MissingFileError: If the folder does not exist, is empty or has no image.
-        UserError: If the layout is unknown (the message lists what was expected and found), its
+        MissingFileError: if the folder does not exist, is empty or has no image.
+        UserError: if the layout is unknown (the message lists what was expected and found), its
             description is wrong, or a split list names unknown files.
     """
     root = Path(path)
@@ -73,7 +73,7 @@ def open_dataset(
     for candidate in LAYOUTS.values():
         if not candidate.missing(root):
             return candidate.read(root, lists=splits)
-    looked = "; ".join(f"{name}: {each.looks_like}" for name, each in LAYOUTS.items())
+    looked = "; ".join(f"{name}: {each.signature}" for name, each in LAYOUTS.items())
     raise UserError(f"{root} has no known layout; found {_listing(found)}; known layouts: {looked}")
 
 

@@ -38,7 +38,7 @@ from s5mars.data.layouts.files import forbid_overlap, list_images, read_names, s
 from s5mars.errors import MissingFileError, UserError
 from s5mars.types import Sample
 
-LOOKS_LIKE = (
+SIGNATURE = (
     "images/edr/ and labels/train/ (also below msl/ or msl/ncam/), or msl/mcam/, m2020/ or "
     "m2020/labels/M2020_GEO/ of AI4Mars 0.6"
 )

@@ -20,7 +20,7 @@ def list_images(folder: Path) -> dict[str, Path]:
     If a product has a browse picture, only the product is listed.
 
     Raises:
-        UserError: If two files differ only in their ending.
+        UserError: if two files differ only in their ending.
     """
     images: dict[str, Path] = {}
     for path in product_files(files_below(folder, LISTED_ENDINGS)):
@@ -35,8 +35,8 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
     """Pair the images below a folder with the masks of the same name; ``mask`` may be None.
 
     Raises:
-        MissingFileError: If a folder does not exist or there is no image.
-        UserError: If a mask has no image.
+        MissingFileError: if a folder does not exist or there is no image.
+        UserError: if a mask has no image.
     """
     for folder in (images, masks):
         if not folder.is_dir():
@@ -63,8 +63,8 @@ def read_names(path: Path) -> list[str]:
     """Read a JSON list, or a text file with one name per line (see ``data/names.py``).
 
     Raises:
-        MissingFileError: If the file does not exist.
-        UserError: If it is not text, not a JSON list of names or numbers, or empty.
+        MissingFileError: if the file does not exist.
+        UserError: if it is not text, not a JSON list of names or numbers, or empty.
     """
     way_out = "give a list with one name per line"
     if path.suffix.lower() == ".json":
@@ -83,7 +83,7 @@ def select(names: Iterable[str], samples: Mapping[str, Sample], source: Path) ->
     """Return the samples with these names, in this order; names may have an ending or a folder.
 
     Raises:
-        UserError: If names are unknown or listed twice.
+        UserError: if names are unknown or listed twice.
     """
     chosen: dict[str, Sample] = {}
     unknown: list[str] = []
@@ -122,7 +122,7 @@ def forbid_overlap(splits: Mapping[str, Sequence[Sample]], root: Path) -> None:
     """Check that no image is in two splits, which would make scores meaningless.
 
     Raises:
-        UserError: If one is; the message names the splits and the images.
+        UserError: if one is; the message names the splits and the images.
     """
     seen: dict[str, str] = {}
     for split, samples in splits.items():

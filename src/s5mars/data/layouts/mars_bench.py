@@ -17,7 +17,7 @@ from s5mars.types import Sample
 
 SPLITS = ("train", "val", "test")
 
-LOOKS_LIKE = "data/{train,val,test}/{images,masks}"
+SIGNATURE = "data/{train,val,test}/{images,masks}"
 
 
 def _folder(root: Path) -> Path:

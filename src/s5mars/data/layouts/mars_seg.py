@@ -38,7 +38,7 @@ from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import UserError
 from s5mars.types import Sample
 
-LOOKS_LIKE = (
+SIGNATURE = (
     "JPEGImages/ and SegmentationClassPNG/ (Mars-Seg), or images/ and labels/ in a folder mer/ or "
     "msl/ or with splits/1_8/labeled.txt (its copy by Co2S)"
 )
@@ -64,7 +64,7 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
     """Read one of the two parts; ``lists`` replaces the lists of Co2S.
 
     Raises:
-        UserError: If both parts are below the folder, or as ``open_dataset``.
+        UserError: if both parts are below the folder, or as ``open_dataset``.
     """
     form, folder = _form(root), root
     if form is None:

@@ -30,7 +30,7 @@ from s5mars.errors import MissingFileError, UserError
 from s5mars.files import write_text
 from s5mars.files.reading import read_yaml
 
-LOOKS_LIKE = "images/ and masks/ with dataset.yaml (optional: unlabelled/, splits/*.txt)"
+SIGNATURE = "images/ and masks/ with dataset.yaml (optional: unlabelled/, splits/*.txt)"
 
 DESCRIPTION = "dataset.yaml"
 
@@ -64,8 +64,8 @@ def read_description(path: Path) -> tuple[Taxonomy, MaskCoding]:
     """Read ``dataset.yaml``: the classes and the meaning of the ids in mask files.
 
     Raises:
-        MissingFileError: If it does not exist; the message shows its content.
-        UserError: If it is not valid, an id is used twice, or a key is unknown.
+        MissingFileError: if it does not exist; the message shows its content.
+        UserError: if it is not valid, an id is used twice, or a key is unknown.
     """
     if not path.exists():
         raise MissingFileError(

@@ -17,7 +17,7 @@ from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import UserError
 from s5mars.types import Sample
 
-LOOKS_LIKE = "images/ and labels/ with JSON lists of names (train and test in their file names)"
+SIGNATURE = "images/ and labels/ with JSON lists of names (train and test in their file names)"
 
 
 def missing(root: Path) -> list[str]:
@@ -66,7 +66,7 @@ def _list_of(root: Path, split: str) -> Path | None:
     """Find the JSON list of a split, in the folder or in a direct subfolder.
 
     Raises:
-        UserError: If there are several with different contents.
+        UserError: if there are several with different contents.
     """
     below = [*root.glob("*.json"), *root.glob("*/*.json")]
     images = {root / "images", root / "labels"}

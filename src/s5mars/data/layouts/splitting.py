@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.data.layouts.files import forbid_overlap, read_names, select
 from s5mars.data.names import as_lines
-from s5mars.data.stratify import Areas, beginning, label_areas, stratified_order
+from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
 from s5mars.errors import UserError
 from s5mars.files import write_text
 from s5mars.files.reading import read_text
@@ -57,7 +57,7 @@ def read_splits(
         lists: Path to the folder of the lists; ``root/splits`` by default.
 
     Raises:
-        UserError: If a list names unknown files, an image is in two lists, no image has a mask, or
+        UserError: if a list names unknown files, an image is in two lists, no image has a mask, or
             the lists cannot be created.
     """
     folder = root / "splits" if lists is None else lists
@@ -98,10 +98,10 @@ def _first_splits(
     if not labelled:
         raise UserError(f"{root} has no mask: add the mask of at least one image")
     if len(labelled) < FEW:
-        _say(
-            f"{root}: {len(labelled)} labelled image(s) and no split lists, so all of them are for "
-            "training and none is set aside for val or test; `s5mars train --folds 5` estimates "
-            "a score"
+        _warn_once(
+            f"{root}: {len(labelled)} labelled image(s) and no split lists, so all of them are "
+            "used for training, and val and test are empty; use `s5mars train --folds 5` to "
+            "estimate a score"
         )
         return {"train": tuple(labelled)}
     areas = _areas(labelled, taxonomy, coding)
@@ -114,7 +114,7 @@ def _first_splits(
             f"({error.strerror}): name another folder for them with --splits"
         ) from None
     sizes = ", ".join(f"{split} {len(listed)}" for split, listed in names.items())
-    _say(
+    _warn_once(
         f"{folder}: stratified split lists were created ({sizes}). If frames of one place must "
         "stay in one split, edit the lists before training."
     )
@@ -124,7 +124,7 @@ def _first_splits(
         shown = seen[np.array([row[name] for name in names[split]], int)].any(0)
         absent = [n for i, n in enumerate(taxonomy.names) if seen[:, i].any() and not shown[i]]
         if absent:
-            _say(f"{folder / split}.txt shows no pixel of {', '.join(absent)}")
+            _warn_once(f"{folder / split}.txt contains no pixel of {', '.join(absent)}")
     paths = {split: folder / f"{split}.txt" for split in names}
     return {split: select(read_names(path), samples, path) for split, path in paths.items()}
 
@@ -143,18 +143,18 @@ def _with_new(
     if head != _GROWS and head.startswith(_MARK):
         return splits  # such as the lists of a fold, which leave out images on purpose
     if head != _GROWS and not _by_an_earlier_version(splits, samples, taxonomy, coding):
-        _say(
+        _warn_once(
             f"{folder}: the lists leave out {len(new)} labelled image(s), such as {new[0].name}; "
             "they are not used"
         )
         return splits
     splits = {**splits, "train": (*splits["train"], *new)}
-    done = f"{len(new)} image(s) with new masks joined {path}, such as {new[0].name}"
+    done = f"{len(new)} image(s) with new masks were added to {path}, such as {new[0].name}"
     try:
         write_text(path, _GROWS + as_lines(sample.name for sample in splits["train"]))
     except OSError as error:
-        done += f" (for now only: the file cannot be written, {error.strerror})"
-    _say(done)
+        done += f" (in this run only, because the file cannot be written: {error.strerror})"
+    _warn_once(done)
     return splits
 
 
@@ -187,11 +187,11 @@ def _stratified(labelled: Sequence[Sample], areas: Areas) -> dict[str, list[str]
     different splits, which only the user can prevent.
     """
     order = stratified_order(areas, seed=0)
-    trained = min(beginning(len(labelled), SHARES["train"]), len(labelled) - 2)
+    trained = min(prefix_length(len(labelled), SHARES["train"]), len(labelled) - 2)
     train, rest = order[:trained], order[trained:]
     # Again, so that val and test are stratified too.
     rest = rest[stratified_order(areas[rest], seed=0)]
-    tested = min(beginning(len(labelled), SHARES["test"]), len(rest) - 1)
+    tested = min(prefix_length(len(labelled), SHARES["test"]), len(rest) - 1)
     positions = {"train": train, "val": rest[tested:], "test": rest[:tested]}
     return {split: [labelled[i].name for i in sorted(at)] for split, at in positions.items()}
 
@@ -230,6 +230,6 @@ def _write(folder: Path, names: Mapping[str, Sequence[str]], *, head: str) -> No
 
 
 @cache
-def _say(line: str) -> None:
+def _warn_once(line: str) -> None:
     """Warn once in a process, which may open a data set several times."""
     logger.warning(line)

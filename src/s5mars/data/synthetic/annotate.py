@@ -1,4 +1,4 @@
-"""From the true class map to what an annotator would have drawn: sparse, sure, in regions."""
+"""Derive the sparse label of an annotator, in whole regions, from the true class map."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ def annotate(rng: np.random.Generator, classes: NDArray[np.uint8], target: float
     """
     size = classes.shape[0]
     narrow, wide = 3, 2 * max(1, round(0.008 * size)) + 1
-    sure = _uniform(classes, wide)
+    interior = _uniform(classes, wide)
     exact = np.isin(classes, _OBJECTS) & _uniform(classes, narrow)
-    kept = np.where((sure | exact) & (classes != IGNORE), classes, IGNORE).astype(np.uint8)
+    kept = np.where((interior | exact) & (classes != IGNORE), classes, IGNORE).astype(np.uint8)
 
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     attention = Wave.draw(rng).at(x, y, 0.9) + 0.6 * Wave.draw(rng).at(x, y, 0.45)
-    lucky = rng.uniform(0, 1, 9)
+    class_bonus = rng.uniform(0, 1, 9)
     score = np.full((size, size), -np.inf, np.float32)
     for label in np.unique(kept[kept != IGNORE]):
         regions, count = ndimage.label(kept == label)
         pixels = np.bincount(regions.ravel(), minlength=count + 1)
-        fortune = rng.uniform(0, 1, 512)[np.arange(count + 1) % 512]
+        region_bonus = rng.uniform(0, 1, 512)[np.arange(count + 1) % 512]
         if label in _OBJECTS:
-            worth = np.where(pixels >= max(4, 4e-5 * size * size), 1.6 + 1.2 * fortune, -np.inf)
+            worth = np.where(
+                pixels >= max(4, 4e-5 * size * size), 1.6 + 1.2 * region_bonus, -np.inf
+            )
         else:
-            worth = np.where(pixels >= 2e-3 * size * size, 1.1 * fortune, -np.inf)
-            worth += 0.7 * lucky[label] + (0.35 if label in (SKY, RIDGE) else 0.0)
+            worth = np.where(pixels >= 2e-3 * size * size, 1.1 * region_bonus, -np.inf)
+            worth += 0.7 * class_bonus[label] + (0.35 if label in (SKY, RIDGE) else 0.0)
             worth -= 0.1 if label == SOIL else 0.0
         worth[0] = -np.inf
         score = np.maximum(score, worth.astype(np.float32)[regions])

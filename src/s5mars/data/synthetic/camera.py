@@ -1,4 +1,4 @@
-"""A pinhole camera over a ground with relief: which place on Mars does a pixel see?
+"""A pinhole camera over a ground with relief: the ground point of each pixel.
 
 Axes: x to the right, y up, z away from the camera, in metres; the camera stands at
 (0, height, 0) and looks along z. Looking down is a shift of the horizon (a shift lens), so that
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
-"""float32 in the images and on the ground; what numpy makes of it in between does not matter."""
+"""float32 in images and on the ground; intermediate results may have other types."""
 
 FARTHEST = 500.0
-"""Metres; beyond it there is no ground, only ridges and sky."""
+"""Largest distance of the ground in metres; beyond it are only ridges and sky."""
 
 
 def vector(values: Sequence[float]) -> NDArray[np.float32]:
@@ -29,7 +29,7 @@ def vector(values: Sequence[float]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the camera stands and how it looks."""
+    """Position and orientation of the camera."""
 
     size: int  # pixels a side
     focal: float  # in image widths
@@ -90,7 +90,8 @@ class Grid:
         return float(self.across[0, 0])
 
     def resolves(self, wavelength: float) -> Array:
-        """How well a pixel resolves a wave of this length, (K, 1) in 0..1; 0 from some row on."""
+        """Contrast of a wave of this length at the size of a pixel, (K, 1) in 0..1; 0 for far "
+        "rows."""
         pixel = np.maximum(self.across, 0.4 * self.along)
         shown: Array = np.clip(np.float32(wavelength) / (2 * pixel) - 1, 0, 1)
         return shown
@@ -107,7 +108,7 @@ class Grid:
         return along_x, along_z
 
     def visible(self, height: Array) -> Visible:
-        """Which grid point each pixel sees, hills hiding what is behind them."""
+        """The visible grid point of each pixel; hills hide the ground behind them."""
         camera, size = self.camera, self.camera.size
         row = camera.horizon * size + camera.focal_pixels * (camera.height - height) / self.z
         skyline = np.minimum.accumulate(row, 0)

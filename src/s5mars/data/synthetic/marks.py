@@ -1,4 +1,4 @@
-"""What the rover leaves in the ground: wheel tracks and drill holes with their tailings."""
+"""Traces of the rover in the ground: wheel tracks and drill holes with their tailings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Textures that everything is made of: periodic tiles, sampled at any place of the ground.
+"""Textures of all materials: periodic tiles, sampled at any point of the ground.
 
 The tiles are the same for all scenes (so they are computed once); a scene differs by how it
 turns, shifts and scales them.
@@ -120,7 +120,7 @@ class Wave:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Wave:
-        """Four draws, whatever the size of the image: so a small image shows the same scene."""
+        """Always four draws, so that the scene does not depend on the size of the image."""
         tile, turn, *shift = rng.uniform(size=4)
         return cls(int(tile * 2), 2 * np.pi * turn, (shift[0] * _TILE, shift[1] * _TILE))
 

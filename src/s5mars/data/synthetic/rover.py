@@ -280,7 +280,6 @@ def draw_arm(rng: np.random.Generator, canvas: Canvas, *, tip: Point) -> None:
 
 
 def _bands(canvas: Canvas, start: Point, end: Point, thick: float) -> None:
-    """Clamps around a tube, and the cable that they hold."""
     for share in (0.25, 0.55, 0.8):
         x, y = (s + (e - s) * share for s, e in zip(start, end, strict=True))
         x1, y1 = (s + (e - s) * (share + 0.03) for s, e in zip(start, end, strict=True))
@@ -292,7 +291,7 @@ def _bands(canvas: Canvas, start: Point, end: Point, thick: float) -> None:
 
 
 def dust_over(rng: np.random.Generator, canvas: Canvas, colour: Colour) -> None:
-    """Dust on the rover, so that its plates are not of one flat colour."""
+    """Add dust to the rover, so that its plates do not have one flat colour."""
     part = canvas.classes == ROVER
     rows, columns = np.nonzero(part)
     if not rows.size:

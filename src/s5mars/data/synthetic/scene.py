@@ -20,13 +20,13 @@ from s5mars.randomness import generator
 _MEAN = (0.625, 0.519, 0.363)  # table II: standard deviation / coefficient of variation
 _DEVIATION = (0.134, 0.121, 0.099)  # table II
 
-_STORIES = (  # what ten scenes in a row show, in an order that changes from ten to ten
+_CONTENTS = (  # what ten scenes in a row show, in an order that changes from ten to ten
     "vista", "vista", "vista", "vista trace", "vista deck",
     "ground", "ground trace", "ground trace wheel", "close hole", "close hole arm",
 )  # fmt: skip
 
 SMALLEST = 32
-"""Pixels; below it nothing can be recognised or labelled."""
+"""Smallest side in pixels; smaller scenes show nothing that can be labelled."""
 
 
 def render_scene(
@@ -48,30 +48,30 @@ def render_scene(
         UserError: if the size is below 32 or the index is negative.
     """
     if size < SMALLEST:
-        raise UserError(f"size {size} is too small for a scene: take {SMALLEST} pixels or more")
+        raise UserError(f"size must be at least {SMALLEST} pixels (got {size})")
     if index < 0:
-        raise UserError(f"scene index {index} is negative: scenes are counted from 0")
+        raise UserError(f"index must be at least 0 (got {index})")
     image, classes = _render(size, seed, index)
     rng = generator(seed, "synthetic annotation", sample=index)
     label = annotate(rng, classes, float(np.clip(rng.normal(0.467, 0.10), 0.25, 0.75)))
     return image, label
 
 
-def _story(seed: int, index: int) -> list[str]:
-    ten, place = divmod(index, len(_STORIES))
-    order = generator(seed, "synthetic stories", sample=ten).permutation(len(_STORIES))
-    return _STORIES[int(order[place])].split()
+def _content(seed: int, index: int) -> list[str]:
+    ten, place = divmod(index, len(_CONTENTS))
+    order = generator(seed, "synthetic stories", sample=ten).permutation(len(_CONTENTS))
+    return _CONTENTS[int(order[place])].split()
 
 
 def _render(size: int, seed: int, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The image and the class of every pixel; IGNORE where two materials mix."""
-    story = _story(seed, index)
+    content = _content(seed, index)
 
     def draws(purpose: str) -> np.random.Generator:
         return generator(seed, f"synthetic {purpose}", sample=index)
 
     rng = draws("plan")
-    view, things = story[0], story[1:]
+    view, elements = content[0], content[1:]
     camera, scale = _camera(rng, size, view)
     geology = Geology.draw(rng)
     turn, rise = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(28, 62))
@@ -86,10 +86,10 @@ def _render(size: int, seed: int, index: int) -> tuple[NDArray[np.uint8], NDArra
     grid = camera.grid()
     ground = lay_ground(draws("ground"), grid, geology, scale=scale)
     marks = draws("marks")
-    if "trace" in things:
-        drive(marks, grid, ground, _track(marks, camera, wheel="wheel" in things))
+    if "trace" in elements:
+        drive(marks, grid, ground, _track(marks, camera, wheel="wheel" in elements))
     hole = None
-    if "hole" in things:
+    if "hole" in elements:
         hole = _hole(marks, camera)
         drill(marks, grid, ground, hole)
 
@@ -110,13 +110,13 @@ def _render(size: int, seed: int, index: int) -> tuple[NDArray[np.uint8], NDArra
 
     canvas = Canvas(image, classes, sun, ambient)
     parts = draws("rover")
-    if "deck" in things:
+    if "deck" in elements:
         draw_deck(parts, canvas, camera)
-    if "wheel" in things:
+    if "wheel" in elements:
         column = parts.uniform(0.14, 0.26)
         column = column if parts.uniform() < 0.5 else 1 - column
         draw_wheel(parts, canvas, camera, column=column, row=parts.uniform(0.78, 0.95))
-    if "arm" in things and hole is not None:
+    if "arm" in elements and hole is not None:
         at, down = camera.project(hole.x, 0, hole.z)
         tip = (at / size + (0.26 if at < size / 2 else -0.26), max(down / size - 0.28, 0.12))
         draw_arm(parts, canvas, tip=tip)
@@ -135,7 +135,6 @@ def _camera(rng: np.random.Generator, size: int, view: str) -> tuple[Camera, flo
 
 
 def _track(rng: np.random.Generator, camera: Camera, *, wheel: bool) -> Track:
-    """A track that crosses the lower part of the image."""
     z = camera.depth(rng.uniform(0.6, 0.8))
     unit = z / camera.focal  # metres that an image width shows there
     gauge = rng.uniform(0.38, 0.55) * unit
@@ -152,7 +151,6 @@ def _track(rng: np.random.Generator, camera: Camera, *, wheel: bool) -> Track:
 
 
 def _hole(rng: np.random.Generator, camera: Camera) -> Hole:
-    """A hole somewhere around the middle."""
     z = camera.depth(rng.uniform(0.45, 0.75))
     unit = z / camera.focal
     return Hole(
@@ -207,7 +205,7 @@ def _paint_ground(
     nearest = visible.index - camera.size * (visible.share < 0.5)
     label = ground.classes.ravel()[nearest]
     label = np.where(certainty < 0.35, np.uint8(IGNORE), label)
-    label = np.where(light < 0.6, np.uint8(IGNORE), label)  # in a shadow nobody is sure
+    label = np.where(light < 0.6, np.uint8(IGNORE), label)  # annotators leave out shadows
     classes[seen] = label[seen]
 
     depth = np.where(seen, z, np.float32(np.inf))
@@ -229,7 +227,7 @@ def _rocks(
     *,
     close: bool,
 ) -> list[Rock]:
-    """Rocks on the ground that is in sight, the farthest first."""
+    """Rocks on the visible ground, the farthest first."""
     count = int(rng.integers(3, 14) if close else np.exp(rng.uniform(np.log(3), np.log(90))))
     largest = rng.uniform(0.04, 0.15) if not close else rng.uniform(0.03, 0.07)
     base = np.array(geology.colours[ROCK])

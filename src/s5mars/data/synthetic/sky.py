@@ -1,4 +1,4 @@
-"""What stands behind the ground: the dusty sky and ridges in the haze."""
+"""The background: the dusty sky and ridges in the haze."""
 
 from __future__ import annotations
 

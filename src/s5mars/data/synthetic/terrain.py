@@ -26,7 +26,7 @@ _BASE = {  # display RGB; the narrow range of table II
 
 @dataclass
 class Ground:
-    """What is known of each grid point; later steps (tracks, holes) change it in place."""
+    """Properties of each grid point; later steps (tracks, holes) change them in place."""
 
     height: Array  # (K, S) metres
     albedo: Array  # (K, S, 3) display RGB under flat light
@@ -36,7 +36,7 @@ class Ground:
 
 @dataclass(frozen=True)
 class Geology:
-    """What a scene is made of. Amounts are thresholds: 0 covers half of the ground."""
+    """Composition of a scene. Amounts are thresholds: 0 covers half of the ground."""
 
     sand: float
     bedrock: float
@@ -49,8 +49,8 @@ class Geology:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Geology:
-        """A random place; sand and soil are sometimes of nearly the same colour."""
-        likeness = rng.uniform(0, 1)
+        """Draw a composition; sand and soil sometimes have nearly the same colour."""
+        similarity = rng.uniform(0, 1)
         # Mars varies from pale to dark and from tan to rust, hardly ever to another hue.
         rust = np.array([0.5, 0.0, -0.6])
         tint = rng.normal(0, 0.05, (4, 1)) + rng.normal(0, 0.035, (4, 1)) * rust
@@ -59,7 +59,7 @@ class Geology:
             for i, (kind, base) in enumerate(_BASE.items())
         }
         soil, sand = np.array(colours[SOIL]), np.array(colours[SAND])
-        colours[SAND] = tuple(float(c) for c in sand + (soil - sand) * likeness)
+        colours[SAND] = tuple(float(c) for c in sand + (soil - sand) * similarity)
         return cls(
             sand=rng.normal(-0.65, 0.95),
             bedrock=rng.normal(0.4, 1.0),
@@ -116,7 +116,7 @@ def lay_ground(rng: np.random.Generator, grid: Grid, geology: Geology, *, scale:
     classes = (shares.argmax(0) + SOIL).astype(np.uint8)
     # The shares sum to 1, so the second largest is what the largest and the smallest leave.
     certainty = 2 * shares.max(0) + shares.min(0) - 1
-    # Where soil hides the bedrock over a wide area, nobody can tell that it is there.
+    # Bedrock under a wide area of soil is invisible.
     hidden = ndimage.uniform_filter(covered, max(3, grid.camera.size // 14))
     rock = classes == BEDROCK
     classes[rock & (hidden > 0.8)] = SOIL
@@ -127,7 +127,6 @@ def lay_ground(rng: np.random.Generator, grid: Grid, geology: Geology, *, scale:
 def _soil(
     rng: np.random.Generator, grid: Grid, geology: Geology, fine: Array, tone: Array, scale: float
 ) -> tuple[Array, Array]:
-    """Rough ground with small stones of two sizes."""
     height = 0.0075 * scale * fine
     bright = 1 + 0.055 * tone
     for width, weight in ((2.6 * scale, 1.0), (0.9 * scale, 0.6)):

@@ -49,8 +49,8 @@ def write_synthetic(
         ``out``.
 
     Raises:
-        UserError: If ``out`` exists and is not empty, or a number is too small.
-        OSError: If writing fails; the message says so if the disk is full.
+        UserError: if ``out`` exists and is not empty, or a number is too small.
+        OSError: if writing fails; the message says so if the disk is full.
     """
     out = Path(out)
     if images < len(_SHARES):

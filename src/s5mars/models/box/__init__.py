@@ -1,7 +1,7 @@
 """Models that are installed with the package and opened by name, such as ``navcam``.
 
 Each folder here is one: ``best.safetensors`` and ``best.json``, as training writes them but in half
-precision, and ``card.md``. ``benchmarks/box.py`` packs them; nothing else writes here.
+precision, and ``card.md``. Only ``benchmarks/box.py`` writes here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def installed() -> list[str]:
     return sorted(path.parent.name for path in BOX.glob(f"*/{TENSORS}"))
 
 
-def holds(path: Path) -> bool:
+def contains(path: Path) -> bool:
     """Whether a file or folder lies among the installed models, where nothing may be written."""
     return path.resolve().is_relative_to(BOX.resolve())
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from s5mars.augment.statistics import moments
 
-Rival = Literal["efdm", "wct", "fda"]
+Alternative = Literal["efdm", "wct", "fda"]
 
 COVARIANCE_EPSILON = 1e-5
 """Added to the variances that whitening divides by: a deviation of 0.003, below one grey level."""
