@@ -38,8 +38,8 @@ def test_commands(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # A fresh process is compare/test_cost.py's.
-    monkeypatch.setattr("s5mars.compare.cost.peak_in_fresh_process", lambda *_: 2**20)
+    # A fresh process is comparison/test_cost.py's.
+    monkeypatch.setattr("s5mars.comparison.cost.peak_in_fresh_process", lambda *_: 2**20)
     lines = [line for block in blocks("") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("s5mars")]
     assert len(commands) == 20

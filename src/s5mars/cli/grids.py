@@ -47,9 +47,9 @@ def _compare_options(parser: ArgumentParser) -> None:
 
 
 def _compare(options: Namespace) -> object:
-    from s5mars.compare.general import GeneralWeights
-    from s5mars.compare.plan import Request
-    from s5mars.compare.runner import compare
+    from s5mars.comparison.general import GeneralWeights
+    from s5mars.comparison.plan import Request
+    from s5mars.comparison.runner import compare
 
     given = vars(options)
     weights = {name: given.pop(f"{name}_weights") for name in ("sam", "clip", "san")}
@@ -77,7 +77,7 @@ def _table_options(parser: ArgumentParser) -> None:
 
 
 def _table(options: Namespace) -> object:
-    from s5mars.compare.table import table
+    from s5mars.comparison.table import table
 
     text = table(options.comparison, form=options.format)
     if options.out is None:
@@ -88,7 +88,7 @@ def _table(options: Namespace) -> object:
         write_text(options.out, text)
         print(options.out)
     if options.figures is not None:
-        from s5mars.compare.figures import write_figures
+        from s5mars.comparison.figures import write_figures
 
         written = write_figures(
             options.comparison, options.figures, row=options.row, images=options.images,
@@ -120,8 +120,8 @@ def _cost_options(parser: ArgumentParser) -> None:
 
 
 def _cost(options: Namespace) -> object:
-    from s5mars.compare.cost import cost
-    from s5mars.compare.step import CostSettings
+    from s5mars.comparison.cost import cost
+    from s5mars.comparison.step import CostSettings
 
     methods, out = vars(options).pop("methods"), vars(options).pop("out")
     return cost(methods, CostSettings(**vars(options)), out=out)

@@ -158,7 +158,7 @@ def random_batch(settings: CostSettings, device: torch.device, *, pool: bool) ->
 
 def method_names(names: list[str]) -> list[str]:
     """Return all methods, or the given ones, with the baseline of the ratios first."""
-    from s5mars.compare.grid import BASELINE, method_rows
+    from s5mars.comparison.grid import BASELINE, method_rows
 
     chosen = [row.name for row in method_rows(names)]
     return [BASELINE, *(name for name in chosen if name != BASELINE and name in METHODS)]
