@@ -46,15 +46,16 @@ def _compare_options(parser: ArgumentParser) -> None:
     parser.epilog = f"All other options are those of s5mars train.\n\n{parser.epilog}"
 
 
-def _compare(options: Namespace) -> object:
+def compare(options: Namespace) -> object:
+    """Compare methods, with the parsed options of the command."""
     from s5mars.comparison.general import GeneralWeights
     from s5mars.comparison.plan import Request
-    from s5mars.comparison.runner import compare
+    from s5mars.comparison.runner import compare as run
 
     given = vars(options)
     weights = {name: given.pop(f"{name}_weights") for name in ("sam", "clip", "san")}
     arguments = given.pop("passed_on")
-    return compare(Request(arguments=arguments, weights=GeneralWeights(**weights), **given))
+    return run(Request(arguments=arguments, weights=GeneralWeights(**weights), **given))
 
 
 def _table_options(parser: ArgumentParser) -> None:
@@ -133,7 +134,7 @@ COMMANDS = {
         "s5mars compare --data DATA --methods all --labelled 0.125 0.25 --seeds 0 1 2 --steps 600 "
         "--out results/x",
         _compare_options,
-        _compare,
+        compare,
         passes_on=True,
     ),
     "table": Command(
