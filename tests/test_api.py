@@ -305,7 +305,9 @@ def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
     text = "\n\n".join("".join(cell["source"]) for cell in cells)
-    (long,) = re.findall(r"^short = ({.*})$", text, re.MULTILINE)
+    (long,) = re.findall(r"^short = ({.*?^})$", text, re.MULTILINE | re.DOTALL)
+    # The default of compare would be downloaded.
+    assert ast.literal_eval(long)["model"] == "tf_efficientnet_lite0"
     short = repr(TINY | {"resolution": "48"})
     names: dict[str, Any] = {"__name__": __name__}
     last = []
