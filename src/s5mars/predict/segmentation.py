@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,10 +105,11 @@ class Segmentation:
         return f"Segmentation({'; '.join(filter(None, parts))})"
 
 
-def _notebook_display() -> object:
+def _notebook_display() -> Callable[[object], object] | None:
     """The function that shows an object in a notebook; None outside of one."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    if shell is None or not hasattr(shell, "kernel"):  # a terminal cannot show pictures
+    ipython: Any = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if not hasattr(shell, "kernel"):  # a terminal cannot show pictures
         return None
-    return ipython.display.display
+    display: Callable[[object], object] = ipython.display.display
+    return display

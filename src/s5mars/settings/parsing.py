@@ -233,7 +233,7 @@ def training_parser(
     if with_method:
         kind = _method_class(name, own)
         parser.add_class_arguments(kind, name)
-        default = own
+        default: Any = own
         if default is None and not _required(kind):
             default = recipe.method(name, kind())
         if row is not None:
