@@ -41,7 +41,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from machine import machine
-from s5mars.compare.step import CostSettings, Step
+from s5mars.comparison.step import CostSettings, Step
 from s5mars.devices import find_device
 from shares import NETWORK, timed_parts
 from variants import fixmatch_step, supervised_step

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from s5mars.augment.geometric import object_transforms
 from s5mars.classes import IGNORE
-from s5mars.compare.step import Step
+from s5mars.comparison.step import Step
 from s5mars.methods.s5mars import S5Mars
 from s5mars.randomness import generator, generators
 

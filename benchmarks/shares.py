@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from s5mars.compare.step import Step
+from s5mars.comparison.step import Step
 from s5mars.objective.teacher import update_teacher
 
 NETWORK = ("teacher forward", "student forward", "student backward")

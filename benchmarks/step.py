@@ -36,8 +36,8 @@ from torch.utils.data import DataLoader
 
 from machine import machine
 from naive import NaiveStep
-from s5mars.compare.peak import peak_of
-from s5mars.compare.step import CostSettings, Step
+from s5mars.comparison.peak import peak_of
+from s5mars.comparison.step import CostSettings, Step
 from s5mars.training.callbacks import ProgressBar
 from s5mars.training.environment import choose_precision
 from s5mars.training.feed import Feed

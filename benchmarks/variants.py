@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from s5mars.augment.photometric import Photometric
-from s5mars.compare.step import CostSettings, Step, random_batch
+from s5mars.comparison.step import CostSettings, Step, random_batch
 from s5mars.methods.fixmatch import FixMatch
 from s5mars.types import Needs
 

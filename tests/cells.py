@@ -1,7 +1,7 @@
 """Cells of a comparison in the process of the tests, where a process of their own is not the point.
 
 A fresh process imports for six seconds before it trains a tiny cell for one. Real ones are killed
-in ``compare/test_compare.py``.
+in ``comparison/test_compare.py``.
 """
 
 from __future__ import annotations
@@ -33,4 +33,4 @@ class Cell:
 
 
 HERE = SimpleNamespace(Popen=Cell, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
-"""In the place of ``subprocess`` in ``s5mars.compare.runner``."""
+"""In the place of ``subprocess`` in ``s5mars.comparison.runner``."""

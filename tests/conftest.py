@@ -51,7 +51,7 @@ def navcam(boxed_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def cells_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """``s5mars compare`` trains in this process: see ``cells.py``."""
     from cells import HERE
-    from s5mars.compare import runner
+    from s5mars.comparison import runner
 
     monkeypatch.setattr(sys, "argv", sys.argv)  # a cell writes its own there
     monkeypatch.setattr(runner, "subprocess", HERE)

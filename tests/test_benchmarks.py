@@ -15,7 +15,7 @@ import torch
 
 import s5mars
 from s5mars.cli import main
-from s5mars.compare.step import CostSettings
+from s5mars.comparison.step import CostSettings
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 SMALLEST = ["--size", "64", "--model", "test_resnet", "--device", "cpu"]

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from s5mars.classes import IGNORE, MaskCoding
-from s5mars.compare.step import CostSettings, Step, random_batch
+from s5mars.comparison.step import CostSettings, Step, random_batch
 from s5mars.data import loader
 from s5mars.data.crops import CropSettings
 from s5mars.data.loader import LoaderSettings, TrainingBatches

@@ -38,8 +38,8 @@ def test_commands(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # A fresh process is compare/test_cost.py's.
-    monkeypatch.setattr("s5mars.compare.cost.peak_in_fresh_process", lambda *_: 2**20)
+    # A fresh process is comparison/test_cost.py's.
+    monkeypatch.setattr("s5mars.comparison.cost.peak_in_fresh_process", lambda *_: 2**20)
     lines = [line for block in blocks("") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("s5mars")]
     assert len(commands) == 20
@@ -73,7 +73,10 @@ def test_commands(
     code, more = blocks("python")
     image = np.asarray(Image.open(next((scenes / "images").iterdir())))
     names: dict[str, Any] = {"image": image}
+    monkeypatch.setattr(Image.Image, "show", lambda _: None)
     exec(code.replace("path/to/folder", str(scenes)), names)
+    assert names["run"].metrics["steps"] == 2
+    assert names["page"].is_file()
     assert names["labels"].shape == image.shape[:2]
     assert names["probabilities"].shape == (9, *image.shape[:2])
     without_hub = [line for line in more.splitlines() if "hf:" not in line]
@@ -94,6 +97,26 @@ def test_settings_of_the_readme_are_a_data_set(tmp_path: Path) -> None:
             Image.new(mode, (8, 8)).save(tmp_path / folder / f"{number}.{ending}")
     (tmp_path / "dataset.yaml").write_text(yaml)
     assert open_dataset(tmp_path).taxonomy.names == ("soil", "sky")
+
+
+def test_calls_of_the_python_page(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their settings are checked; test_api.py trains."""
+    text = (README.parent / "docs" / "python.md").read_text(encoding="utf-8")
+    (calls, _) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    seen: list[Any] = []
+
+    def train(config: Any, method: Any, **_: Any) -> Path:
+        seen.append((config.network.decoder, method.mix.rotation))
+        return scenes
+
+    monkeypatch.setattr("s5mars.training.run.train", train)
+    monkeypatch.setattr("s5mars.api.Run", Path)
+    monkeypatch.setattr("s5mars.api.Comparison", Path)
+    monkeypatch.setattr("s5mars.comparison.runner.compare", seen.append)
+    exec(calls.replace("DATA", str(scenes)), {"s5mars": s5mars})
+    (used, request) = seen
+    assert used == ("light", 0)
+    assert (request.methods, request.seeds) == (["supervised", "s5mars"], [0, 1, 2])
 
 
 def test_commands_of_the_backbones_page_are_understood() -> None:

@@ -1,8 +1,10 @@
 """s5mars: terrain maps from Mars rover images with few, sparse labels.
 
 >>> import s5mars
->>> data = s5mars.open_dataset("path/to/folder")          # doctest: +SKIP
->>> labels = s5mars.load("runs/a").predict(image)          # doctest: +SKIP
+>>> run = s5mars.train("path/to/folder")                   # doctest: +SKIP
+>>> run.evaluate()                                         # doctest: +SKIP
+>>> run.predict("image.jpg").show()                        # doctest: +SKIP
+>>> labels = s5mars.load("navcam").predict(image)          # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -11,25 +13,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from s5mars.api import Comparison as Comparison
+    from s5mars.api import Run as Run
+    from s5mars.api import Scores as Scores
+    from s5mars.api import compare as compare
+    from s5mars.api import evaluate as evaluate
+    from s5mars.api import train as train
     from s5mars.classes import IGNORE as IGNORE
     from s5mars.classes import Taxonomy as Taxonomy
     from s5mars.data.dataset import Dataset as Dataset
     from s5mars.data.layouts import open_dataset as open_dataset
+    from s5mars.demo import demo_data as demo_data
+    from s5mars.errors import UserError as UserError
     from s5mars.evaluation.confusion import Confusion as Confusion
     from s5mars.predict.predictor import Predictor as Predictor
     from s5mars.predict.predictor import load as load
+    from s5mars.predict.segmentation import Segmentation as Segmentation
     from s5mars.settings.config import TrainConfig as TrainConfig
     from s5mars.types import Sample as Sample
 
 _HOME = {
+    "Comparison": "s5mars.api",
+    "Run": "s5mars.api",
+    "Scores": "s5mars.api",
+    "compare": "s5mars.api",
+    "evaluate": "s5mars.api",
+    "train": "s5mars.api",
     "IGNORE": "s5mars.classes",
     "Taxonomy": "s5mars.classes",
     "TrainConfig": "s5mars.settings.config",
     "Dataset": "s5mars.data.dataset",
     "open_dataset": "s5mars.data.layouts",
+    "demo_data": "s5mars.demo",
+    "UserError": "s5mars.errors",
     "Confusion": "s5mars.evaluation.confusion",
     "Predictor": "s5mars.predict.predictor",
     "load": "s5mars.predict.predictor",
+    "Segmentation": "s5mars.predict.segmentation",
     "Sample": "s5mars.types",
 }
 

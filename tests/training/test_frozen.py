@@ -147,7 +147,7 @@ def test_a_licence_is_asked_for_before_anything_is_downloaded(
 
 
 def test_the_cost_of_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s5mars.compare.cost.peak_in_fresh_process", lambda *_: 7 * 2**20)
+    monkeypatch.setattr("s5mars.comparison.cost.peak_in_fresh_process", lambda *_: 7 * 2**20)
     trained = {}
     for head in ("linear", "dpt"):
         out = tmp_path / f"{head}.json"

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 import tinyclip
 from proposals import tinysam
 from s5mars.cli import main
-from s5mars.compare.general import GeneralWeights, missing_weights, table_vi_rows
-from s5mars.compare.grid import Cell
-from s5mars.compare.plan import Request, train_arguments
+from s5mars.comparison.general import GeneralWeights, missing_weights, table_vi_rows
+from s5mars.comparison.grid import Cell
+from s5mars.comparison.plan import Request, train_arguments
 from s5mars.data.layouts import open_dataset
 from s5mars.data.synthetic import write_synthetic
 from s5mars.models import sam_cls

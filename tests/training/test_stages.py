@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from s5mars.classes import IGNORE
 from s5mars.cli import main
-from s5mars.compare.results import saved_states
+from s5mars.comparison.results import saved_states
 from s5mars.data.synthetic import write_synthetic
 from s5mars.training.record import Record
 from s5mars.training.stages import _excluded_pixels, reliability

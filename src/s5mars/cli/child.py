@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.cli import main
-from s5mars.compare.results import STOPPED, is_trained
+from s5mars.comparison.results import STOPPED, is_trained
 
 _ORPHANED = 76
 

@@ -29,6 +29,19 @@ class Command:
         Raises:
             UserError: if an option is unknown; it names the nearest one.
         """
+        options = self.parse(name, arguments)
+        if isinstance(self.run, str):
+            module, _, function = self.run.rpartition(".")
+            getattr(importlib.import_module(module), function)(**vars(options))
+        else:
+            self.run(options)
+
+    def parse(self, name: str, arguments: Sequence[str]) -> Namespace:
+        """Parse the arguments that follow the command's name; errors as in ``call``."""
+        return _parse(self.parser(name), arguments, passes_on=self.passes_on)
+
+    def parser(self, name: str) -> ArgumentParser:
+        """The parser of the command."""
         parser = OneLineParser(
             prog=f"s5mars {name}",
             description=self.about,
@@ -38,12 +51,7 @@ class Command:
             allow_abbrev=False,
         )
         self.options(parser)
-        options = _parse(parser, arguments, passes_on=self.passes_on)
-        if isinstance(self.run, str):
-            module, _, function = self.run.rpartition(".")
-            getattr(importlib.import_module(module), function)(**vars(options))
-        else:
-            self.run(options)
+        return parser
 
 
 def splits_option(parser: ArgumentParser) -> None:
@@ -73,7 +81,8 @@ def _parse(parser: ArgumentParser, arguments: Sequence[str], *, passes_on: bool)
         namespace.passed_on = unknown
     elif unknown:
         known = [o for action in parser._actions for o in action.option_strings]
-        near = difflib.get_close_matches(unknown[0], known, n=1)
+        wrong = unknown[0].partition("=")[0]
+        near = difflib.get_close_matches(wrong, known, n=1)
         hint = f"; the nearest is {near[0]}" if near else f"; see {parser.prog} --help"
-        raise UserError(f"unknown option {unknown[0]}{hint}")
+        raise UserError(f"unknown option {wrong}{hint}")
     return namespace

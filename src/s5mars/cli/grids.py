@@ -46,15 +46,16 @@ def _compare_options(parser: ArgumentParser) -> None:
     parser.epilog = f"All other options are those of s5mars train.\n\n{parser.epilog}"
 
 
-def _compare(options: Namespace) -> object:
-    from s5mars.compare.general import GeneralWeights
-    from s5mars.compare.plan import Request
-    from s5mars.compare.runner import compare
+def compare(options: Namespace) -> object:
+    """Compare methods, with the parsed options of the command."""
+    from s5mars.comparison.general import GeneralWeights
+    from s5mars.comparison.plan import Request
+    from s5mars.comparison.runner import compare as run
 
     given = vars(options)
     weights = {name: given.pop(f"{name}_weights") for name in ("sam", "clip", "san")}
     arguments = given.pop("passed_on")
-    return compare(Request(arguments=arguments, weights=GeneralWeights(**weights), **given))
+    return run(Request(arguments=arguments, weights=GeneralWeights(**weights), **given))
 
 
 def _table_options(parser: ArgumentParser) -> None:
@@ -77,7 +78,7 @@ def _table_options(parser: ArgumentParser) -> None:
 
 
 def _table(options: Namespace) -> object:
-    from s5mars.compare.table import table
+    from s5mars.comparison.table import table
 
     text = table(options.comparison, form=options.format)
     if options.out is None:
@@ -88,7 +89,7 @@ def _table(options: Namespace) -> object:
         write_text(options.out, text)
         print(options.out)
     if options.figures is not None:
-        from s5mars.compare.figures import write_figures
+        from s5mars.comparison.figures import write_figures
 
         written = write_figures(
             options.comparison, options.figures, row=options.row, images=options.images,
@@ -120,8 +121,8 @@ def _cost_options(parser: ArgumentParser) -> None:
 
 
 def _cost(options: Namespace) -> object:
-    from s5mars.compare.cost import cost
-    from s5mars.compare.step import CostSettings
+    from s5mars.comparison.cost import cost
+    from s5mars.comparison.step import CostSettings
 
     methods, out = vars(options).pop("methods"), vars(options).pop("out")
     return cost(methods, CostSettings(**vars(options)), out=out)
@@ -133,7 +134,7 @@ COMMANDS = {
         "s5mars compare --data DATA --methods all --labelled 0.125 0.25 --seeds 0 1 2 --steps 600 "
         "--out results/x",
         _compare_options,
-        _compare,
+        compare,
         passes_on=True,
     ),
     "table": Command(

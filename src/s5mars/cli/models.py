@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from s5mars.cli.command import Command, splits_option
 from s5mars.errors import UserError
@@ -80,11 +81,12 @@ def _evaluate_options(parser: ArgumentParser) -> None:
     )
 
 
-def _evaluate(options: Namespace) -> object:
-    from s5mars.evaluation.command import evaluate
+def evaluate(options: Namespace, *, show: bool = True) -> dict[str, Any]:
+    """Score a model, with the parsed options of the command."""
+    from s5mars.evaluation import command
 
     inference, as_json = inference_of(options), vars(options).pop("json")
-    return evaluate(**vars(options), as_json=as_json, inference=inference)
+    return command.evaluate(**vars(options), as_json=as_json, inference=inference, show=show)
 
 
 def _report_options(parser: ArgumentParser) -> None:
@@ -169,7 +171,7 @@ COMMANDS = {
         "Score a model on a labelled split.",
         "s5mars evaluate runs/a --split test",
         _evaluate_options,
-        _evaluate,
+        evaluate,
     ),
     "report": Command(
         "Write one self-contained HTML page about one or several runs.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -15,27 +14,19 @@ EXAMPLE = "s5mars train DATA"
 
 def train(arguments: list[str]) -> int:
     """Train, resume a run, or print help; jsonargparse parses these options."""
-    from s5mars.settings.parsing import help_of_training, parse_training, training_from_yaml
-
     if {"-h", "--help", "--help-all"} & set(arguments):
+        from s5mars.settings.parsing import help_of_training
+
         print(help_of_training(arguments))
-        return 0
-    if any(a.split("=")[0] == "--resume" for a in arguments):
+    elif any(a.split("=")[0] == "--resume" for a in arguments):
+        from s5mars.training import command
+
         run, data = _resumed(arguments)
-        settings = training_from_yaml(run / "config.yaml")
-        from s5mars.training import run as training
+        command.resume(run, data=data)
+    else:
+        from s5mars.training import command
 
-        training.resume(run, settings.config, settings.method, data=data)
-        return 0
-    from s5mars.training import run as training
-    from s5mars.training.automatic import complete
-
-    completed, chosen = complete(arguments)
-    if sys.argv[1:2] == ["train"]:
-        # Further processes of a distributed run are started with the same choices.
-        sys.argv[1:] = ["train", *completed]
-    settings = parse_training(completed)
-    training.train(settings.config, settings.method, config_text=settings.text, chosen=chosen)
+        command.train(arguments)
     return 0
 
 

@@ -45,7 +45,7 @@ class DemoSettings:
     size: int = 320
 
 
-def demo_data(out: Path) -> Path:
+def demo_data(out: str | Path) -> Path:
     """Copy the 60 Navcam images of the package, their masks and their split lists to a new folder.
 
     Args:
@@ -57,6 +57,7 @@ def demo_data(out: Path) -> Path:
     Raises:
         UserError: if ``out`` contains files.
     """
+    out = Path(out)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; choose another folder")
     shutil.copytree(DATA, out, dirs_exist_ok=True)

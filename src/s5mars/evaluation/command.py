@@ -155,7 +155,11 @@ def evaluate(
         path = Path(out) / path.name
     write_json(path, result)
     if show:
-        print(json.dumps(result, ensure_ascii=False) if as_json else _table(result, path))
+        print(
+            json.dumps(result, ensure_ascii=False)
+            if as_json
+            else f"{as_table(result)}\nWritten to {path}"
+        )
     return result
 
 
@@ -234,7 +238,8 @@ def _file_name(
     return re.sub(r"[^\w+.-]", "_", "-".join(parts)) + ".json"
 
 
-def _table(result: Mapping[str, Any], path: Path) -> str:
+def as_table(result: Mapping[str, Any]) -> str:
+    """Format what ``evaluate`` returns for a terminal."""
     classes, protocol, ranges = result["classes"], result["protocol"], result["intervals"]
     total = sum(entry["support"] for entry in classes.values())
     wide = max(12, *(len(name) for name in classes))
@@ -267,8 +272,7 @@ def _table(result: Mapping[str, Any], path: Path) -> str:
         )
     if absent:
         lines.append(f"Without ground truth and left out of the means: {', '.join(absent)}.")
-    lines += [_sentence(protocol), f"Written to {path}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, _sentence(protocol)])
 
 
 def _sentence(protocol: Mapping[str, Any]) -> str:

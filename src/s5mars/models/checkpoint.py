@@ -150,7 +150,7 @@ def checkpoint_path(path: Path) -> Path:
 
     Raises:
         MissingFileError: if it does not exist.
-        UserError: if it is an ONNX file.
+        UserError: if it is an ONNX file, or the folder of a cross-validation.
     """
     if path.suffix.lower() == ".onnx":
         raise UserError(f"{path} is an ONNX file; give the run that it was exported from")
@@ -161,6 +161,10 @@ def checkpoint_path(path: Path) -> Path:
         return candidate
     if folder := installed_folder(path):
         return folder / "best.safetensors"
+    if (path / "folds.json").is_file():
+        raise UserError(
+            f"{path} has one model for each fold; give one of them, such as {path / 'fold-1'}"
+        )
     if path.is_dir():
         raise MissingFileError(
             f"{path} contains no best.safetensors; give the folder of a finished `s5mars train` run"

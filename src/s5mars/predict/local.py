@@ -14,9 +14,10 @@ from functools import partial
 from typing import Protocol
 
 from s5mars.parallel.ahead import ahead
-from s5mars.predict.predictor import Predictor, Segmentation
+from s5mars.predict.predictor import Predictor
 from s5mars.predict.product_maps import Maps, MapSettings, make_maps, segment
 from s5mars.predict.reading import Failed, Read, Reader
+from s5mars.predict.segmentation import Segmentation
 from s5mars.predict.sources import Source
 from s5mars.products.decode import head_size
 from s5mars.products.files import IMAGE_ENDINGS

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from os import PathLike
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
@@ -18,26 +18,18 @@ from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.resolution import FULL, Resolution
 from s5mars.devices import find_device
 from s5mars.errors import UserError
-from s5mars.models.domain import Domain, Verdict
+from s5mars.models.domain import Domain
 from s5mars.models.encoders import padded
 from s5mars.models.segmenter import Segmenter
 from s5mars.predict.inference import DEFAULT, Inference
+from s5mars.predict.reading import Picture, checked, open_picture
+from s5mars.predict.segmentation import Segmentation
 from s5mars.predict.temperature import check_temperature, tempered, tempered_largest
 from s5mars.predict.tiling import ProbabilityBlock, blended, enlarged
 from s5mars.products.no_data import LEVEL
 
 if TYPE_CHECKING:
     from s5mars.models.checkpoint import LoadedModel
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """A class map and its confidence."""
-
-    labels: NDArray[np.uint8]  # (H, W) class index; IGNORE where the predictor abstained
-    confidence: NDArray[np.uint8]  # (H, W) largest class probability, 0..255 for 0..1
-    abstained: float = 0.0  # fraction of pixels below the confidence threshold
-    verdict: Verdict | None = None  # like the training images? None if the model has no record
 
 
 class Predictor:
@@ -57,6 +49,7 @@ class Predictor:
         temperature: float = 1.0,
         resolution: Resolution = FULL,
         domain: Domain | None = None,
+        name: str = "",
         **settings: Any,
     ) -> None:
         """Move the model (the module itself, not a copy) to its device and set evaluation mode.
@@ -73,6 +66,7 @@ class Predictor:
             resolution: the resolution of training, to which images are resized before the network
                 sees them; maps and probabilities still have the size of the image.
             domain: record of the training images; ``segment`` compares images with it.
+            name: path or name of the model, for messages.
             **settings: fields of ``Inference`` that override ``inference``, such as ``window=512``.
 
         Raises:
@@ -93,9 +87,25 @@ class Predictor:
         self.temperature = check_temperature(temperature)
         self.resolution = resolution
         self.domain = domain
+        self.name = name
+
+    def __repr__(self) -> str:
+        facts = getattr(self.model, "description", {})
+        network = ", ".join(str(facts[key]) for key in ("network", "encoder") if key in facts)
+        parts = (
+            self.name,
+            network or type(self.model).__name__,
+            f"{len(self.taxonomy)} classes ({', '.join(self.taxonomy.names)})",
+            f"resolution {self.resolution}",
+            str(self.device),
+            self.confidence_note,
+        )
+        return f"Predictor({'; '.join(filter(None, parts))})"
 
     @classmethod
-    def of(cls, loaded: LoadedModel[Any], inference: Inference = DEFAULT) -> Predictor:
+    def of(
+        cls, loaded: LoadedModel[Any], inference: Inference = DEFAULT, *, name: str = ""
+    ) -> Predictor:
         """A predictor of a loaded model, with its own temperature, resolution and domain."""
         return cls(
             loaded.model,
@@ -104,6 +114,7 @@ class Predictor:
             temperature=loaded.temperature,
             resolution=loaded.resolution,
             domain=loaded.domain,
+            name=name,
         )
 
     @property
@@ -117,21 +128,22 @@ class Predictor:
 
     @overload
     def predict(
-        self, image: NDArray[np.uint8], *, probabilities: Literal[False] = False
+        self, image: Picture, *, probabilities: Literal[False] = False
     ) -> NDArray[np.uint8]: ...
 
     @overload
     def predict(
-        self, image: NDArray[np.uint8], *, probabilities: Literal[True]
+        self, image: Picture, *, probabilities: Literal[True]
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]: ...
 
     def predict(
-        self, image: NDArray[np.uint8], *, probabilities: bool = False
+        self, image: Picture, *, probabilities: bool = False
     ) -> NDArray[np.uint8] | tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """The most probable class of every pixel.
 
         Args:
-            image: (H, W, 3) uint8 RGB, or (H, W) uint8 grey, of any size.
+            image: (H, W, 3) uint8 RGB or (H, W) uint8 grey, of any size; a Pillow image; or the
+                path of an image or product, whose pixels without data get ``IGNORE``.
             probabilities: also return the probability of every class, which takes 4·C·H·W bytes.
 
         Returns:
@@ -140,9 +152,9 @@ class Predictor:
             1 over the classes.
 
         Raises:
-            UserError: if dtype or shape is wrong.
+            UserError: if the image cannot be read, or its dtype or shape is wrong.
         """
-        image = checked(image)
+        image, empty, _ = open_picture(image)
         labels = np.empty(image.shape[:2], np.uint8)
         full = (
             np.empty((len(self.taxonomy), *image.shape[:2]), np.float32) if probabilities else None
@@ -153,20 +165,22 @@ class Predictor:
             labels[rows, columns] = decided.cpu().numpy()
             if full is not None:
                 full[:, rows, columns] = tempered(block, self.temperature).cpu().numpy()
+        if empty is not None:
+            labels[empty] = IGNORE
         return labels if full is None else (labels, full)
 
-    def segment(self, image: NDArray[np.uint8]) -> Segmentation:
+    def segment(self, image: Picture) -> Segmentation:
         """Predict class map and confidence, in memory independent of the number of classes.
 
         If the model knows its domain, compare the image with it (see ``models.domain``).
 
         Args:
-            image: (H, W, 3) uint8 RGB, or (H, W) uint8 grey, of any size.
+            image: see ``predict``.
 
         Raises:
-            UserError: if dtype or shape is wrong.
+            UserError: if the image cannot be read, or its dtype or shape is wrong.
         """
-        image = checked(image)
+        image, empty, info = open_picture(image)
         labels = np.empty(image.shape[:2], np.uint8)
         confidence = np.empty(image.shape[:2], np.uint8)
         seen: list[Tensor] | None = None
@@ -181,7 +195,10 @@ class Predictor:
         if self.domain is not None:
             features = _mean(seen) if seen else None
             verdict = self.domain.judge(image, features, resolution=self.resolution)
-        return Segmentation(labels, confidence, abstained, verdict)
+            verdict = self.domain.with_camera(verdict, info)
+        if empty is not None:
+            labels[empty], confidence[empty] = IGNORE, 0
+        return Segmentation(labels, confidence, image, self.taxonomy, abstained, verdict)
 
     def features(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The encoder's features at stride 4, averaged over the pixels of an image with data.
@@ -341,28 +358,7 @@ def load(
     from s5mars.models.opened import open_model
 
     inference = replace(inference, **settings)  # fail before the weights are read
-    predictor = Predictor.of(open_model(path, network=network), inference)
+    predictor = Predictor.of(open_model(path, network=network), inference, name=fspath(path))
     if temperature is not None:
         predictor.temperature = check_temperature(temperature)
     return predictor
-
-
-def checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8, contiguous; grey (H, W) is repeated.
-
-    Raises:
-        UserError: naming the dtype or shape that was given.
-    """
-    image = np.asarray(image)
-    if image.dtype != np.uint8:
-        raise UserError(
-            f"image must have dtype uint8 in 0..255 (got {image.dtype}); rescale it first, or read "
-            "the file with s5mars.data.read.read_image"
-        )
-    if image.ndim == 2:
-        image = np.repeat(image[:, :, None], 3, axis=2)
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise UserError(
-            f"image must have shape (height, width, 3) or (height, width) (got {image.shape})"
-        )
-    return np.ascontiguousarray(image)

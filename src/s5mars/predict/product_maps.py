@@ -15,10 +15,11 @@ from s5mars.classes import IGNORE, Taxonomy
 from s5mars.errors import UserError
 from s5mars.files import encoded_picture, printable
 from s5mars.models.domain import Verdict
-from s5mars.predict.overlay import indexed_png, overlay
-from s5mars.predict.predictor import Predictor, Segmentation
+from s5mars.predict.overlay import indexed_png
+from s5mars.predict.predictor import Predictor
 from s5mars.predict.reading import Failed, Read, failed
 from s5mars.predict.regions import class_counts, largest_regions
+from s5mars.predict.segmentation import Segmentation
 from s5mars.predict.sources import ENDINGS, Source
 
 DEFAULT_WRITE = ("labels", "confidence", "overlay")
@@ -89,16 +90,14 @@ def make_maps(
 
 
 def _encoded(kind: str, read: Read, segmentation: Segmentation, settings: MapSettings) -> bytes:
-    labels, verdict = segmentation.labels, segmentation.verdict
+    labels = segmentation.labels
     if kind == "rle":
         return _rle(read.source, labels, settings.taxonomy)
     if kind == "labels":
         return encoded_picture(indexed_png(labels, settings.taxonomy), ".png")
     if kind == "confidence":
         return encoded_picture(Image.fromarray(segmentation.confidence), ".png", compress_level=3)
-    badge = f"out of domain: {', '.join(verdict.reasons)}" if verdict and verdict.outside else ""
-    drawn = overlay(read.image, labels, settings.taxonomy, opacity=settings.opacity, badge=badge)
-    return encoded_picture(drawn, ".jpg", quality=90)
+    return encoded_picture(segmentation.overlay(opacity=settings.opacity), ".jpg", quality=90)
 
 
 def _rle(source: Source, labels: NDArray[np.uint8], taxonomy: Taxonomy) -> bytes:

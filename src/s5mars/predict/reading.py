@@ -1,4 +1,4 @@
-"""Read products in separate processes, so that a crash does not end the run.
+"""Read what is to be predicted; products in separate processes, so that a crash ends only itself.
 
 Nothing here imports torch, so that such a process starts in a fraction of a second.
 """
@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
+from s5mars.errors import UserError
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.predict.sources import Source
 from s5mars.products import open_product
@@ -38,18 +42,82 @@ class Read:
 
 Reader = Callable[[Source], Read | Failed]
 
+Picture = NDArray[np.uint8] | Image.Image | str | PathLike[str]
+"""What ``open_picture`` reads."""
+
 
 def read_product(source: Source) -> Read | Failed:
     """Decode a product; any error is recorded as its failure and does not stop the others."""
     try:
-        product = open_product(source.path)
-        empty = no_data(product.image)
-        if product.valid is not None:
-            empty |= ~product.valid
-        return Read(source, product.image, empty, product.row())
+        return _read(source)
     # Readers of planetary formats raise arbitrary exceptions.
     except Exception as error:
         return failed(source, error)
+
+
+def _read(source: Source) -> Read:
+    product = open_product(source.path)
+    empty = no_data(product.image)
+    if product.valid is not None:
+        empty |= ~product.valid
+    return Read(source, product.image, empty, product.row())
+
+
+def open_picture(
+    picture: Picture,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None, Mapping[str, object]]:
+    """Read a picture of any kind.
+
+    Args:
+        picture: path of an image or product, a Pillow image of 8 bits (an EXIF orientation is
+            applied, transparency is not), or (H, W, 3) or (H, W) uint8.
+
+    Returns:
+        (H, W, 3) uint8 RGB, contiguous; (H, W) where there is no data and the metadata, for a file.
+
+    Raises:
+        MissingFileError: if the file does not exist.
+        UserError: if the file cannot be read, the path is a folder, the Pillow image has more than
+            8 bits, or dtype or shape of the array is wrong.
+    """
+    if isinstance(picture, str | PathLike):
+        path = Path(picture)
+        if path.is_dir():
+            raise UserError(
+                f"{path} is a folder: give one image, or map all of them with "
+                f"`s5mars predict MODEL {path} --out maps`"
+            )
+        read = _read(Source(path, path.name))
+        return checked(read.image), read.empty, read.info
+    if isinstance(picture, Image.Image):
+        if picture.mode.startswith(("I", "F")):
+            raise UserError(
+                f"the image has mode {picture.mode}, of more than 8 bits a channel: give the path "
+                "of its file, or convert it to RGB"
+            )
+        picture = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    return checked(picture), None, {}
+
+
+def checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8, contiguous; grey (H, W) is repeated.
+
+    Raises:
+        UserError: naming the dtype or shape that was given.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        raise UserError(
+            f"image must have dtype uint8 in 0..255 (got {image.dtype}); rescale it first, or read "
+            "the file with s5mars.data.read.read_image"
+        )
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise UserError(
+            f"image must have shape (height, width, 3) or (height, width) (got {image.shape})"
+        )
+    return np.ascontiguousarray(image)
 
 
 def start_reader(_number: int) -> Reader:

@@ -56,8 +56,8 @@ class RunSettings:
     Args:
         method: Name of the method: ``supervised``, ``supervised_averaged``, ``self_training``,
             ``mean_teacher``, ``classmix``, ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``,
-            ``unimatch``, ``unimatch_v2``, ``prevmatch``, ``s5mars``, or ``san``, which fine-tunes
-            ``--model san``.
+            ``unimatch``, ``unimatch_v2``, ``prevmatch``, ``s5mars``, ``san``, which fine-tunes
+            ``--model san``, or one of another installed package (docs/method.md).
         recipe: Name of the set of defaults: ``default``, ``paper``, ``as_released``, ``vit`` or
             ``san``. Other options override it.
         ablation: Name of a row of the paper's ablations, such as ``augin/efdm``, for ``s5mars``

@@ -10,7 +10,7 @@ import difflib
 import re
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -152,18 +152,31 @@ def help_of_training(arguments: Sequence[str]) -> str:
     return str(parser.format_help())
 
 
-def parse_training(arguments: Sequence[str]) -> Training:
+def parse_training(arguments: Sequence[str], *, own: Method | None = None) -> Training:
     """Settings from the arguments of ``s5mars train``.
+
+    Args:
+        arguments: arguments of ``s5mars train``.
+        own: method object that ``--method`` names. Its class need not be registered, and its fields
+            are the defaults of its options.
 
     Raises:
         UserError: for an unknown option, key, method, recipe or ablation, an ablation of another
-            method than S5Mars, or a value of the wrong type.
+            method than S5Mars, or a value of the wrong type; or if the options do not give ``own``
+            again, so that ``config.yaml`` would describe another method.
     """
-    return _training(training_parser(arguments), arguments)
+    training = _training(training_parser(arguments, own=own), arguments, own=own)
+    if own is not None:
+        _require_equal(own, training.method, name=training.config.method)
+    return training
 
 
-def training_from_yaml(path: Path) -> Training:
+def training_from_yaml(path: Path, *, own: Method | None = None) -> Training:
     """Settings from the ``config.yaml`` of a run.
+
+    Args:
+        path: the file.
+        own: see ``parse_training``.
 
     Raises:
         MissingFileError: if there is none.
@@ -173,7 +186,7 @@ def training_from_yaml(path: Path) -> Training:
         raise MissingFileError(f"{path} is missing: {path.parent} is not a training run")
     read_yaml(path)  # an error in the file itself names the file
     try:
-        return parse_training(["--config", str(path)])
+        return parse_training(["--config", str(path)], own=own)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -187,12 +200,15 @@ def with_values(text: str, config: TrainConfig, names: Iterable[str]) -> str:
     return str(yaml.safe_dump(content, sort_keys=False))
 
 
-def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Parser:
+def training_parser(
+    arguments: Sequence[str], *, with_method: bool = True, own: Method | None = None
+) -> Parser:
     """The parser for these arguments: the method's options depend on the method.
 
     Args:
         arguments: arguments of ``s5mars train``.
         with_method: whether to add the options of the chosen method's class; this imports torch.
+        own: see ``parse_training``.
     """
     early = chosen(arguments)
     name, recipe = early.method, find_recipe(early.recipe)
@@ -215,30 +231,66 @@ def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Pa
             )
         parser.set_defaults(dict(row.training))
     if with_method:
-        from s5mars.methods import method_class
-
-        kind = method_class(name)
+        kind = _method_class(name, own)
         parser.add_class_arguments(kind, name)
-        default = recipe.method(name, kind())
+        default: Any = own
+        if default is None and not _required(kind):
+            default = recipe.method(name, kind())
         if row is not None:
+            if own is not None:
+                raise UserError("an ablation changes the method itself: give no method object")
             default = row.change(default)
-        parser.set_defaults(_defaults(default, prefix=name))
+        if default is not None:
+            try:
+                parser.set_defaults(_defaults(default, prefix=name))
+            except ValueError as error:
+                raise UserError(
+                    f"a field of {kind.__name__} cannot be an option: fields are numbers, text, "
+                    f"lists or dataclasses of these ({' '.join(str(error).split())})"
+                ) from error
     parser.dashes()
     return parser
 
 
-def _training(parser: Parser, arguments: Sequence[str]) -> Training:
-    from s5mars.methods import method_class
-
+def _training(parser: Parser, arguments: Sequence[str], *, own: Method | None) -> Training:
     namespace = parser.parse(arguments)
     text = str(parser.dump(namespace, skip_none=False))
     built = parser.instantiate(namespace)
     network = network_options(parser.model)
     values = {field.name: built[field.name] for field in fields(TrainConfig) if field.name in built}
     config = TrainConfig(**values, network=_built(network, built[network.group]))
-    method = _built(method_class(config.method), built[config.method])
+    method = _built(_method_class(config.method, own), built[config.method])
     _require_used_threshold(config, method)
     return Training(config, method, text)
+
+
+def _method_class(name: str, own: Method | None) -> type[Any]:
+    from s5mars.methods import method_class, method_name
+
+    if own is None:
+        return method_class(name)
+    if (of_object := method_name(type(own))) != name:
+        raise UserError(f"method is {name}, but the method object is of {of_object}")
+    return type(own)
+
+
+def _required(kind: type[Any]) -> bool:
+    """Whether a dataclass has a field without a default, which becomes a required option."""
+    return any(
+        field.init and field.default is MISSING and field.default_factory is MISSING
+        for field in fields(kind)
+    )
+
+
+def _require_equal(own: Any, built: Any, *, name: str) -> None:
+    """Raise if a field of a method object differs from what its options give."""
+    for field in fields(own):
+        given, found = getattr(own, field.name), getattr(built, field.name)
+        if field.init and given != found:
+            raise UserError(
+                f"{name}.{field.name} is {given!r} in the method object and {found!r} in the "
+                "settings: they must be the same (give it once, with a value of its annotated type)"
+            )
 
 
 def _built(kind: type[Any], settings: Any) -> Any:
@@ -250,9 +302,10 @@ def _require_used_threshold(config: TrainConfig, method: Any) -> None:
     """Raise if a threshold is set that is not used: FreeMatch learns its own."""
     if config.thresholds != "freematch":
         return
+    defaults = {field.name: field.default for field in fields(method)}
     for name in ("threshold", "hard_threshold", "confident"):
         given = getattr(method, name, 0.0)
-        if given > 0 and given != getattr(type(method)(), name):
+        if given > 0 and given != defaults.get(name):
             raise UserError(
                 f"{config.method}.{name} (got {given:g}) has no effect with --thresholds "
                 "freematch, "
@@ -296,6 +349,8 @@ def given(arguments: Sequence[str], names: Iterable[str]) -> dict[str, Any]:
 def _defaults(settings: Any, *, prefix: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in fields(settings):
+        if not field.init:
+            continue
         value = getattr(settings, field.name)
         key = f"{prefix}.{field.name}"
         values |= (

@@ -77,12 +77,13 @@ class Machine:
         return f"a CPU with {self.cores} thread{'s' * (self.cores > 1)}"
 
 
-def complete(arguments: Sequence[str]) -> tuple[list[str], str]:
+def complete(arguments: Sequence[str], *, own: Method | None = None) -> tuple[list[str], str]:
     """Append missing options; return all options, and the reasons for the new ones as text.
 
     Args:
         arguments: arguments of ``s5mars train``; the folder of the data may come first, without
             ``--data``.
+        own: method object that ``--method`` names (see ``settings.parsing.parse_training``).
 
     Raises:
         UserError, MissingFileError: if the given settings or the data are wrong.
@@ -96,7 +97,8 @@ def complete(arguments: Sequence[str]) -> tuple[list[str], str]:
     if any(word.startswith("--print-config") for word in words):
         return words, ""
     if "data" not in known:
-        parse_training([*words, "--data=DATA", "--out=RUN", "--steps=1"])  # other mistakes first
+        # Other mistakes first.
+        parse_training([*words, "--data=DATA", "--out=RUN", "--steps=1"], own=own)
         raise UserError(
             "the data folder is missing; use s5mars train FOLDER (see s5mars train --help)"
         )
@@ -105,7 +107,7 @@ def complete(arguments: Sequence[str]) -> tuple[list[str], str]:
         chosen["out"] = (str(_unused_folder(known)), "")
     fixed = {*known, *_set_by_recipe(known)}
     if not fixed & {"steps", "epochs"} or not {"model", "resolution", "crop"} <= fixed:
-        chosen |= _of_data_and_machine(words, fixed, chosen)
+        chosen |= _of_data_and_machine(words, fixed, chosen, own=own)
     added = [f"--{name}={value}" for name, (value, _) in chosen.items()]
     lines = ["chosen automatically:"] if added else []
     for option, (_, reason) in zip(added, chosen.values(), strict=True):
@@ -141,12 +143,18 @@ def steps_for(
 
 
 def _of_data_and_machine(
-    words: Sequence[str], fixed: set[str], chosen: Mapping[str, tuple[str, str]]
+    words: Sequence[str],
+    fixed: set[str],
+    chosen: Mapping[str, tuple[str, str]],
+    *,
+    own: Method | None,
 ) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     out = [f"--out={chosen['out'][0]}"] if "out" in chosen else []
     length = [] if fixed & {"steps", "epochs"} else ["--steps=1000"]
-    training = parse_training([*words, *out, *length])  # raises for what the user has given
+    training = parse_training(
+        [*words, *out, *length], own=own
+    )  # raises for what the user has given
     config, method = training.config, training.method
     machine = Machine.here(config.accelerator)
     dataset = open_dataset(config.data, splits=config.splits)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from s5mars.compare.intervals import Difference, paired_difference, summary
+from s5mars.comparison.intervals import Difference, paired_difference, summary
 
 
 def test_mean_and_spread() -> None:

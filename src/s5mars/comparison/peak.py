@@ -1,4 +1,4 @@
-"""Measure the peak memory of a step on a CPU, in its own process (``-m s5mars.compare.peak``).
+"""Measure the peak memory of a step on a CPU, in its own process (``-m s5mars.comparison.peak``).
 
 Allocators return little memory, so a second measurement in one process would be meaningless. The
 result is the peak resident memory of the process minus that before the networks were created, that
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from s5mars.compare.step import CostSettings, Step
+from s5mars.comparison.step import CostSettings, Step
 from s5mars.errors import UserError
 
 _STATUS = Path("/proc/self/status")
@@ -29,7 +29,7 @@ def peak_in_fresh_process(name: str, settings: CostSettings) -> int:
     Raises:
         UserError: if the process fails, e.g. because memory runs out.
     """
-    command = [sys.executable, "-m", "s5mars.compare.peak", name, json.dumps(asdict(settings))]
+    command = [sys.executable, "-m", "s5mars.comparison.peak", name, json.dumps(asdict(settings))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]

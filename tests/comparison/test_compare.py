@@ -14,8 +14,8 @@ import yaml
 
 from apart import start_command
 from s5mars.cli import main
-from s5mars.compare import runner
-from s5mars.compare.results import Comparison, read_comparison, write_comparison
+from s5mars.comparison import runner
+from s5mars.comparison.results import Comparison, read_comparison, write_comparison
 from s5mars.data.synthetic import write_synthetic
 
 STEPS = 8

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from s5mars.cli import main
-from s5mars.compare.peak import peak_in_fresh_process
-from s5mars.compare.step import CostSettings, Step
+from s5mars.comparison.peak import peak_in_fresh_process
+from s5mars.comparison.step import CostSettings, Step
 from s5mars.methods import METHODS
 
 TINY = CostSettings(model="test_resnet", crop=32, batch=2, classes=3, rounds=1)
@@ -35,7 +35,7 @@ def test_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A fresh process for each method is tested above, once.
-    monkeypatch.setattr("s5mars.compare.cost.peak_in_fresh_process", lambda *_: 7 * 2**20)
+    monkeypatch.setattr("s5mars.comparison.cost.peak_in_fresh_process", lambda *_: 7 * 2**20)
     out = tmp_path / "cost.json"
     sizes = ["--model=test_resnet", "--crop=32", "--batch=2", "--rounds=1", "--device=cpu"]
     assert main(["cost", "--methods", "s5mars", *sizes, "--out", str(out)]) == 0

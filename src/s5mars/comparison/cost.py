@@ -16,12 +16,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from s5mars.compare.blocks import Block
-from s5mars.compare.grid import BASELINE
-from s5mars.compare.paper import TABLE_XIII
-from s5mars.compare.peak import peak_in_fresh_process
-from s5mars.compare.step import CostSettings, Step, method_names
-from s5mars.compare.table import markdown_of
+from s5mars.comparison.blocks import Block
+from s5mars.comparison.grid import BASELINE
+from s5mars.comparison.paper import TABLE_XIII
+from s5mars.comparison.peak import peak_in_fresh_process
+from s5mars.comparison.step import CostSettings, Step, method_names
+from s5mars.comparison.table import markdown_of
 from s5mars.devices import find_device
 from s5mars.errors import UserError
 from s5mars.files import write_json

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from s5mars import __version__
-from s5mars.compare.grid import Cell, Row
+from s5mars.comparison.grid import Cell, Row
 from s5mars.data.dataset import Dataset
 from s5mars.data.partition import partition_list
 from s5mars.files.reading import read_text

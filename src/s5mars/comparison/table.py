@@ -6,10 +6,10 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from s5mars.compare.blocks import Block, blocks_of
-from s5mars.compare.results import Comparison, read_comparison
-from s5mars.compare.standings import Standing, groups_of
-from s5mars.compare.words import missing_lines, protocol_lines
+from s5mars.comparison.blocks import Block, blocks_of
+from s5mars.comparison.results import Comparison, read_comparison
+from s5mars.comparison.standings import Standing, groups_of
+from s5mars.comparison.words import missing_lines, protocol_lines
 from s5mars.errors import UserError
 from s5mars.files.spreadsheet import csv_text
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from s5mars.compare.intervals import Difference, Summary, paired_difference, summary
-from s5mars.compare.results import Comparison, Result
+from s5mars.comparison.intervals import Difference, Summary, paired_difference, summary
+from s5mars.comparison.results import Comparison, Result
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from s5mars.compare import general, settings
-from s5mars.compare.grid import (
+from s5mars.comparison import general, settings
+from s5mars.comparison.grid import (
     ABLATED,
     BASELINE,
     METHODS_GROUP,
@@ -20,7 +20,7 @@ from s5mars.compare.grid import (
     cells_of,
     method_rows,
 )
-from s5mars.compare.results import FILE, Comparison, Result, read_comparison
+from s5mars.comparison.results import FILE, Comparison, Result, read_comparison
 from s5mars.data.layouts import open_dataset
 from s5mars.errors import UserError
 from s5mars.evaluation.protocols import find_protocol

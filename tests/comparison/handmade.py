@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from s5mars.compare.results import Comparison, Result
+from s5mars.comparison.results import Comparison, Result
 
 SETTINGS: dict[str, Any] = {
     "s5mars": "0.1.0",

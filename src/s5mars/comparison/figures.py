@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from s5mars.classes import IGNORE, Taxonomy, hex_colour
-from s5mars.compare.grid import BASELINE, METHODS_GROUP
-from s5mars.compare.results import Comparison, Result, read_comparison
-from s5mars.compare.standings import Group, Standing, by_seed, groups_of
+from s5mars.comparison.grid import BASELINE, METHODS_GROUP
+from s5mars.comparison.results import Comparison, Result, read_comparison
+from s5mars.comparison.standings import Group, Standing, by_seed, groups_of
 from s5mars.data.dataset import Dataset
 from s5mars.data.read import read_image, read_label
 from s5mars.errors import UserError

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from s5mars.compare.general import GROUP
-from s5mars.compare.intervals import LEVEL
-from s5mars.compare.results import Comparison, Result
-from s5mars.compare.standings import Group
+from s5mars.comparison.general import GROUP
+from s5mars.comparison.intervals import LEVEL
+from s5mars.comparison.results import Comparison, Result
+from s5mars.comparison.standings import Group
 from s5mars.evaluation.protocols import PROTOCOLS
 from s5mars.settings.networks import network_options
 

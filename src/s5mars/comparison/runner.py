@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
-from s5mars.compare import settings
-from s5mars.compare.general import missing_weights
-from s5mars.compare.grid import Cell
-from s5mars.compare.plan import Plan, Request, plan, train_arguments
-from s5mars.compare.results import (
+from s5mars.comparison import settings
+from s5mars.comparison.general import missing_weights
+from s5mars.comparison.grid import Cell
+from s5mars.comparison.plan import Plan, Request, plan, train_arguments
+from s5mars.comparison.results import (
     STOPPED,
     Comparison,
     Result,

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from s5mars.compare.grid import Cell, method_rows
-from s5mars.compare.paper import paper_ablation
-from s5mars.compare.results import read_comparison, write_comparison
-from s5mars.compare.runner import remaining_text
-from s5mars.compare.table import FORMS, table
+from s5mars.comparison.grid import Cell, method_rows
+from s5mars.comparison.paper import paper_ablation
+from s5mars.comparison.results import read_comparison, write_comparison
+from s5mars.comparison.runner import remaining_text
+from s5mars.comparison.table import FORMS, table
 
 from .handmade import SCORES, SETTINGS, comparison
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from s5mars.compare.grid import Row
+from s5mars.comparison.grid import Row
 from s5mars.errors import MissingFileError
 from s5mars.models.pretrained import pretrained_folder
 from s5mars.settings.config import EncoderSettings

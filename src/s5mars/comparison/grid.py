@@ -9,7 +9,7 @@ from pathlib import Path
 
 from s5mars.data.partition import as_fraction
 from s5mars.errors import UserError
-from s5mars.methods import METHODS, OF_A_NETWORK, method_title
+from s5mars.methods import METHODS, OF_A_NETWORK, method_title, registered
 from s5mars.settings.networks import NETWORKS, network_options
 from s5mars.settings.parsing import chosen
 
@@ -69,15 +69,16 @@ class Cell:
 
 
 def method_rows(names: Sequence[str]) -> tuple[Row, ...]:
-    """Return the rows of some methods, or of ``all``.
+    """Return the rows of some methods, or of ``all`` of this package.
 
     Raises:
         UserError: if a name is unknown.
     """
-    chosen = list(METHODS) if list(names) == ["all"] else list(dict.fromkeys(names))
+    chosen = [each for name in names for each in (METHODS if name == "all" else [name])]
+    chosen, known = list(dict.fromkeys(chosen)), [*METHODS, *registered()]
     for name in chosen:
-        if name not in METHODS:
-            raise UserError(f"unknown method {name!r}; methods: {_nearest_first(name, METHODS)}")
+        if name not in known:
+            raise UserError(f"unknown method {name!r}; methods: {_nearest_first(name, known)}")
     return tuple(Row(name, method_title(name), METHODS_GROUP, name) for name in chosen)
 
 
@@ -134,7 +135,7 @@ def arguments_of(row: Row, arguments: Sequence[str]) -> list[str]:
         UserError: if an option is one that the grid itself sets.
     """
     model = chosen([*arguments, *row.arguments]).model
-    owners = {*METHODS, *OF_A_NETWORK, *(kind.group for kind in NETWORKS)}
+    owners = {*METHODS, *OF_A_NETWORK, *registered(), *(kind.group for kind in NETWORKS)}
     others = owners - {row.method, network_options(model).group}
     kept: list[str] = []
     for option in _options(arguments):

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from s5mars.compare.grid import Row, arguments_of
-from s5mars.compare.results import read_comparison, write_comparison
-from s5mars.compare.settings import as_of_now, describe_row, differences, same_run
+from s5mars.comparison.grid import Row, arguments_of
+from s5mars.comparison.results import read_comparison, write_comparison
+from s5mars.comparison.settings import as_of_now, describe_row, differences, same_run
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import parse_training
 

@@ -10,7 +10,7 @@ import torch
 
 from s5mars.classes import IGNORE
 from s5mars.errors import UserError
-from s5mars.methods import METHODS, method_class
+from s5mars.methods import method_class
 from s5mars.models.build import build_segmenter
 from s5mars.objective.teacher import update_teacher
 from s5mars.settings.config import Head, TrainConfig
@@ -44,7 +44,7 @@ class Step:
     """The networks, optimiser and batch of a method.
 
     Args:
-        name: a key of ``METHODS``.
+        name: name of a method.
         settings: sizes.
         device: device of the networks and the batch.
         method: method to use in place of the default one of that name.
@@ -158,7 +158,7 @@ def random_batch(settings: CostSettings, device: torch.device, *, pool: bool) ->
 
 def method_names(names: list[str]) -> list[str]:
     """Return all methods, or the given ones, with the baseline of the ratios first."""
-    from s5mars.compare.grid import BASELINE, method_rows
+    from s5mars.comparison.grid import BASELINE, method_rows
 
     chosen = [row.name for row in method_rows(names)]
-    return [BASELINE, *(name for name in chosen if name != BASELINE and name in METHODS)]
+    return [BASELINE, *(name for name in chosen if name != BASELINE)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from s5mars.compare import general, paper, words
-from s5mars.compare.grid import METHODS_GROUP
-from s5mars.compare.intervals import Difference, Summary
-from s5mars.compare.results import Comparison
-from s5mars.compare.standings import Group, Standing, groups_of
+from s5mars.comparison import general, paper, words
+from s5mars.comparison.grid import METHODS_GROUP
+from s5mars.comparison.intervals import Difference, Summary
+from s5mars.comparison.results import Comparison
+from s5mars.comparison.standings import Group, Standing, groups_of
 from s5mars.errors import UserError
 
 ABSENT = "-"
