@@ -139,7 +139,9 @@ def test_an_unknown_row_lists_all_the_nearest_first() -> None:
 def test_the_row_comes_after_the_recipe_and_before_options() -> None:
     settings = parse_training([*BASE, "--ablation", "augin/efdm"])
     assert settings.config.ablation == "augin/efdm"
-    assert settings.method == S5Mars(swap="efdm")
+    assert settings.method == dataclasses.replace(
+        find_recipe("default").method("s5mars", S5Mars()), swap="efdm"
+    )
 
     released = find_recipe("as_released").method("s5mars", S5Mars())
     settings = parse_training([*BASE, "--recipe", "as_released", "--ablation=objects/all"])
