@@ -77,6 +77,10 @@ def _evaluate_options(parser: ArgumentParser) -> None:
         "MODEL_CLASS=DATA_CLASS such as 'big rock=rock,soil=soil+gravel,sky=-'",
     )  # fmt: skip
     parser.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="Path to the folder of the scores, as JSON and as a text file (JSON in the run folder)",
+    )  # fmt: skip
+    parser.add_argument(
         "--json", action="store_true", help="Print a JSON object instead of a table"
     )
 
