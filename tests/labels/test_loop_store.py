@@ -359,6 +359,11 @@ def test_wrong_folders(tmp_path: Path) -> None:
     root = write_images(tmp_path / "x")
     with pytest.raises(MissingFileError, match="name the classes with --classes"):
         open_folder(root, None)
+    (root / "images").rename(root / "photos")
+    with pytest.raises(MissingFileError, match="--start-from navcam"):
+        open_folder(root, None)
+    assert [path.name for path in root.iterdir()] == ["photos"]  # nothing was made of it
+    (root / "photos").rename(root / "images")
     (root / "dataset.yaml").write_text("ignore: []\nclasses: [{name: soil}]\n")
     with pytest.raises(UserError, match="no id to ignore"):
         open_folder(root, None)

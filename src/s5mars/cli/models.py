@@ -176,11 +176,13 @@ COMMANDS = {
         "s5mars evaluate runs/a --split test",
         _evaluate_options,
         evaluate,
+        reads_data=True,
     ),
     "report": Command(
         "Write one self-contained HTML page about one or several runs.",
         "s5mars report runs/a",
         _report_options,
         _report,
+        reads_data=True,
     ),
 }
