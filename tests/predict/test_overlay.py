@@ -56,7 +56,8 @@ def test_regions_have_an_outline_that_differs_from_their_colour(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     taxonomy = Taxonomy(
-        "two", (Class("white", (255, 255, 255)), Class("dark", (60, 20, 10)), Class("no", (0, 9, 0)))
+        "two",
+        (Class("white", (255, 255, 255)), Class("dark", (60, 20, 10)), Class("no", (0, 9, 0))),
     )
     labels = np.full((60, 1700), IGNORE, np.uint8)  # lines of two pixels
     labels[20:40, 100:800] = 0

@@ -114,7 +114,7 @@ def _suffixed(root: Path) -> str:
             if (image := MASK_SUFFIX.sub("", path.stem)) != path.stem and image in stems:
                 return (
                     f"{path.name} seems to be the mask of {image}: `s5mars import {folder} "
-                    f"--images {folder} --out FOLDER` makes a data set of the masks and their images"
+                    f"--images {folder} --out FOLDER` makes a data set of both"
                 )
     return ""
 

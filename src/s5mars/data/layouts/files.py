@@ -66,7 +66,7 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
 def _without_suffix(
     mask: str, image_of: Mapping[str, Path], images: Path, masks: Path
 ) -> str | None:
-    """What to do about a mask such as ``X_mask.png`` of the image ``X.png``; None if it is not one."""
+    """What to do about a mask such as ``X_mask.png`` of the image ``X.png``; else None."""
     suffix = MASK_SUFFIX.search(mask)
     if suffix is None or mask[: suffix.start()] not in image_of:
         return None
