@@ -132,7 +132,8 @@ def _edges(labels: NDArray[np.uint8], rows: slice, *, width: int) -> NDArray[np.
             wider[a] |= edges[b]
             wider[b] |= edges[a]
         edges, grown = wider, grown + step
-    return (edges & (part != IGNORE))[rows.start - first :][: rows.stop - rows.start]
+    edges &= part != IGNORE
+    return edges[rows.start - first :][: rows.stop - rows.start]
 
 
 def _outline_colours(taxonomy: Taxonomy) -> list[int]:
