@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -44,6 +45,54 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert not HEAVY & set(modules.split())
 
 
+def test_a_folder_that_is_no_data_set_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    for name in ("empty", "other/a", "lone/images", "lone/masks"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "lone/masks/x.png").touch()
+    (tmp_path / "lone/images/y.png").touch()
+    (tmp_path / "lone/dataset.yaml").write_text("classes: [{name: soil}]")
+    refused = {
+        "train empty": "the folder is empty",
+        "train --method supervised --data other": "other has no known layout; found a/",
+        "train lone": "x.png has no image in",
+        "stats nowhere --out o": "nowhere: no such folder",
+        "evaluate navcam --data other": "no known layout",
+        "calibrate runs/a --data other": "no known layout",
+        "report runs/a --data other": "no known layout",
+        "show other --out x.png": "no known layout",
+        "split other --labelled 0.5 --out o": "no known layout",
+        "compare --methods all --data lone --steps 1 --out o": "x.png has no image in",
+    }
+    code = f"""
+import sys
+from s5mars.cli import main
+for command in {list(refused)}:
+    assert main(command.split()) == 2, command
+heavy = {{"torch", "scipy", "matplotlib"}} & sys.modules.keys()
+assert not heavy, heavy
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for line, said in zip(done.stderr.splitlines(), refused.values(), strict=True):
+        assert said in line
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "other", "lone"}
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("imprt", "import"), ("lable", "label"), ("eval", "evaluate"), ("import-labels", "import"),
+     ("segment", None), ("x", None)],
+)  # fmt: skip
+def test_an_unknown_command_is_near_to_what_was_meant_or_to_none(
+    name: str, near: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name]) == 2
+    hint = f"; nearest: {near}" if near else ""
+    assert f"unknown command {name!r}{hint}; all: demo, " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ALL)
 def test_every_command_shows_an_example(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -54,7 +103,8 @@ def test_every_command_shows_an_example(
     except SystemExit as ended:
         assert not ended.code
     shown = capsys.readouterr().out
-    assert "example:" in shown and shown.count(f"s5mars {command} ") >= 2
+    assert re.search("^examples?:$", shown, re.MULTILINE)
+    assert shown.count(f"s5mars {command} ") >= 2
 
 
 def test_overview_has_every_command(capsys: pytest.CaptureFixture[str]) -> None:

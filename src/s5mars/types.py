@@ -6,19 +6,19 @@ indices use ``s5mars.classes.IGNORE`` (255) where the class is unknown for any r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from s5mars.classes import IGNORE
-from s5mars.objective.losses import cross_entropy
-from s5mars.objective.thresholds import Keep, above_threshold
 from s5mars.randomness import generator, generators
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
+
+    from s5mars.objective.thresholds import Keep
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,19 @@ class Criterion(Protocol):
         ...
 
 
+# Imported when a run begins: reading a folder of images must not wait seconds for torch.
+def _cross_entropy() -> Criterion:
+    from s5mars.objective.losses import cross_entropy
+
+    return cross_entropy
+
+
+def _above_threshold() -> Keep:
+    from s5mars.objective.thresholds import above_threshold
+
+    return above_threshold
+
+
 @dataclass(frozen=True)
 class Progress:
     """The progress of a run, and the settings that all methods share.
@@ -137,9 +150,10 @@ class Progress:
     ramp: float = 1.0  # factor on unsupervised terms, above 0
     first: int = 0  # index of this process's first image in the batch of all processes
     pool_from: int = 0  # first step after the warm-up, from which on batches hold the pool
-    criterion: Criterion = cross_entropy  # of labelled images
+    criterion: Criterion = field(default_factory=_cross_entropy)  # of labelled images
     pseudo_labels: PseudoLabels = as_predicted  # aligned if the run uses alignment
-    keep: Keep = above_threshold  # which pseudo-labels count, see ``objective/thresholds.py``
+    # Which pseudo-labels count, see ``objective/thresholds.py``.
+    keep: Keep = field(default_factory=_above_threshold)
 
     @property
     def share(self) -> float:

@@ -338,6 +338,22 @@ def test_mask_without_image_and_two_images_of_one_name(tmp_path, fake_data):
         open_dataset(root)
 
 
+def test_masks_with_a_suffix_are_told_from_lost_ones(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path)
+    for mask in sorted((root / "masks").iterdir()):
+        mask.rename(mask.with_name(f"{mask.stem}_mask.png"))
+    with pytest.raises(ValueError, match=r"without '_mask'; rename them, or let `s5mars import "):
+        open_dataset(root)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for folder in ("images", "masks"):
+        for path in (root / folder).iterdir():
+            path.rename(flat / path.name)
+    said = rf"`s5mars import {flat} --images {flat} --out FOLDER` makes a data set"
+    with pytest.raises(ValueError, match=said):
+        open_dataset(flat)
+
+
 def test_unknown_split_or_name_offers_the_nearest(tmp_path, fake_data):
     dataset = open_dataset(fake_data.plain(tmp_path))
     with pytest.raises(ValueError, match=r"no split 'tset', only train.*did you mean 'test'"):

@@ -136,7 +136,17 @@ def test_other_networks_splits_and_folders_have_their_own_file(
     assert (run / "evaluation-val-full-student.json").is_file()
     evaluate(run, data=data, split="val", draws=20, out=tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere/evaluation-val-full.json").is_file()
-    assert not (run / "evaluation-val-full.json").exists()
+    assert "mIoU" in (tmp_path / "elsewhere/evaluation-val-full.txt").read_text()
+    assert not list(run.glob("evaluation-val-full.*"))
+    for file in (tmp_path / "scores.json", data / "dataset.yaml"):
+        with pytest.raises(ValueError, match="--out must be a folder"):
+            evaluate(run, data=data, out=file)
+
+
+def test_abstaining_is_refused(run: Path, data: Path) -> None:
+    with pytest.raises(ValueError, match=r"evaluate without abstain \(got 0.5\)"):
+        evaluate(run, data=data, inference=Inference(abstain=0.5))
+    assert not list(run.iterdir())
 
 
 def test_windows_do_not_change_the_score(run: Path, data: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from labels.loop_folder import scene
+from labels.loop_folder import CLASSES, open_store, paint, scene, write_images
 from s5mars.classes import Taxonomy
 from s5mars.data.resolution import Resolution
 from s5mars.labels.loop.features import PyramidCache, StartModel, open_start_model
@@ -23,8 +24,11 @@ from s5mars.labels.loop.head import (
 )
 from s5mars.labels.loop.queue import Candidate, rank
 from s5mars.labels.loop.superpixels import LEVELS, SuperpixelCache, enlarged, smoothed, superpixels
+from s5mars.labels.loop.trainer import Trainer
 from s5mars.models.checkpoint import save_model
 from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.start import starting_network
+from s5mars.settings.parsing import parse_training
 
 CPU = torch.device("cpu")
 
@@ -127,6 +131,30 @@ def test_the_classes_of_the_start_model_are_the_first_suggestions(tmp_path: Path
     assert set(ours.unique().tolist()) <= {0, 2}
     assert (ours == theirs).float().mean() > 0.9
     assert prior_head(model, channels, ("a", "sand")) is None
+
+
+def test_the_train_button_starts_from_the_start_model(tmp_path: Path) -> None:
+    network = DeepLabV3Plus("test_resnet", 3)
+    save_model(
+        tmp_path / "run/best.safetensors", {"student": network}, taxonomy=CLASSES, training={}
+    )
+    model = open_start_model(str(tmp_path / "run"), device="cpu")
+    assert model.encoder == "test_resnet"
+    store = open_store(write_images(tmp_path / "folder"))
+    for name in store.folder.images:
+        paint(store, name, 0, 0, 9, 9, 1)
+    start = str(tmp_path / "run"), model.encoder
+    trainer = Trainer(store, ["--crop=32", "--workers=0"], start=start)
+    assert trainer.start_from == start[0]
+    trainer.start("supervised", 1)
+    trainer.close()
+    command = shlex.split(trainer.log("1").splitlines()[0])
+    config = parse_training(command[2:]).config
+    assert config.start_from == start[0]
+    network = starting_network(config, parse_training(command[2:]).method, CLASSES)
+    assert network.weights_report.classes == list(CLASSES.names)
+    for options in (["--model=test_resnet"], ["--weights=none"]):
+        assert Trainer(store, options, start=start).start_from is None
 
 
 def test_another_start_model_has_other_features_on_disk(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -315,6 +316,28 @@ def test_lists_that_are_there_are_respected(root: Path) -> None:
         open_store(root)
 
 
+def test_lists_keep_the_mark_that_says_who_wrote_them(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "folder", count=5)
+    store = open_store(root)
+    for name in ("sol0", "sol1", "sol2"):
+        paint(store, name, 0, 0, 9, 9, 1)
+    assert store.splits.of("sol2") == "val"
+    # A mask of another program joins the lists that the page began, as in every other folder.
+    shutil.copy(root / "masks/sol0.png", root / "masks/sol3.png")
+    train = [sample.name for sample in open_dataset(root).split("train")]
+    assert train == ["sol0", "sol1", "sol3"]
+    # Those of the user do not grow; what she wrote above the names stays there.
+    head = "# sites of my own\n# checked twice\n"
+    (root / "splits/train.txt").write_text(f"{head}sol0\n")
+    (root / "splits/val.txt").unlink()
+    store = open_store(root)
+    assert store.splits.of("sol3") == "train"
+    paint(store, "sol1", 0, 0, 9, 9, 2)
+    assert (root / "splits/train.txt").read_text().startswith(f"{head}sol0\n")
+    (root / "masks/sol4.png").write_bytes((root / "masks/sol0.png").read_bytes())
+    assert "sol4" not in [sample.name for sample in open_dataset(root).split("train")]
+
+
 def test_classes_may_be_added_and_nothing_else(root: Path) -> None:
     open_folder(root, CLASSES)
     longer = named_classes("sky,soil,rock,sand")
@@ -336,6 +359,11 @@ def test_wrong_folders(tmp_path: Path) -> None:
     root = write_images(tmp_path / "x")
     with pytest.raises(MissingFileError, match="name the classes with --classes"):
         open_folder(root, None)
+    (root / "images").rename(root / "photos")
+    with pytest.raises(MissingFileError, match="--start-from navcam"):
+        open_folder(root, None)
+    assert [path.name for path in root.iterdir()] == ["photos"]  # nothing was made of it
+    (root / "photos").rename(root / "images")
     (root / "dataset.yaml").write_text("ignore: []\nclasses: [{name: soil}]\n")
     with pytest.raises(UserError, match="no id to ignore"):
         open_folder(root, None)

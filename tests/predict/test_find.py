@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -116,6 +117,31 @@ def test_what_is_no_condition_is_refused(maps: Path, condition: str, message: st
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("condition", "suggested"),
+    [
+        ("camera = MCAM", "camera = 'MCAM'"),
+        ("camera == Mastcam Left", "camera == 'Mastcam Left'"),
+        ("sol > 41 and (Camera <> MCAM or mission=MSL)",
+         "sol > 41 and (Camera <> 'MCAM' or mission='MSL')"),
+        ("bright sand > 0.1 and camera like Mast", "bright sand > 0.1 and camera like 'Mast'"),
+    ],
+)  # fmt: skip
+def test_texts_without_quotes(maps: Path, condition: str, suggested: str) -> None:
+    with pytest.raises(ValueError, match="needs single quotes") as raised:
+        find(maps, condition)
+    assert str(raised.value).endswith(f'a text needs single quotes: "{suggested}"')
+    find(maps, suggested)
+
+
+def test_a_text_that_no_product_has(maps: Path) -> None:
+    assert find(maps, "camera = 'MCAM'").summary == "0 of 7 products; camera is 'Mastcam Left'"
+    assert find(maps, "name = 'x'").summary == "0 of 7 products; name is " + " or ".join(
+        repr(f"{sol:04}ML0001930000102057E01_DXXX") for sol in (40, 41, 42, 43, 44, 45, 50)
+    )
+    assert find(maps, "sol > 99").summary == "0 of 7 products"
+
+
 def test_top_and_sort(maps: Path) -> None:
     found = find(maps, "sol < 46", top=2, sort="width")
     assert [row["sol"] for row in found.rows] == [45, 44]
@@ -143,6 +169,35 @@ def test_answers_as_table_csv_json_and_sheet(
     assert [row["sol"] for row in json.loads(capsys.readouterr().out)] == [43, 45, 44]
     assert main([*words, "--format", "csv"]) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("name,image,path,status")
+
+
+def test_a_sheet_of_the_queried_class_alone(
+    maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    colours = [entry.colour for entry in NAMED.classes]
+
+    def shown(*options: str) -> list[bool]:
+        path = tmp_path / "sheet.png"
+        words = ["find", str(maps), "bright sand > 0.2 or sol > 39", "--sheet", str(path), *options]
+        assert main(words) == 0
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture).reshape(-1, 3)
+        return [bool((pixels == colour).all(-1).sum() > 40) for colour in colours]  # its swatch
+
+    assert shown() == [True, True, True]
+    assert shown("--only") == [False, False, True]
+    assert shown("--only", 'big "dark" rock', "class sol") == [True, True, False]
+    capsys.readouterr()
+    for condition, options, said in (
+        ("sol > 40", ["--only"], '--only needs a class: big "dark" rock, sol, bright sand'),
+        ("sol > 40", ["--only", "sol"], "--only needs a class"),
+        ("sol > 40", ["--only", "bright snd"], "nearest first: bright sand"),
+    ):
+        sheet = ["--sheet", str(tmp_path / "no.png")]
+        assert main(["find", str(maps), condition, *sheet, *options]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["find", str(maps), "sol > 40", "--only"]) == 2
+    assert "give --sheet" in capsys.readouterr().err
 
 
 def test_a_sheet_without_overlays_or_products(maps: Path, tmp_path: Path) -> None:

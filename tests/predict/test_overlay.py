@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s5mars.classes import IGNORE, S5MARS
+from s5mars.classes import IGNORE, S5MARS, Class, Taxonomy
 from s5mars.predict.overlay import LEGEND_BACKGROUND, indexed_png, overlay
 
 
@@ -34,7 +34,9 @@ def test_indexed_png_keeps_indices_and_shows_the_taxonomys_colours() -> None:
 
 def test_overlay_mixes_by_opacity_and_leaves_ignored_pixels_alone() -> None:
     image, labels = picture(20, 30)
-    mixed = np.asarray(overlay(image, labels, S5MARS, opacity=0.25, legend=False)).astype(float)
+    mixed = np.asarray(
+        overlay(image, labels, S5MARS, opacity=0.25, outline=False, legend=False)
+    ).astype(float)
     assert mixed.shape == image.shape
     colours = np.array([c.colour for c in S5MARS.classes])
     expected = 0.75 * image[1:] + 0.25 * colours[labels[1:]]
@@ -45,9 +47,40 @@ def test_overlay_mixes_by_opacity_and_leaves_ignored_pixels_alone() -> None:
 def test_opacity_zero_is_the_image_and_one_is_the_map() -> None:
     image, labels = picture(20, 30)
     assert np.array_equal(overlay(image, labels, S5MARS, opacity=0, legend=False), image)
-    full = np.asarray(overlay(image, labels, S5MARS, opacity=1, legend=False))
+    full = np.asarray(overlay(image, labels, S5MARS, opacity=1, outline=False, legend=False))
     colours = np.asarray(indexed_png(labels, S5MARS).convert("RGB"))
     assert np.array_equal(full[1:], colours[1:])
+
+
+def test_regions_have_an_outline_that_differs_from_their_colour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taxonomy = Taxonomy(
+        "two",
+        (Class("white", (255, 255, 255)), Class("dark", (60, 20, 10)), Class("no", (0, 9, 0))),
+    )
+    labels = np.full((60, 1700), IGNORE, np.uint8)  # lines of two pixels
+    labels[20:40, 100:800] = 0
+    labels[20:40, 800:1500] = 1
+    image = np.full((60, 1700, 3), 250, np.uint8)
+    drawn = np.asarray(overlay(image, labels, taxonomy, legend=False)).astype(int)
+    assert (drawn[labels == IGNORE] == 250).all()  # the line is inside of the region
+    for row in (20, 21, 38, 39):
+        assert (drawn[row, 110:790] < 150).all()  # dark around white
+        assert (drawn[row, 810:1490] > 180).all()  # bright around dark
+    assert (drawn[22:38, 110:790] > 240).all() and (drawn[22:38, 810:1490] < 160).all()
+    # Strips meet without a seam.
+    monkeypatch.setattr("s5mars.predict.overlay.STRIP", 7)
+    assert (np.asarray(overlay(image, labels, taxonomy, legend=False)) == drawn).all()
+
+
+def test_the_legend_lists_only_classes_that_are_there() -> None:
+    image, labels = picture(64, 400)
+    labels[:] = 3
+    labels[0] = 5
+    strip = np.asarray(overlay(image, labels, S5MARS))[64:].reshape(-1, 3)
+    shown = [c.name for c in S5MARS.classes if (strip == c.colour).all(-1).sum() >= 40]
+    assert shown == [S5MARS.classes[3].name, S5MARS.classes[5].name]
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (64, 40), (300, 400), (100, 2000), (900, 60)])

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 
 from s5mars.report import write_comparison
+from s5mars.report.figures import Curve
 
 
 @pytest.fixture
@@ -28,6 +30,7 @@ def test_one_column_a_run(two, network, open_page, tmp_path: Path) -> None:
     assert [a["id"] for a in page.of("section")] == [
         "scores",
         "classes",
+        "confusion",
         "training",
         "images",
         "setup",
@@ -42,6 +45,24 @@ def test_one_column_a_run(two, network, open_page, tmp_path: Path) -> None:
     assert len(page.of("img")) == 8 * 4
     assert {a["style"] for a in page.of("div") if a.get("class") == "panels"} == {"--n:4"}
     assert not [a for a in page.of("li") if a.get("class") == "warning"]
+
+
+def test_confusion_matrices_and_the_steps_that_were_kept(
+    two, network, open_page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[Curve]] = []
+
+    def chart(curves, **settings):
+        drawn.append(list(curves))
+        return Markup("<svg></svg>")
+
+    monkeypatch.setattr("s5mars.report.curves.chart", chart)
+    page = open_page(write_comparison(two, out=tmp_path / "page.html"))
+    assert page.source.count('<table class="confusion">') == 2
+    assert "Most frequent confusions" in page.source
+    assert "Ring: the step whose weights were kept." in page.source
+    best = [json.loads((run / "metrics.json").read_text())["best"]["step"] for run in two]
+    assert [curve.kept for curve in drawn[0]] == best
 
 
 def test_images_are_spread_from_the_hardest_to_the_easiest(

@@ -183,6 +183,11 @@ def test_help_is_short_and_the_rest_is_there(capsys: pytest.CaptureFixture[str])
     assert 12 <= len(options[0]) <= 18 and options[0] < options[1]
     assert "--alignment" in options[1] - options[0]
     assert "train FOLDER" in short and "--help-all" in short
+    for text in (short, whole):
+        assert "``" not in text and "type:" not in text and "<class" not in text
+        assert "after resizing. Chosen by" in " ".join(text.split()) and "(0.5, 2.0))" not in text
+    assert "\n  s5mars train --resume runs/a " in short
+    assert "over all processes. (8)" in " ".join(short.split())
     assert main(["train", "--method=fixmatch", "--help"]) == 0
     assert "--fixmatch.threshold" in capsys.readouterr().out
 

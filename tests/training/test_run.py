@@ -254,6 +254,19 @@ def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(
     assert_same_run(out, unbroken)
 
 
+def test_a_run_killed_before_its_lists_were_whole_is_resumed(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    (out / "splits").mkdir(parents=True)
+    for name in ("config.yaml", "splits/labelled.txt"):
+        shutil.copy(unbroken / name, out / name)
+    assert main(["train", "--resume", str(out)]) == 0
+    assert_same_run(out, unbroken)
+    for path in (unbroken / "splits").iterdir():
+        assert (out / "splits" / path.name).read_text() == path.read_text()
+
+
 def test_a_finished_run_that_kept_no_state_is_left_as_it_is(
     unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

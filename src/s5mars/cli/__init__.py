@@ -78,10 +78,19 @@ def _dispatch(arguments: list[str]) -> int:
     if name == "train":
         return train(rest)
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, _ORDER, n=1, cutoff=0.0)
-        raise UserError(f"unknown command {name!r}; nearest: {near[0]}; all: {', '.join(_ORDER)}")
+        near = _nearest(name.lower())
+        hint = f"; nearest: {near}" if near else ""
+        raise UserError(f"unknown command {name!r}{hint}; all: {', '.join(_ORDER)}")
     COMMANDS[name].call(name, rest)
     return 0
+
+
+def _nearest(name: str) -> str | None:
+    """The command that a misspelt or shortened name means, if one is near."""
+    begun = [other for other in _ORDER if other.startswith(name) or name.startswith(other)]
+    swapped = [other for other in _ORDER if sorted(other) == sorted(name)]
+    alike = difflib.get_close_matches(name, _ORDER, n=1, cutoff=0.7)
+    return next(iter([*begun, *swapped, *alike]), None)
 
 
 def _overview() -> str:

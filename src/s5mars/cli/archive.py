@@ -91,6 +91,10 @@ def _find_options(parser: ArgumentParser) -> None:
         help="Format of the output (table)",
     )
     parser.add_argument("--sheet", type=Path, help="Path to an image file for a sheet of overlays")
+    parser.add_argument(
+        "--only", nargs="*", metavar="CLASS",
+        help="Classes to colour on the sheet; without a name, those of the condition (all)",
+    )  # fmt: skip
 
 
 def _find(options: Namespace) -> object:

@@ -22,6 +22,7 @@ class Command:
     options: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], object] | str  # or the name of a function with these options
     passes_on: bool = False  # unknown options go to ``run`` as ``passed_on``
+    reads_data: bool = False  # ``data`` is a data set, among the options that it has or passes on
 
     def call(self, name: str, arguments: Sequence[str]) -> None:
         """Parse the arguments that follow the command's name, and run it.
@@ -30,6 +31,8 @@ class Command:
             UserError: if an option is unknown; it names the nearest one.
         """
         options = self.parse(name, arguments)
+        if self.reads_data:
+            require_data_set(data_of(options.passed_on) if self.passes_on else options.data)
         if isinstance(self.run, str):
             module, _, function = self.run.rpartition(".")
             getattr(importlib.import_module(module), function)(**vars(options))
@@ -60,6 +63,27 @@ def splits_option(parser: ArgumentParser) -> None:
         "--splits", type=Path, metavar="DIR",
         help="Path to the folder of the split lists, read and written there (DATA/splits)",
     )  # fmt: skip
+
+
+def data_of(arguments: Sequence[str]) -> str | None:
+    """The folder of the data among the arguments of ``s5mars train``, if it is given."""
+    from s5mars.settings.parsing import given
+
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0]
+    return given(arguments, ["data"]).get("data")
+
+
+def require_data_set(data: Path | str | None) -> None:
+    """Refuse a folder that is no data set now, and not after seconds of importing torch.
+
+    Raises:
+        UserError, MissingFileError: as ``open_dataset``.
+    """
+    if data:
+        from s5mars.data.layouts import check_data_set
+
+        check_data_set(data)
 
 
 class OneLineParser(ArgumentParser):

@@ -92,17 +92,20 @@ COMMANDS = {
         "s5mars stats DATA --out stats",
         _stats_options,
         "s5mars.data.statistics.write_statistics",
+        reads_data=True,
     ),
     "split": Command(
         "Write stratified, nested lists of the images whose labels may be used.",
         "s5mars split DATA --labelled 0.2 0.5 --seed 0 --out partitions",
         _split_options,
         "s5mars.data.partition.write_partitions",
+        reads_data=True,
     ),
     "show": Command(
         "Draw the augmentations of one image (figures 6 and 8).",
         "s5mars show DATA --augmentations augin --seed 0 --out sheet.png",
         _show_options,
         _show,
+        reads_data=True,
     ),
 }

@@ -68,6 +68,7 @@ COMMANDS = {
         "s5mars calibrate runs/a --split val",
         _calibrate_options,
         _calibrate,
+        reads_data=True,
     ),
     "export": Command(
         "Write an ONNX file for any image size, with normalisation and softmax included.",

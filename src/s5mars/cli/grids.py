@@ -136,6 +136,7 @@ COMMANDS = {
         _compare_options,
         compare,
         passes_on=True,
+        reads_data=True,
     ),
     "table": Command(
         "Write tables and figures of a comparison, with intervals over seeds and the protocol.",

@@ -17,9 +17,10 @@ def _options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--start-from",
-        metavar="RUN",
-        help="Run, checkpoint, ONNX file or model on the hub whose features are used (an ImageNet "
-        "encoder)",
+        metavar="MODEL",
+        help="Model whose features are used and that trainings start from: an installed one such "
+        "as navcam, a run, a checkpoint, an ONNX file (features only) or hf:OWNER/NAME (an "
+        "ImageNet encoder)",
     )
     parser.add_argument(
         "--port", type=int, default=8765, help="Port of the page; 0 chooses a free one (8765)"

@@ -77,6 +77,10 @@ def _evaluate_options(parser: ArgumentParser) -> None:
         "MODEL_CLASS=DATA_CLASS such as 'big rock=rock,soil=soil+gravel,sky=-'",
     )  # fmt: skip
     parser.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="Path to the folder of the scores, as JSON and as text (JSON in the run folder)",
+    )  # fmt: skip
+    parser.add_argument(
         "--json", action="store_true", help="Print a JSON object instead of a table"
     )
 
@@ -172,11 +176,13 @@ COMMANDS = {
         "s5mars evaluate runs/a --split test",
         _evaluate_options,
         evaluate,
+        reads_data=True,
     ),
     "report": Command(
         "Write one self-contained HTML page about one or several runs.",
         "s5mars report runs/a",
         _report_options,
         _report,
+        reads_data=True,
     ),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from pathlib import Path
 
-from s5mars.cli.command import OneLineParser
+from s5mars.cli.command import OneLineParser, data_of, require_data_set
 from s5mars.errors import UserError
 
 ABOUT = "Train a segmentation model on a folder of images with few, sparse labels."
@@ -24,6 +24,11 @@ def train(arguments: list[str]) -> int:
         run, data = _resumed(arguments)
         command.resume(run, data=data)
     else:
+        from s5mars.settings.parsing import training_parser
+
+        training_parser(arguments, with_method=False)  # a wrong recipe or ablation comes first
+        if not any(word.startswith("--print-config") for word in arguments):
+            require_data_set(data_of(arguments))
         from s5mars.training import command
 
         command.train(arguments)

@@ -20,7 +20,7 @@ from s5mars.evaluation.class_map import ClassMap, describe_map
 from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.found import CROSS
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
-from s5mars.files import write_json
+from s5mars.files import write_json, write_text
 from s5mars.models.opened import open_model, result_path
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor
@@ -69,7 +69,8 @@ def evaluate(
         layout: layout of ``data``; None detects it.
         draws: number of bootstrap draws for the 95 % interval over images.
         seed: seed of the bootstrap.
-        out: output folder; the run folder if None (see ``models.opened.result_path``).
+        out: folder of the scores, which also gets the table as a text file; the run folder if None
+            (see ``models.opened.result_path``).
         show: print the scores.
 
     Returns:
@@ -80,9 +81,12 @@ def evaluate(
     Raises:
         MissingFileError: if the run, the data or one of its files is missing.
         UserError: if the data set has other classes than the checkpoint and there is no class map,
-            the map does not fit, split or protocol does not exist, or a file is damaged.
+            the map does not fit, split or protocol does not exist, ``inference`` abstains, ``out``
+            is a file, or a file is damaged.
     """
     chosen = find_protocol(protocol)
+    if out is not None and (Path(out).suffix == ".json" or Path(out).is_file()):
+        raise UserError(f"--out must be a folder, where the scores get their name (got {out})")
     if isinstance(class_map, str):
         class_map = ClassMap.parse(class_map)
     if class_map is not None and merge:
@@ -153,6 +157,7 @@ def evaluate(
     path = result_path(run, _file_name(kind, split, protocol, network, merge))
     if out is not None:
         path = Path(out) / path.name
+        write_text(path.with_suffix(".txt"), f"{as_table(result)}\n")
     write_json(path, result)
     if show:
         print(

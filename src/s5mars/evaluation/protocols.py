@@ -95,9 +95,14 @@ def evaluate_samples(
 
     Raises:
         MissingFileError: if an image or a mask is missing.
-        UserError: if the protocol is unknown, a file is damaged, sizes differ, a mask contains
-            unknown ids, or no pixel is labelled in any image.
+        UserError: if the protocol is unknown, the predictor abstains, a file is damaged, sizes
+            differ, a mask contains unknown ids, or no pixel is labelled in any image.
     """
+    if predictor.inference.abstain is not None:
+        raise UserError(
+            f"scores count every labelled pixel, so evaluate without abstain (got "
+            f"{predictor.inference.abstain:g}); `s5mars calibrate` shows what abstaining changes"
+        )
     crop = find_protocol(protocol).crop
     classes = len(predictor.taxonomy if mapped is None else mapped.taxonomy)
     predict = predictor.predict if mapped is None else partial(mapped.predict, predictor)

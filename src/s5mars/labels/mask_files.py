@@ -7,7 +7,6 @@ a class, and a mask is painted where it is not black (or not transparent): ``roc
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from s5mars.classes import IGNORE, UNLABELLED_COLOUR, MaskCoding, Taxonomy
+from s5mars.data.layouts.files import MASK_SUFFIX
 from s5mars.data.layouts.plain import DESCRIPTION, read_description
 from s5mars.data.read import listed_ids
 from s5mars.errors import UserError
@@ -27,10 +27,6 @@ from s5mars.products.files import IMAGE_ENDINGS, files_below
 
 TITLE = "masks"
 
-_SUFFIX = re.compile(
-    r"[ _.-](masks?|labels?|labelled|seg|segmentation|gt|annotations?|classes|colou?rs?|ids?)$",
-    re.IGNORECASE,
-)
 _LOSSLESS = IMAGE_ENDINGS - {".jpg", ".jpeg", ".webp"}
 
 
@@ -55,7 +51,7 @@ def read(root: Path, images: Path) -> Export:
     folder = root / "masks" if (root / "masks").is_dir() else root
     files = files_below(folder, _LOSSLESS)
     if folder.resolve() == images.resolve():
-        files = [path for path in files if _SUFFIX.search(path.stem)]
+        files = [path for path in files if MASK_SUFFIX.search(path.stem)]
     elif images.resolve().is_relative_to(folder.resolve()):
         files = [p for p in files if not p.resolve().is_relative_to(images.resolve())]
     if not files:
@@ -150,7 +146,7 @@ def _names(relative: Path) -> tuple[str, ...]:
     known = relative.suffix.lower() in IMAGE_ENDINGS
     name = PurePosixPath((relative.with_suffix("") if known else relative).as_posix())
     names = [name.as_posix()]
-    while (shorter := _SUFFIX.sub("", name.name)) and shorter != name.name:
+    while (shorter := MASK_SUFFIX.sub("", name.name)) and shorter != name.name:
         name = name.with_name(shorter)
         names.append(name.as_posix())
     return tuple(names)

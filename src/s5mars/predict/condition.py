@@ -28,6 +28,7 @@ _FUNCTIONS = (
     "abs", "ceil", "coalesce", "contains", "ends_with", "floor", "greatest", "least", "length",
     "like_escape", "lower", "not_like_escape", "regexp_matches", "round", "starts_with", "upper",
 )  # fmt: skip
+_FEW_VALUES = 8
 _NUMBER = re.compile(r"[\d_.]+(e[+-]?\d+)?", re.IGNORECASE)
 _QUOTED = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")""")
 
@@ -70,9 +71,12 @@ class Products:
         try:
             self._products.filter(sql)
         except duckdb.ParserException as error:
+            way_out = self._with_quoted_values(text) or (
+                'give one such as "sand > 0.5 and sol < 100", with double quotes around names with '
+                "special characters"
+            )
             raise UserError(
-                f'{text!r} is not a condition ({first_line(error)}); give one such as "sand > 0.5 '
-                'and sol < 100", with double quotes around names with special characters'
+                f"{text!r} is not a condition ({first_line(error)}); {way_out}"
             ) from None
         except duckdb.Error:
             pass  # reported better below, or when rows are selected
@@ -88,7 +92,7 @@ class Products:
                 near = _nearest(name, _FUNCTIONS)
                 raise UserError(f"{text!r}: unknown function {name}; functions, {near}")
             if kind == "COLUMN_REF":
-                columns.append(self.column(".".join(node["column_names"])))
+                columns.append(self._column_of(text, ".".join(node["column_names"])))
         return Condition(sql, tuple(dict.fromkeys(columns)))
 
     def column(self, name: str) -> str:
@@ -102,6 +106,17 @@ class Products:
             near = _nearest(name, self.columns)
             raise UserError(f"unknown column {name!r}; columns, {near}")
         return by_lower[name.lower()]
+
+    def texts(self, condition: Condition) -> dict[str, list[str]]:
+        """The values of the text columns of a condition, where a column has few."""
+        found = {}
+        for column in condition.columns:
+            if column in self._texts:
+                values = self._products.unique(_identifier(column)).limit(_FEW_VALUES + 1)
+                known = sorted(value for (value,) in values.fetchall() if value is not None)
+                if 0 < len(known) <= _FEW_VALUES:
+                    found[column] = known
+        return found
 
     def rows(
         self, condition: Condition, *, order: str, ascending: bool, top: int
@@ -128,6 +143,35 @@ class Products:
             return rows, len(every)
         except duckdb.Error as error:
             raise UserError(f"{condition.sql!r}: {first_line(error)}") from None
+
+    @property
+    def _texts(self) -> list[str]:
+        """The columns of text."""
+        kinds = zip(self.columns, self._products.types, strict=True)
+        return [column for column, kind in kinds if str(kind) == "VARCHAR"]
+
+    def _column_of(self, text: str, name: str) -> str:
+        try:
+            return self.column(name)
+        except UserError as error:
+            if quotes := self._with_quoted_values(text):
+                raise UserError(f"unknown column {name!r}; {quotes}") from None
+            raise error from None
+
+    def _with_quoted_values(self, text: str) -> str:
+        """What to write where a text column is compared with words in no quotes; else empty."""
+        columns = "|".join(map(re.escape, self._texts))
+        compared = re.compile(
+            rf"(?<![\w.])({columns})(\s*(?:=|==|!=|<>|\blike\b|\bnot like\b)\s*)"
+            r"([^\W\d][^'\"()]*?)(?=\s+(?:and|or)\b|\s*\)|\s*$)",
+            re.IGNORECASE,
+        )
+        said = compared.sub(lambda m: f"{m[1]}{m[2]}'{m[3]}'", text)
+        try:
+            self._products.filter(self._quoted(said))
+        except duckdb.Error:
+            return ""
+        return f'a text needs single quotes: "{said}"' if said != text else ""
 
     def _quoted(self, text: str) -> str:
         """Quote column names of several words that are not yet quoted."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from s5mars.classes import Taxonomy
 from s5mars.errors import UserError
 from s5mars.files.spreadsheet import csv_text
-from s5mars.predict.condition import Products
+from s5mars.predict.condition import Condition, Products
 from s5mars.predict.index import class_columns, read_index
 from s5mars.predict.sheet import Tile, check_ending, write_sheet
 
@@ -26,6 +27,8 @@ class Found:
     ascending: bool
     shown: tuple[str, ...]  # columns of the printed table
     sheet: Path | None = None  # the contact sheet, if one was drawn
+    # Text columns of a condition that nothing satisfies → the values that they have.
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -34,7 +37,8 @@ class Found:
         order = f", {first} {self.order} first" if self.rows else ""
         cut = f", showing the first {len(self.rows)}" if len(self.rows) < self.number else ""
         drawn = f"; {self.sheet}" if self.sheet else ""
-        return f"{self.number} of {self.total} products{order}{cut}{drawn}"
+        values = "".join(f"; {c} is {' or '.join(map(repr, v))}" for c, v in self.texts.items())
+        return f"{self.number} of {self.total} products{order}{cut}{drawn}{values}"
 
     def text(self, form: str = "table") -> str:
         """Format the rows as a table of the columns ``shown``, or all columns as CSV or JSON."""
@@ -60,6 +64,7 @@ def find(
     sort: str | None = None,
     ascending: bool = False,
     sheet: str | Path | None = None,
+    only: Sequence[str] | None = None,
 ) -> Found:
     """Find the products of an output folder that satisfy a condition.
 
@@ -73,12 +78,15 @@ def find(
         ascending: sort in ascending order.
         sheet: path to an image file for a contact sheet of overlays; not written if no product
             satisfies the condition.
+        only: classes that the sheet colours; none named: those of the condition; None: all.
 
     Raises:
         MissingFileError: if there is no index.
-        UserError: if the index is damaged, the condition is invalid, a column does not exist, or
-            the extension of the sheet is not supported.
+        UserError: if the index is damaged, the condition is invalid, a column or class does not
+            exist, or the extension of the sheet is not supported.
     """
+    if only is not None and sheet is None:
+        raise UserError("--only is about the sheet; give --sheet, too")
     if top < 1:
         raise UserError(f"--top must be at least 1 (got {top})")
     if sheet is not None:
@@ -91,9 +99,9 @@ def find(
     if sort is not None:
         order = products.column(sort)
     else:
-        named = (c for c in checked.columns if c.removeprefix("largest_") in classes)
-        order = next(named, "name")
+        order = next((c for c in checked.columns if c.removeprefix("largest_") in classes), "name")
         ascending = ascending or order == "name"
+    coloured = None if only is None else _coloured(only, products, checked, taxonomy)
     rows, number = products.rows(checked, order=order, ascending=ascending, top=top)
     matter = dict.fromkeys(("name", "sol", "camera", *checked.columns, order))
     drawn = Path(sheet) if sheet is not None and rows else None
@@ -108,8 +116,21 @@ def find(
             )
             for row in rows
         ]
-        write_sheet(drawn, tiles, maps=root, taxonomy=taxonomy)
-    return Found(rows, number, len(table), order, ascending, tuple(matter), drawn)
+        write_sheet(drawn, tiles, maps=root, taxonomy=taxonomy, only=coloured)
+    texts = {} if number else products.texts(checked)
+    return Found(rows, number, len(table), order, ascending, tuple(matter), drawn, texts)
+
+
+def _coloured(
+    only: Sequence[str], products: Products, checked: Condition, taxonomy: Taxonomy
+) -> list[str]:
+    """The names of the classes that a sheet colours."""
+    names = dict(zip(class_columns(taxonomy), taxonomy.names, strict=True))
+    columns = [products.column(name) for name in only] or checked.columns
+    found = [names[c] for c in (c.removeprefix("largest_") for c in columns) if c in names]
+    if len(found) < max(1, len(only)):
+        raise UserError(f"--only needs a class: {', '.join(taxonomy.names)}")
+    return found
 
 
 def _cell(value: object) -> str:

@@ -23,6 +23,11 @@ SMALLEST_TEXT = 12
 STRIP = 1024
 """Number of rows that are blended at a time."""
 
+OUTLINE_SHARE = 1 / 800
+"""Width of the outlines as a fraction of the longer side of the image; at least one pixel."""
+
+OUTLINE_OPACITY = 0.6
+
 TEXT_SHARE = 1 / 45
 """Text height as a fraction of the image width: readable when the image is shrunk."""
 
@@ -53,18 +58,23 @@ def overlay(
     taxonomy: Taxonomy,
     *,
     opacity: float = 0.5,
+    outline: bool = True,
     legend: bool = True,
     badge: str = "",
 ) -> Image.Image:
     """Draw the classes in colour over the image, with a legend below it.
+
+    Regions have an outline, dark in bright colours and bright in dark ones: a white class on grey
+    ground would not be seen without it.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         labels: (H, W) uint8 class indices; 255 (``IGNORE``) is left unchanged.
         taxonomy: provides names and colours.
         opacity: weight of the class colour, in [0, 1].
-        legend: add a strip below with colour, name and pixel fraction of each class. The result is
-            taller than the image, and wider than a very narrow image.
+        outline: draw the edges of the regions, inside of them.
+        legend: add a strip below with colour, name and pixel fraction of each class that is there.
+            The result is taller than the image, and wider than a very narrow image.
         badge: warning to write into the upper left corner, cut to the width of the image.
 
     Returns:
@@ -94,10 +104,43 @@ def overlay(
         colours.putpalette(taxonomy.palette)
         mixed = Image.blend(picture, colours.convert("RGB"), opacity)
         picture.paste(mixed, mask=Image.fromarray(labels[rows] != IGNORE))
+        if outline and opacity > 0:
+            edges = _edges(labels, rows, width=max(1, round(max(height, width) * OUTLINE_SHARE)))
+            colours.putpalette(_outline_colours(taxonomy))
+            lines = Image.blend(picture, colours.convert("RGB"), OUTLINE_OPACITY)
+            picture.paste(lines, mask=Image.fromarray(edges))
         canvas.paste(picture, (0, top))
     if badge:
         _draw_badge(canvas, badge, width=width)
     return canvas
+
+
+def _edges(labels: NDArray[np.uint8], rows: slice, *, width: int) -> NDArray[np.bool_]:
+    """Pixels of these rows that have a class and are closer than ``width`` to another label."""
+    first = max(0, rows.start - width)  # the lines of neighbouring strips must meet
+    part = labels[first : rows.stop + width]
+    edges = np.zeros(part.shape, bool)
+    for a, b in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        differs = part[a] != part[b]
+        edges[a] |= differs
+        edges[b] |= differs
+    grown = 1
+    while grown < width:
+        step = min(grown, width - grown)
+        wider = edges.copy()
+        for a, b in ((np.s_[step:], np.s_[:-step]), (np.s_[:, step:], np.s_[:, :-step])):
+            wider[a] |= edges[b]
+            wider[b] |= edges[a]
+        edges, grown = wider, grown + step
+    edges &= part != IGNORE
+    return edges[rows.start - first :][: rows.stop - rows.start]
+
+
+def _outline_colours(taxonomy: Taxonomy) -> list[int]:
+    """The palette of outlines: black for a bright class, white for a dark one."""
+    colours = np.array([entry.colour for entry in taxonomy.classes])
+    dark = colours @ (0.299, 0.587, 0.114) < 100
+    return [int(value) for value in np.repeat(np.where(dark, 255, 0), 3)]
 
 
 def _draw_badge(canvas: Image.Image, text: str, *, width: int) -> None:
@@ -142,7 +185,7 @@ class _Legend:
         font = ImageFont.load_default(size)
         gap, line = size // 2 + 2, round(1.6 * size)
         widths = [line + round(font.getlength(said)) + 2 * gap for said, _ in entries]
-        width = max(width, *(w + gap for w in widths))
+        width = max([width, *(w + gap for w in widths)])
 
         places, x, y = [], gap, gap
         for entry_width in widths:
@@ -171,6 +214,7 @@ def _entries(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> list[Entry]:
     entries: list[Entry] = [
         (f"{entry.name} {_share(int(count), labels.size)}", entry.colour)
         for entry, count in zip(taxonomy.classes, counts, strict=False)
+        if count
     ]
     if counts[IGNORE]:
         entries.append((f"no class {_share(int(counts[IGNORE]), labels.size)}", None))

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from s5mars.classes import Taxonomy
+from s5mars.classes import IGNORE, Taxonomy
 from s5mars.errors import UserError
 from s5mars.files import below, encoded_picture, write_bytes
 from s5mars.files.reading import reading
 from s5mars.predict.index import INDEX
-from s5mars.predict.overlay import LEGEND_BACKGROUND, LEGEND_TEXT, overlay, with_legend
+from s5mars.predict.overlay import (
+    LEGEND_BACKGROUND,
+    LEGEND_TEXT,
+    indexed_png,
+    overlay,
+    with_legend,
+)
 from s5mars.predict.reading import Failed, read_product
 from s5mars.predict.sources import Source
 
@@ -34,17 +40,26 @@ class Tile:
     caption: str  # second line, below the name
 
 
-def write_sheet(path: Path, tiles: Sequence[Tile], *, maps: Path, taxonomy: Taxonomy) -> None:
+def write_sheet(
+    path: Path,
+    tiles: Sequence[Tile],
+    *,
+    maps: Path,
+    taxonomy: Taxonomy,
+    only: Collection[str] | None = None,
+) -> None:
     """Draw the tiles line by line on a nearly square sheet.
 
     A tile is the overlay that prediction wrote, or one drawn from product and class map, or the
-    product or class map alone, depending on which files exist.
+    product or class map alone, depending on which files exist. The legend has the classes that
+    are there.
 
     Args:
         path: path to a .png or .jpg file.
         tiles: at least one.
         maps: folder of the maps.
         taxonomy: classes of the maps.
+        only: names of the classes to colour; None colours all.
 
     Raises:
         UserError: if the extension is not supported.
@@ -57,15 +72,18 @@ def write_sheet(path: Path, tiles: Sequence[Tile], *, maps: Path, taxonomy: Taxo
     size = (columns * cell[0] + _GAP, math.ceil(len(tiles) / columns) * cell[1] + _GAP)
     sheet = Image.new("RGB", size, LEGEND_BACKGROUND)
     draw = ImageDraw.Draw(sheet)
+    hidden = [i for i, name in enumerate(taxonomy.names) if only is not None and name not in only]
+    there: set[int] = set()
     for number, tile in enumerate(tiles):
         row, column = divmod(number, columns)
         x, y = _GAP + column * cell[0], _GAP + row * cell[1]
-        picture = _picture(tile, maps, taxonomy)
+        picture, classes = _picture(tile, maps, taxonomy, hidden)
+        there |= classes
         sheet.paste(picture, (x + (SIDE - picture.width) // 2, y + (SIDE - picture.height) // 2))
         for line, text in enumerate((tile.name, tile.caption)):
             top = y + SIDE + _GAP // 2 + line * round(1.4 * _TEXT)
             draw.text((x, top), _fitting(text, font), fill=LEGEND_TEXT, font=font)
-    entries = [(entry.name, entry.colour) for entry in taxonomy.classes]
+    entries = [(entry.name, entry.colour) for i, entry in enumerate(taxonomy.classes) if i in there]
     picture = with_legend(sheet, entries, text=_TEXT + 4)
     write_bytes(path, encoded_picture(picture, path.suffix.lower()))
 
@@ -76,14 +94,24 @@ def check_ending(path: Path) -> None:
         raise UserError(f"--sheet must be a .png or .jpg file (got {path})")
 
 
-def _picture(tile: Tile, maps: Path, taxonomy: Taxonomy) -> Image.Image:
+def _picture(
+    tile: Tile, maps: Path, taxonomy: Taxonomy, hidden: Sequence[int]
+) -> tuple[Image.Image, set[int]]:
+    """The small picture of a product, and the indices of the classes that it shows."""
     source = Source(tile.path, tile.name)
     files = {
         kind: below(maps, file, source=maps / INDEX)
         for kind, file in source.outputs(("labels", "overlay")).items()
     }
     labels = _open(files["labels"])
-    drawn = _open(files["overlay"])
+    drawn = None if hidden else _open(files["overlay"])
+    there = set(range(len(taxonomy))) - {*hidden}
+    if labels is not None:
+        indices = np.array(labels)
+        there &= {*np.unique(indices).tolist()}
+        if hidden:
+            indices[np.isin(indices, hidden)] = IGNORE
+            labels = indexed_png(indices, taxonomy)
     if drawn is not None:
         # Its upper left is the image; the rest is its legend.
         picture = drawn.convert("RGB").crop((0, 0, *(labels or drawn).size))
@@ -94,9 +122,9 @@ def _picture(tile: Tile, maps: Path, taxonomy: Taxonomy) -> Image.Image:
         elif labels is not None and labels.size == read.image.shape[1::-1]:
             picture = overlay(read.image, np.array(labels), taxonomy, legend=False)
         else:
-            picture = Image.fromarray(read.image)
+            picture, there = Image.fromarray(read.image), set()
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return picture
+    return picture, there
 
 
 def _open(path: Path) -> Image.Image | None:

@@ -75,6 +75,11 @@ def comparison_page(
     labelled = list(zip(keys, runs, strict=True))
     shown, no_images = _images(runs, evaluations, [key.label for key in keys], images)
     classes, gain = _classes(runs, evaluations)
+    confusions = [
+        {"label": key.label, "table": table}
+        for key, evaluation in zip(keys, evaluations, strict=True)
+        if (table := tables.confusion_table(evaluation, taxonomy)) is not None
+    ]
     splits = sorted({run.selection_split or "val" for run in runs})
     return {
         "title": title,
@@ -84,6 +89,7 @@ def comparison_page(
         "contents": [
             ("scores", "Scores"),
             ("classes", "Classes"),
+            *([("confusion", "Confusion")] if confusions else []),
             ("training", "Training"),
             ("images", "Images"),
             ("setup", "Setup"),
@@ -96,6 +102,7 @@ def comparison_page(
         "gain": gain,
         "classes_note": "The highest value of each row is bold."
         + (" Difference: second run minus first run, in points." if len(runs) == 2 else ""),
+        "confusions": confusions,
         "run_keys": keys,
         "curves": curves.compared_curves(labelled),
         "class_curves": curves.compared_classes(labelled, taxonomy),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -153,9 +153,12 @@ def compared_curves(labelled: Sequence[tuple[Curve, Run]]) -> list[Drawing]:
         *(
             drawing(
                 f"Validation {title}",
-                [_like(curve, values(run, "validation", key)) for curve, run in labelled],
+                [_like(curve, run, "validation", key) for curve, run in labelled],
                 name=key,
                 unit="%",
+                caption="Ring: the step whose weights were kept."
+                if any(best_step(run) is not None for _, run in labelled)
+                else "",
             )
             for title, key in _SCORES.items()
         )
@@ -167,7 +170,7 @@ def compared_classes(labelled: Sequence[tuple[Curve, Run]], taxonomy: Taxonomy) 
     drawings = []
     for index, (name, colour) in enumerate(_classes(taxonomy)):
         path = ("validation", "classes", name, "iou")
-        curves = [_like(curve, values(run, *path)) for curve, run in labelled]
+        curves = [_like(curve, run, *path) for curve, run in labelled]
         drawings.append(
             _small(name, colour, curves, name=f"iou-{index}", title=f"IoU of {name}", last_of=None)
         )
@@ -223,8 +226,9 @@ def _percent(
     return found[0], [None if value is None else 100 * value for value in found[1]]
 
 
-def _like(curve: Curve, found: tuple[list[float], list[float | None]]) -> Curve:
-    return Curve(curve.label, *found, series=curve.series, dash=curve.dash)
+def _like(curve: Curve, run: Run, *path: str) -> Curve:
+    steps, found = values(run, *path)
+    return replace(curve, steps=steps, values=found, kept=best_step(run))
 
 
 def _classes(taxonomy: Taxonomy) -> list[tuple[str, str]]:

@@ -40,7 +40,7 @@ _MOST_POINTS = 240  # more cannot be distinguished at the size drawn
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text, so it scales and can be searched
     "svg.hashsalt": "s5mars",  # the same numbers give the same bytes
-    "font.size": 7.5,
+    "font.size": 8,
     "text.usetex": False,
     "text.parse_math": False,  # a run or a class may be named "a$b$"
     "axes.edgecolor": GRID,
@@ -61,6 +61,7 @@ class Curve:
     values: Sequence[float | None]  # a point with None or NaN is omitted
     series: int = 0  # index of the series colour of the page
     dash: int = 0
+    kept: float | None = None  # the step whose weights were kept
 
     def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the steps that have a value, and the values: ((N,), (N,)) float64."""
@@ -170,7 +171,7 @@ def _axes(size: tuple[float, float], *, small: bool) -> tuple[Figure, Axes]:
     FigureCanvasSVG(figure)
     figure.patch.set_visible(False)
     width, height = size
-    left, right, bottom, top = (0.25, 0.1, 0.2, 0.1) if small else (0.38, 0.1, 0.36, 0.19)
+    left, right, bottom, top = (0.34, 0.12, 0.24, 0.1) if small else (0.42, 0.1, 0.38, 0.2)
     axes = figure.add_axes(
         (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
     )
@@ -215,6 +216,12 @@ def _line(
         steps, values, linewidth=width, linestyle=style, solid_capstyle="round",
         solid_joinstyle="round", **common,
     )  # fmt: skip
+    if curve.kept is not None and steps[0] <= curve.kept <= steps[-1]:
+        at = float(np.interp(curve.kept, steps, values))
+        axes.plot(
+            [curve.kept], [at], linestyle="", marker="o", markersize=5 if small else 7,
+            markerfacecolor="none", markeredgewidth=1.1, **common,
+        )  # fmt: skip
     if not smooth or (len(steps) <= 8 and not small):
         shown = slice(None) if len(steps) <= 8 and not small else slice(-1, None)
         axes.plot(steps[shown], values[shown], linestyle="", marker="o", markersize=2.6, **common)
@@ -246,9 +253,9 @@ def _ticks(axes: Axes, *, small: bool, unit: str, along: str) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(2 if small else 5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _thousands(value)))
     if small:
-        axes.tick_params(labelsize=7)
+        axes.tick_params(labelsize=9.2)  # at least 10 pixels where the chart is narrowest
         return
-    common: Any = {"color": INK, "transform": axes.transAxes, "ha": "right", "fontsize": 7}
+    common: Any = {"color": INK, "transform": axes.transAxes, "ha": "right"}
     axes.text(0, 1.03, unit, va="bottom", **common)
     axes.text(1, -0.13, along, va="top", **common)
 

@@ -133,7 +133,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     pool = number(metrics.get("pool_images"))
     training_score = best.get("mIoU") if isinstance(best, Mapping) else None
     facts = [
-        ("Labelled images", words.labelled_share(run)),
+        ("Labelled", words.labelled_share(run)),
         ("Pool", "none" if not pool else plural(round(pool), "image")),
         ("Encoder", str(_mapping(run.best.get("model")).get("encoder") or "not recorded")),
         ("Encoder weights", _described(metrics, "encoder_weights", "encoder weights: ")),

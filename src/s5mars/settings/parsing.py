@@ -143,13 +143,32 @@ def help_of_training(arguments: Sequence[str]) -> str:
             action.default, action.required = SUPPRESS, False
             action.help = f"{action.help} Chosen by the machine and the data if not given."
     if "--help-all" in arguments:
-        return str(parser.format_help())
+        return _readable(parser)
     method = f"{chosen(arguments).method}."
     for action in parser._actions:
         if action.dest not in _IN_SHORT_HELP and not action.dest.startswith(method):
             action.help = SUPPRESS
-    parser.epilog = f"--help-all shows all options. {parser.epilog}"
-    return str(parser.format_help())
+    parser.epilog = f"--help-all shows all options.\n\n{parser.epilog}"
+    return _readable(parser)
+
+
+def _readable(parser: Parser) -> str:
+    """The help without the markup of docstrings and the names of Python types."""
+    for action in parser._actions:
+        if action.help and action.help != SUPPRESS:
+            action.help = action.help.replace("``", "")
+    epilog, parser.epilog = parser.epilog, None
+    text = str(parser.format_help())
+    default = r"(?:,\s+default:\s+(?P<default>[^()]*|\([^()]*\)))?"
+    text = re.sub(rf"\s*\(type:\s+[^()]*?{default}\)", _shown_default, text)
+    text = re.sub(r"\s*\(required, type:[^()]*\)", " Required.", text)
+    return f"{text.rstrip()}\n\n{epilog}"
+
+
+def _shown_default(found: re.Match[str]) -> str:
+    default = " ".join((found["default"] or "").split()).strip("()")
+    # None and an empty text are explained by the help itself.
+    return f" ({default})" if default not in {"", "null", "None"} else ""
 
 
 def parse_training(arguments: Sequence[str], *, own: Method | None = None) -> Training:
@@ -375,10 +394,10 @@ _IN_SHORT_HELP = {
 }  # fmt: skip
 
 _ABOUT = "Train a segmentation model on a folder of images with a few, sparse labels."
-_EXAMPLE = (
-    "example: s5mars train DATA | with your own settings: s5mars train DATA --method s5mars "
-    "--labelled 0.125 --steps 600 --batch 6 --crop 192 --model tf_efficientnet_lite0 --out runs/a "
-    "| resume a stopped run: s5mars train --resume runs/a | options of a method, such as "
-    "--s5mars.soft-weight: s5mars train --method s5mars --help | all settings as YAML: s5mars "
-    "train --method s5mars --print-config"
-)
+_EXAMPLE = """examples:
+  s5mars train DATA
+  s5mars train DATA --method s5mars --labelled 0.125 --steps 600 --batch 6 --crop 192 \\
+      --model tf_efficientnet_lite0 --out runs/a
+  s5mars train --resume runs/a                      resume a stopped run
+  s5mars train --method s5mars --help               with the options of a method
+  s5mars train --method s5mars --print-config       all settings as YAML"""

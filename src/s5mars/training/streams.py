@@ -215,10 +215,20 @@ def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
 def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: Method) -> Streams:
     """The samples that a run recorded when it started.
 
+    A run that was killed while it recorded them has trained nothing, so they are chosen again.
+
     Raises:
         MissingFileError: if a list is missing.
         UserError: if the data no longer hold a listed image.
     """
+
+    expected = ["labelled", *(["pool"] if method.needs.pool else [])]
+    expected += ["selection"] if config.keep != "last" else []
+    begun = any((run / name).exists() for name in ("last.ckpt", "metrics.json", "best.json"))
+    if not begun and not all((run / "splits" / f"{name}.txt").is_file() for name in expected):
+        streams = choose_streams(dataset, config, method)
+        streams.write(run / "splits")
+        return streams
 
     def listed(name: str) -> list[Sample]:
         path = run / "splits" / f"{name}.txt"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import ai4mars, mars_bench, mars_seg, plain, s5mars_release
+from s5mars.data.layouts.files import MASK_SUFFIX
 from s5mars.errors import MissingFileError, UserError
 
 
@@ -22,6 +23,7 @@ class Layout:
     signature: str  # one line for messages
     missing: Callable[[Path], list[str]]  # what a folder lacks to have this layout
     read: Callable[..., Dataset]  # (root, *, lists)
+    check: Callable[[Path], object] | None = None  # what ``read`` refuses; writes nothing
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -29,7 +31,7 @@ LAYOUTS: dict[str, Layout] = {
     "mars-seg": Layout(mars_seg.SIGNATURE, mars_seg.missing, mars_seg.read),
     "mars-bench": Layout(mars_bench.SIGNATURE, mars_bench.missing, mars_bench.read),
     "s5mars": Layout(s5mars_release.SIGNATURE, s5mars_release.missing, s5mars_release.read),
-    "plain": Layout(plain.SIGNATURE, plain.missing, plain.read),
+    "plain": Layout(plain.SIGNATURE, plain.missing, plain.read, plain.check),
 }
 """In the order in which they are tried, the most specific first."""
 
@@ -53,6 +55,22 @@ def open_dataset(
         UserError: if the layout is unknown (the message lists what was expected and found), its
             description is wrong, or a split list names unknown files.
     """
+    return find_layout(path, layout=layout).read(Path(path), lists=splits)
+
+
+def check_data_set(path: Path | str) -> None:
+    """Refuse a folder that is no data set; reads names only and writes nothing.
+
+    Raises:
+        MissingFileError, UserError: As ``open_dataset``.
+    """
+    layout = find_layout(path)
+    if layout.check is not None:
+        layout.check(Path(path))
+
+
+def find_layout(path: Path | str, *, layout: str | None = None) -> Layout:
+    """The layout of a folder, from the names in it; raises as ``open_dataset``."""
     root = Path(path)
     if not root.exists():
         raise MissingFileError(f"{root}: no such folder")
@@ -69,10 +87,12 @@ def open_dataset(
                 f"{root} does not have the layout {layout!r}: {', '.join(lacks)} missing; "
                 f"found {_listing(found)}"
             )
-        return chosen.read(root, lists=splits)
+        return chosen
     for candidate in LAYOUTS.values():
         if not candidate.missing(root):
-            return candidate.read(root, lists=splits)
+            return candidate
+    if way_out := _suffixed(root):
+        raise UserError(f"{root} has no known layout; {way_out}")
     looked = "; ".join(f"{name}: {each.signature}" for name, each in LAYOUTS.items())
     raise UserError(f"{root} has no known layout; found {_listing(found)}; known layouts: {looked}")
 
@@ -83,6 +103,20 @@ def _named(layout: str) -> Layout:
     near = difflib.get_close_matches(layout, LAYOUTS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UserError(f"layout must be one of {', '.join(LAYOUTS)} (got {layout!r}){hint}")
+
+
+def _suffixed(root: Path) -> str:
+    """What to do if masks such as ``X_mask.png`` lie beside the images; empty if none do."""
+    for folder in (root, root / "images"):
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        stems = {path.stem for path in paths}
+        for path in paths:
+            if (image := MASK_SUFFIX.sub("", path.stem)) != path.stem and image in stems:
+                return (
+                    f"{path.name} seems to be the mask of {image}: `s5mars import {folder} "
+                    f"--images {folder} --out FOLDER` makes a data set of both"
+                )
+    return ""
 
 
 def _listing(found: list[str], limit: int = 8) -> str:

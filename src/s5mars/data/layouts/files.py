@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from s5mars.files import printable
 from s5mars.files.reading import read_json, read_text
 from s5mars.products.files import LISTED_ENDINGS, files_below, product_files
 from s5mars.types import Sample
+
+MASK_SUFFIX = re.compile(
+    r"[ _.-](masks?|labels?|labelled|seg|segmentation|gt|annotations?|classes|colou?rs?|ids?)$",
+    re.IGNORECASE,
+)
+"""What many tools append to the name of an image to name its mask."""
 
 
 def list_images(folder: Path) -> dict[str, Path]:
@@ -48,8 +55,25 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
     if orphans:
         first = mask_of[min(orphans)]
         more = f" (and {len(orphans) - 1} more masks)" if len(orphans) > 1 else ""
-        raise UserError(f"{first}{more} has no image in {images}: add the image or remove the mask")
+        way_out = _without_suffix(min(orphans), image_of, images, masks)
+        raise UserError(
+            f"{first}{more} has no image in {images}: "
+            f"{way_out or 'add the image or remove the mask'}"
+        )
     return {name: Sample(name, image, mask_of.get(name)) for name, image in image_of.items()}
+
+
+def _without_suffix(
+    mask: str, image_of: Mapping[str, Path], images: Path, masks: Path
+) -> str | None:
+    """What to do about a mask such as ``X_mask.png`` of the image ``X.png``; else None."""
+    suffix = MASK_SUFFIX.search(mask)
+    if suffix is None or mask[: suffix.start()] not in image_of:
+        return None
+    return (
+        f"masks need the name of their image, without {suffix[0]!r}; rename them, or let "
+        f"`s5mars import {masks} --images {images} --out FOLDER` do it in a new folder"
+    )
 
 
 def unlabelled_samples(folder: Path) -> tuple[Sample, ...]:

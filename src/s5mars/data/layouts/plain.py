@@ -40,6 +40,12 @@ def missing(root: Path) -> list[str]:
     return [f"{name}/" for name in ("images", "masks") if not (root / name).is_dir()]
 
 
+def check(root: Path) -> None:
+    """Raise what ``read`` raises about the description and about the names of the masks."""
+    read_description(root / DESCRIPTION)
+    paired_samples(root / "images", root / "masks")
+
+
 def read(root: Path, *, lists: Path | None = None) -> Dataset:
     """Read a plain folder; raises as ``open_dataset``."""
     taxonomy, coding = read_description(root / DESCRIPTION)

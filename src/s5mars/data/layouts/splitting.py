@@ -29,10 +29,11 @@ most classes to choose or score anything, and the labels are worth more in train
 SHARES = {"train": 0.7, "test": 0.2}  # the rest is "val"
 
 _MARK = "# Written by s5mars"
-_GROWS = (
+GROWS = (
     f"{_MARK}, which adds images with new masks to train.txt. Remove this line from train.txt to "
     "keep the lists as they are.\n"
 )
+"""First line of lists that grow by new masks; other lists are the user's."""
 
 logger = logging.getLogger("s5mars")
 
@@ -107,7 +108,7 @@ def _first_splits(
     areas = _areas(labelled, taxonomy, coding)
     names = _stratified(labelled, areas)
     try:
-        _write(folder, names, head=_GROWS)
+        _write(folder, names, head=GROWS)
     except OSError as error:
         raise UserError(
             f"{root} has no split lists, and they cannot be written to {folder} "
@@ -140,9 +141,9 @@ def _with_new(
     """Add images with new masks to the train list if s5mars wrote the lists; else count them."""
     path = folder / "train.txt"
     head = _head(path)
-    if head != _GROWS and head.startswith(_MARK):
+    if head != GROWS and head.startswith(_MARK):
         return splits  # such as the lists of a fold, which leave out images on purpose
-    if head != _GROWS and not _by_an_earlier_version(splits, samples, taxonomy, coding):
+    if head != GROWS and not _by_an_earlier_version(splits, samples, taxonomy, coding):
         _warn_once(
             f"{folder}: the lists leave out {len(new)} labelled image(s), such as {new[0].name}; "
             "they are not used"
@@ -151,7 +152,7 @@ def _with_new(
     splits = {**splits, "train": (*splits["train"], *new)}
     done = f"{len(new)} image(s) with new masks were added to {path}, such as {new[0].name}"
     try:
-        write_text(path, _GROWS + as_lines(sample.name for sample in splits["train"]))
+        write_text(path, GROWS + as_lines(sample.name for sample in splits["train"]))
     except OSError as error:
         done += f" (in this run only, because the file cannot be written: {error.strerror})"
     _warn_once(done)

@@ -37,7 +37,8 @@ def label(
         folder: plain data set, or folder of images.
         classes: names with commas between them, or the path of a ``dataset.yaml``; None takes those
             of the folder, or else those of the start model.
-        start_from: what ``s5mars.load`` opens; None: the ImageNet encoder.
+        start_from: what ``s5mars.load`` opens, which trainings start from, too, if it has an
+            encoder to train; None: the ImageNet encoder.
         port: port; 0 takes a free one.
         host: address to listen on.
         device: device of features and maps.
@@ -59,8 +60,10 @@ def label(
             named = open_model(start_from).taxonomy
         opened = open_folder(folder, named)
         store = Store(opened)
-        trainer = Trainer(store, training)
-        assistant = Assistant(store, open_start_model(start_from, device=device))
+        model = open_start_model(start_from, device=device)
+        start = (start_from, model.encoder) if start_from and model.encoder else None
+        trainer = Trainer(store, training, start=start)
+        assistant = Assistant(store, model)
         maps = RunMaps(trainer, assistant, device=device)
         token = secrets.token_urlsafe(24)
         local = host in LOOPBACK

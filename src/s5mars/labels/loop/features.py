@@ -59,6 +59,7 @@ class StartModel:
         device: its device.
         classes: names of the classes whose log-probabilities are the last map; None: not one.
         multiple: sides of the images that it reads are multiples of this.
+        encoder: name of its timm encoder, from which `s5mars train` can start; None if it has none.
     """
 
     name: str
@@ -68,6 +69,7 @@ class StartModel:
     device: torch.device
     classes: tuple[str, ...] | None = None
     multiple: int = 1
+    encoder: str | None = None
 
     @torch.inference_mode()
     def pyramid(self, image: NDArray[np.uint8]) -> Pyramid:
@@ -117,8 +119,9 @@ def open_start_model(path: str | None, *, device: str) -> StartModel:
     network = loaded.model
     if isinstance(network, nn.Module):
         network.to(where).eval()
-    multiple = 1
+    multiple, encoder = 1, None
     if isinstance(network, Segmenter):
+        encoder = str(network.description["encoder"])
         levels = _segmenter_levels(network)
         multiple = network.layout.multiple
     else:
@@ -131,6 +134,7 @@ def open_start_model(path: str | None, *, device: str) -> StartModel:
         where,
         loaded.taxonomy.names,
         multiple,
+        encoder,
     )
 
 

@@ -64,6 +64,8 @@ def open_folder(root: Path, classes: Taxonomy | None) -> LabelFolder:
     """
     if not root.is_dir():
         raise MissingFileError(f"{root}: no such folder")
+    if classes is None and not (root / DESCRIPTION).exists():
+        raise _no_classes(root / DESCRIPTION)  # before anything is written
     if not (root / "images").is_dir():
         _link_images(root)
     images = list_images(root / "images")
@@ -122,9 +124,7 @@ def _with_colours(title: str, names: Sequence[str]) -> Taxonomy:
 def _described(path: Path, classes: Taxonomy | None) -> tuple[Taxonomy, MaskCoding]:
     if not path.exists():
         if classes is None:
-            raise MissingFileError(
-                f'{path} is missing; name the classes with --classes "soil,bedrock,rock"'
-            )
+            raise _no_classes(path)
         _write_description(path, classes, MaskCoding.identity(len(classes)))
         return read_description(path)
     taxonomy, coding = read_description(path)
@@ -144,6 +144,13 @@ def _described(path: Path, classes: Taxonomy | None) -> tuple[Taxonomy, MaskCodi
     longer = Taxonomy(taxonomy.name, (*taxonomy.classes, *added))
     _write_description(path, longer, MaskCoding(index_of, coding.ignored))
     return read_description(path)
+
+
+def _no_classes(path: Path) -> MissingFileError:
+    return MissingFileError(
+        f'{path} is missing; name the classes with --classes "soil,bedrock,rock", or start from '
+        "their model, as with --start-from navcam"
+    )
 
 
 def _write_description(path: Path, taxonomy: Taxonomy, coding: MaskCoding) -> None:

@@ -94,6 +94,7 @@ class LabelServer:
                 "levels": LEVELS,
                 "model": self.assistant.model.name,
                 "methods": self.trainer.methods,
+                "start_from": self.trainer.start_from,
                 "steps": STEPS,
             }
         )

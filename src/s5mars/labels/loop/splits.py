@@ -7,11 +7,14 @@ reads. An image of another list, such as ``test``, stays there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
 
 from s5mars.data.layouts.files import read_names, select
+from s5mars.data.layouts.splitting import GROWS
 from s5mars.data.names import as_lines
 from s5mars.files import write_text
+from s5mars.files.reading import read_text
 from s5mars.types import Sample
 
 SHARE = 0.1
@@ -44,9 +47,13 @@ class Splits:
         self.folder = folder
         self.sols = sols
         self.lists: dict[str, list[str]] = {"train": [], "val": []}
+        self._heads: dict[str, str] = {}
         for path in sorted(folder.glob("*.txt")):
             chosen = select(read_names(path), samples, path)
             self.lists[path.stem] = [sample.name for sample in chosen]
+            self._heads[path.stem] = _head(path)
+        # Other commands add new masks to lists that s5mars began, and to no others.
+        self._head_of_new = self._heads.get("train", GROWS)
         self._of = {name: split for split, names in self.lists.items() for name in names}
 
     def of(self, name: str) -> str | None:
@@ -93,6 +100,13 @@ class Splits:
         for split in ("train", "val"):
             path = self.folder / f"{split}.txt"
             if self.lists[split]:
-                write_text(path, as_lines(self.lists[split]))
+                head = self._heads.get(split, self._head_of_new)
+                write_text(path, head + as_lines(self.lists[split]))
             else:
                 path.unlink(missing_ok=True)
+
+
+def _head(path: Path) -> str:
+    """The comments before the first name, such as the mark of lists that s5mars wrote."""
+    lines = read_text(path, kind="list").splitlines(keepends=True)
+    return "".join(takewhile(lambda line: line.startswith("#"), lines))

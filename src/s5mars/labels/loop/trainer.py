@@ -60,12 +60,16 @@ class Trainer:
     Args:
         store: the masks.
         options: further options of ``s5mars train``.
+        start: model to start from and its encoder; None for ImageNet weights. An encoder or weights
+            among the options are used instead.
 
     Raises:
         UserError: if an option is unknown or set by the page.
     """
 
-    def __init__(self, store: Store, options: Sequence[str]) -> None:
+    def __init__(
+        self, store: Store, options: Sequence[str], *, start: tuple[str, str] | None = None
+    ) -> None:
         self.store = store
         self.options = list(options)
         self.folder = store.folder.state / "runs"
@@ -77,6 +81,7 @@ class Trainer:
         for name in ("--data", "--out", "--resume", "--steps", "--epochs"):
             if name in given:
                 raise UserError(f"{name} is set by the label page; omit it")
+        self._start = None if {"--model", "--weights"} & given else start
         self.method = parse_training(self._arguments("N", None, STEPS)).config.method
         store.remove_empty()
 
@@ -84,6 +89,11 @@ class Trainer:
     def methods(self) -> list[str]:
         """Methods to choose from, the default first."""
         return list(dict.fromkeys((self.method, *METHODS)))
+
+    @property
+    def start_from(self) -> str | None:
+        """The model that runs start from; None: weights for ImageNet, or those of the options."""
+        return self._start[0] if self._start else None
 
     @property
     def runs(self) -> list[str]:
@@ -219,9 +229,12 @@ class Trainer:
 
     def _arguments(self, run: str, method: str | None, steps: int) -> list[str]:
         resolution, crop = self._sizes
+        network = [f"--model={ENCODER}"]
+        if self._start is not None:
+            network = [f"--start-from={self._start[0]}", f"--model={self._start[1]}"]
         chosen = [
             f"--data={self.store.folder.root}", f"--out={self.folder / run}", f"--steps={steps}",
-            f"--model={ENCODER}", f"--resolution={resolution}", f"--crop={crop}", "--batch=4",
+            *network, f"--resolution={resolution}", f"--crop={crop}", "--batch=4",
             f"--method={METHODS[0]}", *self.options,
         ]  # fmt: skip
         return chosen if method is None else [*chosen, f"--method={method}"]

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { ImageList, Panels, make } from "./panels.js";
-import { applyPatch } from "./pixels.js";
+import { Regions, applyPatch } from "./pixels.js";
 import { TOOLS, Toolbox } from "./tools.js";
 import { View } from "./view.js";
 
@@ -166,6 +166,11 @@ async function once(what, work) {
   fetching[what] = false;
 }
 
+// A layer of a large image takes a while to draw: not while somebody paints.
+async function betweenStrokes() {
+  while (tools.stroke) await new Promise((done) => setTimeout(done, 50));
+}
+
 function updateSuggestion() {
   if (!current || !state) return;
   const source = byId("source").value;
@@ -176,6 +181,7 @@ function updateSuggestion() {
   if (suggested === wanted) return;
   once("suggestion", async () => {
     const answer = await api.bytes("suggestion", { image: name, source });
+    await betweenStrokes();
     if (!answer || current.name !== name || byId("source").value !== source) return;
     const size = view.width * view.height;
     const all = new Uint8Array(answer.buffer);
@@ -194,11 +200,17 @@ function updateRegions() {
   once("regions", async () => {
     const answer = await api.bytes("superpixels", { image: name, level });
     if (!answer || current.name !== name) return;
-    tools.regions = new Uint16Array(answer.buffer);
+    await betweenStrokes();
+    if (current.name !== name) return;
+    tools.regions = new Regions(new Uint16Array(answer.buffer));
     loadedRegions = wanted;
-    view.outline(byId("outlines").checked ? tools.regions : null);
+    showOutlines();
     showHint();
   });
+}
+
+function showOutlines() {
+  view.outline(byId("outlines").checked && tools.regions ? tools.regions.ids : null);
 }
 
 // Polling
@@ -361,7 +373,7 @@ function buildControls() {
     view.draw();
   });
   byId("source").addEventListener("change", updateSuggestion);
-  byId("outlines").addEventListener("change", () => view.outline(byId("outlines").checked ? tools.regions : null));
+  byId("outlines").addEventListener("change", showOutlines);
   byId("accept-all").addEventListener("click", acceptAll);
   byId("undo").addEventListener("click", () => turn("undo"));
   byId("redo").addEventListener("click", () => turn("redo"));

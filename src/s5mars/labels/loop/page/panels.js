@@ -127,6 +127,7 @@ export class Panels {
     if (steps) bar.value = step / steps;
     else bar.removeAttribute("value");
     let text = obstacle ?? "Trains on your paint; all else is the pool.";
+    if (!obstacle && this.setup.start_from) text += ` Starts from ${this.setup.start_from}.`;
     if (running) text = steps ? `Run ${run}: step ${step} of ${steps}` : `Run ${run} starts …`;
     else if (failed) text = `Run ${run} failed: ${failed}`;
     else if (finished.length && scores?.length) {

@@ -14,10 +14,18 @@ export class Stroke {
     this.top = height;
     this.right = 0;
     this.bottom = 0;
+    this.fresh = null; // box of what is not on the screen yet
   }
 
   get empty() {
     return this.right <= this.left;
+  }
+
+  // The box (left, top, right, bottom) of what has changed since the last call; null: nothing.
+  takeFresh() {
+    const box = this.fresh;
+    this.fresh = null;
+    return box;
   }
 
   // Set the pixels from x0 up to x1 of a row.
@@ -32,6 +40,12 @@ export class Stroke {
     this.right = Math.max(this.right, x1);
     this.top = Math.min(this.top, y);
     this.bottom = Math.max(this.bottom, y + 1);
+    this.fresh ??= [x0, y, x1, y + 1];
+    const { fresh } = this;
+    fresh[0] = Math.min(fresh[0], x0);
+    fresh[1] = Math.min(fresh[1], y);
+    fresh[2] = Math.max(fresh[2], x1);
+    fresh[3] = Math.max(fresh[3], y + 1);
   }
 
   // What the server saves: a box and runs of values, −1 where nothing changed; null: no change.
@@ -131,42 +145,71 @@ export function paintPolygon(stroke, points, value) {
   }
 }
 
-// Every pixel of the region that the pixel belongs to; `values` may be superpixels or a suggestion.
+// Superpixels (ids row by row, 0 is none) with the pixels of each at hand: a search through a large
+// image for every superpixel would hold up the stroke.
+export class Regions {
+  constructor(ids) {
+    this.ids = ids;
+    this.starts = new Uint32Array(2 ** 16 + 1);
+    for (const id of ids) this.starts[id + 1] += 1;
+    for (let id = 0; id < 2 ** 16; id += 1) this.starts[id + 1] += this.starts[id];
+    const free = this.starts.slice();
+    this.order = new Uint32Array(ids.length);
+    for (let at = 0; at < ids.length; at += 1) {
+      this.order[free[ids[at]]] = at;
+      free[ids[at]] += 1;
+    }
+  }
+
+  // All pixels of a superpixel in ascending order, connected or not.
+  pixels(id) {
+    return this.order.subarray(this.starts[id], this.starts[id + 1]);
+  }
+}
+
+// Every pixel of the same value that is connected to a pixel, in runs along the rows.
 export function connected(values, width, height, x, y) {
   const wanted = values[y * width + x];
   const seen = new Uint8Array(width * height);
-  const stack = [y * width + x];
-  seen[stack[0]] = 1;
-  const found = [];
-  while (stack.length) {
-    const at = stack.pop();
-    found.push(at);
-    const column = at % width;
-    for (const next of [column > 0 ? at - 1 : -1, column < width - 1 ? at + 1 : -1, at - width, at + width]) {
-      if (next >= 0 && next < seen.length && !seen[next] && values[next] === wanted) {
-        seen[next] = 1;
-        stack.push(next);
+  const found = new Uint32Array(width * height);
+  let count = 0;
+  const waiting = [y * width + x];
+  while (waiting.length) {
+    const start = waiting.pop();
+    if (seen[start]) continue;
+    const row = start - (start % width);
+    let left = start;
+    while (left > row && values[left - 1] === wanted) left -= 1;
+    let right = start + 1;
+    while (right < row + width && values[right] === wanted) right += 1;
+    for (let at = left; at < right; at += 1) {
+      seen[at] = 1;
+      found[count] = at;
+      count += 1;
+    }
+    for (const shift of [-width, width]) {
+      if (row + shift < 0 || row + shift >= values.length) continue;
+      let inside = false;
+      for (let at = left + shift; at < right + shift; at += 1) {
+        const open = values[at] === wanted && !seen[at];
+        if (open && !inside) waiting.push(at);
+        inside = open;
       }
     }
   }
-  return found;
+  return found.subarray(0, count);
 }
 
-// All pixels of a superpixel, connected or not.
-export function sameRegion(regions, wanted) {
-  const found = [];
-  for (let at = regions.indexOf(wanted); at >= 0; at = regions.indexOf(wanted, at + 1)) found.push(at);
-  return found;
-}
-
+// Paint pixels in ascending runs; `valueAt` gives the value of a pixel, null to leave it.
 export function paintPixels(stroke, pixels, valueAt) {
-  for (const at of pixels) {
-    const value = valueAt(at);
-    if (value !== null) {
-      const y = Math.floor(at / stroke.width);
-      const x = at - y * stroke.width;
-      stroke.span(y, x, x + 1, value);
-    }
+  const { width } = stroke;
+  for (let i = 0; i < pixels.length; ) {
+    const start = pixels[i];
+    const y = Math.floor(start / width);
+    const value = valueAt(start);
+    let end = start + 1;
+    for (i += 1; end < (y + 1) * width && pixels[i] === end && valueAt(end) === value; i += 1) end += 1;
+    if (value !== null) stroke.span(y, start - y * width, end - y * width, value);
   }
 }
 

@@ -7,7 +7,6 @@ import {
   paintLine,
   paintPixels,
   paintPolygon,
-  sameRegion,
 } from "./pixels.js";
 
 export const TOOLS = {
@@ -28,7 +27,7 @@ export class Toolbox {
     this.stroke = null;
     this.points = [];
     this.cursor = null; // {x, y} in the image
-    this.regions = null; // superpixels of the chosen level
+    this.regions = null; // superpixels of the chosen level, as Regions
     this.locked = true; // no image yet, or the server has taken over
     this.space = false;
     this.panning = null;
@@ -65,7 +64,7 @@ export class Toolbox {
       }
     });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-    canvas.addEventListener("dblclick", () => this.close());
+    canvas.addEventListener("dblclick", (event) => this.close(event.timeStamp));
     canvas.addEventListener(
       "wheel",
       (event) => {
@@ -155,12 +154,7 @@ export class Toolbox {
     if (this.erasing || this.tool === "brush" || this.tool === "eraser") {
       const radius = this.settings.size() / 2;
       paintLine(stroke, from, to, radius, this.value);
-      this.refresh(
-        Math.min(from.x, to.x) - radius,
-        Math.min(from.y, to.y) - radius,
-        Math.max(from.x, to.x) + radius,
-        Math.max(from.y, to.y) + radius,
-      );
+      this.refresh();
       return;
     }
     const [x, y] = [Math.floor(to.x), Math.floor(to.y)];
@@ -175,12 +169,12 @@ export class Toolbox {
       this.settings.say("The superpixels of this image are being made; the brush works meanwhile.");
       return;
     }
-    const region = this.regions[at];
+    const region = this.regions.ids[at];
     if (region === 0 || this.filled.has(region)) return;
     this.filled.add(region);
     const { value } = this;
-    paintPixels(this.stroke, sameRegion(this.regions, region), () => value);
-    this.refreshStroke();
+    paintPixels(this.stroke, this.regions.pixels(region), () => value);
+    this.refresh();
   }
 
   acceptAt(at, x, y) {
@@ -198,10 +192,10 @@ export class Toolbox {
         this.settings.say("The superpixels of this image are being made; accept whole regions meanwhile.");
         return;
       }
-      const region = this.regions[at];
+      const region = this.regions.ids[at];
       if (region === 0 || this.filled.has(region)) return;
       this.filled.add(region);
-      pixels = sameRegion(this.regions, region);
+      pixels = this.regions.pixels(region);
     } else {
       pixels = connected(suggestion, view.width, view.height, x, y);
     }
@@ -209,7 +203,7 @@ export class Toolbox {
     paintPixels(this.stroke, pixels, (p) =>
       mask[p] === UNPAINTED && suggestion[p] !== UNPAINTED ? suggestion[p] : null,
     );
-    this.refreshStroke();
+    this.refresh();
   }
 
   acceptConfident(least) {
@@ -226,14 +220,14 @@ export class Toolbox {
       count += 1;
     }
     if (count) {
-      view.repaint(view.size);
+      view.repaint(stroke.takeFresh());
       this.save(stroke, "accept");
     }
     return count;
   }
 
   // Close the polygon.
-  close() {
+  close(since = performance.now()) {
     const points = this.points.filter(
       (p, i, all) => i === 0 || Math.hypot(p.x - all[i - 1].x, p.y - all[i - 1].y) > 0.5,
     );
@@ -241,25 +235,17 @@ export class Toolbox {
     if (points.length >= 3) {
       this.stroke = new Stroke(this.view.mask, this.view.width, this.view.height);
       paintPolygon(this.stroke, points, this.value);
-      this.refreshStroke();
+      this.refresh();
+      this.measure(since);
       this.end();
     }
     this.view.draw();
   }
 
-  refresh(left, top, right, bottom) {
-    const { view } = this;
-    view.repaint([
-      Math.max(0, Math.floor(left)),
-      Math.max(0, Math.floor(top)),
-      Math.min(view.width, Math.ceil(right) + 1),
-      Math.min(view.height, Math.ceil(bottom) + 1),
-    ]);
-  }
-
-  refreshStroke() {
-    const { stroke } = this;
-    if (!stroke.empty) this.refresh(stroke.left, stroke.top, stroke.right, stroke.bottom);
+  // Show what the stroke has changed since the last call.
+  refresh() {
+    const box = this.stroke.takeFresh();
+    if (box) this.view.repaint(box);
     this.view.draw();
   }
 
@@ -318,7 +304,8 @@ export class Toolbox {
     }
     this.strokeTwice(context, scale);
     const fills = this.tool === "superpixel" || (this.tool === "accept" && this.settings.acceptWhat() === "superpixel");
-    if (fills && this.regions) this.drawRegion(context, scale, cursor);
+    // During a stroke the paint itself shows the region.
+    if (fills && this.regions && !this.stroke) this.drawRegion(context, scale, cursor);
   }
 
   // Light on dark, to be seen on any image.
@@ -336,7 +323,7 @@ export class Toolbox {
     const { width, height } = this.view;
     [x, y] = [Math.floor(x), Math.floor(y)];
     if (x < 0 || y < 0 || x >= width || y >= height) return;
-    const region = this.regions[y * width + x];
+    const region = this.regions.ids[y * width + x];
     if (!region) return;
     if (this.hovered !== region || this.hoveredRegions !== this.regions) {
       this.hovered = region;
@@ -351,22 +338,43 @@ export class Toolbox {
     context.stroke(this.path);
   }
 
+  // Edges of one row or column are joined where they continue: a large region has many pixels.
   outlineOf(region) {
     const { width, height } = this.view;
-    const { regions } = this;
+    const { ids } = this.regions;
     const path = new Path2D();
-    for (const at of sameRegion(regions, region)) {
-      const y = Math.floor(at / width);
-      const x = at - y * width;
-      const edge = (other, inside, x0, y0, x1, y1) => {
-        if (inside && regions[other] === region) return;
-        path.moveTo(x0, y0);
-        path.lineTo(x1, y1);
-      };
-      edge(at - 1, x > 0, x, y, x, y + 1);
-      edge(at + 1, x < width - 1, x + 1, y, x + 1, y + 1);
-      edge(at - width, y > 0, x, y, x + 1, y);
-      edge(at + width, y < height - 1, x, y + 1, x + 1, y + 1);
+    const line = (x0, y0, x1, y1) => {
+      path.moveTo(x0, y0);
+      path.lineTo(x1, y1);
+    };
+    const pixels = this.regions.pixels(region);
+    // Where the edges above and below this row began; −1: there is none.
+    let above = -1;
+    let below = -1;
+    let y = 0;
+    let x = -1;
+    for (let i = 0; i <= pixels.length; i += 1) {
+      const at = pixels[i];
+      const goesOn = i < pixels.length && x + 1 < width && at === y * width + x + 1;
+      const open = i < pixels.length && (at < width || ids[at - width] !== region);
+      const shut = i < pixels.length && (at >= width * (height - 1) || ids[at + width] !== region);
+      if (above >= 0 && !(goesOn && open)) {
+        line(above, y, x + 1, y);
+        above = -1;
+      }
+      if (below >= 0 && !(goesOn && shut)) {
+        line(below, y + 1, x + 1, y + 1);
+        below = -1;
+      }
+      if (!goesOn) {
+        if (i > 0) line(x + 1, y, x + 1, y + 1);
+        if (i === pixels.length) break;
+        y = Math.floor(at / width);
+        x = at - y * width;
+        line(x, y, x, y + 1);
+      } else x += 1;
+      if (open && above < 0) above = x;
+      if (shut && below < 0) below = x;
     }
     return path;
   }

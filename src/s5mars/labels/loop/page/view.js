@@ -20,13 +20,11 @@ class Layer {
     this.width = width;
   }
 
-  // Colour the pixels of a rectangle: colourAt(index) → packed RGBA.
-  fill([left, top, right, bottom], colourAt) {
+  // Colour the pixels of a rectangle: `row(words, from, to)` sets the packed RGBA of a part of a row.
+  // A call for each pixel would take tens of milliseconds on a large image.
+  fill([left, top, right, bottom], row) {
     if (left >= right || top >= bottom) return;
-    for (let y = top; y < bottom; y += 1) {
-      const end = y * this.width + right;
-      for (let at = y * this.width + left; at < end; at += 1) this.words[at] = colourAt(at);
-    }
+    for (let y = top; y < bottom; y += 1) row(this.words, y * this.width + left, y * this.width + right);
     this.context.putImageData(this.data, 0, 0, left, top, right - left, bottom - top);
   }
 }
@@ -39,7 +37,7 @@ export class View {
     colours.forEach((colour, index) => {
       this.paintColours[index] = packed(colour, 255);
     });
-    this.unsureColour = (sure) => packed([255, 0, 200], 255 - sure);
+    this.unsureColours = Uint32Array.from({ length: 256 }, (_, sure) => packed([255, 0, 200], 255 - sure));
     this.opacity = 0.6;
     this.overlay = "suggestion";
     this.overlayOpacity = 0.35;
@@ -74,20 +72,22 @@ export class View {
   // The mask has changed in a rectangle.
   repaint(box) {
     const { mask, paintColours } = this;
-    this.paint.fill(box, (at) => paintColours[mask[at]]);
+    this.paint.fill(box, (words, from, to) => {
+      for (let at = from; at < to; at += 1) words[at] = paintColours[mask[at]];
+    });
     this.resuggest(box);
   }
 
   resuggest(box) {
-    const { mask, suggestion, confidence, paintColours } = this;
+    const { mask, suggestion, confidence, paintColours, unsureColours } = this;
     if (!suggestion || this.overlay === "none") return;
-    if (this.overlay === "uncertainty") {
-      this.suggested.fill(box, (at) =>
-        mask[at] === UNPAINTED && suggestion[at] !== UNPAINTED ? this.unsureColour(confidence[at]) : 0,
-      );
-    } else {
-      this.suggested.fill(box, (at) => (mask[at] === UNPAINTED ? paintColours[suggestion[at]] : 0));
-    }
+    const [colours, shown] =
+      this.overlay === "uncertainty" ? [unsureColours, confidence] : [paintColours, suggestion];
+    this.suggested.fill(box, (words, from, to) => {
+      for (let at = from; at < to; at += 1) {
+        words[at] = mask[at] === UNPAINTED && suggestion[at] !== UNPAINTED ? colours[shown[at]] : 0;
+      }
+    });
     this.draw();
   }
 
@@ -102,12 +102,14 @@ export class View {
     this.outlines = null;
     if (regions) {
       this.outlines = new Layer(this.width, this.height);
-      const { width, height } = this;
+      const { width } = this;
       const line = packed([255, 255, 255], 150);
-      this.outlines.fill(this.size, (at) => {
-        const right = at % width < width - 1 && regions[at] !== regions[at + 1];
-        const below = at < width * (height - 1) && regions[at] !== regions[at + width];
-        return right || below ? line : 0;
+      this.outlines.fill(this.size, (words, from, to) => {
+        for (let at = from; at < to; at += 1) {
+          const right = at + 1 < to && regions[at] !== regions[at + 1];
+          const below = at + width < regions.length && regions[at] !== regions[at + width];
+          words[at] = right || below ? line : 0;
+        }
       });
     }
     this.draw();

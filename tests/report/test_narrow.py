@@ -1,0 +1,58 @@
+"""The pages on the screen of a telephone, in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s5mars.report.comparison import write_comparison
+from s5mars.report.run import write_report
+
+WIDTH = 400
+TEXT_SIZES = """() => [...document.querySelectorAll("svg text")].map((text) => {
+  const svg = text.ownerSVGElement;
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  return parseFloat(getComputedStyle(text).fontSize) * scale;
+})"""
+SCROLLERS = """() => [...document.querySelectorAll(".scroll")].map((box) => {
+  return [box.scrollWidth > box.clientWidth, getComputedStyle(box, "::after").height !== "0px"];
+})"""
+
+
+@pytest.fixture
+def browser() -> Any:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        installed = shutil.which("chromium") or playwright.chromium.executable_path
+        if not Path(installed).exists():
+            pytest.skip("no chromium: apt-get install chromium, or playwright install chromium")
+        started = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def test_pages_fit_a_narrow_screen(
+    browser: Any,
+    make_run: Any,
+    network: type,
+    tmp_path: Path,
+) -> None:
+    runs = [make_run("a"), make_run("b")]
+    pages = [
+        write_report(runs[0], out=tmp_path / "run.html"),
+        write_comparison(runs, out=tmp_path / "comparison.html"),
+    ]
+    for path in pages:
+        for width in (WIDTH, 1280):
+            page = browser.new_page(viewport={"width": width, "height": 800})
+            page.goto(path.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            sizes = page.evaluate(TEXT_SIZES)
+            assert sizes and min(sizes) >= 10
+            scrollers = page.evaluate(SCROLLERS)
+            assert all(hinted == wider for wider, hinted in scrollers), scrollers
+            assert any(wider for wider, _ in scrollers) or width > WIDTH
+            page.close()
