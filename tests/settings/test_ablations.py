@@ -22,6 +22,7 @@ from s5mars.settings.recipes import find_recipe
 from s5mars.types import Batch, Progress
 from tiny import PixelNet, batch
 
+DEFAULT = find_recipe("default").method("s5mars", S5Mars())
 BASE = ["--data", "d", "--out", "o", "--steps", "5"]
 NAMES = [f"{table}/{row}" for table, content in ABLATIONS.items() for row in content.rows]
 
@@ -139,9 +140,7 @@ def test_an_unknown_row_lists_all_the_nearest_first() -> None:
 def test_the_row_comes_after_the_recipe_and_before_options() -> None:
     settings = parse_training([*BASE, "--ablation", "augin/efdm"])
     assert settings.config.ablation == "augin/efdm"
-    assert settings.method == dataclasses.replace(
-        find_recipe("default").method("s5mars", S5Mars()), swap="efdm"
-    )
+    assert settings.method == dataclasses.replace(DEFAULT, swap="efdm")
 
     released = find_recipe("as_released").method("s5mars", S5Mars())
     settings = parse_training([*BASE, "--recipe", "as_released", "--ablation=objects/all"])
@@ -150,7 +149,7 @@ def test_the_row_comes_after_the_recipe_and_before_options() -> None:
     assert settings.method.mix.rotation == 20 and settings.method.mix.extra_rectangle
 
     settings = parse_training([*BASE, "--ablation", "augin/efdm", "--s5mars.swap", "wct", "--ohem"])
-    assert settings.method == S5Mars(swap="wct")
+    assert settings.method == dataclasses.replace(DEFAULT, swap="wct")
 
 
 def test_without_mixing_the_released_rectangle_is_gone_too() -> None:
@@ -172,9 +171,9 @@ def test_settings_of_a_run_come_back(name: str, tmp_path: Path) -> None:
 def test_a_row_may_stand_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("data: d\nout: o\nsteps: 5\nablation: labels/soft\n")
-    assert training_from_yaml(path).method == S5Mars(hard_weight=0.0)
+    assert training_from_yaml(path).method == dataclasses.replace(DEFAULT, hard_weight=0.0)
     settings = parse_training(["--config", str(path), "--ablation", "labels/hard"])
-    assert settings.method == S5Mars(soft_weight=0.0)
+    assert settings.method == dataclasses.replace(DEFAULT, soft_weight=0.0)
 
 
 def test_the_command_line_prints_the_changed_fields(capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,4 +229,4 @@ def test_a_run_of_a_row_makes_no_objects_that_it_does_not_paste(tmp_path: Path) 
     assert main(["train", *(f"--{key}={value}" for key, value in settings.items())]) == 0
     assert not (out / "objects").exists()
     written = training_from_yaml(out / "config.yaml")
-    assert written.method == find_ablation("mixing/classmix").change(S5Mars())
+    assert written.method == find_ablation("mixing/classmix").change(DEFAULT)

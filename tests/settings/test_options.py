@@ -36,12 +36,12 @@ def test_the_signatures_hold_what_the_paper_says() -> None:
     assert settings.method == S5Mars()
 
 
-def test_the_default_recipe_fits_short_runs_and_leaves_the_method_alone() -> None:
+def test_the_default_recipe_fits_short_runs_and_changes_one_field_of_the_method() -> None:
     settings = parse_training(BASE)
     assert settings.config == TrainConfig(
         data=Path("d"), out=Path("o"), steps=5, **find_recipe("default").training
     )
-    assert settings.method == S5Mars()
+    assert settings.method == S5Mars(photometric="fixmatch")
     assert parse_training([*BASE, "--method", "supervised"]).method == Supervised()
 
 
@@ -82,7 +82,7 @@ def test_fields_of_the_method() -> None:
          "--s5mars.mix.source", "rectangles", "--s5mars.mix.rescale", "[0.5, 1.0]"]
     ).method  # fmt: skip
     assert isinstance(method, S5Mars)
-    default = S5Mars()
+    default = find_recipe("default").method("s5mars", S5Mars())
     mix = replace(default.mix, source="rectangles", rescale=(0.5, 1.0))
     assert method == replace(default, hard_threshold=0.5, swap="both", mix=mix)
 

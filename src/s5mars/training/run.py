@@ -104,9 +104,6 @@ def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str 
     dataset = open_dataset(config.data, splits=config.splits)
     config, config_text = settled(config, config_text, dataset)
     streams = choose_streams(dataset, config, method)
-    aligned = with_usable_alignment(config, streams)
-    if aligned.alignment != config.alignment:
-        config, config_text = aligned, with_values(config_text, aligned, ["alignment"])
     if config.objects is not None and method.needs.objects:
         check_store(config.objects, streams.labelled)
     # Built before the folder exists, so that an error leaves nothing behind.
@@ -425,7 +422,7 @@ def _build_module(
     return SegmentationModule(
         student,
         method,
-        config=config,
+        config=with_usable_alignment(config, streams),
         total_steps=steps_of_last(steps) if in_stages(config, method) else steps,
         areas=areas,
         given_teacher=teacher,

@@ -96,11 +96,17 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
             )
     _require_room(labelled, config)
     areas = _shown(labelled, dataset, config)
-    of_image = partial(coverage, settings=crop_settings(config))
-    covered = areas.sum() / sum(of_image(*image_size(s.image)).sum() for s in labelled)
     warnings = label_warnings(areas, dataset.taxonomy.names, batch=config.batch)
     warnings += _missing_classes(selection, areas, dataset, config.select_on)
-    return Streams(labelled, candidates, selection, areas, float(covered), tuple(lines), warnings)
+    return Streams(
+        labelled=labelled,
+        pool=candidates,
+        selection=selection,
+        areas=areas,
+        coverage=_coverage(areas, labelled, config),
+        skipped=tuple(lines),
+        warnings=warnings,
+    )
 
 
 def with_usable_alignment(config: TrainConfig, streams: Streams) -> TrainConfig:
@@ -196,6 +202,11 @@ def _shown(
     return label_areas(labelled, dataset.coding, len(dataset.taxonomy), weights=weights)[0]
 
 
+def _coverage(areas: NDArray[np.float64], labelled: Sequence[Sample], config: TrainConfig) -> float:
+    whole = partial(coverage, settings=crop_settings(config))
+    return float(areas.sum() / sum(whole(*image_size(s.image)).sum() for s in labelled))
+
+
 def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:
     """Raise if the crop is larger than every resized image, because the rest would be padding."""
     if config.network.fixed_crops:
@@ -239,15 +250,16 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
     labelled = tuple(listed("labelled"))
     # A run without a selection has written no list of it, and keeps its last checkpoint.
     selected = config.keep != "last" or (run / "splits" / "selection.txt").is_file()
+    needed = config.balanced_crops or (method.needs.pool and reads_class_shares(config))
+    areas = _shown(labelled, dataset, config) if needed else None
     return Streams(
         labelled=labelled,
         pool=withhold(listed("pool"), labelled if config.pool_labels else ())
         if method.needs.pool
         else None,
         selection=tuple(listed("selection")) if selected else (),
-        areas=_shown(labelled, dataset, config)
-        if config.balanced_crops or (method.needs.pool and reads_class_shares(config))
-        else None,
+        areas=areas,
+        coverage=1.0 if areas is None else _coverage(areas, labelled, config),
         skipped=tuple(_lines(run / "splits" / SKIPPED)),
         warnings=tuple(_lines(run / "splits" / WARNINGS)),
     )
