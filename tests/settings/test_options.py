@@ -271,7 +271,7 @@ def test_the_help_has_headings(capsys: pytest.CaptureFixture[str]) -> None:
     headings = re.findall(r"^(\w[^:\n]*).*:$", shown, re.MULTILINE)
     assert headings == [
         "options", "Run", "Data", "Model", "Objective", "Optimiser", "Schedule", "Hardware",
-        "The side adapter of SAN of table VI, --model san",
+        "The side adapter of SAN of table VI, --model san", "examples",
     ]  # fmt: skip
     assert "--side-adapter.checkpoint" in shown and "--deeplab" not in shown
 
