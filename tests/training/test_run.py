@@ -35,8 +35,8 @@ from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
 from s5mars.randomness import generator
 from s5mars.settings.parsing import parse_training
-from s5mars.training import callbacks, validate
-from s5mars.training.callbacks import SaveLast
+from s5mars.training import loop, signals, validate
+from s5mars.training.loop import Loop
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record
 from s5mars.training.run import _build_module
@@ -148,8 +148,8 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
     score = Record.score
     before = signal.getsignal(number)
 
-    def score_and_stop(self: Record, module: Any, precision: str, **others: Any) -> None:
-        score(self, module, precision, **others)
+    def score_and_stop(self: Record, module: Any, **others: Any) -> None:
+        score(self, module, **others)
         os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
@@ -233,8 +233,8 @@ def train_slowly(words: list[str], where: str, said: Path) -> None:
         return losses(self, student, teacher, batch, progress)
 
     Supervised.losses = slow  # type: ignore[method-assign]
-    callbacks.SLOW_SECONDS, callbacks.GRACE_SECONDS, callbacks.LAST_SECONDS = 0.0, 1.0, 1.0
-    SaveLast._write_seconds = property(lambda self: 0.0, lambda self, value: None)  # type: ignore[assignment]
+    loop.SLOW_SECONDS, signals.GRACE_SECONDS, signals.LAST_SECONDS = 0.0, 1.0, 1.0
+    Loop._write_seconds = property(lambda self: 0.0, lambda self, value: None)  # type: ignore[assignment]
     with said.open("w", buffering=1) as file, redirect_stderr(file), redirect_stdout(file):
         raise SystemExit(main(words))
 
@@ -346,7 +346,7 @@ def test_a_broken_state_replaces_no_good_one(
 ) -> None:
     """From step 4 on a term is NaN, as of bf16 perhaps, or a weight is, after a step too large."""
     out = tmp_path / "broken"
-    losses, step = S5Mars.losses, SegmentationModule.optimizer_step
+    losses, step = S5Mars.losses, SegmentationModule.finish_step
 
     def broken_losses(self: S5Mars, student: Any, teacher: Any, batch: Any, progress: Any) -> Any:
         terms = losses(self, student, teacher, batch, progress)
@@ -354,14 +354,14 @@ def test_a_broken_state_replaces_no_good_one(
             terms["soft"] = replace(terms["soft"], value=terms["soft"].value * torch.nan)
         return terms
 
-    def broken_step(self: SegmentationModule, *given: Any, **named: Any) -> None:
-        step(self, *given, **named)
-        if broken == "weight" and self._step >= 3:
+    def broken_step(self: SegmentationModule) -> None:
+        step(self)
+        if broken == "weight" and self.step >= 4:
             with torch.no_grad():
                 next(self.student.parameters()).fill_(torch.inf)
 
     monkeypatch.setattr(S5Mars, "losses", broken_losses)
-    monkeypatch.setattr(SegmentationModule, "optimizer_step", broken_step)
+    monkeypatch.setattr(SegmentationModule, "finish_step", broken_step)
     assert main(arguments(scenes, out, validate_every=1)) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     named = "loss, soft" if broken == "term" else "weights"
