@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from lightning import Fabric
 from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning.fabric.strategies.single_device import SingleDeviceStrategy
 from lightning.fabric.strategies.strategy import Strategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -105,8 +106,15 @@ def device_kind(accelerator: str) -> str:
 
 
 def processes(config: TrainConfig) -> int:
-    """How many processes train together."""
+    """How many processes train together.
+
+    Raises:
+        ValueError: if they do not each have the whole network, or do not start as commands.
+    """
     strategy = _fabric(config, config.strategy).strategy
+    copied = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy))
+    if not copied or any(way in config.strategy for way in ("spawn", "fork", "notebook")):
+        raise ValueError("only strategies of the kind ddp keep the whole network in each process")
     return int(getattr(strategy, "num_processes", 1)) * config.num_nodes
 
 

@@ -87,7 +87,7 @@ class Loop:
                 self._load(checkpoint)
             sharing = fabric.world_size // self.config.num_nodes
             with signals, self.display:
-                self._score()  # a run without steps, or what a stopped run left out
+                self._score()  # what a stopped run left out
                 if self.is_pending:
                     return  # stopped again
                 signals.doing = "waiting"
@@ -156,7 +156,7 @@ class Loop:
         # The clock of one process decides, and a signal to any process ends all of them together.
         late &= self.fabric.is_global_zero and not every
         asked = torch.tensor([bool(self.signals.stopped_by), late]).long()
-        stop, due = (distributed.total(asked) > 0).tolist()
+        stop, due = map(bool, distributed.total(asked).tolist())
         if stop or due or step == self.module.total_steps or (every and step % every == 0):
             self._save()
         if stop:

@@ -53,6 +53,9 @@ class LostProcess:
             threading.Thread(target=self._watch, args=(fabric.local_rank,), daemon=True).start()
         try:
             yield
+        except KeyboardInterrupt:
+            self._end_the_others()
+            raise
         finally:
             self._finished.set()
 

@@ -86,7 +86,7 @@ class StopSignals:
                 raise UserError(self._given_up)
             return
         if self.stopped_by and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(self.kept())
         self.stopped_by = signal.Signals(number).name
 
     def _watch(self, reading: int) -> None:
