@@ -13,7 +13,7 @@ reason. The inputs are random tensors and generated scenes. The parts are:
    teacher, in bf16; the steps take turns, and the median of the ratios is reported;
 3. shares of the step by its parts (synchronised with the device between them) and by kind of kernel
    (from a profile without synchronisation), and the utilisation of the device;
-4. speed of the loader alone, and of training from it through Lightning;
+4. speed of the loader alone, and of training from it as in ``s5mars train``;
 5. the hours of the paper's 150 000 steps, calculated from the step and from the loader.
 """
 
@@ -21,16 +21,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
-import logging
 import os
 import re
 import statistics
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -282,41 +279,22 @@ def loader_speed(run: Run, batches: Any) -> dict[str, Any]:
     return {"workers": workers, "images/s": round(rate, 1)}
 
 
-def through_lightning(run: Run, batches: Any) -> dict[str, Any]:
-    """Speed of training from the loader as in ``s5mars train``, without validation."""
-    import lightning
-
+def through_loop(run: Run, batches: Any) -> dict[str, Any]:
+    """Training from the loader, as ``s5mars train`` does it, without validation."""
+    from loop import times_of_steps
     from s5mars.data.loader import training_loader
-    from s5mars.training.callbacks import ProgressBar
-    from s5mars.training.feed import Feed
 
     count = 3 * run.options.steps
-    times: list[float] = []
-
-    class Clock(lightning.Callback):
-        def on_train_batch_end(self, *_: object) -> None:
-            times.append(time.perf_counter())
-
-    class Source(lightning.LightningDataModule):
-        transfer_batch_to_device = Feed.transfer_batch_to_device
-
-        def train_dataloader(self) -> Any:
-            return training_loader(batches, start=0, workers=run.options.workers)
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-    step = Step("s5mars", run.settings, run.device)
-    trainer = lightning.Trainer(
-        accelerator="gpu" if run.on_gpu else "cpu", devices=1, max_steps=count, max_epochs=-1,
-        precision="bf16-mixed" if run.on_gpu else "32-true", gradient_clip_val=8.0,
-        callbacks=[Clock(), ProgressBar()], logger=False, enable_checkpointing=False,
-        enable_model_summary=False, num_sanity_val_steps=0,
-    )  # fmt: skip
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        trainer.fit(step.module, datamodule=Source())
+    times = times_of_steps(
+        Step("s5mars", run.settings, run.device),
+        training_loader(batches, start=0, workers=run.options.workers),
+        count,
+        time.perf_counter,
+        accelerator="gpu" if run.on_gpu else "cpu",
+        precision="bf16" if run.on_gpu else "fp32",
+    )
     skipped = count // 3
-    seconds = (times[-1] - times[skipped - 1]) / (count - skipped)
+    seconds = (times[-1] - times[skipped]) / (count - 1 - skipped)
     return {"ms": round(1e3 * seconds, 2), "images/s": round(2 * run.settings.batch / seconds, 1)}
 
 
@@ -384,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run.part("loader", lambda why=f"left out: needs {error.name}": why)  # type: ignore[misc]
         else:
             run.part("loader", lambda: loader_speed(run, batches), seconds=options.seconds + 5)
-            run.part("training from the loader", lambda: through_lightning(run, batches))
+            run.part("training from the loader", lambda: through_loop(run, batches))
     if run.on_gpu:  # last, because a compiler may take minutes
         for name in (n for n in VARIANTS if n not in eager):
             run.part(name, lambda how=VARIANTS[name]: variant(run, **how), seconds=90)  # type: ignore[misc]

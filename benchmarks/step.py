@@ -11,17 +11,15 @@ rounds, and times are processor time, because machines are shared:
 - naive: a plain implementation of S5Mars, see ``naive.py``;
 - bf16: S5Mars under autocast.
 
-The last part measures the parts of an S5Mars step. The overhead of Lightning is measured on a tiny
+The last part measures the parts of an S5Mars step. The overhead of the loop is measured on a tiny
 network and added to the part outside the networks. Peak memory is that of a fresh process for each.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
+import itertools
 import json
-import logging
 import statistics
 import subprocess
 import sys
@@ -30,17 +28,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import lightning
 import torch
-from torch.utils.data import DataLoader
 
+from loop import times_of_steps
 from machine import machine
 from naive import NaiveStep
 from s5mars.comparison.peak import peak_of
 from s5mars.comparison.step import CostSettings, Step
-from s5mars.training.callbacks import ProgressBar
 from s5mars.training.environment import choose_precision
-from s5mars.training.feed import Feed
 from shares import NETWORK, PARTS, timed_parts
 from variants import fixmatch_step, supervised_step
 
@@ -91,45 +86,14 @@ def parts(settings: CostSettings) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in rounds) for name in PARTS}
 
 
-class Clock(lightning.Callback):
-    """Callback that records the processor time after every step."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def on_train_batch_end(self, *_: object) -> None:
-        """Read the clock."""
-        self.times.append(time.process_time())
-
-
-class SameBatch(lightning.LightningDataModule):
-    """Data module that returns the same batch at every step."""
-
-    transfer_batch_to_device = Feed.transfer_batch_to_device
-
-    def __init__(self, step: Step, length: int) -> None:
-        super().__init__()
-        self.batches = [step.batch] * length
-
-    def train_dataloader(self) -> DataLoader[object]:
-        """Return a loader that repeats the batch."""
-        return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]
-
-
-def lightning_seconds(length: int = 60) -> float:
-    """Overhead of Lightning, logging and the bar per step: ``fit`` minus the bare parts."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    step, clock = Step("s5mars", TINY, CPU), Clock()
-    trainer = lightning.Trainer(
-        accelerator="cpu", max_steps=length, max_epochs=-1, gradient_clip_val=8.0,
-        callbacks=[clock, ProgressBar()], logger=False, enable_checkpointing=False,
-        enable_model_summary=False,
-    )  # fmt: skip
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        trainer.fit(step.module, datamodule=SameBatch(step, length))
-    step.module.train()
-    whole = [b - a for a, b in zip(clock.times, clock.times[1:], strict=False)]
+def loop_seconds(length: int = 60) -> float:
+    """What the loop, its checks and the progress bar add to the bare parts of a step."""
+    step = Step("s5mars", TINY, CPU)
+    settings = {"accelerator": "cpu", "precision": "fp32"}
+    times = times_of_steps(
+        step, itertools.repeat(step.batch), length, time.process_time, **settings
+    )
+    whole = [b - a for a, b in itertools.pairwise(times)]
     bare = [sum(timed_parts(step, time.process_time).values()) for _ in range(length)]
     return max(0.0, statistics.median(whole) - statistics.median(bare))
 
@@ -153,10 +117,10 @@ def measure(settings: CostSettings) -> dict[str, object]:
         return round(statistics.median(x / y for x, y in pairs), 3)
 
     of_parts = parts(settings)
-    of_lightning = lightning_seconds()
-    outside = sum(s for name, s in of_parts.items() if name not in NETWORK) + of_lightning
+    of_loop = loop_seconds()
+    outside = sum(s for name, s in of_parts.items() if name not in NETWORK) + of_loop
     optimising = of_parts["clipping"] + of_parts["optimiser"]
-    whole = sum(of_parts.values()) + of_lightning
+    whole = sum(of_parts.values()) + of_loop
     return {
         "s5mars / supervised": ratio("s5mars", "supervised"),
         "s5mars / fixmatch": ratio("s5mars", "fixmatch"),
@@ -171,7 +135,7 @@ def measure(settings: CostSettings) -> dict[str, object]:
         },
         "milliseconds of its parts": {
             **{name: round(1e3 * value, 1) for name, value in of_parts.items()},
-            "lightning and logging": round(1e3 * of_lightning, 1),
+            "loop, checks and bar": round(1e3 * of_loop, 1),
         },
         "peak MiB": {name: round(b / 2**20) for name, b in peaks(settings).items()},
         "sizes": asdict(settings),

@@ -418,6 +418,7 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
         ),
         (["--accelerator=gpux"], r"cannot train with accelerator gpux.*; omit these options"),
         (["--strategy=foo"], r"cannot train with .*strategy foo"),
+        (["--strategy=ddp_fork", "--devices=2"], r"cannot train with .*only strategies of the"),
         (["--devices=x"], r"cannot train with .*devices x"),
         (
             ["--devices=2", "--batch=3"],

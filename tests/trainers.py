@@ -12,7 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.fabric.utilities import rank_zero_only
 
 from apart import start
 from s5mars.cli import main
@@ -88,8 +88,8 @@ def _train(rank: int, number: int, port: int, commands: list[list[str]], folder:
 def _run(command: list[str], *, stopped: bool) -> None:
     score = Record.score
 
-    def score_and_stop(self: Record, module: Any, precision: str, **others: Any) -> None:
-        score(self, module, precision, **others)
+    def score_and_stop(self: Record, module: Any, **others: Any) -> None:
+        score(self, module, **others)
         os.kill(os.getpid(), signal.SIGTERM)
 
     if command[0] == STOP:

@@ -30,6 +30,11 @@ def find_device(device: str | torch.device) -> torch.device:
     return found
 
 
+def device_of(accelerator: str) -> str:
+    """Lightning's name of an accelerator → torch's name of the device."""
+    return "cuda" if accelerator == "gpu" else accelerator
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the accelerator or the machine ran out of memory.
 

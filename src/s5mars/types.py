@@ -16,6 +16,7 @@ from s5mars.randomness import generator, generators
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor, nn
 
     from s5mars.objective.thresholds import Keep
@@ -40,6 +41,13 @@ class Crops:
     valid: Tensor  # (B, H, W) bool, False on padding and on no-data borders
     objects: Tensor | None = None  # (B, H, W) bool, one object proposal per image; may be empty
 
+    def to(self, device: torch.device) -> Crops:
+        """The same on a device."""
+        given = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        return Crops(
+            **{name: tensor.to(device, non_blocking=True) for name, tensor in given.items()}
+        )
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -47,6 +55,10 @@ class Batch:
 
     labelled: Crops
     pool: Crops | None = None  # images with or without labels; IGNORE where there is none
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(self.labelled.to(device), None if self.pool is None else self.pool.to(device))
 
 
 @dataclass(frozen=True)

@@ -91,13 +91,14 @@ def test_killed_and_continued(
     first = killed / "cells" / "supervised" / "0.5" / "seed-0"
     assert not (first / "last.ckpt").exists()
     written = {p: p.stat().st_mtime_ns for p in first.rglob("*") if p.is_file()}
+    begun = killed / "cells" / "s5mars" / "0.5" / "seed-0" / "versions.json"
+    written[begun] = begun.stat().st_mtime_ns
 
     assert main([*arguments(scenes, killed), *TWO]) == 0
 
     assert set(statuses(killed).values()) == {"done"}
-    assert written == {p: p.stat().st_mtime_ns for p in first.rglob("*") if p.is_file()}
-    second = killed / "cells" / "s5mars" / "0.5" / "seed-0"
-    assert (second / "logs" / "csv" / "part_1").is_dir()  # resumed, not started anew
+    found = [*(p for p in first.rglob("*") if p.is_file()), begun]  # resumed, not started anew
+    assert written == {p: p.stat().st_mtime_ns for p in found}
     assert not list(killed.rglob("last.ckpt"))
     shown = capsys.readouterr().out
     assert "4 cells requested, 1 already finished or failed, 3 to run: s5mars 0.5 seed 0," in shown

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from looped import STOPPED, fit
 from s5mars.classes import IGNORE
 from s5mars.methods import METHODS
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.objective.losses import cross_entropy
 from s5mars.settings.config import TrainConfig
-from s5mars.training.feed import Feed
 from s5mars.training.module import SegmentationModule
 from s5mars.types import Batch, Crops
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning, about tiny runs
 
 STEPS, STOP, SIZE, CLASSES = 60, 48, 48, 4
 
@@ -52,26 +46,6 @@ def two_images(seed: int, *, labelled: float) -> Crops:
 BATCH = Batch(labelled=two_images(0, labelled=0.5), pool=two_images(1, labelled=0.1))
 
 
-class SameBatch(lightning.LightningDataModule):
-    """The two images at every step, from the step where the run stands."""
-
-    transfer_batch_to_device = Feed.transfer_batch_to_device
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        assert self.trainer is not None
-        batches: Sequence[Any] = [BATCH] * (STEPS - self.trainer.global_step)
-        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-
-
-class SaveAt(Callback):
-    def __init__(self, step: int, path: Path) -> None:
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
-
-
 def new_module(name: str, *, seed: int) -> SegmentationModule:
     torch.manual_seed(seed)
     method = METHODS[name]()
@@ -89,19 +63,6 @@ def new_module(name: str, *, seed: int) -> SegmentationModule:
         areas=torch.ones(CLASSES),
         given_teacher=given,
     )
-
-
-def fit(
-    module: SegmentationModule, *callbacks: Callback, checkpoint: Path | None = None
-) -> SegmentationModule:
-    trainer = lightning.Trainer(
-        accelerator="cpu", max_steps=STEPS, max_epochs=-1, gradient_clip_val=8.0,
-        callbacks=list(callbacks), logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(module, datamodule=SameBatch(), ckpt_path=checkpoint, weights_only=False)
-    assert trainer.global_step == STEPS
-    return module
 
 
 def supervised_loss(module: SegmentationModule) -> float:
@@ -125,13 +86,13 @@ class Run:
 def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A whole run, of which a checkpoint remains that was written on the way."""
     name = str(request.param)
-    checkpoint = tmp_path_factory.mktemp(name) / "stopped.ckpt"
+    out = tmp_path_factory.mktemp(name)
     module = new_module(name, seed=0)
     before = supervised_loss(module)
-    fit(module, SaveAt(STOP, checkpoint))
+    fit(module, BATCH, out, stop=STOP)
     state = {key: copied(value) for key, value in module.state_dict().items()}
     averages = module.take_averages()
-    return Run(name, before, supervised_loss(module), state, averages, checkpoint)
+    return Run(name, before, supervised_loss(module), state, averages, out / STOPPED)
 
 
 def test_it_learns_two_images(unbroken: Run) -> None:
@@ -146,12 +107,13 @@ def test_every_term_entered_the_loss(unbroken: Run) -> None:
     assert all(abs(unbroken.averages[key]) > 0 for key in terms)
 
 
-def test_a_resumed_run_equals_the_unbroken_one(unbroken: Run) -> None:
-    saved = torch.load(unbroken.checkpoint, weights_only=False)["state_dict"]
+def test_a_resumed_run_equals_the_unbroken_one(unbroken: Run, tmp_path: Path) -> None:
+    saved = torch.load(unbroken.checkpoint, weights_only=True)["state_dict"]
     extra = [value for key, value in saved.items() if key.startswith("method.")]
     has_state = isinstance(METHODS[unbroken.name](), torch.nn.Module)
     assert has_state == any(len(tensor) for value in extra for tensor in value.values())
-    resumed = fit(new_module(unbroken.name, seed=1), checkpoint=unbroken.checkpoint)
+    module = new_module(unbroken.name, seed=1)
+    resumed = fit(module, BATCH, tmp_path, stop=STOP, resumed=unbroken.checkpoint)
     state = resumed.state_dict()
     assert state.keys() == unbroken.state.keys()
     assert [key for key in state if not same(state[key], unbroken.state[key])] == []

@@ -10,7 +10,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ import yaml
 from s5mars.cli import main
 from s5mars.settings.parsing import Training, parse_training
 from s5mars.training import automatic
-from s5mars.training.announce import Announce, words
+from s5mars.training.announce import Display, words
 from s5mars.training.automatic import LIGHT, Machine, complete, steps_for
 
 TINY = ("--model=test_resnet", "--weights=none", "--workers=0", "--batch=2")
@@ -223,31 +222,30 @@ def test_logs_have_a_line_a_validation(here: Path, fake_data: ModuleType) -> Non
     assert command[:2] == ["s5mars", "train"] and "--out=runs/a-supervised-1" in command
 
 
-def test_the_time_counts_the_pool_and_names_a_shorter_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_counts_the_pool_and_names_a_shorter_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from s5mars.training import announce
     from s5mars.training.module import SegmentationModule
 
     class Module(SegmentationModule):
+        device = torch.device("cpu")
+
         def __init__(self, pool_from: int, total: int) -> None:
             torch.nn.Module.__init__(self)
-            self.pool_from, self.total_steps = pool_from, total
+            self.step, self.pool_from, self.total_steps = 0, pool_from, total
+            self.config = replace(training().config, steps=4000)
 
-    class Trainer:
-        is_global_zero = True
-        global_step = 0
-        strategy: Any = type("S", (), {"root_device": torch.device("cpu")})
-
-    clock, trainer, module = [0.0], Trainer(), Module(pool_from=100, total=4000)
+    clock, module = [0.0], Module(pool_from=100, total=4000)
     monkeypatch.setattr(announce.time, "monotonic", lambda: clock[0])
-    said: list[str] = []
-    config = replace(training().config, steps=4000)
-    callback = Announce(config, validated=0, every=200, say=said.append)
-    for step in range(150):
-        trainer.global_step = step
-        callback.on_train_batch_start(trainer, module, None, step)  # type: ignore[arg-type]
-        clock[0] += 30 if step < 3 else 1 if step < 100 else 3
-        trainer.global_step = step + 1
-        callback.on_train_batch_end(trainer, module, None, None, step)  # type: ignore[arg-type]
+    with Display(module, validated=0, every=200) as display:
+        for step in range(150):
+            module.step = step
+            display.begin_step()
+            clock[0] += 30 if step < 3 else 1 if step < 100 else 3
+            module.step = step + 1
+            display.end_step(0.5)
+    said = capsys.readouterr().err.splitlines()
     seconds = 80 + 2.6 * 3900
     assert len(said) == 2
     assert said[0].startswith(f"1 s per step, about {words(seconds)} left; for a shorter run use")

@@ -89,8 +89,8 @@ def test_a_stopped_run_with_a_cache_equals_the_unbroken_one(
     unbroken, out = run[0], tmp_path / "stopped"
     score = Record.score
 
-    def score_and_stop(self: Record, module: Any, precision: str, **options: Any) -> None:
-        score(self, module, precision, **options)
+    def score_and_stop(self: Record, module: Any, **options: Any) -> None:
+        score(self, module, **options)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -19,7 +19,7 @@ import pytest
 
 from s5mars.cli import main
 from s5mars.data import loader
-from s5mars.training import callbacks
+from s5mars.training import signals
 
 WITH_LITTLE_ROOM = (
     "mount -t tmpfs -o size=1m none /dev/shm || exit 77\n"
@@ -113,7 +113,7 @@ def test_a_signal_ends_a_run_that_waits_for_a_batch(
 ) -> None:
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
     at_step(monkeypatch, 3, lambda: time.sleep(600))
-    monkeypatch.setattr(callbacks, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(signals, "GRACE_SECONDS", 0.5)
     out = tmp_path / "out"
 
     def stop() -> None:

@@ -68,7 +68,7 @@ def test_the_criterion_is_a_setting_of_the_run() -> None:
 
 def test_the_encoder_has_a_rate_of_its_own() -> None:
     module = module_of(learning_rate=0.1, encoder_rate=0.5)
-    groups = module.configure_optimizers()["optimizer"].param_groups
+    groups = module.optimizer.param_groups
     rates = {
         id(parameter): group["initial_lr"] for group in groups for parameter in group["params"]
     }

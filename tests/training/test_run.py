@@ -35,8 +35,8 @@ from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
 from s5mars.randomness import generator
 from s5mars.settings.parsing import parse_training
-from s5mars.training import callbacks, validate
-from s5mars.training.callbacks import SaveLast
+from s5mars.training import loop, signals, validate
+from s5mars.training.loop import Loop
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record
 from s5mars.training.run import _build_module
@@ -148,8 +148,8 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
     score = Record.score
     before = signal.getsignal(number)
 
-    def score_and_stop(self: Record, module: Any, precision: str, **others: Any) -> None:
-        score(self, module, precision, **others)
+    def score_and_stop(self: Record, module: Any, **others: Any) -> None:
+        score(self, module, **others)
         os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
@@ -163,7 +163,7 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
 
 
 @pytest.mark.parametrize("step", [3, STEPS])
-def test_a_signal_in_a_validation_ends_it_and_the_resumed_run_begins_with_it(
+def test_a_signal_in_a_validation_ends_it_and_resumed_runs_begin_with_it(
     step: int,
     scenes: Path,
     unbroken: Path,
@@ -174,17 +174,21 @@ def test_a_signal_in_a_validation_ends_it_and_the_resumed_run_begins_with_it(
     out = tmp_path / "stopped"
     read: list[int] = []
 
+    before = 0 if step == 3 else 3  # three images are validated
+
     def stop_at_the_first_image(*arguments: Any) -> Any:
         read.append(1)
-        if len(read) == (1 if step == 3 else 4):  # three images are validated
+        if len(read) > before:
             os.kill(os.getpid(), signal.SIGINT)
         return open_pair(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(validate, "open_pair", stop_at_the_first_image)
-        assert main(arguments(scenes, out, save_every=100)) == 0
-    assert len(read) == (1 if step == 3 else 4)
-    assert f"stopped by SIGINT after step {step} of {STEPS}, saved" in capsys.readouterr().err
+        for command in (arguments(scenes, out, save_every=100), ["train", "--resume", str(out)]):
+            assert main(command) == 0
+            said = capsys.readouterr().err
+            assert f"stopped by SIGINT after step {step} of {STEPS}, saved" in said
+    assert len(read) == before + 2
     saved = torch.load(out / "last.ckpt", weights_only=True)
     assert saved["global_step"] == step
     assert [entry["step"] for entry in saved["s5mars"]["history"]] == ([] if step == 3 else [3])
@@ -233,8 +237,8 @@ def train_slowly(words: list[str], where: str, said: Path) -> None:
         return losses(self, student, teacher, batch, progress)
 
     Supervised.losses = slow  # type: ignore[method-assign]
-    callbacks.SLOW_SECONDS, callbacks.GRACE_SECONDS, callbacks.LAST_SECONDS = 0.0, 1.0, 1.0
-    SaveLast._write_seconds = property(lambda self: 0.0, lambda self, value: None)  # type: ignore[assignment]
+    loop.SLOW_SECONDS, signals.GRACE_SECONDS, signals.LAST_SECONDS = 0.0, 1.0, 1.0
+    Loop._write_seconds = property(lambda self: 0.0, lambda self, value: None)  # type: ignore[assignment]
     with said.open("w", buffering=1) as file, redirect_stderr(file), redirect_stdout(file):
         raise SystemExit(main(words))
 
@@ -346,7 +350,7 @@ def test_a_broken_state_replaces_no_good_one(
 ) -> None:
     """From step 4 on a term is NaN, as of bf16 perhaps, or a weight is, after a step too large."""
     out = tmp_path / "broken"
-    losses, step = S5Mars.losses, SegmentationModule.optimizer_step
+    losses, step = S5Mars.losses, SegmentationModule.finish_step
 
     def broken_losses(self: S5Mars, student: Any, teacher: Any, batch: Any, progress: Any) -> Any:
         terms = losses(self, student, teacher, batch, progress)
@@ -354,14 +358,14 @@ def test_a_broken_state_replaces_no_good_one(
             terms["soft"] = replace(terms["soft"], value=terms["soft"].value * torch.nan)
         return terms
 
-    def broken_step(self: SegmentationModule, *given: Any, **named: Any) -> None:
-        step(self, *given, **named)
-        if broken == "weight" and self._step >= 3:
+    def broken_step(self: SegmentationModule) -> None:
+        step(self)
+        if broken == "weight" and self.step >= 4:
             with torch.no_grad():
                 next(self.student.parameters()).fill_(torch.inf)
 
     monkeypatch.setattr(S5Mars, "losses", broken_losses)
-    monkeypatch.setattr(SegmentationModule, "optimizer_step", broken_step)
+    monkeypatch.setattr(SegmentationModule, "finish_step", broken_step)
     assert main(arguments(scenes, out, validate_every=1)) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     named = "loss, soft" if broken == "term" else "weights"

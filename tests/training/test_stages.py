@@ -124,8 +124,8 @@ def test_a_run_stopped_in_any_stage_goes_on_to_the_same_end(
     out = tmp_path / "stopped"
     score = Record.score
 
-    def score_and_stop(self: Record, module: Any, precision: str, **others: Any) -> None:
-        score(self, module, precision, **others)
+    def score_and_stop(self: Record, module: Any, **others: Any) -> None:
+        score(self, module, **others)
         if self.config.out == (out / "stages" / stage if stage else out):
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from s5mars.cli import main
 from s5mars.data.synthetic import write_synthetic
 from s5mars.models.checkpoint import load_model
-from s5mars.training.callbacks import SaveLast
+from s5mars.training.loop import Loop
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +96,13 @@ def test_start_from_is_recorded_and_resumed(
 
     # Stopped after its first step, and resumed where the model is no longer there.
     stopped = tmp_path / "stopped"
-    on_end = SaveLast.on_train_batch_end
+    save_or_stop = Loop._save_or_stop
 
-    def stop(self: SaveLast, *args: Any) -> None:
-        self.stopped_by = "a test"
-        on_end(self, *args)
+    def stop(self: Loop, took: float) -> bool:
+        self.signals.stopped_by = "a test"
+        return save_or_stop(self, took)
 
-    monkeypatch.setattr(SaveLast, "on_train_batch_end", stop)
+    monkeypatch.setattr(Loop, "_save_or_stop", stop)
     train(scenes, stopped, start_from=first)
     monkeypatch.undo()
     assert "domain" not in facts(stopped)

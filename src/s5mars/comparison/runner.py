@@ -30,6 +30,7 @@ from s5mars.comparison.results import (
     saved_states,
     write_comparison,
 )
+from s5mars.devices import device_of
 from s5mars.errors import UserError
 from s5mars.files import write_text
 from s5mars.files.locking import only_one
@@ -39,7 +40,6 @@ from s5mars.settings.parsing import parse_training, training_from_yaml
 
 _LOOK_SECONDS = 0.2  # polling interval of the running cells
 _OWN = {"row", "share", "seed", "fingerprint"}  # fields that are not copied from an identical run
-_DEVICES = {"gpu": "cuda"}  # accelerator of Lightning → device of ``evaluate``
 
 
 @dataclass
@@ -196,7 +196,6 @@ class _Work:
             # The run stopped before its first save, so nothing is lost.
             shutil.rmtree(run, ignore_errors=True)
             train = ["train", *arguments]
-        accelerator = training.config.accelerator
         return {
             "run": str(run.resolve()),
             "train": train,
@@ -206,7 +205,7 @@ class _Work:
                 *where,
                 f"--split={self.request.split}",
                 f"--protocol={self.request.protocol}",
-                f"--device={_DEVICES.get(accelerator, accelerator)}",
+                f"--device={device_of(training.config.accelerator)}",
             ],
         }
 

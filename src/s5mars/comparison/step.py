@@ -83,7 +83,7 @@ class Step:
             given_teacher=copy.deepcopy(student) if method.needs.given_teacher else None,
         )
         self.module = module.to(device).train()
-        self.optimizer = module.configure_optimizers()["optimizer"]
+        self.optimizer = module.optimizer
         self.batch = random_batch(settings, device, pool=method.needs.pool)
         self.device = device
         self.taken = 0

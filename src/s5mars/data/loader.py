@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.crops import Crop, CropSettings, Pixel, draw_crop
@@ -175,20 +175,6 @@ def load_crop(
     return arrays
 
 
-class StepsFrom(Sampler[int]):
-    """Yields the steps from ``start`` on; its length is the whole run, as Lightning expects."""
-
-    def __init__(self, start: int, total: int) -> None:
-        self.start = start
-        self.total = total
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.total))
-
-    def __len__(self) -> int:
-        return self.total
-
-
 class LoaderError(UserError):
     """A loader process died or does not answer; the message says why and what to do."""
 
@@ -263,7 +249,7 @@ def training_loader(
     return _Loader(
         batches,
         batch_size=None,
-        sampler=StepsFrom(start, len(batches)),
+        sampler=range(start, len(batches)),
         num_workers=workers,
         persistent_workers=False,
         prefetch_factor=ahead or None,

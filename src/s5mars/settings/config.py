@@ -282,7 +282,7 @@ class HardwareSettings:
             knows.
         devices: Number of devices (processes on a CPU), or ``auto``.
         num_nodes: Number of machines.
-        strategy: Name of Lightning's strategy, such as ``ddp``.
+        strategy: Name of Lightning's strategy of the kind ``ddp``; ``auto`` is that.
         precision: Numerical precision: ``auto`` (bf16 where it is fast), ``fp32``, ``bf16`` or
             ``fp16``.
     """

@@ -1,1 +1,1 @@
-"""One training module for every method: Lightning underneath, checkpoints, resuming."""
+"""One training module and one loop for every method; checkpoints, resuming."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm
 
 from s5mars.data.dataset import Dataset
+from s5mars.parallel import distributed
 from s5mars.settings.config import TrainConfig
 from s5mars.training.module import SegmentationModule
 from s5mars.training.streams import Streams
@@ -78,63 +77,67 @@ def plan(
     return "\n".join(lines)
 
 
-class Announce(Callback):
-    """Print the expected duration after twenty steps, and again after twenty steps with the pool.
+class Display:
+    """How far a run is, from its first process: a bar in a terminal, else a line per validation.
+
+    After twenty steps, and again after twenty with the pool, it says how long the run will take.
 
     Args:
-        config: settings of the run.
+        module: what is trained.
         validated: number of images of a validation.
         every: number of steps between validations.
-        say: prints a line.
     """
 
-    def __init__(
-        self, config: TrainConfig, *, validated: int, every: int, say: Callable[[str], None]
-    ) -> None:
-        self.config = config
+    def __init__(self, module: SegmentationModule, *, validated: int, every: int) -> None:
+        self.module = module
         self.validated = validated
         self.every = every
-        self.say = say
-        self._began: float | None = None
-        self._first = 0  # step at which the measurement began
+        self._measured_from: int | None = None  # the step
+        self._began = 0.0
 
-    def on_train_batch_start(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Start to measure; start again at the first step that uses the pool."""
-        assert isinstance(pl_module, SegmentationModule)
-        if self._began is None or trainer.global_step == pl_module.pool_from > 0:
-            self._began, self._first = time.monotonic(), trainer.global_step
-        elif trainer.global_step == self._first + UNMEASURED_STEPS:
+    def __enter__(self) -> Display:
+        terminal = sys.stdout.isatty() and sys.stderr.isatty()
+        self._first = distributed.rank() == 0
+        self._lines = self._first and not terminal
+        self._resumed_at, self._since = self.module.step, time.monotonic()
+        self._bar = tqdm(
+            desc="training", total=self.module.total_steps, initial=self.module.step,
+            disable=not (self._first and terminal),
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()  # an error message starts on its own line
+
+    def begin_step(self) -> None:
+        """Begin to measure, anew where the pool comes in."""
+        step = self.module.step
+        if self._measured_from is None or step == self.module.pool_from > 0:
+            self._measured_from = step
+        if step in (self._measured_from, self._measured_from + UNMEASURED_STEPS):
             self._began = time.monotonic()
 
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Print it if enough steps are measured and left."""
-        assert isinstance(pl_module, SegmentationModule)
-        step = trainer.global_step
-        left = pl_module.total_steps - step
-        if step != self._first + MEASURED_STEPS or left < MEASURED_STEPS or self._began is None:
+    def end_step(self, loss: float | None) -> None:
+        """Move the bar, and say how long it will take if enough steps are measured and left.
+
+        Args:
+            loss: of the step, in this process; None leaves the bar's as it is.
+        """
+        self._bar.update()
+        if loss is not None:
+            self._bar.set_postfix(loss=f"{loss:.3f}")
+        step, total = self.module.step, self.module.total_steps
+        measured = step - (self._measured_from or 0) == MEASURED_STEPS
+        if not (measured and total - step >= MEASURED_STEPS and self._first):
             return
-        if not trainer.is_global_zero:
-            return
-        if trainer.strategy.root_device.type == "cuda":
+        if self.module.device.type == "cuda":
             torch.cuda.synchronize()
         each = (time.monotonic() - self._began) / (MEASURED_STEPS - UNMEASURED_STEPS)
-        self.say(self._words(each, step, pl_module))
+        tqdm.write(self._words(each), file=sys.stderr)
 
-    def _words(self, each: float, step: int, module: SegmentationModule) -> str:
-        total, before_pool = module.total_steps, max(0, module.pool_from - step)
+    def _words(self, each: float) -> str:
+        step, total = self.module.step, self.module.total_steps
+        before_pool = max(0, self.module.pool_from - step)
         ratio = OF_POOL if before_pool else 1.0
         seconds = each * (before_pool + ratio * (total - step - before_pool))
         about = f"{each:.2g} s per step, about {words(seconds)} left"
@@ -144,51 +147,24 @@ class Announce(Callback):
         if seconds > LONG_SECONDS:
             shorter = max(50, int(total * LONG_SECONDS / seconds) // 50 * 50)
             about += "; for a shorter run use"
-            if self.config.steps is not None and shorter < total:
+            if self.module.config.steps is not None and shorter < total:
                 about += f" --steps {shorter} (about {words(seconds * shorter / total)}), or"
             about += " a smaller --crop, --resolution or --model"
         return about
 
-
-class Lines(Callback):
-    """Print one line per validation if standard error is not a terminal."""
-
-    def __init__(self, *, split: str) -> None:
-        self.split = split
-        self._said = 0
-        self._since = time.monotonic()
-        self._from = 0
-
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Start the clock; a resumed run does not repeat earlier lines."""
-        assert isinstance(pl_module, SegmentationModule)
-        self._said, self._since = len(pl_module.history), time.monotonic()
-        self._from = trainer.global_step
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Print the last validation, if there is a new one."""
-        assert isinstance(pl_module, SegmentationModule)
-        if len(pl_module.history) == self._said or not trainer.is_global_zero:
+    def scored(self) -> None:
+        """Print a line for a validation, where there is no bar."""
+        if not self._lines:
             return
-        self._said = len(pl_module.history)
-        entry, total = pl_module.history[-1], pl_module.total_steps
+        entry, total, step = self.module.history[-1], self.module.total_steps, self.module.step
         seconds = time.monotonic() - self._since
-        left = seconds / (trainer.global_step - self._from) * (total - trainer.global_step)
+        left = seconds / max(1, step - self._resumed_at) * (total - step)
         score = entry["validation"]["mIoU"]
-        said = "" if score is None else f", mIoU {score:.2f} % on {self.split}"
+        said = "" if score is None else f", mIoU {score:.2f} % on {self.module.config.select_on}"
         loss = "" if entry["loss"] is None else f", loss {entry['loss']:.3f}"
         rest = f", about {words(left)} left" if left else ""
         print(
-            f"step {entry['step']} of {total}{loss}{said}, {words(seconds)}{rest}",
+            f"step {step} of {total}{loss}{said}, {words(seconds)}{rest}",
             file=sys.stderr, flush=True,
         )  # fmt: skip
 

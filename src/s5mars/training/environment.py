@@ -8,12 +8,14 @@ from datetime import timedelta
 from importlib import metadata
 from typing import Literal
 
-import lightning
 import torch
+from lightning import Fabric
+from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning.fabric.strategies.single_device import SingleDeviceStrategy
+from lightning.fabric.strategies.strategy import Strategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import DDPStrategy, Strategy
 
-from s5mars.devices import find_device
+from s5mars.devices import device_of, find_device
 from s5mars.errors import UserError
 from s5mars.settings.config import TrainConfig
 
@@ -61,13 +63,6 @@ def choose_precision(asked: str, accelerator: str) -> LightningPrecision:
     return _LIGHTNING[asked]
 
 
-def choose_strategy(config: TrainConfig) -> Strategy | str:
-    """Lightning's strategy; DDP gets a shorter timeout, so that a lost process is noticed."""
-    if config.strategy not in {"auto", "ddp"} or _trainer(config).world_size == 1:
-        return config.strategy
-    return DDPStrategy(timeout=PATIENCE)
-
-
 def check_devices(config: TrainConfig) -> None:
     """Check devices, strategy and batch with Lightning before anything is written.
 
@@ -76,7 +71,7 @@ def check_devices(config: TrainConfig) -> None:
             not divide among them.
     """
     try:
-        trainer = _trainer(config)
+        number = processes(config)
     except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
         asked = ", ".join(
             f"{name} {getattr(config, name)}"
@@ -86,44 +81,51 @@ def check_devices(config: TrainConfig) -> None:
         raise UserError(
             f"cannot train with {asked}: {reason}; omit these options to use the available devices"
         ) from error
-    processes = trainer.world_size
-    if config.batch % processes:
+    if config.batch % number:
         raise UserError(
-            f"batch must be a multiple of {processes}, the number of processes (got {config.batch})"
+            f"batch must be a multiple of {number}, the number of processes (got {config.batch})"
         )
-    if config.batch < 2 * processes:
+    if config.batch < 2 * number:
         # The pooled branch of the spatial pyramid has one value per image and channel, and images
         # are mixed within one process.
         raise UserError(
-            f"batch must be at least {2 * processes} (got {config.batch}): batch normalisation and "
+            f"batch must be at least {2 * number} (got {config.batch}): batch normalisation and "
             "mixing need two images per process"
         )
 
 
-def _trainer(config: TrainConfig) -> lightning.Trainer:
-    return lightning.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        strategy=config.strategy,
-        precision=choose_precision(config.precision, config.accelerator),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+def fabric_of(config: TrainConfig) -> Fabric:
+    """Devices, processes and precision; a lost process is noticed after ``PATIENCE``."""
+    several = config.strategy in {"auto", "ddp"} and processes(config) > 1
+    return _fabric(config, DDPStrategy(timeout=PATIENCE) if several else config.strategy)
 
 
 def device_kind(accelerator: str) -> str:
     """torch's kind of the device of a run, such as ``cpu`` or ``cuda``."""
-    if accelerator == "auto":
-        return find_device("auto").type
-    return "cuda" if accelerator == "gpu" else accelerator
+    return find_device("auto").type if accelerator == "auto" else device_of(accelerator)
 
 
 def processes(config: TrainConfig) -> int:
-    """How many processes train together."""
-    return int(_trainer(config).world_size)
+    """How many processes train together.
+
+    Raises:
+        ValueError: if they do not each have the whole network, or do not start as commands.
+    """
+    strategy = _fabric(config, config.strategy).strategy
+    copied = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy))
+    if not copied or any(way in config.strategy for way in ("spawn", "fork", "notebook")):
+        raise ValueError("only strategies of the kind ddp keep the whole network in each process")
+    return int(getattr(strategy, "num_processes", 1)) * config.num_nodes
+
+
+def _fabric(config: TrainConfig, strategy: Strategy | str) -> Fabric:
+    return Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy=strategy,
+        precision=choose_precision(config.precision, config.accelerator),
+    )
 
 
 def has_amx() -> bool:

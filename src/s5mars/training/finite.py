@@ -3,66 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from s5mars.errors import UserError
 from s5mars.parallel import distributed
-from s5mars.settings.config import TrainConfig
 from s5mars.training.module import SegmentationModule
-
-EVERY = 10
-"""Number of steps between two checks on an accelerator, which wait for it; a CPU checks every
-step."""
 
 
 class NotFiniteError(UserError):
     """The loss or the weights are not finite."""
 
 
-class StayFinite(Callback):
-    """Check losses and weights without slowing the run down."""
+def require_finite_losses(module: SegmentationModule) -> None:
+    """Check the losses since the last validation.
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
+    Raises:
+        NotFiniteError: if one is not finite.
+    """
+    _refuse(module, _losses(module))
 
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Check the losses since the last validation."""
-        assert isinstance(pl_module, SegmentationModule)
-        if pl_module.device.type == "cpu" or trainer.global_step % EVERY == 0:
-            self._refuse(pl_module, _losses(pl_module))
 
-    def check(self, module: SegmentationModule) -> None:
-        """Check losses and weights; all processes call this before anything is saved.
+def require_finite(module: SegmentationModule) -> None:
+    """Check losses and weights; all processes call this before anything is saved.
 
-        Raises:
-            NotFiniteError: if something is not finite.
-        """
-        self._refuse(module, _losses(module) | {"weights": _finite_weights(module)})
+    Raises:
+        NotFiniteError: if something is not finite.
+    """
+    _refuse(module, _losses(module) | {"weights": _finite_weights(module)})
 
-    def _refuse(self, module: SegmentationModule, finite: dict[str, Tensor]) -> None:
-        if not finite:
-            return
-        wrong = distributed.total((~torch.stack(list(finite.values()))).long()).tolist()
-        named = [name for name, number in zip(finite, wrong, strict=True) if number]
-        if not named:
-            return
-        precision = "" if self.config.precision == "fp32" else " or with --precision fp32"
-        raise NotFiniteError(
-            f"the loss is not finite at step {module.global_step} ({', '.join(named)}): train "
-            f"again with a smaller --learning-rate (it is {self.config.learning_rate:g}){precision}"
-        )
+
+def _refuse(module: SegmentationModule, finite: dict[str, Tensor]) -> None:
+    if not finite:
+        return
+    wrong = distributed.total((~torch.stack(list(finite.values()))).long()).tolist()
+    named = [name for name, number in zip(finite, wrong, strict=True) if number]
+    if not named:
+        return
+    precision = "" if module.config.precision == "fp32" else " or with --precision fp32"
+    raise NotFiniteError(
+        f"the loss is not finite at step {module.step} ({', '.join(named)}): train "
+        f"again with a smaller --learning-rate (it is {module.config.learning_rate:g}){precision}"
+    )
 
 
 def _losses(module: SegmentationModule) -> dict[str, Tensor]:

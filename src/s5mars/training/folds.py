@@ -23,6 +23,7 @@ from s5mars.data.layouts.splitting import write_lists
 from s5mars.data.names import as_lines
 from s5mars.data.partition import draw_partition
 from s5mars.data.stratify import Areas, label_areas, stratified_order
+from s5mars.devices import device_of
 from s5mars.errors import UserError
 from s5mars.evaluation.command import evaluate
 from s5mars.evaluation.confusion import Confusion
@@ -39,8 +40,6 @@ from s5mars.training.environment import processes, versions
 from s5mars.types import Method, Sample
 
 SUMMARY = "folds.json"
-
-_DEVICES = {"gpu": "cuda"}  # Lightning's name → torch's
 
 
 def cross_validate(
@@ -222,7 +221,7 @@ def _score(part: TrainConfig) -> Mapping[str, Any]:
     found = find_evaluation(part.out)
     if found is not None and not is_older(found, part.out / "best.safetensors"):
         return read_evaluation(found)
-    device = _DEVICES.get(part.accelerator, part.accelerator)
+    device = device_of(part.accelerator)
     return evaluate(
         part.out,
         data=part.data,

@@ -7,16 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-import lightning
 import torch.distributed as dist
+from lightning import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import Callback
 
 from s5mars.errors import first_line
 from s5mars.parallel.workers import ended
-from s5mars.training.callbacks import SaveLast
 
 GRACE_SECONDS = 2.0
 """Time in which the main thread may notice the loss from a failed collective, in seconds."""
@@ -25,47 +24,40 @@ LOST = 2
 """Exit status of the remaining processes of a run that lost one."""
 
 
-class LostProcess(Callback):
+class LostProcess:
     """Watch the child processes or, in a child, the parent process.
 
     torchrun and SLURM watch the processes that they start.
+
+    Args:
+        kept: says what was saved and how to resume from it.
     """
 
-    def __init__(self, saver: SaveLast, out: Path) -> None:
-        self.saver = saver
-        self.out = out
+    def __init__(self, kept: Callable[[], str]) -> None:
+        self._kept = kept
         self._started: list[subprocess.Popen[bytes]] = []
         self._parent: int | None = None
         self._finished = threading.Event()
 
-    def setup(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
-    ) -> None:
-        """Start to watch."""
-        started: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+    @contextmanager
+    def watched(self, fabric: Fabric) -> Iterator[None]:
+        """Watch during a block, after the launch; after it, or an error, processes end normally."""
+        started: list[subprocess.Popen[bytes]] = getattr(fabric.strategy.launcher, "procs", [])
         self._started = list(started)
         # Lightning's own watcher kills this process silently; an empty list ends it.
         started.clear()
-        environment = getattr(trainer.strategy, "cluster_environment", None)
-        if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
+        environment = getattr(fabric.strategy, "cluster_environment", None)
+        if isinstance(environment, LightningEnvironment) and fabric.local_rank > 0:
             self._parent = os.getppid()
-        if self._started or self._parent is not None:
-            threading.Thread(target=self._watch, args=(trainer,), daemon=True).start()
-
-    def on_train_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Stop watching: processes now end normally."""
-        self._finished.set()
-
-    def on_exception(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        exception: BaseException,
-    ) -> None:
-        """Stop watching: the main thread reports the error."""
-        self._finished.set()
+        if self._watches:
+            threading.Thread(target=self._watch, args=(fabric.local_rank,), daemon=True).start()
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._end_the_others()
+            raise
+        finally:
+            self._finished.set()
 
     def message(self, error: BaseException, *, first: bool) -> str:
         """The message for a failed collective; empty if another process reports it."""
@@ -94,16 +86,16 @@ class LostProcess(Callback):
         return ""
 
     def _line(self, reason: str) -> str:
-        return f"the run has lost a process ({reason}); {self.saver.kept}"
+        return f"the run has lost a process ({reason}); {self._kept()}"
 
-    def _watch(self, trainer: lightning.Trainer) -> None:
+    def _watch(self, local_rank: int) -> None:
         while not self._finished.wait(0.2):
             if not (reason := self._reason()):
                 continue
             if self._finished.wait(GRACE_SECONDS):
                 return
             self._end_the_others()
-            if trainer.local_rank <= 1:  # only one survivor reports
+            if local_rank <= 1:  # only one survivor reports
                 print(f"\ns5mars: {self._line(reason)}", file=sys.stderr, flush=True)
             os._exit(LOST)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import lightning
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,6 @@ from s5mars.methods.supervised import Supervised
 from s5mars.models.build import AnyNetwork
 from s5mars.models.dropout import drawing
 from s5mars.models.licences import as_facts
-from s5mars.models.synchronised import synchronise
 from s5mars.models.tuning import layer_rates
 from s5mars.objective.alignment import Alignment
 from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
@@ -28,7 +26,7 @@ from s5mars.training.schedule import momentum_limit, polynomial, ramp
 from s5mars.types import Batch, Crops, Method, Progress, Targets, Term, as_predicted
 
 
-class SegmentationModule(lightning.LightningModule):
+class SegmentationModule(nn.Module):
     """A student, the teacher if the method has one, and running sums for the records.
 
     Args:
@@ -81,8 +79,9 @@ class SegmentationModule(lightning.LightningModule):
         self.pool_from = first_pool_step(config, total_steps) if method.needs.pool else 0
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
-        self._step = 0
-        self.train()  # Lightning takes modules in the mode that it finds them in
+        self.step = 0  # number of steps taken
+        self.optimizer, self.schedule = _optimiser(student, config, total_steps)
+        self.train()
 
     @property
     def scored_name(self) -> str:
@@ -111,22 +110,24 @@ class SegmentationModule(lightning.LightningModule):
                 network.eval()
         return self
 
-    def setup(self, stage: str) -> None:
-        """Synchronise batch statistics over processes."""
-        if self.trainer.world_size > 1:
-            synchronise(self.student, self.trainer.strategy.root_device)
+    @property
+    def device(self) -> torch.device:
+        """Device of the networks."""
+        return next(self.student.parameters()).device
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The weighted sum of the method's terms."""
-        self._step = self.global_step
+    def forward(self, given: Callable[[], Batch]) -> Tensor:
+        """The weighted sum of the method's terms.
+
+        Args:
+            given: returns the batch on the device; Fabric does not look into frozen dataclasses.
+        """
+        batch, rank = given(), distributed.rank()
         size = len(batch.labelled.image)
-        progress = self.progress(self._step, first=self.global_rank * size)
+        progress = self.progress(self.step, first=rank * size)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), drawing(progress, size):
             # Layers that use the global generator depend on the step, too.
-            torch.manual_seed(
-                integer_seed(progress.seed, "layers", step=self._step, sample=self.global_rank)
-            )
+            torch.manual_seed(integer_seed(progress.seed, "layers", step=self.step, sample=rank))
             terms = self.objective(batch, progress)
         loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
         self._add("loss", loss)
@@ -134,7 +135,6 @@ class SegmentationModule(lightning.LightningModule):
             self._add(f"terms/{name}", term.value)
             if term.share is not None:
                 self._add(f"shares/{name}", term.share)
-        self.log("loss", loss.detach(), prog_bar=True, logger=False, sync_dist=True)
         return loss
 
     def progress(self, step: int, *, first: int = 0) -> Progress:
@@ -204,49 +204,18 @@ class SegmentationModule(lightning.LightningModule):
             probability = self.alignment(probability, pool.valid)
         return as_predicted(probability, pool)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step the student, then update the teacher, before a checkpoint can be saved."""
-        super().optimizer_step(*args, **kwargs)
+    def finish_step(self) -> None:
+        """Update the teacher after the student, and count the step."""
         if self.teacher is not None:
             limit = momentum_limit(
                 self.total_steps,
                 limit=self.config.teacher_momentum,
                 span=self.config.teacher_span,
             )
-            momentum = momentum_at(self._step, maximum=limit)
-            update_teacher(self.teacher, self.student, momentum=momentum)
-
-    def configure_optimizers(self) -> Any:
-        """SGD with momentum (section V-B) or AdamW, and the polynomial schedule."""
-        config = self.config
-        rate = config.learning_rate
-        of_encoder = layer_rates(self.student, config.encoder_rate, config.layer_decay)
-        parts: dict[float, list[nn.Parameter]] = {}
-        for parameter in self.student.parameters():
-            if parameter.requires_grad:
-                factor = of_encoder.get(parameter, 1.0)
-                parts.setdefault(factor, []).append(parameter)
-        trained = [{"params": part, "lr": rate * factor} for factor, part in parts.items()]
-        optimizer: torch.optim.Optimizer
-        if config.optimiser == "adamw":
-            optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=config.weight_decay)
-        else:
-            optimizer = torch.optim.SGD(
-                trained,
-                lr=rate,
-                momentum=config.momentum,
-                weight_decay=config.weight_decay,
+            update_teacher(
+                self.teacher, self.student, momentum=momentum_at(self.step, maximum=limit)
             )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: polynomial(
-                step, total=self.total_steps, power=config.power, freeze_at=config.freeze_at
-            ),
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        self.step += 1
 
     @property
     def pool_crops(self) -> int:
@@ -278,9 +247,9 @@ class SegmentationModule(lightning.LightningModule):
         """The sums since the last ``take_averages`` whose names start with a prefix."""
         return ((name, x) for name, x in self._sums.items() if name.startswith(prefixes))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resumed run needs to continue its records."""
-        checkpoint["s5mars"] = {
+    def records(self) -> dict[str, Any]:
+        """What a resumed run needs to continue its records."""
+        return {
             "history": self.history,
             # One per process: each resumes with its own.
             "sums": {k: distributed.joined(v.unsqueeze(0)).cpu() for k, v in self._sums.items()},
@@ -290,9 +259,8 @@ class SegmentationModule(lightning.LightningModule):
             "encoder_licence": self.encoder_licence,
         }
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what ``on_save_checkpoint`` added."""
-        state = checkpoint["s5mars"]
+    def restore_records(self, state: dict[str, Any]) -> None:
+        """Restore what ``records`` returned."""
         self.history = state["history"]
         self._sums = {k: self._own(v).to(self.device) for k, v in state["sums"].items()}
         self._counts = state["counts"]
@@ -302,11 +270,39 @@ class SegmentationModule(lightning.LightningModule):
 
     def _own(self, sums: Tensor) -> Tensor:
         """This process's sum, or the mean if the number of processes has changed."""
-        if sums.ndim and len(sums) == self.trainer.world_size:
-            return sums[self.global_rank]
+        if sums.ndim and len(sums) == distributed.number():
+            return sums[distributed.rank()]
         return sums.mean()
 
     def _add(self, name: str, value: Tensor) -> None:
         value = value.detach().double() if value.device.type == "cpu" else value.detach()
         self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._counts[name] = self._counts.get(name, 0) + 1
+
+
+def _optimiser(
+    student: nn.Module, config: TrainConfig, total_steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """SGD with momentum (section V-B) or AdamW, and the polynomial schedule."""
+    rate = config.learning_rate
+    of_encoder = layer_rates(student, config.encoder_rate, config.layer_decay)
+    parts: dict[float, list[nn.Parameter]] = {}
+    for parameter in student.parameters():
+        if parameter.requires_grad:
+            factor = of_encoder.get(parameter, 1.0)
+            parts.setdefault(factor, []).append(parameter)
+    trained = [{"params": part, "lr": rate * factor} for factor, part in parts.items()]
+    optimizer: torch.optim.Optimizer
+    if config.optimiser == "adamw":
+        optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=config.weight_decay)
+    else:
+        optimizer = torch.optim.SGD(
+            trained, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: polynomial(
+            step, total=total_steps, power=config.power, freeze_at=config.freeze_at
+        ),
+    )
+    return optimizer, schedule

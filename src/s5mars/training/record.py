@@ -9,13 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.csv_logs import CSVLogger
+from lightning.fabric.loggers.logger import Logger
+from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+
 from s5mars.data.dataset import Dataset
 from s5mars.data.resolution import Resolution
 from s5mars.files import write_json
 from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import save_model
+from s5mars.parallel import distributed
 from s5mars.predict.predictor import Predictor
 from s5mars.settings.config import TrainConfig
+from s5mars.training.environment import choose_precision
 from s5mars.training.feed import Feed
 from s5mars.training.module import SegmentationModule
 from s5mars.training.stages import Stage
@@ -40,24 +46,18 @@ class Record:
         self.streams = streams
         self.feed = feed
         self.stages = stages  # that were trained before, for this one
-        self._since = time.monotonic()
-
-    def start(self) -> None:
-        """Start the clock."""
+        self.loggers = _loggers(config.out)
         self._since = time.monotonic()
 
     def score(
-        self,
-        module: SegmentationModule,
-        precision: str,
-        *,
-        between: Callable[[], None] = lambda: None,
+        self, module: SegmentationModule, *, between: Callable[[], None] = lambda: None
     ) -> None:
         """Validate, append to the history, and save the weights if they are the best so far.
 
         ``between`` is called before each image; an error that it raises leaves all as it was.
         """
-        step = module.global_step
+        step = module.step
+        precision = choose_precision(self.config.precision, self.config.accelerator)
         predictor = Predictor(
             module.scored,
             self.dataset.taxonomy,
@@ -70,8 +70,8 @@ class Record:
                 predictor,
                 self.streams.selection,
                 self.dataset.coding,
-                rank=module.global_rank,
-                world=module.trainer.world_size,
+                rank=distributed.rank(),
+                world=distributed.number(),
                 between=between,
             )
         finally:
@@ -86,15 +86,16 @@ class Record:
             "loss": averages.get("loss"),
             "terms": _below(averages, "terms/"),
             "shares": _below(averages, "shares/"),
-            "learning_rate": module.trainer.optimizers[0].param_groups[0]["lr"],
+            "learning_rate": module.optimizer.param_groups[0]["lr"],
             "validation": scores,
             "pseudo_labels": pseudo_label_record(everything, confident, self.dataset.taxonomy),
         }
         module.history.append(entry)
-        for logger in module.trainer.loggers:
+        for logger in self.loggers:
             logger.log_metrics(_flat(entry), step=step)
+            logger.save()
         kept = module.kept_entry()
-        if module.trainer.is_global_zero:
+        if distributed.rank() == 0:
             if kept is None or kept["step"] == step:
                 self._save_best(module, step, scores)
             self.write(module)
@@ -106,7 +107,7 @@ class Record:
             self.config.out / "metrics.json",
             {
                 **self._facts(module),
-                "steps": module.global_step,
+                "steps": module.step,
                 "best": None
                 if best is None
                 else {"step": best["step"], **_headline(best["validation"])},
@@ -156,7 +157,7 @@ class Record:
 
     def save_snapshot(self, path: Path, module: SegmentationModule) -> None:
         """Write the scored network as it is now."""
-        facts = {**self._facts(module), "step": module.global_step}
+        facts = {**self._facts(module), "step": module.step}
         self._save(path, {"student": module.scored}, facts)
 
     def _save(
@@ -271,6 +272,16 @@ def before_the_pool(step: int, facts: Mapping[str, Any]) -> str:
         f"{facts['pool_from']}): it was trained on labels alone. --keep after-warm-up or last "
         "keeps a later one."
     )
+
+
+def _loggers(out: Path) -> list[Logger]:
+    logs = out / "logs"
+    # A resumed run adds a new table: Lightning would empty the first one.
+    version = len(list((logs / "csv").glob("part_*"))) if logs.is_dir() else 0
+    return [
+        TensorBoardLogger(logs, name="tensorboard", version=""),
+        CSVLogger(logs, name="csv", version=f"part_{version}"),
+    ]
 
 
 def _percent(value: float | None) -> str:

@@ -7,16 +7,13 @@ import math
 import os
 import shutil
 import sys
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.fabric import seed_everything
+from lightning.fabric.utilities import rank_zero_only
 
 from s5mars.classes import Taxonomy
 from s5mars.data.dataset import Dataset
@@ -35,23 +32,15 @@ from s5mars.models.tuning import in_words
 from s5mars.proposals.prepare import check_given, check_store
 from s5mars.settings.config import TrainConfig, with_absolute_paths
 from s5mars.settings.parsing import with_values
-from s5mars.training.announce import Announce, Lines, plan
-from s5mars.training.callbacks import ProgressBar, SaveLast, Validate
+from s5mars.training.announce import plan
 from s5mars.training.domain import has_domain, record_domain
-from s5mars.training.environment import (
-    check_devices,
-    choose_precision,
-    choose_strategy,
-    device_kind,
-    processes,
-    versions,
-)
+from s5mars.training.environment import check_devices, device_kind, processes, versions
 from s5mars.training.feed import Feed
-from s5mars.training.finite import NotFiniteError, StayFinite
-from s5mars.training.lost import LOST, LostProcess, is_lost
+from s5mars.training.finite import NotFiniteError
+from s5mars.training.loop import Loop, read_checkpoint
+from s5mars.training.lost import LOST, is_lost
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record, few_pool_crops
-from s5mars.training.snapshots import Snapshots
 from s5mars.training.stages import (
     given_teacher,
     in_stages,
@@ -67,9 +56,6 @@ from s5mars.training.streams import (
     with_usable_alignment,
 )
 from s5mars.types import Method
-
-VALIDATIONS = 20
-"""Number of validations in a run if ``validate_every`` is 0."""
 
 
 def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str = "") -> Path:
@@ -190,7 +176,7 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
     checkpoint = run / "last.ckpt"
     saved = checkpoint.is_file()
     if saved:
-        _check_checkpoint(checkpoint)
+        read_checkpoint(checkpoint)  # before anything else of the run is touched
     check_devices(config)
     dataset = dataset_of(run, {"data": config.data, "splits": config.splits})
     streams = recorded_streams(dataset, run, config, method)
@@ -241,23 +227,6 @@ def train_part(
             file=sys.stderr,
         )
     return finished
-
-
-def _check_checkpoint(path: Path) -> None:
-    """Check that ``last.ckpt`` can be read; nothing in it is executed.
-
-    Raises:
-        UserError: if the file is damaged, or holds Python objects, which s5mars never writes.
-    """
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)["global_step"]
-    except Exception as error:  # a damaged pickle raises any type
-        known = error.strerror if isinstance(error, OSError) and error.strerror else error
-        reason = first_line(known).partition(". ")[0]
-        raise UserError(
-            f"{path} is damaged or was not written by s5mars ({reason}): copy it again, or "
-            "remove it to start the run again"
-        ) from error
 
 
 def is_finished(run: Path) -> bool:
@@ -311,62 +280,15 @@ def _fit(
         with_objects=module.method.needs.objects,
     )
     record = Record(config, dataset, streams, feed, stages=stages_of(out))
-    every = config.validate_every or max(1, math.ceil(module.total_steps / VALIDATIONS))
-    finite = StayFinite(config)
-    saver = SaveLast(out / "last.ckpt", every=config.save_every, check=finite.check)
-    lost = LostProcess(saver, out)
-    precision = choose_precision(config.precision, config.accelerator)
-
-    def score(module: SegmentationModule) -> None:
-        finite.check(module)
-        record.score(module, precision, between=saver.raise_if_stopped)
-
-    validations = Validate(score, every=every, saver=saver)
-    terminal = sys.stdout.isatty() and sys.stderr.isatty()
-    shown = ProgressBar() if terminal else Lines(split=config.select_on)
-
-    def say(line: str) -> None:
-        if isinstance(shown, ProgressBar):
-            shown.print(line)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-    trainer = lightning.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        strategy=choose_strategy(config),
-        precision=precision,
-        max_steps=module.total_steps,
-        max_epochs=-1,
-        gradient_clip_val=config.clip or None,
-        callbacks=[
-            finite,
-            Announce(config, validated=len(streams.selection), every=every, say=say),
-            validations,
-            Snapshots(out, number=config.snapshots, save=record.save_snapshot),
-            saver,
-            lost,
-            shown,
-        ],
-        enable_progress_bar=terminal,
-        logger=_loggers(out),
-        default_root_dir=out,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    record.start()
+    loop = Loop(module, feed, record)
     try:
-        trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
+        loop.run(checkpoint)
     except NotFiniteError as error:
-        if not trainer.is_global_zero:  # only the first process reports
+        if not loop.fabric.is_global_zero:  # only the first process reports
             raise SystemExit(LOST) from error
-        raise UserError(f"{error}; {_way_on(config, saver)}") from error
+        raise UserError(f"{error}; {_way_on(loop)}") from error
     except LoaderError as error:
-        raise UserError(f"{error}; {saver.kept}") from error
+        raise UserError(f"{error}; {loop.kept()}") from error
     except (RuntimeError, MemoryError) as error:
         if "loading state_dict" in str(error):
             raise UserError(
@@ -374,25 +296,24 @@ def _fit(
                 "changed, or another version wrote it; train again into another folder"
             ) from error
         if reason := why_it_died(error):
-            raise UserError(f"{reason}; {saver.kept}") from error
+            raise UserError(f"{reason}; {loop.kept()}") from error
         if is_lost(error):
-            message = lost.message(error, first=trainer.is_global_zero)
-            if message and not trainer.is_global_zero:
+            message = loop.lost.message(error, first=loop.fabric.is_global_zero)
+            if message and not loop.fabric.is_global_zero:
                 print(file=sys.stderr)  # ends the line of the progress bar
             raise (UserError(message) if message else SystemExit(LOST)) from error
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"out of memory after step {module.global_step} ({first_line(error)}): use a smaller "
+            f"out of memory after step {module.step} ({first_line(error)}): use a smaller "
             "--batch or --crop, or fewer --workers"
         ) from error
-    if not trainer.is_global_zero:
+    if not loop.fabric.is_global_zero:
         return out
-    if module.global_step < module.total_steps or validations.is_pending(module):
-        reason = saver.stopped_by or "an interrupt"
+    if module.step < module.total_steps or loop.is_pending:
         print(
-            f"stopped by {reason} after step {module.global_step} of {module.total_steps}, saved; "
-            f"resume with: s5mars train --resume {out}",
+            f"stopped by {loop.signals.stopped_by} after step {module.step} of "
+            f"{module.total_steps}, saved; resume with: s5mars train --resume {out}",
             file=sys.stderr,
         )
     else:
@@ -404,17 +325,17 @@ def _fit(
     return out
 
 
-def _way_on(config: TrainConfig, saver: SaveLast) -> str:
+def _way_on(loop: Loop) -> str:
     """How to resume from before the loss diverged; the checkpoint fixes the learning rate."""
-    if saver.saved_step is None or config.precision == "fp32":
-        return saver.saved
-    return f"set `precision: fp32` in {config.out / 'config.yaml'}; {saver.kept}"
+    if loop.saved_step is None or loop.config.precision == "fp32":
+        return loop.saved
+    return f"set `precision: fp32` in {loop.config.out / 'config.yaml'}; {loop.kept()}"
 
 
 def _build_module(
     config: TrainConfig, method: Method, taxonomy: Taxonomy, streams: Streams
 ) -> SegmentationModule:
-    lightning.seed_everything(config.seed, verbose=False)  # initialises the new layers
+    seed_everything(config.seed, verbose=False)  # initialises the new layers
     student = starting_network(config, method, taxonomy).to(memory_format=torch.channels_last)
     areas = None if streams.areas is None else torch.from_numpy(streams.areas.sum(0))
     steps = _total_steps(config, streams)
@@ -454,25 +375,9 @@ def _is_first() -> bool:
     return bool(getattr(rank_zero_only, "rank", 0) == 0 and node == "0")
 
 
-def _loggers(out: Path) -> list[Any]:
-    logs = out / "logs"
-    # A resumed run adds a new table: Lightning would empty the first one.
-    version = len(list((logs / "csv").glob("part_*"))) if logs.is_dir() else 0
-    return [
-        TensorBoardLogger(str(logs), name="tensorboard", version=""),
-        CSVLogger(str(logs), name="csv", version=f"part_{version}"),
-    ]
-
-
 def quieten_lightning() -> None:
     """Keep Lightning's notes about itself out of the output."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric"):  # Fabric logs by both
         logging.getLogger(name).setLevel(logging.WARNING)
     if not _is_first():
         logging.getLogger("s5mars").setLevel(logging.ERROR)  # only the first process warns
-    for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*val_dataloader.*",
-                    ".*batch_size.*", ".*resuming from.*", ".*isn't resumable.*",
-                    ".*Checkpoint directory.*", ".*weights_only.*", ".*in eval mode at the start.*",
-                    ".*smaller than the logging interval.*", ".*log_every_n_steps.*",
-                    ".*across ranks is zero.*"):  # fmt: skip
-        warnings.filterwarnings("ignore", message=message)

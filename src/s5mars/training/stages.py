@@ -23,6 +23,7 @@ from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.names import as_lines
 from s5mars.data.read import open_hidden, read_image
 from s5mars.data.resolution import Resolution
+from s5mars.devices import device_of
 from s5mars.errors import UserError
 from s5mars.evaluation.confusion import Confusion
 from s5mars.files import write_text
@@ -43,8 +44,6 @@ CHECKPOINTS = 3
 
 RANKING = "reliability.csv"
 RELIABLE = "reliable.txt"
-
-_DEVICES = {"gpu": "cuda"}  # Lightning's name → torch's
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ def _predictor(path: Path, config: TrainConfig) -> Predictor:
     return Predictor(
         loaded.model,
         loaded.taxonomy,
-        device=_DEVICES.get(config.accelerator, config.accelerator),
+        device=device_of(config.accelerator),
         resolution=Resolution.parse(config.resolution),
     )
 
