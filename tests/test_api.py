@@ -117,7 +117,7 @@ def test_keywords_mean_what_the_options_mean(
         ({"steps": "six"}, "steps is 'six': expected int"),
         ({"deeplab": {"decodr": "light"}}, "--deeplab.decodr; the nearest is --deeplab.decoder"),
         ({"s5mars": {"soft_wait": 1}}, "--s5mars.soft-wait; the nearest is --s5mars.soft-weight"),
-        ({"crop": 8}, "crop is 8: it must be 32 pixels or more"),
+        ({"crop": 8}, "--crop must be at least 32 pixels (got 8)"),
         ({"method": "s5mar"}, "unknown method 's5mar'; nearest: s5mars"),
         ({"model": "san", "deeplab": {"decoder": "light"}}, "it is for a timm encoder, not san"),
         ({"data": "x"}, "the data is given twice, as DATA and as data"),
@@ -131,7 +131,7 @@ def test_errors_are_those_of_the_command(settings: dict[str, Any], reason: str) 
 
 
 def test_a_folder_is_needed() -> None:
-    with pytest.raises(s5mars.UserError, match="the folder of the data is missing"):
+    with pytest.raises(s5mars.UserError, match="the data folder is missing"):
         s5mars.train()
 
 

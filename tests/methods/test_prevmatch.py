@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -167,10 +168,14 @@ def test_what_it_has_kept_goes_through_a_checkpoint() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"copies": 0}, "copies is 0"), ({"drawn": 0}, "drawn is 0"), ({"spacing": 0.0}, "spacing")],
+    [
+        ({"copies": 0}, "copies must be at least 1 (got 0)"),
+        ({"drawn": 0}, "drawn must be at least 1 (got 0)"),
+        ({"spacing": 0.0}, "spacing"),
+    ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         PrevMatch(**settings)  # type: ignore[arg-type]
 
 
