@@ -15,6 +15,7 @@ import yaml
 from torch import nn
 
 import s5mars
+from fakedata import plain
 from s5mars.cli import main
 from s5mars.data.synthetic import write_synthetic
 from s5mars.methods import method_name, method_title
@@ -146,7 +147,8 @@ def test_registrations_that_do_not_fit_name_the_package(
     site: Path, capsys: pytest.CaptureFixture[str], name: str, value: str, reason: str
 ) -> None:
     install(site, {name: value}, name="their-methods")
-    assert main(["train", "DATA", "--method=mine", "--steps=1", "--out=x"]) == 2
+    data = plain(site / "data")
+    assert main(["train", str(data), "--method=mine", "--steps=1", "--out=x"]) == 2
     said = capsys.readouterr().err
     assert reason in said
     assert "their-methods" in said or "TextWrapper" in said
