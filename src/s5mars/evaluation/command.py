@@ -189,8 +189,7 @@ def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
             what = f"unknown class {unknown[0]!r}" if unknown else "only one class"
             raise UserError(
                 f"--merge must join at least two of {', '.join(taxonomy.names)} by + (got "
-                f"{entry!r}: "
-                f"{what})"
+                f"{entry!r}: {what})"
             )
         groups.append([taxonomy.names.index(name) for name in names])
     return groups

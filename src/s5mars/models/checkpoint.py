@@ -246,8 +246,7 @@ def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None
 
 
 def write_domain(run: Path, domain: Domain) -> None:
-    """Add the record of the training images to a checkpoint; it is lost if weights are saved "
-    "again."""
+    """Add the record of the training images to a checkpoint; saving weights again drops it."""
     tensors_path = checkpoint_path(run)
     facts = read_facts(tensors_path)
     with reading(tensors_path, kind="checkpoint", way_out="train again, or copy it again"):

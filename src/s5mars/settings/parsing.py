@@ -327,8 +327,7 @@ def _require_used_threshold(config: TrainConfig, method: Any) -> None:
         if given > 0 and given != defaults.get(name):
             raise UserError(
                 f"{config.method}.{name} (got {given:g}) has no effect with --thresholds "
-                "freematch, "
-                "which learns it; use fixed or flexmatch"
+                "freematch, which learns it; use fixed or flexmatch"
             )
 
 

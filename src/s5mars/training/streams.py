@@ -170,8 +170,7 @@ def label_warnings(
 def _missing_classes(
     selection: Sequence[Sample], labelled: NDArray[np.float64], dataset: Dataset, split: str
 ) -> tuple[str, ...]:
-    """A warning about classes that are trained but do not influence the choice of the "
-    "checkpoint."""
+    """A warning about classes that are trained but do not help to choose the checkpoint."""
     areas, _ = label_areas(selection, dataset.coding, len(dataset.taxonomy))
     names = dataset.taxonomy.names
     absent = [n for i, n in enumerate(names) if labelled[:, i].any() and not areas[:, i].any()]

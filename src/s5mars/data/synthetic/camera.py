@@ -90,8 +90,7 @@ class Grid:
         return float(self.across[0, 0])
 
     def resolves(self, wavelength: float) -> Array:
-        """Contrast of a wave of this length at the size of a pixel, (K, 1) in 0..1; 0 for far "
-        "rows."""
+        """Contrast of a wave of this length at the size of a pixel, (K, 1) in 0..1; 0 far away."""
         pixel = np.maximum(self.across, 0.4 * self.along)
         shown: Array = np.clip(np.float32(wavelength) / (2 * pixel) - 1, 0, 1)
         return shown
