@@ -103,9 +103,8 @@ class ClassMap:
         if unmapped:
             raise UserError(
                 f"{self._option}: {' and '.join(unmapped)} must be mapped or ignored; use CLASS=- "
-                "to "
-                "ignore a class of the model, -=CLASS for one of the data, and *=- and -=* for all "
-                "others"
+                "to ignore a class of the model, -=CLASS for one of the data, and *=- and -=* for "
+                "all others"
             )
         groups = sorted({group for group in of_model.values() if group}, key=min)
         if len(groups) < 2:

