@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,17 @@ import pytest
 from PIL import Image
 
 from s5mars.classes import IGNORE
+from s5mars.cli import main
 from s5mars.data.layouts import open_dataset
 from s5mars.methods import METHODS
 from s5mars.settings.config import TrainConfig
-from s5mars.training.streams import choose_streams, recorded_streams, with_usable_alignment
+from s5mars.settings.parsing import training_from_yaml
+from s5mars.training.streams import (
+    choose_streams,
+    no_alignment,
+    recorded_streams,
+    with_usable_alignment,
+)
 
 YAML = "classes: [{name: soil}, {name: rock}]\nignore: [255]\n"
 
@@ -52,3 +60,34 @@ def test_alignment_needs_labels_that_cover_the_crops(
     assert again.coverage == streams.coverage
     # Without the setting alignment is as it was asked for.
     assert with_usable_alignment(config_of(data, alignment_coverage=0.0), streams).alignment == 0.98
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("s5mars", {"alignment": 0.0}), ("s5mars", {"alignment_coverage": 0.0}), ("supervised", {})],
+)
+def test_nothing_is_switched_off_that_was_not_asked_for(
+    tmp_path: Path, method: str, settings: dict[str, float]
+) -> None:
+    data = folder(tmp_path / "data", unlabelled_rows=32)
+    config = config_of(data, **settings)
+    streams = choose_streams(open_dataset(data), config, METHODS[method]())
+    assert streams.coverage == 1 and with_usable_alignment(config, streams) == config
+    assert not no_alignment(config, streams)
+
+
+def test_a_run_says_that_alignment_is_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = folder(tmp_path / "data", unlabelled_rows=32), tmp_path / "run"
+    options = {
+        "out": out, "steps": 2, "batch": 2, "crop": 32, "model": "test_resnet", "weights": "none",
+        "keep": "last", "workers": 0, "accelerator": "cpu", "s5mars.mix.source": "none",
+    }  # fmt: skip
+    assert main(["train", str(data), *(f"--{key}={value}" for key, value in options.items())]) == 0
+    off = "off, because only 50 % of the pixels of the labelled crops have a label"
+    assert f"alignment: {off}" in capsys.readouterr().err
+    notes = json.loads((out / "metrics.json").read_text())["notes"]
+    assert any(note.startswith(f"Distribution alignment was {off}") for note in notes)
+    # What was asked for stays in the settings, by which a comparison recognises its runs.
+    assert training_from_yaml(out / "config.yaml").config.alignment == 0.98

@@ -14,7 +14,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.parallel import distributed
 from s5mars.settings.config import TrainConfig
 from s5mars.training.module import SegmentationModule
-from s5mars.training.streams import Streams
+from s5mars.training.streams import Streams, no_alignment
 
 MEASURED_STEPS = 20
 """Number of steps after which the time of a run is estimated."""
@@ -65,11 +65,8 @@ def plan(
             f"pool: {len(pool or ()):,} images; the run uses {module.pool_crops:,} crops of "
             f"them, from step {module.pool_from + 1} on"
         )
-        if streams.coverage < config.alignment_coverage:
-            lines.append(
-                f"alignment: off, since {100 * streams.coverage:.0f} % of the pixels of the "
-                f"labelled crops have a label (--alignment-coverage {config.alignment_coverage:g})"
-            )
+        if note := no_alignment(config, streams):
+            lines.append(f"alignment: {note}")
     lines.append(
         f"steps: {module.total_steps:,} of {crops} crops of {config.crop} pixels, at resolution "
         f"{config.resolution}"

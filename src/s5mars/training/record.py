@@ -25,7 +25,7 @@ from s5mars.training.environment import choose_precision
 from s5mars.training.feed import Feed
 from s5mars.training.module import SegmentationModule
 from s5mars.training.stages import Stage
-from s5mars.training.streams import Streams
+from s5mars.training.streams import Streams, no_alignment
 from s5mars.training.validate import pseudo_label_record, validate
 
 
@@ -216,6 +216,8 @@ class Record:
         best = module.kept_entry()
         if best is not None and (note := before_the_pool(best["step"], facts)):
             notes.append(note)
+        if note := no_alignment(self.config, self.streams):
+            notes.append(f"Distribution alignment was {note}.")
         if self.config.select_on.startswith("test"):
             notes.append(
                 f"The checkpoint was chosen on the {self.config.select_on} split: the score on it "

@@ -36,7 +36,7 @@ class Streams:
     pool: tuple[Sample, ...] | None  # without the masks of images outside the partition
     selection: tuple[Sample, ...]  # images that choose the best checkpoint; none without val
     areas: NDArray[np.float64] | None  # (N, C), see ``_shown``; None if not needed
-    coverage: float = 1.0  # share of the pixels of plain labelled crops that have a label
+    coverage: float = 1.0  # see ``_coverage``
     skipped: tuple[str, ...] = ()  # one line for each skipped image or label
     warnings: tuple[str, ...] = ()  # one line for each warning about few labels
 
@@ -103,7 +103,7 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
         pool=candidates,
         selection=selection,
         areas=areas,
-        coverage=_coverage(areas, labelled, config),
+        coverage=_coverage(areas, labelled, config, method),
         skipped=tuple(lines),
         warnings=warnings,
     )
@@ -115,9 +115,17 @@ def with_usable_alignment(config: TrainConfig, streams: Streams) -> TrainConfig:
     Labels that leave out a part of each image on purpose, such as sky and rover in AI4Mars, have
     other class shares than what a teacher says of whole crops.
     """
-    if streams.coverage < config.alignment_coverage:
-        return replace(config, alignment=0.0)
-    return config
+    return replace(config, alignment=0.0) if no_alignment(config, streams) else config
+
+
+def no_alignment(config: TrainConfig, streams: Streams) -> str:
+    """Why the alignment that the settings ask for is off; "" if it is on or not asked for."""
+    if streams.coverage >= config.alignment_coverage:
+        return ""
+    return (
+        f"off, because only {100 * streams.coverage:.0f} % of the pixels of the labelled crops "
+        f"have a label (--alignment-coverage {config.alignment_coverage:g})"
+    )
 
 
 def selection_of(dataset: Dataset, config: TrainConfig) -> tuple[Sample, ...]:
@@ -201,7 +209,17 @@ def _shown(
     return label_areas(labelled, dataset.coding, len(dataset.taxonomy), weights=weights)[0]
 
 
-def _coverage(areas: NDArray[np.float64], labelled: Sequence[Sample], config: TrainConfig) -> float:
+def _coverage(
+    areas: NDArray[np.float64] | None,
+    labelled: Sequence[Sample],
+    config: TrainConfig,
+    method: Method,
+) -> float:
+    """Share of the pixels of plain labelled crops that have a label; 1 if nothing depends on it."""
+    if not (method.needs.pool and config.alignment and config.alignment_coverage):
+        return 1.0
+    if areas is None:
+        raise ValueError("the coverage of labels needs their areas")
     whole = partial(coverage, settings=crop_settings(config))
     return float(areas.sum() / sum(whole(*image_size(s.image)).sum() for s in labelled))
 
@@ -258,7 +276,7 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
         else None,
         selection=tuple(listed("selection")) if selected else (),
         areas=areas,
-        coverage=1.0 if areas is None else _coverage(areas, labelled, config),
+        coverage=_coverage(areas, labelled, config, method),
         skipped=tuple(_lines(run / "splits" / SKIPPED)),
         warnings=tuple(_lines(run / "splits" / WARNINGS)),
     )
