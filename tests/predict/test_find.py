@@ -104,6 +104,7 @@ def test_conditions(maps: Path, condition: str, expected: list[int]) -> None:
         ("exists(select 1 from read_csv('/etc/passwd'))", "subquery is not allowed"),
         ("sum(sol) over () > 1", "window is not allowed"),
         ("max(sol) > 1", "unknown function max; functions, nearest first: "),
+        ("sol & 1 = 1", "unknown function &"),
         ("getenv('HOME') = 'x'", "unknown function getenv"),
         ("read_text('/etc/passwd') = 'x'", "unknown function read_text"),
         ("columns(*) > 1", "is not allowed"),

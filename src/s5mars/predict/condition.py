@@ -24,6 +24,7 @@ _EXPRESSIONS = {
     "BETWEEN", "CASE", "CAST", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION",
     "OPERATOR",
 }  # fmt: skip
+_OPERATORS = {"+", "-", "*", "/", "//", "%", "||", "~~", "!~~", "~~*", "!~~*"}
 _FUNCTIONS = (
     "abs", "ceil", "coalesce", "contains", "ends_with", "floor", "greatest", "least", "length",
     "like_escape", "lower", "not_like_escape", "regexp_matches", "round", "starts_with", "upper",
@@ -87,8 +88,7 @@ class Products:
             if kind not in _EXPRESSIONS:
                 said = kind.lower().replace("_", " ")
                 raise UserError(f"{text!r}: {said} is not allowed in a condition")
-            # Operators are functions, too, whose names have no letters.
-            if re.search(r"[a-z]", name) and name not in _FUNCTIONS:
+            if name and name not in _OPERATORS and name not in _FUNCTIONS:
                 near = _nearest(name, _FUNCTIONS)
                 raise UserError(f"{text!r}: unknown function {name}; functions, {near}")
             if kind == "COLUMN_REF":
