@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -28,6 +31,19 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images: S5MARS_REAL_DATA is {folder}, which is no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless chromium; tests that need it skip with a reason where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        installed = shutil.which("chromium") or playwright.chromium.executable_path
+        if not Path(installed).exists():
+            pytest.skip("no chromium: apt-get install chromium, or playwright install chromium")
+        started = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import threading
 import time
@@ -70,18 +69,6 @@ def address(root: Path, browser: Any) -> Iterator[str]:
     maps.stop()
     assistant.stop()
     thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        installed = shutil.which("chromium") or playwright.chromium.executable_path
-        if not Path(installed).exists():
-            pytest.skip("no chromium: apt-get install chromium, or playwright install chromium")
-        started = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 class Tab:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from s5mars.report.comparison import write_comparison
 from s5mars.report.run import write_report
@@ -20,18 +17,6 @@ TEXT_SIZES = """() => [...document.querySelectorAll("svg text")].map((text) => {
 SCROLLERS = """() => [...document.querySelectorAll(".scroll")].map((box) => {
   return [box.scrollWidth > box.clientWidth, getComputedStyle(box, "::after").height !== "0px"];
 })"""
-
-
-@pytest.fixture
-def browser() -> Any:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        installed = shutil.which("chromium") or playwright.chromium.executable_path
-        if not Path(installed).exists():
-            pytest.skip("no chromium: apt-get install chromium, or playwright install chromium")
-        started = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 def test_pages_fit_a_narrow_screen(
