@@ -52,6 +52,8 @@ METHODS: Mapping[str, type[Method]] = {
 OF_A_NETWORK: Mapping[str, type[Method]] = {"san": San}
 """Methods of table VI that only fit one kind of network."""
 
+_OWN: Mapping[str, type[Method]] = {**METHODS, **OF_A_NETWORK}
+
 GROUP = "s5mars.methods"
 """Entry point group in which other packages register their methods: name → class."""
 
@@ -77,7 +79,7 @@ def method_class(name: str) -> type[Method]:
             of another package cannot be imported or lacks a part.
     """
     others = registered()
-    known = {**METHODS, **OF_A_NETWORK, **others}
+    known = {**_OWN, **others}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         raise UserError(
@@ -86,7 +88,7 @@ def method_class(name: str) -> type[Method]:
             "s5mars.Run.resume as an object (docs/method.md)"
         )
     if name not in others:
-        return {**METHODS, **OF_A_NETWORK}[name]
+        return _OWN[name]
     entry = others[name]
     try:
         kind = entry.load()
@@ -112,7 +114,7 @@ def method_name(kind: type[Method]) -> str:
         UserError: if the class is not a method, or this name is that of another one.
     """
     check_method(kind)
-    for name, known in {**METHODS, **OF_A_NETWORK}.items():
+    for name, known in _OWN.items():
         if kind is known:
             return name
     others = registered()
@@ -153,7 +155,7 @@ def _unusable(name: str) -> str:
 
     A name is also the group of the method's options, beside those of a run.
     """
-    if name in METHODS or name in OF_A_NETWORK:
+    if name in _OWN:
         return f"s5mars has a method {name!r} itself"
     if name in {field.name for field in fields(TrainConfig)} | {kind.group for kind in NETWORKS}:
         return f"train has an option --{name.replace('_', '-')}"
