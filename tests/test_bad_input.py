@@ -86,7 +86,7 @@ def _is_progress(line: str) -> bool:
     return bool(
         re.search(
             r"[%?]\|? *\||\?it/s\]|^(run|network|encoder weights|classes|images|pool|steps): |"
-            r"^chosen automatically:|^  --|^step \d+ of |^warning: The run sees |^Training: ",
+            r"^chosen automatically:|^  --|^step \d+ of |^warning: The run uses |^Training: ",
             line,
         )
     )

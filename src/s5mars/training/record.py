@@ -247,7 +247,7 @@ ENOUGH_POOL_CROPS = 20_000
 
 
 def few_pool_crops(crops: int) -> str:
-    """A warning if a run sees few crops of the pool, else "".
+    """A warning if a run uses few crops of the pool, else "".
 
     Args:
         crops: number of pool crops in the run; 0 for methods without a pool.
@@ -255,7 +255,7 @@ def few_pool_crops(crops: int) -> str:
     if not 0 < crops < ENOUGH_POOL_CROPS:
         return ""
     return (
-        f"The run sees {crops:,} crops of the pool. Published runs needed {ENOUGH_POOL_CROPS:,} or "
+        f"The run uses {crops:,} crops of the pool. Published runs needed {ENOUGH_POOL_CROPS:,} or "
         "more before the pool improved the score: use more --steps or a larger --batch."
     )
 
