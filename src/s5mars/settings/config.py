@@ -56,14 +56,15 @@ class RunSettings:
     Args:
         method: Name of the method: ``supervised``, ``supervised_averaged``, ``self_training``,
             ``mean_teacher``, ``classmix``, ``fixmatch``, ``ranpaste``, ``u2pl``, ``augseg``,
-            ``unimatch``, ``unimatch_v2``, ``prevmatch``, ``s5mars``, ``san``, which fine-tunes
-            ``--model san``, or one of another installed package (docs/method.md).
+            ``unimatch``, ``unimatch_v2``, ``prevmatch``, ``s5mars``, ``san`` (for ``--model
+            san`` only), or a method of another installed package (docs/method.md).
         recipe: Name of the set of defaults: ``default``, ``paper``, ``as_released``, ``vit`` or
             ``san``. Other options override it.
         ablation: Name of a row of the paper's ablations, such as ``augin/efdm``, for ``s5mars``
             only; docs/method.md lists them.
         out: Path to the folder of the run; it must not hold another run (``runs/NAME-METHOD-N``).
-        seed: Seed of all other randomness: order, crops, views, new layers.
+        seed: Seed of the order, the crops, the views and the new layers; the labelled images have
+            their own, ``--partition-seed``.
         folds: Number of parts for cross-validation: the labelled images are divided into them, and
             as many runs are trained, each scored on the images of one part that it has not seen; 0
             trains one run on all.
