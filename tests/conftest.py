@@ -33,7 +33,7 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, no other event loop can run
 def browser() -> Iterator[Any]:
     """A headless chromium; tests that need it skip with a reason where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
