@@ -2,10 +2,10 @@
 
     python benchmarks/gpu.py [--model resnet50] [--size 512] [--batch 8] [--device cuda]
 
-The script requires torch, torchvision, timm and lightning, but no network and no data, and ends in
-less than eight minutes. Parts that need other packages (the loader reads object masks with pyarrow
-and pycocotools), and parts for which no time is left, are skipped with a line that states the
-reason. The inputs are random tensors and generated scenes. The parts are:
+The script requires torch, torchvision, timm and lightning-fabric, but no network and no data, and
+ends in less than eight minutes. Parts that need other packages (the loader reads object masks with
+pyarrow and pycocotools), and parts for which no time is left, are skipped with a line that states
+the reason. The inputs are random tensors and generated scenes. The parts are:
 
 1. images per second, milliseconds and memory of variants of an S5Mars step: precision, layout of
    the weights, cuDNN's search, compiled networks, compiled networks in CUDA graphs;

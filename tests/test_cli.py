@@ -20,8 +20,8 @@ from s5mars.files import numbered
 
 ALL = [*COMMANDS, "train"]
 HEAVY = {
-    "torch", "torchvision", "timm", "lightning", "numpy", "PIL", "scipy", "skimage", "matplotlib",
-    "pyarrow", "pycocotools", "safetensors", "jinja2",
+    "torch", "torchvision", "timm", "lightning_fabric", "numpy", "PIL", "scipy", "skimage",
+    "matplotlib", "pyarrow", "pycocotools", "safetensors", "jinja2",
 }  # fmt: skip
 
 LIST_MODULES = """

@@ -12,7 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities import rank_zero_only
+from lightning_fabric.utilities import rank_zero_only
 
 from apart import start
 from s5mars.cli import main

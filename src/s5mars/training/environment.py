@@ -9,11 +9,11 @@ from importlib import metadata
 from typing import Literal
 
 import torch
-from lightning import Fabric
-from lightning.fabric.strategies.ddp import DDPStrategy
-from lightning.fabric.strategies.single_device import SingleDeviceStrategy
-from lightning.fabric.strategies.strategy import Strategy
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.single_device import SingleDeviceStrategy
+from lightning_fabric.strategies.strategy import Strategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from s5mars.devices import device_of, find_device
 from s5mars.errors import UserError
@@ -29,7 +29,7 @@ _LIGHTNING: dict[str, LightningPrecision] = {
     "bf16": "bf16-mixed",
     "fp16": "16-mixed",
 }
-_PACKAGES = ("s5mars", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
+_PACKAGES = ("s5mars", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
 
 
 def versions() -> dict[str, object]:

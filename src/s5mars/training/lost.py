@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch.distributed as dist
-from lightning import Fabric
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from s5mars.errors import first_line
 from s5mars.parallel.workers import ended

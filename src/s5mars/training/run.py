@@ -12,8 +12,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
-from lightning.fabric import seed_everything
-from lightning.fabric.utilities import rank_zero_only
+from lightning_fabric import seed_everything
+from lightning_fabric.utilities import rank_zero_only
 
 from s5mars.classes import Taxonomy
 from s5mars.data.dataset import Dataset
@@ -377,7 +377,6 @@ def _is_first() -> bool:
 
 def quieten_lightning() -> None:
     """Keep Lightning's notes about itself out of the output."""
-    for name in ("lightning.pytorch", "lightning.fabric"):  # Fabric logs by both
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if not _is_first():
         logging.getLogger("s5mars").setLevel(logging.ERROR)  # only the first process warns
