@@ -31,6 +31,7 @@ from s5mars.labels.regions import (
     Note,
     Region,
     Size,
+    Writer,
     attempt,
     filled,
     outline,
@@ -86,22 +87,21 @@ def _entries(path: Path, content: Any, names: Mapping[object, str]) -> Iterator[
         else:
             unusable += 1
     if unusable:
-        yield Note(f"{path}: {unusable} annotation(s) without an image_id: {WAY_OUT}")
+        yield f"{path}: {unusable} annotation(s) without an image_id: {WAY_OUT}"
+
+    def entry(image: Any) -> Entry:
+        name = str(image["file_name"])
+        annotations = of_image.pop(image["id"], [])
+        known = image.get("width") and image.get("height")  # some tools write 0 for unknown
+        size = size_of(image["width"], image["height"]) if known else None
+        return Entry((name,), path, size, partial(_regions, path, annotations, names))
+
     for place, image in enumerate(content["images"]):
-        try:
-            with reading(path, kind=f"image {place}", way_out=WAY_OUT):
-                name, size = str(image["file_name"]), None
-                annotations = of_image.pop(image["id"], [])
-                if image.get("width") and image.get("height"):  # some tools write 0 for unknown
-                    size = size_of(image["width"], image["height"])
-        except UserError as error:
-            yield Note(str(error))
-            continue
-        yield Entry((name,), path, size, partial(_regions, path, annotations, names))
+        yield attempt(path, f"image {place}", partial(entry, image))
     left = sum(map(len, of_image.values()))
     if left:
         first = next(iter(of_image))
-        yield Note(
+        yield (
             f"{path}: {left} annotation(s) of {len(of_image)} image(s) that the file does not "
             f"list, such as image_id {first!r}: {WAY_OUT}"
         )
@@ -124,9 +124,9 @@ def _regions(
             kind = f"annotation {annotation.get('id')!r} ({label})"
             yield attempt(path, kind, partial(_region, label, segmentation, size))
     for number, amount in unknown.items():
-        yield Note(f"{amount} annotation(s) of the unknown category {number}")
+        yield f"{amount} annotation(s) of the unknown category {number}"
     for label, amount in boxes.items():
-        yield Note(f"{amount} annotation(s) of {label!r} without a segmentation")
+        yield f"{amount} annotation(s) of {label!r} without a segmentation"
 
 
 def _region(label: str, segmentation: Any, size: Size) -> Region:
@@ -158,30 +158,18 @@ def _colour(value: object) -> Colour | None:
     return None
 
 
-class Writer:
-    """Writes class maps as COCO JSON: one region of run lengths a class and image, exactly."""
+@contextmanager
+def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
+    """A writer of ``instances_default.json``: one region a class and image, exactly."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
 
-    def __init__(self, out: Path, taxonomy: Taxonomy) -> None:
-        self.images = out / "images"
-        self.result = out / FILE
-        self._taxonomy = taxonomy
-        self._content: dict[str, list[Any]] = {
-            "images": [],
-            "annotations": [],
-            "categories": [
-                {"id": index + 1, "name": each.name, "supercategory": "", "color": each.colour}
-                for index, each in enumerate(taxonomy.classes)
-            ],
-        }
-
-    def add(self, file_name: str, labels: NDArray[np.uint8]) -> None:
-        """Add the (H, W) class map of an image."""
-        images, annotations = self._content["images"], self._content["annotations"]
+    def add(file_name: str, labels: NDArray[np.uint8]) -> None:
         height, width = labels.shape
         images.append(
             {"id": len(images) + 1, "file_name": file_name, "width": width, "height": height}
         )
-        for index in np.unique(labels[labels < len(self._taxonomy)]).tolist():
+        for index in np.unique(labels[labels < len(taxonomy)]).tolist():
             mask = labels == index
             rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
             annotations.append(
@@ -196,17 +184,13 @@ class Writer:
                 }
             )
 
-    def close(self) -> None:
-        """Write the file, its images in the order of the calls."""
-        write_text(self.result, json.dumps(self._content, ensure_ascii=False))
-
-
-@contextmanager
-def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
-    """A writer of ``instances_default.json``."""
-    writer = Writer(out, taxonomy)
-    yield writer
-    writer.close()
+    yield Writer(out / "images", out / FILE, add)
+    categories = [
+        {"id": index + 1, "name": each.name, "supercategory": "", "color": each.colour}
+        for index, each in enumerate(taxonomy.classes)
+    ]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    write_text(out / FILE, json.dumps(content, ensure_ascii=False))
 
 
 def _runs(mask: NDArray[np.bool_]) -> list[int]:

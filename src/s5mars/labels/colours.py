@@ -59,7 +59,7 @@ class Coloured:
                 yield Region(label, mask)
         unknown = self._unknown()
         if unknown.any():
-            yield Note(f"{self.path}: {_listed(self.codes[unknown])}")
+            yield f"{self.path}: {_listed(self.codes[unknown])}"
 
     def _unknown(self) -> NDArray[np.bool_]:
         unknown = self.valid.copy()
@@ -75,9 +75,9 @@ def regions_of_colours(
     try:
         mask = Coloured.of(path, names, unpainted)
     except UserError as error:
-        yield Note(str(error))
-        return
-    yield from mask.regions()
+        yield str(error)
+    else:
+        yield from mask.regions()
 
 
 def _code(colour: Colour) -> int:

@@ -9,7 +9,6 @@ is ``label:R,G,B:parts:actions``; the layout of the folder is Pascal VOC's.
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +21,11 @@ from PIL import Image
 
 from s5mars.classes import UNLABELLED_COLOUR, Taxonomy
 from s5mars.errors import UserError
-from s5mars.files import replacing
+from s5mars.files import encoded_picture, replacing
 from s5mars.files.reading import read_text, reading
 from s5mars.labels.colours import regions_of_colours
 from s5mars.labels.naming import unique_colours, voc_colour
-from s5mars.labels.regions import WAY_OUT, Colour, Entry, Export, Note
-from s5mars.products.decode import head_size
+from s5mars.labels.regions import WAY_OUT, Colour, Entry, Export, Note, Writer, mask_entry
 from s5mars.products.files import files_below
 
 TITLE = "CVAT Segmentation mask 1.1"
@@ -64,23 +62,14 @@ def read(folder: Path) -> Export:
     def entries() -> Iterator[Entry | Note]:
         for name in sorted(labels.keys() - declared.keys()):
             if (name, labels[name]) != (_BACKGROUND, UNLABELLED_COLOUR):
-                yield Note(
+                yield (
                     f"{folder / LABEL_MAP}: the label {name!r} has the colour of unpainted pixels "
                     "and is ignored; give it another name and colour in CVAT and export it again"
                 )
         for path in files:
-            try:
-                size, _ = head_size(path)
-            except UserError as error:
-                yield Note(str(error))
-                continue
             name = path.relative_to(masks).with_suffix("").as_posix()
-            yield Entry(
-                (name,),
-                path,
-                size,
-                partial(regions_of_colours, path, names_of, frozenset(unpainted)),
-            )
+            regions = partial(regions_of_colours, path, names_of, frozenset(unpainted))
+            yield mask_entry((name,), path, regions)
 
     objects = files_below(folder / OBJECT_MASKS, {".png"})
     return Export(TITLE, entries, declared, frozenset([*files, *objects]))
@@ -102,48 +91,11 @@ def _label_map(path: Path) -> dict[str, Colour]:
     return labels
 
 
-class Writer:
-    """Writes class maps as colours, exactly. Each class of an image is one object."""
-
-    def __init__(self, out: Path, taxonomy: Taxonomy, archive: zipfile.ZipFile) -> None:
-        self.images = out / "images"
-        self.result = out / "annotations.zip"
-        self._archive = archive
-        self._names: list[str] = []
-        colours = unique_colours(taxonomy)
-        label_map = "# label:color_rgb:parts:actions\nbackground:0,0,0::\n" + "".join(
-            f"{name}:{red},{green},{blue}::\n"
-            for name, (red, green, blue) in zip(taxonomy.names, colours, strict=True)
-        )
-        self._archive.writestr(LABEL_MAP, label_map)
-        self._palettes = {
-            CLASS_MASKS: np.zeros((256, 3), np.uint8),
-            OBJECT_MASKS: np.zeros((256, 3), np.uint8),
-        }
-        self._palettes[CLASS_MASKS][: len(taxonomy)] = colours
-        self._palettes[OBJECT_MASKS][: len(taxonomy)] = [
-            voc_colour(index + 1) for index in range(len(taxonomy))
-        ]
-
-    def add(self, file_name: str, labels: NDArray[np.uint8]) -> None:
-        """Add the (H, W) class map of an image."""
-        name = PurePosixPath(file_name).with_suffix("").as_posix()
-        for folder, palette in self._palettes.items():
-            encoded = io.BytesIO()
-            Image.fromarray(palette[labels]).save(encoded, "PNG")
-            self._archive.writestr(
-                f"{folder}/{name}.png", encoded.getvalue(), compress_type=zipfile.ZIP_STORED
-            )
-        self._names.append(name)
-
-    def close(self) -> None:
-        """Write the list of the images, in the order of the calls."""
-        self._archive.writestr(f"{LISTS}/default.txt", "".join(f"{n}\n" for n in self._names))
-
-
 @contextmanager
 def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
     """A writer of ``annotations.zip``, which CVAT imports as "Segmentation mask 1.1".
+
+    Class maps become colours, exactly; each class of an image is one object.
 
     Raises:
         UserError: if a label map cannot hold the name of a class.
@@ -154,10 +106,30 @@ def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
                 f"the class {name!r} cannot stand in CVAT's {LABEL_MAP}; rename it in "
                 "dataset.yaml and train again, or use --to coco"
             )
+    colours = unique_colours(taxonomy)
+    palettes = {
+        CLASS_MASKS: np.zeros((256, 3), np.uint8),
+        OBJECT_MASKS: np.zeros((256, 3), np.uint8),
+    }
+    palettes[CLASS_MASKS][: len(taxonomy)] = colours
+    palettes[OBJECT_MASKS][: len(taxonomy)] = [voc_colour(k + 1) for k in range(len(taxonomy))]
+    names: list[str] = []
     with (
         replacing(out / "annotations.zip") as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
-        writer = Writer(out, taxonomy, archive)
-        yield writer
-        writer.close()
+        label_map = "# label:color_rgb:parts:actions\nbackground:0,0,0::\n" + "".join(
+            f"{name}:{red},{green},{blue}::\n"
+            for name, (red, green, blue) in zip(taxonomy.names, colours, strict=True)
+        )
+        archive.writestr(LABEL_MAP, label_map)
+
+        def add(file_name: str, labels: NDArray[np.uint8]) -> None:
+            name = PurePosixPath(file_name).with_suffix("").as_posix()
+            for folder, palette in palettes.items():
+                png = encoded_picture(Image.fromarray(palette[labels]), ".png")
+                archive.writestr(f"{folder}/{name}.png", png, compress_type=zipfile.ZIP_STORED)
+            names.append(name)
+
+        yield Writer(out / "images", out / "annotations.zip", add)
+        archive.writestr(f"{LISTS}/default.txt", "".join(f"{name}\n" for name in names))

@@ -77,18 +77,18 @@ def read(paths: Sequence[Path]) -> Export:
             ):
                 labels.setdefault(name, _colour(label.findtext("color")))
 
+    known = frozenset(labels)
+
+    def entry(path: Path, image: ElementTree.Element) -> Entry:
+        size, sides = None, ("width", "height")
+        if image.attrib.keys() >= {*sides}:
+            size = size_of(*(int(image.attrib[side]) for side in sides))
+        return Entry((image.attrib["name"],), path, size, partial(_regions, path, image, known))
+
     def entries() -> Iterator[Entry | Note]:
         for path, root in roots.items():
             for place, image in enumerate(root.iterfind("image")):
-                try:
-                    with reading(path, kind=f"image {place}", way_out=WAY_OUT):
-                        name, size = image.attrib["name"], None
-                        if {"width", "height"} <= image.attrib.keys():
-                            size = size_of(*(int(image.attrib[k]) for k in ("width", "height")))
-                except UserError as error:
-                    yield Note(str(error))
-                    continue
-                yield Entry((name,), path, size, partial(_regions, path, image, frozenset(labels)))
+                yield attempt(path, f"image {place}", partial(entry, path, image))
 
     return Export(TITLE, entries, labels)
 
@@ -131,9 +131,9 @@ def _regions(
         kind = f"{shape.tag} {place} ({shape.get('label')}) of {image.get('name')}"
         yield attempt(path, kind, partial(_region, shape, size))
     for tag, amount in left_out.items():
-        yield Note(f"{amount} annotation(s) of the type {tag}, which cover no area")
+        yield f"{amount} annotation(s) of the type {tag}, which cover no area"
     for label, amount in unknown.items():
-        yield Note(f"{amount} annotation(s) of the unknown label {label!r}")
+        yield f"{amount} annotation(s) of the unknown label {label!r}"
 
 
 def _region(shape: ElementTree.Element, size: Size) -> Region:

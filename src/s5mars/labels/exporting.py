@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from s5mars.files.locking import is_empty, only_one
 from s5mars.files.spreadsheet import csv_text
 from s5mars.labels import coco, cvat_masks, labelme
 from s5mars.labels.images import place
+from s5mars.labels.regions import Writer
 from s5mars.predict.index import INDEX, read_index
 from s5mars.products.decode import decode_mask
 from s5mars.products.files import IMAGE_ENDINGS
@@ -29,17 +30,6 @@ from s5mars.report.numbers import count, plural
 
 ORDER = "order.csv"
 WARNINGS = "warnings.txt"
-
-
-class Writer(Protocol):
-    """Writes the class maps of one format."""
-
-    images: Path  # folder of the images
-    result: Path  # what to give to the tool
-
-    def add(self, file_name: str, labels: NDArray[np.uint8]) -> None:
-        """Add the (H, W) class map of an image; pixels of no class are 255."""
-        ...
 
 
 WRITERS: dict[str, Callable[[Path, Taxonomy], AbstractContextManager[Writer]]] = {

@@ -150,7 +150,7 @@ class _Import:
             if isinstance(item, Entry):
                 self._take(item)
             else:
-                self._warn(item.text)
+                self._warn(item)
         for label in self.classes.not_found:
             near = self.classes.nearest(label)
             hint = f"; the nearest is {near!r}" if near else ""

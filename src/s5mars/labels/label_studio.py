@@ -18,15 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from s5mars.errors import UserError
-from s5mars.files.reading import reading
 from s5mars.labels import pictures
 from s5mars.labels.brush import decode_brush
 from s5mars.labels.regions import (
-    WAY_OUT,
     Entry,
     Export,
     Note,
@@ -35,12 +32,13 @@ from s5mars.labels.regions import (
     attempt,
     ellipse,
     filled,
+    mask_entry,
     number,
     outline,
     rectangle,
     size_of,
 )
-from s5mars.products.decode import decode_mask, head_size
+from s5mars.products.decode import decode_mask
 
 TITLE = "Label Studio"
 
@@ -57,6 +55,15 @@ class _Task:
     source: Path
     results: list[dict[str, Any]]
     notes: tuple[Note, ...]
+
+
+class _Png(NamedTuple):
+    """A mask of the brush export; they are painted in the order of annotations, then names."""
+
+    annotation: int
+    name: str
+    path: Path
+    label: str
 
 
 def is_label_studio(content: object) -> bool:
@@ -83,33 +90,31 @@ def read(
         problems: notes that come first, such as on files that cannot be read.
         pngs: files for which ``is_brush_png`` holds.
     """
-    of_task: dict[str, list[Path]] = defaultdict(list)
+    of_task: dict[str, list[_Png]] = defaultdict(list)
     for path in pngs:
-        found = _PNG.fullmatch(path.stem)
-        assert found is not None  # the caller has chosen them so
-        of_task[found[1]].append(path)
+        if found := _PNG.fullmatch(path.stem):
+            of_task[found[1]].append(_Png(int(found[2]), path.name, path, found[5]))
 
     def entries() -> Iterator[Entry | Note]:
         yield from problems
         known: set[str] = set()
         for path, content in contents.items():
             for place, item in enumerate(content):
-                try:
-                    with reading(path, kind=f"task {place}", way_out=WAY_OUT):
-                        task = _task(path, item)
-                except UserError as error:
-                    yield Note(str(error))
+                task = attempt(path, f"task {place}", partial(_task, path, item))
+                if isinstance(task, Note):
+                    yield task
                     continue
                 known.add(task.identity)
-                pictured = of_task.get(task.identity)
+                pictured = sorted(of_task.get(task.identity, []))
                 if pictured and not task.results:
-                    yield _entry_of_pngs(task.names, pictured)
+                    regions = partial(_regions_of_pngs, pictured)
+                    yield mask_entry(task.names, pictured[0].path, regions)
                 else:
                     size = _size(task.results[0]) if task.results else None
                     yield Entry(task.names, path, size, partial(_regions, task))
         for identity in of_task.keys() - known:
-            path = min(of_task[identity])
-            yield Note(
+            path = min(png.path for png in of_task[identity])
+            yield (
                 f"{path}: nothing tells the image of task {identity}; export the project as JSON, "
                 "too, into the same folder"
             )
@@ -129,9 +134,9 @@ def _task(path: Path, item: dict[str, Any]) -> _Task:
     annotations = item.get("annotations", item.get("completions", []))
     used = [each for each in annotations if not _is_skipped(each)]
     if len(used) < len(annotations):
-        notes.append(Note(f"{len(annotations) - len(used)} skipped annotation(s)"))
+        notes.append(f"{len(annotations) - len(used)} skipped annotation(s)")
     if len(used) > 1:
-        notes.append(Note(f"{len(used)} annotations; the later one wins where they overlap"))
+        notes.append(f"{len(used)} annotations; the later one wins where they overlap")
     results = [result for each in used for result in each["result"]]
     return _Task(identity, names, path, results, tuple(notes))
 
@@ -188,12 +193,12 @@ def _regions(task: _Task, size: Size) -> Iterator[Region | Note]:
         labels = _labels(result) or labels_of.get(str(result.get("id"))) or []
         what = f"region {place} of task {task.identity} ({', '.join(map(str, labels))})"
         if not labels:
-            yield Note(f"{task.source}: {what.removesuffix(' ()')} has no label")
+            yield f"{task.source}: {what.removesuffix(' ()')} has no label"
         for label in labels:
             yield attempt(task.source, what, partial(_region, str(label), kind, result, size))
     for kind, amount in left_out.items():
         if amount:
-            yield Note(f"{amount} result(s) of the type {kind}, which cover no area")
+            yield f"{amount} result(s) of the type {kind}, which cover no area"
 
 
 def _kind(result: Any) -> str | None:
@@ -241,25 +246,9 @@ def _region(label: str, kind: str, result: dict[str, Any], size: Size) -> Region
     return filled(label, [outline(shape)], size)
 
 
-def _entry_of_pngs(names: tuple[str, ...], paths: Sequence[Path]) -> Entry | Note:
-    paths = sorted(paths, key=_order)
-    try:
-        size, _ = head_size(paths[0])
-    except UserError as error:
-        return Note(str(error))
-    return Entry(names, paths[0], size, partial(_regions_of_pngs, paths))
-
-
-def _order(path: Path) -> tuple[int, str]:
-    found = _PNG.fullmatch(path.stem)
-    return (int(found[2]) if found else 0, path.name)
-
-
-def _regions_of_pngs(paths: Sequence[Path], size: Size) -> Iterator[Region | Note]:
-    for path in paths:
-        found = _PNG.fullmatch(path.stem)
-        assert found is not None
-        yield attempt(path, "brush mask", partial(_region_of_png, path, found[5], size))
+def _regions_of_pngs(pngs: Sequence[_Png], size: Size) -> Iterator[Region | Note]:
+    for png in pngs:
+        yield attempt(png.path, "brush mask", partial(_region_of_png, png.path, png.label, size))
 
 
 def _region_of_png(path: Path, label: str, size: Size) -> Region:

@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.classes import Taxonomy
-from s5mars.errors import UserError
 from s5mars.files import below, write_text
-from s5mars.files.reading import read_json, reading
+from s5mars.files.reading import read_json
 from s5mars.labels import pictures
 from s5mars.labels.naming import LEFT_OUT
 from s5mars.labels.regions import (
@@ -34,11 +33,13 @@ from s5mars.labels.regions import (
     Note,
     Region,
     Size,
+    Writer,
     attempt,
     drawn,
     ellipse,
     outline,
     size_of,
+    windowed,
 )
 
 TITLE = "labelme JSON"
@@ -59,17 +60,15 @@ def is_labelme(content: object) -> bool:
 def read(root: Path, files: Sequence[Path]) -> Export:
     """The labels of the JSON files below a folder, read one at a time."""
 
+    def entry(path: Path) -> Entry | Note:
+        content = read_json(path, kind="labelme file", way_out=WAY_OUT, limit=MAX_JSON)
+        if not is_labelme(content):
+            return f"{path}: not a file of labelme (no shapes and imagePath)"
+        return _entry(path, path.relative_to(root), content)
+
     def entries() -> Iterator[Entry | Note]:
         for path in files:
-            try:
-                content = read_json(path, kind="labelme file", way_out=WAY_OUT, limit=MAX_JSON)
-                if not is_labelme(content):
-                    yield Note(f"{path}: not a file of labelme (no shapes and imagePath)")
-                    continue
-                with reading(path, kind="labelme file", way_out=WAY_OUT):
-                    yield _entry(path, path.relative_to(root), content)
-            except UserError as error:
-                yield Note(str(error))
+            yield attempt(path, "labelme file", partial(entry, path))
 
     return Export(TITLE, entries)
 
@@ -94,7 +93,7 @@ def _regions(path: Path, shapes: list[Any], size: Size) -> Iterator[Region | Not
             what = f"shape {place} ({label})"
             yield attempt(path, what, partial(_region, shape, size))
     for kind, amount in left_out.items():
-        yield Note(f"{amount} shape(s) of the type {kind}, which cover no area")
+        yield f"{amount} shape(s) of the type {kind}, which cover no area"
 
 
 def _region(shape: dict[str, Any], size: Size) -> Region:
@@ -116,31 +115,27 @@ def _region(shape: dict[str, Any], size: Size) -> Region:
     raise ValueError(f"unknown type of a shape {kind!r}")
 
 
-class Writer:
-    """Writes class maps as labelme files beside their images: one mask a class, exactly."""
+@contextmanager
+def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
+    """A writer of a JSON file beside each image; ``labelme OUT`` opens them."""
 
-    def __init__(self, out: Path, taxonomy: Taxonomy) -> None:
-        self.images = self.result = out
-        self._taxonomy = taxonomy
-
-    def add(self, file_name: str, labels: NDArray[np.uint8]) -> None:
-        """Write the (H, W) class map of an image."""
+    def add(file_name: str, labels: NDArray[np.uint8]) -> None:
         height, width = labels.shape
-        image = below(self.images, file_name, source="export-labels")
+        image = below(out, file_name, source="export-labels")
         shapes = []
-        for index in np.unique(labels[labels < len(self._taxonomy)]).tolist():
-            mask = labels == index
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            top, bottom, left, right = (int(k) for k in (*rows[[0, -1]], *columns[[0, -1]]))
+        for index in np.unique(labels[labels < len(taxonomy)]).tolist():
+            part = windowed(taxonomy.names[index], labels == index)
+            left, top = float(part.left), float(part.top)
+            rows, columns = part.mask.shape
             shapes.append(
                 {
-                    "label": self._taxonomy.names[index],
-                    "points": [[float(left), float(top)], [float(right), float(bottom)]],
+                    "label": part.label,
+                    "points": [[left, top], [left + columns - 1, top + rows - 1]],
                     "group_id": None,
                     "description": "",
                     "shape_type": "mask",
                     "flags": {},
-                    "mask": pictures.to_base64(mask[top : bottom + 1, left : right + 1]),
+                    "mask": pictures.to_base64(part.mask),
                 }
             )
         content = {
@@ -154,8 +149,4 @@ class Writer:
         }
         write_text(image.with_suffix(".json"), json.dumps(content, ensure_ascii=False, indent=1))
 
-
-@contextmanager
-def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
-    """A writer of a JSON file beside each image; ``labelme OUT`` opens them."""
-    yield Writer(out, taxonomy)
+    yield Writer(out, out, add)

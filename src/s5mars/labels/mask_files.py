@@ -21,7 +21,16 @@ from s5mars.data.read import listed_ids
 from s5mars.errors import UserError
 from s5mars.labels.colours import Coloured
 from s5mars.labels.images import Images
-from s5mars.labels.regions import Colour, Entry, Export, Note, Region, Size, attempt
+from s5mars.labels.regions import (
+    Colour,
+    Entry,
+    Export,
+    Note,
+    Region,
+    Size,
+    attempt,
+    mask_entry,
+)
 from s5mars.products.decode import MaskFile, decode_mask, head_size
 from s5mars.products.files import IMAGE_ENDINGS, files_below
 
@@ -73,18 +82,13 @@ def _described(
     def entries() -> Iterator[Entry | Note]:
         for name, colour in colours.items():
             if colour == UNLABELLED_COLOUR or names.get(colour) != name:
-                yield Note(
+                yield (
                     f"the class {name!r} of dataset.yaml has the colour of unpainted pixels or of "
                     "another class; only masks of ids can hold it"
                 )
         for path in files:
-            try:
-                size, _ = head_size(path)
-            except UserError as error:
-                yield Note(str(error))
-                continue
             regions = partial(_regions_described, path, taxonomy, coding, names)
-            yield Entry(_names(path.relative_to(folder)), path, size, regions)
+            yield mask_entry(_names(path.relative_to(folder)), path, regions)
 
     return Export("masks with dataset.yaml", entries, colours, frozenset(files))
 
@@ -98,10 +102,8 @@ def _by_class(folder: Path, files: Sequence[Path], images: Images) -> Export:
         found = _placed(relative, images)
         if found is None:
             homeless.append(
-                Note(
-                    f"{path}: no image and class fit its name (CLASS/NAME.png or NAME/CLASS.png, "
-                    f"and an image NAME in {images.folder})"
-                )
+                f"{path}: no image and class fit its name (CLASS/NAME.png or NAME/CLASS.png, "
+                f"and an image NAME in {images.folder})"
             )
         else:
             label, image = found
@@ -194,7 +196,7 @@ def _regions_described(
         elif coloured:
             raise UserError(f"{path}: {mask.ids.dtype} values are no colours of 8 bits")
     except UserError as error:
-        yield Note(str(error))
+        yield str(error)
         return
     yield from _regions_of_ids(path, mask, taxonomy, coding)
 
@@ -204,7 +206,7 @@ def _regions_of_ids(
 ) -> Iterator[Region | Note]:
     ids = mask.ids if mask.ids.ndim == 2 else mask.ids[..., 0]
     if ids.dtype.kind == "f" or ids.min() < 0 or ids.max() > 65535:
-        yield Note(f"{path}: mask values are not whole numbers in 0..65535")
+        yield f"{path}: mask values are not whole numbers in 0..65535"
         return
     valid = np.ones(ids.shape, bool) if mask.valid is None else mask.valid
     values, counts = np.unique(ids[valid], return_counts=True)
@@ -219,6 +221,4 @@ def _regions_of_ids(
     known = coding.index_of.keys() | coding.ignored
     unknown = {int(v): int(n) for v, n in zip(values, counts, strict=True) if int(v) not in known}
     if unknown:
-        yield Note(
-            f"{path}: ids that dataset.yaml does not name, and ignored: {listed_ids(unknown)}"
-        )
+        yield f"{path}: ids that dataset.yaml does not name, and ignored: {listed_ids(unknown)}"

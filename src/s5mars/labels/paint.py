@@ -61,7 +61,7 @@ def paint(entry: Entry, image: Path, classes: Classes) -> Painted:
     notes: list[str] = []
     for region in _readable(entry, drawn_on):
         if isinstance(region, Note):
-            notes.append(region.text)
+            notes.append(region)
             continue
         if not region.label.strip():
             notes.append("a region without a label")
@@ -90,7 +90,7 @@ def _readable(entry: Entry, size: Size) -> Iterator[Region | Note]:
         with reading(entry.source, kind="labels", way_out=WAY_OUT):
             yield from entry.regions(size)
     except UserError as error:
-        yield Note(str(error))
+        yield str(error)
 
 
 def over(before: NDArray[np.uint8], after: Painted) -> Painted:

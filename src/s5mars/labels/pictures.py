@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from s5mars.files import encoded_picture
 from s5mars.products.errors import refuse_huge
 
 
@@ -36,6 +37,5 @@ def from_base64(text: object) -> NDArray[np.bool_]:
 
 def to_base64(mask: NDArray[np.bool_]) -> str:
     """A (H, W) mask as a PNG of 0 and 1, in base64."""
-    encoded = io.BytesIO()
-    Image.fromarray(mask.astype(np.uint8)).save(encoded, "PNG")
-    return base64.b64encode(encoded.getvalue()).decode("ascii")
+    png = encoded_picture(Image.fromarray(mask.astype(np.uint8)), ".png")
+    return base64.b64encode(png).decode("ascii")

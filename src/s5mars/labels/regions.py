@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from s5mars.errors import UserError
 from s5mars.files.reading import reading
+from s5mars.products.decode import head_size
 from s5mars.products.errors import MAX_PIXELS
 
 Size = tuple[int, int]
@@ -25,6 +26,11 @@ Size = tuple[int, int]
 
 Colour = tuple[int, int, int]
 """RGB, 0..255."""
+
+Note = str
+"""Something that is not imported as it is, in one line that names the file."""
+
+_Decoded = TypeVar("_Decoded")
 
 LONGEST_OUTLINE = 20_000_000
 """Pixels along the outline of a polygon: its drawing takes 40 times as many bytes."""
@@ -53,13 +59,6 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Note:
-    """Something that is not imported as it is, in one line that names the file."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class Entry:
     """One image of an export."""
 
@@ -79,19 +78,36 @@ class Export:
     files: frozenset[Path] = frozenset()  # pictures with labels, which are no images to label
 
 
-def attempt(source: Path, kind: str, make: Callable[[], Region]) -> Region | Note:
-    """A region, or a note on why it cannot be read.
+@dataclass(frozen=True)
+class Writer:
+    """Writes the class maps of one format."""
+
+    images: Path  # folder of the images
+    result: Path  # what to give to the tool
+    # Takes the file name of an image and its (H, W) class map, where 255 is no class.
+    add: Callable[[str, NDArray[np.uint8]], None]
+
+
+def attempt(source: Path, kind: str, make: Callable[[], _Decoded]) -> _Decoded | Note:
+    """What ``make`` decodes, or a note on why it cannot be read.
 
     Args:
-        source: the file that it comes from.
+        source: the file that it comes from; whatever ``make`` raises is its fault.
         kind: what it is, such as ``"shape 3 (rock)"``.
-        make: decodes it; whatever it raises is the fault of the file.
+        make: decodes it.
     """
     try:
         with reading(source, kind=kind, way_out=WAY_OUT):
             return make()
     except UserError as error:
-        return Note(str(error))
+        return str(error)
+
+
+def mask_entry(
+    names: tuple[str, ...], path: Path, regions: Callable[[Size], Iterable[Region | Note]]
+) -> Entry | Note:
+    """The entry of a mask file, which has the size of its image."""
+    return attempt(path, "mask", lambda: Entry(names, path, head_size(path)[0], regions))
 
 
 def size_of(width: object, height: object) -> Size:
@@ -157,7 +173,7 @@ def filled(label: str, outlines: Sequence[NDArray[np.float64]], size: Size) -> R
         return Region(label, np.zeros((0, 0), bool), cut=True)
     parts = coco_mask.frPyObjects([part.ravel().tolist() for part in clipped], height, width)
     mask = coco_mask.decode(coco_mask.merge(parts)).astype(bool)
-    return _window(label, mask, cut=any(_reaches_beyond(each, size) for each in outlines))
+    return windowed(label, mask, cut=any(_reaches_beyond(each, size) for each in outlines))
 
 
 def drawn(label: str, points: NDArray[np.float64], size: Size) -> Region:
@@ -172,7 +188,7 @@ def drawn(label: str, points: NDArray[np.float64], size: Size) -> Region:
     draw = ImageDraw.Draw(canvas)
     for part in _clipped(points, size):
         draw.polygon([(x, y) for x, y in part.tolist()], outline=1, fill=1)
-    return _window(label, np.array(canvas), cut=_reaches_beyond(points, size))
+    return windowed(label, np.array(canvas), cut=_reaches_beyond(points, size))
 
 
 def rectangle(
@@ -233,7 +249,8 @@ def _clipped(points: NDArray[np.float64], size: Size) -> list[NDArray[np.float64
     return parts
 
 
-def _window(label: str, mask: NDArray[np.bool_], *, cut: bool) -> Region:
+def windowed(label: str, mask: NDArray[np.bool_], *, cut: bool = False) -> Region:
+    """The region of an (H, W) mask of an image, without what lies around it."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return Region(label, np.zeros((0, 0), bool), cut=cut)
