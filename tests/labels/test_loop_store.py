@@ -310,7 +310,6 @@ def test_lists_that_are_there_are_respected(root: Path) -> None:
     store = open_store(root)
     paint(store, "sol3", 0, 0, 9, 9, 1)
     assert store.splits.of("sol3") == "test"
-    assert store.held_back("sol3")
     (root / "splits/val.txt").write_text("nowhere\n")
     with pytest.raises(UserError, match="unknown file"):
         open_store(root)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy
 from s5mars.data.layouts.plain import DESCRIPTION, write_description
 from s5mars.errors import MissingFileError, UserError
-from s5mars.files import below, printable, replacing, write_text
+from s5mars.files import below, encoded_picture, printable, write_bytes, write_text
 from s5mars.labels.images import Images, place
 from s5mars.labels.naming import Classes
 from s5mars.labels.page import Made, write_import_page
@@ -199,8 +199,7 @@ class _Import:
 
     def _write(self, name: str, path: Path, painted: Painted) -> None:
         picture = indexed_png(painted.labels, self._taxonomy)
-        with replacing(path) as temporary:
-            picture.save(temporary, "PNG")
+        write_bytes(path, encoded_picture(picture, ".png"))
         counts = np.bincount(painted.labels.ravel(), minlength=IGNORE + 1)
         before = self.made[name].notes if name in self.made else ()
         self.made[name] = Made(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,7 +15,7 @@ from s5mars.data.read import read_image
 from s5mars.predict.overlay import overlay
 from s5mars.products.decode import decode_mask
 from s5mars.report.numbers import count, plural, share
-from s5mars.report.pictures import class_map, photograph, shrunk
+from s5mars.report.pictures import Panel, Shown, class_map, legend, photograph, shrunk
 from s5mars.report.render import write_page
 
 OVERLAYS = 12
@@ -42,21 +41,6 @@ class Made:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Panel:
-    label: str
-    uri: Markup
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class _Shown:
-    name: str
-    text: str
-    panels: tuple[_Panel, ...]
-    columns: int = 3
-
-
 def write_import_page(
     out: Path,
     made: Sequence[Made],
@@ -70,18 +54,9 @@ def write_import_page(
 ) -> Path:
     """Write one self-contained HTML page; raises as ``report.render.write_page``.
 
-    Args:
-        out: path of the file.
-        made: the masks.
-        taxonomy: their classes.
-        title: title of the page.
-        lead: sentence below it.
-        facts: names and values.
-        warnings: one line each.
-        written_to: where the file will be in the end.
+    The page says that it is at ``written_to``, where the folder will be in the end.
     """
-    chosen = choose(made)
-    shown = [_shown(each, taxonomy) for each in chosen]
+    shown = [_shown(each, taxonomy) for each in choose(made)]
     page: Mapping[str, object] = {
         "title": title,
         "eyebrow": "s5mars · imported labels",
@@ -100,7 +75,7 @@ def write_import_page(
             f"{plural(len(shown), 'image')} of {count(len(made))}: first those with warnings, then "
             "for each class, rarest first, the image with most of it, then evenly spaced ones."
         ),
-        "legend": [{"name": c.name, "colour": hex_colour(c.colour)} for c in taxonomy.classes],
+        "legend": legend(taxonomy),
         "shown": shown,
         "warnings": warnings[:_WARNINGS],
         "warnings_note": _warned(warnings),
@@ -141,20 +116,20 @@ def choose(made: Sequence[Made], *, amount: int = OVERLAYS) -> list[Made]:
     return list({each.name: each for each in order}.values())[:amount]
 
 
-def _shown(made: Made, taxonomy: Taxonomy) -> _Shown:
+def _shown(made: Made, taxonomy: Taxonomy) -> Shown:
     image, labels = read_image(made.image), decode_mask(made.mask).ids
     # Shrunk first: an overlay of a panorama would take its memory twice.
     small = shrunk(image, side=2 * _SIDE)
     classes = Image.fromarray(labels).resize(small.size, Image.Resampling.NEAREST)
     drawn = overlay(np.array(small), np.array(classes), taxonomy, legend=False)
     painted = share(int(made.pixels.sum()), made.size)
-    return _Shown(
+    return Shown(
         made.name,
         f"{painted} painted" + (f" · {made.notes[0]}" if made.notes else ""),
         (
-            _Panel("image", photograph(image, side=_SIDE)),
-            _Panel("overlay", photograph(np.array(drawn), side=_SIDE)),
-            _Panel("mask", class_map(labels, taxonomy, side=_SIDE)),
+            Panel("image", photograph(image, side=_SIDE)),
+            Panel("overlay", photograph(np.array(drawn), side=_SIDE)),
+            Panel("mask", class_map(labels, taxonomy, side=_SIDE)),
         ),
     )
 

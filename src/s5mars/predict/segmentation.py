@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from s5mars.classes import IGNORE, Taxonomy
+from s5mars.files import encoded_picture
 from s5mars.models.domain import Verdict
 from s5mars.predict.overlay import overlay
 from s5mars.predict.regions import class_counts
@@ -90,9 +90,7 @@ class Segmentation:
         return picture
 
     def _repr_png_(self) -> bytes:
-        file = io.BytesIO()
-        self._shown().save(file, "PNG")
-        return file.getvalue()
+        return encoded_picture(self._shown(), ".png")
 
     def __repr__(self) -> str:
         height, width = self.labels.shape

@@ -12,6 +12,7 @@ from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.figures import Curve
 from s5mars.report.folder import Run, read_run
 from s5mars.report.numbers import UNKNOWN, count, duration, number, score
+from s5mars.report.pictures import legend
 from s5mars.report.render import write_page
 from s5mars.report.words import Notice
 
@@ -110,7 +111,7 @@ def comparison_page(
         "shown": shown,
         "images_note": _images_note(evaluations[0]),
         "no_images": no_images,
-        "legend": examples.legend(taxonomy),
+        "legend": legend(taxonomy),
         "footer": "Written by s5mars. The page loads no other files.",
     }
 

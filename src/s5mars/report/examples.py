@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
-from s5mars.classes import IGNORE, MaskCoding, Taxonomy, hex_colour
+from s5mars.classes import IGNORE, MaskCoding, Taxonomy
 from s5mars.data.dataset import Dataset
 from s5mars.data.read import read_image, read_label
 from s5mars.data.trained_on import dataset_of
@@ -19,37 +16,11 @@ from s5mars.errors import UserError
 from s5mars.predict.predictor import load
 from s5mars.report.folder import Run
 from s5mars.report.numbers import number, score
-from s5mars.report.pictures import class_map, photograph, wrong_pixels
+from s5mars.report.pictures import Panel, Shown, class_map, photograph, wrong_pixels
 from s5mars.types import Sample
-
-_WIDEST = 5  # panels in a row; more would be too small
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """(H, W, 3) uint8 → (H, W) uint8 class indices."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One picture and its caption."""
-
-    label: str
-    uri: Markup
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One image of the data set with its panels."""
-
-    name: str
-    text: str
-    panels: tuple[Panel, ...]
-
-    @property
-    def columns(self) -> int:
-        """Number of panels in a row on a wide screen: at most five, in rows of equal length."""
-        rows = math.ceil(len(self.panels) / _WIDEST)
-        return math.ceil(len(self.panels) / rows)
 
 
 def scored(evaluation: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -166,14 +137,6 @@ def show(
     if errors:
         panels.append(_errors(image, truth, predicted, side))
     return Shown(sample.name, text, tuple(panels))
-
-
-def legend(taxonomy: Taxonomy) -> list[dict[str, str]]:
-    """Return name, colour and criterion of every class, for the template."""
-    return [
-        {"name": c.name, "colour": hex_colour(c.colour), "criterion": c.criterion}
-        for c in taxonomy.classes
-    ]
 
 
 def _errors(

@@ -3,25 +3,59 @@
 from __future__ import annotations
 
 import base64
-import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from s5mars.classes import IGNORE, Taxonomy
+from s5mars.classes import IGNORE, Taxonomy, hex_colour
+from s5mars.files import encoded_picture
 
 _DARK, _LESS_DARK = (38, 38, 42), (74, 74, 80)
 _WRONG = (255, 45, 120)  # in no palette of classes, and absent from images of Mars
 _STRIPE = 6  # width of a stripe in pixels of the drawn image
+_WIDEST = 5  # panels in a row; more would be too small
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture and its caption."""
+
+    label: str
+    uri: Markup
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image of the data set with its panels."""
+
+    name: str
+    text: str
+    panels: Sequence[Panel]
+
+    @property
+    def columns(self) -> int:
+        """Number of panels in a row on a wide screen: at most five, in rows of equal length."""
+        rows = math.ceil(len(self.panels) / _WIDEST)
+        return math.ceil(len(self.panels) / rows)
+
+
+def legend(taxonomy: Taxonomy) -> list[dict[str, str]]:
+    """Name, colour and criterion of every class, for templates."""
+    return [
+        {"name": c.name, "colour": hex_colour(c.colour), "criterion": c.criterion}
+        for c in taxonomy.classes
+    ]
 
 
 def photograph(image: NDArray[np.uint8], *, side: int = 448) -> Markup:
     """Encode an (H, W, 3) uint8 image as a JPEG data URI of at most ``side`` pixels a side."""
-    buffer = io.BytesIO()
-    shrunk(image, side=side).save(buffer, "JPEG", quality=85)
-    return _uri(buffer, "jpeg")
+    return _uri(shrunk(image, side=side), ".jpg", quality=85)
 
 
 def shrunk(image: NDArray[np.uint8], *, side: int = 448) -> Image.Image:
@@ -32,9 +66,7 @@ def shrunk(image: NDArray[np.uint8], *, side: int = 448) -> Image.Image:
 
 def class_map(labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = 448) -> Markup:
     """Encode an (H, W) uint8 class map as an indexed PNG data URI; ``IGNORE`` is hatched."""
-    buffer = io.BytesIO()
-    class_picture(labels, taxonomy, side=side).save(buffer, "PNG", optimize=True)
-    return _uri(buffer, "png")
+    return _uri(class_picture(labels, taxonomy, side=side), ".png", optimize=True)
 
 
 def class_picture(labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = 448) -> Image.Image:
@@ -75,9 +107,7 @@ def wrong_pixels(
     amount = Image.fromarray(wrong.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
     weight = 0.85 * np.array(amount).astype(np.float32)[..., None] / 255
     mixed = (1 - weight) * (40 + 120 * background[..., None]) + weight * np.array(_WRONG)
-    buffer = io.BytesIO()
-    Image.fromarray(mixed.round().astype(np.uint8)).save(buffer, "JPEG", quality=80)
-    return _uri(buffer, "jpeg")
+    return _uri(Image.fromarray(mixed.round().astype(np.uint8)), ".jpg", quality=80)
 
 
 def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -85,5 +115,6 @@ def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _uri(buffer: io.BytesIO, kind: str) -> Markup:
-    return Markup(f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}")
+def _uri(picture: Image.Image, ending: str, **options: object) -> Markup:
+    content = base64.b64encode(encoded_picture(picture, ending, **options)).decode()
+    return Markup(f"data:{Image.MIME[Image.EXTENSION[ending]]};base64,{content}")

@@ -11,6 +11,7 @@ from s5mars.report import confidence, cross, curves, examples, tables, words
 from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.folder import Run, read_run
 from s5mars.report.numbers import count, duration, number, plural, score
+from s5mars.report.pictures import legend
 from s5mars.report.render import write_page
 
 _KINDS = {
@@ -68,7 +69,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
     """
     rows = tables.class_rows(evaluation, run.taxonomy)
     confusion = tables.confusion_table(evaluation, run.taxonomy)
-    classes = examples.legend(run.taxonomy)
+    classes = legend(run.taxonomy)
     groups, no_images = _groups(run, evaluation, amount)
     network, split = words.network_word(run), run.selection_split or "val"
     calibration = confidence.calibration_of(run)

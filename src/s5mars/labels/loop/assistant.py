@@ -6,12 +6,11 @@ Whoever asks gets what is there; nothing here waits for the page.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,8 @@ from torch import Tensor
 from s5mars.classes import IGNORE
 from s5mars.errors import UserError
 from s5mars.evaluation.confusion import Confusion
-from s5mars.labels.loop.features import (
-    Pyramid,
-    PyramidCache,
-    StartModel,
-    file_digest,
-)
+from s5mars.labels.loop.background import Background, Job
+from s5mars.labels.loop.features import Pyramid, PyramidCache, StartModel, file_digest
 from s5mars.labels.loop.head import (
     Head,
     PaintedPixels,
@@ -59,8 +54,6 @@ LARGEST = 40_000_000
 """Pixels of an image that browsers can still paint on."""
 
 _IMAGES_IN_MEMORY = 4
-
-logger = logging.getLogger("s5mars")
 
 
 @dataclass(frozen=True)
@@ -98,17 +91,18 @@ class Assistant:
         self.model = model
         self.names = list(store.folder.images)
         self.classes = store.folder.taxonomy.names
-        cache = store.folder.state / "cache"
-        self.pyramids = PyramidCache(cache / "features", model)
-        self.superpixels = SuperpixelCache(cache / "superpixels")
+        folder = store.folder.state / "cache"
+        self.pyramids = PyramidCache(folder / "features", model)
+        self.superpixels = SuperpixelCache(folder / "superpixels")
         self.head: Head | None = None
         self.fits = 0  # number of the head, which grows with each fit
         self.queue: list[Ranked] = []
         self.featured: set[str] = set()
         self.segmented: set[str] = set()
         self.failed: dict[str, str] = {}  # images that cannot be read, and why
-        self._digests: dict[str, str] = {}
-        self._pictures: OrderedDict[str, Picture] = OrderedDict()
+        # Both take the name of an image; files do not change while the page is open.
+        self._digest = cache(lambda name: file_digest(store.folder.images[name]))
+        self.picture = lru_cache(_IMAGES_IN_MEMORY)(self._read)
         self._painted: dict[str, PaintedPixels] = {}
         self._scored: dict[str, PaintedPixels] = {}
         self._summaries: dict[str, NDArray[np.float32]] = {}
@@ -120,27 +114,23 @@ class Assistant:
         self._dirty: set[str] = set(store.painted)
         self._ranked_again = True
         self._changed_at = 0.0
-        self._stop = False
-        self._lock = threading.Lock()
-        self._wake = threading.Condition(self._lock)
+        self._wake = threading.Condition(threading.Lock())
         self._processes: Processes[Path, Any] = Processes(start_segmenting, most=1)
-        self._threads = [
-            threading.Thread(target=self._work, name="head", daemon=True),
-            threading.Thread(target=self._segment, name="superpixels", daemon=True),
+        self._work = [
+            Background("head", self._next_job, wake=self._wake, pause=self._until_fit),
+            Background("superpixels", self._next_segmented, wake=self._wake, pause=lambda: 5.0),
         ]
 
     def start(self) -> None:
         """Begin the work."""
-        for thread in self._threads:
-            thread.start()
+        for work in self._work:
+            work.start()
 
     def stop(self) -> None:
         """End it; waits for what is in hand, which takes a second or two."""
-        with self._wake:
-            self._stop = True
-            self._wake.notify_all()
-        for thread in self._threads:
-            thread.join(timeout=30)
+        for work in self._work:
+            work.stop()
+        self._processes.close()
 
     def look_at(self, name: str) -> None:
         """Put an image first."""
@@ -161,16 +151,12 @@ class Assistant:
             self._ranked_again = True
             self._wake.notify_all()
 
-    def picture(self, name: str) -> Picture:
+    def _read(self, name: str) -> Picture:
         """Read an image.
 
         Raises:
             UserError: if it cannot be read, or is too large to be painted.
         """
-        with self._lock:
-            if name in self._pictures:
-                self._pictures.move_to_end(name)
-                return self._pictures[name]
         path = self.store.folder.images[name]
         product = open_product(path)
         height, width = product.image.shape[:2]
@@ -180,12 +166,7 @@ class Assistant:
                 f"({LARGEST // 10**6} million); cut it into tiles"
             )
         valid = ~no_data(product.image) if product.valid is None else product.valid
-        picture = Picture(product.image, valid, self._digest(name))
-        with self._lock:
-            self._pictures[name] = picture
-            while len(self._pictures) > _IMAGES_IN_MEMORY:
-                self._pictures.popitem(last=False)
-        return picture
+        return Picture(product.image, valid, self._digest(name))
 
     def regions(self, name: str) -> NDArray[np.uint16] | None:
         """Superpixels of an image, or None if they are not made yet."""
@@ -202,7 +183,7 @@ class Assistant:
         head, key = self.head, self.suggestion_key(name)
         if head is None or key is None:
             return None
-        with self._lock:
+        with self._wake:
             if (name, key) in self._suggested:
                 return key, self._suggested[name, key]
         pyramid = self.pyramids.get(self._digest(name))
@@ -220,51 +201,34 @@ class Assistant:
                 )
             confidence, labels = probabilities.max(0)
         made = as_suggestion(labels.numpy(), confidence.numpy(), picture.valid)
-        with self._lock:
+        with self._wake:
             self._suggested[name, key] = made
             while len(self._suggested) > _IMAGES_IN_MEMORY:
                 self._suggested.popitem(last=False)
         return key, made
 
-    def _digest(self, name: str) -> str:
-        if name not in self._digests:
-            self._digests[name] = file_digest(self.store.folder.images[name])
-        return self._digests[name]
-
     # The thread of the head.
 
-    def _work(self) -> None:
-        while True:
-            with self._wake:
-                job = self._next_job()
-                while job is None and not self._stop:
-                    pause = self._changed_at + PAUSE_SECONDS - time.monotonic()
-                    self._wake.wait(timeout=pause if self._dirty and pause > 0 else None)
-                    job = self._next_job()
-                if self._stop:
-                    return
-            assert job is not None
-            try:
-                job()
-            except Exception:
-                logger.exception("the label page goes on without this")
+    def _until_fit(self) -> float | None:
+        pause = self._changed_at + PAUSE_SECONDS - time.monotonic()
+        return pause if self._dirty and pause > 0 else None
 
-    def _next_job(self) -> Callable[[], None] | None:
+    def _next_job(self) -> Job | None:
         current = self._current
         if current is not None and self._lacks_features(current):
-            return lambda: self._describe(current)
+            return partial(self._describe, current)
         ready = {name for name in self._dirty if not self._lacks_features(name)}
         if ready and time.monotonic() - self._changed_at >= PAUSE_SECONDS:
-            return lambda: self._fit(ready)
+            return partial(self._fit, ready)
         for name in self._dirty:
             if self._lacks_features(name):
-                return lambda: self._describe(name)
+                return partial(self._describe, name)
         if self._ranked_again:
             return self._rank
         order = [ranked.name for ranked in self.queue] or self.names
         for name in (*order, *self.names):
             if self._lacks_features(name):
-                return lambda: self._describe(name)
+                return partial(self._describe, name)
         return None
 
     def _lacks_features(self, name: str) -> bool:
@@ -379,32 +343,22 @@ class Assistant:
 
     # The thread of the superpixels.
 
-    def _segment(self) -> None:
-        try:
-            while True:
-                with self._wake:
-                    name = self._next_unsegmented()
-                    while name is None and not self._stop:
-                        self._wake.wait(timeout=5)
-                        name = self._next_unsegmented()
-                    if self._stop:
-                        return
-                assert name is not None
-                try:
-                    digest = self._digest(name)
-                    if self.superpixels.get(digest) is None:
-                        regions = self._processes(self.store.folder.images[name])
-                        self.superpixels.put(digest, regions)
-                except (UserError, OSError, CrashError) as error:
-                    self.failed.setdefault(name, str(error))
-                self.segmented.add(name)
-        finally:
-            self._processes.close()
-
-    def _next_unsegmented(self) -> str | None:
+    def _next_segmented(self) -> Job | None:
         first = [self._current] if self._current is not None else []
         order = (*first, *(ranked.name for ranked in self.queue), *self.names)
-        return next((name for name in order if name not in self.segmented), None)
+        name = next((name for name in order if name not in self.segmented), None)
+        return None if name is None else partial(self._segment, name)
+
+    def _segment(self, name: str) -> None:
+        try:
+            digest = self._digest(name)
+            if self.superpixels.get(digest) is None:
+                regions = self._processes(self.store.folder.images[name])
+                self.superpixels.put(digest, regions)
+        except (UserError, OSError, CrashError) as error:
+            self.failed.setdefault(name, str(error))
+        finally:
+            self.segmented.add(name)
 
 
 def overview(pyramid: Pyramid) -> tuple[NDArray[np.float32], Tensor]:

@@ -8,13 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from s5mars.classes import AI4MARS, IGNORE, S5MARS, Class, MaskCoding, Taxonomy
 from s5mars.data.layouts.files import list_images
-from s5mars.data.layouts.plain import DESCRIPTION, read_description
+from s5mars.data.layouts.plain import DESCRIPTION, read_description, write_description
 from s5mars.errors import MissingFileError, UserError
-from s5mars.files import write_text
 from s5mars.products.files import PRODUCT_ENDINGS, files_below
 
 STATE = "labelling"
@@ -125,7 +122,7 @@ def _described(path: Path, classes: Taxonomy | None) -> tuple[Taxonomy, MaskCodi
     if not path.exists():
         if classes is None:
             raise _no_classes(path)
-        _write_description(path, classes, MaskCoding.identity(len(classes)))
+        write_description(path, classes, MaskCoding.identity(len(classes)))
         return read_description(path)
     taxonomy, coding = read_description(path)
     if classes is None or classes.names == taxonomy.names:
@@ -142,7 +139,7 @@ def _described(path: Path, classes: Taxonomy | None) -> tuple[Taxonomy, MaskCodi
     for index in range(len(taxonomy), len(classes)):
         index_of[next(free)] = index
     longer = Taxonomy(taxonomy.name, (*taxonomy.classes, *added))
-    _write_description(path, longer, MaskCoding(index_of, coding.ignored))
+    write_description(path, longer, MaskCoding(index_of, coding.ignored))
     return read_description(path)
 
 
@@ -151,15 +148,6 @@ def _no_classes(path: Path) -> MissingFileError:
         f'{path} is missing; name the classes with --classes "soil,bedrock,rock", or start from '
         "their model, as with --start-from navcam"
     )
-
-
-def _write_description(path: Path, taxonomy: Taxonomy, coding: MaskCoding) -> None:
-    entries = []
-    for index, entry in enumerate(taxonomy.to_dict()["classes"]):  # type: ignore[arg-type, var-annotated]
-        ids = sorted(k for k, value in coding.index_of.items() if value == index)
-        entries.append({**{k: v for k, v in entry.items() if v}, "ids": ids})
-    described = {"name": taxonomy.name, "ignore": sorted(coding.ignored), "classes": entries}
-    write_text(path, yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
 
 
 def _link_images(root: Path) -> None:

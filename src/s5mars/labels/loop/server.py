@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import re
 import threading
 from collections import OrderedDict
@@ -21,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from s5mars.classes import hex_colour
 from s5mars.errors import UserError
+from s5mars.files import encoded_picture
 from s5mars.files.reading import parse_object
 from s5mars.labels.loop.assistant import Assistant
 from s5mars.labels.loop.guard import Guard
@@ -30,6 +29,7 @@ from s5mars.labels.loop.store import STATUSES, ConflictError, Store
 from s5mars.labels.loop.superpixels import LEVELS, enlarged
 from s5mars.labels.loop.trainer import STEPS, RunMaps, Trainer
 from s5mars.predict.overlay import overlay
+from s5mars.report.pictures import legend
 
 SCRIPTS = ("main.js", "api.js", "pixels.js", "view.js", "tools.js", "panels.js", "chart.js")
 TOOLS = ("brush", "eraser", "superpixel", "polygon", "accept")
@@ -52,29 +52,28 @@ class LabelServer:
         self.assistant = assistant
         self.trainer = trainer
         self.maps = maps
-        self._thumbnails: OrderedDict[tuple[str, ...], bytes] = OrderedDict()
+        self._thumbnails: OrderedDict[tuple[str, str | None], bytes] = OrderedDict()
         self._thumbnails_lock = threading.Lock()
 
     def app(self, *, token: str, hosts: Collection[str] | None) -> Starlette:
         """The ASGI application."""
-        get, post = self._get, self._post
         routes = [
             *(_static(path, *found) for path, found in _static_files().items()),
-            Route("/api/setup", get(self.setup)),
-            Route("/api/state", get(self.state)),
-            Route("/api/images", get(self.images)),
-            Route("/api/image", get(self.image)),
-            Route("/api/mask", get(self.mask)),
-            Route("/api/superpixels", get(self.superpixels)),
-            Route("/api/suggestion", get(self.suggestion)),
-            Route("/api/thumbnail", get(self.thumbnail)),
-            Route("/api/log", get(self.log)),
-            Route("/api/paint", post(self.paint), methods=["POST"]),
-            Route("/api/undo", post(self.undo), methods=["POST"]),
-            Route("/api/redo", post(self.redo), methods=["POST"]),
-            Route("/api/status", post(self.mark), methods=["POST"]),
-            Route("/api/train", post(self.train), methods=["POST"]),
-            Route("/api/stop", post(self.stop), methods=["POST"]),
+            Route("/api/setup", _get(self.setup)),
+            Route("/api/state", _get(self.state)),
+            Route("/api/images", _get(self.images)),
+            Route("/api/image", _get(self.image)),
+            Route("/api/mask", _get(self.mask)),
+            Route("/api/superpixels", _get(self.superpixels)),
+            Route("/api/suggestion", _get(self.suggestion)),
+            Route("/api/thumbnail", _get(self.thumbnail)),
+            Route("/api/log", _get(self.log)),
+            Route("/api/paint", _post(self.paint), methods=["POST"]),
+            Route("/api/undo", _post(self.undo), methods=["POST"]),
+            Route("/api/redo", _post(self.redo), methods=["POST"]),
+            Route("/api/status", _post(self.mark), methods=["POST"]),
+            Route("/api/train", _post(self.train), methods=["POST"]),
+            Route("/api/stop", _post(self.stop), methods=["POST"]),
         ]
         guard = Middleware(Guard, token=token, hosts=hosts)
         return Starlette(routes=routes, middleware=[guard])
@@ -83,14 +82,10 @@ class LabelServer:
 
     def setup(self, query: dict[str, str]) -> Response:
         """What does not change while the server runs."""
-        taxonomy = self.store.folder.taxonomy
         return JSONResponse(
             {
                 "folder": self.store.folder.root.resolve().name,
-                "classes": [
-                    {"name": c.name, "colour": hex_colour(c.colour), "criterion": c.criterion}
-                    for c in taxonomy.classes
-                ],
+                "classes": legend(self.store.folder.taxonomy),
                 "levels": LEVELS,
                 "model": self.assistant.model.name,
                 "methods": self.trainer.methods,
@@ -136,18 +131,17 @@ class LabelServer:
     def images(self, query: dict[str, str]) -> Response:
         """All images with what is known of each."""
         store = self.store
-        listed = []
-        for name in self.assistant.names:
-            listed.append(
-                {
-                    "name": name,
-                    "sol": store.sols[name],
-                    "painted": int(store.counts[name].sum()) if name in store.counts else 0,
-                    "status": store.status.get(name, "open"),
-                    "split": store.splits.of(name),
-                    "failed": self.assistant.failed.get(name),
-                }
-            )
+        listed = [
+            {
+                "name": name,
+                "sol": store.sols[name],
+                "painted": int(store.counts[name].sum()) if name in store.counts else 0,
+                "status": store.status.get(name, "open"),
+                "split": store.splits.of(name),
+                "failed": self.assistant.failed.get(name),
+            }
+            for name in self.assistant.names
+        ]
         return JSONResponse({"images": listed})
 
     def image(self, query: dict[str, str]) -> Response:
@@ -185,28 +179,26 @@ class LabelServer:
         source = query.get("source", "head")
         if source == "head":
             found = self.assistant.suggestion(name)
-            if found is None:
-                return JSONResponse({"waiting": "head"}, 202)
-            key, made = found
-            return _packed([made.labels, made.confidence], {"key": key})
-        run = self._run({"run": source})
-        made_by_run = self.maps.get(run, name)
-        if made_by_run is None:
-            return JSONResponse({"waiting": "map"}, 202)
-        return _packed([made_by_run.labels, made_by_run.confidence], {"key": run})
+        else:
+            made = self.maps.get(self._run({"run": source}), name)
+            found = None if made is None else (source, made)
+        if found is None:
+            return JSONResponse({"waiting": "head" if source == "head" else "map"}, 202)
+        key, suggestion = found
+        return _packed([suggestion.labels, suggestion.confidence], {"key": key})
 
     def thumbnail(self, query: dict[str, str]) -> Response:
         """A small picture of an image, with the map of a run over it if one is named."""
         name = self._name(query)
-        key = (name, self._run(query)) if "run" in query else (name,)
+        run = self._run(query) if "run" in query else None
         with self._thumbnails_lock:
-            known = self._thumbnails.get(key)
+            known = self._thumbnails.get((name, run))
         if known is None:
-            known = self._thumbnail(name, key[1] if len(key) > 1 else None)
+            known = self._thumbnail(name, run)
             if known is None:
                 return JSONResponse({"waiting": "map"}, 202)
             with self._thumbnails_lock:
-                self._thumbnails[key] = known
+                self._thumbnails[name, run] = known
                 while len(self._thumbnails) > _KEPT_THUMBNAILS:
                     self._thumbnails.popitem(last=False)
         return Response(known, media_type="image/jpeg")
@@ -295,21 +287,20 @@ class LabelServer:
             raise NotFoundError("there is no run of this name")
         return str(run)
 
-    def _get(self, answer: Callable[[dict[str, str]], Response]) -> Callable[..., Any]:
-        async def endpoint(request: Request) -> Response:
-            return await run_in_threadpool(_answered, answer, dict(request.query_params))
 
-        return endpoint
+def _get(answer: Callable[[dict[str, str]], Response]) -> Callable[[Request], Response]:
+    return lambda request: _answered(answer, dict(request.query_params))
 
-    def _post(self, answer: Callable[[dict[str, Any]], Response]) -> Callable[..., Any]:
-        async def endpoint(request: Request) -> Response:
-            try:
-                body = parse_object(await request.body())
-            except (ValueError, RecursionError) as error:
-                return JSONResponse({"error": f"the body is not a JSON object: {error}"}, 400)
-            return await run_in_threadpool(_answered, answer, body)
 
-        return endpoint
+def _post(answer: Callable[[dict[str, Any]], Response]) -> Callable[..., Any]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            body = parse_object(await request.body())
+        except (ValueError, RecursionError) as error:
+            return JSONResponse({"error": f"the body is not a JSON object: {error}"}, 400)
+        return await run_in_threadpool(_answered, answer, body)
+
+    return endpoint
 
 
 def _answered(answer: Callable[[Any], Response], given: Any) -> Response:
@@ -338,9 +329,7 @@ def _packed(arrays: list[NDArray[Any]], headers: dict[str, Any]) -> Response:
 
 
 def _jpeg(picture: Image.Image, *, quality: int) -> bytes:
-    content = io.BytesIO()
-    picture.save(content, format="JPEG", quality=quality, subsampling=0)
-    return content.getvalue()
+    return encoded_picture(picture, ".jpg", quality=quality, subsampling=0)
 
 
 def _whole(body: dict[str, Any], key: str) -> int:
@@ -374,7 +363,4 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
 
 
 def _static(path: str, content: bytes, media_type: str) -> Route:
-    async def endpoint(request: Request) -> Response:
-        return Response(content, media_type=media_type)
-
-    return Route(path, endpoint)
+    return Route(path, lambda request: Response(content, media_type=media_type))

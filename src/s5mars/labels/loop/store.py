@@ -22,7 +22,7 @@ from PIL import Image
 from s5mars.classes import IGNORE
 from s5mars.data.read import mask_ids, open_label
 from s5mars.errors import UserError
-from s5mars.files import replacing
+from s5mars.files import encoded_picture, write_bytes
 from s5mars.labels.loop.folder import LabelFolder
 from s5mars.labels.loop.history import NAME, History
 from s5mars.labels.loop.patch import KEEP, Patch, read_patch
@@ -96,10 +96,6 @@ class Store:
     def painted(self) -> list[str]:
         """Images with at least one painted pixel."""
         return list(self.counts)
-
-    def held_back(self, name: str) -> bool:
-        """Whether an image is not trained on: of the split ``val``, ``test`` or another one."""
-        return self.splits.of(name) not in (None, "train")
 
     def open(self, name: str, size: tuple[int, int]) -> Mask:
         """The mask of an image.
@@ -334,8 +330,7 @@ class Store:
         old = self._existing(name)
         picture = Image.fromarray(ids)
         picture.putpalette(self._palette())
-        with replacing(path) as temporary:
-            picture.save(temporary, format="PNG", compress_level=1)
+        write_bytes(path, encoded_picture(picture, ".png", compress_level=1))
         if old is not None and old != path and not (path.exists() and old.samefile(path)):
             # Two masks of one name are an error; the old one is kept where nothing reads it.
             aside = self.folder.state / "replaced" / old.relative_to(self.folder.root / "masks")

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from PIL import Image
 
 from s5mars.data.read import image_size
 from s5mars.errors import UserError
-from s5mars.files import replacing
+from s5mars.files import encoded_picture, write_bytes
 from s5mars.files.locking import only_one
 from s5mars.files.reading import read_object, reading
 from s5mars.labels.loop.assistant import Assistant, Suggestion, as_suggestion
+from s5mars.labels.loop.background import Background, Job
 from s5mars.labels.loop.features import ENCODER
 from s5mars.labels.loop.store import Store
 from s5mars.predict.overlay import indexed_png
@@ -240,7 +241,7 @@ class Trainer:
         return chosen if method is None else [*chosen, f"--method={method}"]
 
 
-class RunMaps:
+class RunMaps(Background):
     """The maps of finished runs, made in a thread of their own and kept as files of the run.
 
     Args:
@@ -259,20 +260,7 @@ class RunMaps:
         self._model: tuple[str, Predictor] | None = None
         self._wanted: tuple[str, str] | None = None
         self._failed: set[tuple[str, str]] = set()
-        self._stop = False
-        self._wake = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="maps", daemon=True)
-
-    def start(self) -> None:
-        """Begin the work."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End it after the map in hand."""
-        with self._wake:
-            self._stop = True
-            self._wake.notify_all()
-        self._thread.join(timeout=30)
+        super().__init__("maps", self._next_job, wake=threading.Condition(), pause=lambda: 2.0)
 
     def get(self, run: str, name: str) -> Suggestion | None:
         """The map of an image; None if it is not made yet, and then it is made next."""
@@ -307,32 +295,23 @@ class RunMaps:
         rest = [name for name in store.painted if name not in held]
         return [*held, *ahead, *rest][: self.MOST]
 
-    def _next(self) -> tuple[str, str] | None:
+    def _next_job(self) -> Job | None:
         finished = self.trainer.finished
         if not finished or (self.trainer.running and self._wanted is None):
             return None
         wanted: Iterable[tuple[str, str]] = [(finished[-1], name) for name in self._order()]
         if self._wanted is not None and self._wanted[0] in finished:
             wanted = [self._wanted, *wanted]
-        return next(
-            (each for each in wanted if each not in self._failed and not self.has(*each)), None
-        )
+        missing = (each for each in wanted if each not in self._failed and not self.has(*each))
+        job = next(missing, None)
+        return None if job is None else partial(self._make, *job)
 
-    def _work(self) -> None:
-        while True:
-            with self._wake:
-                job = self._next()
-                while job is None and not self._stop:
-                    self._wake.wait(timeout=2)
-                    job = self._next()
-                if self._stop:
-                    return
-            assert job is not None
-            try:
-                self._predict(*job)
-            except Exception as error:
-                self._failed.add(job)
-                logger.warning("no map of %s: %s", job[1], error)
+    def _make(self, run: str, name: str) -> None:
+        try:
+            self._predict(run, name)
+        except Exception as error:
+            self._failed.add((run, name))
+            logger.warning("no map of %s: %s", name, error)
 
     def _predict(self, run: str, name: str) -> None:
         if self._model is None or self._model[0] != run:
@@ -340,14 +319,11 @@ class RunMaps:
         picture = self.assistant.picture(name)
         found = self._model[1].segment(picture.image)
         made = as_suggestion(found.labels, found.confidence / 255, picture.valid)
-        labels, confidence = self._paths(run, name)
-        _write(confidence, Image.fromarray(made.confidence))
-        _write(labels, indexed_png(made.labels, self.assistant.store.folder.taxonomy))
-
-
-def _write(path: Path, picture: Image.Image) -> None:
-    with replacing(path) as temporary:
-        picture.save(temporary, format="PNG", compress_level=1)
+        taxonomy = self.assistant.store.folder.taxonomy
+        pictures = indexed_png(made.labels, taxonomy), Image.fromarray(made.confidence)
+        # The class map comes last: with it, the map is there.
+        for path, picture in reversed([*zip(self._paths(run, name), pictures, strict=True)]):
+            write_bytes(path, encoded_picture(picture, ".png", compress_level=1))
 
 
 def _is_held(folder: Path) -> bool:
