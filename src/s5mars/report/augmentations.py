@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
@@ -225,7 +224,6 @@ def _sheet(tiles: Sequence[Tile], title: str, words: str) -> Figure:
     lines = max(1, round(math.sqrt(len(tiles) / 1.5)))
     columns = math.ceil(len(tiles) / lines)
     figure = Figure(figsize=(2.6 * columns, 2.75 * lines + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10, wrap=True)
     figure.supxlabel(words, fontsize=8, wrap=True)
     places = figure.subplots(lines, columns, squeeze=False).flat

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from markupsafe import Markup
 
 from s5mars.classes import Taxonomy, hex_colour
 from s5mars.report.figures import Curve, chart, stacked_shares
 from s5mars.report.folder import Run
-from s5mars.report.numbers import UNKNOWN, number, score
+from s5mars.report.numbers import UNKNOWN, at, mapping, number, score
 
 _PERCENT = (0.0, 100.0)
 _SCORES = {"mIoU": "mIoU", "mAcc": "mAcc", "pixel accuracy": "pixel_accuracy"}  # title → key
@@ -88,10 +87,10 @@ def teacher_curves(run: Run) -> list[Drawing]:
         Curve(term, *_percent(values(run, "shares", term)), series=index)
         for index, term in enumerate(_keys(run, "shares"))
     ]
-    names = run.taxonomy.names
-    steps = _steps(run, "pseudo_labels")
+    records = [e for e in run.history if isinstance(e.get("pseudo_labels"), Mapping)]
     predicted = [
-        _aligned(steps, values(run, "pseudo_labels", "classes", n, "predicted")) for n in names
+        [at(e, "pseudo_labels", "classes", name, "predicted") for e in records]
+        for name in run.taxonomy.names
     ]
     return present(
         drawing(
@@ -116,7 +115,7 @@ def teacher_curves(run: Run) -> list[Drawing]:
         Drawing(
             title="Classes of the confident pixels",
             svg=stacked_shares(
-                steps,
+                [float(e["step"]) for e in records],
                 predicted,
                 [colour for _, colour in _classes(run.taxonomy)],
                 name="predicted",
@@ -179,51 +178,27 @@ def compared_classes(labelled: Sequence[tuple[Curve, Run]], taxonomy: Taxonomy) 
 
 def best_step(run: Run) -> float | None:
     """Return the step whose weights were kept; None if it was not recorded."""
-    best = run.metrics.get("best")
-    return number(best.get("step")) if isinstance(best, Mapping) else None
+    return number(at(run.metrics, "best", "step"))
 
 
-def values(run: Run, *path: str) -> tuple[list[float], list[float | None]]:
+Values = tuple[list[float], list[float]]
+"""Steps, and a value for each of them."""
+
+
+def values(run: Run, *path: str) -> Values:
     """Return the steps and values at a path of keys, skipping entries that lack one."""
-    steps: list[float] = []
-    found: list[float | None] = []
-    for entry in run.history:
-        value: Any = entry
-        for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if (known := number(value)) is not None:
-            steps.append(float(entry["step"]))
-            found.append(known)
-    return steps, found
-
-
-def _steps(run: Run, key: str) -> list[float]:
-    return [float(e["step"]) for e in run.history if isinstance(e.get(key), Mapping)]
+    found = [(float(e["step"]), number(at(e, *path))) for e in run.history]
+    known = [(step, value) for step, value in found if value is not None]
+    return [step for step, _ in known], [value for _, value in known]
 
 
 def _keys(run: Run, key: str) -> list[str]:
     """Return the keys of a mapping in the history, in order of first occurrence."""
-    return list(
-        dict.fromkeys(
-            str(name)
-            for entry in run.history
-            if isinstance(entry.get(key), Mapping)
-            for name in entry[key]
-        )
-    )
+    return list(dict.fromkeys(str(name) for e in run.history for name in mapping(e.get(key))))
 
 
-def _aligned(
-    steps: Sequence[float], found: tuple[list[float], list[float | None]]
-) -> list[float | None]:
-    by_step = dict(zip(*found, strict=True))
-    return [by_step.get(step) for step in steps]
-
-
-def _percent(
-    found: tuple[list[float], list[float | None]],
-) -> tuple[list[float], list[float | None]]:
-    return found[0], [None if value is None else 100 * value for value in found[1]]
+def _percent(found: Values) -> Values:
+    return found[0], [100 * value for value in found[1]]
 
 
 def _like(curve: Curve, run: Run, *path: str) -> Curve:

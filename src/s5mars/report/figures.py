@@ -16,7 +16,6 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -31,10 +30,8 @@ _VARIABLES = {INK: "--muted", GRID: "--grid"} | {
     colour: f"--series-{index + 1}" for index, colour in enumerate(SERIES)
 }
 _DASHES: tuple[object, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)))
-_SIZE, _SMALL = (
-    (3.4, 2.15),
-    (2.0, 1.1),
-)  # inches; only the size of the text relative to them matters
+# Inches; only the size of the text relative to them matters.
+_SIZE, _SMALL = (3.4, 2.15), (2.0, 1.1)
 _MOST_POINTS = 240  # more cannot be distinguished at the size drawn
 
 _STYLE: Any = {
@@ -168,7 +165,6 @@ def stacked_shares(
 
 def _axes(size: tuple[float, float], *, small: bool) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size)
-    FigureCanvasSVG(figure)
     figure.patch.set_visible(False)
     width, height = size
     left, right, bottom, top = (0.34, 0.12, 0.24, 0.1) if small else (0.42, 0.1, 0.38, 0.2)
@@ -222,17 +218,16 @@ def _line(
             [curve.kept], [at], linestyle="", marker="o", markersize=5 if small else 7,
             markerfacecolor="none", markeredgewidth=1.1, **common,
         )  # fmt: skip
-    if not smooth or (len(steps) <= 8 and not small):
-        shown = slice(None) if len(steps) <= 8 and not small else slice(-1, None)
+    few = len(steps) <= 8 and not small
+    if few or not smooth:
+        shown = slice(None) if few else slice(-1, None)
         axes.plot(steps[shown], values[shown], linestyle="", marker="o", markersize=2.6, **common)
 
 
 def _running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    half = width // 2
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
-    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
-    mean: NDArray[np.float64] = (sums[high] - sums[low]) / (high - low)
+    window = np.ones(2 * (width // 2) + 1)
+    sums = np.convolve(values, window, "same")
+    mean: NDArray[np.float64] = sums / np.convolve(np.ones(len(values)), window, "same")
     return mean
 
 
@@ -261,19 +256,14 @@ def _ticks(axes: Axes, *, small: bool, unit: str, along: str) -> None:
 
 
 def _thousands(value: float) -> str:
-    if abs(value) >= 10_000:
-        return f"{value / 1000:g}k"
-    return f"{value:g}"
+    return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:g}"
 
 
 def _svg(figure: Figure, *, name: str, title: str) -> Markup:
     buffer = io.StringIO()
     # The metadata block holds http addresses, which the page must not contain.
-    figure.savefig(
-        buffer,
-        format="svg",
-        metadata={"Creator": None, "Date": None, "Format": None, "Type": None},
-    )
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=nothing)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     # The style sheet of the SVG would apply to the whole page, which has its own.

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -122,7 +121,6 @@ def _sheet(samples: Sequence[Sample], store: ObjectStore) -> Figure:
     columns = min(3, len(samples))
     lines = math.ceil(len(samples) / columns)
     figure = Figure(figsize=(5.2 * columns, 2.9 * lines + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(f"Masks that may be pasted; {store.description}", fontsize=10)
     places = figure.subplots(lines, 2 * columns, squeeze=False).flat
     for axes in places:

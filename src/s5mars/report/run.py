@@ -10,7 +10,7 @@ from s5mars.errors import UserError
 from s5mars.report import confidence, cross, curves, examples, tables, words
 from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.folder import Run, read_run
-from s5mars.report.numbers import count, duration, number, plural, score
+from s5mars.report.numbers import at, count, duration, mapping, number, plural, score
 from s5mars.report.pictures import legend
 from s5mars.report.render import write_page
 
@@ -60,13 +60,7 @@ def write_report(
 
 
 def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict[str, Any]:
-    """Return the variables of the template.
-
-    Args:
-        run: the run.
-        evaluation: the content of an evaluation file.
-        amount: number of images of each kind.
-    """
+    """Return the variables of the template; ``amount`` images of each kind are shown."""
     rows = tables.class_rows(evaluation, run.taxonomy)
     confusion = tables.confusion_table(evaluation, run.taxonomy)
     classes = legend(run.taxonomy)
@@ -129,14 +123,14 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    metrics, best = run.metrics, run.metrics.get("best")
+    metrics = run.metrics
     steps, kept = number(metrics.get("steps")), curves.best_step(run)
     pool = number(metrics.get("pool_images"))
-    training_score = best.get("mIoU") if isinstance(best, Mapping) else None
+    training_score = at(metrics, "best", "mIoU")
     facts = [
         ("Labelled", words.labelled_share(run)),
         ("Pool", "none" if not pool else plural(round(pool), "image")),
-        ("Encoder", str(_mapping(run.best.get("model")).get("encoder") or "not recorded")),
+        ("Encoder", str(at(run.best, "model", "encoder") or "not recorded")),
         ("Encoder weights", _described(metrics, "encoder_weights", "encoder weights: ")),
         ("Object proposals", _described(metrics, "objects", "objects: ")),
         ("Steps", count(steps)),
@@ -160,8 +154,8 @@ def _described(metrics: Mapping[str, Any], key: str, prefix: str) -> str:
 
 
 def _model(run: Run) -> list[tuple[str, str]]:
-    rows = _pairs(_mapping(run.best.get("model")))
-    for key, values in _mapping(run.best.get("normalisation")).items():
+    rows = _pairs(mapping(run.best.get("model")))
+    for key, values in mapping(run.best.get("normalisation")).items():
         if isinstance(values, list):
             rows.append((f"input {key}", ", ".join(score(value, digits=4) for value in values)))
     return rows
@@ -199,7 +193,7 @@ def _groups(
 
 
 def _versions(run: Run) -> list[tuple[str, str]]:
-    packages = _mapping(run.versions.get("packages"))
+    packages = mapping(run.versions.get("packages"))
     others = {k: v for k, v in run.versions.items() if k not in ("packages", "command")}
     return _pairs({**packages, **others})
 
@@ -209,7 +203,3 @@ def _pairs(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
         (str(key), ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value))
         for key, value in mapping.items()
     ]
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

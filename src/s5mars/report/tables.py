@@ -6,53 +6,46 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s5mars.classes import Taxonomy, hex_colour
-from s5mars.report.numbers import UNKNOWN, count, interval, number, score, share
+from s5mars.report.numbers import UNKNOWN, at, count, interval, mapping, number, score, share
 
 
 def overall(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Return the three scores with their intervals as text, and the marks of the ruler."""
-    ranges = {key: range_of(evaluation, key) for key in ("mIoU", "mAcc", "pixel_accuracy")}
-    ends = interval(_mapping(evaluation.get("intervals")).get("mIoU"))
+    keys = {"miou": "mIoU", "macc": "mAcc", "pixel_accuracy": "pixel_accuracy"}
+    ends = interval(at(evaluation, "intervals", "mIoU"))
     return {
-        "miou": score(evaluation.get("mIoU")),
-        "macc": score(evaluation.get("mAcc")),
-        "pixel_accuracy": score(evaluation.get("pixel_accuracy")),
-        "miou_range": ranges["mIoU"],
-        "macc_range": ranges["mAcc"],
-        "pixel_accuracy_range": ranges["pixel_accuracy"],
+        **{name: score(evaluation.get(key)) for name, key in keys.items()},
+        **{f"{name}_range": range_of(evaluation, key) for name, key in keys.items()},
         "point": number(evaluation.get("mIoU")),
         "low": ends[0] if ends else None,
         "high": ends[1] if ends else None,
-        "support": count(sum(map(support_of, _mapping(evaluation.get("classes")).values()))),
+        "support": count(sum(map(support_of, mapping(evaluation.get("classes")).values()))),
     }
 
 
-def range_of(evaluation: Mapping[str, Any], key: str) -> str:
+def range_of(evaluation: Mapping[str, Any], *path: str) -> str:
     """``"48.1 – 54.0"``, or "" without an interval."""
-    ends = interval(_mapping(evaluation.get("intervals")).get(key))
+    ends = interval(at(evaluation, "intervals", *path))
     return f"{ends[0]:.1f}\u2009–\u2009{ends[1]:.1f}" if ends else ""
 
 
 def class_rows(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> list[dict[str, Any]]:
     """Return one row per class, in the order of the evaluation."""
-    classes = _mapping(evaluation.get("classes"))
+    classes = mapping(evaluation.get("classes"))
     total = sum(support_of(entry) for entry in classes.values())
-    ranges = _mapping(_mapping(evaluation.get("intervals")).get("classes"))
     rows = []
     for name, entry in classes.items():
-        found, pixels = _mapping(entry), support_of(entry)
-        iou = number(found.get("iou"))
-        ends = interval(ranges.get(name))
+        iou, pixels = number(at(entry, "iou")), support_of(entry)
         rows.append(
             {
                 "name": str(name),
                 "colour": colour_of(str(name), taxonomy),
                 "iou": score(iou),
                 "percent": None if iou is None else round(iou, 2),
-                "acc": score(found.get("acc")),
+                "acc": score(at(entry, "acc")),
                 "support": count(pixels),
                 "share": share(pixels, total) if pixels else UNKNOWN,
-                "range": f"{ends[0]:.1f}\u2009–\u2009{ends[1]:.1f}" if ends else "",
+                "range": range_of(evaluation, "classes", name),
                 "absent": not pixels,
             }
         )
@@ -61,13 +54,13 @@ def class_rows(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> list[dict[s
 
 def support_of(entry: object) -> float:
     """Return the pixels of a class in the ground truth; 0 if they were not recorded."""
-    return number(_mapping(entry).get("support")) or 0.0
+    return number(at(entry, "support")) or 0.0
 
 
 def confusion_table(evaluation: Mapping[str, Any], taxonomy: Taxonomy) -> dict[str, Any] | None:
     """Return the row-normalised confusion matrix for the template; None if there is none."""
     matrix = evaluation.get("confusion")
-    names = [str(name) for name in _mapping(evaluation.get("classes"))]
+    names = [str(name) for name in mapping(evaluation.get("classes"))]
     if not isinstance(matrix, list) or not names or len(matrix) != len(names):
         return None
     counts = [[number(value) or 0.0 for value in row] for row in matrix if isinstance(row, list)]
@@ -89,13 +82,9 @@ def _cell(truth: str, predicted: str, value: float, total: float, *, right: bool
     if not total:
         return {"kind": "zero", "percent": "0", "text": UNKNOWN, "title": f"no pixel of {truth}"}
     percent = 100 * value / total
-    kinds = [
-        kind
-        for kind, holds in (("right", right), ("strong", percent > 55), ("zero", percent < 0.5))
-        if holds
-    ]
+    kinds = {"right": right, "strong": percent > 55, "zero": percent < 0.5}
     return {
-        "kind": " ".join(kinds),
+        "kind": " ".join(kind for kind, holds in kinds.items() if holds),
         "percent": f"{percent:.1f}",
         "text": f"{percent:.0f}" if percent >= 0.5 or not value else "<1",
         "title": f"{truth} → {predicted}: {count(value)} pixels, {percent:.2f} %",
@@ -124,11 +113,4 @@ def _frequent_confusions(names: Sequence[str], counts: Sequence[Sequence[float]]
 def colour_of(name: str, taxonomy: Taxonomy) -> str:
     """Return ``#rrggbb`` of a class; of merged classes, that of the first one."""
     by_name = {c.name: hex_colour(c.colour) for c in taxonomy.classes}
-    for part in (name, name.split("+")[0].strip()):
-        if part in by_name:
-            return by_name[part]
-    return "#808080"
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return by_name.get(name) or by_name.get(name.split("+")[0].strip(), "#808080")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from s5mars.report.folder import Run
-from s5mars.report.numbers import count, number, plural, share
+from s5mars.report.numbers import count, mapping, number, plural, share
 
 _GRAVE = ("synthetic", "unreadable", "skipped")  # notes that make a score unreliable
 
@@ -20,18 +20,12 @@ class Notice:
     text: str
 
 
-_STALE = Notice(
-    "warning",
-    "The weights are newer than the evaluation on this page; run `s5mars evaluate` again.",
-)
-
-
 def protocol_of(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the protocol of the evaluation; empty if it was not recorded."""
     protocol = evaluation.get("protocol")
     if isinstance(protocol, str):
         return {"name": protocol}
-    return protocol if isinstance(protocol, Mapping) else {}
+    return mapping(protocol)
 
 
 def split_of(evaluation: Mapping[str, Any]) -> str:
@@ -109,16 +103,36 @@ def notices(run: Run, evaluation: Mapping[str, Any], *, stale: bool = False) -> 
         evaluation: the content of its evaluation file.
         stale: True if the weights are newer than the evaluation.
     """
-    # ``_choice_of_checkpoint`` replaces what training noted about the test split.
+    # ``_warnings`` replaces what training noted about the test split.
     notes = [note for note in run.notes if "chosen on the test split" not in note]
     grave = [note for note in notes if any(word in note.lower() for word in _GRAVE)]
     return [
-        *_choice_of_checkpoint(run, evaluation),
-        *([_STALE] if stale else []),
-        *_unfinished(run),
-        *(Notice("warning", note) for note in grave),
+        *(Notice("warning", text) for text in (*_warnings(run, evaluation, stale), *grave)),
         *(Notice("note", note) for note in notes if note not in grave),
     ]
+
+
+def _warnings(run: Run, evaluation: Mapping[str, Any], stale: bool) -> Iterator[str]:
+    chosen, scored = run.selection_split, split_of(evaluation)
+    if chosen.startswith("test"):
+        yield (
+            f"The checkpoint was chosen on the {chosen} split, so its score on that split is "
+            "too high and not comparable with that of a run whose checkpoint was chosen on a "
+            "validation split."
+        )
+    elif chosen and chosen == scored:
+        yield (
+            f"The checkpoint was chosen on the {scored} split, which is also the one that is "
+            "scored, so the scores are too high. Evaluate on another split."
+        )
+    if stale:
+        yield "The weights are newer than the evaluation on this page; run `s5mars evaluate` again."
+    done, total = number(run.metrics.get("steps")), number(run.metrics.get("total_steps"))
+    if done is not None and total is not None and done < total:
+        yield (
+            f"The run stopped at step {count(done)} of {count(total)}; "
+            f"`s5mars train --resume {run.folder}` continues it."
+        )
 
 
 def labelled_share(run: Run) -> str:
@@ -128,9 +142,10 @@ def labelled_share(run: Run) -> str:
     if images is None:
         return "not recorded"
     text = plural(round(images), "image")
+    fraction = number(run.metrics.get("labelled"))
     if train:
         return f"{text}, {share(images, train)} of the train split"
-    if (fraction := number(run.metrics.get("labelled"))) is not None and fraction <= 1:
+    if fraction is not None and fraction <= 1:
         return f"{text}, {share(fraction, 1)} of the train split"
     return text
 
@@ -163,8 +178,7 @@ def network_word(run: Run) -> str:
 
 def crop_of(evaluation: Mapping[str, Any]) -> int | None:
     """Return the side of the scored centre crop; None for whole images."""
-    protocol = protocol_of(evaluation)
-    side = number(protocol.get("crop"))
+    side = number(protocol_of(evaluation).get("crop"))
     return None if side is None else round(side)
 
 
@@ -219,33 +233,3 @@ def _geometry(protocol: Mapping[str, Any]) -> list[str]:
             text += f" that overlap by at least {share(overlap, 1)}"
         text += " if it is larger"
     return [f"{text}."]
-
-
-def _choice_of_checkpoint(run: Run, evaluation: Mapping[str, Any]) -> list[Notice]:
-    chosen, scored = run.selection_split, split_of(evaluation)
-    if chosen.startswith("test"):
-        return [
-            Notice(
-                "warning",
-                f"The checkpoint was chosen on the {chosen} split, so its score on that split is "
-                "too high and not comparable with that of a run whose checkpoint was chosen on a "
-                "validation split.",
-            )
-        ]
-    if chosen and chosen == scored:
-        return [
-            Notice(
-                "warning",
-                f"The checkpoint was chosen on the {scored} split, which is also the one that is "
-                "scored, so the scores are too high. Evaluate on another split.",
-            )
-        ]
-    return []
-
-
-def _unfinished(run: Run) -> list[Notice]:
-    done, total = number(run.metrics.get("steps")), number(run.metrics.get("total_steps"))
-    if done is None or total is None or done >= total:
-        return []
-    text = f"The run stopped at step {count(done)} of {count(total)}"
-    return [Notice("warning", f"{text}; `s5mars train --resume {run.folder}` continues it.")]
