@@ -67,7 +67,7 @@ def score(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Measure mIoU and time of the three forms of a run."""
     import s5mars
     from s5mars.data.read import read_image
-    from s5mars.evaluation.protocols import evaluate_samples
+    from s5mars.evaluation.protocols import centre, evaluate_samples
     from s5mars.export.command import export
     from s5mars.export.parity import (
         onnx_probabilities,
@@ -75,7 +75,6 @@ def score(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
         seconds_per_megapixel,
         torch_probabilities,
     )
-    from s5mars.export.quantise import centre_crop
     from s5mars.models.checkpoint import load_model
 
     dataset = s5mars.open_dataset(settings.data)
@@ -86,7 +85,7 @@ def score(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
     loaded = load_model(settings.run)
     answers = [torch_probabilities(loaded.model, temperature=loaded.temperature)]
     answers += [onnx_probabilities(file, threads=settings.threads) for file in files]
-    images = [centre_crop(read_image(s.image), side=settings.size) for s in samples]
+    images = [centre(read_image(s.image), settings.size) for s in samples]
     times = seconds_per_megapixel(answers, images[0], rounds=settings.rounds, clock=clock(settings))
     sizes = [(settings.run / "best.safetensors").stat().st_size, *(f.stat().st_size for f in files)]
     rows = []

@@ -31,8 +31,8 @@ def test_images_and_their_sum_are_what_is_counted_by_hand(tmp_path: Path) -> Non
     found = evaluate_samples(
         Predictor(Tint(), TINTS), samples, CODING, progress=lambda: ticks.append(None)
     )
-    assert [image.name for image in found.images] == ["s0", "s1", "s2", "s3"]
-    assert [image.confusion for image in found.images] == [counted(*pair) for pair in pairs]
+    assert list(found.images) == ["s0", "s1", "s2", "s3"]
+    assert list(found.images.values()) == [counted(*pair) for pair in pairs]
     assert found.confusion == sum((counted(*pair) for pair in pairs), Confusion(len(TINTS)))
     assert len(ticks) == 4 and found.without_labels == 0
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from s5mars.evaluation.protocols import centre
 from s5mars.export.graph import write_onnx
 from s5mars.export.parity import onnx_probabilities, parity, seconds_per_megapixel
-from s5mars.export.quantise import centre_crop, quantise
+from s5mars.export.quantise import quantise
 
 from .networks import THREE, network, picture
 
@@ -42,5 +43,5 @@ def test_no_image_is_refused_and_large_ones_are_cut(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs calibration images"):
         quantise(tmp_path / "a.onnx", tmp_path / "b.onnx", [])
     image = picture(0, 100, 40)
-    assert np.array_equal(centre_crop(image, side=50), image[25:75])
-    assert centre_crop(image, side=200).shape == image.shape
+    assert np.array_equal(centre(image, 50), image[25:75])
+    assert centre(image, 200).shape == image.shape

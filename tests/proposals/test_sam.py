@@ -194,9 +194,7 @@ def samples(tmp_path):
 
 
 def build(samples, path, folder, **options):
-    return build_store(
-        samples, path, proposer="sam", settings=settings(folder), progress=False, **options
-    )
+    return build_store(samples, path, proposer="sam", settings=settings(folder), **options)
 
 
 def content(store):

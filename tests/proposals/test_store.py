@@ -229,7 +229,7 @@ def test_a_store_of_other_images_is_named_and_counted(tmp_path, rows):
 
 
 def test_build_finds_the_objects(tmp_path, samples):
-    store = build_store(samples, tmp_path / "s.parquet", settings=SETTINGS, progress=False)
+    store = build_store(samples, tmp_path / "s.parquet", settings=SETTINGS)
 
     assert set(store.names) == {sample.name for sample in samples}
     best = store.proposals("2")[0]
@@ -246,7 +246,6 @@ def test_any_number_of_workers_gives_the_same(tmp_path, samples):
             settings=SETTINGS,
             workers=workers,
             shard_images=2,
-            progress=False,
         )
 
     assert content(ObjectStore(tmp_path / "1")) == content(ObjectStore(tmp_path / "2"))
@@ -255,7 +254,7 @@ def test_any_number_of_workers_gives_the_same(tmp_path, samples):
 
 
 def test_a_killed_build_goes_on_where_it_stopped(tmp_path, samples, monkeypatch):
-    unbroken = build_store(samples, tmp_path / "unbroken", settings=SETTINGS, progress=False)
+    unbroken = build_store(samples, tmp_path / "unbroken", settings=SETTINGS)
     path, done, patience = tmp_path / "killed", [], 3
     original = build_module._start
 
@@ -272,21 +271,21 @@ def test_a_killed_build_goes_on_where_it_stopped(tmp_path, samples, monkeypatch)
 
     monkeypatch.setattr(build_module, "_start", start)
     with pytest.raises(KeyboardInterrupt):
-        build_store(samples, path, settings=SETTINGS, shard_images=2, progress=False)
+        build_store(samples, path, settings=SETTINGS, shard_images=2)
     assert set(ObjectStore(path).names) == {"0", "1"}  # "2" was in the unfinished shard
 
     done.clear()
     patience = 100
-    store = build_store(samples, path, settings=SETTINGS, shard_images=2, progress=False)
+    store = build_store(samples, path, settings=SETTINGS, shard_images=2)
     assert done == ["2", "3", "4"]
     assert content(store) == content(unbroken)
 
-    build_store(samples, path, settings=SETTINGS, shard_images=2, progress=False)
+    build_store(samples, path, settings=SETTINGS, shard_images=2)
     assert done == ["2", "3", "4"]  # complete: nothing is computed
 
 
 def test_a_killed_worker_costs_its_image_only(tmp_path, samples, monkeypatch):
-    settings = {"settings": SETTINGS, "shard_images": 2, "progress": False}
+    settings = {"settings": SETTINGS, "shard_images": 2}
     build_store(samples, tmp_path / "unbroken", **settings)
     monkeypatch.setattr(build_module, "_start", start_fragile_proposer)
     kills = [sample.image.with_suffix(".kills") for sample in samples]
@@ -302,23 +301,23 @@ def test_a_killed_worker_costs_its_image_only(tmp_path, samples, monkeypatch):
 
 def test_a_store_made_with_other_settings_is_not_continued(tmp_path, samples):
     path = tmp_path / "s"
-    build_store(samples[:1], path, settings=SETTINGS, progress=False)
+    build_store(samples[:1], path, settings=SETTINGS)
     other = replace(SETTINGS, fill=0.5)
 
     with pytest.raises(ValueError, match="choose another --out"):
-        build_store(samples, path, settings=other, progress=False)
-    assert len(build_store(samples, path, settings=SETTINGS, progress=False)) == 5
+        build_store(samples, path, settings=other)
+    assert len(build_store(samples, path, settings=SETTINGS)) == 5
 
 
 def test_a_single_file_that_is_complete_will_do(tmp_path, samples):
-    folder = build_store(samples, tmp_path / "s", settings=SETTINGS, progress=False)
+    folder = build_store(samples, tmp_path / "s", settings=SETTINGS)
     file = tmp_path / "one.parquet"
     rows = [(name, list(folder.proposals(name))) for name in folder.names]
     write_store(file, rows[:4], proposer="graph", settings=folder.settings)
 
     with pytest.raises(ValueError, match="lacks 1 images"):
-        build_store(samples, file, settings=SETTINGS, progress=False)
-    assert len(build_store(samples[:4], file, settings=SETTINGS, progress=False)) == 4
+        build_store(samples, file, settings=SETTINGS)
+    assert len(build_store(samples[:4], file, settings=SETTINGS)) == 4
 
 
 def test_an_unreadable_image_is_named_and_finished_shards_stay(tmp_path, samples):
@@ -326,7 +325,7 @@ def test_an_unreadable_image_is_named_and_finished_shards_stay(tmp_path, samples
     path = tmp_path / "s"
 
     with pytest.raises(ValueError, match=r"3\.png"):
-        build_store(samples, path, settings=SETTINGS, shard_images=2, progress=False)
+        build_store(samples, path, settings=SETTINGS, shard_images=2)
     assert set(ObjectStore(path).names) == {"0", "1"}
     assert not [p for p in path.iterdir() if p.suffix != ".parquet"]
 

@@ -7,7 +7,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s5mars.report.examples import Panel, Shown, best_worst_typical, scored, spread
+from s5mars.predict.sources import spread
+from s5mars.report.examples import best_worst_typical, scored
+from s5mars.report.pictures import Panel, Shown
 
 
 def test_images_without_a_score_are_left_out_and_the_worst_come_first() -> None:

@@ -19,13 +19,13 @@ from s5mars.classes import IGNORE, Taxonomy, hex_colour
 from s5mars.comparison.grid import BASELINE, METHODS_GROUP
 from s5mars.comparison.results import Comparison, Result, read_comparison
 from s5mars.comparison.standings import Group, Standing, by_seed, groups_of
-from s5mars.data.dataset import Dataset
-from s5mars.data.read import read_image, read_label
 from s5mars.errors import UserError
+from s5mars.evaluation.protocols import read_pair
 from s5mars.files import write_figure
+from s5mars.predict.sources import spread
 from s5mars.products.no_data import no_data
 from s5mars.report.evaluations import evaluation_of
-from s5mars.report.examples import centre, open_data, open_network, scored, spread
+from s5mars.report.examples import open_data, open_network, scored
 from s5mars.report.folder import read_run
 from s5mars.report.pictures import class_picture, shrunk
 from s5mars.report.words import crop_of
@@ -241,7 +241,7 @@ def _pictures(
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(names), len(heads), squeeze=False)
     for axes_row, name in zip(grid, names, strict=True):
-        image, truth = _pair(dataset, name, crop)
+        image, truth = read_pair(dataset.sample(name), dataset.coding, crop=crop)
         shown = [shrunk(image, side=_SIDE), _coloured(truth, read.taxonomy)]
         empty = no_data(image)
         for column in columns:
@@ -270,14 +270,6 @@ def _pictures(
     )
     figure.suptitle(text, fontsize=8, wrap=True)
     return figure
-
-
-def _pair(
-    dataset: Dataset, name: str, crop: int | None
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    sample = dataset.sample(name)
-    image, truth = read_image(sample.image), read_label(sample, dataset.coding)
-    return np.ascontiguousarray(centre(image, crop)), centre(truth, crop)
 
 
 def _coloured(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> Image.Image:

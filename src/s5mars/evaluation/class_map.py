@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,11 +139,9 @@ class ClassMap:
         found = {name: _find(name, taxonomy) for name in side}
         unknown = [name for name, index in found.items() if index is None]
         if unknown and not self.name:
-            near = difflib.get_close_matches(unknown[0], taxonomy.names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(
                 f"{self._option}: the {whose} has no class {unknown[0]!r}; it has "
-                f"{', '.join(taxonomy.names)}{hint}"
+                f"{', '.join(taxonomy.names)}{did_you_mean(unknown[0], taxonomy.names)}"
             )
         return [index for index in found.values() if index is not None]
 
@@ -182,27 +180,27 @@ class MappedClasses:
 
     def predict(self, predictor: Predictor, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) image → (H, W) scored class of the largest summed calibrated probability."""
-        members = [
+        labels = np.empty(image.shape[:2], np.uint8)
+        for rows, columns, block in predictor.blocks(image):
+            summed = torch.stack([block[each].sum(0) for each in self._members])
+            labels[rows, columns] = summed.argmax(0).to(torch.uint8).cpu().numpy()
+        return labels
+
+    @property
+    def _members(self) -> list[list[int]]:
+        """Classes of the model that each scored class consists of."""
+        return [
             [i for i, scored in enumerate(self.of_model) if scored == index]
             for index in range(len(self.taxonomy))
         ]
-        labels = np.empty(image.shape[:2], np.uint8)
-        for rows, columns, block in predictor.blocks(image):
-            summed = torch.stack([block[each].sum(0) for each in members])
-            labels[rows, columns] = summed.argmax(0).to(torch.uint8).cpu().numpy()
-        return labels
 
     def to_dict(self) -> dict[str, Any]:
         """Mapped, merged and ignored classes, for JSON."""
         return {
             "name": self.name,
             "classes": {
-                name: [
-                    member
-                    for member, scored in zip(self.model.names, self.of_model, strict=True)
-                    if scored == index
-                ]
-                for index, name in enumerate(self.taxonomy.names)
+                name: [self.model.names[i] for i in members]
+                for name, members in zip(self.taxonomy.names, self._members, strict=True)
             },
             "ignored_of_model": _left_out(self.model, self.of_model),
             "ignored_of_data": _left_out(self.data, self.of_data),
@@ -212,6 +210,12 @@ class MappedClasses:
 def map_names() -> list[str]:
     """Names of the maps that ship with the package."""
     return list(_read_named())
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message on a wrong name; "" if no known one is like it."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def describe_map(mapping: Mapping[str, Any]) -> str:
@@ -275,11 +279,9 @@ def _named(name: str) -> ClassMap:
     maps = _read_named()
     if name in maps:
         return ClassMap.of(maps[name], name=name)
-    near = difflib.get_close_matches(name, maps, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UserError(
         f"--map must be pairs such as 'big rock=rock,sky=-', or one of {', '.join(maps)} "
-        f"(got {name!r}){hint}"
+        f"(got {name!r}){did_you_mean(name, maps)}"
     )
 
 

@@ -24,7 +24,6 @@ from s5mars.files import write_json, write_text
 from s5mars.models.opened import open_model, result_path
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor
-from s5mars.types import Sample
 
 
 def evaluate(
@@ -111,6 +110,7 @@ def evaluate(
         mapped = class_map.between(loaded.taxonomy, dataset.taxonomy)
         taxonomy = mapped.taxonomy
     groups = _groups(merge, taxonomy)
+    labelled = _labelled_names(run, facts, dataset)
     predictor = Predictor.of(loaded, inference)
     with tqdm(total=len(samples), unit="image", desc=f"evaluate {split}", disable=None) as bar:
         found = evaluate_samples(
@@ -135,9 +135,7 @@ def evaluate(
             "data": str(dataset.root),
             "split": split,
             "images": len(found.images),
-            "images_of_training": len(
-                _labelled_names(run, facts, dataset) & {*map(_name, samples)}
-            ),
+            "images_of_training": sum(sample.name in labelled for sample in samples),
             "images_without_labels": found.without_labels,
             "ignored": sorted(dataset.coding.ignored),
             "ignored_by": dataset.ignored_by,
@@ -175,10 +173,6 @@ def _labelled_names(run: str | Path, facts: Mapping[str, Any], dataset: Dataset)
     return set(read_names(listed)) if same and listed.is_file() else set()
 
 
-def _name(sample: Sample) -> str:
-    return sample.name
-
-
 def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
     """``["sky+ridge"]`` → ``[[0, 1]]``."""
     groups = []
@@ -200,8 +194,8 @@ def _scores(
 ) -> dict[str, Any]:
     taxonomy = merged_taxonomy(taxonomy, groups)
     total = found.confusion.merged(groups)
-    images = [(image.name, image.confusion.merged(groups)) for image in found.images]
-    ranges = bootstrap([confusion for _, confusion in images], draws=draws, seed=seed)
+    images = {name: confusion.merged(groups) for name, confusion in found.images.items()}
+    ranges = bootstrap(list(images.values()), draws=draws, seed=seed)
     return {
         **total.to_dict(taxonomy),
         "intervals": {
@@ -226,7 +220,7 @@ def _scores(
                 "pixel_accuracy": percent(confusion.pixel_accuracy),
                 "support": int(confusion.support.sum()),
             }
-            for name, confusion in images
+            for name, confusion in images.items()
         ],
     }
 

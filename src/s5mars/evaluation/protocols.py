@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.read import open_pair
 from s5mars.errors import UserError
-from s5mars.evaluation.class_map import MappedClasses
+from s5mars.evaluation.class_map import MappedClasses, did_you_mean
 from s5mars.evaluation.confusion import Confusion
 from s5mars.parallel.ahead import ahead
 from s5mars.predict.predictor import Predictor
@@ -40,25 +38,17 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 @dataclass(frozen=True)
-class ImageScore:
-    """Score of one image; its matrix is zero if no pixel is labelled."""
-
-    name: str
-    confusion: Confusion
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """The confusion matrix of all images, and those of the single images, which sum to it."""
 
     confusion: Confusion
-    images: tuple[ImageScore, ...]
+    images: Mapping[str, Confusion]  # by name; zero if no pixel of an image is labelled
     ignored_by_map: int = 0  # labelled pixels of classes that a class map leaves out
 
     @property
     def without_labels(self) -> int:
         """Number of images without any labelled pixel; they change no score."""
-        return sum(not image.confusion.support.any() for image in self.images)
+        return sum(not confusion.support.any() for confusion in self.images.values())
 
 
 def find_protocol(name: str) -> Protocol:
@@ -69,9 +59,10 @@ def find_protocol(name: str) -> Protocol:
     """
     if name in PROTOCOLS:
         return PROTOCOLS[name]
-    near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"--protocol must be one of {', '.join(PROTOCOLS)} (got {name!r}){hint}")
+    raise UserError(
+        f"--protocol must be one of {', '.join(PROTOCOLS)} (got {name!r})"
+        f"{did_you_mean(name, PROTOCOLS)}"
+    )
 
 
 def evaluate_samples(
@@ -106,10 +97,10 @@ def evaluate_samples(
     crop = find_protocol(protocol).crop
     classes = len(predictor.taxonomy if mapped is None else mapped.taxonomy)
     predict = predictor.predict if mapped is None else partial(mapped.predict, predictor)
-    images = []
+    images = {}
     total = Confusion(classes)
     ignored = 0
-    read = partial(_read, coding=coding, crop=crop)
+    read = partial(read_pair, coding=coding, crop=crop)
     for sample, (image, truth) in zip(samples, ahead(read, samples), strict=True):
         confusion = Confusion(classes)
         if mapped is not None:
@@ -118,25 +109,32 @@ def evaluate_samples(
             ignored += labelled - int(np.count_nonzero(truth != IGNORE))
         if (truth != IGNORE).any():  # else no prediction can change a score
             confusion.update(truth, predict(image))
-        images.append(ImageScore(sample.name, confusion))
+        images[sample.name] = confusion
         total += confusion
         if progress is not None:
             progress()
     if not total.support.any():
         kind = "labelled pixel" if mapped is None else "pixel of a mapped class"
         raise UserError(f"cannot evaluate: no {kind} in {len(images)} images")
-    return Evaluation(total, tuple(images), ignored)
+    return Evaluation(total, images, ignored)
 
 
-def _read(
-    sample: Sample, *, coding: MaskCoding, crop: int | None
+def read_pair(
+    sample: Sample, coding: MaskCoding, *, crop: int | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    pair = open_pair(sample, coding)
-    image, label = pair if crop is None else (_centre(part, crop) for part in pair)
-    return np.asarray(image), np.asarray(label)
+    """(H, W, 3) image and (H, W) class indices of a sample, uint8; their ``centre`` if cropped.
+
+    Raises:
+        UserError: as ``data.read.open_pair``.
+    """
+    image, label = (centre(np.asarray(part), crop) for part in open_pair(sample, coding))
+    return image, label
 
 
-def _centre(image: Image.Image, side: int) -> Image.Image:
-    width, height = min(side, image.width), min(side, image.height)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
+def centre(array: NDArray[np.uint8], crop: int | None) -> NDArray[np.uint8]:
+    """The centre crop of side ``crop`` of an array (H, W, ...), or less; all of it for None."""
+    if crop is None:
+        return array
+    height, width = array.shape[:2]
+    top, left = max(0, (height - crop) // 2), max(0, (width - crop) // 2)
+    return array[top : top + crop, left : left + crop]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from s5mars.classes import IGNORE, MaskCoding
-from s5mars.data.read import open_pair
 from s5mars.errors import UserError
+from s5mars.evaluation.protocols import read_pair
 from s5mars.parallel.ahead import ahead
 from s5mars.predict.predictor import Predictor
 from s5mars.randomness import generator
@@ -198,7 +199,7 @@ def collect_pixels(
     classes = len(predictor.taxonomy)
     kept = Pixels(np.empty((0, classes), np.float32), np.empty(0, np.uint8))
     rank = np.empty(0)
-    pairs = ahead(lambda sample: _read(sample, coding), samples)
+    pairs = ahead(partial(read_pair, coding=coding), samples)
     for number, (image, label) in enumerate(pairs):
         draw = generator(seed, "calibration", sample=number).random(label.shape)
         # Numbers above the largest kept one cannot enter a full sample.
@@ -261,11 +262,6 @@ def _logits_at(
         probability = block[:, here].T.clamp_min(torch.finfo(torch.float32).tiny)
         logits[place[rows, columns][chosen[rows, columns]]] = probability.log().cpu().numpy()
     return logits
-
-
-def _read(sample: Sample, coding: MaskCoding) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    image, label = open_pair(sample, coding)
-    return np.asarray(image), np.asarray(label)
 
 
 def _chunks(pixels: Pixels) -> Iterator[tuple[NDArray[np.float64], NDArray[np.uint8]]]:

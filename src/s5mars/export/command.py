@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from s5mars.data.read import read_image
 from s5mars.data.trained_on import dataset_of
 from s5mars.errors import MissingFileError, UserError
+from s5mars.evaluation.protocols import centre
 from s5mars.export.graph import write_onnx
 from s5mars.export.parity import (
     Parity,
@@ -23,7 +24,7 @@ from s5mars.export.parity import (
     seconds_per_megapixel,
     torch_probabilities,
 )
-from s5mars.export.quantise import centre_crop, quantise
+from s5mars.export.quantise import quantise
 from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import (
     FORMAT,
@@ -34,10 +35,14 @@ from s5mars.models.checkpoint import (
 from s5mars.models.opened import ONNX, result_path
 from s5mars.models.segmenter import Segmenter
 from s5mars.predict.inference import SMALLEST_SIDE
+from s5mars.predict.sources import spread
 from s5mars.products.files import IMAGE_ENDINGS, files_below
 from s5mars.randomness import generator
 
 CALIBRATION_IMAGES = 32
+CALIBRATION_SIDE = 512
+"""Side of the centre crop of a calibration image: enough for ranges, and saves memory."""
+
 COMPARED_IMAGES = 8
 COMPARED_SIDE = 1024
 """Side of the centre crop that is compared: one forward pass of torch in bounded memory."""
@@ -111,7 +116,7 @@ def export(
         "precision": "int8" if int8 else "float32",
     }
     if int8:
-        seen = _read(_spread(paths, calibration_images))
+        seen = _read(spread(paths, calibration_images))
         with tempfile.TemporaryDirectory() as scratch:
             single = Path(scratch) / "float32.onnx"
             write_onnx(
@@ -121,7 +126,7 @@ def export(
                 temperature=loaded.temperature,
                 facts={**facts, "ranges_from": f"{len(seen)} images of {paths[0].parent.name}"},
             )
-            quantise(single, target, [centre_crop(image) for image in seen])
+            quantise(single, target, [centre(image, CALIBRATION_SIDE) for image in seen])
     else:
         write_onnx(
             target, loaded.model, loaded.taxonomy, temperature=loaded.temperature, facts=facts
@@ -141,7 +146,7 @@ def _exportable(loaded: LoadedModel[AnyNetwork]) -> LoadedModel[Segmenter]:
 def _compared(
     loaded: LoadedModel[Segmenter], target: Path, paths: Sequence[Path]
 ) -> dict[str, Any]:
-    shown = [centre_crop(i, side=COMPARED_SIDE) for i in _read(_spread(paths, COMPARED_IMAGES))]
+    shown = [centre(i, COMPARED_SIDE) for i in _read(spread(paths, COMPARED_IMAGES))]
     on = (
         f"images of {paths[0].parent}"
         if shown
@@ -192,12 +197,6 @@ def _images(
     if not found:
         raise UserError(f"{folder} contains no image (searched for {' '.join(IMAGE_ENDINGS)})")
     return found
-
-
-def _spread(paths: Sequence[Path], number: int) -> list[Path]:
-    """Select at most ``number`` evenly spaced paths."""
-    at = np.linspace(0, len(paths) - 1, min(number, len(paths))).round().astype(int)
-    return [paths[i] for i in at]
 
 
 def _read(paths: Sequence[Path]) -> list[NDArray[np.uint8]]:

@@ -25,9 +25,6 @@ QUANTISED = ("Conv", "Add", "Concat", "Resize", "GlobalAveragePool", "ReduceMean
              "Clip", "Relu", "Expand", "Mul", "HardSigmoid", "HardSwish", "Sigmoid")  # fmt: skip
 """Operators that are quantised, before the last upsampling."""
 
-CALIBRATION_SIDE = 512
-"""Side of the centre crop of a calibration image: enough for ranges, and saves memory."""
-
 
 def quantise(source: Path, target: Path, images: Sequence[NDArray[np.uint8]]) -> None:
     """Write an int8 copy of an ONNX file of ``write_onnx``, with its metadata.
@@ -81,13 +78,6 @@ class _Reader:
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         image = next(self._left, None)
         return None if image is None else {INPUT: image[None]}
-
-
-def centre_crop(image: NDArray[np.uint8], *, side: int = CALIBRATION_SIDE) -> NDArray[np.uint8]:
-    """Centre crop of ``side`` pixels, or less if the image is smaller."""
-    height, width = image.shape[:2]
-    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    return image[top : top + side, left : left + side]
 
 
 @contextmanager

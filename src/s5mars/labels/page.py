@@ -13,6 +13,7 @@ from PIL import Image
 from s5mars.classes import Taxonomy, hex_colour
 from s5mars.data.read import read_image
 from s5mars.predict.overlay import overlay
+from s5mars.predict.sources import spread
 from s5mars.products.decode import decode_mask
 from s5mars.report.numbers import count, plural, share
 from s5mars.report.pictures import Panel, Shown, class_map, legend, photograph, shrunk
@@ -111,8 +112,7 @@ def choose(made: Sequence[Made], *, amount: int = OVERLAYS) -> list[Made]:
         for index in pixels.sum(0).argsort(kind="stable")
         if pixels[:, index].any()
     ]
-    spaced = np.linspace(0, len(made) - 1, min(amount, len(made))).round().astype(int)
-    order = [*noted, *largest, *(made[k] for k in spaced), *made]
+    order = [*noted, *largest, *spread(made, amount), *made]
     return list({each.name: each for each in order}.values())[:amount]
 
 

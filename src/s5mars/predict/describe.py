@@ -19,6 +19,7 @@ from s5mars.models.domain import (
     shape_of,
 )
 from s5mars.predict.predictor import Predictor
+from s5mars.predict.sources import spread
 from s5mars.products import open_product
 
 IMAGES = 400
@@ -73,7 +74,7 @@ def describe_images(
 
 def _within_limits(predictor: Predictor, paths: Sequence[Path]) -> list[Path]:
     """As many evenly spaced paths as ``IMAGES`` and ``PIXELS`` allow."""
-    few = _spread(paths, IMAGES)
+    few = spread(paths, IMAGES)
     pixels = 0
     for path in few:
         try:
@@ -81,9 +82,4 @@ def _within_limits(predictor: Predictor, paths: Sequence[Path]) -> list[Path]:
         except UserError:
             continue
         pixels += width * height
-    return _spread(few, max(FEWEST, int(len(few) * min(1, PIXELS / max(1, pixels)))))
-
-
-def _spread(paths: Sequence[Path], number: int) -> list[Path]:
-    at = np.linspace(0, len(paths) - 1, min(number, len(paths))).round().astype(int)
-    return [paths[i] for i in at]
+    return spread(few, max(FEWEST, int(len(few) * min(1, PIXELS / max(1, pixels)))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,9 +92,11 @@ def overlay(
     if not 0 <= opacity <= 1:
         raise UserError(f"opacity must be in [0, 1] (got {opacity})")
     height, width = labels.shape
-    strip = _Legend.of(width, _entries(labels, taxonomy)) if legend else None
     # Only one full-size picture: each copy of a panorama takes hundreds of megabytes.
-    canvas = Image.new("RGB", (width, height)) if strip is None else strip.canvas(height)
+    if legend:
+        canvas = _above_legend(width, height, _entries(labels, taxonomy))
+    else:
+        canvas = Image.new("RGB", (width, height))
     for top in range(0, height, STRIP):
         rows = slice(top, top + STRIP)
         picture = Image.fromarray(image[rows])
@@ -165,48 +166,33 @@ def with_legend(
         entries: legend entries from left to right.
         text: text height in pixels; None scales it with the image.
     """
-    canvas = _Legend.of(picture.width, entries, text=text).canvas(picture.height)
+    canvas = _above_legend(picture.width, picture.height, entries, text=text)
     canvas.paste(picture)
     return canvas
 
 
-@dataclass(frozen=True)
-class _Legend:
-    entries: Sequence[Entry]
-    places: tuple[tuple[int, int], ...]  # (x, y) of each entry in the strip
-    text: int  # text height
-    width: int  # of the strip: width of the picture, or more if an entry needs it
-    height: int
-
-    @classmethod
-    def of(cls, width: int, entries: Sequence[Entry], *, text: int | None = None) -> _Legend:
-        """Lay out entries below a picture of the given width."""
-        size = text or max(SMALLEST_TEXT, round(width * TEXT_SHARE))
-        font = ImageFont.load_default(size)
-        gap, line = size // 2 + 2, round(1.6 * size)
-        widths = [line + round(font.getlength(said)) + 2 * gap for said, _ in entries]
-        width = max([width, *(w + gap for w in widths)])
-
-        places, x, y = [], gap, gap
-        for entry_width in widths:
-            if x + entry_width > width and x > gap:
-                x, y = gap, y + line
-            places.append((x, y))
-            x += entry_width
-        return cls(entries, tuple(places), size, width, y + line + gap)
-
-    def canvas(self, above: int) -> Image.Image:
-        """An image with the legend at the bottom and ``above`` empty rows over it."""
-        size, line = self.text, round(1.6 * self.text)
-        font = ImageFont.load_default(size)
-        canvas = Image.new("RGB", (self.width, above + self.height), LEGEND_BACKGROUND)
-        draw = ImageDraw.Draw(canvas)
-        for (text, colour), (x, y) in zip(self.entries, self.places, strict=True):
-            top = above + y
-            swatch = (x, top + (line - size) // 2, x + size, top + (line + size) // 2)
-            draw.rectangle(swatch, fill=colour, outline=LEGEND_FRAME, width=max(1, size // 12))
-            draw.text((x + line, top + line / 2), text, fill=LEGEND_TEXT, font=font, anchor="lm")
-        return canvas
+def _above_legend(
+    width: int, height: int, entries: Sequence[Entry], *, text: int | None = None
+) -> Image.Image:
+    """An empty picture of this size with a legend below it, and wider if an entry needs that."""
+    size = text or max(SMALLEST_TEXT, round(width * TEXT_SHARE))
+    font = ImageFont.load_default(size)
+    gap, line = size // 2 + 2, round(1.6 * size)
+    widths = [line + round(font.getlength(said)) + 2 * gap for said, _ in entries]
+    width = max([width, *(w + gap for w in widths)])
+    places, x, y = [], gap, height + gap
+    for entry_width in widths:
+        if x + entry_width > width and x > gap:
+            x, y = gap, y + line
+        places.append((x, y))
+        x += entry_width
+    canvas = Image.new("RGB", (width, y + line + gap), LEGEND_BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    for (said, colour), (left, top) in zip(entries, places, strict=True):
+        swatch = (left, top + (line - size) // 2, left + size, top + (line + size) // 2)
+        draw.rectangle(swatch, fill=colour, outline=LEGEND_FRAME, width=max(1, size // 12))
+        draw.text((left + line, top + line / 2), said, fill=LEGEND_TEXT, font=font, anchor="lm")
+    return canvas
 
 
 def _entries(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> list[Entry]:

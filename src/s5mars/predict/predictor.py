@@ -160,9 +160,9 @@ class Predictor:
             np.empty((len(self.taxonomy), *image.shape[:2]), np.float32) if probabilities else None
         )
         for rows, columns, block in self.blocks(image, temperature=1.0):
-            classes = block.argmax(0).to(torch.uint8) if self.inference.abstain is None else None
-            decided = self._decide(block)[0] if classes is None else classes
-            labels[rows, columns] = decided.cpu().numpy()
+            abstains = self.inference.abstain is not None
+            classes = self._decide(block)[0] if abstains else block.argmax(0).to(torch.uint8)
+            labels[rows, columns] = classes.cpu().numpy()
             if full is not None:
                 full[:, rows, columns] = tempered(block, self.temperature).cpu().numpy()
         if empty is not None:

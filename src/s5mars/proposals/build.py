@@ -54,7 +54,6 @@ def build_store(
     proposer: str = "graph",
     settings: Any = None,
     workers: int = 1,
-    progress: bool = True,
     shard_images: int = SHARD_IMAGES,
     hardware: Hardware | None = None,
     engine: Engine = "local",
@@ -73,7 +72,6 @@ def build_store(
         settings: ``GraphSettings`` or ``SamSettings``; None for the defaults of ``graph``.
         workers: Number of processes, each with one thread; with SAM they are distributed over the
             GPUs. With 1, this process computes.
-        progress: Show a progress bar.
         shard_images: Images per shard.
         hardware: Hardware settings of SAM.
         engine: ``"local"`` or ``"ray"``. Workers of Ray must find images and weights under the same
@@ -112,7 +110,7 @@ def build_store(
             on_gpu=proposer == "sam" and hardware.device in {"auto", "cuda"},
         )
         with only_one(path), closing(found):
-            _write_shards(todo, path, found, progress, shard_images, proposer, described)
+            _write_shards(todo, path, found, shard_images, proposer, described)
     return ObjectStore(path)
 
 
@@ -120,16 +118,13 @@ def _write_shards(
     todo: Sequence[Sample],
     path: Path,
     found: Iterator[list[Proposal]],
-    progress: bool,
     shard_images: int,
     proposer: str,
     settings: Mapping[str, object],
 ) -> None:
     from tqdm import tqdm
 
-    with tqdm(
-        total=len(todo), desc="object proposals", unit="image", disable=None if progress else True
-    ) as bar:
+    with tqdm(total=len(todo), desc="object proposals", unit="image", disable=None) as bar:
         for start in range(0, len(todo), shard_images):
             rows = []
             for sample in todo[start : start + shard_images]:

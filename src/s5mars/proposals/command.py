@@ -64,7 +64,7 @@ def make_masks(
     elif sam or hardware:
         option = next(iter([*sam, *hardware])).replace("_", "-")
         raise UserError(f"--{option} needs --proposer sam (got {proposer})")
-    samples = _samples(data, split, splits)
+    samples = samples_of(data, split, splits)
     store = build_store(
         samples,
         out,
@@ -96,7 +96,7 @@ def import_masks(
     """
     if out.exists():
         raise UserError(f"{out} exists: choose another --out, or remove it")
-    samples = None if data is None else _samples(data, split, splits)
+    samples = None if data is None else samples_of(data, split, splits)
     store = import_json(folder, out)
     try:
         _report(store, samples)
@@ -125,7 +125,8 @@ def _sam_settings(fields: dict[str, Any], device: str) -> Any:
     return replace(settings, precision=fast_precision(device))
 
 
-def _samples(data: Path, split: str, splits: Path | None) -> Sequence[Sample]:
+def samples_of(data: Path, split: str, splits: Path | None) -> Sequence[Sample]:
+    """The images of a split of a data set; of ``all`` those of every split, and unlabelled ones."""
     dataset = open_dataset(data, splits=splits)
     if split != EVERYTHING:
         return dataset.split(split)
@@ -137,9 +138,6 @@ def _report(store: ObjectStore, samples: Sequence[Sample] | None) -> None:
     print(store.description)
     if samples is None:
         return
-    names = [sample.name for sample in samples]
-    if len(store.missing(names)) == len(names):
-        store.check(names)
     sentence = coverage(store, samples, filter=ObjectFilter()).sentence
     if sentence:
         print(sentence, file=sys.stderr)

@@ -7,7 +7,7 @@ Only the drawn mask is decoded, and it is resized and smoothed only within the c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,20 +88,22 @@ class Coverage:
 
 def coverage(
     store: ObjectStore,
-    samples: Iterable[Sample],
+    samples: Sequence[Sample],
     *,
     filter: ObjectFilter,  # noqa: A002
 ) -> Coverage:
     """Find which images have a mask to draw; reads only the sizes of the images.
 
     Raises:
-        UserError: if masks and their image differ in size, or the store is damaged.
+        UserError: if the store has none of the images, masks and their image differ in size, or
+            the store is damaged.
         MissingFileError: if an image does not exist.
     """
+    names = [sample.name for sample in samples]
+    if len(store.missing(names)) == len(names):
+        store.check(names)
     unknown, empty, unqualified, wrong = [], [], [], []
-    images = 0
     for sample in samples:
-        images += 1
         if sample.name not in store:
             unknown.append(sample.name)
             continue
@@ -117,10 +119,10 @@ def coverage(
     if wrong:
         sample, masks, size = wrong[0]
         raise UserError(
-            f"{store.path}: the masks of {len(wrong)} of {images} images have another size than "
-            f"their image, such as {sample.name}: {_wrong_size(masks, size)}"
+            f"{store.path}: the masks of {len(wrong)} of {len(names)} images have another size "
+            f"than their image, such as {sample.name}: {_wrong_size(masks, size)}"
         )
-    return Coverage(images, tuple(unknown), tuple(empty), tuple(unqualified))
+    return Coverage(len(names), tuple(unknown), tuple(empty), tuple(unqualified))
 
 
 def check_size(proposal: Proposal, sample: Sample, size: tuple[int, int]) -> None:

@@ -68,7 +68,4 @@ def _is_json(given: Path) -> bool:
 
 def _opened(given: Path, samples: Sequence[Sample]) -> tuple[ObjectStore, Coverage]:
     store = ObjectStore(given)
-    names = [sample.name for sample in samples]
-    if len(store.missing(names)) == len(names):
-        store.check(names)
     return store, coverage(store, samples, filter=ObjectFilter())

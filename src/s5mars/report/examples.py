@@ -13,6 +13,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.read import read_image, read_label
 from s5mars.data.trained_on import dataset_of
 from s5mars.errors import UserError
+from s5mars.evaluation.protocols import centre
 from s5mars.predict.predictor import load
 from s5mars.report.folder import Run
 from s5mars.report.numbers import number, score
@@ -57,14 +58,6 @@ def best_worst_typical(
         "best": list(reversed(ranking[-amount:])),
         "worst": list(ranking[:amount]),
     }
-
-
-def spread(names: Sequence[str], amount: int) -> list[str]:
-    """Return ``amount`` evenly spaced names of a ranking, including both ends."""
-    if amount >= len(names):
-        return list(names)
-    places = np.linspace(0, len(names) - 1, amount).round().astype(int)
-    return [names[place] for place in places]
 
 
 def open_data(run: Run) -> Dataset:
@@ -150,12 +143,3 @@ def _errors(
         else "no pixel is labelled"
     )
     return Panel("wrong pixels", wrong_pixels(image, truth, predicted, side=side), text=below)
-
-
-def centre(array: NDArray[np.uint8], crop: int | None) -> NDArray[np.uint8]:
-    """Return the centre crop of side ``crop`` of an array (H, W, ...); all of it for None."""
-    if crop is None:
-        return array
-    height, width = array.shape[:2]
-    top, left = max(0, (height - crop) // 2), max(0, (width - crop) // 2)
-    return array[top : top + crop, left : left + crop]

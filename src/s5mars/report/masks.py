@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from s5mars.data.layouts import open_dataset
 from s5mars.data.read import read_image
 from s5mars.errors import UserError
 from s5mars.files import write_figure
+from s5mars.proposals.command import samples_of
 from s5mars.proposals.draw import ObjectFilter, check_size, decode_window, qualified
 from s5mars.proposals.store import ObjectStore
 from s5mars.randomness import generator
@@ -63,14 +63,10 @@ def show_masks(
     if images < 1:
         raise UserError(f"--images must be at least 1 (got {images})")
     opened = ObjectStore(store)
-    dataset = open_dataset(data, splits=splits)
-    streams = dataset.splits.values() if split == "all" else [dataset.split(split)]
-    samples = {sample.name: sample for stream in streams for sample in stream}
-    if split == "all":
-        samples |= {sample.name: sample for sample in dataset.unlabelled}
-    known = [sample for sample in samples.values() if sample.name in opened]
+    samples = samples_of(data, split, splits)
+    known = [sample for sample in samples if sample.name in opened]
     if not known:
-        opened.check(samples)
+        opened.check(sample.name for sample in samples)
     order = generator(seed, "masks to show").permutation(len(known))[:images]
     write_figure(out, _sheet([known[int(k)] for k in order], opened))
     return out
