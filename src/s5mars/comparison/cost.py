@@ -53,8 +53,6 @@ def cost(
 
     Args:
         methods: names, or ``["all"]``; the baseline is always included, for the ratio.
-        settings: sizes and device.
-        out: path of a JSON file to write the results to.
 
     Raises:
         UserError: if a method, the encoder or the device is unknown, or memory does not suffice.

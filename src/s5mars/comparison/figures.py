@@ -60,10 +60,7 @@ def write_figures(
     """Draw the figures of a comparison as PNG files.
 
     Args:
-        folder: folder of the comparison.
-        out: folder to write the files to.
         row: row whose worst cases are shown; None shows S5Mars, or the row with the highest mean.
-        images: number of images per figure.
         data: folder of the data set, if it has moved since training.
 
     Returns:

@@ -39,7 +39,6 @@ def table_vi_rows(weights: GeneralWeights, out: Path) -> tuple[Row, ...]:
     """Return the rows SAM-CLS, SAN without training, and SAN fine-tuned.
 
     Args:
-        weights: location of the weights.
         out: folder of the comparison, which stores the features that all cells of SAM-CLS share.
     """
     sam = (

@@ -52,13 +52,7 @@ def summary(values: Sequence[float]) -> Summary:
 def paired_difference(
     first: Mapping[int, float], second: Mapping[int, float], *, level: float = LEVEL
 ) -> Difference | None:
-    """Return first minus second, mean ± t · s / √n over common seeds; None if there is none.
-
-    Args:
-        first: seed → score.
-        second: seed → score.
-        level: confidence level of Student's t interval.
-    """
+    """First minus second, seed → score each: mean ± t · s / √n over common seeds; None without."""
     pairs = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
     if not pairs:
         return None

@@ -84,7 +84,6 @@ def paper_scores(data: Mapping[str, Any], share: str) -> PaperTable | None:
 
     Args:
         data: result of ``settings.describe_data``.
-        share: result of ``grid.share_name``.
     """
     header = ("mAcc", "mIoU")
     if _is_s5mars(data) and share in TABLE_III:

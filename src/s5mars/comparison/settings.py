@@ -56,10 +56,7 @@ def describe_comparison(
     """Describe the settings that all cells share.
 
     Args:
-        dataset: the data set.
         base: settings of the baseline; ``describe_row`` gives the changes of a row.
-        split: split that is scored.
-        protocol: protocol of the evaluation.
     """
     return {
         "s5mars": __version__,

@@ -44,9 +44,6 @@ class Step:
     """The networks, optimiser and batch of a method.
 
     Args:
-        name: name of a method.
-        settings: sizes.
-        device: device of the networks and the batch.
         method: method to use in place of the default one of that name.
     """
 

@@ -17,10 +17,6 @@ from s5mars.files.spreadsheet import csv_text
 def table(folder: Path, *, form: str = "md") -> str:
     """Return the tables of a comparison as text.
 
-    Args:
-        folder: folder of the comparison.
-        form: a key of ``FORMS``.
-
     Raises:
         MissingFileError: if there is no comparison.
         UserError: if it is damaged, mixes settings or has no finished cell, or ``form`` is unknown.

@@ -49,9 +49,6 @@ def bootstrap(
     fewer than ``FEWEST`` images have a labelled pixel.
 
     Args:
-        images: one matrix per image.
-        draws: number of draws.
-        seed: seed of the draws.
         level: fraction of the draws inside the interval, in (0, 1).
 
     Raises:

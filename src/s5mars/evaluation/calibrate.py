@@ -123,7 +123,6 @@ def at_threshold(measured: Mapping[str, Any], threshold: float) -> tuple[float, 
 
     Args:
         measured: result of ``reliability.measure``.
-        threshold: smallest confidence of a pixel that keeps its class.
 
     Returns:
         Fraction of pixels kept, and fraction of wrong pixels among them, to the precision of the

@@ -221,9 +221,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def describe_map(mapping: Mapping[str, Any]) -> str:
     """``MappedClasses.to_dict`` in sentences, for tables and reports.
 
-    Args:
-        mapping: also with ``ignored_pixels``, the share of the labelled pixels that were left out,
-            in percent.
+    With ``ignored_pixels``, the share of the labelled pixels that were left out, in percent.
     """
     name = f" {mapping['name']}" if mapping["name"] else ""
     pairs = "; ".join(

@@ -100,9 +100,7 @@ class Confusion:
     def merged(self, groups: Sequence[Sequence[int]]) -> Confusion:
         """Merge each group of classes into one, for scores that ignore the border between them.
 
-        Args:
-            groups: class indices, e.g. ``[(6, 7)]``; other classes are kept. A group takes the
-                place of its first member.
+        A group, such as ``(6, 7)``, takes the place of its first member; other classes are kept.
 
         Raises:
             ValueError: if an index is not a class index, or is in two groups.

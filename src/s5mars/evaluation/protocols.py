@@ -77,12 +77,7 @@ def evaluate_samples(
     """Predict samples and compute their confusion matrices.
 
     Args:
-        predictor: see ``s5mars.load``; windows cover the part that the protocol selects.
-        samples: samples with masks.
-        coding: coding of the masks.
-        protocol: a key of ``PROTOCOLS``.
         mapped: for samples with other classes than the model; the matrices are of its classes.
-        progress: called after each image.
 
     Raises:
         MissingFileError: if an image or a mask is missing.

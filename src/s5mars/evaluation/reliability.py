@@ -128,12 +128,7 @@ def confidences(
 def reliability(
     confidence: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = BINS
 ) -> Reliability:
-    """Sort pixels into bins ((b - 1) / bins, b / bins] of confidence.
-
-    Args:
-        confidence: (N,) in [0, 1].
-        right: (N,) whether the label was right.
-        bins: number of bins.
+    """Sort pixels into bins ((b - 1) / bins, b / bins] of confidence, by (N,) values in [0, 1].
 
     Raises:
         UserError: if there is no pixel, the lengths differ, or ``bins`` is below 1.
@@ -150,11 +145,7 @@ def reliability(
 
 
 def risk_coverage(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> RiskCoverage:
-    """The risk at every coverage, most confident pixels first.
-
-    Args:
-        confidence: (N,).
-        right: (N,) whether the label was right.
+    """The risk at every coverage, most confident pixels first, from (N,) values each.
 
     Raises:
         UserError: if there is no pixel, or the lengths differ.
@@ -186,11 +177,7 @@ def collect_pixels(
 
     Args:
         predictor: used at temperature 1, whatever its own temperature.
-        samples: samples with masks.
-        coding: coding of the masks.
         limit: number of pixels to keep.
-        seed: seed of the draw.
-        progress: called after each image.
 
     Raises:
         MissingFileError: if a file is missing.

@@ -38,11 +38,7 @@ def model_card(
     Args:
         name: ``OWNER/NAME`` on the hub, or the name of an installed model, without ``/``.
         facts: the JSON file of the checkpoint.
-        taxonomy: classes of the checkpoint.
-        evaluation: result of ``s5mars evaluate``, if available.
-        calibration: result of ``s5mars calibrate``, if available.
         licence: licence of the weights, an identifier such as ``apache-2.0``.
-        domain: record of the training images, if any.
         further: sections of Markdown to add before the limits.
         terms: licence of the training images, a sentence.
     """

@@ -71,13 +71,6 @@ def write_onnx(
     Input ``image``: (N, H, W, 3) uint8 RGB, H and W at least 32. Output
     ``probabilities``: (N, C, H, W) float32. The metadata entry ``s5mars`` is JSON.
 
-    Args:
-        path: such as ``model.onnx``.
-        model: the network; not changed.
-        taxonomy: classes of the network.
-        temperature: temperature of the softmax.
-        facts: further metadata, such as facts about training.
-
     Raises:
         UserError: if the package onnx is not installed, or ONNX lacks what the encoder computes.
     """

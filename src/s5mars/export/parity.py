@@ -42,8 +42,6 @@ def parity(one: Probabilities, other: Probabilities, images: Sequence[NDArray[np
     """Compare two networks.
 
     Args:
-        one: the reference.
-        other: the network to compare.
         images: (H, W, 3) uint8 RGB, H and W at least 32.
 
     Raises:
@@ -97,9 +95,6 @@ def seconds_per_megapixel(
     """Median time of each network; they take turns, so that a busy moment affects all.
 
     Args:
-        networks: networks to time; each is called once before.
-        image: (H, W, 3) uint8 RGB.
-        rounds: number of turns.
         clock: returns seconds; use ``time.process_time`` for one thread on a busy machine.
     """
     times: list[list[float]] = [[] for _ in networks]

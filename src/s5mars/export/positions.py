@@ -66,7 +66,6 @@ def bicubic_weights(new: Any, old: int) -> Tensor:
 
     Args:
         new: number of outputs; a tensor in a trace.
-        old: number of inputs.
     """
     outputs = torch.arange(new, dtype=torch.float32)
     scale = old / torch.as_tensor(new, dtype=torch.float32)

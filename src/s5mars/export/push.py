@@ -92,13 +92,6 @@ def write_folder(
 ) -> None:
     """Write the files that ``push`` uploads.
 
-    Args:
-        run: a run folder or a checkpoint.
-        name: ``OWNER/NAME``, for the card.
-        folder: output folder; created if it does not exist.
-        licence: licence, for the card.
-        licence_file: its text.
-
     Raises:
         MissingFileError: if there is no checkpoint, or no such licence file.
         UserError: if it is damaged or has another format, or its encoder has a licence that does

@@ -30,8 +30,6 @@ def quantise(source: Path, target: Path, images: Sequence[NDArray[np.uint8]]) ->
     """Write an int8 copy of an ONNX file of ``write_onnx``, with its metadata.
 
     Args:
-        source: the float32 file.
-        target: the file to write, atomically.
         images: each (H, W, 3) uint8 RGB, H and W at least 32, typical of later use.
 
     Raises:

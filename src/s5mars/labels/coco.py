@@ -54,10 +54,6 @@ def is_coco(content: object) -> bool:
 def read(contents: Mapping[Path, Any], problems: Sequence[Note]) -> Export:
     """The labels of COCO files.
 
-    Args:
-        contents: what each file holds.
-        problems: notes that come first, such as on files that cannot be read.
-
     Raises:
         DamagedFileError: if the categories of a file are not of the format.
     """

@@ -17,7 +17,6 @@ class Images:
     """The images below a folder.
 
     Args:
-        folder: the folder.
         without: folders or files that are no images to label, such as masks.
 
     Raises:
@@ -46,13 +45,10 @@ class Images:
                     self._by_tail.setdefault(tail, set()).add(name)
 
     def find(self, names: Iterable[str]) -> str:
-        """The image that an export means, as a key of ``files``.
+        """The image that an export means, as a key of ``files``: the first name that fits counts.
 
         A name may have folders before the image's path, or lack some of the image's folders; its
         ending may differ.
-
-        Args:
-            names: possible names; the first one that fits an image counts.
 
         Raises:
             UserError: if none of them fits, or one fits several images.

@@ -81,9 +81,7 @@ def import_labels(
     there are warnings. It appears when it is complete.
 
     Args:
-        export: folder, zip archive, JSON or XML file.
         images: folder of the images that were labelled, and of others.
-        out: new folder.
         form: one of ``recognise.FORMATS``; None recognises it.
         classes: entries ``"class=label,label"`` that merge and rename labels, see ``Classes``.
 

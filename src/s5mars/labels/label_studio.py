@@ -83,13 +83,7 @@ def is_brush_png(path: Path) -> bool:
 def read(
     contents: Mapping[Path, Any], problems: Sequence[Note], *, pngs: Sequence[Path] = ()
 ) -> Export:
-    """The labels of JSON files and brush PNGs.
-
-    Args:
-        contents: what each JSON file holds.
-        problems: notes that come first, such as on files that cannot be read.
-        pngs: files for which ``is_brush_png`` holds.
-    """
+    """The labels of JSON files and brush PNGs."""
     of_task: dict[str, list[_Png]] = defaultdict(list)
     for path in pngs:
         if found := _PNG.fullmatch(path.stem):

@@ -36,11 +36,6 @@ class Painted:
 def paint(entry: Entry, image: Path, classes: Classes) -> Painted:
     """Paint the regions of an entry.
 
-    Args:
-        entry: from a reader.
-        image: its image.
-        classes: gives each label its index.
-
     Raises:
         UserError: if the image cannot be read, or the labels were drawn on another size.
     """

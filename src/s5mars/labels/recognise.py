@@ -22,8 +22,6 @@ def recognise(export: Path, *, images: Path, form: str | None = None) -> Export:
     """Open an export.
 
     Args:
-        export: a folder, or a JSON or XML file.
-        images: folder of the images.
         form: one of ``FORMATS``, or None to recognise it: the most peculiar first.
 
     Raises:

@@ -131,9 +131,6 @@ def size_of(width: object, height: object) -> Size:
 def outline(points: Any) -> NDArray[np.float64]:
     """(N, 2) x and y of a polygon's points.
 
-    Args:
-        points: pairs of numbers.
-
     Raises:
         ValueError: if they are fewer than three, or a number is not finite or far outside.
     """
@@ -163,9 +160,7 @@ def filled(label: str, outlines: Sequence[NDArray[np.float64]], size: Size) -> R
     """The union of polygons as the COCO API fills them, which CVAT uses, too.
 
     Args:
-        label: name of the label.
         outlines: (N, 2) x and y each; (0, 0) is the upper left corner of the image.
-        size: size of the image.
     """
     width, height = size
     clipped = [part for each in outlines for part in _clipped(each, size)]
@@ -180,9 +175,7 @@ def drawn(label: str, points: NDArray[np.float64], size: Size) -> Region:
     """A polygon as Pillow fills it, with its outline, as labelme does.
 
     Args:
-        label: name of the label.
         points: (N, 2) x and y; (0, 0) is the upper left pixel of the image.
-        size: size of the image.
     """
     canvas = Image.new("1", size)
     draw = ImageDraw.Draw(canvas)
@@ -194,13 +187,9 @@ def drawn(label: str, points: NDArray[np.float64], size: Size) -> Region:
 def rectangle(
     x: float, y: float, width: float, height: float, *, degrees: float = 0.0, about: str = "corner"
 ) -> NDArray[np.float64]:
-    """(4, 2) corners of a rectangle that is turned clockwise.
+    """(4, 2) corners of a rectangle in pixels, whose upper left one is (x, y) before the turn.
 
     Args:
-        x: of the upper left corner before the turn, in pixels, as all lengths.
-        y: of that corner.
-        width: before the turn.
-        height: before the turn.
         degrees: angle of the turn.
         about: ``"corner"`` (the upper left one, as in Label Studio) or ``"centre"`` (as in CVAT).
     """

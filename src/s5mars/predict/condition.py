@@ -124,10 +124,7 @@ class Products:
         """Select the rows that satisfy a condition.
 
         Args:
-            condition: returned by ``condition``.
             order: column to sort by; ties are sorted by the column ``name``, and null comes last.
-            ascending: sort in ascending order.
-            top: maximum number of rows.
 
         Returns:
             The selected rows and the number of all rows that satisfy the condition.

@@ -36,10 +36,7 @@ def describe_images(
     """Measure evenly spaced images in the order of their names.
 
     Args:
-        predictor: the model that was trained on them.
-        paths: the training images, labelled or not.
         network: whose features these are, ``teacher`` or ``student``.
-        quiet: show no progress bar.
 
     Raises:
         UserError: if no image can be read.

@@ -69,13 +69,10 @@ def find(
     """Find the products of an output folder that satisfy a condition.
 
     Args:
-        maps: output folder of ``s5mars predict``.
         condition: an SQL condition (as after WHERE) on the columns of ``index.parquet``; the column
             of a class holds its fraction of the pixels with data.
-        top: maximum number of rows.
         sort: column to sort by, in descending order; None sorts by the first class in the
             condition, or by name in ascending order if it contains no class.
-        ascending: sort in ascending order.
         sheet: path to an image file for a contact sheet of overlays; not written if no product
             satisfies the condition.
         only: classes that the sheet colours; none named: those of the condition; None: all.

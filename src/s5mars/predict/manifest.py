@@ -125,7 +125,6 @@ class Manifest:
         whose files are missing are repeated.
 
         Args:
-            settings: JSON values by name.
             resume: continue an unfinished run; without it nothing may be left to do.
 
         Raises:
@@ -154,7 +153,6 @@ class Manifest:
         """Add products under unique names.
 
         Args:
-            sources: products with preferred names; may already be in the manifest.
             again: mark products that are already in the manifest as to do.
         """
         known = {str(source.path): source.name for source in self._sources()}

@@ -36,11 +36,7 @@ Entry = tuple[str, tuple[int, int, int] | None]
 
 
 def indexed_png(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> Image.Image:
-    """A class map as an image of mode P: pixel values are the class indices.
-
-    Args:
-        labels: (H, W) uint8 class indices; 255 (``IGNORE``) is drawn black.
-        taxonomy: provides the palette.
+    """An (H, W) uint8 class map as an image of mode P, whose values are the class indices.
 
     Raises:
         UserError: if a label is not a class index, or shape or dtype is wrong.
@@ -162,8 +158,6 @@ def with_legend(
     """Copy an image of mode RGB and add a legend below it.
 
     Args:
-        picture: the image.
-        entries: legend entries from left to right.
         text: text height in pixels; None scales it with the image.
     """
     canvas = _above_legend(picture.width, picture.height, entries, text=text)

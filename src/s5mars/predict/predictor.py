@@ -174,9 +174,6 @@ class Predictor:
 
         If the model knows its domain, compare the image with it (see ``models.domain``).
 
-        Args:
-            image: see ``predict``.
-
         Raises:
             UserError: if the image cannot be read, or its dtype or shape is wrong.
         """

@@ -57,8 +57,6 @@ def ray_engine(
     Args:
         predictor: copied to every worker; on accelerators, each worker uses one.
         sources: the products, at paths that are valid on every worker.
-        settings: what to write.
-        workers: number of models that run at the same time.
         address: address of a cluster, or ``"auto"`` for the running one; None starts Ray on this
             machine, unless this process is already connected.
 

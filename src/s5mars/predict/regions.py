@@ -17,14 +17,9 @@ def class_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def largest_regions(labels: NDArray[np.uint8], classes: int) -> list[int]:
-    """Number of pixels of the largest connected region (4 neighbours) of each class.
+    """Pixels of the largest connected region (4 neighbours) of each class of an (H, W) uint8 map.
 
-    Args:
-        labels: (H, W) uint8 class index; 255 is no class.
-        classes: number of classes.
-
-    Returns:
-        One count per class; 0 for absent classes.
+    The count of an absent class is 0.
     """
     counts = class_counts(labels)
     return [_largest(labels == index) if counts[index] else 0 for index in range(classes)]

@@ -55,10 +55,6 @@ def write_sheet(
     are there.
 
     Args:
-        path: path to a .png or .jpg file.
-        tiles: at least one.
-        maps: folder of the maps.
-        taxonomy: classes of the maps.
         only: names of the classes to colour; None colours all.
 
     Raises:

@@ -51,10 +51,7 @@ class Grid:
         """Lay windows over an image.
 
         Args:
-            height: image height in pixels, at least 1.
-            width: image width in pixels, at least 1.
             window: side of a window in pixels; a shorter image side gets one window of its length.
-            overlap: smallest fraction of a window that overlaps its neighbour; see ``Inference``.
         """
         return cls(
             _axis(height, window=window, overlap=overlap),
@@ -109,8 +106,6 @@ def enlarged(
 
     Args:
         blocks: cover the resized image once.
-        classes: number of classes.
-        size: height and width of the original image.
     """
     parts = [(rows, columns, block.clone()) for rows, columns, block in blocks]
     small = (max(r.stop for r, _, _ in parts), max(c.stop for _, c, _ in parts))

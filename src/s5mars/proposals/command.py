@@ -38,18 +38,10 @@ def make_masks(
     """Find the objects in the images of one split; an interrupted call can be repeated to resume.
 
     Args:
-        data: Path to the data set folder.
-        out: Folder of the shards.
-        proposer: ``graph`` or ``sam``.
         sam: Fields of ``SamSettings``; empty for ``graph``. ``precision`` defaults to bf16 on GPUs
             that support it.
         hardware: Fields of ``Hardware``; empty for ``graph``.
         split: Split of the images; ``all`` for all splits and the unlabelled images.
-        splits: Folder of the split lists; see ``open_dataset``.
-        workers: Number of processes.
-        shard_images: Images per shard.
-        engine: ``local`` or ``ray``.
-        address: Address of a Ray cluster.
 
     Raises:
         UserError, MissingFileError: if files cannot be read, or options belong to another

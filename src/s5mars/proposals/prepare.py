@@ -40,7 +40,6 @@ def object_store(
     Args:
         given: Parquet file, folder of Parquet shards, folder of JSON files as the authors
             distribute them, or None for graph segmentation, which needs no weights.
-        samples: Images whose objects are pasted.
         cache: Path for an imported or built store; a resumed run reuses it.
 
     Raises:

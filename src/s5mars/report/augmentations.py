@@ -75,14 +75,10 @@ def show_augmentations(
     """Write the sheet of one ablation as a PNG file.
 
     Args:
-        data: folder of the data set.
         augmentations: a key of ``BASES``.
-        out: path of the PNG file to write.
         image: name of the image to show; None draws one from the train split.
-        seed: seed of the image, its partner, crops, strengths and the pasted object.
         objects: object proposals, as for training; None makes those of the partner by graph
             segmentation.
-        splits: folder of the split lists; see ``open_dataset``.
 
     Raises:
         UserError: if the ablation or the image is unknown, ``out`` does not end in .png, there is
@@ -129,8 +125,6 @@ def rows(views: View, mask: Tensor, *, augmentations: str, seed: int) -> list[Ti
             The last channel of ``probability`` is 1/2 in the partner and 0 in the image; it is
             pasted together with the pixels and so marks them.
         mask: (1, S, S) bool, the object of the partner.
-        augmentations: a key of ``BASES``.
-        seed: seed of the strengths.
     """
     tiles = []
     donor = View(views.image[1:], _one(views.targets, 1))

@@ -43,7 +43,6 @@ def best_worst_typical(
     """Choose ``amount`` images of every kind, none of them twice.
 
     Args:
-        ranking: ``(name, mIoU)``, worst first.
         amount: number of images of each kind; fewer if the ranking is shorter than three times it.
 
     Returns:
@@ -100,11 +99,7 @@ def show(
     """Read an image and its label, predict it with every network, and draw the panels.
 
     Args:
-        sample: the image to show.
-        coding: meaning of the ids in its mask.
-        taxonomy: colours of the classes.
         predictions: for each network ``(label, caption, predict)``.
-        text: text beside the name of the image.
         crop: side of the centre crop that was scored; ``None`` shows the whole image.
         errors: add a panel with the wrong pixels of the last prediction.
         side: maximum length of the longer side of a picture, in pixels.

@@ -92,17 +92,13 @@ def chart(
     """Draw curves over the training step or another quantity.
 
     Args:
-        curves: the curves to draw; empty ones are omitted.
         name: name that is unique on the page; prefix of every id of the drawing.
-        title: alternative text for screen readers.
         unit: unit of the y axis, written at its top.
         limits: limits of the y axis; None fits them to the values, starting at 0 if none is
             negative.
         marked: step to mark with a vertical line, e.g. the one whose weights were kept.
         smooth: draw a running mean over the faint values if there are at least 30.
-        small: use the size of small multiples.
         below: colour ``#rrggbb`` of the area below the first curve.
-        along: label of the x axis.
 
     Returns:
         An ``<svg>`` element with a ``viewBox`` and no size of its own; empty if no curve has a
@@ -141,8 +137,6 @@ def stacked_shares(
         steps: N steps.
         shares: for each of C classes N shares in [0, 1]; unknown ones count as 0.
         colours: C colours ``#rrggbb``.
-        name: name that is unique on the page.
-        title: alternative text for screen readers.
 
     Returns:
         An ``<svg>`` element; empty if fewer than two steps have a positive share.

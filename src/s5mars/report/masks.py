@@ -45,13 +45,9 @@ def show_masks(
     as in training.
 
     Args:
-        data: folder of the data set.
         store: path to a Parquet file or a folder of shards.
-        out: path of the PNG file to write.
         split: split to take images from, or ``all``.
         images: number of images, drawn at random from those in the store.
-        seed: seed of the draw.
-        splits: folder of the split lists; see ``open_dataset``.
 
     Raises:
         UserError: if the store has none of the images, a mask and its image differ in size,

@@ -23,11 +23,6 @@ _TEMPLATES = Environment(
 def write_page(template: str, page: Mapping[str, Any], out: Path) -> Path:
     """Render a template and write it atomically.
 
-    Args:
-        template: file name of the template in this folder.
-        page: the variable ``page`` of the template.
-        out: path of the file to write; parent folders are created.
-
     Raises:
         UserError: if ``out`` is a folder.
         OSError: if the file cannot be written.

@@ -36,7 +36,6 @@ def write_report(
     page says so in place of the images.
 
     Args:
-        run: run folder of ``s5mars train``.
         out: path of the file to write; default ``report.html`` in the run folder.
         data: where the data of the run is now, if it was moved.
         splits: where the split lists of the run are now, if they were moved.

@@ -37,7 +37,6 @@ def protocol_sentence(evaluation: Mapping[str, Any], *, several: bool = False) -
     """Describe how the score was measured.
 
     Args:
-        evaluation: the content of an evaluation file.
         several: describe several runs, which may differ in the network that is scored.
     """
     if not evaluation:
@@ -96,13 +95,7 @@ def interval_sentence(evaluation: Mapping[str, Any]) -> str:
 
 
 def notices(run: Run, evaluation: Mapping[str, Any], *, stale: bool = False) -> list[Notice]:
-    """Return remarks on the reliability of the scores; warnings first.
-
-    Args:
-        run: the run.
-        evaluation: the content of its evaluation file.
-        stale: True if the weights are newer than the evaluation.
-    """
+    """Return remarks on the reliability of the scores; warnings first."""
     # ``_warnings`` replaces what training noted about the test split.
     notes = [note for note in run.notes if "chosen on the test split" not in note]
     grave = [note for note in notes if any(word in note.lower() for word in _GRAVE)]

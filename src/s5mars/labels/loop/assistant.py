@@ -79,12 +79,7 @@ class Suggestion:
 
 
 class Assistant:
-    """The work beside the painting.
-
-    Args:
-        store: the masks.
-        model: describes pixels.
-    """
+    """The work beside the painting."""
 
     def __init__(self, store: Store, model: StartModel) -> None:
         self.store = store

@@ -34,14 +34,11 @@ def label(
     """Serve the label page of a folder until it is interrupted.
 
     Args:
-        folder: plain data set, or folder of images.
         classes: names with commas between them, or the path of a ``dataset.yaml``; None takes those
             of the folder, or else those of the start model.
         start_from: what ``s5mars.load`` opens, which trainings start from, too, if it has an
             encoder to train; None: the ImageNet encoder.
         port: port; 0 takes a free one.
-        host: address to listen on.
-        device: device of features and maps.
         training: further options of ``s5mars train``.
 
     Raises:

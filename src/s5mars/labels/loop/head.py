@@ -50,11 +50,9 @@ def painted_pixels(
     """Draw painted pixels of an image.
 
     Args:
-        pyramid: features of the image.
         labels: (H, W) class index, 255 where nothing is painted.
         most: number of pixels; of each class if ``balanced``, else of all together.
         balanced: draw from each class, so that rare ones count; not for scores.
-        seed: of the draw.
     """
     random = generator(seed, "painted pixels")
     flat = labels.ravel()
@@ -117,10 +115,8 @@ class Head:
 def prior_head(model: StartModel, channels: int, classes: Sequence[str]) -> Head | None:
     """A head that repeats the start model's own classes; None if it shares fewer than two of them.
 
-    Args:
-        model: the start model, whose log-probabilities are the last of the features.
-        channels: number of features.
-        classes: names of the classes; those that the model lacks get no probability.
+    The model's log-probabilities are the last of ``channels`` features. Classes that it lacks get
+    no probability.
     """
     theirs = model.classes or ()
     shared = [name for name in classes if name in theirs]
@@ -149,11 +145,6 @@ def fit_head(
 
     Minimises the cross-entropy, in which each class counts with the root of its frequency, plus
     ``DECAY`` times the squared weights, by L-BFGS. Classes without a pixel get no probability.
-
-    Args:
-        painted: drawn pixels of the images.
-        classes: number of classes.
-        start: a head to start from.
     """
     labels = torch.cat([p.labels for p in painted]) if painted else torch.zeros(0)
     counts = torch.bincount(labels.long(), minlength=classes).float()

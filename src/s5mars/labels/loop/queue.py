@@ -56,11 +56,9 @@ def rank(
     """The images in the order in which they teach most; equal ones in the order given.
 
     Args:
-        candidates: the images.
         painted_sols: number of painted images of each sol.
         painted_summaries: mean features of the painted images.
         painted_pixels: (K,) painted pixels of each class.
-        classes: names of the K classes.
     """
     uncertainty = _shares([_uncertainty(c) for c in candidates])
     distances = _shares(_distances(candidates, painted_summaries))

@@ -32,8 +32,6 @@ class Splits:
     """The lists in ``splits/``.
 
     Args:
-        folder: the folder of the lists.
-        samples: the images that a list may name.
         sols: sol of each image, where it is known: images of one sol are kept in one list while the
             shares allow it.
 

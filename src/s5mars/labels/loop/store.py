@@ -98,11 +98,7 @@ class Store:
         return list(self.counts)
 
     def open(self, name: str, size: tuple[int, int]) -> Mask:
-        """The mask of an image.
-
-        Args:
-            name: name of the image.
-            size: (H, W) of the image.
+        """The mask of an image of ``size`` (H, W).
 
         Raises:
             UserError: if the mask is damaged or has another size.

@@ -59,8 +59,6 @@ class Trainer:
     """The runs of a folder; one at a time.
 
     Args:
-        store: the masks.
-        options: further options of ``s5mars train``.
         start: model to start from and its encoder; None for ImageNet weights. An encoder or weights
             among the options are used instead.
 
@@ -242,13 +240,7 @@ class Trainer:
 
 
 class RunMaps(Background):
-    """The maps of finished runs, made in a thread of their own and kept as files of the run.
-
-    Args:
-        trainer: the runs.
-        assistant: reads the images and knows the queue.
-        device: name of the device.
-    """
+    """The maps of finished runs, made in a thread of their own and kept as files of the run."""
 
     MOST = 12
     """Maps beside that of the image in view: those of held-back images and of the next ones."""
