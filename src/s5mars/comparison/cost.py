@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from s5mars.comparison.blocks import Block
-from s5mars.comparison.grid import BASELINE
+from s5mars.comparison.grid import BASELINE, method_rows
 from s5mars.comparison.paper import TABLE_XIII
 from s5mars.comparison.peak import peak_in_fresh_process
-from s5mars.comparison.step import CostSettings, Step, method_names
+from s5mars.comparison.step import CostSettings, Step
 from s5mars.comparison.table import markdown_of
 from s5mars.devices import find_device
 from s5mars.errors import UserError
@@ -58,7 +58,7 @@ def cost(
         UserError: if a method, the encoder or the device is unknown, or memory does not suffice.
     """
     settings = settings or CostSettings()
-    names = method_names(list(methods))
+    names = list(dict.fromkeys([BASELINE, *(row.name for row in method_rows(methods))]))
     device = find_device(settings.device)
     facts = {
         name: _sizes_and_memory(name, settings, device)

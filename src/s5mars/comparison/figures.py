@@ -44,9 +44,10 @@ _SIDE = 448  # pixels of the longer side of a picture
 class _Column:
     """A column of pictures: the predictions of one run."""
 
+    run: Path
     title: str
     predict: Any
-    scores: Mapping[str, float]  # image → mIoU
+    scores: Mapping[str, float]  # image → mIoU, lowest first
 
 
 def write_figures(
@@ -186,13 +187,11 @@ def _chosen(group: Group, row: str | None) -> Standing | None:
 def _qualitative(folder: Path, group: Group, seed: int, amount: int, data: Path | None) -> Figure:
     # The baseline comes first, as in the paper.
     standings = sorted(group.standings, key=lambda standing: standing.row != BASELINE)
-    runs = [_run_of(folder, standing, seed) for standing in standings]
-    columns = [_column(run, s.title) for run, s in zip(runs, standings, strict=True)]
+    columns = [_column(folder, standing, seed) for standing in standings]
     common = set(columns[0].scores).intersection(*(column.scores for column in columns[1:]))
     means = {name: statistics.fmean(c.scores[name] for c in columns) for name in common}
     names = spread(sorted(common, key=lambda name: (means[name], name)), amount)
     return _pictures(
-        runs[0],
         names,
         columns,
         data,
@@ -205,12 +204,9 @@ def _worst(
     folder: Path, group: Group, standing: Standing, amount: int, data: Path | None
 ) -> Figure:
     seed = min(by_seed(standing.cells))
-    run = _run_of(folder, standing, seed)
-    column = _column(run, standing.title)
-    names = [name for name, _ in scored(evaluation_of(read_run(run)))[:amount]]
+    column = _column(folder, standing, seed)
     return _pictures(
-        run,
-        names,
+        list(column.scores)[:amount],
         [column],
         data,
         f"{standing.title}, labelled share {group.share}, seed {seed}: images of the test split "
@@ -218,19 +214,16 @@ def _worst(
     )
 
 
-def _run_of(folder: Path, standing: Standing, seed: int) -> Path:
-    return folder / next(cell.folder for cell in standing.cells if cell.seed == seed)
-
-
-def _column(run: Path, title: str) -> _Column:
+def _column(folder: Path, standing: Standing, seed: int) -> _Column:
+    run = folder / next(cell.folder for cell in standing.cells if cell.seed == seed)
     read = read_run(run)
-    return _Column(title, open_network(read), dict(scored(evaluation_of(read))))
+    return _Column(run, standing.title, open_network(read), dict(scored(evaluation_of(read))))
 
 
 def _pictures(
-    run: Path, names: Sequence[str], columns: Sequence[_Column], data: Path | None, text: str
+    names: Sequence[str], columns: Sequence[_Column], data: Path | None, text: str
 ) -> Figure:
-    read = read_run(run, data=data)
+    read = read_run(columns[0].run, data=data)
     dataset = open_data(read)
     crop = crop_of(evaluation_of(read))
     heads = ["image", "ground truth", *(column.title for column in columns)]

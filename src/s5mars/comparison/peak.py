@@ -65,10 +65,6 @@ def peak_of(make: Callable[[], Callable[[], object]]) -> int:
     return _bytes()[1] - before
 
 
-def main(name: str, settings: CostSettings) -> int:
-    """Return the peak memory of a step of a method, in bytes."""
-    return peak_of(lambda: Step(name, settings, torch.device("cpu")))
-
-
 if __name__ == "__main__":
-    print(main(sys.argv[1], CostSettings(**json.loads(sys.argv[2]))))
+    _name, _settings = sys.argv[1], CostSettings(**json.loads(sys.argv[2]))
+    print(peak_of(lambda: Step(_name, _settings, torch.device("cpu"))))

@@ -19,9 +19,8 @@ class Standing:
     mIoU: Summary  # noqa: N815
     mAcc: Summary | None  # noqa: N815
     classes: Mapping[str, Summary | None]  # IoU; None if the ground truth lacks the class
-    to_reference: (
-        Difference | None
-    )  # of mIoU; None for the reference itself or without common seeds
+    # Of mIoU; None for the reference itself or without common seeds.
+    to_reference: Difference | None
     best_other: str | None  # title of the other row with the highest mean
     to_best_other: Difference | None
 
@@ -47,11 +46,8 @@ def groups_of(comparison: Comparison) -> list[Group]:
 
 
 def _shares(comparison: Comparison) -> list[str]:
-    def order(share: str) -> tuple[bool, float, str]:
-        is_list = share.startswith("list-")
-        return is_list, 0.0 if is_list else float(share), share
-
-    return sorted(comparison.shares, key=order)
+    lists = sorted(share for share in comparison.shares if share.startswith("list-"))
+    return [*sorted(comparison.shares.keys() - {*lists}, key=float), *lists]
 
 
 def _group(comparison: Comparison, kind: str, share: str) -> Group:

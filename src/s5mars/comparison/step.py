@@ -151,11 +151,3 @@ def random_batch(settings: CostSettings, device: torch.device, *, pool: bool) ->
         )
 
     return Batch(labelled=stream(_LABELLED), pool=stream(0.0) if pool else None)
-
-
-def method_names(names: list[str]) -> list[str]:
-    """Return all methods, or the given ones, with the baseline of the ratios first."""
-    from s5mars.comparison.grid import BASELINE, method_rows
-
-    chosen = [row.name for row in method_rows(names)]
-    return [BASELINE, *(name for name in chosen if name != BASELINE)]

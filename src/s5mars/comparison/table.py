@@ -37,16 +37,13 @@ def markdown_of(blocks: Sequence[Block]) -> str:
     for block in blocks:
         rows = [_bar(block.header), _bar(["---"] * len(block.header))]
         rows += [_bar(row) for row in block.rows]
-        parts.append("\n".join([f"### {block.title}", "", *rows, "", *_items(block)]))
+        items = [f"- {line}" for line in block.lines]
+        parts.append("\n".join([f"### {block.title}", "", *rows, "", *items]))
     return "\n\n".join(parts) + "\n"
 
 
 def _bar(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _items(block: Block) -> list[str]:
-    return [f"- {line}" for line in block.lines]
 
 
 def latex(comparison: Comparison) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from s5mars.comparison.general import GROUP
 from s5mars.comparison.intervals import LEVEL
 from s5mars.comparison.results import Comparison, Result
-from s5mars.comparison.standings import Group
+from s5mars.comparison.standings import Group, Standing
 from s5mars.evaluation.protocols import PROTOCOLS
 from s5mars.settings.networks import network_options
 
@@ -33,13 +33,14 @@ def protocol_lines(comparison: Comparison, group: Group) -> list[str]:
             if training["select_on"] == evaluation["split"]
             else "."
         )
-        + f" Scored network: {_networks(group)}.",
+        + f" Scored network: {_by_row(group, _network)}.",
         f"Training: {length} of batch {training['batch']}, crop {training['crop']}, "
         f"{training['model']}, recipe {training['recipe']}; "
         f"{_distinct(cell.encoder_weights.rstrip('.') for cell in cells)}."
         + (_own_settings(comparison, group) if group.name == GROUP else ""),
         f"Image resolution: {training['resolution']}. {_pool_crops(cells)}",
-        f"Seeds: {_seeds(group)}. Seed of the label partition: {training['partition_seed']}.",
+        f"Seeds: {_by_row(group, _seeds)}. "
+        f"Seed of the label partition: {training['partition_seed']}.",
     ]
     if comparison.note:
         lines.append(f"Note: {comparison.note}")
@@ -92,25 +93,22 @@ def _own_settings(comparison: Comparison, group: Group) -> str:
     return "".join(sentences)
 
 
-def _networks(group: Group) -> str:
-    by_network: dict[str, list[str]] = {}
+def _by_row(group: Group, value_of: Callable[[Standing], str]) -> str:
+    """``"0, 1"`` if all rows share a value, else ``"0, 1 (Supervised, MT); 0 (S5Mars)"``."""
+    rows: dict[str, list[str]] = {}
     for standing in group.standings:
-        by_network.setdefault(_distinct(c.network for c in standing.cells), []).append(
-            standing.title
-        )
-    if len(by_network) == 1:
-        return next(iter(by_network))
-    return "; ".join(f"{network} ({', '.join(rows)})" for network, rows in by_network.items())
+        rows.setdefault(value_of(standing), []).append(standing.title)
+    if len(rows) == 1:
+        return next(iter(rows))
+    return "; ".join(f"{value} ({', '.join(titles)})" for value, titles in rows.items())
 
 
-def _seeds(group: Group) -> str:
-    by_seeds: dict[str, list[str]] = {}
-    for standing in group.standings:
-        seeds = ", ".join(str(seed) for seed in sorted(cell.seed for cell in standing.cells))
-        by_seeds.setdefault(seeds, []).append(standing.title)
-    if len(by_seeds) == 1:
-        return next(iter(by_seeds))
-    return "; ".join(f"{seeds} ({', '.join(rows)})" for seeds, rows in by_seeds.items())
+def _network(standing: Standing) -> str:
+    return _distinct(cell.network for cell in standing.cells)
+
+
+def _seeds(standing: Standing) -> str:
+    return ", ".join(str(seed) for seed in sorted(cell.seed for cell in standing.cells))
 
 
 def _warnings(cells: Sequence[Result]) -> list[str]:

@@ -21,7 +21,14 @@ from s5mars.evaluation.reliability import (
     measure,
 )
 from s5mars.files import write_json
-from s5mars.models.checkpoint import checkpoint_path, is_installed, load_model, write_calibration
+from s5mars.files.reading import object_in, reading
+from s5mars.models.checkpoint import (
+    checkpoint_path,
+    is_installed,
+    load_model,
+    temperature_of,
+    write_calibration,
+)
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor
 
@@ -116,6 +123,25 @@ def calibrate(
 def calibration_file(network: str) -> str:
     """File name of the calibration of a network."""
     return "calibration-student.json" if network == "student" else "calibration.json"
+
+
+def read_calibration(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The calibration of the teacher in a run folder; None without, or if it is of other weights.
+
+    Args:
+        folder: the run folder.
+        facts: the JSON file of the checkpoint.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    path = folder / calibration_file("teacher")
+    if not path.is_file():
+        return None
+    with reading(path, kind="calibration", way_out="remove it, or run `s5mars calibrate` again"):
+        found = object_in(path)
+        same = float(found["temperature"]) == temperature_of(facts, str(found["network"]))
+    return found if same else None
 
 
 def at_threshold(measured: Mapping[str, Any], threshold: float) -> tuple[float, float | None]:

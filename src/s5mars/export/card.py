@@ -12,7 +12,7 @@ from s5mars.evaluation.calibrate import at_threshold
 from s5mars.methods import method_title
 from s5mars.models.domain import Domain
 from s5mars.models.licences import Licence, from_facts
-from s5mars.report.numbers import number, plural, score
+from s5mars.report.numbers import at, number, plural, score
 from s5mars.report.words import interval_sentence, protocol_sentence
 
 LICENCE_FILE = "LICENSE.md"
@@ -89,17 +89,16 @@ def _use(name: str) -> str:
 
 def _scores(training: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> str:
     if evaluation is None:
-        validation = training.get("validation") or {}
         split = training.get("split_for_selection") or "val"
         return (
             f"## Scores\n\nThe model was not evaluated. On the {split} split, mIoU was "
-            f"{score(number(validation.get('mIoU')))} %, which is too high because the weights "
+            f"{score(at(training, 'validation', 'mIoU'))} %, which is too high because the weights "
             "were selected on it."
         )
     return (
-        f"## Scores\n\nmIoU **{score(number(evaluation.get('mIoU')))} %**, mean accuracy "
-        f"{score(number(evaluation.get('mAcc')))} %, pixel accuracy "
-        f"{score(number(evaluation.get('pixel_accuracy')))} %. "
+        f"## Scores\n\nmIoU **{score(evaluation.get('mIoU'))} %**, mean accuracy "
+        f"{score(evaluation.get('mAcc'))} %, pixel accuracy "
+        f"{score(evaluation.get('pixel_accuracy'))} %. "
         f"{interval_sentence(evaluation)}\n\n{protocol_sentence(evaluation)}"
     )
 
@@ -108,9 +107,8 @@ def _classes(taxonomy: Taxonomy, evaluation: Mapping[str, Any] | None) -> str:
     rows = ["| index | class | colour | IoU, % | accuracy, % | pixels | criterion |"]
     rows += ["|---|---|---|---|---|---|---|"]
     for index, entry in enumerate(taxonomy.classes):
-        found = ((evaluation or {}).get("classes") or {}).get(entry.name) or {}
-        iou, acc = (score(number(found.get(key))) for key in ("iou", "acc"))
-        support = found.get("support")
+        found = at(evaluation, "classes", entry.name)
+        iou, acc, support = score(at(found, "iou")), score(at(found, "acc")), at(found, "support")
         rows.append(
             f"| {index} | {_cell(entry.name)} | {hex_colour(entry.colour)} | {iou} | {acc} | "
             f"{'–' if support is None else f'{support:,}'} | {_cell(entry.criterion) or '–'} |"
@@ -192,9 +190,8 @@ def _limits(
         "A class map is not a hazard map: the model was not tested for driving a rover.",
     ]
     if evaluation is not None:
-        found = evaluation["classes"]
-        absent = [n for n in taxonomy.names if not (found.get(n) or {}).get("support")]
-        ious = {name: number((found.get(name) or {}).get("iou")) for name in taxonomy.names}
+        absent = [n for n in taxonomy.names if not at(evaluation, "classes", n, "support")]
+        ious = {name: number(at(evaluation, "classes", name, "iou")) for name in taxonomy.names}
         weak = [name for name, iou in ious.items() if iou is not None and iou < _WEAK]
         if absent:
             limits.append(
@@ -202,7 +199,7 @@ def _limits(
             )
         if weak:
             limits.append(f"Classes with IoU below {_WEAK} %: {', '.join(weak)}.")
-        images = number((evaluation.get("protocol") or {}).get("images"))
+        images = number(at(evaluation, "protocol", "images"))
         if images:
             limits.append(
                 f"Scores are computed on {plural(round(images), 'image')}; neighbouring frames are "

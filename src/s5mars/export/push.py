@@ -6,18 +6,17 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from s5mars.errors import MissingFileError, UserError, first_line
-from s5mars.evaluation.calibrate import calibration_file
+from s5mars.evaluation.calibrate import calibration_file, read_calibration
 from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
 from s5mars.export.card import LICENCE_FILE, model_card
 from s5mars.files import replacing, write_json, write_text
-from s5mars.files.reading import object_in, read_text, reading
+from s5mars.files.reading import read_text
 from s5mars.models.box import FACTS, TENSORS
 from s5mars.models.checkpoint import checkpoint_path, load_model, without_folders
 from s5mars.models.hub import unreachable
@@ -112,7 +111,7 @@ def write_folder(
         )
         evaluation_file = None
     evaluation = None if evaluation_file is None else read_evaluation(evaluation_file)
-    calibration = _calibration(tensors.parent, loaded.temperature)
+    calibration = read_calibration(tensors.parent, loaded.facts)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / TENSORS) as temporary:
         shutil.copyfile(tensors, temporary)
@@ -179,13 +178,3 @@ def _upload(folder: Path, name: str, *, private: bool) -> str:
             raise
         raise MissingFileError(unreachable("so nothing was uploaded")) from error
     return str(commit.commit_url)
-
-
-def _calibration(folder: Path, temperature: float) -> dict[str, Any] | None:
-    """The calibration in a run folder, if it belongs to these weights."""
-    path = folder / calibration_file("teacher")
-    if not path.is_file():
-        return None
-    with reading(path, kind="calibration", way_out="remove it, or calibrate again"):
-        found = object_in(path)
-        return found if found["temperature"] == temperature else None

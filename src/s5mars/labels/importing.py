@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from tqdm import tqdm
@@ -18,7 +17,7 @@ from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, encoded_picture, printable, write_bytes, write_text
 from s5mars.labels.images import Images, place
 from s5mars.labels.naming import Classes
-from s5mars.labels.page import Made, write_import_page
+from s5mars.labels.page import Made, class_rows, write_import_page
 from s5mars.labels.paint import Painted, over, paint
 from s5mars.labels.recognise import ENDINGS, FORMATS, recognise
 from s5mars.labels.regions import Entry, Export
@@ -97,8 +96,12 @@ def import_labels(
         raise MissingFileError(f"{export}: no such file or folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} contains files; choose a new folder")
-    with _beside(out) as work, _said_of(export, work / "export"):
-        opened = export
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = TemporaryDirectory(  # on the same disk
+        prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True
+    )
+    with beside as scratch, _said_of(export, Path(scratch) / "export"):
+        work, opened = Path(scratch), export
         if export.is_file() and export.suffix.lower() == ".zip":
             opened = unpack(export, work / "export", endings=ENDINGS)
         found = recognise(opened, images=images, form=form)
@@ -223,11 +226,11 @@ class _Import:
             replace(each, pixels=each.pixels[: len(taxonomy)])
             for _, each in sorted(self.made.items())
         ]
-        pixels = np.array([each.pixels for each in made])
-        painted = int(pixels.sum())
-        for index, each in enumerate(taxonomy.classes):
-            if not pixels[:, index].any():
-                self._warn(f"no pixel has the class {each.name!r}")
+        rows = class_rows(made, taxonomy)
+        size = sum(each.size for each in made)
+        for row in rows:
+            if row["absent"]:
+                self._warn(f"no pixel has the class {row['name']!r}")
         if len(made) < LEAST:
             self._warn(
                 f"{plural(len(made), 'image')} with labels; other commands need at least {LEAST}, "
@@ -242,11 +245,8 @@ class _Import:
             masks=len(made),
             pool=len(self.kept) - len(made),
             placed=_placed(linked, len(self.kept) - linked),
-            classes=tuple(
-                (each.name, share(int(pixels[:, index].sum()), painted))
-                for index, each in enumerate(taxonomy.classes)
-            ),
-            unpainted=share(sum(each.size for each in made) - painted, sum(m.size for m in made)),
+            classes=tuple((str(row["name"]), str(row["share"])) for row in rows),
+            unpainted=share(size - sum(int(each.pixels.sum()) for each in made), size),
             overlap=self._overlap(),
             warnings=tuple(self.warnings),
         )
@@ -311,14 +311,3 @@ def _said_of(export: Path, unpacked: Path) -> Iterator[None]:
 
 def _renamed(text: str, unpacked: str, archive: str) -> str:
     return text.replace(f"{unpacked}/", f"{archive}:").replace(unpacked, archive)
-
-
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A folder on the same disk that is removed at the end."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

@@ -89,17 +89,18 @@ def class_rows(made: Sequence[Made], taxonomy: Taxonomy) -> list[dict[str, objec
     """Rows of the table of classes."""
     pixels = np.array([each.pixels for each in made])
     total = int(pixels.sum())
+    painted, images = pixels.sum(0).tolist(), (pixels > 0).sum(0).tolist()
     return [
         {
             "name": each.name,
             "colour": hex_colour(each.colour),
-            "share": share(int(pixels[:, index].sum()), total),
-            "percent": f"{100 * int(pixels[:, index].sum()) / max(total, 1):.2f}",
-            "pixels": count(int(pixels[:, index].sum())),
-            "images": count(int((pixels[:, index] > 0).sum())),
-            "absent": not pixels[:, index].any(),
+            "share": share(amount, total),
+            "percent": f"{100 * amount / max(total, 1):.2f}",
+            "pixels": count(amount),
+            "images": count(number),
+            "absent": not amount,
         }
-        for index, each in enumerate(taxonomy.classes)
+        for each, amount, number in zip(taxonomy.classes, painted, images, strict=True)
     ]
 
 

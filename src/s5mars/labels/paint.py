@@ -29,7 +29,6 @@ class Painted:
 
     labels: NDArray[np.uint8]  # (H, W) class index, 255 where not painted
     overlap: int  # pixels that were painted with one class and later with another
-    regions: int  # number of regions that were painted
     notes: tuple[str, ...]  # what is not as in the export
 
 
@@ -50,7 +49,7 @@ def paint(entry: Entry, image: Path, classes: Classes) -> Painted:
                 f"{size[0]}×{size[1]}; label this image, or give the images that were labelled"
             )
     labels = np.full(drawn_on[::-1], IGNORE, np.uint8)
-    overlap, painted = 0, 0
+    overlap = 0
     cut: Counter[str] = Counter()
     empty: Counter[str] = Counter()
     notes: list[str] = []
@@ -63,7 +62,6 @@ def paint(entry: Entry, image: Path, classes: Classes) -> Painted:
             continue
         covered, changed = _paint(labels, region, classes.index(region.label))
         overlap += changed
-        painted += covered > 0
         if covered == 0:
             empty[region.label] += 1
         elif region.cut or covered < region.mask.sum():
@@ -76,7 +74,7 @@ def paint(entry: Entry, image: Path, classes: Classes) -> Painted:
             f"labels turned as the image's EXIF tag says (Orientation = {orientation}): they were "
             "drawn on the image as it is stored"
         )
-    return Painted(np.ascontiguousarray(labels), overlap, painted, tuple(notes))
+    return Painted(np.ascontiguousarray(labels), overlap, tuple(notes))
 
 
 def _readable(entry: Entry, size: Size) -> Iterator[Region | Note]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from functools import partial
-from typing import Protocol
 
 from s5mars.parallel.ahead import ahead
+from s5mars.predict.manifest import Manifest
 from s5mars.predict.predictor import Predictor
 from s5mars.predict.product_maps import Maps, MapSettings, make_maps, segment
 from s5mars.predict.reading import Failed, Read, Reader
@@ -26,16 +26,6 @@ LARGE = 4096 * 4096
 """Pixels above which a product and its maps take hundreds of megabytes."""
 
 
-class Journal(Protocol):
-    """Records which products are being processed, in case this process dies."""
-
-    def begin_reading(self, name: str) -> None:
-        """A product is about to be read."""
-
-    def end_reading(self, name: str) -> None:
-        """A product was read, or reading failed."""
-
-
 def local_engine(
     predictor: Predictor,
     sources: Iterable[Source],
@@ -43,7 +33,7 @@ def local_engine(
     *,
     workers: int,
     read: Reader,
-    journal: Journal | None = None,
+    journal: Manifest | None = None,
 ) -> Generator[Maps | Failed, None, None]:
     """Yield the result of each product, in order.
 
@@ -60,14 +50,14 @@ def local_engine(
             yield from maps
 
 
-def _begun(sources: Iterable[Source], journal: Journal | None) -> Iterator[Source]:
+def _begun(sources: Iterable[Source], journal: Manifest | None) -> Iterator[Source]:
     for source in sources:
         if journal is not None:
             journal.begin_reading(source.name)
         yield source
 
 
-def _ended(products: Iterable[Read | Failed], journal: Journal | None) -> Iterator[Read | Failed]:
+def _ended(products: Iterable[Read | Failed], journal: Manifest | None) -> Iterator[Read | Failed]:
     for product in products:
         if journal is not None:
             journal.end_reading(product.source.name)

@@ -134,7 +134,11 @@ class Manifest:
         given = {name: json.dumps(value, sort_keys=True) for name, value in settings.items()}
         with self._transaction():
             if counts.done:
-                self._refuse_others(given)
+                if differences := self._differences(given):
+                    raise UserError(
+                        f"{self.out} was started with other settings ({differences}); use the "
+                        "same settings, or choose another --out"
+                    )
                 if counts.to_do and not resume:
                     raise UserError(
                         f"{self.out} contains an unfinished run ({counts}); continue it with "
@@ -145,7 +149,8 @@ class Manifest:
                 self._database.execute("DELETE FROM settings")
                 self._database.executemany("INSERT INTO settings VALUES (?, ?)", given.items())
             if resume:
-                self._reset(self._failed_without_deaths())
+                failed = "SELECT name FROM products WHERE state = 'failed' AND deaths < ?"
+                self._reset([name for (name,) in self._rows(failed, (DEATHS,))])
                 self._reset(self._with_missing_files(settings))
             self._suspect()
 
@@ -291,10 +296,6 @@ class Manifest:
             ),
         )
 
-    def _failed_without_deaths(self) -> list[str]:
-        query = "SELECT name FROM products WHERE state = 'failed' AND deaths < ?"
-        return [name for (name,) in self._rows(query, (DEATHS,))]
-
     def _with_missing_files(self, settings: Mapping[str, object]) -> list[str]:
         write = settings.get("write")
         kinds = [str(kind) for kind in write] if isinstance(write, list) else []
@@ -311,14 +312,6 @@ class Manifest:
             for name in {**kept, **given}
             if kept.get(name) != given.get(name)
         )
-
-    def _refuse_others(self, given: Mapping[str, str]) -> None:
-        differences = self._differences(given)
-        if differences:
-            raise UserError(
-                f"{self.out} was started with other settings ({differences}); use the same "
-                "settings, or choose another --out"
-            )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

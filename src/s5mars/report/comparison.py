@@ -120,13 +120,13 @@ def comparison_page(
 def _keys(runs: Sequence[Run]) -> list[Curve]:
     """Return the label, colour and dash of every run; runs of one method share a colour."""
     titles = [run.title for run in runs]
-    labels = titles
-    if len(set(labels)) < len(labels):
-        labels = [f"{run.title}, seed {count(run.metrics.get('seed'))}" for run in runs]
-    if len(set(labels)) < len(labels):
-        labels = [f"{run.title} ({run.folder.name})" for run in runs]
-    if len(set(labels)) < len(labels):
-        labels = [str(run.folder) for run in runs]
+    choices = (
+        titles,
+        [f"{run.title}, seed {count(run.metrics.get('seed'))}" for run in runs],
+        [f"{run.title} ({run.folder.name})" for run in runs],
+        [str(run.folder) for run in runs],
+    )
+    labels = next((each for each in choices if len(set(each)) == len(each)), choices[-1])
     colours = {title: index for index, title in enumerate(dict.fromkeys(titles))}
     return [
         Curve(label, (), (), series=colours[title], dash=titles[:index].count(title))
@@ -182,10 +182,7 @@ def _rows(
             "best": _is_best(value, scores),
             "percent": None if value is None else round(value, 2),
             "range": tables.range_of(evaluation, "mIoU") or UNKNOWN,
-            **{
-                name: tables.overall(evaluation)[name]
-                for name in ("miou", "macc", "pixel_accuracy")
-            },
+            **tables.overall(evaluation),
             "labelled": count(run.metrics.get("labelled_images")),
             "pool": count(run.metrics.get("pool_images") or None),
             "steps": count(run.metrics.get("steps")),

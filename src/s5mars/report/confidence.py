@@ -5,30 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from s5mars.evaluation.calibrate import at_threshold, calibration_file
-from s5mars.files.reading import object_in, reading
-from s5mars.models.checkpoint import temperature_of
+from s5mars.evaluation.calibrate import at_threshold
 from s5mars.report.curves import Drawing, drawing, present
 from s5mars.report.figures import Curve
-from s5mars.report.folder import Run
 from s5mars.report.numbers import score
 
 _SHOWN_THRESHOLD = 0.6
-
-
-def calibration_of(run: Run) -> Mapping[str, Any] | None:
-    """Read the calibration of a run; None if there is none, or it belongs to other weights.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
-    path = run.folder / calibration_file("teacher")
-    if not path.is_file():
-        return None
-    with reading(path, kind="calibration", way_out="remove it, or run `s5mars calibrate` again"):
-        found = object_in(path)
-        same = float(found["temperature"]) == temperature_of(run.best, str(found["network"]))
-    return found if same else None
 
 
 def drawings(calibration: Mapping[str, Any]) -> list[Drawing]:

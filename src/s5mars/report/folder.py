@@ -124,19 +124,16 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
     with reading(folder / "best.json", kind="run", way_out="train the run again"):
         best = object_in(folder / "best.json")
         taxonomy = Taxonomy.from_dict(best["taxonomy"])
+    config = folder / "config.yaml"
     return Run(
         folder=folder,
         metrics=_json(folder / "metrics.json")
         | {key: str(path) for key, path in (("data", data), ("splits", splits)) if path},
         best=best,
         taxonomy=taxonomy,
-        config=_text(folder / "config.yaml"),
+        config=read_text(config) if config.is_file() else "",
         versions=_json(folder / "versions.json") if (folder / "versions.json").is_file() else {},
     )
-
-
-def _text(path: Path) -> str:
-    return read_text(path) if path.is_file() else ""
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.errors import UserError
+from s5mars.evaluation.calibrate import read_calibration
 from s5mars.report import confidence, cross, curves, examples, tables, words
 from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.folder import Run, read_run
@@ -65,7 +66,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
     classes = legend(run.taxonomy)
     groups, no_images = _groups(run, evaluation, amount)
     network, split = words.network_word(run), run.selection_split or "val"
-    calibration = confidence.calibration_of(run)
+    calibration = read_calibration(run.folder, run.best)
     elsewhere = cross.cross_rows(run.folder)
     return {
         "title": f"{run.title} on {run.data_name}",

@@ -62,7 +62,6 @@ class Picture:
 
     image: NDArray[np.uint8]  # (H, W, 3)
     valid: NDArray[np.bool_]  # (H, W)
-    digest: str
 
     @property
     def size(self) -> tuple[int, int]:
@@ -161,7 +160,7 @@ class Assistant:
                 f"({LARGEST // 10**6} million); cut it into tiles"
             )
         valid = ~no_data(product.image) if product.valid is None else product.valid
-        return Picture(product.image, valid, self._digest(name))
+        return Picture(product.image, valid)
 
     def regions(self, name: str) -> NDArray[np.uint16] | None:
         """Superpixels of an image, or None if they are not made yet."""

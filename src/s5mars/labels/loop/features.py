@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from s5mars.data.resolution import Resolution
 from s5mars.devices import find_device
 from s5mars.files import replacing
-from s5mars.models.checkpoint import LoadedModel
 from s5mars.models.encoders import padded
 from s5mars.models.opened import open_model
 from s5mars.models.segmenter import Segmenter
 from s5mars.models.weights import load_encoder_weights
+from s5mars.predict.settings import model_hash
 
 ENCODER = "tf_efficientnet_lite0"
 """The encoder without ``--start-from``: its ImageNet weights come with pip."""
@@ -128,7 +128,7 @@ def open_start_model(path: str | None, *, device: str) -> StartModel:
         levels = _probability_levels(network, _imagenet_levels(where))
     return StartModel(
         os.fspath(path),
-        _fingerprint(path, loaded),
+        f"model-{model_hash(network)}",
         levels,
         loaded.resolution,
         where,
@@ -215,14 +215,3 @@ def _probability_levels(
         return [*encoder(pixels), F.avg_pool2d(logits, 4, ceil_mode=True)]
 
     return levels
-
-
-def _fingerprint(path: str, loaded: LoadedModel[Any]) -> str:
-    content = hashlib.sha256(repr((path, sorted(loaded.facts), loaded.network)).encode())
-    if isinstance(loaded.model, nn.Module):
-        for key, value in loaded.model.state_dict().items():
-            content.update(key.encode())
-            content.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    else:
-        content.update(str(getattr(loaded.model, "fingerprint", "")).encode())
-    return f"model-{content.hexdigest()[:24]}"

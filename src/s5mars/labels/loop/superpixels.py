@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from s5mars.files import replacing
 from s5mars.files.reading import reading
@@ -47,12 +48,14 @@ def superpixels(image: NDArray[np.uint8], *, valid: NDArray[np.bool_] | None = N
         valid = ~no_data(image)
     levels, inside = graph_levels(image, settings=SETTINGS, valid=valid)
     regions = np.zeros((LEVELS, *inside.shape), np.uint16)
+    shrunk = Image.fromarray(valid).resize(inside.shape[::-1], Image.Resampling.NEAREST)
+    outside = ~inside & ~np.asarray(shrunk)
     for k, level in enumerate(levels):
         # Up to 65534 regions: the smallest has a share of 2e-4.
         _, numbers = np.unique(level, return_inverse=True)
         regions[k] = numbers.reshape(inside.shape) + 1
         # The seam that the segmentation leaves along black borders belongs to what lies beside it.
-        regions[k][~inside & ~_shrunk(valid, inside.shape)] = 0
+        regions[k][outside] = 0
     return regions
 
 
@@ -144,9 +147,3 @@ def _between(small: int, large: int) -> tuple[NDArray[np.intp], NDArray[np.float
     at = np.clip((np.arange(large) + 0.5) * small / large - 0.5, 0, small - 1)
     before = np.floor(at).astype(np.intp)
     return before, at - before
-
-
-def _shrunk(valid: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    rows = ((np.arange(size[0]) + 0.5) * valid.shape[0] / size[0]).astype(np.intp)
-    columns = ((np.arange(size[1]) + 0.5) * valid.shape[1] / size[1]).astype(np.intp)
-    return valid[np.ix_(rows, columns)]
