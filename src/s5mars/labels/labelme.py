@@ -122,7 +122,7 @@ def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
     def add(file_name: str, labels: NDArray[np.uint8]) -> None:
         height, width = labels.shape
         image = below(out, file_name, source="export-labels")
-        shapes = []
+        shapes: list[dict[str, object]] = []
         for index in np.unique(labels[labels < len(taxonomy)]).tolist():
             part = windowed(taxonomy.names[index], labels == index)
             left, top = float(part.left), float(part.top)

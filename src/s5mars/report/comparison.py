@@ -13,7 +13,7 @@ from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.figures import Curve
 from s5mars.report.folder import Run, read_run
 from s5mars.report.numbers import UNKNOWN, count, duration, number, score
-from s5mars.report.pictures import legend
+from s5mars.report.pictures import Shown, legend
 from s5mars.report.render import write_page
 from s5mars.report.words import Notice
 
@@ -238,7 +238,7 @@ def _images(
     evaluations: Sequence[Mapping[str, Any]],
     labels: Sequence[str],
     amount: int,
-) -> tuple[list[examples.Shown], str]:
+) -> tuple[list[Shown], str]:
     """Return images that every run has a score for, or the reason why none are shown."""
     if amount == 0:
         return [], "Images were switched off."

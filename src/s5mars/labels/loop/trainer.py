@@ -311,11 +311,12 @@ class RunMaps(Background):
         picture = self.assistant.picture(name)
         found = self._model[1].segment(picture.image)
         made = as_suggestion(found.labels, found.confidence / 255, picture.valid)
-        taxonomy = self.assistant.store.folder.taxonomy
-        pictures = indexed_png(made.labels, taxonomy), Image.fromarray(made.confidence)
-        # The class map comes last: with it, the map is there.
-        for path, picture in reversed([*zip(self._paths(run, name), pictures, strict=True)]):
-            write_bytes(path, encoded_picture(picture, ".png", compress_level=1))
+        labels, confidence = self._paths(run, name)
+        write_bytes(
+            confidence, encoded_picture(Image.fromarray(made.confidence), ".png", compress_level=1)
+        )
+        drawn = indexed_png(made.labels, self.assistant.store.folder.taxonomy)
+        write_bytes(labels, encoded_picture(drawn, ".png", compress_level=1))
 
 
 def _is_held(folder: Path) -> bool:
