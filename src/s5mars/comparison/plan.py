@@ -30,39 +30,22 @@ from s5mars.settings.parsing import Training, parse_training
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to compare, and how.
+    """What to compare, and how."""
 
-    Args:
-        out: folder of the comparison; rows, shares and seeds can be added to an existing one.
-        arguments: arguments of ``s5mars train`` for every cell.
-        methods: names of methods, or ``("all",)``.
-        ablation: name of an ablation of S5Mars, or None.
-        table_vi: add the rows of table VI.
-        weights: pretrained weights of these rows.
-        labelled: shares of the train split, or list files.
-        seeds: seeds of image order, crops and random layers.
-        split: split to score.
-        protocol: protocol of the evaluation, ``full`` or ``paper``.
-        jobs: number of cells to run in parallel.
-        note: text for the tables, e.g. what was tuned.
-        retry_failed: run failed cells again.
-        keep_checkpoints: keep ``last.ckpt`` of scored cells.
-    """
-
-    out: Path
-    arguments: Sequence[str]
-    methods: Sequence[str] = ()
-    ablation: str | None = None
-    table_vi: bool = False
-    weights: general.GeneralWeights = field(default_factory=general.GeneralWeights)
-    labelled: Sequence[str] = ("1.0",)
-    seeds: Sequence[int] = (0,)
-    split: str = "test"
-    protocol: str = "full"
-    jobs: int = 1
-    note: str | None = None
+    out: Path  # rows, shares and seeds can be added to an existing comparison
+    arguments: Sequence[str]  # of ``s5mars train``, for every cell
+    methods: Sequence[str] = ()  # names, or ``("all",)``
+    ablation: str | None = None  # name of an ablation of S5Mars
+    table_vi: bool = False  # add the rows of table VI
+    weights: general.GeneralWeights = field(default_factory=general.GeneralWeights)  # of these rows
+    labelled: Sequence[str] = ("1.0",)  # shares of the train split, or list files
+    seeds: Sequence[int] = (0,)  # of image order, crops and random layers
+    split: str = "test"  # that is scored
+    protocol: str = "full"  # of the evaluation: ``full`` or ``paper``
+    jobs: int = 1  # number of cells that run in parallel
+    note: str | None = None  # text for the tables, e.g. what was tuned
     retry_failed: bool = False
-    keep_checkpoints: bool = False
+    keep_checkpoints: bool = False  # keep ``last.ckpt`` of scored cells
 
     def __post_init__(self) -> None:
         if not self.methods and self.ablation is None and not self.table_vi:

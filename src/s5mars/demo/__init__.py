@@ -20,39 +20,21 @@ was trained on none of them."""
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """Settings that take less than ten minutes on two cores.
+    """Settings that take less than ten minutes on two cores."""
 
-    Args:
-        labelled: share of the train labels to use; the images in the package are all used.
-        steps: number of training steps of each run.
-        batch: number of images of each stream in a step.
-        resolution: size that images are resized to first.
-        crop: side of the training crop, after resizing.
-        model: timm name of the encoder.
-        seeds: each trains both methods once; the page shows the first, the summary the mean.
-        images: number of synthetic scenes.
-        size: side of a synthetic scene in pixels.
-    """
-
-    labelled: float = 1.0
-    steps: int = 300
-    batch: int = 12
-    resolution: str = "1/2"
-    crop: int = 96
-    model: str = "tf_efficientnet_lite0"
-    seeds: tuple[int, ...] = (0, 1)
-    images: int = 72
-    size: int = 320
+    labelled: float = 1.0  # share of the train labels to use
+    steps: int = 300  # of each run
+    batch: int = 12  # images of each stream in a step
+    resolution: str = "1/2"  # to which images are resized first
+    crop: int = 96  # after resizing
+    model: str = "tf_efficientnet_lite0"  # timm name of the encoder
+    seeds: tuple[int, ...] = (0, 1)  # the page shows the first, the summary the mean
+    images: int = 72  # synthetic scenes
+    size: int = 320  # of a synthetic scene, in pixels a side
 
 
 def demo_data(out: str | Path) -> Path:
     """Copy the 60 Navcam images of the package, their masks and their split lists to a new folder.
-
-    Args:
-        out: the folder; it must not exist or be empty.
-
-    Returns:
-        The same path.
 
     Raises:
         UserError: if ``out`` contains files.
@@ -71,16 +53,11 @@ def demo(
     synthetic: bool = False,
     settings: DemoSettings | None = None,
 ) -> Path:
-    """Map images with the installed model, train *Supervised* and *S5Mars*, and write one page.
+    """Map images with the installed model, train *Supervised* and *S5Mars*; return the page.
 
     Args:
         out: folder of the demo; an earlier demo in it is replaced.
         data: folder of a data set; None uses the images of the package.
-        synthetic: render synthetic scenes instead.
-        settings: sizes and budget.
-
-    Returns:
-        Path of the page.
 
     Raises:
         UserError: if ``out`` contains files that are not a demo, or both ``data`` and ``synthetic``

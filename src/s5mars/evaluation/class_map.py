@@ -32,24 +32,18 @@ from s5mars.predict.predictor import Predictor
 
 Side = tuple[str, ...]  # names of classes, or one of these signs
 
-NOTHING: Side = ("-",)
-OTHERS: Side = ("*",)
+NOTHING: Side = ("-",)  # no class
+OTHERS: Side = ("*",)  # all that no other pair names
 
 _NAMED = Path(__file__).with_name("class_maps.yaml")
 
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Pairs of classes, as they were written.
+    """Pairs of classes, as they were written."""
 
-    Args:
-        pairs: (classes of the model, classes of the data); ``NOTHING`` is no class, ``OTHERS`` all
-            that no other pair names.
-        name: name of a map that ships with the package; it skips classes that a side lacks.
-    """
-
-    pairs: tuple[tuple[Side, Side], ...]
-    name: str = ""
+    pairs: tuple[tuple[Side, Side], ...]  # classes of the model, and of the data
+    name: str = ""  # of a map that ships with the package; it skips classes that a side lacks
 
     @classmethod
     def parse(cls, text: str) -> ClassMap:

@@ -40,12 +40,9 @@ def push(
     component), ``README.md``, and ``calibration.json`` and the evaluation if they exist.
 
     Args:
-        run: a run folder or a checkpoint.
         name: ``OWNER/NAME``; created on the hub if it does not exist.
-        licence: licence of the weights for the card, such as ``apache-2.0``.
         licence_file: its text, which is uploaded as ``LICENSE.md``. Weights made from those of
             DINOv3 need it: its licence passes on to them.
-        private: create a new repository as private.
         dry_run: folder to write the files to, without uploading them.
 
     Returns:

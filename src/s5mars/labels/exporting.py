@@ -72,7 +72,6 @@ def export_labels(
     ascending mean confidence, so that the map that most needs a correction comes first.
 
     Args:
-        to: a key of ``WRITERS``.
         top: number of images, the least confident ones; None exports all.
 
     Raises:

@@ -65,9 +65,7 @@ def overlay(
     Args:
         image: (H, W, 3) uint8, RGB.
         labels: (H, W) uint8 class indices; 255 (``IGNORE``) is left unchanged.
-        taxonomy: provides names and colours.
         opacity: weight of the class colour, in [0, 1].
-        outline: draw the edges of the regions, inside of them.
         legend: add a strip below with colour, name and pixel fraction of each class that is there.
             The result is taller than the image, and wider than a very narrow image.
         badge: warning to write into the upper left corner, cut to the width of the image.

@@ -60,13 +60,11 @@ class Predictor:
             model: takes (B, 3, h, w) uint8 RGB with h, w >= 32 and returns (B, C, h, w) logits; it
                 normalises inside. A torch module or any other callable.
             taxonomy: the C classes, in the order of the logits.
-            inference: settings of inference.
             temperature: divisor of the logits for calibrated probabilities; no label depends on it
                 (see ``s5mars.predict.temperature``).
             resolution: the resolution of training, to which images are resized before the network
                 sees them; maps and probabilities still have the size of the image.
             domain: record of the training images; ``segment`` compares images with it.
-            name: path or name of the model, for messages.
             **settings: fields of ``Inference`` that override ``inference``, such as ``window=512``.
 
         Raises:

@@ -80,9 +80,7 @@ def blended(
     Args:
         network: (B, 3, h, w) uint8 on the CPU → (B, C, h, w) float32 probabilities on any device.
         image: (H, W, 3) uint8, RGB.
-        window: side of a window in pixels, as in ``Inference``.
         overlap: smallest fraction of a window that overlaps its neighbour.
-        batch: number of windows in one call of the network.
 
     Yields:
         ``(rows, columns, probabilities)``: two slices of the image, and (C, rows, columns)

@@ -32,15 +32,9 @@ def write_comparison(
     Args:
         runs: run folders of ``s5mars train``, in the order of the columns; all must have the same
             classes. A run without an evaluation is evaluated first.
-        out: path of the HTML file to write.
-        title: heading of the page.
         images: number of images to show with the prediction of every run, evenly spaced in the
             ranking by mean score, lowest score first; 0 shows none.
         data: where the data of the runs is now, if it was moved.
-        splits: where their split lists are now, if they were moved.
-
-    Returns:
-        The path of the page.
 
     Raises:
         MissingFileError: if a folder is not a run, or has no evaluation and the data is missing.

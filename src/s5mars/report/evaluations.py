@@ -10,8 +10,6 @@ from s5mars.evaluation.command import evaluate
 from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
 from s5mars.report.folder import Run
 
-_SPLITS = ("test", "val")
-
 
 def evaluation_of(run: Run) -> Mapping[str, Any]:
     """Read the evaluation of a run, preferring the test split and the protocol ``full``.
@@ -25,18 +23,14 @@ def evaluation_of(run: Run) -> Mapping[str, Any]:
         MissingFileError: if there is none and the data or the checkpoint is missing.
     """
     found = find_evaluation(run.folder)
-    return _made(run) if found is None else read_evaluation(found)
+    if found is not None:
+        return read_evaluation(found)
+    splits = dataset_of(run.folder, run.metrics).splits
+    split = next((name for name in ("test", "val") if splits.get(name)), None)
+    return {} if split is None else evaluate(run.folder, data=run.data, split=split)
 
 
 def is_stale(run: Run) -> bool:
     """Return whether the weights of the run are newer than its evaluation."""
     found, weights = find_evaluation(run.folder), run.folder / "best.safetensors"
     return found is not None and is_older(found, weights)
-
-
-def _made(run: Run) -> Mapping[str, Any]:
-    splits = dataset_of(run.folder, run.metrics).splits
-    split = next((name for name in _SPLITS if splits.get(name)), None)
-    if split is None:
-        return {}
-    return evaluate(run.folder, data=run.data, split=split)

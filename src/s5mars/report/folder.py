@@ -98,7 +98,6 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
         folder: run folder of ``s5mars train``. ``metrics.json`` and ``best.json`` are required,
             ``config.yaml`` and ``versions.json`` are optional.
         data: where its data is now, if it was moved.
-        splits: where its split lists are now, if they were moved.
 
     Raises:
         MissingFileError: if the folder or one of the two required files is missing.

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from s5mars.data.read import read_image
 from s5mars.errors import UserError
@@ -81,11 +82,7 @@ def coloured(
     for k in sorted(range(len(masks)), key=lambda k: -int(masks[k].sum())):
         mask = masks[k]
         shown[mask] = (1 - opacity) * image[mask] + opacity * palette[k]
-        inner = np.zeros_like(mask)
-        inner[1:-1, 1:-1] = (
-            mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
-        )
-        edge = (edge & ~mask) | (mask & ~inner)
+        edge = (edge & ~mask) | (mask & ~ndimage.binary_erosion(mask))
     picture = shown.round().astype(np.uint8)
     picture[edge] = _EDGE
     return picture

@@ -39,11 +39,7 @@ def write_report(
     Args:
         out: path of the file to write; default ``report.html`` in the run folder.
         data: where the data of the run is now, if it was moved.
-        splits: where the split lists of the run are now, if they were moved.
         examples: number of images of each kind (typical, best, worst); 0 shows none.
-
-    Returns:
-        The path of the page.
 
     Raises:
         MissingFileError: if the folder is not a run, or has no evaluation and the data is missing.

@@ -49,27 +49,16 @@ Pyramid = list[Tensor]
 
 @dataclass(frozen=True)
 class StartModel:
-    """A frozen network that describes pixels.
+    """A frozen network that describes pixels."""
 
-    Args:
-        name: what it is, for the page.
-        key: identifies its features on disk.
-        levels: (1, 3, H, W) uint8 on its device → maps (1, C, h, w), finest first.
-        resolution: size at which it sees images.
-        device: its device.
-        classes: names of the classes whose log-probabilities are the last map; None: not one.
-        multiple: sides of the images that it reads are multiples of this.
-        encoder: name of its timm encoder, from which `s5mars train` can start; None if it has none.
-    """
-
-    name: str
-    key: str
-    levels: Callable[[Tensor], list[Tensor]]
-    resolution: Resolution
+    name: str  # what it is, for the page
+    key: str  # identifies its features on disk
+    levels: Callable[[Tensor], list[Tensor]]  # (1, 3, H, W) uint8 → (1, C, h, w), finest first
+    resolution: Resolution  # at which it sees images
     device: torch.device
-    classes: tuple[str, ...] | None = None
-    multiple: int = 1
-    encoder: str | None = None
+    classes: tuple[str, ...] | None = None  # whose log-probabilities are the last map
+    multiple: int = 1  # sides of the images that it reads are multiples of this
+    encoder: str | None = None  # its timm encoder, from which `s5mars train` can start
 
     @torch.inference_mode()
     def pyramid(self, image: NDArray[np.uint8]) -> Pyramid:
