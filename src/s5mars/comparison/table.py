@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from s5mars.comparison.standings import Standing, groups_of
 from s5mars.comparison.words import missing_lines, protocol_lines
 from s5mars.errors import UserError
 from s5mars.files.spreadsheet import csv_text
+from s5mars.report.render import rendered
 
 
 def table(folder: Path, *, form: str = "md") -> str:
@@ -88,32 +88,7 @@ def _tex(text: str) -> str:
 
 def page(comparison: Comparison) -> str:
     """Return one self-contained HTML page."""
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><meta charset="utf-8"><title>Comparison</title>',
-        f"<style>{_STYLE}</style>",
-    ]
-    for block in blocks_of(comparison):
-        parts += [f"<h2>{html.escape(block.title)}</h2>", "<div><table>"]
-        parts.append(_tags("th", block.header))
-        parts += [_tags("td", row) for row in block.rows]
-        parts.append("</table></div>")
-        parts += [f"<p>{html.escape(line)}</p>" for line in block.lines]
-    return "\n".join([*parts, "</html>"]) + "\n"
-
-
-def _tags(name: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{name}>{html.escape(c)}</{name}>" for c in cells) + "</tr>"
-
-
-_STYLE = (
-    ":root{color-scheme:light dark}"
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}"
-    "div{overflow-x:auto}"
-    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
-    "th,td{padding:.3rem .8rem;border-bottom:1px solid #8886;text-align:left;white-space:nowrap}"
-    "p{margin:.2rem 0;opacity:.8}"
-)
+    return rendered("table.html.j2", blocks_of(comparison))
 
 
 def numbers(comparison: Comparison) -> str:

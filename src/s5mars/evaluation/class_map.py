@@ -174,9 +174,9 @@ class MappedClasses:
 
     def predict(self, predictor: Predictor, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) image → (H, W) scored class of the largest summed calibrated probability."""
-        labels = np.empty(image.shape[:2], np.uint8)
+        labels, members = np.empty(image.shape[:2], np.uint8), self._members
         for rows, columns, block in predictor.blocks(image):
-            summed = torch.stack([block[each].sum(0) for each in self._members])
+            summed = torch.stack([block[each].sum(0) for each in members])
             labels[rows, columns] = summed.argmax(0).to(torch.uint8).cpu().numpy()
         return labels
 

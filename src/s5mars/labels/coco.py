@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from s5mars.classes import Taxonomy, rgb
-from s5mars.errors import UserError
+from s5mars.classes import Taxonomy
 from s5mars.files import write_text
 from s5mars.files.reading import reading
 from s5mars.labels.regions import (
@@ -35,6 +34,7 @@ from s5mars.labels.regions import (
     attempt,
     filled,
     outline,
+    shown_colour,
     size_of,
 )
 from s5mars.proposals.coco import checked_rle
@@ -63,7 +63,7 @@ def read(contents: Mapping[Path, Any], problems: Sequence[Note]) -> Export:
         with reading(path, kind="list of categories", way_out=WAY_OUT):
             names[path] = {each["id"]: str(each["name"]) for each in content["categories"]}
             for each in content["categories"]:
-                labels.setdefault(str(each["name"]), _colour(each.get("color")))
+                labels.setdefault(str(each["name"]), shown_colour(each.get("color")))
 
     def entries() -> Iterator[Entry | Note]:
         yield from problems
@@ -140,18 +140,6 @@ def _region(label: str, segmentation: Any, size: Size) -> Region:
             raise ValueError("a polygon is a list of x, y, x, y, ...")
         outlines.append(outline([flat[k : k + 2] for k in range(0, len(flat), 2)]))
     return filled(label, outlines, size)
-
-
-def _colour(value: object) -> Colour | None:
-    try:
-        if isinstance(value, str):
-            return rgb(value)
-        if isinstance(value, list) and len(value) == 3:
-            red, green, blue = (np.uint8(channel) for channel in value)
-            return int(red), int(green), int(blue)
-    except (UserError, OverflowError, TypeError, ValueError):
-        pass  # a colour is only for show
-    return None
 
 
 @contextmanager

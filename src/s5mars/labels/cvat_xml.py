@@ -19,7 +19,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from s5mars.classes import rgb
 from s5mars.errors import UserError
 from s5mars.files.reading import reading
 from s5mars.labels.regions import (
@@ -37,6 +36,7 @@ from s5mars.labels.regions import (
     number,
     outline,
     rectangle,
+    shown_colour,
     size_of,
 )
 
@@ -75,7 +75,7 @@ def read(paths: Sequence[Path]) -> Export:
                 and label.findtext("type") not in _WITHOUT_AREA
                 and not label.findtext("parent")
             ):
-                labels.setdefault(name, _colour(label.findtext("color")))
+                labels.setdefault(name, shown_colour(label.findtext("color")))
 
     known = frozenset(labels)
 
@@ -158,10 +158,3 @@ def _region(shape: ElementTree.Element, size: Size) -> Region:
         return filled(label, [outline(corners)], size)
     x, y, radius_x, radius_y = (number(float(get[key])) for key in ("cx", "cy", "rx", "ry"))
     return filled(label, [outline(ellipse(x, y, radius_x, radius_y, degrees=degrees))], size)
-
-
-def _colour(text: str | None) -> Colour | None:
-    try:
-        return rgb(text) if text else None
-    except UserError:
-        return None  # a colour is only for show

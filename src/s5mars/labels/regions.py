@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
+from s5mars.classes import rgb
 from s5mars.errors import UserError
 from s5mars.files.reading import reading
 from s5mars.products.decode import head_size
@@ -126,6 +127,19 @@ def size_of(width: object, height: object) -> Size:
     if numbers[0] * numbers[1] > MAX_PIXELS:
         raise ValueError(f"{width}×{height} pixels, and images have at most {MAX_PIXELS:,}")
     return numbers[0], numbers[1]
+
+
+def shown_colour(value: object) -> Colour | None:
+    """The colour of ``"#rrggbb"`` or ``[r, g, b]``; None otherwise, as it is only for show."""
+    try:
+        if isinstance(value, str):
+            return rgb(value)
+        if isinstance(value, list) and len(value) == 3:
+            red, green, blue = (int(np.uint8(channel)) for channel in value)
+            return red, green, blue
+    except (UserError, OverflowError, TypeError, ValueError):
+        pass
+    return None
 
 
 def outline(points: Any) -> NDArray[np.float64]:

@@ -1,14 +1,25 @@
-"""Find the evaluation of a run, or make it."""
+"""Find the evaluation of a run, or make it; and those on data with other classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from s5mars.data.trained_on import dataset_of
+from s5mars.evaluation.class_map import describe_map
 from s5mars.evaluation.command import evaluate
-from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
+from s5mars.evaluation.found import (
+    cross_evaluations,
+    find_evaluation,
+    is_older,
+    read_evaluation,
+)
+from s5mars.files.reading import reading
+from s5mars.report import tables, words
 from s5mars.report.folder import Run
+from s5mars.report.numbers import score
+from s5mars.report.words import Notice
 
 
 def evaluation_of(run: Run) -> Mapping[str, Any]:
@@ -34,3 +45,29 @@ def is_stale(run: Run) -> bool:
     """Return whether the weights of the run are newer than its evaluation."""
     found, weights = find_evaluation(run.folder), run.folder / "best.safetensors"
     return found is not None and is_older(found, weights)
+
+
+def cross_rows(folder: Path) -> list[dict[str, Any]]:
+    """One entry for each evaluation with a class map in a run folder.
+
+    Raises:
+        DamagedFileError: if one of the files is damaged.
+    """
+    rows = []
+    for path in cross_evaluations(folder):
+        evaluation = read_evaluation(path)
+        protocol = words.protocol_of(evaluation)
+        with reading(path, kind="evaluation", way_out="remove it and evaluate again"):
+            scores = [f"{k} {score(v['iou'], digits=1)}" for k, v in evaluation["classes"].items()]
+            note = f"{words.protocol_sentence(evaluation)} {describe_map(protocol['map'])}"
+            data = Path(str(protocol["data"])).name
+        row = {"data": data, "classes": ", ".join(scores), "note": note}
+        rows.append(row | tables.overall(evaluation))
+    return rows
+
+
+def cross_notices(folder: Path) -> list[Notice]:
+    """A warning if an evaluation is older than the weights of the run."""
+    old = [p.name for p in cross_evaluations(folder) if is_older(p, folder / "best.safetensors")]
+    text = f"The weights are newer than {', '.join(old)}; run `s5mars evaluate --map` again."
+    return [Notice("warning", text)] if old else []

@@ -20,6 +20,11 @@ _TEMPLATES = Environment(
 )
 
 
+def rendered(template: str, page: object) -> str:
+    """The text of a template of this folder, whose variable is ``page``."""
+    return _TEMPLATES.get_template(template).render(page=page) + "\n"
+
+
 def write_page(template: str, page: Mapping[str, Any], out: Path) -> Path:
     """Render a template and write it atomically.
 
@@ -29,6 +34,5 @@ def write_page(template: str, page: Mapping[str, Any], out: Path) -> Path:
     """
     if out.is_dir():
         raise UserError(f"--out must be a file (got the folder {out}); use {out}/report.html")
-    text = _TEMPLATES.get_template(template).render(page=page)
-    write_text(out, text)
+    write_text(out, rendered(template, page))
     return out

@@ -8,8 +8,8 @@ from typing import Any
 
 from s5mars.errors import UserError
 from s5mars.evaluation.calibrate import read_calibration
-from s5mars.report import confidence, cross, curves, examples, tables, words
-from s5mars.report.evaluations import evaluation_of, is_stale
+from s5mars.report import confidence, curves, examples, tables, words
+from s5mars.report.evaluations import cross_notices, cross_rows, evaluation_of, is_stale
 from s5mars.report.folder import Run, read_run
 from s5mars.report.numbers import at, count, duration, mapping, number, plural, score
 from s5mars.report.pictures import legend
@@ -63,7 +63,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
     groups, no_images = _groups(run, evaluation, amount)
     network, split = words.network_word(run), run.selection_split or "val"
     calibration = read_calibration(run.folder, run.best)
-    elsewhere = cross.cross_rows(run.folder)
+    elsewhere = cross_rows(run.folder)
     return {
         "title": f"{run.title} on {run.data_name}",
         "eyebrow": "s5mars · training report",
@@ -72,7 +72,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
         "lead": words.lead(run),
         "notices": [
             *words.notices(run, evaluation, stale=is_stale(run)),
-            *cross.cross_notices(run.folder),
+            *cross_notices(run.folder),
         ],
         "contents": [
             ("scores", "Scores"),
