@@ -9,7 +9,7 @@ from s5mars.comparison import general, paper, words
 from s5mars.comparison.grid import METHODS_GROUP
 from s5mars.comparison.intervals import Difference, Summary
 from s5mars.comparison.results import Comparison
-from s5mars.comparison.standings import Group, Standing, groups_of
+from s5mars.comparison.standings import Group, groups_of
 from s5mars.errors import UserError
 
 ABSENT = "-"
@@ -67,7 +67,8 @@ def _scores(group: Group, protocol: Sequence[str]) -> Block:
         if group.reference is not None:
             is_reference = standing.title == group.reference
             row.append(ABSENT if is_reference else difference_text(standing.to_reference))
-        row.append(_difference_to_best(standing))
+        to_best = f"{standing.best_other}: {difference_text(standing.to_best_other)}"
+        row.append(ABSENT if standing.best_other is None else to_best)
         rows.append(tuple(row))
     rows += _unavailable(group, len(header))
     lines = [*words.reading_lines(group), *words.missing_lines(group), *protocol]
@@ -153,12 +154,6 @@ def difference_text(found: Difference | None) -> str:
         return f"{found.mean:+.2f} (one seed, no interval)"
     text = f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
     return text if found.shown else f"{text}, {NO_DIFFERENCE}"
-
-
-def _difference_to_best(standing: Standing) -> str:
-    if standing.best_other is None:
-        return ABSENT
-    return f"{standing.best_other}: {difference_text(standing.to_best_other)}"
 
 
 def _title(what: str, group: Group) -> str:

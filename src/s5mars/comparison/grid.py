@@ -37,11 +37,6 @@ class Row:
     arguments: tuple[str, ...] = ()  # options of ``s5mars train`` that the row adds
     without: frozenset[str] = frozenset()  # options that do not apply to the row
 
-    @property
-    def folder(self) -> str:
-        """Name of the folder of the row."""
-        return self.name.replace("/", "-")
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -65,7 +60,7 @@ class Cell:
     @property
     def path(self) -> Path:
         """Path of its run, relative to the folder of the comparison."""
-        return Path("cells", self.row.folder, self.share, f"seed-{self.seed}")
+        return Path("cells", self.row.name.replace("/", "-"), self.share, f"seed-{self.seed}")
 
 
 def method_rows(names: Sequence[str]) -> tuple[Row, ...]:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,13 +41,14 @@ def quantise(source: Path, target: Path, images: Sequence[NDArray[np.uint8]]) ->
     onnx = needed("onnx", extra="export")
     quantization = needed("onnxruntime.quantization", extra="export")
     graph = onnx.load(source).graph
+    inputs = ({INPUT: image[None]} for image in images)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         written = Path(scratch) / "int8.onnx"
         quantization.quantize_static(
             str(source),
             str(written),
-            _Reader(images),
+            SimpleNamespace(get_next=lambda: next(inputs, None)),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -67,15 +69,6 @@ def _kept_in_float(graph: Any) -> list[str]:
     first = kinds.index("Conv")
     last = len(kinds) - 1 - kinds[::-1].index("Resize")
     return [node.name for node in [*graph.node[:first], *graph.node[last:]]]
-
-
-class _Reader:
-    def __init__(self, images: Sequence[NDArray[np.uint8]]) -> None:
-        self._left = iter(images)
-
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        image = next(self._left, None)
-        return None if image is None else {INPUT: image[None]}
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -121,29 +121,22 @@ def import_labels(
     return summary
 
 
+@dataclass
 class _Import:
     """One import; ``new`` is the folder while it is being made."""
 
-    def __init__(
-        self,
-        export: Export,
-        images: Images,
-        classes: Classes,
-        *,
-        new: Path,
-        out: Path,
-        shown_as: tuple[str, str],  # in warnings: a folder for unpacking, and the export
-    ) -> None:
-        self.export = export
-        self.images = images
-        self.classes = classes
-        self.new = new
-        self.out = out
-        self.shown_as = shown_as
-        self.made: dict[str, Made] = {}  # by file of the image
-        self.warnings: list[str] = []
-        self.overlaps: dict[str, int] = {}
-        self.empty = 0
+    export: Export
+    images: Images
+    classes: Classes
+    new: Path
+    out: Path
+    shown_as: tuple[str, str]  # in warnings: a folder for unpacking, and the export
+    made: dict[str, Made] = field(default_factory=dict)  # by file of the image
+    warnings: list[str] = field(default_factory=list)
+    overlaps: dict[str, int] = field(default_factory=dict)
+    empty: int = 0
+
+    def __post_init__(self) -> None:
         self.kept = self._one_of_a_name()
 
     def __call__(self) -> Imported:

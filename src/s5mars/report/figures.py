@@ -108,7 +108,7 @@ def chart(
     if not drawn:
         return Markup("")
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes(_SMALL if small else _SIZE, small=small)
+        figure, axes = _axes(small=small)
         last = 0.0
         for position, curve in enumerate(drawn):
             steps, values = _thinned(*curve.points())
@@ -149,7 +149,7 @@ def stacked_shares(
     along = np.array([float(step) for step in steps])[known]
     table = 100 * table[:, known] / total[known]
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes(_SIZE, small=False)
+        figure, axes = _axes(small=False)
         axes.stackplot(along, table, colors=list(colours), linewidth=0)
         axes.set_xlim(float(along[0]), float(along[-1]))
         axes.set_ylim(0, 100)
@@ -157,10 +157,10 @@ def stacked_shares(
         return _svg(figure, name=name, title=title)
 
 
-def _axes(size: tuple[float, float], *, small: bool) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size)
+def _axes(*, small: bool) -> tuple[Figure, Axes]:
+    width, height = _SMALL if small else _SIZE
+    figure = Figure(figsize=(width, height))
     figure.patch.set_visible(False)
-    width, height = size
     left, right, bottom, top = (0.34, 0.12, 0.24, 0.1) if small else (0.42, 0.1, 0.38, 0.2)
     axes = figure.add_axes(
         (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)

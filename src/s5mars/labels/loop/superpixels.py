@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +133,7 @@ class SuperpixelCache:
 def start_segmenting(number: int) -> Callable[[Path], Regions]:
     """For ``parallel.workers.Processes``: superpixels of an image file, at low priority."""
     os.nice(10)
-    return partial(_of_file)
+    return _of_file
 
 
 def _of_file(path: Path) -> Regions:
