@@ -19,24 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from s5mars.classes import Taxonomy
+from s5mars.classes import Colour, Taxonomy
 from s5mars.files import write_text
 from s5mars.files.reading import reading
-from s5mars.labels.regions import (
-    WAY_OUT,
-    Colour,
-    Entry,
-    Export,
-    Note,
-    Region,
-    Size,
-    Writer,
-    attempt,
-    filled,
-    outline,
-    shown_colour,
-    size_of,
-)
+from s5mars.labels import shapes
+from s5mars.labels.colours import shown_colour
+from s5mars.labels.regions import WAY_OUT, Entry, Export, Note, Region, Size, Writer, attempt
 from s5mars.proposals.coco import checked_rle
 
 TITLE = "COCO JSON"
@@ -89,7 +77,7 @@ def _entries(path: Path, content: Any, names: Mapping[object, str]) -> Iterator[
         name = str(image["file_name"])
         annotations = of_image.pop(image["id"], [])
         known = image.get("width") and image.get("height")  # some tools write 0 for unknown
-        size = size_of(image["width"], image["height"]) if known else None
+        size = shapes.size_of(image["width"], image["height"]) if known else None
         return Entry((name,), path, size, partial(_regions, path, annotations, names))
 
     for place, image in enumerate(content["images"]):
@@ -138,8 +126,8 @@ def _region(label: str, segmentation: Any, size: Size) -> Region:
     for flat in segmentation:
         if not isinstance(flat, list) or len(flat) % 2:
             raise ValueError("a polygon is a list of x, y, x, y, ...")
-        outlines.append(outline([flat[k : k + 2] for k in range(0, len(flat), 2)]))
-    return filled(label, outlines, size)
+        outlines.append(shapes.outline([flat[k : k + 2] for k in range(0, len(flat), 2)]))
+    return shapes.filled(label, outlines, size)
 
 
 @contextmanager

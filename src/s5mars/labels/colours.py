@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.classes import hex_colour
+from s5mars.classes import Colour, hex_colour, rgb
 from s5mars.errors import UserError
-from s5mars.labels.regions import Colour, Note, Region, Size
+from s5mars.labels.regions import Note, Region, Size
 from s5mars.products.decode import decode
 
 
@@ -78,6 +78,19 @@ def regions_of_colours(
         yield str(error)
     else:
         yield from mask.regions()
+
+
+def shown_colour(value: object) -> Colour | None:
+    """The colour of ``"#rrggbb"`` or ``[r, g, b]``; None otherwise, as it is only for show."""
+    try:
+        if isinstance(value, str):
+            return rgb(value)
+        if isinstance(value, list) and len(value) == 3:
+            red, green, blue = (int(np.uint8(channel)) for channel in value)
+            return red, green, blue
+    except (UserError, OverflowError, TypeError, ValueError):
+        pass
+    return None
 
 
 def _code(colour: Colour) -> int:

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from s5mars.classes import UNLABELLED_COLOUR, Taxonomy
+from s5mars.classes import UNLABELLED_COLOUR, Colour, Taxonomy
 from s5mars.errors import UserError
 from s5mars.files import encoded_picture, replacing
 from s5mars.files.reading import read_text, reading
 from s5mars.labels.colours import regions_of_colours
 from s5mars.labels.naming import unique_colours, voc_colour
-from s5mars.labels.regions import WAY_OUT, Colour, Entry, Export, Note, Writer, mask_entry
+from s5mars.labels.regions import WAY_OUT, Entry, Export, Note, Writer, mask_entry
 from s5mars.products.files import files_below
 
 TITLE = "CVAT Segmentation mask 1.1"

@@ -19,26 +19,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from s5mars.classes import Colour
 from s5mars.errors import UserError
 from s5mars.files.reading import reading
-from s5mars.labels.regions import (
-    MAX_JSON,
-    WAY_OUT,
-    Colour,
-    Entry,
-    Export,
-    Note,
-    Region,
-    Size,
-    attempt,
-    ellipse,
-    filled,
-    number,
-    outline,
-    rectangle,
-    shown_colour,
-    size_of,
-)
+from s5mars.labels import shapes
+from s5mars.labels.colours import shown_colour
+from s5mars.labels.regions import MAX_JSON, WAY_OUT, Entry, Export, Note, Region, Size, attempt
 
 TITLE = "CVAT for images 1.1 (XML)"
 
@@ -82,7 +68,7 @@ def read(paths: Sequence[Path]) -> Export:
     def entry(path: Path, image: ElementTree.Element) -> Entry:
         size, sides = None, ("width", "height")
         if image.attrib.keys() >= {*sides}:
-            size = size_of(*(int(image.attrib[side]) for side in sides))
+            size = shapes.size_of(*(int(image.attrib[side]) for side in sides))
         return Entry((image.attrib["name"],), path, size, partial(_regions, path, image, known))
 
     def entries() -> Iterator[Entry | Note]:
@@ -117,7 +103,7 @@ def _regions(
 ) -> Iterator[Region | Note]:
     left_out: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
-    shapes: list[tuple[int, ElementTree.Element]] = []
+    painted: list[tuple[int, ElementTree.Element]] = []
     for shape in image:
         label = shape.get("label")
         if shape.tag not in _PAINTED:
@@ -126,8 +112,8 @@ def _regions(
             unknown[str(label)] += 1
         else:
             order = shape.get("z_order", "0")
-            shapes.append((int(order) if order.lstrip("-").isdecimal() else 0, shape))
-    for place, (_, shape) in enumerate(sorted(shapes, key=lambda pair: pair[0])):
+            painted.append((int(order) if order.lstrip("-").isdecimal() else 0, shape))
+    for place, (_, shape) in enumerate(sorted(painted, key=lambda pair: pair[0])):
         kind = f"{shape.tag} {place} ({shape.get('label')}) of {image.get('name')}"
         yield attempt(path, kind, partial(_region, shape, size))
     for tag, amount in left_out.items():
@@ -140,7 +126,7 @@ def _region(shape: ElementTree.Element, size: Size) -> Region:
     label, get = shape.attrib["label"], shape.attrib
     if shape.tag == "mask":
         left, top = int(get["left"]), int(get["top"])
-        width, height = size_of(int(get["width"]), int(get["height"]))
+        width, height = shapes.size_of(int(get["width"]), int(get["height"]))
         runs = np.array([int(run) for run in get["rle"].split(",")], np.int64)
         if (runs < 0).any() or runs.sum() != width * height:
             raise ValueError(f"runs of {runs.sum():,} pixels for a mask of {width}×{height}")
@@ -150,11 +136,12 @@ def _region(shape: ElementTree.Element, size: Size) -> Region:
         points: list[Any] = [
             [float(value) for value in point.split(",")] for point in get["points"].split(";")
         ]
-        return filled(label, [outline(points)], size)
-    degrees = number(float(get.get("rotation", "0")))
+        return shapes.filled(label, [shapes.outline(points)], size)
+    degrees = shapes.number(float(get.get("rotation", "0")))
     if shape.tag == "box":
-        x0, y0, x1, y1 = (number(float(get[key])) for key in ("xtl", "ytl", "xbr", "ybr"))
-        corners = rectangle(x0, y0, x1 - x0, y1 - y0, degrees=degrees, about="centre")
-        return filled(label, [outline(corners)], size)
-    x, y, radius_x, radius_y = (number(float(get[key])) for key in ("cx", "cy", "rx", "ry"))
-    return filled(label, [outline(ellipse(x, y, radius_x, radius_y, degrees=degrees))], size)
+        x0, y0, x1, y1 = (shapes.number(float(get[key])) for key in ("xtl", "ytl", "xbr", "ybr"))
+        corners = shapes.rectangle(x0, y0, x1 - x0, y1 - y0, degrees=degrees, about="centre")
+        return shapes.filled(label, [shapes.outline(corners)], size)
+    x, y, radius_x, radius_y = (shapes.number(float(get[key])) for key in ("cx", "cy", "rx", "ry"))
+    turned = shapes.ellipse(x, y, radius_x, radius_y, degrees=degrees)
+    return shapes.filled(label, [shapes.outline(turned)], size)

@@ -21,23 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from s5mars.labels import pictures
+from s5mars.labels import pictures, shapes
 from s5mars.labels.brush import decode_brush
-from s5mars.labels.regions import (
-    Entry,
-    Export,
-    Note,
-    Region,
-    Size,
-    attempt,
-    ellipse,
-    filled,
-    mask_entry,
-    number,
-    outline,
-    rectangle,
-    size_of,
-)
+from s5mars.labels.regions import Entry, Export, Note, Region, Size, attempt, mask_entry
 from s5mars.products.decode import decode_mask
 
 TITLE = "Label Studio"
@@ -165,7 +151,7 @@ def _names(texts: Sequence[str]) -> Iterator[str]:
 
 def _size(result: dict[str, Any]) -> Size | None:
     try:
-        return size_of(result["original_width"], result["original_height"])
+        return shapes.size_of(result["original_width"], result["original_height"])
     except (KeyError, TypeError, ValueError):
         return None  # each region without a size is told
 
@@ -215,7 +201,7 @@ def _labels(result: dict[str, Any]) -> list[str]:
 
 def _region(label: str, kind: str, result: dict[str, Any], size: Size) -> Region:
     value = result["value"]
-    own = size_of(result["original_width"], result["original_height"])
+    own = shapes.size_of(result["original_width"], result["original_height"])
     if own != size:
         raise ValueError(f"drawn on {own[0]}×{own[1]} pixels, not {size[0]}×{size[1]}")
     if result.get("image_rotation"):
@@ -230,14 +216,14 @@ def _region(label: str, kind: str, result: dict[str, Any], size: Size) -> Region
         return Region(label, mask)
     if kind == "polygon":
         points = [(x * width / 100, y * height / 100) for x, y in value["points"]]
-        return filled(label, [outline(points)], size)
-    x, y = number(value["x"]) * width / 100, number(value["y"]) * height / 100
+        return shapes.filled(label, [shapes.outline(points)], size)
+    x, y = shapes.number(value["x"]) * width / 100, shapes.number(value["y"]) * height / 100
     sides = ("width", "height") if kind == "rectangle" else ("radiusX", "radiusY")
-    horizontal = number(value[sides[0]]) * width / 100
-    vertical = number(value[sides[1]]) * height / 100
-    make = rectangle if kind == "rectangle" else ellipse
-    shape = make(x, y, horizontal, vertical, degrees=number(value.get("rotation", 0)))
-    return filled(label, [outline(shape)], size)
+    horizontal = shapes.number(value[sides[0]]) * width / 100
+    vertical = shapes.number(value[sides[1]]) * height / 100
+    make = shapes.rectangle if kind == "rectangle" else shapes.ellipse
+    shape = make(x, y, horizontal, vertical, degrees=shapes.number(value.get("rotation", 0)))
+    return shapes.filled(label, [shapes.outline(shape)], size)
 
 
 def _regions_of_pngs(pngs: Sequence[_Png], size: Size) -> Iterator[Region | Note]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from s5mars.classes import Taxonomy
 from s5mars.files import below, write_text
 from s5mars.files.reading import read_json
-from s5mars.labels import pictures
+from s5mars.labels import pictures, shapes
 from s5mars.labels.naming import LEFT_OUT
 from s5mars.labels.regions import (
     MAX_JSON,
@@ -35,11 +35,6 @@ from s5mars.labels.regions import (
     Size,
     Writer,
     attempt,
-    drawn,
-    ellipse,
-    outline,
-    size_of,
-    windowed,
 )
 
 TITLE = "labelme JSON"
@@ -75,16 +70,16 @@ def read(root: Path, files: Sequence[Path]) -> Export:
 
 def _entry(path: Path, name: Path, content: dict[str, Any]) -> Entry:
     width, height = content.get("imageWidth"), content.get("imageHeight")
-    size = None if width is None or height is None else size_of(width, height)
+    size = None if width is None or height is None else shapes.size_of(width, height)
     given = str(content["imagePath"]).replace("\\", "/")
     beside = (name.parent / given).as_posix()
     names = (beside, given, name.with_suffix("").as_posix())
     return Entry(names, path, size, partial(_regions, path, content["shapes"]))
 
 
-def _regions(path: Path, shapes: list[Any], size: Size) -> Iterator[Region | Note]:
+def _regions(path: Path, given: list[Any], size: Size) -> Iterator[Region | Note]:
     left_out: Counter[str] = Counter()
-    for place, shape in enumerate(shapes):
+    for place, shape in enumerate(given):
         label = shape.get("label") if isinstance(shape, dict) else None
         kind = shape.get("shape_type") if isinstance(shape, dict) else None
         if kind in _WITHOUT_AREA:
@@ -105,13 +100,13 @@ def _region(shape: dict[str, Any], size: Size) -> Region:
         left, top = (round(float(value)) for value in points[0])
         return Region(label, mask, left, top)
     if kind in ("polygon", "oriented_rectangle"):
-        return drawn(label, outline(points), size)
+        return shapes.drawn(label, shapes.outline(points), size)
     if kind in ("rectangle", "circle"):
         (x0, y0), (x1, y1) = points
         if kind == "circle":
             radius = float(np.hypot(x1 - x0, y1 - y0))
-            return drawn(label, outline(ellipse(x0, y0, radius, radius)), size)
-        return drawn(label, outline([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), size)
+            return shapes.drawn(label, shapes.outline(shapes.ellipse(x0, y0, radius, radius)), size)
+        return shapes.drawn(label, shapes.outline([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), size)
     raise ValueError(f"unknown type of a shape {kind!r}")
 
 
@@ -122,12 +117,12 @@ def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
     def add(file_name: str, labels: NDArray[np.uint8]) -> None:
         height, width = labels.shape
         image = below(out, file_name, source="export-labels")
-        shapes: list[dict[str, object]] = []
+        described: list[dict[str, object]] = []
         for index in np.unique(labels[labels < len(taxonomy)]).tolist():
-            part = windowed(taxonomy.names[index], labels == index)
+            part = shapes.windowed(taxonomy.names[index], labels == index)
             left, top = float(part.left), float(part.top)
             rows, columns = part.mask.shape
-            shapes.append(
+            described.append(
                 {
                     "label": part.label,
                     "points": [[left, top], [left + columns - 1, top + rows - 1]],
@@ -141,7 +136,7 @@ def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
         content = {
             "version": "5.5.0",  # the first ones that know masks are of 2023
             "flags": {},
-            "shapes": shapes,
+            "shapes": described,
             "imagePath": image.name,
             "imageData": None,
             "imageHeight": height,

@@ -14,23 +14,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from s5mars.classes import IGNORE, UNLABELLED_COLOUR, MaskCoding, Taxonomy
+from s5mars.classes import IGNORE, UNLABELLED_COLOUR, Colour, MaskCoding, Taxonomy
 from s5mars.data.layouts.files import MASK_SUFFIX
 from s5mars.data.layouts.plain import DESCRIPTION, read_description
 from s5mars.data.read import listed_ids
 from s5mars.errors import UserError
 from s5mars.labels.colours import Coloured
 from s5mars.labels.images import Images
-from s5mars.labels.regions import (
-    Colour,
-    Entry,
-    Export,
-    Note,
-    Region,
-    Size,
-    attempt,
-    mask_entry,
-)
+from s5mars.labels.regions import Entry, Export, Note, Region, Size, attempt, mask_entry
 from s5mars.products.decode import MaskFile, decode_mask, head_size
 from s5mars.products.files import IMAGE_ENDINGS, files_below
 

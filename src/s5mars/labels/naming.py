@@ -7,10 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
 
-from s5mars.classes import AI4MARS, IGNORE, S5MARS, UNLABELLED_COLOUR, Class, Taxonomy, rgb
+from s5mars.classes import (
+    AI4MARS,
+    IGNORE,
+    S5MARS,
+    UNLABELLED_COLOUR,
+    Class,
+    Colour,
+    Taxonomy,
+    rgb,
+)
 from s5mars.data.layouts.plain import read_description
 from s5mars.errors import UserError
-from s5mars.labels.regions import Colour
 
 LEFT_OUT = "ignore"
 """The class name for labels whose pixels are ignored."""
