@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from s5mars.classes import AI4MARS, IGNORE, MARS_SEG, S5MARS, Class, Taxonomy
 from s5mars.cli import main
 from s5mars.evaluation import command
-from s5mars.evaluation.class_map import ClassMap, map_names
+from s5mars.evaluation.class_map import ClassMap, named_maps
 from s5mars.models.checkpoint import LoadedModel
 from s5mars.predict.inference import DEFAULT
 from s5mars.predict.predictor import Predictor
@@ -180,7 +180,7 @@ CLASSES = {
 
 def test_maps_of_the_package_fit_every_pair_of_data_sets() -> None:
     wanted = {f"{a}-{b}" for a in CLASSES for b in CLASSES if a != b}
-    assert set(map_names()) == wanted
+    assert set(named_maps()) == wanted
     for name in wanted:
         a, b = next((x, y) for x in CLASSES for y in CLASSES if f"{x}-{y}" == name)
         for model in CLASSES[a]:
@@ -195,7 +195,7 @@ def test_maps_of_the_package_fit_every_pair_of_data_sets() -> None:
 
 
 def test_there_and_back_are_the_same_merges() -> None:
-    for name in map_names():
+    for name in named_maps():
         a, b = next((x, y) for x in CLASSES for y in CLASSES if f"{x}-{y}" == name)
         there = ClassMap.parse(name).between(CLASSES[a][0], CLASSES[b][0])
         back = ClassMap.parse(f"{b}-{a}").between(CLASSES[b][0], CLASSES[a][0])

@@ -11,10 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
 
 import crashing
 from s5mars.parallel.cluster import import_ray
@@ -23,7 +21,7 @@ from s5mars.predict.archive import predict_images
 from s5mars.predict.manifest import Counts
 from s5mars.predict.predictor import Predictor, Segmentation
 from s5mars.predict.product_maps import MapSettings
-from s5mars.predict.reading import Failed, read_product
+from s5mars.predict.reading import Failed, Picture, Read, read_product
 from s5mars.predict.sources import find_sources
 from s5mars.proposals import build
 from s5mars.proposals.build import build_store
@@ -41,8 +39,9 @@ class Deadly(Predictor):
         super().__init__(Brightness(), THREE)
         self.mark = mark
 
-    def segment(self, image: NDArray[np.uint8]) -> Segmentation:
-        if image.shape[1] == 50 and not self.mark.exists():
+    def segment(self, image: Picture) -> Segmentation:
+        assert isinstance(image, Read)
+        if image.image.shape[1] == 50 and not self.mark.exists():
             self.mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().segment(image)
@@ -88,7 +87,7 @@ def test_ray_finds_the_objects_that_one_process_finds_and_survives_a_kill(
     tmp_path: Path, small_ray: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = [Sample(str(k), save(tmp_path / f"{k}.png", grey=40 * k)) for k in range(5)]
-    settings = {"shard_images": 2, "progress": False}
+    settings = {"shard_images": 2}
     build_store(samples, tmp_path / "one", **settings)
     monkeypatch.setattr(build, "_start", crashing.start_fragile_proposer)
     (tmp_path / "3.kills").write_bytes(b"x")

@@ -201,11 +201,6 @@ class MappedClasses:
         }
 
 
-def map_names() -> list[str]:
-    """Names of the maps that ship with the package."""
-    return list(_read_named())
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message on a wrong name; "" if no known one is like it."""
     near = difflib.get_close_matches(name, list(known), n=1)
@@ -268,7 +263,7 @@ def _side(text: str) -> Side:
 
 
 def _named(name: str) -> ClassMap:
-    maps = _read_named()
+    maps = named_maps()
     if name in maps:
         return ClassMap.of(maps[name], name=name)
     raise UserError(
@@ -277,6 +272,7 @@ def _named(name: str) -> ClassMap:
     )
 
 
-def _read_named() -> dict[str, dict[str, str]]:
+def named_maps() -> dict[str, dict[str, str]]:
+    """The maps that ship with the package: name → pairs, as ``ClassMap.of`` reads them."""
     maps: dict[str, dict[str, str]] = read_yaml(_NAMED, as_text=True)
     return maps

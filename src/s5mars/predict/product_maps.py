@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,15 +54,11 @@ class Maps:
 
 
 def segment(predictor: Predictor, read: Read | Failed) -> tuple[Read, Segmentation] | Failed:
-    """Predict a product that was read."""
+    """Predict a product; black borders and missing pixels get 255 and confidence 0."""
     if isinstance(read, Failed):
         return read
     try:
-        found = predictor.segment(read.image)
-        if found.verdict is None or predictor.domain is None:
-            return read, found
-        verdict = predictor.domain.with_camera(found.verdict, read.info)
-        return read, replace(found, verdict=verdict)
+        return read, predictor.segment(read)
     except Exception as error:
         return failed(read.source, error)
 
@@ -70,13 +66,10 @@ def segment(predictor: Predictor, read: Read | Failed) -> tuple[Read, Segmentati
 def make_maps(
     segmented: tuple[Read, Segmentation] | Failed, settings: MapSettings
 ) -> Maps | Failed:
-    """Encode the requested files; black borders and missing pixels get 255 and confidence 0."""
+    """Encode the requested files."""
     if isinstance(segmented, Failed):
         return segmented
     read, segmentation = segmented
-    labels, confidence = segmentation.labels, segmentation.confidence
-    labels[read.empty] = IGNORE
-    confidence[read.empty] = 0
     try:
         # Facts first: they need large arrays, and encoding fragments memory.
         facts = _facts(read, segmentation, settings.taxonomy)

@@ -42,7 +42,7 @@ class Read:
 
 Reader = Callable[[Source], Read | Failed]
 
-Picture = NDArray[np.uint8] | Image.Image | str | PathLike[str]
+Picture = NDArray[np.uint8] | Image.Image | str | PathLike[str] | Read
 """What ``open_picture`` reads."""
 
 
@@ -70,7 +70,7 @@ def open_picture(
 
     Args:
         picture: path of an image or product, a Pillow image of 8 bits (an EXIF orientation is
-            applied, transparency is not), or (H, W, 3) or (H, W) uint8.
+            applied, transparency is not), (H, W, 3) or (H, W) uint8, or a ``Read``.
 
     Returns:
         (H, W, 3) uint8 RGB, contiguous; (H, W) where there is no data and the metadata, for a file.
@@ -87,8 +87,9 @@ def open_picture(
                 f"{path} is a folder: give one image, or map all of them with "
                 f"`s5mars predict MODEL {path} --out maps`"
             )
-        read = _read(Source(path, path.name))
-        return checked(read.image), read.empty, read.info
+        picture = _read(Source(path, path.name))
+    if isinstance(picture, Read):
+        return checked(picture.image), picture.empty, picture.info
     if isinstance(picture, Image.Image):
         if picture.mode.startswith(("I", "F")):
             raise UserError(

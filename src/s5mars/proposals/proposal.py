@@ -25,11 +25,6 @@ class Proposal:
     proposer: str  # "graph", "sam", ...
 
     @property
-    def rle(self) -> dict[str, object]:
-        """COCO run-length encoding, ``{"size": [H, W], "counts": bytes}``, for pycocotools."""
-        return {"size": list(self.size), "counts": self.counts}
-
-    @property
     def mask(self) -> NDArray[np.bool_]:
         """The decoded mask (H, W) bool; ``decode_window`` is faster for a part."""
         return decode_counts(self.counts, self.size).astype(bool)
