@@ -11,9 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from s5mars.proposals.build import build_store
+from s5mars.proposals.build import Hardware, build_store
 from s5mars.proposals.coco import export_json, import_json
-from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.store import ObjectStore
 from s5mars.types import Sample
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from s5mars.comparison.intervals import Difference, Summary, paired_difference, summary
@@ -53,40 +53,31 @@ def _shares(comparison: Comparison) -> list[str]:
 def _group(comparison: Comparison, kind: str, share: str) -> Group:
     names = [name for name, facts in comparison.rows.items() if facts["group"] == kind]
     here = [cell for cell in comparison.cells if cell.share == share and cell.row in names]
-    scored = {
-        name: cells
-        for name in names
-        if (cells := tuple(c for c in here if c.row == name and c.mIoU is not None))
+    of_row = {
+        name: tuple(c for c in here if c.row == name and c.mIoU is not None) for name in names
     }
-    means = {name: summary([c.mIoU for c in cells if c.mIoU is not None]).mean
-             for name, cells in scored.items()}  # fmt: skip
+    scores = {name: by_seed(cells) for name, cells in of_row.items() if cells}
+    means = {name: summary(list(found.values())) for name, found in scores.items()}
     titles = {name: str(comparison.rows[name]["title"]) for name in names}
     reference = comparison.references.get(kind)
     # The reference may be of another kind: table VI is compared with S5Mars.
-    of_reference = tuple(
-        cell
-        for cell in comparison.cells
-        if cell.share == share and cell.row == reference and cell.mIoU is not None
-    )
+    of_reference = by_seed(c for c in comparison.cells if (c.share, c.row) == (share, reference))
     standings = []
-    for name, cells in scored.items():
-        others = [other for other in scored if other != name]
-        best = max(others, key=lambda other: means[other], default=None)
+    for name, found in scores.items():
+        others = [other for other in scores if other != name]
+        best = max(others, key=lambda other: means[other].mean, default=None)
+        compared = of_reference if name != reference else {}
         standings.append(
             Standing(
                 row=name,
                 title=titles[name],
-                cells=cells,
-                mIoU=summary(list(by_seed(cells).values())),
-                mAcc=_summary([cell.mAcc for cell in cells]),
-                classes=_classes(cells),
-                to_reference=None
-                if not of_reference or reference == name
-                else paired_difference(by_seed(cells), by_seed(of_reference)),
+                cells=of_row[name],
+                mIoU=means[name],
+                mAcc=_summary([cell.mAcc for cell in of_row[name]]),
+                classes=_classes(of_row[name]),
+                to_reference=paired_difference(found, compared),
                 best_other=None if best is None else titles[best],
-                to_best_other=None
-                if best is None
-                else paired_difference(by_seed(cells), by_seed(scored[best])),
+                to_best_other=None if best is None else paired_difference(found, scores[best]),
             )
         )
     return Group(
@@ -101,7 +92,7 @@ def _group(comparison: Comparison, kind: str, share: str) -> Group:
     )
 
 
-def by_seed(cells: tuple[Result, ...]) -> dict[int, float]:
+def by_seed(cells: Iterable[Result]) -> dict[int, float]:
     """Return the mIoU in percent by seed."""
     return {cell.seed: cell.mIoU for cell in cells if cell.mIoU is not None}
 

@@ -88,7 +88,7 @@ def overlay(
     height, width = labels.shape
     # Only one full-size picture: each copy of a panorama takes hundreds of megabytes.
     if legend:
-        canvas = _above_legend(width, height, _entries(labels, taxonomy))
+        canvas = above_legend(width, height, _entries(labels, taxonomy))
     else:
         canvas = Image.new("RGB", (width, height))
     for top in range(0, height, STRIP):
@@ -150,23 +150,13 @@ def _draw_badge(canvas: Image.Image, text: str, *, width: int) -> None:
     draw.text((gap, gap + size / 2), text, fill=BADGE_TEXT, font=font, anchor="lm")
 
 
-def with_legend(
-    picture: Image.Image, entries: Sequence[Entry], *, text: int | None = None
-) -> Image.Image:
-    """Copy an image of mode RGB and add a legend below it.
-
-    Args:
-        text: text height in pixels; None scales it with the image.
-    """
-    canvas = _above_legend(picture.width, picture.height, entries, text=text)
-    canvas.paste(picture)
-    return canvas
-
-
-def _above_legend(
+def above_legend(
     width: int, height: int, entries: Sequence[Entry], *, text: int | None = None
 ) -> Image.Image:
-    """An empty picture of this size with a legend below it, and wider if an entry needs that."""
+    """An empty picture of this size with a legend below it, and wider if an entry needs that.
+
+    ``text`` is the height of the text in pixels; None scales it with the picture.
+    """
     size = text or max(SMALLEST_TEXT, round(width * TEXT_SHARE))
     font = ImageFont.load_default(size)
     gap, line = size // 2 + 2, round(1.6 * size)

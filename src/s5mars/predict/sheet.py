@@ -18,9 +18,9 @@ from s5mars.predict.index import INDEX
 from s5mars.predict.overlay import (
     LEGEND_BACKGROUND,
     LEGEND_TEXT,
+    above_legend,
     indexed_png,
     overlay,
-    with_legend,
 )
 from s5mars.predict.reading import Failed, read_product
 from s5mars.predict.sources import Source
@@ -80,8 +80,9 @@ def write_sheet(
             top = y + SIDE + _GAP // 2 + line * round(1.4 * _TEXT)
             draw.text((x, top), _fitting(text, font), fill=LEGEND_TEXT, font=font)
     entries = [(entry.name, entry.colour) for i, entry in enumerate(taxonomy.classes) if i in there]
-    picture = with_legend(sheet, entries, text=_TEXT + 4)
-    write_bytes(path, encoded_picture(picture, path.suffix.lower()))
+    canvas = above_legend(sheet.width, sheet.height, entries, text=_TEXT + 4)
+    canvas.paste(sheet)
+    write_bytes(path, encoded_picture(canvas, path.suffix.lower()))
 
 
 def check_ending(path: Path) -> None:

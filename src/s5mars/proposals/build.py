@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,6 @@ from s5mars.files.locking import only_one
 from s5mars.parallel.ahead import ahead
 from s5mars.parallel.cluster import Engine, check_engine
 from s5mars.parallel.workers import CrashError, Processes
-from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.proposal import Proposal
 from s5mars.proposals.store import ObjectStore, write_store
 
@@ -45,6 +44,27 @@ Propose = Callable[[Path], list[Proposal]]
 
 Proposer = Callable[[NDArray[np.uint8]], list[Proposal]]
 """Image (H, W, 3) uint8 → its proposals, best first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Hardware settings of one process of SAM, which change the speed and not the proposals."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    points: int = 64  # prompts per pass of the decoder: more need more memory
+    compile: bool = False  # compile the image encoder: about a minute, then faster
+
+    def __post_init__(self) -> None:
+        if self.points < 1:
+            raise UserError(f"--points must be at least 1 (got {self.points})")
+
+    def of_worker(self, number: int) -> Hardware:
+        """Return the settings of one of several processes, distributed over the GPUs."""
+        import torch
+
+        if self.device not in {"auto", "cuda"} or not torch.cuda.is_available():
+            return self
+        return replace(self, device=f"cuda:{number % torch.cuda.device_count()}")
 
 
 def build_store(

@@ -11,10 +11,9 @@ from typing import Any
 from s5mars.data.layouts import open_dataset
 from s5mars.errors import UserError, needed
 from s5mars.parallel.cluster import Engine
-from s5mars.proposals.build import PROPOSERS, SHARD_IMAGES, build_store
+from s5mars.proposals.build import PROPOSERS, SHARD_IMAGES, Hardware, build_store
 from s5mars.proposals.coco import export_json, import_json
 from s5mars.proposals.draw import ObjectFilter, coverage
-from s5mars.proposals.hardware import Hardware
 from s5mars.proposals.store import ObjectStore
 from s5mars.types import Sample
 

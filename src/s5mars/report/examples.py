@@ -94,7 +94,6 @@ def show(
     text: str,
     crop: int | None = None,
     errors: bool = False,
-    side: int = 448,
 ) -> Shown:
     """Read an image and its label, predict it with every network, and draw the panels.
 
@@ -102,7 +101,6 @@ def show(
         predictions: for each network ``(label, caption, predict)``.
         crop: side of the centre crop that was scored; ``None`` shows the whole image.
         errors: add a panel with the wrong pixels of the last prediction.
-        side: maximum length of the longer side of a picture, in pixels.
 
     Raises:
         UserError: if the image or its mask cannot be read.
@@ -115,20 +113,20 @@ def show(
     )
     image, truth = centre(image, crop), centre(truth, crop)
     panels = [
-        Panel("image", photograph(image, side=side)),
-        Panel("ground truth", class_map(truth, taxonomy, side=side)),
+        Panel("image", photograph(image)),
+        Panel("ground truth", class_map(truth, taxonomy)),
     ]
     predicted = truth
     for label, below, predict in predictions:
         predicted = predict(np.ascontiguousarray(image))
-        panels.append(Panel(label, class_map(predicted, taxonomy, side=side), text=below))
+        panels.append(Panel(label, class_map(predicted, taxonomy), text=below))
     if errors:
-        panels.append(_errors(image, truth, predicted, side))
+        panels.append(_errors(image, truth, predicted))
     return Shown(sample.name, text, tuple(panels))
 
 
 def _errors(
-    image: NDArray[np.uint8], truth: NDArray[np.uint8], predicted: NDArray[np.uint8], side: int
+    image: NDArray[np.uint8], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]
 ) -> Panel:
     labelled = truth != IGNORE
     wrong = labelled & (truth != predicted) & (predicted != IGNORE)
@@ -137,4 +135,4 @@ def _errors(
         if labelled.any()
         else "no pixel is labelled"
     )
-    return Panel("wrong pixels", wrong_pixels(image, truth, predicted, side=side), text=below)
+    return Panel("wrong pixels", wrong_pixels(image, truth, predicted), text=below)
