@@ -41,10 +41,17 @@ class CostSettings:
 
 
 class Step:
-    """The networks, optimiser and batch of the method of this name, on a device."""
+    """The networks, optimiser and batch of the method of this name, or of another one."""
 
-    def __init__(self, name: str, settings: CostSettings, device: torch.device) -> None:
-        method: Method = method_class(name)()
+    def __init__(
+        self,
+        name: str,
+        settings: CostSettings,
+        device: torch.device,
+        *,
+        method: Method | None = None,
+    ) -> None:
+        method = method or method_class(name)()
         config = TrainConfig(
             data=_NOWHERE,
             out=_NOWHERE,
