@@ -17,6 +17,8 @@ FORMAT = 1
 STOPPED = 75
 """Exit code of a cell's process that was told to stop and has saved."""
 
+_OF_TRAINING = ("seconds", "pool_crops", "labelled_images", "encoder_weights", "notes")
+
 Status = Literal["waiting", "running", "stopped", "failed", "done", "unavailable"]
 
 
@@ -181,18 +183,11 @@ def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:
         metrics = object_in(path)
         evaluation = object_in(evaluation_path(run, split=split, protocol=protocol))
         return {
-            "mIoU": evaluation["mIoU"],
-            "mAcc": evaluation["mAcc"],
-            "pixel_accuracy": evaluation["pixel_accuracy"],
-            "classes": evaluation["classes"],
+            **{key: evaluation[key] for key in ("mIoU", "mAcc", "pixel_accuracy", "classes")},
+            **{key: metrics[key] for key in _OF_TRAINING},
             "curve": [[e["step"], e["validation"]["mIoU"]] for e in metrics["history"]],
             "best_step": metrics["best"]["step"],
-            "seconds": metrics["seconds"],
             "network": evaluation["protocol"]["network"],
-            "pool_crops": metrics["pool_crops"],
             "scored_images": evaluation["protocol"]["images"],
-            "labelled_images": metrics["labelled_images"],
             "partition": digest((run / "splits" / "labelled.txt").read_text("utf-8").splitlines()),
-            "encoder_weights": metrics["encoder_weights"],
-            "notes": metrics["notes"],
         }

@@ -238,19 +238,14 @@ def as_table(result: Mapping[str, Any]) -> str:
     ]
     absent = [name for name, entry in classes.items() if not entry["support"]]
     lines.append("")
-    for key, label in (
-        ("mIoU", "mIoU"),
-        ("mAcc", "mAcc"),
-        ("pixel_accuracy", "pixel accuracy"),
-    ):
+    for key in ("mIoU", "mAcc", "pixel_accuracy"):
         low, high = ranges[key]
         interval = (
             f"   {100 * ranges['level']:.0f} % bootstrap interval over images: "
             f"{_number(low)} to {_number(high)}"
         )
-        lines.append(
-            f"{label:<{wide + 2}}{_number(result[key]):>6} %{'' if low is None else interval}"
-        )
+        score = f"{key.replace('_', ' '):<{wide + 2}}{_number(result[key]):>6} %"
+        lines.append(score if low is None else score + interval)
     lines.append("")
     if ranges["mIoU"][0] is None:
         lines.append(

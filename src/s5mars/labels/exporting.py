@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -111,17 +111,17 @@ def _least_confident(row: dict[str, Any]) -> tuple[bool, float, str]:
     return confidence is None, confidence or 0.0, str(row["name"])
 
 
+@dataclass
 class _Export:
     """One export."""
 
-    def __init__(self, maps: Path, taxonomy: Taxonomy, writer: Writer) -> None:
-        self.maps = maps
-        self.taxonomy = taxonomy
-        self.writer = writer
-        self.order: list[tuple[object, ...]] = []
-        self.warnings: list[str] = []
-        self.linked = 0
-        self._names: set[str] = set()
+    maps: Path
+    taxonomy: Taxonomy
+    writer: Writer
+    order: list[tuple[object, ...]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    linked: int = 0
+    names: set[str] = field(default_factory=set)
 
     def take(self, row: dict[str, Any]) -> None:
         """Write the image and the labels of a row of the index."""
@@ -164,8 +164,8 @@ class _Export:
         folder = PurePosixPath(str(row["name"])).parent
         ending = source.suffix if source.suffix.lower() in IMAGE_ENDINGS else ".png"
         names = [(folder / source.stem).as_posix(), str(row["name"])]
-        name = next((each for each in names if each not in self._names), names[-1])
-        self._names.add(name)
+        name = next((each for each in names if each not in self.names), names[-1])
+        self.names.add(name)
         return f"{name}{ending}"
 
     def _image(self, source: Path, file_name: str) -> None:
