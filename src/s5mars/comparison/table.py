@@ -17,6 +17,9 @@ from s5mars.report.render import rendered
 def table(folder: Path, *, form: str = "md") -> str:
     """Return the tables of a comparison as text.
 
+    Args:
+        form: a key of ``FORMS``.
+
     Raises:
         MissingFileError: if there is no comparison.
         UserError: if it is damaged, mixes settings or has no finished cell, or ``form`` is unknown.

@@ -55,9 +55,12 @@ def calibrate(
     and weights are often replaced by better ones.
 
     Args:
+        run: a run folder or a checkpoint.
         data: path to a data set with the classes of the checkpoint; None is the one that it was
             trained on.
         split: split to fit on; must not be used in training.
+        splits: folder of the split lists (see ``data.trained_on``).
+        network: ``"teacher"`` or ``"student"``.
         pixels: maximum number of labelled pixels to fit and measure on, drawn uniformly.
 
     Returns:

@@ -51,15 +51,24 @@ def evaluate(
     ``cross-{data}-{map}-{split}-{protocol}.json``, so that scores on the model's own data stay.
 
     Args:
+        run: a run folder, a checkpoint, an ONNX file, or ``hf:OWNER/NAME``.
         data: path to a data set, with the classes of the checkpoint unless there is a class map;
             None is the one that it was trained on.
+        split: ``"train"``, ``"val"``, ``"test"``, or another split of the data set.
+        splits: folder of the split lists (see ``data.trained_on``).
+        protocol: ``"full"`` (whole images) or ``"paper"`` (the middle 1024 × 1024 pixels).
+        network: ``"teacher"`` or ``"student"``.
         merge: classes to merge, such as ``["sky+ridge"]``, for scores that ignore the border
             between them.
         class_map: for data with other classes: the name of a map that ships with the package, such
             as ``"ai4mars-marsscapes"``, pairs such as ``"big rock=rock, sky=-"``, or a ``ClassMap``
             (see ``evaluation.class_map``).
+        as_json: print one JSON object on standard output instead of a table.
+        layout: layout of ``data``; None detects it.
+        draws: number of bootstrap draws for the 95 % interval over images.
         out: folder of the scores, which also gets the table as a text file; the run folder if None
             (see ``models.opened.result_path``).
+        show: print the scores.
 
     Returns:
         Content of the file: ``mIoU``, ``mAcc``, ``pixel_accuracy`` in percent, ``classes`` (name →

@@ -77,6 +77,8 @@ def evaluate_samples(
     """Predict samples and compute their confusion matrices.
 
     Args:
+        predictor: see ``s5mars.load``; windows cover the part that the protocol selects.
+        protocol: a key of ``PROTOCOLS``.
         mapped: for samples with other classes than the model; the matrices are of its classes.
 
     Raises:

@@ -60,11 +60,14 @@ def export(
     """Export the network of a run as ONNX, and compare the two on images.
 
     Args:
+        run: a run folder or a checkpoint.
         out: path to the file; None writes ``model.onnx`` or ``model.int8.onnx`` next to the
             checkpoint, or ``NAME.model.onnx`` in the working directory for an installed model.
         int8: quantise weights and activations to eight bits, see ``quantise.py``.
         images: folder of images for the comparison and for the ranges of ``int8``; None uses the
             images that the run was trained on.
+        network: ``"teacher"`` or ``"student"``.
+        calibration_images: number of evenly spaced images for the ranges of ``int8``.
 
     Returns:
         ``file``, ``bytes``, ``temperature``, ``parity`` (see ``Parity``), ``on`` (images of the

@@ -71,6 +71,9 @@ def write_onnx(
     Input ``image``: (N, H, W, 3) uint8 RGB, H and W at least 32. Output
     ``probabilities``: (N, C, H, W) float32. The metadata entry ``s5mars`` is JSON.
 
+    Args:
+        path: such as ``model.onnx``.
+
     Raises:
         UserError: if the package onnx is not installed, or ONNX lacks what the encoder computes.
     """

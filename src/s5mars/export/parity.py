@@ -95,6 +95,7 @@ def seconds_per_megapixel(
     """Median time of each network; they take turns, so that a busy moment affects all.
 
     Args:
+        image: (H, W, 3) uint8 RGB.
         clock: returns seconds; use ``time.process_time`` for one thread on a busy machine.
     """
     times: list[list[float]] = [[] for _ in networks]

@@ -40,7 +40,9 @@ def push(
     component), ``README.md``, and ``calibration.json`` and the evaluation if they exist.
 
     Args:
+        run: a run folder or a checkpoint.
         name: ``OWNER/NAME``; created on the hub if it does not exist.
+        licence: licence of the weights for the card, such as ``apache-2.0``.
         licence_file: its text, which is uploaded as ``LICENSE.md``. Weights made from those of
             DINOv3 need it: its licence passes on to them.
         dry_run: folder to write the files to, without uploading them.
@@ -87,6 +89,10 @@ def write_folder(
     licence_file: str | Path | None = None,
 ) -> None:
     """Write the files that ``push`` uploads.
+
+    Args:
+        run: a run folder or a checkpoint.
+        name: ``OWNER/NAME``, for the card.
 
     Raises:
         MissingFileError: if there is no checkpoint, or no such licence file.

@@ -31,6 +31,7 @@ def quantise(source: Path, target: Path, images: Sequence[NDArray[np.uint8]]) ->
     """Write an int8 copy of an ONNX file of ``write_onnx``, with its metadata.
 
     Args:
+        source: the float32 file.
         images: each (H, W, 3) uint8 RGB, H and W at least 32, typical of later use.
 
     Raises:

@@ -24,6 +24,8 @@ def decode_brush(data: Sequence[int], *, width: int, height: int) -> NDArray[np.
 
     Args:
         data: bytes as whole numbers, ``value.rle`` of a result.
+        width: ``original_width`` in pixels.
+        height: ``original_height`` in pixels.
 
     Raises:
         ValueError: if the data are not an image of this size.

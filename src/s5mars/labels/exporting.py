@@ -72,6 +72,8 @@ def export_labels(
     ascending mean confidence, so that the map that most needs a correction comes first.
 
     Args:
+        maps: output folder of ``s5mars predict`` with class maps.
+        to: a key of ``WRITERS``.
         top: number of images, the least confident ones; None exports all.
 
     Raises:

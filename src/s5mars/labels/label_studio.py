@@ -69,7 +69,11 @@ def is_brush_png(path: Path) -> bool:
 def read(
     contents: Mapping[Path, Any], problems: Sequence[Note], *, pngs: Sequence[Path] = ()
 ) -> Export:
-    """The labels of JSON files and brush PNGs."""
+    """The labels of JSON files and brush PNGs.
+
+    Args:
+        pngs: files for which ``is_brush_png`` holds.
+    """
     of_task: dict[str, list[_Png]] = defaultdict(list)
     for path in pngs:
         if found := _PNG.fullmatch(path.stem):

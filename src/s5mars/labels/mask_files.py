@@ -40,6 +40,7 @@ def read(root: Path, images: Path) -> Export:
     """The labels of mask files.
 
     Args:
+        root: a folder of masks, or one with ``masks/``.
         images: folder of the images; if it is ``root``, masks are told from images by a suffix.
 
     Raises:

@@ -79,13 +79,16 @@ def predict_images(
     be read or predicted is recorded with its reason and does not stop the others.
 
     Args:
+        predictor: see ``s5mars.load``.
         write: some of ``labels``, ``confidence``, ``overlay``, ``rle``.
         resume: continue an unfinished run, retry failed products, and add new ones. Without it, a
             finished folder is accepted: the inputs are predicted again and its other files are
             kept.
         workers: number of reading processes and of encoding threads, or with Ray, number of models;
             it does not change the files.
+        engine: ``"local"`` or ``"ray"``.
         address: address of an existing Ray cluster; None starts Ray on this machine.
+        opacity: opacity of the class colours in overlays, in [0, 1].
 
     Raises:
         MissingFileError: if an input does not exist.

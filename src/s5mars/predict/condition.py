@@ -124,6 +124,7 @@ class Products:
         """Select the rows that satisfy a condition.
 
         Args:
+            condition: returned by ``condition``.
             order: column to sort by; ties are sorted by the column ``name``, and null comes last.
 
         Returns:

@@ -69,6 +69,7 @@ def find(
     """Find the products of an output folder that satisfy a condition.
 
     Args:
+        maps: output folder of ``s5mars predict``.
         condition: an SQL condition (as after WHERE) on the columns of ``index.parquet``; the column
             of a class holds its fraction of the pixels with data.
         sort: column to sort by, in descending order; None sorts by the first class in the

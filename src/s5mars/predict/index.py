@@ -86,6 +86,9 @@ def write_index(manifest: Manifest, taxonomy: Taxonomy) -> Path:
 def read_index(maps: Path) -> tuple[pa.Table, Taxonomy]:
     """Read the index of an output folder and the classes of its maps.
 
+    Args:
+        maps: the folder, or its ``index.parquet``.
+
     Raises:
         MissingFileError: if there is no index.
         UserError: if the file is damaged or not an index.

@@ -38,8 +38,10 @@ def local_engine(
     """Yield the result of each product, in order.
 
     Args:
+        predictor: see ``s5mars.load``.
         workers: number of threads that call ``read`` and of threads that make maps; at most as
             many results wait. Only one product above ``LARGE`` pixels is in memory at a time.
+        read: decodes a product; usually ``Readers`` with as many processes.
         journal: records what is being read; called in the caller's thread.
     """
     began = _begun(sources, journal)

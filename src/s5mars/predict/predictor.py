@@ -66,6 +66,8 @@ class Predictor:
                 sees them; maps and probabilities still have the size of the image.
             domain: record of the training images; ``segment`` compares images with it.
             **settings: fields of ``Inference`` that override ``inference``, such as ``window=512``.
+            name: path or name of the model, for messages.
+            **settings: fields of ``Inference`` that override ``inference``, such as ``window=512``.
 
         Raises:
             UserError: if a setting is out of range or the device does not exist.
@@ -171,6 +173,9 @@ class Predictor:
         """Predict class map and confidence, in memory independent of the number of classes.
 
         If the model knows its domain, compare the image with it (see ``models.domain``).
+
+        Args:
+            image: see ``predict``.
 
         Raises:
             UserError: if the image cannot be read, or its dtype or shape is wrong.

@@ -20,6 +20,9 @@ def largest_regions(labels: NDArray[np.uint8], classes: int) -> list[int]:
     """Pixels of the largest connected region (4 neighbours) of each class of an (H, W) uint8 map.
 
     The count of an absent class is 0.
+
+    Args:
+        labels: (H, W) uint8 class index; 255 is no class.
     """
     counts = class_counts(labels)
     return [_largest(labels == index) if counts[index] else 0 for index in range(classes)]

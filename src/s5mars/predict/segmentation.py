@@ -56,6 +56,7 @@ class Segmentation:
         """The classes in colour over the image, at its size, with a legend below.
 
         Args:
+            opacity: weight of the class colour, in [0, 1].
             legend: add a strip below with colour, name and pixel fraction of each class.
 
         Raises:
@@ -71,7 +72,12 @@ class Segmentation:
         )
 
     def show(self, *, opacity: float = 0.5, legend: bool = True) -> None:
-        """Show the overlay in the notebook, or in the image viewer of the desktop."""
+        """Show the overlay in the notebook, or in the image viewer of the desktop.
+
+        Args:
+            opacity: see ``overlay``.
+            legend: see ``overlay``.
+        """
         picture = self._shown(opacity=opacity, legend=legend)
         if (display := _notebook_display()) is not None:
             display(picture)

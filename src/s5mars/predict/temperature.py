@@ -34,7 +34,9 @@ def tempered_largest(probability: Tensor, largest: Tensor, temperature: float) -
     """The maximum of ``tempered(probability, temperature)`` over the classes, in less memory.
 
     Args:
+        probability: (C, ...) float, sums to 1 over the classes.
         largest: (...) maximum of ``probability`` over the classes.
+        temperature: T > 0.
     """
     if temperature == 1:
         return largest

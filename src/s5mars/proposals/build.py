@@ -87,11 +87,13 @@ def build_store(
 
     Args:
         samples: Only ``name`` and ``image`` are used; no mask is opened.
+        proposer: Key of ``PROPOSERS``.
         settings: ``GraphSettings`` or ``SamSettings``; None for the defaults of ``graph``.
         workers: Number of processes, each with one thread; with SAM they are distributed over the
             GPUs. With 1, this process computes.
         engine: ``"local"`` or ``"ray"``. Workers of Ray must find images and weights under the same
             paths.
+        address: Address of a Ray cluster; None starts Ray on this machine.
 
     Raises:
         MissingFileError: if the weights of SAM are not available.

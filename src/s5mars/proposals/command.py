@@ -37,10 +37,13 @@ def make_masks(
     """Find the objects in the images of one split; an interrupted call can be repeated to resume.
 
     Args:
+        proposer: ``graph`` or ``sam``.
         sam: Fields of ``SamSettings``; empty for ``graph``. ``precision`` defaults to bf16 on GPUs
             that support it.
         hardware: Fields of ``Hardware``; empty for ``graph``.
         split: Split of the images; ``all`` for all splits and the unlabelled images.
+        splits: Folder of the split lists; see ``open_dataset``.
+        engine: ``local`` or ``ray``.
 
     Raises:
         UserError, MissingFileError: if files cannot be read, or options belong to another

@@ -79,6 +79,7 @@ def show_augmentations(
         image: name of the image to show; None draws one from the train split.
         objects: object proposals, as for training; None makes those of the partner by graph
             segmentation.
+        splits: folder of the split lists; see ``open_dataset``.
 
     Raises:
         UserError: if the ablation or the image is unknown, ``out`` does not end in .png, there is

@@ -49,6 +49,7 @@ def show_masks(
         store: path to a Parquet file or a folder of shards.
         split: split to take images from, or ``all``.
         images: number of images, drawn at random from those in the store.
+        splits: folder of the split lists; see ``open_dataset``.
 
     Raises:
         UserError: if the store has none of the images, a mask and its image differ in size,

@@ -94,6 +94,12 @@ def wrong_pixels(
     """Encode an (H, W, 3) uint8 image in dim grey as a JPEG data URI, with wrong pixels marked.
 
     ``truth`` and ``predicted`` are (H, W) uint8 class indices; ``IGNORE`` in either is not wrong.
+
+    Args:
+        image: (H, W, 3) uint8.
+        truth: (H, W) uint8 class index; ``IGNORE`` is never wrong.
+        predicted: (H, W) uint8 class index; ``IGNORE`` (no data in the image) is not wrong.
+        side: maximum length of the longer side of the result, in pixels.
     """
     wrong = (truth != IGNORE) & (truth != predicted) & (predicted != IGNORE)
     grey = Image.fromarray(image).convert("L")

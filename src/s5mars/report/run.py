@@ -37,9 +37,10 @@ def write_report(
     page says so in place of the images.
 
     Args:
+        run: run folder of ``s5mars train``.
         out: path of the file to write; default ``report.html`` in the run folder.
-        data: where the data of the run is now, if it was moved.
         examples: number of images of each kind (typical, best, worst); 0 shows none.
+        data: where the data of the run is now, if it was moved.
 
     Raises:
         MissingFileError: if the folder is not a run, or has no evaluation and the data is missing.

@@ -63,6 +63,7 @@ def read_patch(
     """A patch from untrusted JSON.
 
     Args:
+        box: ``[x, y, width, height]`` in pixels.
         runs: ``[length, value, ...]``, row by row.
         size: (H, W) of the image that the box must lie in.
         allowed: values that may occur besides ``KEEP``.

@@ -89,6 +89,10 @@ def smoothed(probabilities: NDArray[np.float32], regions: Regions) -> NDArray[np
     """(K, h, w) probabilities that follow the edges of an image: mean of the map and two levels.
 
     On MarsScapes' validation tiles this gave 1 to 2 points of mIoU over the map itself.
+
+    Args:
+        probabilities: (K, h, w), at the size of the superpixels.
+        regions: (LEVELS, h, w).
     """
     total = probabilities.copy()
     for level in _SMOOTHING:
