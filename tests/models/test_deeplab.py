@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -68,6 +70,16 @@ def test_output_stride(stride: int, side: int) -> None:
         low, high = network.features(image(96, 96))
     assert low.shape[-2:] == (24, 24)
     assert high.shape[-2:] == (side, side)
+
+
+def test_a_frozen_convolutional_encoder_is_cached(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    # As in training: the weights of its 1×1 convolutions then have strides of their own.
+    network = DeepLabV3Plus(TINY, 3).to(memory_format=torch.channels_last)
+    network.freeze(cache=tmp_path)
+    first = network.features(image())
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+    assert all(map(torch.equal, first, network.features(image())))
 
 
 def test_gradients_reach_every_parameter() -> None:

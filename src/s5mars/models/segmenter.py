@@ -178,7 +178,7 @@ class Segmenter(nn.Module, ABC):
         found = hashlib.sha256(repr((self.layout, self.description)).encode())
         for name, tensor in self.encoder.state_dict().items():
             found.update(name.encode())
-            found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            found.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
                          if tensor.ndim else str(tensor.item()).encode())  # fmt: skip
         for statistics in (self.mean, self.std):
             found.update(str(statistics.flatten().tolist()).encode())
