@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torchvision.ops import Conv2dNormActivation
 from s5mars.errors import UserError
 from s5mars.models.depthwise import with_fast_dilation
 from s5mars.models.dropout import ChannelDropout
-from s5mars.models.segmenter import Segmenter
+from s5mars.models.segmenter import EncoderOptions, Segmenter
 from s5mars.models.upsample import upsample
 
 
@@ -51,15 +52,12 @@ class DeepLabV3Plus(Segmenter):
     Args:
         encoder: timm name of an encoder, such as ``resnet50``.
         classes: number of output channels.
-        output_stride: 8, 16 or 32; the paper uses 16.
         head: ``paper``, ``light``, or ``auto``: paper for encoders with 1024 output channels or
             more, light for others.
-        weights: see ``s5mars.models.weights``.
-        normalisation: see ``Segmenter``.
         multi_grid: dilation factors of the blocks of the last stage; ResNets only.
         representation: number of channels of a second head that embeds every pixel, for methods
             that compare pixels (U²PL: 256); 0 omits it.
-        drop_path: see ``build_encoder``.
+        **options: see ``Segmenter``; the paper's output stride is 16.
     """
 
     NAME = "DeepLabV3+"
@@ -71,22 +69,12 @@ class DeepLabV3Plus(Segmenter):
         encoder: str,
         classes: int,
         *,
-        output_stride: int = 16,
         head: str = "auto",
-        weights: str = "none",
-        normalisation: str = "encoder",
         multi_grid: Sequence[int] | None = None,
         representation: int = 0,
-        drop_path: float = 0.0,
+        **options: Unpack[EncoderOptions],
     ) -> None:
-        super().__init__(
-            encoder,
-            classes,
-            output_stride=output_stride,
-            weights=weights,
-            normalisation=normalisation,
-            drop_path=drop_path,
-        )
+        super().__init__(encoder, classes, **options)
         low, high = self.layout.channels
         if multi_grid:
             _apply_multi_grid(self.encoder, encoder, multi_grid)
@@ -101,19 +89,13 @@ class DeepLabV3Plus(Segmenter):
         self.pyramid = SpatialPyramid(high, rates, shape)
         self.low_level = Conv2dNormActivation(low, shape.low_level_channels, 1)
         joined = shape.pyramid_channels + shape.low_level_channels
-        self.decoder = nn.Sequential(
-            _conv3x3(joined, shape.decoder_channels, separable=shape.separable),
-            _conv3x3(shape.decoder_channels, shape.decoder_channels, separable=shape.separable),
-        )
+        self.decoder = nn.Sequential(*_refining(joined, shape))
         self.classifier = nn.Conv2d(shape.decoder_channels, classes, 1)
         self.representation = None
         if representation:
             self.representation = nn.Sequential(
-                _conv3x3(joined, shape.decoder_channels, separable=shape.separable),
-                _conv3x3(shape.decoder_channels, shape.decoder_channels, separable=shape.separable),
-                nn.Conv2d(shape.decoder_channels, representation, 1),
+                *_refining(joined, shape), nn.Conv2d(shape.decoder_channels, representation, 1)
             )
-
         with_fast_dilation(self)
         self.description |= {
             "head": head,
@@ -156,6 +138,12 @@ class SpatialPyramid(nn.Module):
         outputs.append(pooled.expand(-1, -1, *size))
         projected: Tensor = self.project(torch.cat(outputs, dim=1))
         return projected
+
+
+def _refining(inputs: int, shape: Head) -> list[nn.Module]:
+    """The two convolutions that each head has of its own."""
+    width = shape.decoder_channels
+    return [_conv3x3(channels, width, separable=shape.separable) for channels in (inputs, width)]
 
 
 def _conv3x3(inputs: int, outputs: int, *, dilation: int = 1, separable: bool) -> nn.Module:

@@ -18,9 +18,11 @@ this project; theirs aligns them.
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from torch import Tensor, nn
 
-from s5mars.models.segmenter import Segmenter
+from s5mars.models.segmenter import EncoderOptions, Segmenter
 from s5mars.models.upsample import upsample
 
 _LEVELS = 4
@@ -32,11 +34,8 @@ class Dpt(Segmenter):
     Args:
         encoder: timm name of an encoder, such as ``vit_small_patch14_dinov2``.
         classes: number of output channels.
-        output_stride: see ``build_encoder``.
-        weights: see ``s5mars.models.weights``.
-        normalisation: see ``Segmenter``.
         representation: number of channels of a second head that embeds pixels; 0 omits it.
-        drop_path: see ``build_encoder``.
+        **options: see ``Segmenter``.
     """
 
     NAME = "DPT"
@@ -48,20 +47,10 @@ class Dpt(Segmenter):
         encoder: str,
         classes: int,
         *,
-        output_stride: int | None = None,
-        weights: str = "none",
-        normalisation: str = "encoder",
         representation: int = 0,
-        drop_path: float = 0.0,
+        **options: Unpack[EncoderOptions],
     ) -> None:
-        super().__init__(
-            encoder,
-            classes,
-            output_stride=output_stride,
-            weights=weights,
-            normalisation=normalisation,
-            drop_path=drop_path,
-        )
+        super().__init__(encoder, classes, **options)
         given = self.layout.channels
         width = decoder_width(given[2])
         if self.layout.columnar:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,19 +28,19 @@ class FeatureCache:
     def __init__(self, folder: Path, encoder: str) -> None:
         self.folder = folder / encoder
 
-    def get(self, image: Tensor) -> list[Tensor] | None:
-        """The feature maps of an image, (3, H, W) uint8 on the CPU, or None if not cached."""
+    def features(self, image: Tensor, encode: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
+        """The half-precision feature maps of an image, (3, H, W) uint8; ``encode`` makes new ones."""
+        path = self._path(image.cpu())
         try:
-            found = load_file(self._path(image))
+            found = load_file(path)
             return [found[str(level)] for level in range(len(found))]
         except (FileNotFoundError, SafetensorError, KeyError):
-            return None  # a damaged file is written again
-
-    def put(self, image: Tensor, features: Sequence[Tensor]) -> None:
-        """Store the feature maps of an image; the file is written atomically."""
-        maps = {str(level): x.to("cpu", DTYPE).contiguous() for level, x in enumerate(features)}
-        with replacing(self._path(image)) as temporary:
-            temporary.write_bytes(save(maps))
+            pass  # a damaged file is written again
+        maps = [level.to(DTYPE) for level in encode()]
+        with replacing(path) as temporary:
+            content = {str(level): x.cpu().contiguous() for level, x in enumerate(maps)}
+            temporary.write_bytes(save(content))
+        return maps
 
     def _path(self, image: Tensor) -> Path:
         content = hashlib.sha256(repr(tuple(image.shape)).encode())

@@ -7,9 +7,11 @@ thing to train, and borders are as coarse as the patches.
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from torch import Tensor, nn
 
-from s5mars.models.segmenter import Segmenter
+from s5mars.models.segmenter import EncoderOptions, Segmenter
 
 
 class Linear(Segmenter):
@@ -18,11 +20,8 @@ class Linear(Segmenter):
     Args:
         encoder: timm name of an encoder, such as ``vit_small_patch14_dinov2``.
         classes: number of output channels.
-        output_stride: see ``build_encoder``.
-        weights: see ``s5mars.models.weights``.
-        normalisation: see ``Segmenter``.
         representation: number of channels of a second head that embeds patches; 0 omits it.
-        drop_path: see ``build_encoder``.
+        **options: see ``Segmenter``.
     """
 
     NAME = "linear"
@@ -34,20 +33,10 @@ class Linear(Segmenter):
         encoder: str,
         classes: int,
         *,
-        output_stride: int | None = None,
-        weights: str = "none",
-        normalisation: str = "encoder",
         representation: int = 0,
-        drop_path: float = 0.0,
+        **options: Unpack[EncoderOptions],
     ) -> None:
-        super().__init__(
-            encoder,
-            classes,
-            output_stride=output_stride,
-            weights=weights,
-            normalisation=normalisation,
-            drop_path=drop_path,
-        )
+        super().__init__(encoder, classes, **options)
         (channels,) = self.layout.channels
         self.decoder = nn.BatchNorm2d(channels)
         self.classifier = nn.Conv2d(channels, classes, 1)

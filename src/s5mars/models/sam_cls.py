@@ -102,12 +102,7 @@ class SamCls(nn.Module):
     def _cached(self, image: Tensor) -> Tensor:
         if self.cache is None or image.dtype != torch.uint8:
             return self._encode(image)
-        key = image.cpu()
-        if found := self.cache.get(key):
-            return found[0]
-        encoded = self._encode(image)
-        self.cache.put(key, [encoded])
-        return encoded
+        return self.cache.features(image, lambda: [self._encode(image)])[0]
 
     def _encode(self, image: Tensor) -> Tensor:
         """(3, H, W) → (D, h, w) in half precision."""

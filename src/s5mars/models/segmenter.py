@@ -8,7 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import timm
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from s5mars.errors import UserError
 from s5mars.models.encoders import build_encoder, encode
-from s5mars.models.feature_cache import DTYPE, FeatureCache
+from s5mars.models.feature_cache import FeatureCache
 from s5mars.models.licences import Licence
 from s5mars.models.upsample import upsample
 from s5mars.models.weights import Report, load_encoder_weights, named_weights
@@ -24,6 +24,15 @@ from s5mars.models.weights import Report, load_encoder_weights, named_weights
 RELEASED_MEAN = (0.625, 0.519, 0.363)
 RELEASED_DIVISOR = (0.01803789, 0.01469946, 0.00991374)
 """Divisor of the released code: the variances of table II, not the standard deviations."""
+
+
+class EncoderOptions(TypedDict, total=False):
+    """What every decoder hands on to ``Segmenter``, which describes it."""
+
+    output_stride: int | None
+    weights: str
+    normalisation: str
+    drop_path: float
 
 
 class Segmenter(nn.Module, ABC):
@@ -60,10 +69,10 @@ class Segmenter(nn.Module, ABC):
         encoder: str,
         classes: int,
         *,
-        output_stride: int | None,
-        weights: str,
-        normalisation: str,
-        drop_path: float,
+        output_stride: int | None = None,
+        weights: str = "none",
+        normalisation: str = "encoder",
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         built, self.layout = build_encoder(
@@ -165,14 +174,13 @@ class Segmenter(nn.Module, ABC):
         if self._cache is None:  # not before: a resumed run loads its weights after it is built
             assert self.cache_folder is not None
             self._cache = FeatureCache(self.cache_folder, self._digest())
-        key = image.cpu()
-        known = self._cache.get(key)
-        if known is None:
+
+        def encode() -> list[Tensor]:
             scaled = (image[None].to(self.mean.dtype) / 255 - self.mean) / self.std
             with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-                known = [level[0].to(DTYPE) for level in self.encode(scaled)]
-            self._cache.put(key, known)
-        return [level.to(image.device) for level in known]
+                return [level[0] for level in self.encode(scaled)]
+
+        return [level.to(image.device) for level in self._cache.features(image, encode)]
 
     def _digest(self) -> str:
         found = hashlib.sha256(repr((self.layout, self.description)).encode())
