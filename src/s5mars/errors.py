@@ -6,7 +6,9 @@ keep their traceback.
 
 from __future__ import annotations
 
+import difflib
 import importlib
+from collections.abc import Collection
 from typing import Any
 
 WAY_OUT = "replace it, or leave it out (train and predict do so with --skip-bad)"
@@ -29,6 +31,21 @@ def first_line(error: BaseException | str) -> str:
     """First line of the message of an error, or the name of its type if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """``"; did you mean 'rock'?"``, or nothing if no known name is similar."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def require_choice(
+    value: str, choices: Collection[str], *, name: str, suggest: bool = False
+) -> None:
+    """Raise a UserError that lists the choices (and the nearest one) if a value is none of them."""
+    if value not in choices:
+        hint = did_you_mean(value, choices) if suggest else ""
+        raise UserError(f"{name} must be one of {', '.join(choices)} (got {value!r}){hint}")
 
 
 def needed(module: str, *, extra: str) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from s5mars.augment import intensity
 from s5mars.augment.geometric import boxes
-from s5mars.errors import UserError
+from s5mars.errors import require_choice
 from s5mars.randomness import Generators
 
 Photometric = Literal[
@@ -63,8 +63,7 @@ def photometric(
     Raises:
         UserError: if ``kind`` is unknown.
     """
-    if kind not in get_args(Photometric):
-        raise UserError(f"kind must be one of {', '.join(get_args(Photometric))} (got {kind!r})")
+    require_choice(kind, get_args(Photometric), name="kind")
     if kind == "none":
         return image
     augment = SETS[kind]

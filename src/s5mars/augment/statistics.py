@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from s5mars.errors import UserError
+from s5mars.errors import require_choice
 
 Swap = Literal["std", "mean", "both", "none"]
 
@@ -46,8 +46,7 @@ def augin(image: Tensor, valid: Tensor, *, partner: Tensor, swap: Swap = "std") 
         partner: (B,) int64 index j for each i.
         swap: ``std``, ``mean``, ``both`` or ``none``.
     """
-    if swap not in get_args(Swap):
-        raise UserError(f"swap must be one of {', '.join(get_args(Swap))} (got {swap!r})")
+    require_choice(swap, get_args(Swap), name="swap")
     if swap == "none":
         return image
     mean, std = moments(image, valid)

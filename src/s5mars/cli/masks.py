@@ -8,6 +8,7 @@ from typing import Any
 
 from s5mars.cli.command import Command, splits_option
 from s5mars.errors import UserError
+from s5mars.settings.keywords import as_option
 
 
 def _options(parser: ArgumentParser) -> None:
@@ -90,7 +91,7 @@ def _masks(options: Namespace) -> object:
     others = [o for o in ("import_json", "export_json", "show") if getattr(options, o) is not None]
     if len(others) > 1:
         raise UserError(
-            f"{' and '.join(map(_option, others))} cannot be combined: give one at a time"
+            f"{' and '.join(map(as_option, others))} cannot be combined: give one at a time"
         )
     if options.export_json is None:
         _need(options, "out")
@@ -161,11 +162,7 @@ def _need(options: Namespace, name: str) -> None:
 def _refuse(options: Namespace, names: tuple[str, ...], belongs: str) -> None:
     given = list(_given(options, names))
     if given:
-        raise UserError(f"{_option(given[0])} is an option of {belongs}")
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+        raise UserError(f"{as_option(given[0])} is an option of {belongs}")
 
 
 COMMANDS = {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from s5mars.classes import MaskCoding, Taxonomy
-from s5mars.errors import UserError
+from s5mars.errors import UserError, did_you_mean
 from s5mars.types import Sample
 
 
@@ -43,8 +42,7 @@ class Dataset:
         if samples:
             return samples
         filled = [key for key, value in self.splits.items() if value]
-        near = difflib.get_close_matches(name, filled, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, filled)
         if name in ("val", "test"):
             hint = (
                 f": list images for it in splits/{name}.txt, or estimate a score with "
@@ -63,9 +61,9 @@ class Dataset:
         found = self._by_name.get(name)
         if found is not None:
             return found
-        near = difflib.get_close_matches(name, self._by_name, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"{self.root} has no image named {name!r}{hint}")
+        raise UserError(
+            f"{self.root} has no image named {name!r}{did_you_mean(name, self._by_name)}"
+        )
 
     @cached_property
     def _by_name(self) -> dict[str, Sample]:

@@ -29,6 +29,7 @@ from s5mars.methods.u2pl import U2PL
 from s5mars.methods.unimatch import UniMatch
 from s5mars.methods.unimatch_v2 import UniMatchV2
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.keywords import as_option
 from s5mars.settings.networks import NETWORKS
 from s5mars.types import Method
 
@@ -158,7 +159,7 @@ def _unusable(name: str) -> str:
     if name in _OWN:
         return f"s5mars has a method {name!r} itself"
     if name in {field.name for field in fields(TrainConfig)} | {kind.group for kind in NETWORKS}:
-        return f"train has an option --{name.replace('_', '-')}"
+        return f"train has an option {as_option(name)}"
     if not name.isidentifier():
         return "a name has letters, digits and underscores"
     return ""

@@ -16,6 +16,7 @@ from s5mars.models.linear import Linear
 from s5mars.models.segmenter import Segmenter
 from s5mars.models.tuning import check_tuning
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.keywords import as_option
 from s5mars.settings.networks import DeepLab, NetworkOptions, SamCls, SideAdapter
 from s5mars.types import Method
 
@@ -101,7 +102,7 @@ def build_segmenter(
     for name in ("decoder", "multi_grid"):
         if getattr(options, name) != getattr(DeepLab, name):
             raise UserError(
-                f"--deeplab.{name.replace('_', '-')} is for --head deeplab, but {encoder} has "
+                f"{as_option(f'deeplab.{name}')} is for --head deeplab, but {encoder} has "
                 f"--head {head}; leave it out"
             )
     network: Segmenter = kind(encoder, classes, **common)

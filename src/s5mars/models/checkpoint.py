@@ -15,7 +15,13 @@ from torch import Tensor
 
 from s5mars.classes import Taxonomy
 from s5mars.data.resolution import FULL, Resolution
-from s5mars.errors import DamagedFileError, MissingFileError, UserError, first_line
+from s5mars.errors import (
+    DamagedFileError,
+    MissingFileError,
+    UserError,
+    first_line,
+    require_choice,
+)
 from s5mars.files import replacing, write_json
 from s5mars.files.reading import read_object, reading
 from s5mars.models.box import contains, installed, installed_folder
@@ -108,8 +114,7 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
         MissingFileError: if there is no checkpoint.
         UserError: if it is damaged, has an unknown format, or lacks the network.
     """
-    if network not in NETWORKS:
-        raise UserError(f"--network must be one of {', '.join(NETWORKS)} (got {network!r})")
+    require_choice(network, NETWORKS, name="--network")
     tensors_path = checkpoint_path(Path(path))
     facts = read_facts(tensors_path)
     with reading(tensors_path, kind="checkpoint", way_out="train again, or copy it again"):

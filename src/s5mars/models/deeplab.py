@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_choice
 from s5mars.models.depthwise import with_fast_dilation
 from s5mars.models.dropout import ChannelDropout
 from s5mars.models.segmenter import EncoderOptions, Segmenter
@@ -80,10 +80,7 @@ class DeepLabV3Plus(Segmenter):
             _apply_multi_grid(self.encoder, encoder, multi_grid)
         if head == "auto":
             head = "paper" if high >= 1024 else "light"
-        if head not in HEADS:
-            raise UserError(
-                f"--deeplab.decoder must be one of auto, {', '.join(HEADS)} (got {head!r})"
-            )
+        require_choice(head, ("auto", *HEADS), name="--deeplab.decoder")
         shape = HEADS[head]
         rates = tuple(rate * 16 // self.layout.strides[-1] for rate in (6, 12, 18))
         self.pyramid = SpatialPyramid(high, rates, shape)

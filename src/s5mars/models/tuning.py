@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from s5mars.errors import UserError, needed
 from s5mars.models.segmenter import Segmenter
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.keywords import as_option
 
 _ATTENTION = re.compile(r"\.attn\.(qkv|q_proj|k_proj|v_proj|proj)$")
 """Linear layers that get adapters: all four of Hu et al., "LoRA", ICLR 2022, section 4.2."""
@@ -38,14 +39,11 @@ def check_tuning(config: TrainConfig) -> None:
         raise UserError(
             "--feature-cache cannot be combined with --crops random; leave one of them out"
         )
-    without = {"lora": "--lora", "drop_path": "--drop-path",
-               "gradient_checkpointing": "--gradient-checkpointing",
-               "freeze_norm": "--freeze-norm"}  # fmt: skip
-    for name, option in without.items():
-        if getattr(config, name):
-            raise UserError(f"{option} has no effect with --freeze encoder; leave one of them out")
-    if config.layer_decay != 1:
-        raise UserError("--layer-decay has no effect with --freeze encoder; leave one of them out")
+    for name in ("lora", "drop_path", "gradient_checkpointing", "freeze_norm", "layer_decay"):
+        if getattr(config, name) != getattr(TrainConfig, name):
+            raise UserError(
+                f"{as_option(name)} has no effect with --freeze encoder; leave one of them out"
+            )
 
 
 def tune(network: Segmenter, config: TrainConfig) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-from s5mars.errors import UserError, first_line, needed
+from s5mars.errors import UserError, first_line, needed, require_choice
 from s5mars.parallel.workers import CrashError
 
 Engine = Literal["local", "ray"]
@@ -24,8 +24,7 @@ def check_engine(engine: str, address: str | None) -> None:
     Raises:
         UserError: if the engine is unknown, or another than Ray has an address.
     """
-    if engine not in get_args(Engine):
-        raise UserError(f"--engine must be one of {', '.join(get_args(Engine))} (got {engine!r})")
+    require_choice(engine, get_args(Engine), name="--engine")
     if address is not None and engine != "ray":
         raise UserError("--address requires --engine ray")
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_choice
 
 Rule = Literal["auto", "none", "linear", "sqrt", "percentile"]
-RULES: tuple[Rule, ...] = ("auto", "none", "linear", "sqrt", "percentile")
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 FULL_SCALES = (255, 4095, 65535)
 """Maximum values of 8-, 12- and 16-bit data."""
@@ -80,8 +80,7 @@ def choose(
     Raises:
         UserError: if the rule is unknown or does not support such values.
     """
-    if rule not in RULES:
-        raise UserError(f"stretch must be one of {', '.join(RULES)} (got {rule!r})")
+    require_choice(rule, RULES, name="stretch")
     counted = values if valid is None else values[valid]
     whole = values.dtype.kind in "ui" and counted.size > 0
     least, most = (int(counted.min()), int(counted.max())) if whole else (0, 0)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from s5mars.data.resolution import Resolution
 from s5mars.errors import UserError
+from s5mars.settings.keywords import as_option
 from s5mars.settings.networks import DeepLab, NetworkOptions, network_options
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -23,10 +24,6 @@ Optimiser = Literal["sgd", "adamw"]
 Head = Literal["auto", "deeplab", "dpt", "linear"]
 Crops = Literal["auto", "random", "tiles"]
 Kept = Literal["best", "last", "after-warm-up"]
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 _Limit = tuple[str, Callable[[Any], bool], tuple[str, ...]]
@@ -319,7 +316,7 @@ class TrainConfig(
         for wanted, holds, names in _LIMITS:
             for name in names:
                 if not holds(value := getattr(self, name)):
-                    raise UserError(f"{_option(name)} must be {wanted} (got {value})")
+                    raise UserError(f"{as_option(name)} must be {wanted} (got {value})")
         if self.folds == 1 or self.folds < 0:
             raise UserError(f"--folds must be 0 or at least 2 (got {self.folds})")
         if self.select_on == "train":

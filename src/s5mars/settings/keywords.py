@@ -30,7 +30,7 @@ def as_arguments(settings: Mapping[str, Any]) -> list[str]:
         if isinstance(value, Mapping):
             words += as_arguments({f"{name}.{key}": inner for key, inner in value.items()})
         elif value is not None:
-            words.append(f"{_option(name)}={_text(value)}")
+            words.append(f"{as_option(name)}={_text(value)}")
     return words
 
 
@@ -45,7 +45,7 @@ def as_words(parser: ArgumentParser, settings: Mapping[str, Any]) -> list[str]:
     known = {option: action for action in parser._actions for option in action.option_strings}
     words: list[str] = []
     for name, value in settings.items():
-        action = known.get(option := _option(name))
+        action = known.get(option := as_option(name))
         if action is not None and action.nargs == 0:
             if not isinstance(value, bool):
                 raise UserError(f"{name} must be True or False (got {value!r})")
@@ -57,7 +57,8 @@ def as_words(parser: ArgumentParser, settings: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _option(name: str) -> str:
+def as_option(name: str) -> str:
+    """``"save_every"`` → ``"--save-every"``."""
     return f"--{name.replace('_', '-')}"
 
 

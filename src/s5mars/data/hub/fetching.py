@@ -7,7 +7,6 @@ the shards are removed, and ``OUT/fetched.json`` describes the data.
 
 from __future__ import annotations
 
-import difflib
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from s5mars.data.hub.convert import convert, names_of, rows_of
 from s5mars.data.hub.shards import HubStore, Listing, LocalStore, Shard, Store
 from s5mars.data.hub.sources import SOURCES, Source
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_choice
 from s5mars.files import write_json
 from s5mars.files.reading import read_object
 
@@ -53,7 +52,8 @@ def fetch(
         UserError: if the name is unknown, ``out`` contains something else, or a shard is damaged.
         OSError: if writing fails; the message says so if the disk is full.
     """
-    source, out = _named(name), Path(out)
+    require_choice(name, SOURCES, name="the data set", suggest=True)
+    source, out = SOURCES[name], Path(out)
     recorded = _begun(out, name)
     if recorded is not None and recorded.get("complete"):
         print(f"{out}: complete; next: s5mars stats {out} --out stats")
@@ -151,11 +151,3 @@ def _record(name: str, source: Source, listing: Listing, *, complete: bool) -> d
         "bytes": listing.size,
         "complete": complete,
     }
-
-
-def _named(name: str) -> Source:
-    if name in SOURCES:
-        return SOURCES[name]
-    near = difflib.get_close_matches(name, SOURCES, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"the data set must be one of {', '.join(SOURCES)} (got {name!r}){hint}")

@@ -5,7 +5,6 @@ To add a layout, add a file with ``missing(root)`` and ``read(root)``, and a lin
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import ai4mars, mars_bench, mars_seg, plain, s5mars_release
 from s5mars.data.layouts.files import MASK_SUFFIX
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, require_choice
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,8 @@ def find_layout(path: Path | str, *, layout: str | None = None) -> Layout:
     if not found:
         raise MissingFileError(f"{root}: the folder is empty")
     if layout is not None:
-        chosen = _named(layout)
+        require_choice(layout, LAYOUTS, name="layout", suggest=True)
+        chosen = LAYOUTS[layout]
         lacks = chosen.missing(root)
         if lacks:
             raise UserError(
@@ -95,14 +95,6 @@ def find_layout(path: Path | str, *, layout: str | None = None) -> Layout:
         raise UserError(f"{root} has no known layout; {way_out}")
     looked = "; ".join(f"{name}: {each.signature}" for name, each in LAYOUTS.items())
     raise UserError(f"{root} has no known layout; found {_listing(found)}; known layouts: {looked}")
-
-
-def _named(layout: str) -> Layout:
-    if layout in LAYOUTS:
-        return LAYOUTS[layout]
-    near = difflib.get_close_matches(layout, LAYOUTS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"layout must be one of {', '.join(LAYOUTS)} (got {layout!r}){hint}")
 
 
 def _suffixed(root: Path) -> str:
