@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from s5mars.cli import archive, box, data, exchange, export, grids, label, masks, models
+from s5mars.cli import archive, data, export, grids, labels, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
 from s5mars.errors import UserError
 from s5mars.files import has_remedy
@@ -20,11 +20,9 @@ USER_ERROR = 2
 
 COMMANDS = (
     data.COMMANDS
-    | label.COMMANDS
-    | exchange.COMMANDS
+    | labels.COMMANDS
     | masks.COMMANDS
     | models.COMMANDS
-    | box.COMMANDS
     | archive.COMMANDS
     | export.COMMANDS
     | grids.COMMANDS

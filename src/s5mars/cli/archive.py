@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from s5mars.cli.command import Command
+from s5mars.cli.command import Command, engine_options
 from s5mars.cli.models import inference_of, inference_options
 
 
@@ -42,12 +42,7 @@ def _predict_options(parser: ArgumentParser) -> None:
         "--workers", type=int, default=2,
         help="Number of reading processes and of writing threads; with Ray, of models (2)",
     )  # fmt: skip
-    parser.add_argument(
-        "--engine", choices=["local", "ray"], default="local", help="Where the work runs (local)"
-    )
-    parser.add_argument(
-        "--address", help="Address of a Ray cluster; auto uses the one on this machine"
-    )
+    engine_options(parser)
 
 
 def _predict(options: Namespace) -> object:
@@ -59,7 +54,7 @@ def _predict(options: Namespace) -> object:
     predictor = load(model, network=options.network, inference=inference_of(options))
     if model != options.model:
         print(f"model: {model}; classes: {', '.join(predictor.taxonomy.names)}", file=sys.stderr)
-    summary = predict_images(
+    return predict_images(
         predictor,
         images,
         out=options.out,
@@ -70,8 +65,6 @@ def _predict(options: Namespace) -> object:
         engine=options.engine,
         address=options.address,
     )
-    print(summary)
-    return summary
 
 
 def _find_options(parser: ArgumentParser) -> None:
@@ -97,14 +90,13 @@ def _find_options(parser: ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _find(options: Namespace) -> object:
+def _find(options: Namespace) -> None:
     from s5mars.predict.find import find
 
     form = vars(options).pop("format")
     found = find(**vars(options))
     print(found.text(form))
     print(found.summary, file=sys.stderr)
-    return found
 
 
 COMMANDS = {
@@ -113,6 +105,7 @@ COMMANDS = {
         "s5mars predict IMAGE_OR_FOLDER --out maps",
         _predict_options,
         _predict,
+        prints=True,
     ),
     "find": Command(
         "List the products whose maps or labels meet a condition; draw a sheet of them.",

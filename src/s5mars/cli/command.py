@@ -21,6 +21,7 @@ class Command:
     example: str
     options: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], object] | str  # or the name of a function with these options
+    prints: bool = False  # what ``run`` returns is printed
     passes_on: bool = False  # unknown options go to ``run`` as ``passed_on``
     reads_data: bool = False  # ``data`` is a data set, among the options that it has or passes on
 
@@ -35,9 +36,11 @@ class Command:
             require_data_set(data_of(options.passed_on) if self.passes_on else options.data)
         if isinstance(self.run, str):
             module, _, function = self.run.rpartition(".")
-            getattr(importlib.import_module(module), function)(**vars(options))
+            found = getattr(importlib.import_module(module), function)(**vars(options))
         else:
-            self.run(options)
+            found = self.run(options)
+        if self.prints:
+            print(found)
 
     def parse(self, name: str, arguments: Sequence[str]) -> Namespace:
         """Parse the arguments that follow the command's name; errors as in ``call``."""
@@ -63,6 +66,16 @@ def splits_option(parser: ArgumentParser) -> None:
         "--splits", type=Path, metavar="DIR",
         help="Path to the folder of the split lists, read and written there (DATA/splits)",
     )  # fmt: skip
+
+
+def engine_options(parser: ArgumentParser) -> None:
+    """Where many images are worked on."""
+    parser.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="Where the work runs (local)"
+    )
+    parser.add_argument(
+        "--address", help="Address of a Ray cluster; auto uses the one on this machine"
+    )
 
 
 def data_of(arguments: Sequence[str]) -> str | None:

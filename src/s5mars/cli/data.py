@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from pathlib import Path
 
 from s5mars.cli.command import Command, splits_option
@@ -66,14 +66,6 @@ def _show_options(parser: ArgumentParser) -> None:
     splits_option(parser)
 
 
-def _show(options: Namespace) -> object:
-    from s5mars.report.augmentations import show_augmentations
-
-    sheet = show_augmentations(**vars(options))
-    print(sheet)
-    return sheet
-
-
 COMMANDS = {
     "fetch": Command(
         "Download a public data set as a folder that --data reads; resumes after a stop.",
@@ -105,7 +97,8 @@ COMMANDS = {
         "Draw the augmentations of one image (figures 6 and 8).",
         "s5mars show DATA --augmentations augin --seed 0 --out sheet.png",
         _show_options,
-        _show,
+        "s5mars.report.augmentations.show_augmentations",
+        prints=True,
         reads_data=True,
     ),
 }

@@ -77,7 +77,7 @@ def _table_options(parser: ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="Path to the data set, if it was moved")
 
 
-def _table(options: Namespace) -> object:
+def _table(options: Namespace) -> None:
     from s5mars.comparison.table import table
 
     text = table(options.comparison, form=options.format)
@@ -96,7 +96,6 @@ def _table(options: Namespace) -> object:
             data=options.data,
         )  # fmt: skip
         print("\n".join(map(str, written)), file=sys.stderr)
-    return text
 
 
 def _cost_options(parser: ArgumentParser) -> None:

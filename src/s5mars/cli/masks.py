@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from s5mars.cli.command import Command, splits_option
+from s5mars.cli.command import Command, engine_options, splits_option
 from s5mars.errors import UserError
 from s5mars.settings.keywords import as_option
 
@@ -30,12 +30,7 @@ def _options(parser: ArgumentParser) -> None:
     )
     splits_option(parser)
     parser.add_argument("--workers", type=int, default=1, help="Number of processes (1)")
-    parser.add_argument(
-        "--engine", choices=["local", "ray"], default="local", help="Where the work runs (local)"
-    )
-    parser.add_argument(
-        "--address", help="Address of a Ray cluster; auto uses the one on this machine"
-    )
+    engine_options(parser)
     parser.add_argument(
         "--shard", type=int, default=64, help="Number of images per file of the store (64)"
     )
@@ -87,7 +82,7 @@ _HARDWARE = ("device", "points", "compile")
 _PICTURE = ("images", "seed")
 
 
-def _masks(options: Namespace) -> object:
+def _masks(options: Namespace) -> None:
     others = [o for o in ("import_json", "export_json", "show") if getattr(options, o) is not None]
     if len(others) > 1:
         raise UserError(
@@ -97,44 +92,34 @@ def _masks(options: Namespace) -> object:
         _need(options, "out")
     if not others:
         _refuse(options, _PICTURE, "--show")
-        return _make(options)
+        _make(options)
+        return
     _refuse(options, (*_SAM, *_HARDWARE), "--proposer sam")
     if options.show is None:
         _refuse(options, _PICTURE, "--show")
+    where = {"split": options.split, "splits": options.splits}
     if options.import_json is not None:
         from s5mars.proposals.command import import_masks
 
-        return import_masks(
-            options.import_json,
-            options.out,
-            data=options.data,
-            split=options.split,
-            splits=options.splits,
-        )
+        import_masks(options.import_json, options.out, data=options.data, **where)
+        return
     _need(options, "data")
     if options.export_json is not None:
         from s5mars.proposals.command import export_masks
 
-        return export_masks(options.data, options.export_json)
+        export_masks(options.data, options.export_json)
+        return
     from s5mars.report.masks import show_masks
 
-    sheet = show_masks(
-        options.data,
-        options.show,
-        options.out,
-        split=options.split,
-        splits=options.splits,
-        **_given(options, _PICTURE),
-    )
-    print(sheet)
-    return sheet
+    picture = _given(options, _PICTURE)
+    print(show_masks(options.data, options.show, options.out, **where, **picture))
 
 
-def _make(options: Namespace) -> object:
+def _make(options: Namespace) -> None:
     from s5mars.proposals.command import make_masks
 
     _need(options, "data")
-    return make_masks(
+    make_masks(
         options.data,
         options.out,
         proposer=options.proposer,

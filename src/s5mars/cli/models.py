@@ -1,4 +1,4 @@
-"""Commands about one model: demo, evaluate, report."""
+"""Commands about one model: demo, evaluate, report, models."""
 
 from __future__ import annotations
 
@@ -104,20 +104,17 @@ def _report_options(parser: ArgumentParser) -> None:
     splits_option(parser)
 
 
-def _report(options: Namespace) -> object:
+def _report(options: Namespace) -> Path:
     where = {"data": options.data, "splits": options.splits}
     if len(options.run) == 1:
         from s5mars.report.run import write_report
 
-        page = write_report(options.run[0], out=options.out, **where)
-    else:
-        from s5mars.report.comparison import write_comparison
+        return write_report(options.run[0], out=options.out, **where)
+    from s5mars.report.comparison import write_comparison
 
-        if options.out is None:
-            raise UserError("a report of several runs needs --out")
-        page = write_comparison(options.run, out=options.out, **where)
-    print(page)
-    return page
+    if options.out is None:
+        raise UserError("a report of several runs needs --out")
+    return write_comparison(options.run, out=options.out, **where)
 
 
 def _demo_options(parser: ArgumentParser) -> None:
@@ -151,11 +148,18 @@ def _demo_data_options(parser: ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="Path to the new folder")
 
 
-def _demo_data(options: Namespace) -> object:
-    from s5mars.demo import demo_data
+def _models_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help="Name of the model whose card is printed; a list of all models if omitted",
+    )
 
-    print(demo_data(options.out))
-    return options.out
+
+def _models(options: Namespace) -> str:
+    from s5mars.models.installed import card_of, list_installed
+
+    return list_installed() if options.name is None else card_of(options.name)
 
 
 COMMANDS = {
@@ -169,7 +173,8 @@ COMMANDS = {
         "Copy the demo's 60 real Navcam images and their masks to a folder.",
         "s5mars demo-data navcam60",
         _demo_data_options,
-        _demo_data,
+        "s5mars.demo.demo_data",
+        prints=True,
     ),
     "evaluate": Command(
         "Score a model on a labelled split.",
@@ -183,6 +188,14 @@ COMMANDS = {
         "s5mars report runs/a",
         _report_options,
         _report,
+        prints=True,
         reads_data=True,
+    ),
+    "models": Command(
+        "List the installed models, or print the card of one.",
+        "s5mars models navcam",
+        _models_options,
+        _models,
+        prints=True,
     ),
 }

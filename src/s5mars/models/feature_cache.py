@@ -29,7 +29,7 @@ class FeatureCache:
         self.folder = folder / encoder
 
     def features(self, image: Tensor, encode: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
-        """Feature maps of an image, (3, H, W) uint8, in half precision; ``encode`` makes new ones."""
+        """Half-precision feature maps of an image, (3, H, W) uint8; ``encode`` makes new ones."""
         path = self._path(image.cpu())
         try:
             found = load_file(path)

@@ -1,4 +1,4 @@
-"""Commands about labels of other tools: import, export-labels."""
+"""Commands about labels: label, import, export-labels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,38 @@ from s5mars.cli.command import Command
 
 SHOWN = 20
 """Number of warnings that are printed; a file has all of them."""
+
+
+def _label_options(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="Path to the folder of images")
+    parser.add_argument(
+        "--classes",
+        help="Names of the classes, as in soil,bedrock,rock, or path to a dataset.yaml (those of "
+        "the folder)",
+    )
+    parser.add_argument(
+        "--start-from",
+        metavar="MODEL",
+        help="Model whose features are used and that trainings start from: an installed one such "
+        "as navcam, a run, a checkpoint, an ONNX file (features only) or hf:OWNER/NAME (an "
+        "ImageNet encoder)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8765, help="Port of the page; 0 chooses a free one (8765)"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="Address to listen on (127.0.0.1, this machine only)"
+    )
+    parser.add_argument("--device", default="auto", help="Device: auto, cpu, cuda or mps (auto)")
+    parser.epilog = (
+        f"All other options are those of s5mars train, for the Train button.\n\n{parser.epilog}"
+    )
+
+
+def _label(options: Namespace) -> None:
+    from s5mars.labels.loop.command import label
+
+    label(training=vars(options).pop("passed_on"), **vars(options))
 
 
 def _import_options(parser: ArgumentParser) -> None:
@@ -35,15 +67,8 @@ def _import_options(parser: ArgumentParser) -> None:
 def _import(options: Namespace) -> object:
     from s5mars.labels.importing import import_labels
 
-    imported = import_labels(
-        options.export,
-        images=options.images,
-        out=options.out,
-        form=options.form,
-        classes=options.classes,
-    )
+    imported = import_labels(**vars(options))
     _warn(imported.warnings)
-    print(imported)
     return imported
 
 
@@ -61,9 +86,8 @@ def _export_options(parser: ArgumentParser) -> None:
 def _export(options: Namespace) -> object:
     from s5mars.labels.exporting import export_labels
 
-    exported = export_labels(options.maps, to=options.to, out=options.out, top=options.top)
+    exported = export_labels(**vars(options))
     _warn(exported.warnings)
-    print(exported)
     return exported
 
 
@@ -75,16 +99,25 @@ def _warn(warnings: Sequence[str]) -> None:
 
 
 COMMANDS = {
+    "label": Command(
+        "Paint labels in the browser, with a model that is fitted as you paint.",
+        's5mars label FOLDER --classes "soil,bedrock,rock"',
+        _label_options,
+        _label,
+        passes_on=True,
+    ),
     "import": Command(
         "Make a data set from the export of CVAT, Label Studio, labelme, COCO, or from masks.",
         "s5mars import export.zip --images photos --out data --classes 'rock=big rock,boulder'",
         _import_options,
         _import,
+        prints=True,
     ),
     "export-labels": Command(
         "Write maps in the format of a label tool for correction, the least confident first.",
         "s5mars export-labels maps --to cvat --out to_correct --top 50",
         _export_options,
         _export,
+        prints=True,
     ),
 }
