@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from torch import Tensor
 
 from s5mars.augment.alternatives import Alternative, efdm, fda, wct
 from s5mars.augment.statistics import Swap, augin
-from s5mars.errors import UserError
+from s5mars.errors import require_choice
 
 Exchange = Literal[Swap, Alternative]
+_ALTERNATIVES = {"efdm": efdm, "wct": wct, "fda": fda}
 
 
 def exchange(image: Tensor, valid: Tensor, *, partner: Tensor, kind: Exchange = "std") -> Tensor:
@@ -26,12 +27,7 @@ def exchange(image: Tensor, valid: Tensor, *, partner: Tensor, kind: Exchange = 
     Raises:
         UserError: if ``kind`` is unknown.
     """
-    if kind == "efdm":
-        return efdm(image, valid, partner=partner)
-    if kind == "wct":
-        return wct(image, valid, partner=partner)
-    if kind == "fda":
-        return fda(image, valid, partner=partner)
-    if kind not in get_args(Swap):
-        raise UserError(f"kind must be one of {', '.join(get_args(Exchange))} (got {kind!r})")
-    return augin(image, valid, partner=partner, swap=kind)
+    require_choice(kind, get_args(Exchange), name="kind")
+    if kind in _ALTERNATIVES:
+        return _ALTERNATIVES[kind](image, valid, partner=partner)
+    return augin(image, valid, partner=partner, swap=cast(Swap, kind))

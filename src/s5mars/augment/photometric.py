@@ -95,34 +95,26 @@ def augseg_set(
     return image
 
 
-def brightness(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
-    """Factor in [0.5, 1.5], as FixMatch's jitter."""
-    return intensity.brightness(image, valid, factor=generator.uniform(0.5, 1.5))
+def uniform(operation: Callable[..., Tensor], **ranges: tuple[float, float]) -> Augmentation:
+    """An operation of ``intensity`` whose keywords are drawn uniformly from ranges."""
+
+    def augment(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
+        drawn = {name: generator.uniform(*limits) for name, limits in ranges.items()}
+        return operation(image, valid, **drawn)
+
+    return augment
 
 
-def contrast(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
-    """Factor in [0.5, 1.5], as FixMatch's jitter."""
-    return intensity.contrast(image, valid, factor=generator.uniform(0.5, 1.5))
+JITTER: tuple[Augmentation, ...] = (
+    uniform(intensity.brightness, factor=(0.5, 1.5)),
+    uniform(intensity.contrast, factor=(0.5, 1.5)),
+    uniform(intensity.saturation, factor=(0.5, 1.5)),
+    uniform(intensity.hue, shift=(-0.25, 0.25)),
+)
+"""The parts of FixMatch's colour jitter."""
 
-
-def saturation(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
-    """Factor in [0.5, 1.5], as FixMatch's jitter."""
-    return intensity.saturation(image, valid, factor=generator.uniform(0.5, 1.5))
-
-
-def hue(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
-    """Shift in [−0.25, 0.25], as FixMatch's jitter."""
-    return intensity.hue(image, valid, shift=generator.uniform(-0.25, 0.25))
-
-
-def gaussian_blur(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
-    """σ in [0.1, 2] pixels, as FixMatch and AugSeg."""
-    return intensity.gaussian_blur(image, valid, sigma=generator.uniform(0.1, 2.0))
-
-
-def equalize(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
-    """Equalisation, which has no strength."""
-    return intensity.equalize(image, valid)
+gaussian_blur = uniform(intensity.gaussian_blur, sigma=(0.1, 2.0))
+"""σ in pixels, as FixMatch and AugSeg."""
 
 
 def gaussian_noise(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
@@ -162,23 +154,6 @@ def _identity(image: Tensor, valid: Tensor, generator: np.random.Generator) -> T
     return image
 
 
-def _autocontrast(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
-    return intensity.autocontrast(image, valid)
-
-
-def _blended(operation: Callable[..., Tensor]) -> Augmentation:
-    """A blend towards grey, black or smooth with AugSeg's factors, in [0.05, 0.95]."""
-
-    def augment(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
-        return operation(image, valid, factor=generator.uniform(0.05, 0.95))
-
-    return augment
-
-
-def _any_hue(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
-    return intensity.hue(image, valid, shift=generator.uniform(-0.5, 0.5))
-
-
 def _posterize(image: Tensor, valid: Tensor, generator: np.random.Generator) -> Tensor:
     return intensity.posterize(image, valid, bits=int(generator.integers(4, 9)))
 
@@ -187,35 +162,29 @@ def _solarize(image: Tensor, valid: Tensor, generator: np.random.Generator) -> T
     return intensity.solarize(image, valid, threshold=generator.integers(1, 257) / 256)
 
 
-JITTER: tuple[Augmentation, ...] = (brightness, contrast, saturation, hue)
-"""The parts of colour jitter."""
-
 AUGSEG: tuple[Augmentation, ...] = (
     _identity,
-    _autocontrast,
-    equalize,
+    uniform(intensity.autocontrast),
+    uniform(intensity.equalize),
     gaussian_blur,
-    _blended(intensity.contrast),
-    _blended(intensity.sharpness),
-    _blended(intensity.saturation),
-    _blended(intensity.brightness),
-    _any_hue,
+    uniform(intensity.contrast, factor=(0.05, 0.95)),  # towards grey
+    uniform(intensity.sharpness, factor=(0.05, 0.95)),
+    uniform(intensity.saturation, factor=(0.05, 0.95)),
+    uniform(intensity.brightness, factor=(0.05, 0.95)),
+    uniform(intensity.hue, shift=(-0.5, 0.5)),
     _posterize,  # to 4..8 bits; the released code's 8 − ⌈4u⌉ never gives 8
     _solarize,  # from 1/256..1
 )
-"""The eleven operations of AugSeg's table of intensity augmentations, with its ranges.
-
-Hue: [0, 0.5] in either direction.
-"""
+"""The eleven operations of AugSeg's table of intensity augmentations, with its ranges."""
 
 SINGLE: Mapping[Photometric, Augmentation] = {
     "gaussian_noise": gaussian_noise,
     "cutout": cutout,
     "gaussian_blur": gaussian_blur,
-    "hue": hue,
-    "contrast": contrast,
-    "equalize": equalize,
-    "brightness": brightness,
+    "hue": JITTER[3],
+    "contrast": JITTER[1],
+    "equalize": uniform(intensity.equalize),
+    "brightness": JITTER[0],
     "dropout": dropout,
 }
 """The single augmentations of figure 5 that change colours."""

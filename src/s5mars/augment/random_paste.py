@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from s5mars.augment.mix import paste
@@ -46,11 +47,7 @@ def random_paste(donors: View, target: View, generators: Generators, *, beta: fl
     return paste(region & valid, moved, target)
 
 
-def _moved(
-    side: np.ndarray[tuple[int], np.dtype[np.float64]],
-    length: int,
-    generators: Generators,
-) -> tuple[Tensor, Tensor]:
+def _moved(side: NDArray[np.float64], length: int, generators: Generators) -> tuple[Tensor, Tensor]:
     """Along one axis, the source of each pixel and whether it is in the rectangle; (B, length)."""
     size = np.clip(np.rint(side * length), 1, length).astype(np.int64)
     room = length - size + 1

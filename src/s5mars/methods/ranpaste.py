@@ -34,8 +34,8 @@ from s5mars.augment.mix import select
 from s5mars.augment.random_paste import random_paste
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
+from s5mars.methods.fixmatch import consistency
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_views
-from s5mars.objective.losses import hard_loss, pixels
 from s5mars.types import Batch, Needs, Progress, Term, View
 
 
@@ -69,14 +69,10 @@ class RanPaste:
         logits, pasted_logits = logits_of_both(student, batch.labelled, pasted)
         targets = pasted.targets
         kept = kept_pixels(targets, progress, above=self.threshold)
-        loss = hard_loss(pasted_logits, targets.hard, kept=kept, valid=targets.valid, over="valid")
+        weight = self.unsupervised_weight * progress.ramp
         return {
             "supervised": Term(progress.criterion(logits, batch.labelled.label)),
-            "pasted": Term(
-                loss,
-                weight=self.unsupervised_weight * progress.ramp,
-                share=pixels(kept) / pixels(targets.valid).clamp(min=1),
-            ),
+            "pasted": consistency(pasted_logits, targets, kept=kept, weight=weight),
         }
 
     @torch.no_grad()
