@@ -15,11 +15,11 @@ import pytest
 
 from s5mars.cli import main
 from s5mars.errors import UserError
-from s5mars.files.locking import LOCK, is_empty, only_one
+from s5mars.files.locking import LOCK, is_empty, locked
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from s5mars.files.locking import only_one\n"
-    "with only_one(Path(sys.argv[1])):\n"
+    "import sys, time; from pathlib import Path; from s5mars.files.locking import locked\n"
+    "with locked(Path(sys.argv[1])):\n"
     "    print('held', flush=True); time.sleep(600)"
 )
 
@@ -38,10 +38,10 @@ def holder(tmp_path: Path) -> subprocess.Popen[str]:
 
 
 def test_nothing_is_left_and_what_was_written_stays(tmp_path: Path) -> None:
-    with only_one(tmp_path / "a" / "b"):
+    with locked(tmp_path / "a" / "b"):
         assert is_empty(tmp_path / "a" / "b")
     assert not (tmp_path / "a" / "b").exists()
-    with only_one(tmp_path / "a"):
+    with locked(tmp_path / "a"):
         (tmp_path / "a" / "file").touch()
         assert not is_empty(tmp_path / "a")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
@@ -50,10 +50,10 @@ def test_nothing_is_left_and_what_was_written_stays(tmp_path: Path) -> None:
 def test_the_second_is_told_who_holds_it(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with (
         pytest.raises(UserError, match=rf"out is in use by process {holder.pid} on .+ \(s5mars "),
-        only_one(tmp_path / "out"),
+        locked(tmp_path / "out"),
     ):
         pass
-    with only_one(tmp_path / "mine"), pytest.raises(UserError), only_one(tmp_path / "mine"):
+    with locked(tmp_path / "mine"), pytest.raises(UserError), locked(tmp_path / "mine"):
         pass
 
 
@@ -62,18 +62,18 @@ def test_a_killed_process_holds_nothing(tmp_path: Path, holder: subprocess.Popen
     holder.wait()
     assert (tmp_path / "out" / LOCK).exists()
     assert is_empty(tmp_path / "out")
-    with only_one(tmp_path / "out"):
+    with locked(tmp_path / "out"):
         text = (tmp_path / "out" / LOCK).read_text()
         assert text.startswith(f"process {os.getpid()} on ")
 
 
 def test_a_forked_child_does_not_keep_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    with only_one(tmp_path):
+    with locked(tmp_path):
         child = context.Process(target=time.sleep, args=(600,))
         child.start()
     try:
-        with only_one(tmp_path):
+        with locked(tmp_path):
             assert child.is_alive()
     finally:
         child.kill()

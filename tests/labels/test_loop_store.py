@@ -23,7 +23,7 @@ from s5mars.cli import main
 from s5mars.data.layouts import open_dataset
 from s5mars.data.read import read_label
 from s5mars.errors import MissingFileError, UserError
-from s5mars.files.locking import only_one
+from s5mars.files.locking import locked
 from s5mars.labels.loop.folder import STATE, named_classes, open_folder
 from s5mars.labels.loop.history import History
 from s5mars.labels.loop.patch import KEEP, Patch, read_patch
@@ -379,7 +379,7 @@ def test_a_mask_of_another_size(root: Path) -> None:
 
 
 def test_one_server_a_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with only_one(root / STATE):
+    with locked(root / STATE):
         assert main(["label", str(root), "--classes", "a,b", "--port", "0"]) == 2
     error = capsys.readouterr().err
     assert f"in use by process {os.getpid()}" in error

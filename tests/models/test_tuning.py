@@ -14,7 +14,7 @@ from s5mars.methods.supervised import Supervised
 from s5mars.models.build import build_segmenter, check_network
 from s5mars.models.checkpoint import load_model, save_model
 from s5mars.models.segmenter import Segmenter
-from s5mars.models.tuning import add_adapters, in_words, layer_rates, tune
+from s5mars.models.tuning import add_adapters, describe_network, layer_rates, tune
 from s5mars.settings.config import TrainConfig
 
 VIT = "tiny_patch14_dinov2"
@@ -155,12 +155,12 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 
 def test_what_a_run_says_of_its_network(tmp_path: Path) -> None:
     network = build_segmenter(VIT, 2)
-    lines = in_words(network, config(crop=50))
+    lines = describe_network(network, config(crop=50))
     assert lines[0].startswith(f"network: {VIT} with head DPT; 0.0")
     assert "crops of 50 pixels are padded to 56, a multiple of 14; --crop 56" in lines[1]
     frozen = config(freeze="encoder", feature_cache=tmp_path)
     tune(network, frozen)
-    said = in_words(network, frozen)
+    said = describe_network(network, frozen)
     assert "0.00 M parameters of the encoder" in said[0] and str(tmp_path) in said[1]
 
 

@@ -30,7 +30,7 @@ from s5mars.data.read import open_label, open_pair
 from s5mars.data.synthetic import write_synthetic
 from s5mars.evaluation.calibrate import calibrate
 from s5mars.evaluation.command import evaluate
-from s5mars.files.locking import only_one
+from s5mars.files.locking import locked
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
 from s5mars.randomness import generator
@@ -317,7 +317,7 @@ def test_two_resume_one_run(
 ) -> None:
     run = shutil.copytree(unbroken, tmp_path / "run")
     (run / "metrics.json").unlink()
-    with only_one(run):
+    with locked(run):
         assert main(["train", "--resume", str(run)]) == 2
     assert f"{run} is in use by process {os.getpid()}" in capsys.readouterr().err
 

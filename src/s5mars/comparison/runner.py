@@ -33,7 +33,7 @@ from s5mars.comparison.results import (
 from s5mars.devices import device_of
 from s5mars.errors import UserError
 from s5mars.files import write_text
-from s5mars.files.locking import only_one
+from s5mars.files.locking import locked
 from s5mars.parallel.workers import ended
 from s5mars.report.numbers import duration, plural
 from s5mars.settings.parsing import parse_training, training_from_yaml
@@ -61,7 +61,7 @@ def compare(request: Request) -> Comparison:
             cells failed.
     """
     plan(request)  # raises before a folder is created
-    with only_one(request.out):
+    with locked(request.out):
         return _Work(request, plan(request)).finish()
 
 

@@ -213,7 +213,7 @@ def _failure(workers: Sequence[Any], error: BaseException) -> str:
     return _exit_message(codes[0]) if codes else ""
 
 
-def why_it_died(error: BaseException) -> str:
+def worker_failure(error: BaseException) -> str:
     """Why a loader process died, from the error that torch's signal handler raises; or empty."""
     found = re.match(
         r"DataLoader worker \(pid.+?\) (?:is killed by signal: (?P<signal>[^.]+)|"

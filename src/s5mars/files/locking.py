@@ -22,7 +22,7 @@ _held: set[int] = set()
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Lock a folder, which is created if it does not exist.
 
     The operating system releases the lock of a process that dies. On file systems without locks
@@ -34,7 +34,7 @@ def only_one(folder: Path) -> Iterator[None]:
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
-    held = _locked(path)
+    held = _acquire(path)
     _held.add(held)
     try:
         yield
@@ -52,7 +52,7 @@ def is_empty(folder: Path) -> bool:
     return all(path.name == LOCK for path in folder.iterdir())
 
 
-def _locked(path: Path) -> int:
+def _acquire(path: Path) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

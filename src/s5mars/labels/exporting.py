@@ -18,7 +18,7 @@ from s5mars.data.layouts.plain import DESCRIPTION, write_description
 from s5mars.data.read import image_size, read_image
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, encoded_picture, write_bytes, write_text
-from s5mars.files.locking import is_empty, only_one
+from s5mars.files.locking import is_empty, locked
 from s5mars.files.spreadsheet import csv_text
 from s5mars.labels import coco, cvat_masks, labelme
 from s5mars.labels.images import place
@@ -93,7 +93,7 @@ def export_labels(
         raise UserError(f"--out {out} contains files; choose a new folder")
     rows = [row for row in table.to_pylist() if row["status"] == "done"]
     rows.sort(key=_least_confident)
-    with only_one(out), WRITERS[to](out, taxonomy) as writer:
+    with locked(out), WRITERS[to](out, taxonomy) as writer:
         run = _Export(root, taxonomy, writer)
         for row in tqdm(rows[:top], unit="image", desc="export", disable=None):
             run.take(row)

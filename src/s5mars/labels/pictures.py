@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from s5mars.files import encoded_picture
-from s5mars.products.errors import refuse_huge
+from s5mars.products.errors import check_image_size
 
 
 def from_base64(text: object) -> NDArray[np.bool_]:
@@ -28,7 +28,7 @@ def from_base64(text: object) -> NDArray[np.bool_]:
     except UnidentifiedImageError:
         raise ValueError("the mask is no PNG in base64") from None
     with opened as png:
-        refuse_huge("the mask", width=png.width, height=png.height)
+        check_image_size("the mask", width=png.width, height=png.height)
         if png.has_transparency_data:
             alpha = np.asarray(png.convert("RGBA").getchannel("A"))
             return np.asarray(alpha != 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timm.models import group_parameters
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from s5mars.errors import UserError, needed
 from s5mars.models.segmenter import Segmenter
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.keywords import as_option
+
+if TYPE_CHECKING:
+    from s5mars.models.build import AnyNetwork
 
 _ATTENTION = re.compile(r"\.attn\.(qkv|q_proj|k_proj|v_proj|proj)$")
 """Linear layers that get adapters: all four of Hu et al., "LoRA", ICLR 2022, section 4.2."""
@@ -100,10 +103,13 @@ def shared_state(network: nn.Module) -> Mapping[str, Tensor]:
     return dict(merged.state_dict())
 
 
-def in_words(network: nn.Module, config: TrainConfig) -> list[str]:
-    """Describe the network of a new run: decoder, parameters, and special settings."""
+def describe_network(network: AnyNetwork, config: TrainConfig) -> list[str]:
+    """Describe the network of a new run: decoder, parameters, settings, and its initial weights."""
+    start = [str(network.weights_report), *network.weights_report.details]
     if not isinstance(network, Segmenter):
-        return []
+        return start
+    if network.licence is not None:
+        start.append(str(network.licence))
     inside = {id(parameter) for parameter in network.encoder.parameters()}
     trained = [p for p in network.parameters() if p.requires_grad]
     of_encoder = sum(p.numel() for p in trained if id(p) in inside)
@@ -124,7 +130,7 @@ def in_words(network: nn.Module, config: TrainConfig) -> list[str]:
             f"frozen encoder: crops are whole tiles and their flips; features are cached in "
             f"{network.cache_folder}"
         )
-    return lines
+    return [*lines, *start]
 
 
 def layer_rates(network: nn.Module, rate: float, decay: float) -> dict[nn.Parameter, float]:

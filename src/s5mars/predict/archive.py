@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from s5mars.errors import UserError
 from s5mars.files import is_disk_full, numbered, write_bytes
-from s5mars.files.locking import only_one
+from s5mars.files.locking import locked
 from s5mars.parallel.ahead import ahead
 from s5mars.parallel.cluster import Engine, check_engine
 from s5mars.predict.index import INDEX, write_index
@@ -105,7 +105,7 @@ def predict_images(
     check_engine(engine, address)
     sources = find_sources(inputs, out=out)
     refuse_overwriting(sources, out)
-    with only_one(out), Manifest(out) as manifest:
+    with locked(out), Manifest(out) as manifest:
         manifest.begin(settings_of(predictor, write=settings.write, opacity=opacity), resume=resume)
         manifest.add(sources, again=not resume)
         _remove_half_files(out)

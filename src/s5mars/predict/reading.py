@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from s5mars.errors import UserError
+from s5mars.errors import WAY_OUT, UserError
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.predict.sources import Source
 from s5mars.products import open_product
-from s5mars.products.errors import WAY_OUT
 from s5mars.products.no_data import no_data
 
 

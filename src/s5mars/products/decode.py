@@ -20,11 +20,11 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from s5mars.errors import WAY_OUT, DamagedFileError, UserError
 from s5mars.files.reading import reading
-from s5mars.products.errors import huge, refuse_huge
+from s5mars.products.errors import check_image_size, too_large
 from s5mars.products.raster import Raster, valid_values
 from s5mars.products.segments import check_segments
 
-# Panoramas are large; `refuse_huge` has its own limits.
+# Panoramas are large; `check_image_size` has its own limits.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 # Damage is reported by the error; the libraries would also log it.
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
@@ -148,9 +148,9 @@ def _head(path: Path) -> Iterator[ImageFile.ImageFile]:
     except UnidentifiedImageError:
         raise DamagedFileError(f"{path} is not an image: {WAY_OUT}") from None
     except Image.DecompressionBombError:
-        raise huge(path, "more than") from None
+        raise too_large(path, "more than") from None
     with opened as image:
-        refuse_huge(path, width=image.width, height=image.height)
+        check_image_size(path, width=image.width, height=image.height)
         yield image
 
 
@@ -211,7 +211,7 @@ def _deep_png(image: ImageFile.ImageFile) -> tuple[NDArray[Any], NDArray[np.bool
     grey = tile[3] == "LA;16B"
     # If the values are read as little-endian, Pillow drops the high byte instead.
     first, second = ("RGBA", None) if grey else (tile[3], str(tile[3]).replace("16B", "16L"))
-    refuse_huge(
+    check_image_size(
         image.filename, width=image.width, height=image.height,
         bytes_per_pixel=4 if grey else 2 * len(image.getbands()),
     )  # fmt: skip
@@ -259,7 +259,7 @@ def _tiff(path: Path, *, palette: bool = True) -> Raster:
             )
         page = pages[0] if pages else every[0]
         kind = page.dtype
-        refuse_huge(
+        check_image_size(
             path, width=page.imagewidth, height=page.imagelength,
             bytes_per_pixel=page.samplesperpixel * (1 if kind is None else kind.itemsize),
         )  # fmt: skip

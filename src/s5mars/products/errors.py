@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from s5mars.errors import WAY_OUT, DamagedFileError
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "WAY_OUT", "DamagedFileError", "huge", "refuse_huge"]
-
 MAX_PIXELS = 178_956_970
 """Maximum number of pixels of an image: the limit of Pillow, about 16 000 × 11 000."""
 
@@ -13,7 +11,7 @@ MAX_BYTES = 1 << 30
 """Maximum size of the decoded values: ``MAX_PIXELS`` in colours of 16 bits."""
 
 
-def refuse_huge(where: object, *, width: int, height: int, bytes_per_pixel: float = 1) -> None:
+def check_image_size(where: object, *, width: int, height: int, bytes_per_pixel: float = 1) -> None:
     """Check a declared size before memory is allocated.
 
     Raises:
@@ -24,7 +22,7 @@ def refuse_huge(where: object, *, width: int, height: int, bytes_per_pixel: floa
             f"{where} declares {width}×{height} pixels, which is an empty image: {WAY_OUT}"
         )
     if width * height > MAX_PIXELS:
-        raise huge(where, f"{width}×{height} pixels, more than")
+        raise too_large(where, f"{width}×{height} pixels, more than")
     if width * height * bytes_per_pixel > MAX_BYTES:
         raise DamagedFileError(
             f"{where} declares {width}×{height} pixels of {bytes_per_pixel:g} bytes, more than "
@@ -32,7 +30,7 @@ def refuse_huge(where: object, *, width: int, height: int, bytes_per_pixel: floa
         )
 
 
-def huge(where: object, declared: str) -> DamagedFileError:
+def too_large(where: object, declared: str) -> DamagedFileError:
     """The error for a file that declares more than ``MAX_PIXELS``."""
     return DamagedFileError(
         f"{where} declares {declared} the limit of {MAX_PIXELS:,} pixels: split the image, or "

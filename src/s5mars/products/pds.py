@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from s5mars.errors import WAY_OUT, DamagedFileError, MissingFileError, UserError, needed
 from s5mars.files.reading import reading, reason_of, require_regular
-from s5mars.products.errors import refuse_huge
+from s5mars.products.errors import check_image_size
 from s5mars.products.info import ProductInfo
 from s5mars.products.labels import info_of_pds3, info_of_pds4, local, texts_of
 from s5mars.products.raster import Raster, valid_values
@@ -157,7 +157,7 @@ def _check_size(
             f"{path}: its label does not define the size of its {name}: {WAY_OUT}"
         )
     bands = _channels(path, _number(block.get("BANDS")) or 1)
-    refuse_huge(path, width=int(samples), height=int(lines), bytes_per_pixel=bands * bits / 8)
+    check_image_size(path, width=int(samples), height=int(lines), bytes_per_pixel=bands * bits / 8)
     if bits not in (8, 16, 32, 64):
         raise DamagedFileError(
             f"{path}: its label declares {bits:g} bits per pixel, not 8, 16, 32 or 64: {WAY_OUT}"
@@ -240,7 +240,7 @@ def _read_pds4(path: Path) -> Raster:
     count = math.prod(lengths.values())
     width, height = lengths["sample"], lengths["line"]
     bands = _channels(path, count / max(width * height, 1))
-    refuse_huge(path, width=width, height=height, bytes_per_pixel=bands * size)
+    check_image_size(path, width=width, height=height, bytes_per_pixel=bands * size)
     _check_bytes(path, where, offset + count * size)
     try:
         data = pdr.Data(str(path))

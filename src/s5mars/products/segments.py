@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.errors import WAY_OUT, DamagedFileError
-from s5mars.products.errors import MAX_BYTES, refuse_huge
+from s5mars.products.errors import MAX_BYTES, check_image_size
 
 _DEFLATE = (8, 32946)
 _LZMA = 34925
@@ -41,7 +41,7 @@ def check_segments(path: Path, page: Any) -> None:
     rows = page.tilelength * page.tiledepth if tiled else min(page.rowsperstrip, page.imagelength)
     samples = page.samplesperpixel if page.planarconfig == 1 else 1
     bits = samples * page.bitspersample
-    refuse_huge(f"{path}: its tile", width=width, height=rows, bytes_per_pixel=bits / 8)
+    check_image_size(f"{path}: its tile", width=width, height=rows, bytes_per_pixel=bits / 8)
     make = _decompressor(page.compression)
     if make is None:
         return

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.errors import UserError
-from s5mars.files.locking import only_one
+from s5mars.files.locking import locked
 from s5mars.parallel.ahead import ahead
 from s5mars.parallel.cluster import Engine, check_engine
 from s5mars.parallel.workers import CrashError, Processes
@@ -126,7 +126,7 @@ def build_store(
             address=address,
             on_gpu=proposer == "sam" and hardware.device in {"auto", "cuda"},
         )
-        with only_one(path), closing(found):
+        with locked(path), closing(found):
             _write_shards(todo, path, found, shard_images, proposer, described)
     return ObjectStore(path)
 

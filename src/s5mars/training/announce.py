@@ -11,8 +11,10 @@ import torch
 from tqdm import tqdm
 
 from s5mars.data.dataset import Dataset
+from s5mars.models.tuning import describe_network
 from s5mars.parallel import distributed
 from s5mars.settings.config import TrainConfig
+from s5mars.training.environment import device_kind
 from s5mars.training.module import SegmentationModule
 from s5mars.training.streams import Streams, no_alignment
 
@@ -30,24 +32,9 @@ LONG_SECONDS = 3600
 
 
 def plan(
-    config: TrainConfig,
-    module: SegmentationModule,
-    dataset: Dataset,
-    streams: Streams,
-    *,
-    kind: str,
-    network: Sequence[str],
+    config: TrainConfig, module: SegmentationModule, dataset: Dataset, streams: Streams
 ) -> str:
-    """Describe what a run will do, one line per topic.
-
-    Args:
-        config: settings of the run.
-        module: its networks.
-        dataset: its data.
-        streams: its images.
-        kind: of its device, such as ``cpu``.
-        network: lines about its network and where that starts from.
-    """
+    """Describe what a run will do, one line per topic."""
     names = dataset.taxonomy.names
     labelled, pool = len(streams.labelled), streams.pool
     others = [sample for sample in pool or () if sample.mask is None]
@@ -55,8 +42,8 @@ def plan(
     tested = [f"{len(dataset.splits.get(s, ())):,} {s}" for s in ("val", "test")]
     crops = f"{config.batch} labelled{f' and {config.batch} pool' if pool is not None else ''}"
     lines = [
-        f"run: {config.out}, {config.method}, on {_device(kind)}",
-        *network,
+        f"run: {config.out}, {config.method}, on {_device(device_kind(config.accelerator))}",
+        *describe_network(module.student, config),
         f"classes: {_shares(streams, names)}",
         f"images: {labelled:,} labelled, {unlabelled}, {', '.join(tested)}",
     ]

@@ -28,7 +28,7 @@ from s5mars.settings.parsing import given, parse_training
 from s5mars.settings.recipes import find_recipe
 from s5mars.training.announce import OF_POOL
 from s5mars.training.record import ENOUGH_POOL_CROPS
-from s5mars.training.stages import in_stages
+from s5mars.training.stages import trains_in_stages
 from s5mars.types import Method
 
 SECONDS = 3600
@@ -120,22 +120,16 @@ def steps_for(
 ) -> tuple[int, bool]:
     """Number of steps, and whether they are enough for the pool.
 
-    Args:
-        config: settings of the run, apart from the following.
-        method: the method.
-        model: name of the encoder.
-        crop: side of the crop in pixels.
-        machine: what the run may use.
+    ``model`` and ``crop``, in pixels, replace those of the settings.
     """
-    stages = 1.5 if in_stages(config, method) else 1.0  # one of three sees no pool
+    stages = 1.5 if trains_in_stages(config, method) else 1.0  # one of three sees no pool
     crops_a_step = config.batch * (1 - config.warm_up if method.needs.pool else 1)
     enough = _rounded_up(stages * ENOUGH_POOL_CROPS / crops_a_step)
     if machine.gpu:
         return enough, True
     seconds = SECONDS_PER_MEGAPIXEL * config.batch * crop**2 / 1e6
-    seconds *= (1.0 if model == LIGHT else OF_OTHER_ENCODERS) * (
-        OF_POOL if method.needs.pool else 1
-    )
+    seconds *= 1.0 if model == LIGHT else OF_OTHER_ENCODERS
+    seconds *= OF_POOL if method.needs.pool else 1
     possible = int(SECONDS / seconds * (1 + 0.7 * (machine.cores - 1)))
     if possible >= enough:
         return enough, True
@@ -152,10 +146,8 @@ def _of_data_and_machine(
     found: dict[str, tuple[str, str]] = {}
     out = [f"--out={chosen['out'][0]}"] if "out" in chosen else []
     length = [] if fixed & {"steps", "epochs"} else ["--steps=1000"]
-    training = parse_training(
-        [*words, *out, *length], own=own
-    )  # raises for what the user has given
-    config, method = training.config, training.method
+    # Raises for what the user has given.
+    config, method, _ = parse_training([*words, *out, *length], own=own)
     machine = Machine.here(config.accelerator)
     dataset = open_dataset(config.data, splits=config.splits)
     model, crop = config.model, config.crop
@@ -178,13 +170,9 @@ def _of_data_and_machine(
     if not fixed & {"steps", "epochs"}:
         steps, enough = steps_for(config, method, model=model, crop=crop, machine=machine)
         kind = "the pool" if method.needs.pool else "the labelled images"
-        reason = (
-            f"{ENOUGH_POOL_CROPS:,} crops of {kind}"
-            if enough
-            else "about one hour"
-            if steps > FEWEST_STEPS
-            else "the minimum of a useful run"
-        )
+        reason = "about one hour" if steps > FEWEST_STEPS else "the minimum of a useful run"
+        if enough:
+            reason = f"{ENOUGH_POOL_CROPS:,} crops of {kind}"
         found["steps"] = (str(steps), reason)
     return found
 

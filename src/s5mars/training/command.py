@@ -17,15 +17,10 @@ from s5mars.types import Method
 def train(
     arguments: Sequence[str], *, own: Method | None = None, one_process: bool = False
 ) -> Path:
-    """Train a run, with the choices that are not given.
+    """Train a run from the arguments of ``s5mars train``, and return its folder.
 
-    Args:
-        arguments: arguments of ``s5mars train``.
-        own: method object that ``--method`` names (see ``settings.parsing.parse_training``).
-        one_process: whether no further processes can be started, which have to repeat the command.
-
-    Returns:
-        The run folder.
+    What is not given is chosen. With ``one_process`` no further processes, which would have to
+    repeat the command, are started; ``own`` is as for ``settings.parsing.parse_training``.
 
     Raises:
         UserError, MissingFileError: if settings or data are wrong.
@@ -49,15 +44,6 @@ def train(
 
 
 def resume(folder: Path, *, data: Path | None = None, own: Method | None = None) -> Path:
-    """Resume a run.
-
-    Args:
-        folder: the run folder.
-        data: where its data is now, if it was moved.
-        own: object of its method, if the class is not registered.
-
-    Raises:
-        UserError, MissingFileError: if the run cannot be resumed.
-    """
+    """Resume a run, whose data may be at ``data`` now; arguments and errors as ``train``."""
     settings = training_from_yaml(folder / "config.yaml", own=own)
     return run.resume(folder, settings.config, settings.method, data=data)

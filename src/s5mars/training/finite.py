@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -31,7 +29,11 @@ def require_finite(module: SegmentationModule) -> None:
     Raises:
         NotFiniteError: if something is not finite.
     """
-    _refuse(module, _losses(module) | {"weights": _finite_weights(module)})
+    finite = [parameter.isfinite().all() for parameter in module.parameters()]
+    for network in filter(None, (module.student, module.teacher)):
+        # Attention masks may hold infinities.
+        finite += [~buffer.isnan().any() for buffer in network.buffers()]
+    _refuse(module, _losses(module) | {"weights": torch.stack(finite).all()})
 
 
 def _refuse(module: SegmentationModule, finite: dict[str, Tensor]) -> None:
@@ -52,15 +54,3 @@ def _losses(module: SegmentationModule) -> dict[str, Tensor]:
     """Name → whether the sum since the last validation is finite; a NaN stays in a sum."""
     sums = {name.removeprefix("terms/"): value for name, value in module.sums("loss", "terms/")}
     return {name: value.isfinite().all() for name, value in sums.items()}
-
-
-def _finite_weights(module: SegmentationModule) -> Tensor:
-    return torch.stack(list(_checks(module))).all()
-
-
-def _checks(module: SegmentationModule) -> Iterator[Tensor]:
-    for parameter in module.parameters():
-        yield parameter.isfinite().all()
-    for network in (module.student, module.teacher):
-        for buffer in () if network is None else network.buffers():
-            yield ~buffer.isnan().any()  # attention masks may hold infinities

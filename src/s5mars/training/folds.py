@@ -29,7 +29,7 @@ from s5mars.evaluation.command import evaluate
 from s5mars.evaluation.confusion import Confusion
 from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
 from s5mars.files import write_json, write_text
-from s5mars.files.locking import only_one
+from s5mars.files.locking import locked
 from s5mars.files.reading import read_text
 from s5mars.models.checkpoint import load_model
 from s5mars.predict.inference import Inference
@@ -48,16 +48,7 @@ def cross_validate(
     """Divide the labelled images into folds, and train and score a run for each.
 
     Images of one sol, where their names tell it, are in one fold; otherwise images are divided
-    one by one. The folds are stratified by label area.
-
-    Args:
-        config: settings of every run; ``folds`` is their number.
-        method: the method.
-        config_text: both as YAML.
-        chosen: which of them were chosen and why, for the user.
-
-    Returns:
-        The folder of the runs.
+    one by one. The folds are stratified by label area. Arguments as ``training.run.train``.
 
     Raises:
         UserError, MissingFileError: if settings or data are wrong, or there are fewer labelled
@@ -84,7 +75,7 @@ def cross_validate(
         labelled, dataset.coding, len(dataset.taxonomy), skip_bad=config.skip_bad
     )
     parts = divide(labelled, areas, config.folds, seed=config.partition_seed)
-    with only_one(out):
+    with locked(out):
         require_unused(out)
         for number, part in enumerate(parts, 1):
             _write_fold(out, number, part, labelled, dataset, folds=config.folds)
@@ -96,18 +87,12 @@ def cross_validate(
 
 
 def continue_folds(run: Path, config: TrainConfig, method: Method) -> Path:
-    """Train and score the folds that are missing, and print the scores of all.
-
-    Args:
-        run: folder of the runs.
-        config: settings of every run.
-        method: the method.
-    """
+    """Train and score the folds of a run that are missing, and print the scores of all."""
     from s5mars.training.run import train_part
 
     text = read_text(run / "config.yaml")
     scores: list[Mapping[str, Any]] = []
-    with only_one(run):
+    with locked(run):
         for number in range(1, config.folds + 1):
             part = replace(
                 config,
@@ -137,13 +122,10 @@ def continue_folds(run: Path, config: TrainConfig, method: Method) -> Path:
 def divide(
     samples: Sequence[Sample], areas: Areas, folds: int, *, seed: int
 ) -> tuple[tuple[Sample, ...], ...]:
-    """Divide labelled images into folds, stratified by label area.
+    """Divide labelled images, at least as many as folds, stratified by label area.
 
-    Args:
-        samples: at least as many as folds.
-        areas: (N, C) number of labelled pixels of each class in each image.
-        folds: number of folds.
-        seed: chooses among equally good divisions.
+    ``areas`` are (N, C): how many pixels of each class each image has. The seed chooses among
+    equally good divisions.
     """
     sols = [_sol(sample.name) for sample in samples]
     keys: list[object] = list(sols)
@@ -170,7 +152,6 @@ def summarise(scores: Sequence[Mapping[str, Any]], taxonomy: Taxonomy) -> dict[s
 
     Args:
         scores: what ``evaluate`` returns for each fold.
-        taxonomy: the classes.
 
     Returns:
         For ``mIoU`` and the IoU of each class ``mean``, ``standard_deviation`` (with n - 1; None
@@ -221,14 +202,8 @@ def _score(part: TrainConfig) -> Mapping[str, Any]:
     found = find_evaluation(part.out)
     if found is not None and not is_older(found, part.out / "best.safetensors"):
         return read_evaluation(found)
-    device = device_of(part.accelerator)
-    return evaluate(
-        part.out,
-        data=part.data,
-        splits=part.splits,
-        inference=Inference(device=device),
-        show=False,
-    )
+    inference = Inference(device=device_of(part.accelerator))
+    return evaluate(part.out, data=part.data, splits=part.splits, inference=inference, show=False)
 
 
 def _write_fold(

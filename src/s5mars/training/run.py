@@ -18,23 +18,22 @@ from lightning_fabric.utilities import rank_zero_only
 from s5mars.classes import Taxonomy
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
-from s5mars.data.loader import LoaderError, why_it_died
+from s5mars.data.loader import LoaderError, worker_failure
 from s5mars.data.resolution import Resolution
 from s5mars.data.trained_on import dataset_of
 from s5mars.devices import is_out_of_memory
 from s5mars.errors import UserError, first_line
 from s5mars.files import write_json, write_text
-from s5mars.files.locking import is_empty, only_one
+from s5mars.files.locking import is_empty, locked
 from s5mars.files.reading import read_object, read_text
 from s5mars.models.build import AnyNetwork
 from s5mars.models.start import starting_network
-from s5mars.models.tuning import in_words
 from s5mars.proposals.prepare import check_given, check_store
 from s5mars.settings.config import TrainConfig, with_absolute_paths
 from s5mars.settings.parsing import with_values
 from s5mars.training.announce import plan
 from s5mars.training.domain import has_domain, record_domain
-from s5mars.training.environment import check_devices, device_kind, processes, versions
+from s5mars.training.environment import check_devices, processes, versions
 from s5mars.training.feed import Feed
 from s5mars.training.finite import NotFiniteError
 from s5mars.training.loop import Loop, read_checkpoint
@@ -43,10 +42,10 @@ from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record, few_pool_crops
 from s5mars.training.stages import (
     given_teacher,
-    in_stages,
     stages_of,
     steps_of_last,
     train_stages,
+    trains_in_stages,
 )
 from s5mars.training.streams import (
     Streams,
@@ -59,16 +58,12 @@ from s5mars.types import Method
 
 
 def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str = "") -> Path:
-    """Train a new run.
+    """Train a new run, and return its folder.
 
     Args:
-        config: settings of the run.
-        method: the method.
-        config_text: both as YAML for ``config.yaml``, from which a resumed run reads them.
+        config_text: settings and method as YAML for ``config.yaml``, from which a resumed run
+            reads them.
         chosen: which of them were chosen and why, for the user.
-
-    Returns:
-        The run folder.
 
     Raises:
         UserError, MissingFileError: if settings or data are wrong.
@@ -100,12 +95,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str 
             write_text(out / "config.yaml", config_text)
             write_json(out / "versions.json", versions())
             streams.write(out / "splits")
-            report = module.student.weights_report
-            licence = getattr(module.student, "licence", None)
-            about = () if licence is None else (str(licence),)
-            network = (*in_words(module.student, config), str(report), *report.details, *about)
-            kind = device_kind(config.accelerator)
-            text = plan(config, module, dataset, streams, kind=kind, network=network)
+            text = plan(config, module, dataset, streams)
             print(*filter(None, (chosen, text)), sep="\n", file=sys.stderr)
             for line in filter(None, (*streams.warnings, few_pool_crops(module.pool_crops))):
                 print(f"warning: {line}", file=sys.stderr)
@@ -125,7 +115,7 @@ def _check_teacher(config: TrainConfig, method: Method) -> None:
     """Check that the method uses the teacher, and that stages run in one process."""
     if config.teacher is not None and not method.needs.given_teacher:
         raise UserError(f"teacher is for --method self_training, not {config.method}: leave it out")
-    if in_stages(config, method) and processes(config) > 1:
+    if trains_in_stages(config, method) and processes(config) > 1:
         raise UserError(
             f"{config.method} trains its stages in one process: use --devices 1, or give --teacher"
         )
@@ -134,13 +124,8 @@ def _check_teacher(config: TrainConfig, method: Method) -> None:
 def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None = None) -> Path:
     """Resume a run from its ``last.ckpt``; the result equals that of an uninterrupted run.
 
-    A finished run is left as it is, apart from a missing record of its training images.
-
-    Args:
-        run: run folder.
-        config: settings from its ``config.yaml``.
-        method: method from its ``config.yaml``.
-        data: where its data is now, if it was moved; ``config.yaml`` then names that.
+    A finished run is left as it is, apart from a missing record of its training images. Settings
+    and method are those of its ``config.yaml``, which then names ``data``, if the data was moved.
 
     Raises:
         MissingFileError: if the run or its data are missing.
@@ -159,7 +144,7 @@ def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None 
             return run
         if not has_domain(run) and config.data.exists():
             # Stopped after its last step, or trained by an earlier version.
-            with only_one(run):
+            with locked(run):
                 dataset = open_dataset(config.data, splits=config.splits)
                 streams = recorded_streams(dataset, run, config, method)
                 record_domain(run, streams, accelerator=config.accelerator)
@@ -181,7 +166,7 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
     dataset = dataset_of(run, {"data": config.data, "splits": config.splits})
     streams = recorded_streams(dataset, run, config, method)
     if not saved:
-        if _is_first() and not in_stages(config, method):
+        if _is_first() and not trains_in_stages(config, method):
             print(
                 f"{run} was stopped before its first save; training starts again", file=sys.stderr
             )
@@ -202,14 +187,9 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
 def train_part(
     whole: Path, config: TrainConfig, method: Method, *, config_text: str, title: str
 ) -> bool:
-    """Train a part of a larger run, or go on with it; whether it has reached its end.
+    """Train a part of the run in the folder ``whole``, or go on with it; whether it is at its end.
 
-    Args:
-        whole: folder of the larger run.
-        config: settings of the part.
-        method: its method.
-        config_text: both as YAML.
-        title: what the part is, such as "stage labels".
+    ``title`` says what the part is, such as "stage labels"; the others are the part's own.
     """
     out = config.out
     if not is_finished(out):
@@ -252,7 +232,7 @@ def require_unused(out: Path) -> None:
 
 def _owned(out: Path) -> AbstractContextManager[None]:
     """A lock of the run folder, held by the first process."""
-    return only_one(out) if _is_first() else nullcontext()
+    return locked(out) if _is_first() else nullcontext()
 
 
 def _fit(
@@ -264,7 +244,7 @@ def _fit(
     checkpoint: Path | None,
 ) -> Path:
     out = config.out
-    if in_stages(config, module.method):
+    if trains_in_stages(config, module.method):
         total = _total_steps(config, streams)
         pool = streams.pool or ()
         if not train_stages(out, config, module.method, pool, steps=total // 3):
@@ -295,7 +275,7 @@ def _fit(
                 f"{checkpoint} does not fit the network of these data and settings: they have "
                 "changed, or another version wrote it; train again into another folder"
             ) from error
-        if reason := why_it_died(error):
+        if reason := worker_failure(error):
             raise UserError(f"{reason}; {loop.kept()}") from error
         if is_lost(error):
             message = loop.lost.message(error, first=loop.fabric.is_global_zero)
@@ -344,7 +324,7 @@ def _build_module(
         student,
         method,
         config=with_usable_alignment(config, streams),
-        total_steps=steps_of_last(steps) if in_stages(config, method) else steps,
+        total_steps=steps_of_last(steps) if trains_in_stages(config, method) else steps,
         areas=areas,
         given_teacher=teacher,
     )

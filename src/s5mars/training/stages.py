@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,7 @@ from s5mars.training.snapshots import snapshots
 from s5mars.types import Method, Sample
 
 CHECKPOINTS = 3
-"""Number of checkpoints of the first stage that rank the pool: at 1/3, 2/3 and 3/3 of its "
-"length."""
+"""Number of checkpoints of the first stage that rank the pool: at 1/3, 2/3 and 3/3 of it."""
 
 RANKING = "reliability.csv"
 RELIABLE = "reliable.txt"
@@ -58,7 +57,7 @@ class Stage:
     best: dict[str, Any] | None
 
 
-def in_stages(config: TrainConfig, method: Method) -> bool:
+def trains_in_stages(config: TrainConfig, method: Method) -> bool:
     """Whether a run must first train the network that labels its pool."""
     return method.needs.given_teacher and config.teacher is None
 
@@ -80,14 +79,9 @@ def steps_of_last(total: int) -> int:
 def train_stages(
     run: Path, config: TrainConfig, method: Method, pool: Sequence[Sample], *, steps: int
 ) -> bool:
-    """Train the missing part of the first two stages; return whether both are finished.
+    """Train what is missing of the first two stages, of ``steps`` each; whether both are finished.
 
-    Args:
-        run: folder of the last stage, which holds its config.yaml and its lists already.
-        config: of the last stage.
-        method: method of the run.
-        pool: of the last stage, which is ranked.
-        steps: of each of the two.
+    Run folder, settings and pool, which is ranked, are those of the last stage.
     """
     folder = run / "stages"
     first = replace(
@@ -122,10 +116,8 @@ def stages_of(run: Path) -> list[Stage]:
     for name in ("labels", "reliable"):
         path = run / "stages" / name / "metrics.json"
         if path.is_file():
-            metrics = read_object(path)
-            facts = {key: metrics[key] for key in asdict(Stage(name, 0, 0, 0, 0.0, None))
-                     if key != "name"}  # fmt: skip
-            found.append(Stage(name=name, **facts))
+            metrics = {**read_object(path), "name": name}
+            found.append(Stage(**{field.name: metrics[field.name] for field in fields(Stage)}))
     return found
 
 

@@ -149,10 +149,7 @@ def label_warnings(
 ) -> tuple[str, ...]:
     """Warnings about few labels, one line each.
 
-    Args:
-        areas: (N, C) area of each class that crops of each labelled image show.
-        names: names of the classes.
-        batch: number of labelled images in one step.
+    ``areas`` are (N, C): how much of each class crops of each labelled image show.
     """
     found = []
     count = len(areas)
@@ -249,7 +246,6 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
         MissingFileError: if a list is missing.
         UserError: if the data no longer hold a listed image.
     """
-
     expected = ["labelled", *(["pool"] if method.needs.pool else [])]
     expected += ["selection"] if config.keep != "last" else []
     begun = any((run / name).exists() for name in ("last.ckpt", "metrics.json", "best.json"))
@@ -267,13 +263,14 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
     labelled = tuple(listed("labelled"))
     # A run without a selection has written no list of it, and keeps its last checkpoint.
     selected = config.keep != "last" or (run / "splits" / "selection.txt").is_file()
+    candidates = None
+    if method.needs.pool:
+        candidates = withhold(listed("pool"), labelled if config.pool_labels else ())
     needed = config.balanced_crops or (method.needs.pool and reads_class_shares(config))
     areas = _shown(labelled, dataset, config) if needed else None
     return Streams(
         labelled=labelled,
-        pool=withhold(listed("pool"), labelled if config.pool_labels else ())
-        if method.needs.pool
-        else None,
+        pool=candidates,
         selection=tuple(listed("selection")) if selected else (),
         areas=areas,
         coverage=_coverage(areas, labelled, config, method),

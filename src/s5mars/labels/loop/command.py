@@ -10,7 +10,7 @@ from pathlib import Path
 
 from s5mars.classes import Taxonomy
 from s5mars.errors import UserError, needed
-from s5mars.files.locking import only_one
+from s5mars.files.locking import locked
 from s5mars.labels.loop.assistant import Assistant
 from s5mars.labels.loop.features import open_start_model
 from s5mars.labels.loop.folder import STATE, named_classes, open_folder
@@ -51,7 +51,7 @@ def label(
 
     if not folder.is_dir():
         open_folder(folder, None)  # raises
-    with only_one(folder / STATE), _listening(host, port) as listener:
+    with locked(folder / STATE), _listening(host, port) as listener:
         named = named_classes(classes) if classes is not None else None
         if named is None and start_from is not None and not (folder / "dataset.yaml").exists():
             named = open_model(start_from).taxonomy

@@ -25,7 +25,7 @@ from PIL import Image
 from s5mars.data.read import image_size
 from s5mars.errors import UserError
 from s5mars.files import encoded_picture, write_bytes
-from s5mars.files.locking import only_one
+from s5mars.files.locking import locked
 from s5mars.files.reading import read_object, reading
 from s5mars.labels.loop.assistant import Assistant, Suggestion, as_suggestion
 from s5mars.labels.loop.background import Background, Job
@@ -323,7 +323,7 @@ def _is_held(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     try:
-        with only_one(folder):
+        with locked(folder):
             return False
     except UserError:
         return True
