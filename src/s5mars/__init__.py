@@ -32,26 +32,20 @@ if TYPE_CHECKING:
     from s5mars.settings.config import TrainConfig as TrainConfig
     from s5mars.types import Sample as Sample
 
-_HOME = {
-    "Comparison": "s5mars.api",
-    "Run": "s5mars.api",
-    "Scores": "s5mars.api",
-    "compare": "s5mars.api",
-    "evaluate": "s5mars.api",
-    "train": "s5mars.api",
-    "IGNORE": "s5mars.classes",
-    "Taxonomy": "s5mars.classes",
-    "TrainConfig": "s5mars.settings.config",
-    "Dataset": "s5mars.data.dataset",
-    "open_dataset": "s5mars.data.layouts",
-    "demo_data": "s5mars.demo",
-    "UserError": "s5mars.errors",
-    "Confusion": "s5mars.evaluation.confusion",
-    "Predictor": "s5mars.predict.predictor",
-    "load": "s5mars.predict.predictor",
-    "Segmentation": "s5mars.predict.segmentation",
-    "Sample": "s5mars.types",
+_NAMES = {
+    "s5mars.api": ("Comparison", "Run", "Scores", "compare", "evaluate", "train"),
+    "s5mars.classes": ("IGNORE", "Taxonomy"),
+    "s5mars.data.dataset": ("Dataset",),
+    "s5mars.data.layouts": ("open_dataset",),
+    "s5mars.demo": ("demo_data",),
+    "s5mars.errors": ("UserError",),
+    "s5mars.evaluation.confusion": ("Confusion",),
+    "s5mars.predict.predictor": ("Predictor", "load"),
+    "s5mars.predict.segmentation": ("Segmentation",),
+    "s5mars.settings.config": ("TrainConfig",),
+    "s5mars.types": ("Sample",),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = ["__version__", *sorted(_HOME)]

@@ -68,12 +68,8 @@ def save_model(
 ) -> None:
     """Write ``path`` (safetensors) and the JSON file next to it.
 
-    Args:
-        path: such as ``runs/a/best.safetensors``.
-        networks: ``student``, ``teacher``, or both.
-        taxonomy: the classes.
-        training: metadata for the JSON file: method, data, seed, step, score, protocol.
-        resolution: resolution of images in training.
+    ``networks`` has ``student``, ``teacher``, or both; ``training`` is metadata for the JSON file:
+    method, data, seed, step, score, protocol.
     """
     tensors = {
         f"{name}.{key}": value.detach().cpu().contiguous()
@@ -239,10 +235,7 @@ def temperature_of(facts: Mapping[str, Any], network: str) -> float:
 def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None:
     """Add a temperature to the JSON file of a checkpoint; it is lost when weights are saved again.
 
-    Args:
-        run: a run folder or a checkpoint.
-        network: the network it was fitted for.
-        entry: ``temperature``, and what it was fitted on.
+    ``entry`` has the ``temperature`` for this network, and what it was fitted on.
     """
     tensors_path = checkpoint_path(run)
     facts = read_facts(tensors_path)

@@ -18,6 +18,7 @@ same camera is not marked.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -277,7 +278,4 @@ def _positive(value: object) -> float:
 
 def count_cameras(infos: Sequence[ProductInfo]) -> dict[str, int]:
     """Number of products of each camera; those that do not name theirs are left out."""
-    counts: dict[str, int] = {}
-    for camera in filter(None, map(camera_of, infos)):
-        counts[camera] = counts.get(camera, 0) + 1
-    return dict(sorted(counts.items()))
+    return dict(sorted(Counter(filter(None, map(camera_of, infos))).items()))

@@ -70,17 +70,11 @@ def build_encoder(
     output_stride = 16 if output_stride is None else output_stride
     if output_stride not in (8, 16, 32):
         raise UserError(f"--deeplab.output-stride must be 8, 16 or 32 (got {output_stride})")
-    base = _known(name)
     extra = {"drop_path_rate": drop_path} if drop_path else {}
-    config = timm.get_pretrained_cfg(base, allow_unregistered=False)
-    fixed = bool(config is not None and config.fixed_input_size)
-    try:
-        plain, size = _probe(base, fixed)
-    except _REFUSALS as error:
-        raise _unsupported(name, f"feature maps ({first_line(error)})") from error
+    base, fixed, plain, size = _probe(name)
     reductions = list(plain.feature_info.reduction())
     try:
-        if isinstance(plain, FeatureGetterNet) and len(set(reductions)) == 1:
+        if _has_one_stride(plain):
             if output_stride not in (16, reductions[0]):
                 raise _unused_stride(name, reductions[0])
             return _columnar(base, levels, reductions[0], {**size, **extra})
@@ -101,27 +95,12 @@ def is_columnar(name: str) -> bool:
     Raises:
         UserError: as ``build_encoder``.
     """
-    base = _known(name)
-    config = timm.get_pretrained_cfg(base, allow_unregistered=False)
-    try:
-        with torch.device("meta"):
-            plain, _ = _probe(base, bool(config is not None and config.fixed_input_size))
-    except _REFUSALS as error:
-        raise _unsupported(name, f"feature maps ({first_line(error)})") from error
-    return isinstance(plain, FeatureGetterNet) and len(set(plain.feature_info.reduction())) == 1
+    with torch.device("meta"):
+        return _has_one_stride(_probe(name)[2])
 
 
 def encode(encoder: nn.Module, layout: Layout, image: Tensor) -> tuple[Tensor, ...]:
-    """Feature maps of an image.
-
-    Args:
-        encoder: from ``build_encoder``, like its layout.
-        layout: what it returns.
-        image: (B, 3, H, W) float, normalised.
-
-    Returns:
-        One (B, C, h, w) for each level. They cover the image and its padding.
-    """
+    """(B, 3, H, W) float, normalised → one (B, C, h, w) for each level, with the padding."""
     outputs = encoder(padded(image, layout.multiple))
     if layout.channels_last:
         outputs = [x.permute(0, 3, 1, 2) for x in outputs]
@@ -137,11 +116,9 @@ def padded(image: Tensor, multiple: int) -> Tensor:
 
 
 def blocks_of_levels(depth: int, levels: int) -> tuple[int, ...]:
-    """Indices of the blocks of a columnar encoder that are its levels, from 0.
+    """Indices of the blocks that are the levels of a columnar encoder of this depth, from 0.
 
-    Args:
-        depth: number of blocks.
-        levels: 4, 2 (the first of the four and the last) or 1 (the last).
+    There are 4 levels, 2 (the first of the four and the last) or 1 (the last).
     """
     four = _BLOCKS.get(depth) or tuple(max(0, depth * k // 4 - 1) for k in (1, 2, 3, 4))
     return {4: four, 2: (four[0], four[3]), 1: (four[3],)}[levels]
@@ -160,8 +137,24 @@ def _known(name: str) -> str:
     return base
 
 
-def _probe(base: str, fixed: bool) -> tuple[Any, dict[str, Any]]:
-    """Build an encoder to read its strides; also return the argument that allows any size."""
+def _probe(name: str) -> tuple[str, bool, Any, dict[str, Any]]:
+    """The architecture of a name, whether it has a fixed input size, an encoder to read its strides
+    from, and the argument that allows any size."""
+    base = _known(name)
+    config = timm.get_pretrained_cfg(base, allow_unregistered=False)
+    fixed = bool(config is not None and config.fixed_input_size)
+    try:
+        return base, fixed, *_built(base, fixed)
+    except _REFUSALS as error:
+        raise _unsupported(name, f"feature maps ({first_line(error)})") from error
+
+
+def _has_one_stride(encoder: Any) -> bool:
+    reductions = encoder.feature_info.reduction()
+    return isinstance(encoder, FeatureGetterNet) and len(set(reductions)) == 1
+
+
+def _built(base: str, fixed: bool) -> tuple[Any, dict[str, Any]]:
     if not fixed:
         return timm.create_model(base, features_only=True), {}
     for size in _ANY_SIZE:

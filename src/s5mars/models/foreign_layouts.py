@@ -56,10 +56,6 @@ def in_timm_layout(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]
 
     Position embeddings are interpolated if the file has another number of them.
 
-    Args:
-        state: under the names of timm or Meta.
-        model: the ViT.
-
     Raises:
         UserError: if the model has no place for the biases of the file's attention.
     """

@@ -71,10 +71,6 @@ def licence_of(model: str, weights: str) -> Licence | None:
 
     A local file says nothing of its licence, so it counts as published weights of this
     architecture if all of them have the same licence.
-
-    Args:
-        model: timm's name of the encoder.
-        weights: as given with ``--weights``.
     """
     if weights == "none" or (weights == "auto" and model in PACKAGES):
         return None
@@ -91,12 +87,7 @@ def licence_of(model: str, weights: str) -> Licence | None:
 
 
 def require_agreement(licence: Licence | None, accepted: str, *, option: str) -> None:
-    """Raise if a licence must be agreed to and was not.
-
-    Args:
-        licence: from ``licence_of``.
-        accepted: the identifier that the user has given, or "".
-        option: command-line option for the agreement.
+    """Raise if a licence must be agreed to, and its identifier was not given with ``option``.
 
     Raises:
         UserError: with the terms; also if the agreement is to a licence that does not apply.

@@ -55,11 +55,7 @@ class OnnxNetwork:
 
 
 def load_onnx(path: Path, *, network: str = "teacher") -> LoadedModel[OnnxNetwork]:
-    """Open an ONNX file that ``s5mars export`` wrote.
-
-    Args:
-        path: path to the file.
-        network: ``"teacher"`` accepts either network; ``"student"`` requires the student.
+    """Open an ONNX file that ``s5mars export`` wrote; ``"teacher"`` accepts either network.
 
     Raises:
         MissingFileError: if the file does not exist.
@@ -88,11 +84,7 @@ def _opened(path: Path, temperature: float) -> OnnxNetwork:
 
 
 def open_session(path: Path, *, threads: int | None = None) -> Any:
-    """An onnxruntime session on the CPU.
-
-    Args:
-        path: path to the file.
-        threads: number of threads; None uses as many as torch.
+    """An onnxruntime session on the CPU, by default with as many threads as torch.
 
     Raises:
         UserError: if onnxruntime cannot read the file, or is not installed.

@@ -87,11 +87,7 @@ def digest(folder: Path) -> str:
 
 
 def load_pretrained(folder: Path, name: str) -> Any:
-    """Load a model of transformers, in float32, frozen, in evaluation mode, on the CPU.
-
-    Args:
-        folder: a local folder.
-        name: name of the class, such as ``SamModel``.
+    """Load a model of transformers, such as ``SamModel``, in float32, frozen, on the CPU.
 
     Raises:
         UserError: if transformers is not installed, or tensors are missing or do not fit.
@@ -120,12 +116,7 @@ def load_pretrained(folder: Path, name: str) -> Any:
 
 
 def load_part(folder: Path, auto: str, name: str) -> Any:
-    """Load a tokenizer or a processor from a local folder.
-
-    Args:
-        folder: a local folder.
-        auto: class of transformers that loads it, such as ``AutoTokenizer``.
-        name: name of its model, for error messages.
+    """Load a tokenizer or a processor of the model ``name`` with a class such as ``AutoTokenizer``.
 
     Raises:
         UserError: if transformers is not installed, or the files are missing or damaged.

@@ -42,11 +42,7 @@ def text_embeddings(
 ) -> Tensor:
     """(C, E) float32 unit vectors: for each class the normalised mean over its prompts.
 
-    Args:
-        clip: a ``CLIPModel`` of transformers.
-        folder: folder of ``clip``, which contains its tokenizer.
-        names: class names.
-        templates: prompts, each with one pair of braces.
+    ``clip`` is a ``CLIPModel`` of transformers; its folder contains its tokenizer.
 
     Raises:
         UserError: if the folder has no tokenizer.

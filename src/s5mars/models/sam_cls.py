@@ -139,12 +139,7 @@ class _Stage(nn.Sequential):
 
 
 def sam_cls(weights: str, classes: int, *, cache: Path | None = None) -> SamCls:
-    """Build SAM-CLS with an untrained decoder.
-
-    Args:
-        weights: a folder or hub id of SAM or SAM-HQ.
-        classes: number of output channels.
-        cache: folder for cached features; None disables the cache.
+    """Build SAM-CLS on a folder or hub id of SAM or SAM-HQ, with an untrained decoder.
 
     Raises:
         UserError, MissingFileError: if the weights are missing or do not fit.

@@ -76,10 +76,7 @@ def load_san(network: nn.Module, path: Path, *, split: int) -> AdapterReport:
     The image encoder of CLIP in the file is loaded as well, because the released run trains its
     position embedding.
 
-    Args:
-        network: a ``San``.
-        path: .pth (tensors only) or .safetensors.
-        split: number of CLIP's layers before those of ``clip_rec_head``.
+    ``split`` is the number of CLIP's layers before those of ``clip_rec_head``.
 
     Raises:
         MissingFileError: if the file does not exist.

@@ -90,11 +90,7 @@ def take(
     shapes, and the rows of the classifier whose classes have the same name (case, ``_``, ``-`` and
     spaces do not matter). The normalisation is copied too, unless the run chose another kind.
 
-    Args:
-        network: the network to start.
-        loaded: the model to start from.
-        taxonomy: classes of ``network``.
-        source: how the user named the model.
+    ``taxonomy`` has the classes of ``network``; ``source`` is how the user named the model.
 
     Raises:
         UserError: if the model has no timm encoder, or another one.

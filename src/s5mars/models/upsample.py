@@ -40,10 +40,7 @@ def upsample(x: Tensor, size: tuple[int, int], *, training: bool) -> Tensor:
 @lru_cache(maxsize=32)
 def _weights(source: int, target: int) -> Tensor:
     """(target, source) interpolation weights."""
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-    ):  # the cache may serve training
+    with torch.inference_mode(False), torch.no_grad():  # the cache may serve training
         unit = torch.eye(source).unsqueeze(0)
         weights: Tensor = F.interpolate(unit, size=target, mode="linear", align_corners=False)[0].T
         return weights.contiguous()

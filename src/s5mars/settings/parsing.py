@@ -174,28 +174,30 @@ def _shown_default(found: re.Match[str]) -> str:
 def parse_training(arguments: Sequence[str], *, own: Method | None = None) -> Training:
     """Settings from the arguments of ``s5mars train``.
 
-    Args:
-        arguments: arguments of ``s5mars train``.
-        own: method object that ``--method`` names. Its class need not be registered, and its fields
-            are the defaults of its options.
+    ``own`` is an object of the method that ``--method`` names: its class need not be registered,
+    and its fields are the defaults of its options.
 
     Raises:
         UserError: for an unknown option, key, method, recipe or ablation, an ablation of another
             method than S5Mars, or a value of the wrong type; or if the options do not give ``own``
             again, so that ``config.yaml`` would describe another method.
     """
-    training = _training(training_parser(arguments, own=own), arguments, own=own)
+    parser = training_parser(arguments, own=own)
+    namespace = parser.parse(arguments)
+    text = str(parser.dump(namespace, skip_none=False))
+    built = parser.instantiate(namespace)
+    network = network_options(parser.model)
+    values = {field.name: built[field.name] for field in fields(TrainConfig) if field.name in built}
+    config = TrainConfig(**values, network=_built(network, built[network.group]))
+    method = _built(_method_class(config.method, own), built[config.method])
+    _require_used_threshold(config, method)
     if own is not None:
-        _require_equal(own, training.method, name=training.config.method)
-    return training
+        _require_equal(own, method, name=config.method)
+    return Training(config, method, text)
 
 
 def training_from_yaml(path: Path, *, own: Method | None = None) -> Training:
-    """Settings from the ``config.yaml`` of a run.
-
-    Args:
-        path: the file.
-        own: see ``parse_training``.
+    """Settings from the ``config.yaml`` of a run; ``own`` as for ``parse_training``.
 
     Raises:
         MissingFileError: if there is none.
@@ -222,12 +224,9 @@ def with_values(text: str, config: TrainConfig, names: Iterable[str]) -> str:
 def training_parser(
     arguments: Sequence[str], *, with_method: bool = True, own: Method | None = None
 ) -> Parser:
-    """The parser for these arguments: the method's options depend on the method.
+    """The parser for these arguments, which decide what options exist; raises ``UserError``.
 
-    Args:
-        arguments: arguments of ``s5mars train``.
-        with_method: whether to add the options of the chosen method's class; this imports torch.
-        own: see ``parse_training``.
+    The options of the chosen method are there only ``with_method``, which imports torch.
     """
     early = chosen(arguments)
     name, recipe = early.method, find_recipe(early.recipe)
@@ -269,18 +268,6 @@ def training_parser(
                 ) from error
     parser.dashes()
     return parser
-
-
-def _training(parser: Parser, arguments: Sequence[str], *, own: Method | None) -> Training:
-    namespace = parser.parse(arguments)
-    text = str(parser.dump(namespace, skip_none=False))
-    built = parser.instantiate(namespace)
-    network = network_options(parser.model)
-    values = {field.name: built[field.name] for field in fields(TrainConfig) if field.name in built}
-    config = TrainConfig(**values, network=_built(network, built[network.group]))
-    method = _built(_method_class(config.method, own), built[config.method])
-    _require_used_threshold(config, method)
-    return Training(config, method, text)
 
 
 def _method_class(name: str, own: Method | None) -> type[Any]:
@@ -332,11 +319,7 @@ def _require_used_threshold(config: TrainConfig, method: Any) -> None:
 
 
 def chosen(arguments: Sequence[str]) -> Namespace:
-    """Method, recipe, ablation and model, which decide what options exist.
-
-    Args:
-        arguments: arguments of ``s5mars train``; the rest is not checked.
-    """
+    """Method, recipe, ablation and model, which decide what options exist; unchecked."""
     names = ("method", "recipe", "ablation", "model")
     found = {name: getattr(TrainConfig, name) for name in names if name != "model"}
     found |= {k: v for k, v in given(arguments, names).items() if isinstance(v, str)}
@@ -347,9 +330,7 @@ def chosen(arguments: Sequence[str]) -> Namespace:
 def given(arguments: Sequence[str], names: Iterable[str]) -> dict[str, Any]:
     """Options that the arguments or their settings files give; None in a file counts as not given.
 
-    Args:
-        arguments: arguments of ``s5mars train``; the rest is not checked.
-        names: fields of ``TrainConfig`` to look for.
+    ``names`` are fields of ``TrainConfig`` to look for; other arguments are not checked.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", nargs="?", action="append", default=[])
