@@ -23,8 +23,6 @@ def readable_samples(
     labelled partition are not opened.
 
     Args:
-        samples: As ``withhold`` returns them.
-        coding: Coding of their masks.
         skip_bad: Leave out samples with a damaged file instead of raising an error. Other problems
             raise an error in any case, because they are mistakes and not damage.
 

@@ -104,12 +104,7 @@ def draw_crop(
     With ``settings.fixed`` or ``tiles`` the window is one of ``fixed_windows``. Otherwise, an image
     that is smaller than the crop after scaling lies completely inside it, at a random place.
 
-    Args:
-        width: Width of the source in pixels.
-        height: Height of the source in pixels.
-        settings: Ranges to draw from.
-        rng: Random generator of the sample.
-        around: Pixel of the source that the crop must contain, at a random place.
+    ``around`` is a pixel of the source that the crop must contain, at a random place.
     """
     if settings.fixed or settings.tiles:
         windows = fixed_windows(width, height, side=_side(width, height, settings))
@@ -132,11 +127,6 @@ def coverage(width: int, height: int, settings: CropSettings) -> NDArray[np.floa
 
     Crops undersample the borders of an image, and enlarged crops show a pixel several times. The
     sum over the pixels of a class is the area of the class in an average crop.
-
-    Args:
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
-        settings: Settings of the crops.
 
     Returns:
         (H, W) float64, above 0.
@@ -195,12 +185,8 @@ def fixed_windows(width: int, height: int, *, side: float | None = None) -> list
     """The fewest evenly spaced squares that cover an image.
 
     With them a frozen network sees few different crops, so that its features can be cached. A
-    square that is larger than the image begins at its edge.
-
-    Args:
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
-        side: Side of the squares in pixels of the image; None for the shorter side.
+    square that is larger than the image begins at its edge. ``side`` is in pixels of the image, by
+    default the shorter side.
     """
     side = float(min(width, height)) if side is None else side
     across, down = (

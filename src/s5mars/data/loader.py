@@ -140,8 +140,6 @@ def load_crop(
 
     Args:
         sample: Sample to read; without a mask every label is IGNORE.
-        rng: Random generator of the sample.
-        settings: How to crop.
         objects: Store to draw an object from; None to draw none.
         around: Class that the crop must show, if the sample has it.
 
@@ -239,11 +237,8 @@ def training_loader(
 ) -> DataLoader[Batch]:
     """Return a loader of the batches from step ``start`` on, in order.
 
-    Args:
-        batches: Batches of the run.
-        start: First step.
-        workers: Number of processes; fewer are used if shared memory is short.
-        sharing: Number of training processes on this machine.
+    Fewer ``workers`` are used if shared memory is short; ``sharing`` is the number of training
+    processes on this machine.
     """
     workers, ahead = fitting_workers(workers, batch_bytes=batches.bytes_each, sharing=sharing)
     return _Loader(

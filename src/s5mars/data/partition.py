@@ -160,14 +160,9 @@ def write_partitions(
 ) -> tuple[Partition, ...]:
     """Write stratified, nested lists of the images whose labels may be used.
 
-    Prints the share of each class in each partition, and which classes are absent.
-
-    Args:
-        data: Path to the data set folder.
-        labelled: Fractions of the train split, each in (0, 1].
-        seed: Seed that chooses among equally good partitions.
-        out: Output folder: one list per fraction, such as 0.2.txt, and partitions.json.
-        splits: Path to the folder of the split lists; see ``open_dataset``.
+    Prints the share of each class in each partition, and which classes are absent. The folder
+    ``out`` gets one list per fraction, such as 0.2.txt, and partitions.json. The seed chooses among
+    equally good partitions.
 
     Raises:
         UserError: if a fraction is outside (0, 1], or ``out`` contains different lists with these

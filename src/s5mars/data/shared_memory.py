@@ -34,12 +34,8 @@ logger = logging.getLogger("s5mars")
 def fitting_workers(workers: int, *, batch_bytes: int, sharing: int = 1) -> tuple[int, int]:
     """Number of loader processes that fit into shared memory, and of batches each prefetches.
 
-    First the batches are reduced, then the processes, down to none, with a warning.
-
-    Args:
-        workers: Requested number of loader processes.
-        batch_bytes: Bytes of one batch.
-        sharing: Number of training processes on this machine.
+    First the batches are reduced, then the processes, down to none, with a warning. ``sharing`` is
+    the number of training processes on this machine.
     """
     if not workers:
         return 0, 0

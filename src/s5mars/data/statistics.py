@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,12 @@ class Statistics:
         total = self.labelled_pixels or float("nan")
         return {name: count / total for name, count in self.class_pixels.items()}
 
+    @property
+    def table_ii(self) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+        """Standard deviation and coefficient of variation, also of the paper's data sets."""
+        own = (self.standard_deviation, self.coefficient_of_variation)
+        return {Path(self.data).name or self.data: own, **PAPER}
+
 
 @dataclass(frozen=True)
 class _Counted:
@@ -92,16 +99,14 @@ def dataset_statistics(dataset: Dataset, *, split: str | None = None) -> Statist
     # Images in several splits (the gold sets of AI4Mars overlap) count once.
     samples = {each.image: each for name in names for each in dataset.split(name)}
     classes = len(dataset.taxonomy)
-
-    def count(sample: Sample) -> _Counted:
-        return _count(sample, dataset)
-
     histogram = np.zeros((3, 256), np.int64)
     areas = np.zeros(classes, np.int64)
     present = np.zeros(classes, np.int64)
     per_image = np.zeros(classes + 1, np.int64)
     without = pixels = 0
-    for counted in map_images(count, list(samples.values()), description="reading images"):
+    for counted in map_images(
+        partial(_count, dataset=dataset), list(samples.values()), description="reading images"
+    ):
         histogram += counted.histogram
         without += counted.no_data
         if counted.areas is not None:
@@ -134,11 +139,7 @@ def write_statistics(
 ) -> Statistics:
     """Print table II and the numbers of figure 2, and write them as JSON and PNG.
 
-    Args:
-        data: Path to the data set folder.
-        out: Output folder for statistics.json, colours.png and labels.png.
-        split: Name of one split; train, val and test together by default.
-        splits: Path to the folder of the split lists; see ``open_dataset``.
+    The default is train, val and test together; ``splits`` is the folder of the split lists.
 
     Raises:
         UserError, MissingFileError: as ``open_dataset`` and the readers.
@@ -158,8 +159,7 @@ def write_statistics(
 
 def as_table(found: Statistics) -> str:
     """Format table II, with the rows of the paper, and the numbers of figure 2 as text."""
-    own = (found.standard_deviation, found.coefficient_of_variation)
-    rows = {Path(found.data).name or found.data: own, **PAPER}
+    rows = found.table_ii
     width = max(map(len, rows))
     lines = [
         f"{found.images} images of {', '.join(found.splits)}",
@@ -192,8 +192,7 @@ def colour_figure(found: Statistics) -> Figure:
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3)
-    own = (found.standard_deviation, found.coefficient_of_variation)
-    rows = {Path(found.data).name or found.data: own, **PAPER}
+    rows = found.table_ii
     places = np.arange(3)
     titles = ("Standard deviation", "Coefficient of variation")
     for which, axes in enumerate((left, middle)):

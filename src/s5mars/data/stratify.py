@@ -31,8 +31,6 @@ def label_areas(
     """Read every label and count its pixels by class.
 
     Args:
-        samples: Samples whose labels are read.
-        coding: Coding of their masks.
         number_of_classes: C.
         weights: Weight of a pixel by its place, such as ``crops.coverage``; 1 by default.
         skip_bad: Leave out damaged label files instead of raising an error.

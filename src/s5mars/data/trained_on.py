@@ -25,9 +25,7 @@ def dataset_of(
         run: The run or model, for messages.
         facts: What it recorded of its training: ``data`` and ``splits``.
         data: Path to the data set, if it is another one or was moved.
-        splits: Path to the folder of the split lists; by default that of the run if the data set is
-            the same.
-        layout: Layout of the data set; recognised by default.
+        splits: Path to the split lists; by default those of the run if the data set is the same.
 
     Raises:
         MissingFileError: if data or lists are where neither the caller nor the run says.

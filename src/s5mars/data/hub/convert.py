@@ -56,12 +56,7 @@ def convert(
 ) -> Counter[str]:
     """Write the files of one shard atomically; existing files are kept.
 
-    Args:
-        shard: Path to the Parquet file.
-        source: Defines where the files of each column are written.
-        split: Split of the shard.
-        names: Names of the rows, in order.
-        out: Folder of the data set.
+    ``source`` defines where the files of each column are written; ``names`` are those of the rows.
 
     Returns:
         Column → number of its files.

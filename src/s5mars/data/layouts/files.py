@@ -142,6 +142,15 @@ def _find(entry: str, samples: Mapping[str, Sample]) -> Sample | None:
     return samples.get(stem.as_posix()) or samples.get(stem.name)
 
 
+def left_out(
+    samples: Mapping[str, Sample], splits: Mapping[str, Sequence[Sample]]
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """The samples that are in no split: those without a mask, and those with one."""
+    listed = {sample.name for split in splits.values() for sample in split}
+    rest = [sample for sample in samples.values() if sample.name not in listed]
+    return tuple(s for s in rest if s.mask is None), tuple(s for s in rest if s.mask is not None)
+
+
 def forbid_overlap(splits: Mapping[str, Sequence[Sample]], root: Path) -> None:
     """Check that no image is in two splits, which would make scores meaningless.
 

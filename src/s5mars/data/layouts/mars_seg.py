@@ -32,7 +32,7 @@ from pathlib import Path
 
 from s5mars.classes import IGNORE, MARS_SEG, MaskCoding
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts.files import forbid_overlap, paired_samples, read_names, select
+from s5mars.data.layouts.files import forbid_overlap, left_out, paired_samples, read_names, select
 from s5mars.data.layouts.plain import DESCRIPTION, read_description
 from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import UserError
@@ -86,20 +86,11 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
         if partitions and lists is None
         else read_splits(folder, samples, taxonomy, coding, lists=lists)
     )
-    taken = {sample.name for split in splits.values() for sample in split}
-    rest = [sample for sample in samples.values() if sample.name not in taken]
-    unlabelled = tuple(sample for sample in rest if sample.mask is None)
-    unlisted = tuple(sample for sample in rest if sample.mask is not None)
+    unlabelled, unlisted = left_out(samples, splits)
     return Dataset(
-        root,
-        "mars-seg",
-        taxonomy,
-        coding,
-        splits,
-        unlabelled,
-        partitions=partitions,
-        unlisted=unlisted,
-    )
+        root, "mars-seg", taxonomy, coding, splits, unlabelled,
+        partitions=partitions, unlisted=unlisted,
+    )  # fmt: skip
 
 
 def _form(folder: Path) -> tuple[str, str] | None:

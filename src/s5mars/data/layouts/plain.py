@@ -24,7 +24,7 @@ import yaml
 
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy, hex_colour
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts.files import paired_samples, unlabelled_samples
+from s5mars.data.layouts.files import left_out, paired_samples, unlabelled_samples
 from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import write_text
@@ -57,10 +57,7 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
         raise UserError(
             f"{root / 'images' / clashes[0]}: unlabelled/ contains the same name: rename one"
         )
-    taken = {sample.name for split in splits.values() for sample in split}
-    rest = [sample for sample in samples.values() if sample.name not in taken]
-    spare = tuple(sample for sample in rest if sample.mask is None)
-    unlisted = tuple(sample for sample in rest if sample.mask is not None)
+    spare, unlisted = left_out(samples, splits)
     return Dataset(
         root, "plain", taxonomy, coding, splits, (*spare, *unlabelled), unlisted=unlisted
     )

@@ -7,15 +7,13 @@ Label ids: 0 is unlabelled, 1..9 are the nine classes. 6 000 images of 1200×120
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from s5mars.classes import S5MARS, S5MARS_CODING
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts.files import forbid_overlap, paired_samples, read_names, select
+from s5mars.data.layouts.files import forbid_overlap, left_out, paired_samples, read_names, select
 from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import UserError
-from s5mars.types import Sample
 
 SIGNATURE = "images/ and labels/ with JSON lists of names (train and test in their file names)"
 
@@ -43,23 +41,12 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
             for split, path in released.items()
             if path
         }
-        splits = _with_validation(splits, samples)
+        if splits.keys() == {"train", "test"}:
+            rest = left_out(samples, splits)[1]
+            splits = {"train": splits["train"], "val": rest, "test": splits["test"]}
         forbid_overlap(splits, root)
-    taken = {sample.name for split in splits.values() for sample in split}
-    rest = [sample for sample in samples.values() if sample.name not in taken]
-    unlabelled = tuple(sample for sample in rest if sample.mask is None)
-    unlisted = tuple(sample for sample in rest if sample.mask is not None)
+    unlabelled, unlisted = left_out(samples, splits)
     return Dataset(root, "s5mars", S5MARS, S5MARS_CODING, splits, unlabelled, unlisted=unlisted)
-
-
-def _with_validation(
-    splits: Mapping[str, tuple[Sample, ...]], samples: Mapping[str, Sample]
-) -> dict[str, tuple[Sample, ...]]:
-    if "val" in splits or "train" not in splits or "test" not in splits:
-        return dict(splits)
-    listed = {sample.name for split in splits.values() for sample in split}
-    rest = tuple(s for s in samples.values() if s.mask is not None and s.name not in listed)
-    return {"train": splits["train"], "val": rest, "test": splits["test"]}
 
 
 def _list_of(root: Path, split: str) -> Path | None:

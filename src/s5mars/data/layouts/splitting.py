@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.classes import MaskCoding, Taxonomy
-from s5mars.data.layouts.files import forbid_overlap, read_names, select
+from s5mars.data.layouts.files import forbid_overlap, left_out, read_names, select
 from s5mars.data.names import as_lines
 from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
 from s5mars.errors import UserError
@@ -49,13 +49,7 @@ def read_splits(
     """Read the split lists; without any, create them or train on all of the few labels.
 
     Lists that s5mars has created are extended by images with new masks, which join the train split.
-
-    Args:
-        root: Path to the data set folder.
-        samples: All images that a list may name.
-        taxonomy: Classes of the masks.
-        coding: Coding of the masks.
-        lists: Path to the folder of the lists; ``root/splits`` by default.
+    ``samples`` are all images that a list may name; the lists are in ``root/splits`` by default.
 
     Raises:
         UserError: if a list names unknown files, an image is in two lists, no image has a mask, or
@@ -69,20 +63,15 @@ def read_splits(
         return _first_splits(root, samples, taxonomy, coding, folder=folder)
     splits = {path.stem: select(read_names(path), samples, path) for path in paths}
     forbid_overlap(splits, folder)
-    listed = {sample.name for split in splits.values() for sample in split}
-    new = tuple(s for s in samples.values() if s.mask is not None and s.name not in listed)
-    if new:
+    if new := left_out(samples, splits)[1]:
         splits = _with_new(folder, splits, samples, new, taxonomy, coding)
     return splits
 
 
 def write_lists(folder: Path, lists: Mapping[str, Sequence[str]], *, first_line: str) -> None:
-    """Write lists that are read as they are, all of them or none.
+    """Write lists (split → names) that are read as they are, all of them or none.
 
-    Args:
-        folder: New folder of the lists.
-        lists: Split → names.
-        first_line: What the lists are, as a phrase after "Written by s5mars".
+    ``first_line`` says what the lists are, as a phrase after "Written by s5mars".
     """
     _write(folder, lists, head=f"{_MARK} {first_line}\n")
 
