@@ -85,11 +85,7 @@ class Run:
         return self.load(device="auto")
 
     def load(self, **settings: Any) -> Predictor:
-        """The trained model with other settings of inference, such as ``tta=True``.
-
-        Args:
-            **settings: see ``s5mars.load``.
-        """
+        """The trained model with other settings of ``s5mars.load``, such as ``tta=True``."""
         return load(self.folder, **settings)
 
     def predict(self, image: Picture) -> Segmentation:
@@ -109,11 +105,7 @@ class Run:
         return evaluate(self.folder, **settings)
 
     def report(self, **settings: Any) -> Path:
-        """Write the HTML page about the run and return its path.
-
-        Args:
-            **settings: ``out``, ``data`` and ``splits``, as options of ``s5mars report``.
-        """
+        """Write the HTML page about the run, with options of ``s5mars report``; return its path."""
         options = vars(_parsed("report", [str(self.folder)], settings))
         return write_report(options.pop("run")[0], **options)
 
@@ -182,10 +174,9 @@ class Comparison:
         return table(self.folder, form=form)
 
     def figures(self, folder: str | PathLike[str] | None = None) -> Sequence[Path]:
-        """Draw the figures of ``s5mars table --figures`` and return their paths.
+        """Draw the figures of ``s5mars table --figures`` in a folder and return their paths.
 
-        Args:
-            folder: where to write them; None: ``figures`` in the folder of the comparison.
+        The default is ``figures`` in the folder of the comparison.
         """
         from s5mars.comparison.figures import write_figures
 

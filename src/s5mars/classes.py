@@ -138,15 +138,8 @@ def same_classes(
 ) -> None:
     """Check that a model and a data set have the same classes in the same order.
 
-    Args:
-        checkpoint: Classes of the model.
-        data_set: Classes of the data.
-        run: Path to the model, for the message.
-        data: Path to the data, for the message.
-        way_out: End of the message: another solution.
-
     Raises:
-        UserError: if they differ.
+        UserError: if they differ; the message names both, and ends with another ``way_out``.
     """
     if checkpoint.names != data_set.names:
         raise UserError(

@@ -49,11 +49,7 @@ def require_choice(
 
 
 def needed(module: str, *, extra: str) -> Any:
-    """Import a module that an extra installs.
-
-    Args:
-        module: Name of the module, such as ``"onnxruntime"``.
-        extra: Extra of this package that installs it.
+    """Import a module, such as ``"onnxruntime"``, that an extra of this package installs.
 
     Raises:
         UserError: if it is not installed; the message has the command that installs it.

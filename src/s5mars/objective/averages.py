@@ -12,11 +12,7 @@ class RunningMean(nn.Module):
     """An exponential moving average of means over pixels, saved in every checkpoint.
 
     It starts at 0 and is divided by the total weight, 1 − mᵗ after t steps, which removes the bias
-    towards the start (Kingma and Ba, ICLR 2015, section 3).
-
-    Args:
-        shape: shape of the mean.
-        momentum: m, in [0, 1).
+    towards the start (Kingma and Ba, ICLR 2015, section 3); the momentum m is in [0, 1).
     """
 
     weighted: Tensor

@@ -104,8 +104,7 @@ class Display:
     def end_step(self, loss: float | None) -> None:
         """Move the bar, and say how long it will take if enough steps are measured and left.
 
-        Args:
-            loss: of the step, in this process; None leaves the bar's as it is.
+        A loss, that of the step in this process, replaces the bar's.
         """
         self._bar.update()
         if loss is not None:

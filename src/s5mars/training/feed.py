@@ -46,11 +46,9 @@ class Feed:
         self.coverage: Coverage | None = None
 
     def batches(self, start: int, *, sharing: int = 1) -> DataLoader[Batch]:
-        """Batches of this process from a step on.
+        """Batches of this process from a step on, counted from 0.
 
-        Args:
-            start: the step, from 0.
-            sharing: number of training processes on this machine.
+        ``sharing`` is the number of training processes on this machine.
         """
         settings = LoaderSettings(
             seed=self.config.seed,
@@ -83,11 +81,9 @@ class Feed:
 
 
 def loader_workers(asked: int, sharing: int = 1) -> int:
-    """Number of loader processes.
+    """Number of loader processes; -1 asks for one fewer than the cores of a process, at most 4.
 
-    Args:
-        asked: the setting; -1: one fewer than the cores of a process, at most 4.
-        sharing: number of training processes that share the cores.
+    ``sharing`` is the number of training processes that share the cores.
     """
     if asked >= 0:
         return asked

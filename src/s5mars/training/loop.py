@@ -145,11 +145,7 @@ class Loop:
             self.record.save_snapshot(snapshot_path(config.out, module.step), module)
 
     def _save_or_stop(self, took: float) -> bool:
-        """Save if it is due or a signal asks to stop; whether one does.
-
-        Args:
-            took: seconds of the step.
-        """
+        """Save if it is due after a step of these seconds, or a signal stops; whether one does."""
         step, every = self.module.step, self.config.save_every
         slow = took > max(SLOW_SECONDS, 10 * self._write_seconds)
         late = slow or time.monotonic() - self._saved_at > LONGEST_GAP_SECONDS

@@ -138,23 +138,17 @@ class SegmentationModule(nn.Module):
         return loss
 
     def progress(self, step: int, *, first: int = 0) -> Progress:
-        """The progress at a step, and what the settings give to the method.
+        """The progress at a step, counted from 0, and what the settings give to the method.
 
-        Args:
-            step: counted from 0.
-            first: place of this process's first image in the batch of all processes.
+        ``first`` is the place of this process's first image in the batch of all processes.
         """
-        config = self.config
+        config, total = self.config, self.total_steps
+        grown = ramp(step, start=config.warm_up * total, length=config.ramp * total)
         return Progress(
             seed=config.seed,
             step=step,
-            total=self.total_steps,
-            ramp=config.unsupervised
-            * ramp(
-                step,
-                start=config.warm_up * self.total_steps,
-                length=config.ramp * self.total_steps,
-            ),
+            total=total,
+            ramp=config.unsupervised * grown,
             first=first,
             pool_from=self.pool_from,
             criterion=ohem_cross_entropy if config.ohem else cross_entropy,
@@ -172,11 +166,7 @@ class SegmentationModule(nn.Module):
     ) -> dict[str, Term]:
         """The terms of the method, or the supervised loss alone while the pool does not count.
 
-        Args:
-            batch: of this step.
-            progress: of this step.
-            student: replaces the module's own, such as by its compiled form.
-            teacher: replaces the module's own.
+        A student or teacher replaces the module's own, such as by its compiled form.
         """
         student = student or self.student
         if self.method.needs.pool and not progress.ramp:
@@ -207,14 +197,12 @@ class SegmentationModule(nn.Module):
     def finish_step(self) -> None:
         """Update the teacher after the student, and count the step."""
         if self.teacher is not None:
+            config = self.config
             limit = momentum_limit(
-                self.total_steps,
-                limit=self.config.teacher_momentum,
-                span=self.config.teacher_span,
+                self.total_steps, limit=config.teacher_momentum, span=config.teacher_span
             )
-            update_teacher(
-                self.teacher, self.student, momentum=momentum_at(self.step, maximum=limit)
-            )
+            momentum = momentum_at(self.step, maximum=limit)
+            update_teacher(self.teacher, self.student, momentum=momentum)
         self.step += 1
 
     @property

@@ -108,9 +108,7 @@ class Record:
             {
                 **self._facts(module),
                 "steps": module.step,
-                "best": None
-                if best is None
-                else {"step": best["step"], **_headline(best["validation"])},
+                "best": best and {"step": best["step"], **_headline(best["validation"])},
                 "seconds": round(module.seconds + sum(s.seconds for s in self.stages), 1),
                 "notes": self._notes(module),
                 "history": module.history,
@@ -149,11 +147,8 @@ class Record:
         networks = {"student": module.student}
         if module.teacher is not None:
             networks["teacher"] = module.teacher
-        self._save(
-            self.config.out / "best.safetensors",
-            networks,
-            {**self._facts(module), "step": step, "validation": _headline(scores)},
-        )
+        facts = {**self._facts(module), "step": step, "validation": _headline(scores)}
+        self._save(self.config.out / "best.safetensors", networks, facts)
 
     def save_snapshot(self, path: Path, module: SegmentationModule) -> None:
         """Write the scored network as it is now."""
@@ -247,11 +242,7 @@ ENOUGH_POOL_CROPS = 20_000
 
 
 def few_pool_crops(crops: int) -> str:
-    """A warning if a run uses few crops of the pool, else "".
-
-    Args:
-        crops: number of pool crops in the run; 0 for methods without a pool.
-    """
+    """A warning if a run uses few crops of the pool (0: it has none), else ""."""
     if not 0 < crops < ENOUGH_POOL_CROPS:
         return ""
     return (
@@ -261,11 +252,9 @@ def few_pool_crops(crops: int) -> str:
 
 
 def before_the_pool(step: int, facts: Mapping[str, Any]) -> str:
-    """A note if the weights were kept before the pool was used, else "".
+    """A note if the weights of a step were kept before the pool was used, else "".
 
-    Args:
-        step: step whose weights were kept.
-        facts: of the run, with ``pool_images`` and ``pool_from``.
+    ``facts`` are those of the run, with ``pool_images`` and ``pool_from``.
     """
     if not facts.get("pool_images") or step > facts.get("pool_from", 0):
         return ""
