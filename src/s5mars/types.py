@@ -69,6 +69,11 @@ class Targets:
     label: Tensor  # (B, H, W) int64 true label, overrides `probability`; IGNORE where unknown
     valid: Tensor  # (B, H, W) bool
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Probability, label and validity."""
+        return self.probability, self.label, self.valid
+
     @cached_property
     def best(self) -> tuple[Tensor, Tensor]:
         """Two (B, H, W): the largest probability and its class, cached."""

@@ -29,12 +29,4 @@ def paste(region: Tensor, a: View, b: View) -> View:
 
 def select(view: View, index: Tensor) -> View:
     """The images and targets of a view at an index."""
-    targets = view.targets
-    return View(
-        image=view.image[index],
-        targets=Targets(
-            probability=targets.probability[index],
-            label=targets.label[index],
-            valid=targets.valid[index],
-        ),
-    )
+    return View(view.image[index], Targets(*(x[index] for x in view.targets.tensors)))

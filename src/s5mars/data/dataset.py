@@ -24,9 +24,7 @@ class Dataset:
     layout: str  # key of `s5mars.data.layouts.LAYOUTS`
     taxonomy: Taxonomy
     coding: MaskCoding
-    splits: Mapping[
-        str, tuple[Sample, ...]
-    ]  # "train", "val", "test", and those that the layout adds
+    splits: Mapping[str, tuple[Sample, ...]]  # "train", "val", "test", and others of the layout
     unlabelled: tuple[Sample, ...] = ()  # images without a label; none of val or test
     ignored_by: str = ""  # for reports: what is ignored besides mask ids
     partitions: Mapping[str, Path] = field(default_factory=dict)  # name → list of labelled images

@@ -152,10 +152,7 @@ class PrevMatch(nn.Module):
             previous = self.predict(network, image, progress.generator("earlier networks"))
         both = Crops(*(torch.cat([x, x]) for x in (pool.image, pool.label, pool.valid)))
         targets = progress.pseudo_labels(torch.cat([own, previous]), both)
-        halves = zip(
-            *(torch.chunk(x, 2) for x in (targets.probability, targets.label, targets.valid)),
-            strict=True,
-        )
+        halves = zip(*(torch.chunk(x, 2) for x in targets.tensors), strict=True)
         first, second = (View(image, Targets(*half)) for half in halves)
         return first, second
 

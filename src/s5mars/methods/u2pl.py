@@ -295,11 +295,8 @@ def _by_pixel(x: Tensor) -> Tensor:
 
 
 def _joined(*parts: Targets, order: Tensor) -> Targets:
-    return Targets(
-        probability=torch.cat([p.probability for p in parts])[order],
-        label=torch.cat([p.label for p in parts])[order],
-        valid=torch.cat([p.valid for p in parts])[order],
-    )
+    tensors = zip(*(part.tensors for part in parts), strict=True)
+    return Targets(*(torch.cat(streams)[order] for streams in tensors))
 
 
 def _size(x: Tensor) -> tuple[int, int]:

@@ -27,10 +27,7 @@ def is_model(path: str | PathLike[str]) -> bool:
     text = os.fspath(path)
     if text.startswith(HUB) or text.lower().endswith(_ENDINGS):
         return True
-    at = Path(text)
-    if any((at / name).is_file() for name in _OF_A_RUN):
-        return True
-    return installed_folder(text) is not None
+    return _is_run(Path(text)) or installed_folder(text) is not None
 
 
 def open_model(path: str | PathLike[str], *, network: str = "teacher") -> LoadedModel[Any]:
@@ -76,8 +73,10 @@ def model_and_images(first: str | None, others: Sequence[str]) -> tuple[str, lis
     if first is not None and is_model(first):
         return first, list(others)
     images = [*others] if first is None else [first, *others]
-    if len(images) == 1 and is_model(images[0]) and not _holds_images(images[0]):
-        raise UserError(f"{images[0]} is a model; give images to predict after it")
+    if len(images) == 1 and is_model(images[0]):
+        at = Path(images[0])
+        if _is_run(at) or not at.is_dir():  # a folder of images may have the name of a model
+            raise UserError(f"{images[0]} is a model; give images to predict after it")
     if first is not None and not Path(first).exists():
         raise MissingFileError(
             f"{first} is neither a model nor an image: it does not exist; `s5mars models` lists "
@@ -91,10 +90,8 @@ def model_and_images(first: str | None, others: Sequence[str]) -> tuple[str, lis
     return DEFAULT, images
 
 
-def _holds_images(text: str) -> bool:
-    """Whether the name of an installed model is also that of a folder, which is no run."""
-    at = Path(text)
-    return at.is_dir() and not any((at / name).is_file() for name in _OF_A_RUN)
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _OF_A_RUN)
 
 
 def result_path(path: str | PathLike[str], name: str) -> Path:

@@ -19,9 +19,7 @@ class NetworkOptions:
 
     group: ClassVar[str]  # prefix of the options, and key in config.yaml
     weights: ClassVar[str] = ""  # model that --weights must hold; "": any or none
-    fixed_crops: ClassVar[bool] = (
-        False  # whether crops are never scaled, so that they can be cached
-    )
+    fixed_crops: ClassVar[bool] = False  # whether crops are never scaled, and can be cached
     methods: ClassVar[str] = ""  # methods that train it, for messages; "": all
     zero_shot: ClassVar[bool] = False  # whether it can be scored without training
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.read import image_size
 from s5mars.data.resolution import Resolution
+from s5mars.devices import usable_cores
 from s5mars.errors import UserError
 from s5mars.models.box import installed_folder
 from s5mars.models.checkpoint import checkpoint_path, read_facts
@@ -68,8 +68,7 @@ class Machine:
     def here(cls, accelerator: str) -> Machine:
         """This machine, as far as ``--accelerator`` allows."""
         gpu = torch.cuda.is_available() and accelerator in {"auto", "gpu", "cuda"}
-        here = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
-        return cls(gpu, min(len(here) or os.cpu_count() or 1, torch.get_num_threads()))
+        return cls(gpu, min(usable_cores(), torch.get_num_threads()))
 
     def __str__(self) -> str:
         if self.gpu:
@@ -124,7 +123,7 @@ def steps_for(
     """
     stages = 1.5 if trains_in_stages(config, method) else 1.0  # one of three sees no pool
     crops_a_step = config.batch * (1 - config.warm_up if method.needs.pool else 1)
-    enough = _rounded_up(stages * ENOUGH_POOL_CROPS / crops_a_step)
+    enough = int(-(-stages * ENOUGH_POOL_CROPS / crops_a_step // 100) * 100)  # rounded up
     if machine.gpu:
         return enough, True
     seconds = SECONDS_PER_MEGAPIXEL * config.batch * crop**2 / 1e6
@@ -227,7 +226,3 @@ def _unused_folder(known: Mapping[str, object]) -> Path:
     while (Path("runs") / f"{stem}-{number}").exists():
         number += 1
     return Path("runs") / f"{stem}-{number}"
-
-
-def _rounded_up(steps: float) -> int:
-    return int(-(-steps // 100) * 100)

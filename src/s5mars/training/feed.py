@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader
 from s5mars.classes import MaskCoding
 from s5mars.data.loader import LoaderSettings, TrainingBatches, training_loader
 from s5mars.data.sampler import Balance
+from s5mars.devices import usable_cores
 from s5mars.parallel import distributed
 from s5mars.proposals.draw import Coverage, ObjectFilter
 from s5mars.proposals.prepare import object_store
@@ -87,5 +87,4 @@ def loader_workers(asked: int, sharing: int = 1) -> int:
     """
     if asked >= 0:
         return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(0, min(4, (cores or 1) // sharing - 1))
+    return max(0, min(4, usable_cores() // sharing - 1))

@@ -33,7 +33,7 @@ from s5mars.files.locking import locked
 from s5mars.files.reading import read_text
 from s5mars.models.checkpoint import load_model
 from s5mars.predict.inference import Inference
-from s5mars.products.names import parse_name
+from s5mars.products import read_info
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import with_values
 from s5mars.training.environment import processes, versions
@@ -127,7 +127,7 @@ def divide(
     ``areas`` are (N, C): how many pixels of each class each image has. The seed chooses among
     equally good divisions.
     """
-    sols = [_sol(sample.name) for sample in samples]
+    sols = [read_info(sample.name).sol for sample in samples]
     keys: list[object] = list(sols)
     if None in sols or len(set(sols)) < folds:
         keys = list(range(len(samples)))
@@ -229,11 +229,6 @@ def _write_fold(
     )
     chosen = as_lines(s.name for s in labelled if s.name not in held_out)
     write_text(folder.with_name(f"{folder.name}.txt"), chosen)
-
-
-def _sol(name: str) -> int | None:
-    found = parse_name(Path(name).name)
-    return None if found is None else found.info.sol
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any]:

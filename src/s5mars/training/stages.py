@@ -31,6 +31,7 @@ from s5mars.files.reading import read_object, read_yaml
 from s5mars.methods.supervised import Supervised
 from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import load_model
+from s5mars.predict.inference import Inference
 from s5mars.predict.predictor import Predictor
 from s5mars.products.no_data import no_data
 from s5mars.settings.config import TrainConfig
@@ -147,7 +148,8 @@ def _agreement(one: NDArray[np.uint8], other: NDArray[np.uint8], classes: int) -
 
 def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
     """Write the pool in the order of its reliability, and its first half."""
-    predictors = [_predictor(path, first) for path in snapshots(first.out)]
+    inference = Inference(device=device_of(first.accelerator))
+    predictors = [Predictor.of(load_model(path), inference) for path in snapshots(first.out)]
     ranked = []
     for sample in tqdm(pool, desc="ranking the pool"):
         image = read_image(sample.image)
@@ -170,16 +172,6 @@ def _excluded_pixels(sample: Sample, image: NDArray[np.uint8]) -> NDArray[np.boo
     height, width = image.shape[:2]
     hidden = np.asarray(open_hidden(sample, size=(width, height)), np.bool_)
     return no_data(image) | hidden
-
-
-def _predictor(path: Path, config: TrainConfig) -> Predictor:
-    loaded = load_model(path)
-    return Predictor(
-        loaded.model,
-        loaded.taxonomy,
-        device=device_of(config.accelerator),
-        resolution=Resolution.parse(config.resolution),
-    )
 
 
 def _train(run: Path, config: TrainConfig, method: Method) -> bool:

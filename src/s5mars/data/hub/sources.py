@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 Row = Mapping[str, object]
 Places = Callable[[str, str, Row], dict[str, str]]
@@ -44,25 +43,23 @@ def _ai4mars(split: str, name: str, row: Row) -> dict[str, str]:
     return places
 
 
-SOURCES: Mapping[str, Source] = MappingProxyType(
-    {
-        "s5mars": Source(
-            repo="Mirali33/mb-s5mars",
-            layout="mars-bench",
-            splits=("train", "val", "test"),
-            columns=("image", "mask"),
-            flags=(),
-            places=_mars_bench,
-            published="https://jhang2020.github.io/S5Mars.github.io/",
-        ),
-        "ai4mars": Source(
-            repo="hassanjbara/AI4MARS",
-            layout="ai4mars",
-            splits=("train", "test_min1", "test_min2", "test_min3"),
-            columns=("image", "label_mask", "rover_mask", "range_mask"),
-            flags=("has_masks", "has_labels"),
-            places=_ai4mars,
-            published="https://doi.org/10.5281/zenodo.15995036",
-        ),
-    }
-)
+SOURCES: Mapping[str, Source] = {
+    "s5mars": Source(
+        repo="Mirali33/mb-s5mars",
+        layout="mars-bench",
+        splits=("train", "val", "test"),
+        columns=("image", "mask"),
+        flags=(),
+        places=_mars_bench,
+        published="https://jhang2020.github.io/S5Mars.github.io/",
+    ),
+    "ai4mars": Source(
+        repo="hassanjbara/AI4MARS",
+        layout="ai4mars",
+        splits=("train", "test_min1", "test_min2", "test_min3"),
+        columns=("image", "label_mask", "rover_mask", "range_mask"),
+        flags=("has_masks", "has_labels"),
+        places=_ai4mars,
+        published="https://doi.org/10.5281/zenodo.15995036",
+    ),
+}
