@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +19,13 @@ from s5mars.randomness import Generators, each
 from s5mars.types import Progress
 
 
+@dataclass
 class _Draws:
     """The generators of one step, for successive calls."""
 
-    def __init__(self, progress: Progress, size: int) -> None:
-        self.progress = progress
-        self.size = size
-        self.calls = 0
+    progress: Progress
+    size: int
+    calls: int = 0
 
     def next(self, rows: int) -> Generators:
         """Generators for a batch of concatenated streams."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ METADATA_KEY = "s5mars"
 """Key of the metadata entry that contains the facts as JSON."""
 
 
+@dataclass(frozen=True)
 class OnnxNetwork:
     """Replaces a torch module: (B, 3, h, w) uint8 → (B, C, h, w) float32 logits.
 
@@ -31,10 +33,9 @@ class OnnxNetwork:
     pixel. onnxruntime runs on the CPU with as many threads as torch.
     """
 
-    def __init__(self, path: Path, *, session: Any, temperature: float) -> None:
-        self.path = path
-        self.session = session
-        self.temperature = temperature
+    path: Path
+    session: Any
+    temperature: float
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Sessions cannot be pickled: reopen the file in the other process."""

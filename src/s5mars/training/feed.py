@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from s5mars.classes import MaskCoding
@@ -17,33 +15,21 @@ from s5mars.proposals.draw import Coverage, ObjectFilter
 from s5mars.proposals.prepare import object_store
 from s5mars.proposals.store import ObjectStore
 from s5mars.settings.config import TrainConfig, first_pool_step
-from s5mars.training.streams import crop_settings
-from s5mars.types import Batch, Sample
+from s5mars.training.streams import Streams, crop_settings
+from s5mars.types import Batch
 
 
+@dataclass(kw_only=True, eq=False)
 class Feed:
     """The batches of a run."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        labelled: Sequence[Sample],
-        pool: Sequence[Sample] | None,
-        total_steps: int,
-        coding: MaskCoding,
-        *,
-        areas: NDArray[np.float64] | None,
-        with_objects: bool,
-    ) -> None:
-        self.config = config
-        self.labelled = labelled
-        self.pool = pool
-        self.total_steps = total_steps
-        self.coding = coding
-        self.areas = areas
-        self.with_objects = with_objects
-        self.objects: ObjectStore | None = None
-        self.coverage: Coverage | None = None
+    config: TrainConfig
+    streams: Streams
+    coding: MaskCoding
+    total_steps: int
+    with_objects: bool
+    objects: ObjectStore | None = field(default=None, init=False)
+    coverage: Coverage | None = field(default=None, init=False)
 
     def batches(self, start: int, *, sharing: int = 1) -> DataLoader[Batch]:
         """Batches of this process from a step on, counted from 0.
@@ -62,9 +48,8 @@ class Feed:
             rank=distributed.rank(),
             world=distributed.number(),
         )
-        batches = TrainingBatches(
-            self.labelled, self.pool, steps=self.total_steps, settings=settings
-        )
+        streams, steps = self.streams, self.total_steps
+        batches = TrainingBatches(streams.labelled, streams.pool, steps=steps, settings=settings)
         workers = loader_workers(self.config.workers, sharing=sharing)
         return training_loader(batches, start=start, workers=workers, sharing=sharing)
 
@@ -72,12 +57,12 @@ class Feed:
         """Open the object proposals; make them if they are missing."""
         if self.with_objects:
             self.objects, self.coverage = object_store(
-                self.config.objects, self.labelled, cache=self.config.out / "objects"
+                self.config.objects, self.streams.labelled, cache=self.config.out / "objects"
             )
 
     def _balance(self) -> Balance | None:
-        share = self.config.balanced_crops
-        return Balance.of(self.areas, share=share) if share and self.areas is not None else None
+        share, areas = self.config.balanced_crops, self.streams.areas
+        return Balance.of(areas, share=share) if share and areas is not None else None
 
 
 def loader_workers(asked: int, sharing: int = 1) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +29,18 @@ from s5mars.training.streams import Streams, no_alignment
 from s5mars.training.validate import pseudo_label_record, validate
 
 
+@dataclass(eq=False)
 class Record:
     """Write ``metrics.json`` and ``best.*``."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        dataset: Dataset,
-        streams: Streams,
-        feed: Feed,
-        *,
-        stages: Sequence[Stage] = (),
-    ) -> None:
-        self.config = config
-        self.dataset = dataset
-        self.streams = streams
-        self.feed = feed
-        self.stages = stages  # that were trained before, for this one
-        self.loggers = _loggers(config.out)
+    config: TrainConfig
+    dataset: Dataset
+    streams: Streams
+    feed: Feed
+    stages: Sequence[Stage] = ()  # that were trained before, for this one
+
+    def __post_init__(self) -> None:
+        self.loggers = _loggers(self.config.out)
         self._since = time.monotonic()
 
     def score(

@@ -251,12 +251,10 @@ def _fit(
             return out
         module.given_teacher = _frozen(out / "stages" / "reliable", dataset.taxonomy, config)
     feed = Feed(
-        config,
-        streams.labelled,
-        streams.pool,
-        module.total_steps,
-        dataset.coding,
-        areas=streams.areas,
+        config=config,
+        streams=streams,
+        coding=dataset.coding,
+        total_steps=module.total_steps,
         with_objects=module.method.needs.objects,
     )
     record = Record(config, dataset, streams, feed, stages=stages_of(out))

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import yaml
 
@@ -55,18 +54,6 @@ class Listing:
         )
 
 
-class Store(Protocol):
-    """Lists and provides shards."""
-
-    def listing(self) -> Listing:
-        """List the shards; downloads nothing."""
-        ...
-
-    def local_file(self, shard: Shard, folder: Path) -> Path:
-        """Return the shard as a local file, downloaded to ``folder`` if necessary."""
-        ...
-
-
 @dataclass(frozen=True)
 class LocalStore:
     """A folder with the files of the hub repository."""
@@ -75,7 +62,7 @@ class LocalStore:
     folder: Path
 
     def listing(self) -> Listing:
-        """As ``Store``.
+        """List the shards.
 
         Raises:
             MissingFileError: if the folder does not exist.
@@ -92,7 +79,7 @@ class LocalStore:
         return Listing(str(self.folder), "", _licence(text), _shards(files, self.source, self))
 
     def local_file(self, shard: Shard, folder: Path) -> Path:
-        """As ``Store``; nothing is copied."""
+        """Return the shard where it is; nothing is copied."""
         return self.folder / shard.name
 
     def __str__(self) -> str:
@@ -108,7 +95,7 @@ class HubStore:
     revision: str | None = None  # commit, so that the files of a download do not mix
 
     def listing(self) -> Listing:
-        """As ``Store``.
+        """List the shards; downloads nothing.
 
         Raises:
             ConnectionError: if the hub cannot be reached; the message names another source.
@@ -132,7 +119,7 @@ class HubStore:
         )
 
     def local_file(self, shard: Shard, folder: Path) -> Path:
-        """As ``Store``.
+        """Return the shard as a local file, downloaded to ``folder`` if necessary.
 
         Raises:
             ConnectionError: if the hub cannot be reached.
@@ -165,6 +152,9 @@ class HubStore:
 
     def __str__(self) -> str:
         return f"{HUB}/datasets/{self.source.repo}"
+
+
+Store = LocalStore | HubStore
 
 
 def _shards(files: dict[str, int], source: Source, where: object) -> tuple[Shard, ...]:
