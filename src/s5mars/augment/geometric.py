@@ -123,21 +123,16 @@ def rectangles(
 
 
 def inner_rectangles(
-    size: tuple[int, int],
-    generators: Generators,
-    *,
-    probability: float = 0.5,
-    area: tuple[float, float] = (0.02, 0.4),
-    ratio: tuple[float, float] = (0.3, 1 / 0.3),
+    size: tuple[int, int], generators: Generators, *, probability: float = 0.5
 ) -> Tensor:
     """Random rectangles that lie inside the image, as in the code of UniMatch and its FixMatch.
+
+    They cover 0.02 to 0.4 of the image; the height is 0.3 to 1/0.3 of the width.
 
     Args:
         size: height and width of the images.
         generators: one per image.
         probability: probability that an image has a rectangle; other regions are empty.
-        area: smallest and largest share of the image.
-        ratio: smallest and largest height over width.
 
     Returns:
         (B, H, W) bool.
@@ -146,9 +141,9 @@ def inner_rectangles(
     def draw(generator: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if generator.random() >= probability:
             return np.zeros(2), np.zeros(2)
-        share = generator.uniform(*area)
+        share = generator.uniform(0.02, 0.4)
         while True:
-            stretch = generator.uniform(*ratio)
+            stretch = generator.uniform(0.3, 1 / 0.3)
             side = np.sqrt([share * stretch, share / stretch])
             corner = generator.uniform(0, 1, 2)
             if (corner + side <= 1).all():

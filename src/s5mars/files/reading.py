@@ -164,15 +164,12 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     return value
 
 
-def read_yaml(path: Path, *, way_out: str = "correct it", as_text: bool = False) -> Any:
-    """Read a YAML file; raises as ``reading``.
+def read_yaml(path: Path, *, as_text: bool = False) -> Any:
+    """Read a YAML file of at most ``MAX_YAML`` bytes; raises as ``reading``.
 
-    Args:
-        path: File of at most ``MAX_YAML`` bytes.
-        way_out: What the user can do, for the message.
-        as_text: Return all scalars as strings, also ``1`` and ``null``.
+    With ``as_text`` all scalars are strings, also ``1`` and ``null``.
     """
-    with reading(path, kind="YAML file", way_out=way_out):
+    with reading(path, kind="YAML file", way_out="correct it"):
         return parse_yaml(_text(path, limit=MAX_YAML), as_text=as_text)
 
 

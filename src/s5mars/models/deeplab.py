@@ -50,14 +50,12 @@ class DeepLabV3Plus(Segmenter):
     The skip connection of a ViT is its first level, brought to stride 4 after its 1×1 convolution.
 
     Args:
-        encoder: timm name of an encoder, such as ``resnet50``.
-        classes: number of output channels.
+        encoder, classes, options: see ``Segmenter``; the paper's output stride is 16.
         head: ``paper``, ``light``, or ``auto``: paper for encoders with 1024 output channels or
             more, light for others.
         multi_grid: dilation factors of the blocks of the last stage; ResNets only.
         representation: number of channels of a second head that embeds every pixel, for methods
             that compare pixels (U²PL: 256); 0 omits it.
-        **options: see ``Segmenter``; the paper's output stride is 16.
     """
 
     NAME = "DeepLabV3+"

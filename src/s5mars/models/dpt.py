@@ -31,11 +31,8 @@ _LEVELS = 4
 class Dpt(Segmenter):
     """Encoder, reassembly, fusion.
 
-    Args:
-        encoder: timm name of an encoder, such as ``vit_small_patch14_dinov2``.
-        classes: number of output channels.
-        representation: number of channels of a second head that embeds pixels; 0 omits it.
-        **options: see ``Segmenter``.
+    Arguments as for ``Segmenter``, and ``representation``: number of channels of a second head that
+    embeds pixels; 0 omits it.
     """
 
     NAME = "DPT"

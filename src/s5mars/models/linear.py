@@ -17,11 +17,8 @@ from s5mars.models.segmenter import EncoderOptions, Segmenter
 class Linear(Segmenter):
     """Encoder, batch normalisation, linear classifier.
 
-    Args:
-        encoder: timm name of an encoder, such as ``vit_small_patch14_dinov2``.
-        classes: number of output channels.
-        representation: number of channels of a second head that embeds patches; 0 omits it.
-        **options: see ``Segmenter``.
+    Arguments as for ``Segmenter``, and ``representation``: number of channels of a second head that
+    embeds patches; 0 omits it.
     """
 
     NAME = "linear"

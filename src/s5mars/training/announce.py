@@ -66,10 +66,7 @@ class Display:
 
     After twenty steps, and again after twenty with the pool, it says how long the run will take.
 
-    Args:
-        module: what is trained.
-        validated: number of images of a validation.
-        every: number of steps between validations.
+    Validations are on ``validated`` images, and ``every`` so many steps.
     """
 
     def __init__(self, module: SegmentationModule, *, validated: int, every: int) -> None:

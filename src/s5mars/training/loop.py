@@ -41,13 +41,7 @@ at every step."""
 
 
 class Loop:
-    """The steps of a run, in one of its processes.
-
-    Args:
-        module: what to train.
-        feed: its batches.
-        record: writes scores and weights on the way.
-    """
+    """The steps of a run, in one of its processes; the record keeps scores and weights."""
 
     def __init__(self, module: SegmentationModule, feed: Feed, record: Record) -> None:
         self.module = module
@@ -65,10 +59,7 @@ class Loop:
         self._write_seconds = 0.0
 
     def run(self, checkpoint: Path | None = None) -> None:
-        """Train to the end, or to a signal.
-
-        Args:
-            checkpoint: the ``last.ckpt`` from which the run continues.
+        """Train to the end, or to a signal, from the beginning or a ``last.ckpt``.
 
         Raises:
             NotFiniteError: if the loss or the weights are not finite.

@@ -30,10 +30,6 @@ class SegmentationModule(nn.Module):
     """A student, the teacher if the method has one, and running sums for the records.
 
     Args:
-        student: the network to train.
-        method: the method, which gives the terms of the objective.
-        config: settings of the run.
-        total_steps: number of steps of the run.
         areas: (C,) how much of each class plain crops of the labelled images show; alignment and
             class-wise thresholds need it.
         given_teacher: what labels the pool for a method that asks for one; it is never trained.
