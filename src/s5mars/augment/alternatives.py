@@ -1,8 +1,9 @@
 """The alternatives to AugIN in table VII.
 
-Each takes (B, C, H, W) floats, their valid pixels and a partner for each, as ``augin`` does. An
-image is unchanged if it or its partner has no valid pixels. Invalid pixels are neither used nor
-changed. The S5Mars paper names the three methods but none of their settings.
+Each takes (B, C, H, W) float images, (B, H, W) bool valid pixels and the (B,) int64 index of each
+image's partner, as ``augin`` does. An image is unchanged if it or its partner has no valid pixels.
+Invalid pixels are neither used nor changed. The S5Mars paper names the three methods but none of
+their settings.
 """
 
 from __future__ import annotations
@@ -34,11 +35,6 @@ def efdm(image: Tensor, valid: Tensor, *, partner: Tensor) -> Tensor:
     With n valid pixels here and m there, it takes the partner's quantile (r + 1/2) / n, between two
     sorted values by linear interpolation; for n = m that is rank r exactly. Equal values are
     ranked in the order of their pixels, as a stable sort leaves them.
-
-    Args:
-        image: (B, C, H, W) float.
-        valid: (B, H, W) bool.
-        partner: (B,) int64 index j for each i.
     """
     shape = image.shape
     usable = valid.flatten(1).unsqueeze(1)
@@ -65,13 +61,8 @@ def wct(
     """Whitening and colouring: the image takes the partner's mean colour and channel covariance.
 
     Li et al., NeurIPS 2017, eq. 2 and 3, on the channels of the image instead of features:
-    Σ_j^(1/2) · Σ_i^(−1/2) · (u_i − μ_i) + μ_j, with ε added to every variance of both.
-
-    Args:
-        image: (B, C, H, W) float.
-        valid: (B, H, W) bool.
-        partner: (B,) int64 index j for each i.
-        epsilon: ε above 0, in squared units of the image; keeps grey images finite.
+    Σ_j^(1/2) · Σ_i^(−1/2) · (u_i − μ_i) + μ_j, with ε, above 0 and in squared units of the image,
+    added to every variance of both, which keeps grey images finite.
     """
     mean, _ = moments(image, valid)
     weight = valid.unsqueeze(1).to(image.dtype)
@@ -92,14 +83,8 @@ def fda(image: Tensor, valid: Tensor, *, partner: Tensor, beta: float = FDA_BETA
     """Fourier domain adaptation: the partner's amplitudes at low frequencies, the image's phases.
 
     Yang and Soatto, CVPR 2020, eq. 1–3: F⁻¹(M_β · |F(u_j)| + (1 − M_β) · |F(u_i)|, ∠F(u_i)). The
-    window M_β reaches ⌊β · min(H, W)⌋ frequencies on either side of 0. Invalid pixels
-    hold the mean of their channel before the transform.
-
-    Args:
-        image: (B, C, H, W) float.
-        valid: (B, H, W) bool.
-        partner: (B,) int64 index j for each i.
-        beta: size of the window, in [0, 0.5].
+    window M_β, β in [0, 0.5], reaches ⌊β · min(H, W)⌋ frequencies on either side of 0. Invalid
+    pixels hold the mean of their channel before the transform.
     """
     height, width = image.shape[2:]
     mean, _ = moments(image, valid)

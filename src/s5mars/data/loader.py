@@ -71,12 +71,8 @@ class LoaderSettings:
 class TrainingBatches(Dataset[Batch]):
     """Batches of a run, for steps in ``range(steps)``.
 
-    Args:
-        labelled: Samples with masks.
-        pool: Samples of the second stream, with masks only where they may be read; None if the
-            method does not need it.
-        steps: Number of steps of the run.
-        settings: See ``LoaderSettings``.
+    The pool is the second stream, with masks only where they may be read; None if the method does
+    not need it.
     """
 
     def __init__(

@@ -34,7 +34,6 @@ def draw_partition(
     the samples of ``withhold``, so that it cannot open the other labels.
 
     Args:
-        dataset: Data set with a split "train".
         labelled: Fraction in (0, 1], or path to a list: names (text, JSON, or the CSV of
             Mars-Bench), or integers, which are positions in the train list, from 0.
         seed: Chooses among equally good partitions; partitions of one seed are nested.
@@ -103,7 +102,6 @@ def pool(dataset: Dataset, which: str = "all") -> tuple[Sample, ...]:
     removes them.
 
     Args:
-        dataset: Data set with a split "train".
         which: ``all`` of these images, only those of ``train``, only the ``unlabelled`` images
             without a split, or the path to a list file.
 

@@ -52,10 +52,7 @@ def reading(path: Path, *, kind: str = "file", way_out: str = WAY_OUT) -> Iterat
 
     The block should also contain the use of the parsed content, such as looking up its keys.
 
-    Args:
-        path: Path to the file.
-        kind: Expected kind of file for the message, such as ``"image"``.
-        way_out: What the user can do, for the message.
+    The message names the expected ``kind``, such as ``"image"``, and what the user can do.
 
     Raises:
         MissingFileError: if the file does not exist.

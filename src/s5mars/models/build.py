@@ -69,16 +69,10 @@ def build_segmenter(
     representation: int = 0,
     drop_path: float = 0.0,
 ) -> Segmenter:
-    """Build a decoder over a timm encoder.
+    """Build a decoder over a timm encoder; see ``Segmenter``.
 
-    Args:
-        encoder: timm's name.
-        classes: number of output channels.
-        head: a key of ``HEADS``, or ``auto``: dpt over plain ViTs, deeplab over others.
-        options: those of the encoder and of DeepLabV3+.
-        weights: see ``s5mars.models.weights``.
-        representation: channels of a second head that embeds pixels; 0 omits it.
-        drop_path: see ``build_encoder``.
+    ``head`` is a key of ``HEADS``, or ``auto``: dpt over plain ViTs, deeplab over others; a second
+    head embeds pixels in as many channels as ``representation`` says.
 
     Raises:
         UserError: if head, options and encoder do not fit together.

@@ -18,11 +18,9 @@ DTYPE = torch.float16
 
 
 class FeatureCache:
-    """A folder of features, one file per image; processes may share it.
+    """A folder of features, one file per image; processes may share it, and encoders ``folder``.
 
-    Args:
-        folder: folder for all encoders.
-        encoder: digest of the weights, which identifies the encoder.
+    A digest of the weights identifies the encoder.
     """
 
     def __init__(self, folder: Path, encoder: str) -> None:

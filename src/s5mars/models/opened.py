@@ -100,10 +100,6 @@ def result_path(path: str | PathLike[str], name: str) -> Path:
     It lies in the run folder or the folder of the checkpoint; next to an ONNX file, prefixed with
     that file's name, because its scores differ from those of the run; for an installed model or
     one on the hub, in the working directory, prefixed with its name.
-
-    Args:
-        path: see ``open_model``.
-        name: name of the file.
     """
     text = os.fspath(path)
     if text.startswith(HUB):

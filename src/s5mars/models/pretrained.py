@@ -35,7 +35,6 @@ def pretrained_folder(
     """The local folder of ``weights``, after downloading a hub id if necessary.
 
     Args:
-        weights: folder or hub id.
         kinds: accepted values of ``model_type``.
         processor: whether the network's image processor is needed as well.
         option: command-line option of ``weights``, for error messages.

@@ -46,9 +46,7 @@ class SamCls(nn.Module):
 
     Args:
         encoder: SAM's image encoder, (B, 3, side, side) → (B, D, h, w) as its first output.
-        classes: number of output channels.
         facts: description to rebuild the encoder without its weights.
-        report: source of the encoder's weights.
         cache: cache of features; may be set later, and is not part of a checkpoint.
     """
 

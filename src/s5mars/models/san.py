@@ -65,9 +65,7 @@ class San(nn.Module):
         text: (C, E) float32 unit vectors, the embeddings of the class names.
         logit_scale: logarithm of the factor on cosines.
         facts: description to rebuild CLIP without its weights: ``digest``, ``config``.
-        shape: shape of the adapter.
         side: shorter side to which images are resized, in pixels.
-        report: source of the weights.
     """
 
     mean: Tensor
@@ -190,7 +188,6 @@ def san(
 
     Args:
         weights: a folder or hub id of CLIP, with its tokenizer.
-        taxonomy: provides the class names.
         adapter: the authors' checkpoint; None initialises the adapter at random.
         side: shorter side to which images are resized, in pixels.
         shape: shape of the adapter; None uses the published one.

@@ -51,13 +51,7 @@ class Proposed(NamedTuple):
 
 
 class SideAdapter(nn.Module):
-    """The side adapter, as described in the module docstring.
-
-    Args:
-        clip_width: number of channels of CLIP's tokens.
-        clip_heads: number of CLIP's attention heads.
-        shape: sizes of the adapter.
-    """
+    """The side adapter, as described in the module docstring, for CLIP of this width and heads."""
 
     def __init__(self, clip_width: int, clip_heads: int, shape: AdapterShape | None = None) -> None:
         super().__init__()

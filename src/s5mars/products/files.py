@@ -34,15 +34,8 @@ def files_below(
 
     Linked folders are searched too. No folder is searched twice, and its real path is preferred to
     a link. Hidden files and folders are skipped. Pipes, sockets, devices and unreadable folders are
-    skipped with one warning.
-
-    Args:
-        folder: Folder to search.
-        endings: Endings in lower case, such as ``{".jpg"}``.
-        without: Folder to skip.
-
-    Returns:
-        The files; an empty list if the folder does not exist.
+    skipped with one warning, and the folder ``without`` is skipped. Endings are in lower case, such
+    as ``{".jpg"}``. There are no files if the folder does not exist.
     """
     if not folder.is_dir():
         return []

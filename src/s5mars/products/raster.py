@@ -32,11 +32,8 @@ def valid_values(
     """Find the valid pixels: (H, W) bool, or None if all are valid.
 
     A pixel is not valid if a channel is NaN, infinite or a special pixel of ISIS, or if all
-    channels equal one of the constants.
-
-    Args:
-        values: (H, W) or (H, W, C).
-        missing: Constants for missing values; those that the dtype cannot represent are ignored.
+    channels equal one of the constants for missing values, of which those that the dtype cannot
+    represent are ignored.
     """
     valid = np.ones(values.shape[:2], bool)
     if values.dtype.kind == "f":

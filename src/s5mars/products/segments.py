@@ -26,11 +26,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def check_segments(path: Path, page: Any) -> None:
-    """Check the size of the tiles or strips of a page, declared and decompressed.
-
-    Args:
-        path: Path to the file.
-        page: Its page, a ``tifffile.TiffPage``.
+    """Check the size of the tiles or strips of a ``TiffPage``, declared and decompressed.
 
     Raises:
         DamagedFileError: if a tile exceeds the limits of an image, or a segment expands to more

@@ -37,10 +37,7 @@ def as_arguments(settings: Mapping[str, Any]) -> list[str]:
 def as_words(parser: ArgumentParser, settings: Mapping[str, Any]) -> list[str]:
     """Keywords as arguments for an ``argparse`` parser: lists and switches in its own form.
 
-    Args:
-        parser: parser of a command.
-        settings: option without dashes → value; those that the parser does not know are written as
-            ``as_arguments`` does.
+    Options that the parser does not know are written as ``as_arguments`` does.
     """
     known = {option: action for action in parser._actions for option in action.option_strings}
     words: list[str] = []

@@ -27,10 +27,8 @@ LOST = 2
 class LostProcess:
     """Watch the child processes or, in a child, the parent process.
 
-    torchrun and SLURM watch the processes that they start.
-
-    Args:
-        kept: says what was saved and how to resume from it.
+    torchrun and SLURM watch the processes that they start. ``kept`` says what was saved and how to
+    resume from it.
     """
 
     def __init__(self, kept: Callable[[], str]) -> None:

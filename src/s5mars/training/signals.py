@@ -40,10 +40,7 @@ class StopSignals:
 
     The first signal asks the loop to save and to end after the current step. If the run has one
     process, it ends within ten seconds: what takes longer is given up. A second SIGINT interrupts
-    at once.
-
-    Args:
-        kept: says what was saved and how to resume from it.
+    at once. ``kept`` says what was saved and how to resume from it.
     """
 
     def __init__(self, kept: Callable[[], str]) -> None:
