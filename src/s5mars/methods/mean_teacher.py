@@ -40,6 +40,7 @@ from s5mars.classes import IGNORE
 from s5mars.errors import UserError
 from s5mars.methods.views import as_float, pool_of
 from s5mars.objective.losses import masked_mean
+from s5mars.objective.teacher import restoring_modes
 from s5mars.types import Batch, Needs, Progress, Targets, Term
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -121,12 +122,8 @@ def one_hot_where_labelled(targets: Targets) -> Tensor:
 @contextmanager
 def dropout(network: nn.Module, *, active: bool) -> Iterator[None]:
     """Set only the dropout layers of a network to training mode."""
-    layers = [m for m in network.modules() if isinstance(m, DROPOUT)] if active else []
-    before = [layer.training for layer in layers]
-    for layer in layers:
-        layer.train()
-    try:
+    with restoring_modes(network):
+        for layer in network.modules():
+            if active and isinstance(layer, DROPOUT):
+                layer.train()
         yield
-    finally:
-        for layer, mode in zip(layers, before, strict=True):
-            layer.train(mode)

@@ -43,17 +43,26 @@ def update_teacher(teacher: nn.Module, student: nn.Module, *, momentum: float) -
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Set evaluation mode, and restore the mode of every submodule at exit.
-
-    A student that labels for itself then uses its running batch statistics without changing them.
-    """
+def restoring_modes(network: nn.Module) -> Iterator[None]:
+    """Restore the training mode of every submodule at exit."""
     modes = [(module, module.training) for module in network.modules()]
-    network.eval()
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
-        # Older versions of torch would reuse weights cast here, which have no gradient.
-        torch.clear_autocast_cache()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Set evaluation mode, and restore the mode of every submodule at exit.
+
+    A student that labels for itself then uses its running batch statistics without changing them.
+    """
+    with restoring_modes(network):
+        network.eval()
+        try:
+            yield
+        finally:
+            # Older versions of torch would reuse weights cast here, which have no gradient.
+            torch.clear_autocast_cache()

@@ -113,7 +113,7 @@ def _read_pds3(path: Path, label: Path) -> Raster:
         path,
         array,
         missing=_constants(block, "MISSING_CONSTANT", "INVALID_CONSTANT"),
-        full_scale=_mask(block),
+        full_scale=_full_scale(int(_number(block.get("SAMPLE_BIT_MASK")) or 0)),
         most=_number(block.get("MAXIMUM")),
         mosaic=_pds3_mosaic(data.metaget_),
         info=info_of_pds3(data.metaget_),
@@ -178,10 +178,9 @@ def _check_bytes(label: Path, where: Path, wanted: int) -> None:
         )
 
 
-def _mask(block: Mapping[str, object]) -> int | None:
-    mask = _number(block.get("SAMPLE_BIT_MASK"))
-    full = int(mask) if mask and mask > 0 else 0
-    return full if full and full & (full + 1) == 0 else None
+def _full_scale(mask: int) -> int | None:
+    """The largest value of a bit mask, if its bits are the lowest ones."""
+    return mask if mask > 0 and mask & (mask + 1) == 0 else None
 
 
 def _pds3_mosaic(lookup: Any) -> str | None:
@@ -291,8 +290,7 @@ def _pds4_name(data: Any, name: str | None) -> str:
 
 def _pds4_mask(root: ElementTree.Element) -> int | None:
     mask = texts_of(root).get("sample_bit_mask", "").partition("#")[2].strip("#")
-    full = int(mask, 2) if mask and set(mask) <= {"0", "1"} else 0
-    return full if full and full & (full + 1) == 0 else None
+    return _full_scale(int(mask, 2)) if mask and set(mask) <= {"0", "1"} else None
 
 
 def _raster(

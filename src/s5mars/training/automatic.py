@@ -211,11 +211,10 @@ def _sizes(dataset: Dataset) -> list[tuple[int, int]]:
 
 
 def _set_by_recipe(known: Mapping[str, object]) -> set[str]:
-    """Settings that the recipe or the ablation fixes; the papers' recipes fix all of them."""
+    """Settings that the recipe fixes; the papers' recipes fix all of them."""
     recipe = str(known.get("recipe", "default"))
-    if recipe != "default":
-        return {"model", "resolution", "crop", *find_recipe(recipe).training}
-    return set()
+    fixed = {"model", "resolution", "crop", *find_recipe(recipe).training}
+    return set() if recipe == "default" else fixed
 
 
 def _unused_folder(known: Mapping[str, object]) -> Path:

@@ -137,8 +137,7 @@ def _begun(out: Path, name: str) -> Mapping[str, object] | None:
         ) from None
     if begun != name:
         raise UserError(f"{out} contains {begun!r}, not {name!r}: choose another --out")
-    found: Mapping[str, object] = recorded
-    return found
+    return recorded
 
 
 def _record(name: str, source: Source, listing: Listing, *, complete: bool) -> dict[str, object]:

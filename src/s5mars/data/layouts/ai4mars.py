@@ -17,6 +17,7 @@ Mastcam has no masks of the rover and of what is far.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import zlib
@@ -74,21 +75,15 @@ def _part(root: Path) -> _Part | None:
         if folder.resolve().name == "mcam" and (folder / "images").is_dir() and labels.is_dir():
             return _Part(folder / "images", labels, AI4MARS, _MASTCAM_CODING)
     given = root.resolve()
-    folders = (
-        [given.parent.parent] if given.name in (NAVIGATION, GEOLOGY) else [root, root / "m2020"]
-    )
-    kinds = [given.name] if given.name in (NAVIGATION, GEOLOGY) else [NAVIGATION, GEOLOGY]
-    for folder in folders:
-        for kind in kinds:
-            labels = folder / "labels" / kind
-            if (folder / "images").is_dir() and labels.is_dir():
-                geology = kind == GEOLOGY
-                return _Part(
-                    folder / "images",
-                    labels,
-                    AI4MARS_GEOLOGY if geology else AI4MARS,
-                    AI4MARS_GEOLOGY_CODING if geology else AI4MARS_CODING,
-                )
+    folders, kinds = (root, root / "m2020"), (NAVIGATION, GEOLOGY)
+    if given.name in kinds:
+        folders, kinds = (given.parent.parent,), (given.name,)
+    for folder, kind in itertools.product(folders, kinds):
+        images, labels = folder / "images", folder / "labels" / kind
+        if images.is_dir() and labels.is_dir():
+            if kind == GEOLOGY:
+                return _Part(images, labels, AI4MARS_GEOLOGY, AI4MARS_GEOLOGY_CODING)
+            return _Part(images, labels, AI4MARS, AI4MARS_CODING)
     return None
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,26 +195,23 @@ def _head(path: Path) -> str:
 
 
 def _write(folder: Path, names: Mapping[str, Sequence[str]], *, head: str) -> None:
-    temporary = None
-    try:
-        if folder.is_dir() and any(folder.iterdir()):
-            for split, listed in names.items():
-                write_text(folder / f"{split}.txt", head + as_lines(listed))
-            return
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".splits-", dir=folder.parent))
-        temporary.chmod(0o755)
+    def write(into: Path) -> None:
         for split, listed in names.items():
-            write_text(temporary / f"{split}.txt", head + as_lines(listed))
+            write_text(into / f"{split}.txt", head + as_lines(listed))
+
+    if folder.is_dir() and any(folder.iterdir()):
+        write(folder)
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".splits-", dir=folder.parent) as beside:
+        complete = Path(beside) / "splits"
+        write(complete)
         try:
-            os.replace(temporary, folder)  # noqa: PTH105
+            complete.replace(folder)
         except OSError:
             # Another process of the same run may have written the same lists.
             if not all((folder / f"{split}.txt").is_file() for split in names):
                 raise
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @cache

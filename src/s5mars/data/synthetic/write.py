@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,16 +63,15 @@ def write_synthetic(
         raise UserError(f"unlabelled must be at least 0 (got {unlabelled})")
     _check_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _fill(part, images, size, seed, unlabelled, progress)
-        part.chmod(0o777 & ~_umask())
-        _check_free(out)  # another process may have made it
-        if out.is_dir():
-            out.rmdir()
-        part.rename(out)
-    except BaseException as error:
-        shutil.rmtree(part, ignore_errors=True)
+        with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
+            part = Path(beside) / "set"
+            _fill(part, images, size, seed, unlabelled, progress)
+            _check_free(out)  # another process may have made it
+            if out.is_dir():
+                out.rmdir()
+            part.rename(out)
+    except OSError as error:
         if is_disk_full(error):
             raise disk_full(out) from error
         raise
@@ -88,12 +86,6 @@ def _check_free(out: Path) -> None:
         raise UserError(f"{out} {what}: choose a new folder, or remove this one")
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _fill(
     folder: Path,
     images: int,
@@ -104,7 +96,7 @@ def _fill(
 ) -> None:
     names = [f"scene_{index:04d}" for index in range(images + unlabelled)]
     for part in ("images", "masks", "splits", *(["unlabelled"] if unlabelled else [])):
-        (folder / part).mkdir()
+        (folder / part).mkdir(parents=True)
     pixels = np.zeros((images, len(S5MARS)), np.int64)
     for index, name in enumerate(names):
         image, label = render_scene(size, seed=seed, index=index)
