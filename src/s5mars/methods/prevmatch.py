@@ -35,7 +35,7 @@ A copy contains the trained parameters and the batch statistics; checkpoints con
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -43,10 +43,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from s5mars.errors import UserError
-from s5mars.methods.fixmatch import consistency, two_strong_views
 from s5mars.methods.unimatch import UniMatch
 from s5mars.methods.views import as_float, kept_pixels, pool_of
-from s5mars.models.network import Network
 from s5mars.objective.teacher import evaluating
 from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
 
@@ -92,52 +90,31 @@ class PrevMatch(nn.Module):
     ) -> dict[str, Term]:
         """The terms of UniMatch, and ``previous`` once there is an earlier network."""
         base = self.unimatch
-        mu_1, mu_2 = base.strong_weights
         weak, previous = self.weak_views(teacher, pool_of(batch), progress)
         kept = kept_pixels(weak.targets, progress, above=base.threshold)
-        (first, kept_1), (second, kept_2) = self.strong_views(weak, kept, progress)
+        (first, _), (second, _) = strong = base.strong_views(weak, kept, progress)
         labelled = batch.labelled
-        logits, weak_logits, logits_1, logits_2 = base.logits(
-            cast(Network, student),
-            [as_float(labelled.image), weak.image, first.image, second.image],
+        logits, weak_logits, *strong_logits = base.logits(
+            student, [as_float(labelled.image), weak.image, first.image, second.image]
         )
+        pool_logits = [*strong_logits, weak_logits]
         weight = base.unsupervised_weight * progress.ramp
         terms = {
             "supervised": Term(progress.criterion(logits, labelled.label)),
-            "strong_1": consistency(logits_1, first.targets, kept=kept_1, weight=weight * mu_1),
-            "strong_2": consistency(logits_2, second.targets, kept=kept_2, weight=weight * mu_2),
-            "features": consistency(
-                weak_logits, weak.targets, kept=kept, weight=weight * base.feature_weight
-            ),
+            **base.consistencies(pool_logits, [*strong, (weak, kept)], weight=weight),
         }
         if previous is not None:
             kept = kept_pixels(previous.targets, progress, above=self.threshold)
             # The same random draws give the same colours and rectangles as above.
-            (first, kept_1), (second, kept_2) = self.strong_views(previous, kept, progress)
-            parts = [
-                consistency(logits_1, first.targets, kept=kept_1, weight=mu_1),
-                consistency(logits_2, second.targets, kept=kept_2, weight=mu_2),
-                consistency(weak_logits, previous.targets, kept=kept, weight=base.feature_weight),
-            ]
+            strong = base.strong_views(previous, kept, progress)
+            parts = base.consistencies(pool_logits, [*strong, (previous, kept)], weight=1.0)
             terms["previous"] = Term(
-                torch.stack([part.weight * part.value for part in parts]).sum(),  # L_prev
+                torch.stack([part.weight * part.value for part in parts.values()]).sum(),  # L_prev
                 weight=weight * (1 - abs(2 * progress.share - 1)),  # λ(t)
-                share=parts[-1].share,
+                share=parts["features"].share,
             )
         self.remember(student, progress)
         return terms
-
-    def strong_views(
-        self, weak: View, kept: Tensor, progress: Progress
-    ) -> list[tuple[View, Tensor]]:
-        """``two_strong_views`` with the settings of UniMatch."""
-        return two_strong_views(
-            weak,
-            kept,
-            progress,
-            kind=self.unimatch.photometric,
-            rectangle=self.unimatch.rectangle,
-        )
 
     @torch.no_grad()
     def weak_views(

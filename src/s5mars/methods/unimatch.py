@@ -36,7 +36,7 @@ from s5mars.methods.fixmatch import consistency, two_strong_views
 from s5mars.methods.views import as_float, kept_pixels, pool_of, weak_view
 from s5mars.models.dropout import drop_channels
 from s5mars.models.network import Network
-from s5mars.types import Batch, Needs, Progress, Term
+from s5mars.types import Batch, Needs, Progress, Term, View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,27 +78,42 @@ class UniMatch:
         """``supervised``, ``strong_1``, ``strong_2``, ``features``."""
         weak = weak_view(teacher, pool_of(batch), progress)
         kept = kept_pixels(weak.targets, progress, above=self.threshold)
-        (first, kept_1), (second, kept_2) = two_strong_views(
-            weak, kept, progress, kind=self.photometric, rectangle=self.rectangle
-        )
+        (first, _), (second, _) = strong = self.strong_views(weak, kept, progress)
         labelled = batch.labelled
-        logits, weak_logits, logits_1, logits_2 = self.logits(
-            cast(Network, student),
-            [as_float(labelled.image), weak.image, first.image, second.image],
+        logits, weak_logits, *strong_logits = self.logits(
+            student, [as_float(labelled.image), weak.image, first.image, second.image]
         )
         weight = self.unsupervised_weight * progress.ramp
-        mu_1, mu_2 = self.strong_weights
         return {
             "supervised": Term(progress.criterion(logits, labelled.label)),
-            "strong_1": consistency(logits_1, first.targets, kept=kept_1, weight=weight * mu_1),
-            "strong_2": consistency(logits_2, second.targets, kept=kept_2, weight=weight * mu_2),
-            "features": consistency(
-                weak_logits, weak.targets, kept=kept, weight=weight * self.feature_weight
+            **self.consistencies(
+                [*strong_logits, weak_logits], [*strong, (weak, kept)], weight=weight
             ),
         }
 
-    def logits(self, student: Network, images: list[Tensor]) -> list[Tensor]:
+    def strong_views(
+        self, weak: View, kept: Tensor, progress: Progress
+    ) -> list[tuple[View, Tensor]]:
+        """``two_strong_views`` with the settings of this method."""
+        return two_strong_views(
+            weak, kept, progress, kind=self.photometric, rectangle=self.rectangle
+        )
+
+    def consistencies(
+        self, logits: list[Tensor], views: list[tuple[View, Tensor]], *, weight: float
+    ) -> dict[str, Term]:
+        """μ_1 · L_s1, μ_2 · L_s2 and λ_fp · L_fp of two strong views and the weak one."""
+        names, weights = ("strong_1", "strong_2", "features"), self.strong_weights
+        return {
+            name: consistency(x, view.targets, kept=kept, weight=weight * own)
+            for name, x, (view, kept), own in zip(
+                names, logits, views, (*weights, self.feature_weight), strict=True
+            )
+        }
+
+    def logits(self, network: nn.Module, images: list[Tensor]) -> list[Tensor]:
         """Logits of labelled, weak and strong images; the weak ones' features lose channels."""
+        student = cast(Network, network)
         sizes = [len(image) for image in images]
         perturbed = []
         for features in student.features(torch.cat(images)):
