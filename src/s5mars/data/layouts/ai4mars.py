@@ -75,9 +75,9 @@ def _part(root: Path) -> _Part | None:
         if folder.resolve().name == "mcam" and (folder / "images").is_dir() and labels.is_dir():
             return _Part(folder / "images", labels, AI4MARS, _MASTCAM_CODING)
     given = root.resolve()
-    folders, kinds = (root, root / "m2020"), (NAVIGATION, GEOLOGY)
+    folders, kinds = [root, root / "m2020"], [NAVIGATION, GEOLOGY]
     if given.name in kinds:
-        folders, kinds = (given.parent.parent,), (given.name,)
+        folders, kinds = [given.parent.parent], [given.name]
     for folder, kind in itertools.product(folders, kinds):
         images, labels = folder / "images", folder / "labels" / kind
         if images.is_dir() and labels.is_dir():
