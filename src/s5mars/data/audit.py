@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 
 from s5mars.classes import MaskCoding
-from s5mars.data.read import open_hidden, open_image, open_label, size_mismatch
+from s5mars.data.read import open_hidden, open_image, open_pair
 from s5mars.errors import DamagedFileError, UserError
 from s5mars.parallel.ahead import map_images
 from s5mars.types import Sample
@@ -62,10 +62,7 @@ def report_skipped(messages: Collection[str]) -> None:
 
 
 def _check(sample: Sample, coding: MaskCoding) -> None:
-    image = open_image(sample.image)
     if sample.mask is not None:
-        label = open_label(sample, coding)
-        if label.size != image.size:
-            raise UserError(size_mismatch(sample, image.size, label.size))
-    elif sample.hide:
-        open_hidden(sample, size=image.size)
+        open_pair(sample, coding)
+    else:
+        open_hidden(sample, size=open_image(sample.image).size)

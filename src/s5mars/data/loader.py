@@ -22,13 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.crops import Crop, CropSettings, Pixel, draw_crop
-from s5mars.data.read import (
-    missing_pixels,
-    open_hidden,
-    open_image,
-    open_label,
-    size_mismatch,
-)
+from s5mars.data.read import missing_pixels, open_hidden, open_image, open_pair
 from s5mars.data.sampler import Balance, image_index
 from s5mars.data.shared_memory import MORE_ROOM, NO_ROOM, PLACE, end_without_room, fitting_workers
 from s5mars.errors import UserError
@@ -143,9 +137,12 @@ def load_crop(
         UserError: if image and mask, or image and object masks, differ in size, and as the
             readers.
     """
-    image = open_image(sample.image)
+    mask: Image.Image | None = None
+    if sample.mask is None:
+        image = open_image(sample.image)
+    else:  # without applying ``sample.hide`` to the label: hidden pixels are not valid anyway
+        image, mask = open_pair(replace(sample, hide=()), settings.coding)
     width, height = image.size
-    mask = _open_mask(sample, image, settings.coding)
     hidden = open_hidden(sample, size=image.size) if sample.hide else None
     pixel = None if around is None or mask is None else _pixel_of(around, mask, hidden, rng)
     crop = draw_crop(width, height, settings=settings.crop, rng=rng, around=pixel)
@@ -247,16 +244,6 @@ def training_loader(
         timeout=PATIENCE_SECONDS if workers else 0,
         worker_init_fn=_begin,
     )
-
-
-def _open_mask(sample: Sample, image: Image.Image, coding: MaskCoding) -> Image.Image | None:
-    """Read the label without applying ``sample.hide``, whose pixels are not valid anyway."""
-    if sample.mask is None:
-        return None
-    mask = open_label(replace(sample, hide=()), coding)
-    if mask.size != image.size:
-        raise UserError(size_mismatch(sample, image.size, mask.size))
-    return mask
 
 
 def _pixel_of(

@@ -145,12 +145,11 @@ def open_pair(sample: Sample, coding: MaskCoding) -> tuple[Image.Image, Image.Im
     """
     image, label = open_image(sample.image), open_label(sample, coding)
     if image.size != label.size:
-        raise UserError(size_mismatch(sample, image.size, label.size))
+        raise UserError(_size_mismatch(sample, image.size, label.size))
     return image, label
 
 
-def size_mismatch(sample: Sample, image: tuple[int, int], mask: tuple[int, int]) -> str:
-    """Return the message for an image and a mask of different sizes (width, height)."""
+def _size_mismatch(sample: Sample, image: tuple[int, int], mask: tuple[int, int]) -> str:
     said = f"{sample.image}: {_size(image)} pixels, but its mask {sample.mask} has {_size(mask)}"
     if mask == image[::-1] and sample.image.suffix.lower() in IMAGE_ENDINGS:
         _, orientation = head_size(sample.image)

@@ -15,11 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from s5mars.classes import IGNORE, Taxonomy
+from s5mars.classes import Taxonomy
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
-from s5mars.data.read import missing_pixels, open_image, read_label, size_mismatch
-from s5mars.errors import UserError
+from s5mars.data.read import missing_pixels, open_image, open_pair
 from s5mars.files import write_figure, write_text
 from s5mars.parallel.ahead import map_images
 from s5mars.products.no_data import no_data
@@ -246,7 +245,12 @@ def label_figure(found: Statistics, taxonomy: Taxonomy) -> Figure:
 
 
 def _count(sample: Sample, dataset: Dataset) -> _Counted:
-    image = open_image(sample.image)
+    areas = None
+    if sample.mask is None:
+        image = open_image(sample.image)
+    else:
+        image, label = open_pair(sample, dataset.coding)
+        areas = np.array(label.histogram()[: len(dataset.taxonomy)], np.int64)
     pixels = np.asarray(image)
     border = no_data(pixels)
     missing = missing_pixels(image)
@@ -254,12 +258,6 @@ def _count(sample: Sample, dataset: Dataset) -> _Counted:
         border |= np.asarray(missing)
     seen = pixels[~border] if border.any() else pixels.reshape(-1, 3)
     histogram = np.stack([np.bincount(seen[:, c], minlength=256) for c in range(3)])
-    areas = None
-    if sample.mask is not None:
-        label = read_label(sample, dataset.coding)
-        if label.shape != pixels.shape[:2]:
-            raise UserError(size_mismatch(sample, image.size, label.shape[::-1]))
-        areas = np.bincount(label.ravel(), minlength=IGNORE + 1)[: len(dataset.taxonomy)]
     return _Counted(histogram, int(border.sum()), border.size, areas)
 
 
