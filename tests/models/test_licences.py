@@ -55,15 +55,15 @@ def test_a_folder_of_dinov3_is_recognised(tmp_path: Path) -> None:
 def test_what_must_be_agreed_to_is_asked_for() -> None:
     dinov3 = licence_of("vit_small_patch16_dinov3", "auto")
     with pytest.raises(ValueError, match=f"ITAR.*same licence.*--accept-licence {DINOV3}") as said:
-        require_agreement(dinov3, "", option="--accept-licence")
+        require_agreement(dinov3, "")
     assert "\n" not in str(said.value)
     with pytest.raises(ValueError, match=DINOV3):
-        require_agreement(dinov3, "yes", option="--accept-licence")
-    require_agreement(dinov3, DINOV3, option="--accept-licence")
-    require_agreement(Licence("apache-2.0"), "", option="--accept-licence")
+        require_agreement(dinov3, "yes")
+    require_agreement(dinov3, DINOV3)
+    require_agreement(Licence("apache-2.0"), "")
     for other in (None, Licence("apache-2.0")):
         with pytest.raises(ValueError, match="need no agreement; leave it out"):
-            require_agreement(other, DINOV3, option="--accept-licence")
+            require_agreement(other, DINOV3)
 
 
 def test_the_words_for_the_user() -> None:

@@ -86,8 +86,8 @@ def licence_of(model: str, weights: str) -> Licence | None:
     return None if identifier is None else _OWN.get(identifier, Licence(identifier))
 
 
-def require_agreement(licence: Licence | None, accepted: str, *, option: str) -> None:
-    """Raise if a licence must be agreed to, and its identifier was not given with ``option``.
+def require_agreement(licence: Licence | None, accepted: str) -> None:
+    """Raise if a licence must be agreed to and ``--accept-licence`` did not name it.
 
     Raises:
         UserError: with the terms; also if the agreement is to a licence that does not apply.
@@ -95,12 +95,12 @@ def require_agreement(licence: Licence | None, accepted: str, *, option: str) ->
     if licence is not None and licence.terms:
         if accepted != licence.identifier:
             raise UserError(
-                f"{licence}. Read it; if you agree, add {option} {licence.identifier}. The licence "
-                "of DINOv2 (vit_small_patch14_dinov2) is Apache-2.0"
+                f"{licence}. Read it; if you agree, add --accept-licence {licence.identifier}. The "
+                "licence of DINOv2 (vit_small_patch14_dinov2) is Apache-2.0"
             )
     elif accepted:
         raise UserError(
-            f"{option} is {accepted!r}, but these weights need no agreement; leave it out"
+            f"--accept-licence is {accepted!r}, but these weights need no agreement; leave it out"
         )
 
 

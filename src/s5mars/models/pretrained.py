@@ -91,20 +91,16 @@ def load_pretrained(folder: Path, name: str) -> Any:
     Raises:
         UserError: if transformers is not installed, or tensors are missing or do not fit.
     """
-    transformers = needed("transformers", extra="sam")
-    if not hasattr(transformers, name):
-        raise UserError(f"transformers {transformers.__version__} has no {name}; upgrade it")
-    with quiet(transformers):
-        try:
-            model, report = getattr(transformers, name).from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-                dtype=torch.float32,
-            )
-        except Exception as error:  # many types, all caused by a file
-            raise cannot_load(folder, name, error) from error
+    with _loading(folder, name) as transformers:
+        if not hasattr(transformers, name):
+            raise UserError(f"transformers {transformers.__version__} has no {name}; upgrade it")
+        model, report = getattr(transformers, name).from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
     lost = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if lost:
         raise UserError(
@@ -120,17 +116,8 @@ def load_part(folder: Path, auto: str, name: str) -> Any:
     Raises:
         UserError: if transformers is not installed, or the files are missing or damaged.
     """
-    transformers = needed("transformers", extra="sam")
-    with quiet(transformers):
-        try:
-            return getattr(transformers, auto).from_pretrained(folder, local_files_only=True)
-        except Exception as error:
-            raise cannot_load(folder, name, error) from error
-
-
-def cannot_load(folder: Path, name: str, error: BaseException) -> UserError:
-    """The error for a folder that transformers could not read."""
-    return UserError(f"{folder} cannot be loaded as {name} ({first_line(error)})")
+    with _loading(folder, name) as transformers:
+        return getattr(transformers, auto).from_pretrained(folder, local_files_only=True)
 
 
 def tensor_files(folder: Path) -> list[Path]:
@@ -139,14 +126,22 @@ def tensor_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def quiet(transformers: Any) -> Iterator[None]:
-    """Silence transformers' progress bars and tables of tensors, whose content is checked here."""
+def _loading(folder: Path, name: str) -> Iterator[Any]:
+    """Yield transformers, without its progress bars and tables of tensors, which are checked here.
+
+    Its exceptions become UserErrors that name the folder.
+    """
+    transformers = needed("transformers", extra="sam")
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        yield transformers
+    except UserError:
+        raise
+    except Exception as error:  # many types, all caused by a file
+        raise UserError(f"{folder} cannot be loaded as {name} ({first_line(error)})") from error
     finally:
         logging.set_verbosity(level)
         if bars:

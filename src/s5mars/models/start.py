@@ -58,7 +58,7 @@ def starting_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) ->
     """
     if not config.start_from:
         licence = encoder_licence(config)
-        require_agreement(licence, config.accept_licence, option="--accept-licence")
+        require_agreement(licence, config.accept_licence)
         network = build_network(config, method, taxonomy)
         if isinstance(network, Segmenter):
             network.licence = licence
@@ -71,7 +71,7 @@ def starting_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) ->
         )
     loaded = open_model(config.start_from)
     licence = from_facts(loaded.facts["training"])
-    require_agreement(licence, config.accept_licence, option="--accept-licence")
+    require_agreement(licence, config.accept_licence)
     network = build_network(replace(config, weights="none"), method, taxonomy)
     if not isinstance(network, Segmenter):
         raise UserError(f"--start-from cannot be used with --model {config.model}")
