@@ -16,8 +16,6 @@ import timm
 from s5mars.errors import UserError
 from s5mars.files.reading import read_text
 from s5mars.models.weights import PACKAGES, named_weights
-from s5mars.settings.config import TrainConfig
-from s5mars.settings.networks import GENERAL_MODELS
 
 DINOV3 = "dinov3-license"
 
@@ -57,13 +55,6 @@ _OWN = {
         passes_on=True,
     )
 }
-
-
-def encoder_licence(config: TrainConfig) -> Licence | None:
-    """The licence of the encoder's weights of a run; None if unknown, or if there are none."""
-    if config.model in GENERAL_MODELS:
-        return None
-    return licence_of(config.model, config.weights)
 
 
 def licence_of(model: str, weights: str) -> Licence | None:

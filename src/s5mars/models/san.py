@@ -182,7 +182,6 @@ def san(
     *,
     adapter: str | None = None,
     side: int = SIDE,
-    shape: AdapterShape | None = None,
 ) -> San:
     """Build SAN on pretrained CLIP.
 
@@ -190,7 +189,6 @@ def san(
         weights: a folder or hub id of CLIP, with its tokenizer.
         adapter: the authors' checkpoint; None initialises the adapter at random.
         side: shorter side to which images are resized, in pixels.
-        shape: shape of the adapter; None uses the published one.
 
     Raises:
         UserError, MissingFileError: if weights are missing or do not fit.
@@ -208,7 +206,6 @@ def san(
         text_embeddings(model, folder, taxonomy.names),
         logit_scale=float(model.logit_scale),
         facts=facts,
-        shape=shape,
         side=side,
     )
     source = f"CLIP {Path(weights).name} ({facts['digest']})"

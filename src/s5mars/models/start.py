@@ -15,11 +15,12 @@ from s5mars.errors import UserError
 from s5mars.models.box import installed_folder
 from s5mars.models.build import AnyNetwork, build_network
 from s5mars.models.checkpoint import LoadedModel
-from s5mars.models.licences import encoder_licence, from_facts, require_agreement
+from s5mars.models.licences import from_facts, licence_of, require_agreement
 from s5mars.models.opened import HUB, open_model
 from s5mars.models.segmenter import Segmenter
 from s5mars.models.tuning import tune
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.networks import GENERAL_MODELS
 from s5mars.types import Method
 
 
@@ -57,7 +58,8 @@ def starting_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) ->
             exist, has no timm encoder, or has another encoder than the run.
     """
     if not config.start_from:
-        licence = encoder_licence(config)
+        of_timm = config.model not in GENERAL_MODELS
+        licence = licence_of(config.model, config.weights) if of_timm else None
         require_agreement(licence, config.accept_licence)
         network = build_network(config, method, taxonomy)
         if isinstance(network, Segmenter):
