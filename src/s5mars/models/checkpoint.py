@@ -22,7 +22,7 @@ from s5mars.errors import (
     first_line,
     require_choice,
 )
-from s5mars.files import replacing, write_json
+from s5mars.files import write_bytes, write_json
 from s5mars.files.reading import read_object, reading
 from s5mars.models.box import contains, installed, installed_folder
 from s5mars.models.build import AnyNetwork, rebuild_network
@@ -92,9 +92,8 @@ def save_model(
         "training": training,
     }
     # Weights first: a JSON file without weights would look complete.
-    with replacing(path) as temporary:
-        # Not `save_file`, which hides a full disk in its own error type and makes the file private.
-        temporary.write_bytes(save(tensors))
+    # Not `save_file`, which hides a full disk in its own error type and makes the file private.
+    write_bytes(path, save(tensors))
     write_json(path.with_suffix(".json"), facts)
 
 
@@ -113,14 +112,9 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
     require_choice(network, NETWORKS, name="--network")
     tensors_path = checkpoint_path(Path(path))
     facts = read_facts(tensors_path)
-    with reading(tensors_path, kind="checkpoint", way_out="train again, or copy it again"):
-        tensors = load_file(tensors_path)
+    tensors = _read_tensors(tensors_path)
     chosen = network if any(key.startswith(f"{network}.") for key in tensors) else "student"
-    state = {
-        key.removeprefix(f"{chosen}."): value
-        for key, value in tensors.items()
-        if key.startswith(f"{chosen}.")
-    }
+    state = _below(tensors, f"{chosen}.")
     if not state and chosen not in (held := facts.get("networks") or ()):
         raise UserError(f"{tensors_path} contains only the {', '.join(map(str, held))}")
     for key, value in state.items():
@@ -247,12 +241,10 @@ def write_domain(run: Path, domain: Domain) -> None:
     """Add the record of the training images to a checkpoint; saving weights again drops it."""
     tensors_path = checkpoint_path(run)
     facts = read_facts(tensors_path)
-    with reading(tensors_path, kind="checkpoint", way_out="train again, or copy it again"):
-        tensors = load_file(tensors_path)
+    tensors = _read_tensors(tensors_path)
     tensors = {k: v for k, v in tensors.items() if not k.startswith(_DOMAIN)}
     tensors |= {f"{_DOMAIN}{k}": torch.from_numpy(v) for k, v in domain.arrays().items()}
-    with replacing(tensors_path) as temporary:
-        temporary.write_bytes(save(tensors))
+    write_bytes(tensors_path, save(tensors))
     write_json(tensors_path.with_suffix(".json"), {**facts, "domain": domain.to_dict()})
 
 
@@ -271,13 +263,18 @@ def read_domain(
     if facts.get("domain") is None:
         return None
     with reading(path, kind="description of training images", way_out="copy both files again"):
-        arrays = {
-            key.removeprefix(_DOMAIN): value.float().numpy()
-            for key, value in tensors.items()
-            if key.startswith(_DOMAIN)
-        }
+        arrays = {k: v.float().numpy() for k, v in _below(tensors, _DOMAIN).items()}
         same = facts["domain"]["network"] == network
         return Domain.from_dict(facts["domain"], arrays if same else {})
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    with reading(path, kind="checkpoint", way_out="train again, or copy it again"):
+        return load_file(path)
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from s5mars.files import replacing
+from s5mars.files import write_bytes
 
 DTYPE = torch.float16
 """Takes half the space of float32; features are rounded to it with and without a cache."""
@@ -27,18 +27,19 @@ class FeatureCache:
         self.folder = folder / encoder
 
     def features(self, image: Tensor, encode: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
-        """Half-precision feature maps of an image, (3, H, W) uint8; ``encode`` makes new ones."""
+        """Half-precision feature maps of an image, (3, H, W) uint8, on its device.
+
+        ``encode`` makes new ones.
+        """
         path = self._path(image.cpu())
         try:
             found = load_file(path)
-            return [found[str(level)] for level in range(len(found))]
-        except (FileNotFoundError, SafetensorError, KeyError):
-            pass  # a damaged file is written again
-        maps = [level.to(DTYPE) for level in encode()]
-        with replacing(path) as temporary:
+            maps = [found[str(level)] for level in range(len(found))]
+        except (FileNotFoundError, SafetensorError, KeyError):  # a damaged file is written again
+            maps = [level.to(DTYPE) for level in encode()]
             content = {str(level): x.cpu().contiguous() for level, x in enumerate(maps)}
-            temporary.write_bytes(save(content))
-        return maps
+            write_bytes(path, save(content))
+        return [level.to(image.device) for level in maps]
 
     def _path(self, image: Tensor) -> Path:
         content = hashlib.sha256(repr(tuple(image.shape)).encode())

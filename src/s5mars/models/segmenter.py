@@ -180,7 +180,7 @@ class Segmenter(nn.Module, ABC):
             with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
                 return [level[0] for level in self.encode(scaled)]
 
-        return [level.to(image.device) for level in self._cache.features(image, encode)]
+        return self._cache.features(image, encode)
 
     def _digest(self) -> str:
         found = hashlib.sha256(repr((self.layout, self.description)).encode())
