@@ -90,48 +90,41 @@ def _masks(options: Namespace) -> None:
         )
     if options.export_json is None:
         _need(options, "out")
-    if not others:
-        _refuse(options, _PICTURE, "--show")
-        _make(options)
-        return
-    _refuse(options, (*_SAM, *_HARDWARE), "--proposer sam")
+    if others:
+        _refuse(options, (*_SAM, *_HARDWARE), "--proposer sam")
     if options.show is None:
         _refuse(options, _PICTURE, "--show")
+    if options.import_json is None:
+        _need(options, "data")
     where = {"split": options.split, "splits": options.splits}
     if options.import_json is not None:
         from s5mars.proposals.command import import_masks
 
         import_masks(options.import_json, options.out, data=options.data, **where)
-        return
-    _need(options, "data")
-    if options.export_json is not None:
+    elif options.export_json is not None:
         from s5mars.proposals.command import export_masks
 
         export_masks(options.data, options.export_json)
-        return
-    from s5mars.report.masks import show_masks
+    elif options.show is not None:
+        from s5mars.report.masks import show_masks
 
-    picture = _given(options, _PICTURE)
-    print(show_masks(options.data, options.show, options.out, **where, **picture))
+        picture = _given(options, _PICTURE)
+        print(show_masks(options.data, options.show, options.out, **where, **picture))
+    else:
+        from s5mars.proposals.command import make_masks
 
-
-def _make(options: Namespace) -> None:
-    from s5mars.proposals.command import make_masks
-
-    _need(options, "data")
-    make_masks(
-        options.data,
-        options.out,
-        proposer=options.proposer,
-        sam=_given(options, _SAM),
-        hardware=_given(options, _HARDWARE),
-        split=options.split,
-        splits=options.splits,
-        workers=options.workers,
-        shard_images=options.shard,
-        engine=options.engine,
-        address=options.address,
-    )
+        make_masks(
+            options.data,
+            options.out,
+            proposer=options.proposer,
+            sam=_given(options, _SAM),
+            hardware=_given(options, _HARDWARE),
+            workers=options.workers,
+            shard_images=options.shard,
+            engine=options.engine,
+            address=options.address,
+            **where,
+        )
 
 
 def _given(options: Namespace, names: tuple[str, ...]) -> dict[str, Any]:

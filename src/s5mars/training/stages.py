@@ -7,8 +7,6 @@ Each is an ordinary run that can be resumed, scored and loaded separately.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -28,6 +26,7 @@ from s5mars.errors import UserError
 from s5mars.evaluation.confusion import Confusion
 from s5mars.files import write_text
 from s5mars.files.reading import read_object, read_yaml
+from s5mars.files.spreadsheet import csv_text
 from s5mars.methods.supervised import Supervised
 from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import load_model
@@ -158,11 +157,8 @@ def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
         value = reliability(said, classes=len(predictors[0].taxonomy))
         ranked.append((sample.name, value))
     ranked.sort(key=lambda each: -each[1])
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("name", "reliability"))
-    writer.writerows((name, f"{value:.6f}") for name, value in ranked)
-    write_text(folder / RANKING, table.getvalue())
+    table = [("name", "reliability"), *((name, f"{value:.6f}") for name, value in ranked)]
+    write_text(folder / RANKING, csv_text(table))
     half = ranked[: max(1, len(ranked) // 2)]
     write_text(folder / RELIABLE, as_lines(name for name, _ in half))  # last: it says all is done
 
