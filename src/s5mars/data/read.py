@@ -191,8 +191,11 @@ def mask_ids(sample: Sample) -> MaskFile:
 
 def _refuse_unknown(mask: MaskFile, coding: MaskCoding, sample: Sample) -> None:
     ids = mask.ids if mask.valid is None else mask.ids[mask.valid]
-    fast = ids.dtype == np.uint8 and ids.ndim == 2
-    counts = _histogram(ids) if fast else np.bincount(ids.ravel())
+    if ids.dtype == np.uint8 and ids.ndim == 2:
+        # Several times faster than numpy, and labels are read often.
+        counts = np.array(Image.fromarray(ids).histogram())
+    else:
+        counts = np.bincount(ids.ravel())
     known = _known(_key(coding.index_of), coding.ignored)
     unknown = {int(v): int(counts[v]) for v in np.flatnonzero(counts) if v not in known}
     if not unknown:
@@ -234,11 +237,6 @@ def _table(index_of: tuple[tuple[int, int], ...]) -> Bytes:
         table[file_id] = index
     table.flags.writeable = False
     return table
-
-
-def _histogram(ids: Bytes) -> NDArray[np.int64]:
-    # Several times faster than numpy on bytes, and labels are read often.
-    return np.array(Image.fromarray(ids).histogram(), np.int64)
 
 
 def _size(size: tuple[int, int]) -> str:

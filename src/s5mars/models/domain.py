@@ -126,10 +126,9 @@ class Domain:
             resolution: resolution of the model.
         """
         reasons = []
-        if is_colour(image) and self.colour <= 1 - SAME_KIND:
-            reasons.append("colour image")
-        if not is_colour(image) and self.colour >= SAME_KIND:
-            reasons.append("grey image")
+        kind = "colour" if is_colour(image) else "grey"
+        if self.kind not in (kind, "grey and colour"):
+            reasons.append(f"{kind} image")
         ratio = shape_of(image.shape[1], image.shape[0])
         if resolution.side is not None and ratio > SHAPE_FACTOR * self.shape:
             reasons.append("elongated shape")
