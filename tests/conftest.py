@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -16,6 +17,8 @@ from hypothesis import settings
 
 # Tiny tensors gain nothing from a second thread, and while one waits for another it burns time.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Each full collection walks over all modules; by default they take a sixteenth of the time.
+gc.set_threshold(20_000, 20, 20)
 # A first call on a busy machine takes seconds; time is no property that these tests are about.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")

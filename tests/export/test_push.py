@@ -6,9 +6,8 @@ import json
 import os
 import resource
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +17,7 @@ import pytest
 from huggingface_hub import constants
 
 import s5mars
+from apart import run_command
 from s5mars.cli import main
 from s5mars.export.push import push
 
@@ -177,12 +177,9 @@ def test_a_run_that_was_never_scored_says_so(tmp_path: Path) -> None:
 def test_a_dry_run_that_fills_the_disk_leaves_no_half_file(tmp_path: Path) -> None:
     folder, out = run(tmp_path / "run"), tmp_path / "out"
     size = (folder / "best.safetensors").stat().st_size
-    done = subprocess.run(
-        [sys.executable, "-m", "s5mars", "push", folder, "me/mars", "--dry-run", out],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1)),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("s5mars: ") and done.stderr.count("\n") == 1
+    full = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size - 1, size - 1))
+    words = ["push", str(folder), "me/mars", "--dry-run", str(out)]
+    done = run_command(words, tmp_path, before=full)
+    assert done.code == 2
+    assert done.err.startswith("s5mars: ") and done.err.count("\n") == 1
     assert not list(out.iterdir())

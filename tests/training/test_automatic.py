@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from apart import run_command
 from s5mars.cli import main
 from s5mars.settings.parsing import Training, parse_training
 from s5mars.training import automatic
@@ -200,22 +198,20 @@ def test_self_training_has_no_warm_up_unless_it_is_given() -> None:
 
 
 def test_logs_have_a_line_a_validation(here: Path, fake_data: ModuleType) -> None:
-    """A real process whose output is a file, as in a batch job."""
+    """A process whose output is a file, as in a batch job."""
     fake_data.plain(here / "a")
     words_ = ["train", "a", *TINY, "--steps=60", "--crop=32", "--method=supervised"]
-    done = subprocess.run(
-        [sys.executable, "-m", "s5mars", *words_], capture_output=True, text=True, check=True,
-        env={**os.environ, "COLUMNS": "80"},
-    )  # fmt: skip
-    assert "\r" not in done.stdout + done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("step ")]
+    done = run_command(words_, here)
+    assert done.code == 0, done.err
+    assert "\r" not in done.out + done.err
+    lines = [line for line in done.err.splitlines() if line.startswith("step ")]
     assert len(lines) == 20
     assert re.fullmatch(
         r"step 3 of 60, loss \d\.\d{3}, mIoU \d+\.\d\d % on val, \d+ s, about \d+ s left", lines[0]
     )
     assert re.fullmatch(r"step 60 of 60, loss \S+, mIoU \S+ % on val, \d+ s", lines[-1])
     said = re.findall(r"^[\d.e-]+ s per step, about \d+ s left, and 14 validations on 3 images$",
-                      done.stderr, re.M)  # fmt: skip
+                      done.err, re.M)  # fmt: skip
     assert len(said) == 1
     run = here / "runs" / "a-supervised-1"
     command = json.loads((run / "versions.json").read_text())["command"]

@@ -6,15 +6,16 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from apart import start_command
 from s5mars.cli import main
 from s5mars.data.synthetic import write_synthetic
 from s5mars.methods import METHODS as ALL
@@ -119,25 +120,30 @@ def test_a_signal_to_one_process_stops_both_and_the_run_goes_on_as_if_unbroken(
         assert found["loss"] == pytest.approx(expected["loss"])
 
 
+def as_module() -> None:
+    """As ``python -m s5mars``, which Fabric repeats for the second process."""
+    sys.modules["__main__"].__spec__ = find_spec("s5mars.__main__")
+
+
 def test_a_killed_process_ends_the_run_with_one_line_and_a_checkpoint(folder: Path) -> None:
     command = arguments(
         folder, "lost", devices=2, method="supervised", steps=100_000, validate_every=100_000,
         save_every=1,
     )  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "s5mars", *command], stderr=subprocess.PIPE, text=True
-    )
+    err = folder / "lost.err"
+    process = start_command(command, err=err, before=as_module)
     saved = folder / "lost" / "last.ckpt"
     deadline = time.monotonic() + 500
-    while not saved.is_file() and process.poll() is None:
+    while not saved.is_file() and process.is_alive():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert process.poll() is None, process.communicate()[1]
+    assert process.is_alive(), err.read_text()
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 1
     os.kill(int(children[0]), signal.SIGKILL)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 2
+    process.join(120)
+    assert process.exitcode == 2
+    said = err.read_text()
     assert "Traceback" not in said
     (line,) = [line for line in said.splitlines() if line.startswith("s5mars: ")]
     said = "ended by SIGKILL, perhaps out of memory"
