@@ -20,7 +20,7 @@ from s5mars.settings.config import TrainConfig
 from s5mars.training.module import SegmentationModule
 from s5mars.types import Batch, Crops
 
-STEPS, STOP, SIZE, CLASSES = 60, 48, 48, 4
+STEPS, STOP, SIZE, CLASSES = 20, 16, 32, 4
 
 
 def two_images(seed: int, *, labelled: float) -> Crops:
@@ -34,7 +34,7 @@ def two_images(seed: int, *, labelled: float) -> Crops:
     valid[:, :, -3:] = False
     unknown = ~valid | (torch.rand(label.shape, generator=random) >= labelled)
     objects = torch.zeros_like(valid)
-    objects[:, 12:32, 10:30] = True
+    objects[:, 8:24, 6:22] = True
     return Crops(
         image=(image.clamp(0, 255) * valid.unsqueeze(1)).to(torch.uint8),
         label=label.masked_fill(unknown, IGNORE).to(torch.uint8),
@@ -51,7 +51,7 @@ def new_module(name: str, *, seed: int) -> SegmentationModule:
     method = METHODS[name]()
     config = TrainConfig(
         data=Path("none"), out=Path("none"), method=name, steps=STEPS, batch=2, crop=SIZE,
-        learning_rate=0.02, warm_up=0.3, ramp=0.2, thresholds="flexmatch",
+        learning_rate=0.05, warm_up=0.3, ramp=0.2, thresholds="flexmatch",
     )  # fmt: skip
     student = DeepLabV3Plus("test_resnet", CLASSES, representation=method.needs.representation)
     given = copy.deepcopy(student).eval() if method.needs.given_teacher else None
@@ -96,8 +96,8 @@ def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_it_learns_two_images(unbroken: Run) -> None:
-    # The methods end at 0.06 to 0.27 of where they began: room for the rounding of other CPUs.
-    assert unbroken.after < unbroken.before / 2
+    # The methods end at 0.04 to 0.19 of where they began: room for the rounding of other CPUs.
+    assert unbroken.after < unbroken.before / 3
 
 
 def test_every_term_entered_the_loss(unbroken: Run) -> None:
