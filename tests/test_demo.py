@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_other_files_are_never_removed(tmp_path: Path) -> None:
 
 
 def test_on_the_images_of_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = demo(tmp_path / "demo", settings=TINY)
+    page = demo(tmp_path / "demo", settings=replace(TINY, resolution="1/4"))
     said = capsys.readouterr().out
     assert page.is_file()
     assert len(list((tmp_path / "demo/maps-navcam").glob("*_overlay.jpg"))) == 8
