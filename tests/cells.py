@@ -9,12 +9,16 @@ from __future__ import annotations
 import io
 import json
 import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
+import pytest
+
 from s5mars.cli import child
+from s5mars.comparison import runner
 
 
 class Cell:
@@ -32,5 +36,9 @@ class Cell:
         return self.returncode
 
 
-HERE = SimpleNamespace(Popen=Cell, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
-"""In the place of ``subprocess`` in ``s5mars.comparison.runner``."""
+def train_cells_here(patch: pytest.MonkeyPatch) -> None:
+    """Let ``s5mars compare`` train in this process."""
+    here = SimpleNamespace(Popen=Cell, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+    patch.setattr(sys, "argv", sys.argv)  # a cell writes its own there
+    patch.setattr(runner, "subprocess", here)
+    patch.setattr(runner, "_LOOK_SECONDS", 0)

@@ -6,7 +6,6 @@ import gc
 import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -69,12 +68,9 @@ def navcam(boxed_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def cells_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """``s5mars compare`` trains in this process: see ``cells.py``."""
-    from cells import HERE
-    from s5mars.comparison import runner
+    from cells import train_cells_here
 
-    monkeypatch.setattr(sys, "argv", sys.argv)  # a cell writes its own there
-    monkeypatch.setattr(runner, "subprocess", HERE)
-    monkeypatch.setattr(runner, "_LOOK_SECONDS", 0)
+    train_cells_here(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from apart import start_command
+from cells import train_cells_here
 from s5mars.cli import main
 from s5mars.comparison import runner
 from s5mars.comparison.results import Comparison, read_comparison, write_comparison
@@ -41,8 +42,11 @@ TWO = ["--methods", "supervised", "s5mars", "--seeds", "0", "1"]
 
 @pytest.fixture(scope="module")
 def killed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A comparison killed while its second cell trains."""
+    """A comparison killed while its second cell trains; the first one was there before."""
     out = tmp_path_factory.mktemp("results") / "x"
+    with pytest.MonkeyPatch.context() as patch:
+        train_cells_here(patch)
+        assert main([*arguments(scenes, out), "--methods", "supervised", "--seeds", "0"]) == 0
     process = start_command([*arguments(scenes, out), *TWO])
     second = out / "cells" / "s5mars" / "0.5" / "seed-0"
     deadline = time.monotonic() + 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -211,7 +212,9 @@ def test_a_signal_gives_up_a_long_step_and_loses_nothing_else(
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
     process.join(30)
-    assert not process.is_alive() and time.monotonic() - began < 10
+    seconds = time.monotonic() - began
+    process.kill()
+    assert seconds < 10
     assert process.exitcode == 2
     assert (
         "stopped by SIGINT in the middle of a step; step 2 is saved; resume with: s5mars train "
@@ -233,7 +236,10 @@ def train_slowly(words: list[str], where: str, said: Path) -> None:
                 for _ in range(600):
                     time.sleep(0.1)
             else:  # as a backward pass: Python's handler has to wait for its end
-                torch.linalg.matrix_power(torch.eye(2000), 2**62 - 1)
+                libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)
+                libc.pthread_mutex_init(mutex, None)
+                libc.pthread_mutex_lock(mutex)
+                libc.pthread_mutex_lock(mutex)  # for ever, at no cost
         return losses(self, student, teacher, batch, progress)
 
     Supervised.losses = slow  # type: ignore[method-assign]
