@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.comparison.step import CostSettings, Step, random_batch
-from s5mars.data import loader
+from s5mars.data import loader, read
 from s5mars.data.crops import CropSettings
 from s5mars.data.loader import LoaderSettings, TrainingBatches
 from s5mars.objective.alignment import Alignment
@@ -145,14 +145,15 @@ def test_a_sample_decodes_one_image_one_label_and_one_object(
         rows.append((name, found))
     write_store(tmp_path / "objects.parquet", rows, proposer="sam")
     counted: Counter[str] = Counter()
-    for name in ("open_image", "open_label", "decode_window"):
-        plain = getattr(loader, name)
+    patched = {loader: ("open_image", "decode_window"), read: ("open_image", "open_label")}
+    for module, name in ((module, name) for module, names in patched.items() for name in names):
+        plain = getattr(module, name)
 
         def count(*args: Any, _name: str = name, _plain: Any = plain, **kwargs: Any) -> Any:
             counted[_name] += 1
             return _plain(*args, **kwargs)
 
-        monkeypatch.setattr(loader, name, count)
+        monkeypatch.setattr(module, name, count)
     settings = LoaderSettings(
         seed=0,
         batch=4,
