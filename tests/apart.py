@@ -70,6 +70,8 @@ def run_command(
 
 def _command(words: list[str], out: str, err: str, before: Callable[[], object] | None) -> None:
     sys.argv = ["s5mars", *words]
+    # Its own processes start as those of ``s5mars`` do, and not from the server.
+    multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]
     with (
         Path(out).open("w", encoding="utf-8") as out_file,
         Path(err).open("w", encoding="utf-8", buffering=1) as err_file,
