@@ -13,10 +13,9 @@ that are one here must not lose to a third one.
 
 from __future__ import annotations
 
-import difflib
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from s5mars.classes import IGNORE, Class, Taxonomy
-from s5mars.errors import UserError
+from s5mars.errors import UserError, did_you_mean
 from s5mars.files.reading import read_yaml
 from s5mars.predict.predictor import Predictor
 
@@ -199,12 +198,6 @@ class MappedClasses:
             "ignored_of_model": _left_out(self.model, self.of_model),
             "ignored_of_data": _left_out(self.data, self.of_data),
         }
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message on a wrong name; "" if no known one is like it."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def describe_map(mapping: Mapping[str, Any]) -> str:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.read import open_pair
-from s5mars.errors import UserError
-from s5mars.evaluation.class_map import MappedClasses, did_you_mean
+from s5mars.errors import UserError, require_choice
+from s5mars.evaluation.class_map import MappedClasses
 from s5mars.evaluation.confusion import Confusion
 from s5mars.parallel.ahead import ahead
 from s5mars.predict.predictor import Predictor
@@ -57,12 +57,8 @@ def find_protocol(name: str) -> Protocol:
     Raises:
         UserError: if it does not exist (the message lists the choices).
     """
-    if name in PROTOCOLS:
-        return PROTOCOLS[name]
-    raise UserError(
-        f"--protocol must be one of {', '.join(PROTOCOLS)} (got {name!r})"
-        f"{did_you_mean(name, PROTOCOLS)}"
-    )
+    require_choice(name, PROTOCOLS, name="--protocol", suggest=True)
+    return PROTOCOLS[name]
 
 
 def evaluate_samples(
