@@ -105,13 +105,15 @@ def uniform(operation: Callable[..., Tensor], **ranges: tuple[float, float]) -> 
     return augment
 
 
-JITTER: tuple[Augmentation, ...] = (
-    uniform(intensity.brightness, factor=(0.5, 1.5)),
-    uniform(intensity.contrast, factor=(0.5, 1.5)),
-    uniform(intensity.saturation, factor=(0.5, 1.5)),
-    uniform(intensity.hue, shift=(-0.25, 0.25)),
-)
-"""The parts of FixMatch's colour jitter."""
+brightness = uniform(intensity.brightness, factor=(0.5, 1.5))
+contrast = uniform(intensity.contrast, factor=(0.5, 1.5))
+saturation = uniform(intensity.saturation, factor=(0.5, 1.5))
+hue = uniform(intensity.hue, shift=(-0.25, 0.25))
+
+JITTER: tuple[Augmentation, ...] = (brightness, contrast, saturation, hue)
+"""The parts of FixMatch's colour jitter, with its ranges."""
+
+equalize = uniform(intensity.equalize)
 
 gaussian_blur = uniform(intensity.gaussian_blur, sigma=(0.1, 2.0))
 """σ in pixels, as FixMatch and AugSeg."""
@@ -165,7 +167,7 @@ def _solarize(image: Tensor, valid: Tensor, generator: np.random.Generator) -> T
 AUGSEG: tuple[Augmentation, ...] = (
     _identity,
     uniform(intensity.autocontrast),
-    uniform(intensity.equalize),
+    equalize,
     gaussian_blur,
     uniform(intensity.contrast, factor=(0.05, 0.95)),  # towards grey
     uniform(intensity.sharpness, factor=(0.05, 0.95)),
@@ -181,10 +183,10 @@ SINGLE: Mapping[Photometric, Augmentation] = {
     "gaussian_noise": gaussian_noise,
     "cutout": cutout,
     "gaussian_blur": gaussian_blur,
-    "hue": JITTER[3],
-    "contrast": JITTER[1],
-    "equalize": uniform(intensity.equalize),
-    "brightness": JITTER[0],
+    "hue": hue,
+    "contrast": contrast,
+    "equalize": equalize,
+    "brightness": brightness,
     "dropout": dropout,
 }
 """The single augmentations of figure 5 that change colours."""
