@@ -52,7 +52,10 @@ def summary(values: Sequence[float]) -> Summary:
 def paired_difference(
     first: Mapping[int, float], second: Mapping[int, float], *, level: float = LEVEL
 ) -> Difference | None:
-    """First minus second, seed → score each: mean ± t · s / √n over common seeds; None without."""
+    """Mean of first minus second ± t · s / √n over the common seeds; None if there are none.
+
+    Both map seeds to scores; ``level`` is the confidence level of Student's t interval.
+    """
     pairs = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
     if not pairs:
         return None

@@ -138,8 +138,12 @@ def _known(name: str) -> str:
 
 
 def _probe(name: str) -> tuple[str, bool, Any, dict[str, Any]]:
-    """The architecture of a name, whether it has a fixed input size, an encoder to read its strides
-    from, and the argument that allows any size."""
+    """What ``build_encoder`` has to know of a name.
+
+    Returns:
+        The architecture, whether its input size is fixed, an encoder with random weights, from
+        which strides are read, and the arguments of timm that allow any size.
+    """
     base = _known(name)
     config = timm.get_pretrained_cfg(base, allow_unregistered=False)
     fixed = bool(config is not None and config.fixed_input_size)

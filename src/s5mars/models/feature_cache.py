@@ -18,9 +18,9 @@ DTYPE = torch.float16
 
 
 class FeatureCache:
-    """A folder of features, one file per image; processes may share it, and encoders ``folder``.
+    """A folder of features, with one file per image; several processes may use it at once.
 
-    A digest of the weights identifies the encoder.
+    ``encoder`` is a digest of the weights: each encoder has a folder of its own in ``folder``.
     """
 
     def __init__(self, folder: Path, encoder: str) -> None:

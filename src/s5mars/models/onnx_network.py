@@ -56,7 +56,9 @@ class OnnxNetwork:
 
 
 def load_onnx(path: Path, *, network: str = "teacher") -> LoadedModel[OnnxNetwork]:
-    """Open an ONNX file that ``s5mars export`` wrote; ``"teacher"`` accepts either network.
+    """Open an ONNX file that ``s5mars export`` wrote.
+
+    ``network="teacher"`` accepts either network, ``"student"`` only the student.
 
     Raises:
         MissingFileError: if the file does not exist.

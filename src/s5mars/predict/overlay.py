@@ -36,7 +36,7 @@ Entry = tuple[str, tuple[int, int, int] | None]
 
 
 def indexed_png(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> Image.Image:
-    """An (H, W) uint8 class map as an image of mode P, whose values are the class indices.
+    """A class map as an image of mode P, whose values are the class indices.
 
     Args:
         labels: (H, W) uint8 class indices; 255 (``IGNORE``) is drawn black.

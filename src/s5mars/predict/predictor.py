@@ -65,7 +65,6 @@ class Predictor:
             resolution: the resolution of training, to which images are resized before the network
                 sees them; maps and probabilities still have the size of the image.
             domain: record of the training images; ``segment`` compares images with it.
-            **settings: fields of ``Inference`` that override ``inference``, such as ``window=512``.
             name: path or name of the model, for messages.
             **settings: fields of ``Inference`` that override ``inference``, such as ``window=512``.
 

@@ -17,9 +17,9 @@ def class_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def largest_regions(labels: NDArray[np.uint8], classes: int) -> list[int]:
-    """Pixels of the largest connected region (4 neighbours) of each class of an (H, W) uint8 map.
+    """Number of pixels of the largest connected region (4 neighbours) of each class.
 
-    The count of an absent class is 0.
+    It is 0 for absent classes.
 
     Args:
         labels: (H, W) uint8 class index; 255 is no class.

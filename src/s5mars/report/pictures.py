@@ -91,9 +91,7 @@ def wrong_pixels(
     *,
     side: int = 448,
 ) -> Markup:
-    """Encode an (H, W, 3) uint8 image in dim grey as a JPEG data URI, with wrong pixels marked.
-
-    ``truth`` and ``predicted`` are (H, W) uint8 class indices; ``IGNORE`` in either is not wrong.
+    """Encode an image in dim grey as a JPEG data URI, with wrong pixels in a bright colour.
 
     Args:
         image: (H, W, 3) uint8.

@@ -66,7 +66,7 @@ class Display:
 
     After twenty steps, and again after twenty with the pool, it says how long the run will take.
 
-    Validations are on ``validated`` images, and ``every`` so many steps.
+    ``validated`` is the number of images of a validation, ``every`` the steps from one to the next.
     """
 
     def __init__(self, module: SegmentationModule, *, validated: int, every: int) -> None:

@@ -86,7 +86,7 @@ def enlarged(level: Regions, size: tuple[int, int]) -> Regions:
 
 
 def smoothed(probabilities: NDArray[np.float32], regions: Regions) -> NDArray[np.float32]:
-    """(K, h, w) probabilities that follow the edges of an image: mean of the map and two levels.
+    """Probabilities that follow the edges of an image: the mean of the map and of two levels.
 
     On MarsScapes' validation tiles this gave 1 to 2 points of mIoU over the map itself.
 
