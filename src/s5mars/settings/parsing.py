@@ -11,6 +11,7 @@ import re
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -182,7 +183,11 @@ def parse_training(arguments: Sequence[str], *, own: Method | None = None) -> Tr
             method than S5Mars, or a value of the wrong type; or if the options do not give ``own``
             again, so that ``config.yaml`` would describe another method.
     """
-    parser = training_parser(arguments, own=own)
+    early = chosen(arguments)
+    # A command parses twice, a comparison once for each cell, and making the parser takes longest.
+    make = _kept_parser if own is None else _parser
+    kind = _method_class(early.method, own)
+    parser = make(early.method, early.recipe, early.ablation, early.model, kind, own)
     namespace = parser.parse(arguments)
     text = str(parser.dump(namespace, skip_none=False))
     built = parser.instantiate(namespace)
@@ -221,17 +226,27 @@ def with_values(text: str, config: TrainConfig, names: Iterable[str]) -> str:
     return str(yaml.safe_dump(content, sort_keys=False))
 
 
-def training_parser(
-    arguments: Sequence[str], *, with_method: bool = True, own: Method | None = None
-) -> Parser:
+def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Parser:
     """The parser for these arguments, which decide what options exist; raises ``UserError``.
 
     The options of the chosen method are there only ``with_method``, which imports torch.
     """
     early = chosen(arguments)
-    name, recipe = early.method, find_recipe(early.recipe)
-    network = network_options(early.model)
-    parser = Parser(prog="s5mars train", description=_ABOUT, epilog=_EXAMPLE, model=early.model)
+    kind = _method_class(early.method, None) if with_method else None
+    return _parser(early.method, early.recipe, early.ablation, early.model, kind, None)
+
+
+def _parser(
+    method: str,
+    recipe: str,
+    ablation: str,
+    model: str,
+    kind: type[Any] | None,
+    own: Method | None,
+) -> Parser:
+    """The parser for what ``chosen`` returns and the class of the method."""
+    settings, network = find_recipe(recipe), network_options(model)
+    parser = Parser(prog="s5mars train", description=_ABOUT, epilog=_EXAMPLE, model=model)
     parser.add_argument("--config", action=_SettingsFile, help="Path to a YAML file of settings.")
     for part in TrainConfig.__bases__:
         if part is EncoderSettings and network is not DeepLab:
@@ -239,28 +254,25 @@ def training_parser(
         skip = {"scale", "crops"} if part is DataSettings and network.fixed_crops else None
         parser.add_class_arguments(part, skip=skip)
     parser.add_class_arguments(network, network.group)
-    of_method = recipe.training_of(name)
-    parser.set_known_defaults(of_method, source=f"recipe {early.recipe}")
-    row = find_ablation(early.ablation) if early.ablation else None
+    of_method = settings.training_of(method)
+    parser.set_known_defaults(of_method, source=f"recipe {recipe}")
+    row = find_ablation(ablation) if ablation else None
     if row is not None:
-        if name != DEFAULT_METHOD:
-            raise UserError(
-                f"ablation {early.ablation!r} needs --method {DEFAULT_METHOD} (got {name})"
-            )
+        if method != DEFAULT_METHOD:
+            raise UserError(f"ablation {ablation!r} needs --method {DEFAULT_METHOD} (got {method})")
         parser.set_defaults(dict(row.training))
-    if with_method:
-        kind = _method_class(name, own)
-        parser.add_class_arguments(kind, name)
+    if kind is not None:
+        parser.add_class_arguments(kind, method)
         default: Any = own
         if default is None and not _required(kind):
-            default = recipe.method(name, kind())
+            default = settings.method(method, kind())
         if row is not None:
             if own is not None:
                 raise UserError("an ablation changes the method itself: give no method object")
             default = row.change(default)
         if default is not None:
             try:
-                parser.set_defaults(_defaults(default, prefix=name))
+                parser.set_defaults(_defaults(default, prefix=method))
             except ValueError as error:
                 raise UserError(
                     f"a field of {kind.__name__} cannot be an option: fields are numbers, text, "
@@ -268,6 +280,9 @@ def training_parser(
                 ) from error
     parser.dashes()
     return parser
+
+
+_kept_parser = lru_cache(maxsize=32)(_parser)
 
 
 def _method_class(name: str, own: Method | None) -> type[Any]:
