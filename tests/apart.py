@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -21,6 +22,8 @@ from s5mars.cli import main
 from s5mars.methods import METHODS
 
 _PRELOADED = (s5mars.predict, s5mars.training.run, METHODS)
+gc.freeze()  # a collection in a forked process would visit, and thereby copy, all of it
+gc.set_threshold(20_000, 20, 20)
 
 
 def start(work: Callable[..., object], *arguments: object) -> BaseProcess:

@@ -53,7 +53,10 @@ def test_gpu_on_a_cpu(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_gpu_needs_nothing_but_the_four_libraries() -> None:
-    absent = ("jsonargparse", "pyarrow", "pycocotools", "skimage", "tensorboard")
+    absent = (
+        "jsonargparse", "pyarrow", "pycocotools", "skimage", "tensorboard", "torchmetrics",
+        "transformers",
+    )  # fmt: skip
     code = (
         f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r})\n"
         f"for name in {absent}: sys.modules[name] = None\n"

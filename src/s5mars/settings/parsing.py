@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import lru_cache
 from pathlib import Path
@@ -185,7 +185,7 @@ def parse_training(arguments: Sequence[str], *, own: Method | None = None) -> Tr
     """
     early = chosen(arguments)
     # A command parses twice, a comparison once for each cell, and making the parser takes longest.
-    make = _kept_parser if own is None else _parser
+    make: Callable[..., Parser] = _kept_parser if own is None else _parser
     kind = _method_class(early.method, own)
     parser = make(early.method, early.recipe, early.ablation, early.model, kind, own)
     namespace = parser.parse(arguments)
