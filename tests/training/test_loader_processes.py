@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from apart import run_command
 from s5mars.cli import main
 from s5mars.data import loader
 from s5mars.training import signals
 
-WITH_LITTLE_ROOM = (
-    "mount -t tmpfs -o size=1m none /dev/shm || exit 77\n"
-    'exec "$0" -c "import sys; from s5mars.cli import main; from s5mars.data import loader\n'
-    "if sys.argv[1] == 'unseen': loader.fitting_workers = lambda *_, **__: (2, 4)\n"
-    'raise SystemExit(main(sys.argv[2:]))" "$@"'
-)
+NO_RIGHT = 77
 
 
 @pytest.fixture(scope="module")
@@ -132,20 +128,33 @@ def test_a_signal_ends_a_run_that_waits_for_a_batch(
     assert now == handlers
 
 
-@pytest.mark.parametrize("room", ["seen", "unseen"])
-def test_little_shared_memory(room: str, scenes: Path, tmp_path: Path) -> None:
+def with_little_room(*, seen: bool) -> None:
+    """Mount a small /dev/shm that this process and its children alone see."""
+    libc = ctypes.CDLL(None)
+    new_namespace, private = 0x20000, 0x44000  # CLONE_NEWNS; MS_REC | MS_PRIVATE
+    if (
+        libc.unshare(new_namespace)
+        or libc.mount(None, b"/", None, private, None)
+        or libc.mount(b"none", b"/dev/shm", b"tmpfs", 0, b"size=1m")
+    ):
+        raise SystemExit(NO_RIGHT)
+    if not seen:
+        loader.fitting_workers = lambda *_, **__: (2, 4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+@pytest.mark.parametrize("seen", [True, False])
+def test_little_shared_memory(seen: bool, scenes: Path, tmp_path: Path) -> None:
     """Where it is seen before, it is trained without processes; where it fills later, it ends."""
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        pytest.skip("there is no unshare here")
-    command = [unshare, "-m", "sh", "-c", WITH_LITTLE_ROOM, sys.executable, room]
-    command += arguments(scenes, tmp_path / "out", workers=2, crop=160, batch=4, scale="[3,3]")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    if done.returncode in (1, 77) and "s5mars" not in done.stderr and "train" not in done.stderr:
-        pytest.skip(f"nothing may be mounted here: {done.stderr.strip()[:100]}")
-    if room == "seen":
-        assert done.returncode == 0, done.stderr
-        assert "the training process reads the data itself" in done.stderr
+    command = arguments(
+        scenes, tmp_path / "out", steps=2, workers=2, crop=160, batch=4, scale="[3,3]"
+    )
+    done = run_command(command, tmp_path, before=partial(with_little_room, seen=seen))
+    if done.code == NO_RIGHT:
+        pytest.skip("nothing may be mounted here")
+    if seen:
+        assert done.code == 0, done.err
+        assert "the training process reads the data itself" in done.err
     else:
-        assert done.returncode == 2, done.stderr
-        assert said(done.stderr).startswith("s5mars: a loader process found no space in /dev/shm: ")
+        assert done.code == 2, done.err
+        assert said(done.err).startswith("s5mars: a loader process found no space in /dev/shm: ")
