@@ -24,9 +24,9 @@ def train(arguments: list[str]) -> int:
         run, data = _resumed(arguments)
         command.resume(run, data=data)
     else:
-        from s5mars.settings.parsing import training_parser
+        from s5mars.settings.parsing import check_recipe_and_ablation
 
-        training_parser(arguments, with_method=False)  # a wrong recipe or ablation comes first
+        check_recipe_and_ablation(arguments)  # before the data and the import of torch
         if not any(word.startswith("--print-config") for word in arguments):
             require_data_set(data_of(arguments))
         from s5mars.training import command

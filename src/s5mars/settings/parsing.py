@@ -20,7 +20,7 @@ import yaml
 
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files.reading import parse_yaml, read_yaml, reading
-from s5mars.settings.ablations import find_ablation
+from s5mars.settings.ablations import Row, find_ablation
 from s5mars.settings.config import DataSettings, EncoderSettings, TrainConfig
 from s5mars.settings.networks import DeepLab, misplaced, network_options, with_groups
 from s5mars.settings.recipes import find_recipe
@@ -226,6 +226,12 @@ def with_values(text: str, config: TrainConfig, names: Iterable[str]) -> str:
     return str(yaml.safe_dump(content, sort_keys=False))
 
 
+def check_recipe_and_ablation(arguments: Sequence[str]) -> None:
+    """Raise a UserError for a wrong recipe or ablation; this does not import torch."""
+    early = chosen(arguments)
+    _row(early.ablation, early.method)
+
+
 def training_parser(arguments: Sequence[str], *, with_method: bool = True) -> Parser:
     """The parser for these arguments, which decide what options exist; raises ``UserError``.
 
@@ -256,10 +262,8 @@ def _parser(
     parser.add_class_arguments(network, network.group)
     of_method = settings.training_of(method)
     parser.set_known_defaults(of_method, source=f"recipe {recipe}")
-    row = find_ablation(ablation) if ablation else None
+    row = _row(ablation, method)
     if row is not None:
-        if method != DEFAULT_METHOD:
-            raise UserError(f"ablation {ablation!r} needs --method {DEFAULT_METHOD} (got {method})")
         parser.set_defaults(dict(row.training))
     if kind is not None:
         parser.add_class_arguments(kind, method)
@@ -283,6 +287,13 @@ def _parser(
 
 
 _kept_parser = lru_cache(maxsize=32)(_parser)
+
+
+def _row(ablation: str, method: str) -> Row | None:
+    row = find_ablation(ablation) if ablation else None
+    if row is not None and method != DEFAULT_METHOD:
+        raise UserError(f"ablation {ablation!r} needs --method {DEFAULT_METHOD} (got {method})")
+    return row
 
 
 def _method_class(name: str, own: Method | None) -> type[Any]:
