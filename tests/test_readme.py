@@ -47,7 +47,7 @@ def test_commands(
     monkeypatch.setattr("s5mars.training.automatic.FEWEST_STEPS", 2)
     smaller = {"600": "4", "6": "2", "192": "48", "IMAGE_OR_FOLDER": str(scenes / "images")}
     smaller |= {"DATA": str(scenes), "FOLDER": str(scenes), "ARCHIVE": str(scenes / "images")}
-    # Its encoder, with the installed weights, is test_automatic.py's and the first command's.
+    # Its encoder, with the installed weights, is test_automatic.py's.
     encoder = "--model tf_efficientnet_lite0"
     fewer = {
         f"{encoder} --out": "--model test_resnet --weights none --out",
@@ -56,7 +56,8 @@ def test_commands(
         "--seeds 0 1 2": "--seeds 0",
         "--labelled 0.125 0.25": "--labelled 0.25",
         "s5mars cost": "s5mars cost --rounds 1",
-        "--folds 5": "--folds 2 --labelled 0.5 --batch 2 --model test_resnet --weights none",
+        "train FOLDER": "train FOLDER --batch 2 --model test_resnet --weights none",
+        "--folds 5": "--folds 2 --labelled 0.5",
     }
     for command in commands:
         for shown, run in fewer.items():
