@@ -434,8 +434,9 @@ def test_as_released_runs_and_says_that_it_chose_on_the_test_split(
 def test_alignment_asks_for_what_plain_crops_show(scenes: Path, balanced: float) -> None:
     """Not for the areas of whole images, nor for what balanced crops show."""
     options = arguments(
-        scenes, Path("unused"), balanced_crops=balanced, scale="[1.0,2.0]", alignment_coverage=0
-    )
+        scenes, Path("unused"), balanced_crops=balanced, scale="[1.0,2.0]", alignment=0.98,
+        alignment_coverage=0,
+    )  # fmt: skip
     settings = parse_training(options[1:])
     dataset = s5mars.open_dataset(scenes)
     streams = choose_streams(dataset, settings.config, settings.method)

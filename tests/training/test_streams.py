@@ -83,6 +83,7 @@ def test_a_run_says_that_alignment_is_off(
     options = {
         "out": out, "steps": 2, "batch": 2, "crop": 32, "model": "test_resnet", "weights": "none",
         "keep": "last", "workers": 0, "accelerator": "cpu", "s5mars.mix.source": "none",
+        "alignment": 0.98,
     }  # fmt: skip
     assert main(["train", str(data), *(f"--{key}={value}" for key, value in options.items())]) == 0
     off = "off, because only 50 % of the pixels of the labelled crops have a label"

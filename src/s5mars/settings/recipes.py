@@ -60,7 +60,6 @@ _SHORT_RUNS: Mapping[str, Any] = {
     "warm_up": 0.2,
     "ramp": 0.1,
     "unsupervised": 0.5,
-    "alignment": 0.98,
     "alignment_coverage": 0.9,
     "teacher_span": 0.05,
 }
@@ -74,8 +73,8 @@ RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
         about="the papers' methods in runs of thousands of steps: AdamW, labelled crops that show "
         "rare classes, a short warm-up on labels alone, half of the unsupervised weight, "
-        "distribution alignment where labels cover nine tenths of the pixels, a teacher average "
-        "that fits the length of the run; S5Mars gets the photometric augmentation of UniMatch",
+        "a teacher average that fits the length of the run; S5Mars gets the photometric "
+        "augmentation of UniMatch",
         training=_SHORT_RUNS,
         methods=_METHODS,
         training_of_methods=_TRAINED_TEACHER,
