@@ -128,6 +128,26 @@ def test_a_signal_ends_a_run_that_waits_for_a_batch(
     assert now == handlers
 
 
+def test_a_sigterm_to_all_processes_saves_the_run(
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As timeout and SLURM send it."""
+
+    def stop_all() -> None:
+        for process in (os.getpid(), os.getppid()):
+            os.kill(process, signal.SIGTERM)
+
+    at_step(monkeypatch, 12, stop_all)
+    out = tmp_path / "out"
+    assert main(arguments(scenes, out, save_every=100)) == 0
+    line = said(capsys.readouterr().err)
+    assert re.match(r"stopped by SIGTERM after step \d+ of 20, saved; resume with", line)
+    assert (out / "last.ckpt").is_file()
+
+
 def with_little_room(*, seen: bool) -> None:
     """Mount a small /dev/shm that this process and its children alone see."""
     libc = ctypes.CDLL(None)

@@ -6,8 +6,10 @@ same for any number of workers and, taken together, for any number of processes.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
@@ -312,3 +314,17 @@ def _stack(crops: Sequence[dict[str, NDArray[np.generic]]]) -> Crops:
 def _begin(_: int) -> None:
     torch.set_num_threads(1)
     end_without_room()
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_the_run, daemon=True).start()
+
+
+def _end_with_the_run() -> None:
+    """End this loader process at a SIGTERM of the training process, and of no other.
+
+    ``timeout``, SLURM and systemd send SIGTERM to all processes of a command; the training process
+    needs its loader processes until it has saved.
+    """
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
