@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 import sys
 import tomllib
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from torch import nn
 import s5mars
 from fakedata import plain
 from s5mars.cli import main
+from s5mars.comparison.results import read_comparison
 from s5mars.data.synthetic import write_synthetic
 from s5mars.methods import method_name, method_title
 from s5mars.methods.s5mars import S5Mars
@@ -62,6 +66,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("cells_here")
 def test_the_example_is_passed_as_an_object(
     scenes: Path,
     tmp_path: Path,
@@ -72,7 +77,8 @@ def test_the_example_is_passed_as_an_object(
     names: dict[str, Any] = {"__name__": __name__}
     exec(compile(LISTING, "listing", "exec", dont_inherit=True), names)
     own = names["EntropyMinimisation"]
-    monkeypatch.setattr(s5mars, "train", trained_tiny(s5mars.train), raising=False)
+    for name in ("train", "compare"):
+        monkeypatch.setattr(s5mars, name, trained_tiny(getattr(s5mars, name)), raising=False)
     exec(CALL.replace("DATA", str(scenes)), names)
     run = names["run"]
     config = yaml.safe_load((run.folder / "config.yaml").read_text())
@@ -81,6 +87,14 @@ def test_the_example_is_passed_as_an_object(
     assert config["entropy_minimisation"] == {"weight": 0.05}
     assert run.metrics["history"][-1]["terms"].keys() == {"supervised", "entropy"}
     assert run.evaluate()["protocol"]["images"] == 2
+
+    found = names["results"]
+    assert list(found.runs) == [("supervised", "0.5", 0), ("entropy_minimisation", "0.5", 0)]
+    assert "Entropy minimisation" in found.table()
+    of_own = found.runs["entropy_minimisation", "0.5", 0]
+    assert of_own.metrics["history"][-1]["terms"].keys() == {"supervised", "entropy"}
+    recorded = json.loads((of_own.folder / "versions.json").read_text())["command"]
+    assert recorded[:2] == ["s5mars", "train"] and recorded != sys.argv
 
     # Another process does not know the class.
     (run.folder / "metrics.json").unlink()
@@ -95,6 +109,47 @@ def test_the_example_is_passed_as_an_object(
 
 def trained_tiny(train: Callable[..., Any]) -> Callable[..., Any]:
     return lambda folder, **settings: train(folder, **{**settings, **TINY})
+
+
+class Unlucky(Supervised):
+    title = "Unlucky"
+
+    happens: ClassVar[Callable[[], object]] = lambda: None
+
+    def losses(self, *arguments: Any) -> dict[str, Term]:
+        type(self).happens()
+        return super().losses(*arguments)
+
+
+def test_an_object_that_is_stopped_or_fails_is_compared_again_by_the_same_call(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(**others: Any) -> s5mars.Comparison:
+        return s5mars.compare(scenes, methods=[Unlucky()], out=tmp_path / "x", **TINY, **others)
+
+    def fail() -> None:
+        raise ValueError("no luck")
+
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Unlucky, "happens", fail)
+    with pytest.raises(s5mars.UserError, match="1 of 1 cell failed"):
+        compare()
+    assert "ValueError: no luck" in (tmp_path / "x" / "comparison.json").read_text()
+    monkeypatch.setattr(Unlucky, "happens", stop)
+    with pytest.raises(KeyboardInterrupt):
+        compare(retry_failed=True)
+    (cell,) = read_comparison(tmp_path / "x").cells
+    assert cell.status == "stopped"
+    monkeypatch.setattr(Unlucky, "happens", lambda: None)
+    (run,) = compare().runs.values()
+    assert run.metrics["steps"] == 2
+
+
+def test_objects_of_one_class_have_one_row() -> None:
+    with pytest.raises(s5mars.UserError, match="two methods have the name 'supervised'"):
+        s5mars.compare("x", methods=["supervised", Supervised()], out="x")
 
 
 @pytest.mark.usefixtures("cells_here")

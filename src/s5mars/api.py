@@ -8,9 +8,7 @@ parser: whatever the command refuses is a ``UserError`` with the same words here
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -29,6 +27,7 @@ from s5mars.predict.segmentation import Segmentation
 from s5mars.report.run import write_report
 from s5mars.settings.keywords import as_arguments, as_words
 from s5mars.training import command
+from s5mars.training.environment import recorded_as
 from s5mars.types import Method
 
 
@@ -123,7 +122,7 @@ class Run:
             UserError: if the method or the data are not those of the run.
         """
         moved = None if data is None else Path(data)
-        with _as_command(["train", f"--resume={self.folder}"]):
+        with recorded_as(["train", f"--resume={self.folder}"]):
             return Run(command.resume(self.folder, data=moved, own=_checked(method)))
 
     def __fspath__(self) -> str:
@@ -231,7 +230,7 @@ def train(
     if where.keys() & settings.keys():
         raise UserError(f"the data is given twice, as {folder} and as data: give one")
     arguments = as_arguments({**where, "method": name, **settings})
-    with _as_command(["train", *arguments]):
+    with recorded_as(["train", *arguments]):
         return Run(command.train(arguments, own=own, one_process=True))
 
 
@@ -260,17 +259,27 @@ def evaluate(model: str | PathLike[str], **settings: Any) -> Scores:
     return Scores(run(_parsed("evaluate", [os.fspath(model)], settings), show=False))
 
 
-def compare(folder: str | PathLike[str] | None = None, **settings: Any) -> Comparison:
+def compare(
+    folder: str | PathLike[str] | None = None,
+    *,
+    methods: str | Sequence[str | Method] | None = None,
+    **settings: Any,
+) -> Comparison:
     """Train and score methods on several labelled shares and seeds.
 
-    Each run has a process of its own. The same call continues after a stop.
+    Each run has a process of its own, except those of a method object, which only this process
+    knows. The same call continues after a stop.
 
     Example:
         >>> s5mars.compare("data", methods=["supervised", "s5mars"], labelled=[0.125, 0.25],
         ...                seeds=range(3), steps=600, out="results/x")  # doctest: +SKIP
+        >>> s5mars.compare("data", methods=["supervised", MyMethod(weight=2.0)], steps=600,
+        ...                out="results/own")  # doctest: +SKIP
 
     Args:
         folder: the data set.
+        methods: names of methods, or ``"all"``; or objects of classes of your own, as for
+            ``train``.
         **settings: options of ``s5mars compare`` and of ``s5mars train``.
 
     Raises:
@@ -278,14 +287,13 @@ def compare(folder: str | PathLike[str] | None = None, **settings: Any) -> Compa
     """
     from s5mars.cli.grids import compare as run
 
-    methods = settings.get("methods") or ()
-    if not isinstance(methods, str) and any(not isinstance(each, str) for each in methods):
-        raise UserError(
-            "methods must be names: compare trains in processes of their own, which find a method "
-            "of your own by the entry point group s5mars.methods (docs/method.md)"
-        )
+    listed = [methods] if isinstance(methods, str) else list(methods or ())
+    for each in listed:
+        if not isinstance(each, str):
+            _checked(each)
     where = {} if folder is None else {"data": folder}
     options = _parsed("compare", [], {**where, **settings})
+    options.methods = listed
     run(options)
     return Comparison(options.out)
 
@@ -302,16 +310,6 @@ def _checked(method: Method | None) -> Method | None:
     if isinstance(method, type):
         raise UserError(f"method must be an object, not a class: write method={method.__name__}()")
     return method
-
-
-@contextmanager
-def _as_command(words: Sequence[str]) -> Iterator[None]:
-    """For ``versions.json``, which records the command of a run."""
-    before, sys.argv = sys.argv, ["s5mars", *words]
-    try:
-        yield
-    finally:
-        sys.argv = before
 
 
 def _percent(value: object) -> str:

@@ -37,7 +37,8 @@ def do(job: dict[str, Any]) -> int:
             return failed
         if not is_trained(run):
             return STOPPED
-    return _command(job["evaluate"])
+    options = [f"--{name}={value}" for name, value in job["evaluate"].items()]
+    return _command(["evaluate", job["run"], *options])
 
 
 def _command(arguments: list[str]) -> int:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from s5mars.data.partition import as_fraction
 from s5mars.errors import UserError
-from s5mars.methods import METHODS, OF_A_NETWORK, method_title, registered
+from s5mars.methods import METHODS, OF_A_NETWORK, method_name, method_title, registered
 from s5mars.settings.networks import NETWORKS, network_options
 from s5mars.settings.parsing import chosen
+from s5mars.types import Method
 
 METHODS_GROUP = "methods"
 BASELINE = "supervised"
@@ -36,6 +37,7 @@ class Row:
     ablation: str = ""  # value of ``s5mars train --ablation``
     arguments: tuple[str, ...] = ()  # options of ``s5mars train`` that the row adds
     without: frozenset[str] = frozenset()  # options that do not apply to the row
+    own: Method | None = None  # object of the method, which other processes do not know
 
 
 @dataclass(frozen=True)
@@ -63,18 +65,29 @@ class Cell:
         return Path("cells", self.row.name.replace("/", "-"), self.share, f"seed-{self.seed}")
 
 
-def method_rows(names: Sequence[str]) -> tuple[Row, ...]:
-    """Return the rows of some methods, or of ``all`` of this package.
+def method_rows(methods: Sequence[str | Method]) -> tuple[Row, ...]:
+    """Return the rows of some methods, given as names or objects, or of ``all`` of this package.
 
     Raises:
-        UserError: if a name is unknown.
+        UserError: if a name is unknown, or an object has the name of another method.
     """
-    chosen = [each for name in names for each in (METHODS if name == "all" else [name])]
-    chosen, known = list(dict.fromkeys(chosen)), [*METHODS, *registered()]
-    for name in chosen:
-        if name not in known:
-            raise UserError(f"unknown method {name!r}; methods: {_nearest_first(name, known)}")
-    return tuple(Row(name, method_title(name), METHODS_GROUP, name) for name in chosen)
+    known = [*METHODS, *registered()]
+    rows: dict[str, Row] = {}
+    for each in methods:
+        if not isinstance(each, str):
+            name = method_name(type(each))
+            if name in rows:
+                raise UserError(
+                    f"two methods have the name {name!r}, and each row of a table needs its own: "
+                    "make a subclass with another name for one of them"
+                )
+            rows[name] = Row(name, each.title, METHODS_GROUP, name, own=each)
+            continue
+        for name in METHODS if each == "all" else [each]:
+            if name not in known:
+                raise UserError(f"unknown method {name!r}; methods: {_nearest_first(name, known)}")
+            rows.setdefault(name, Row(name, method_title(name), METHODS_GROUP, name))
+    return tuple(rows.values())
 
 
 def ablation_rows(name: str) -> tuple[Row, ...]:

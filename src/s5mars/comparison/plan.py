@@ -26,6 +26,7 @@ from s5mars.errors import UserError
 from s5mars.evaluation.protocols import find_protocol
 from s5mars.files.locking import is_empty
 from s5mars.settings.parsing import Training, parse_training
+from s5mars.types import Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Request:
 
     out: Path  # rows, shares and seeds can be added to an existing comparison
     arguments: Sequence[str]  # of ``s5mars train``, for every cell
-    methods: Sequence[str] = ()  # names, or ``("all",)``
+    methods: Sequence[str | Method] = ()  # names or objects, or ``("all",)``
     ablation: str | None = None  # name of an ablation of S5Mars
     table_vi: bool = False  # add the rows of table VI
     weights: general.GeneralWeights = field(default_factory=general.GeneralWeights)  # of these rows
@@ -96,7 +97,7 @@ def train_arguments(request: Request, row: Row, cell: Cell, out: Path) -> list[s
 
 
 def _training(request: Request, row: Row, cell: Cell) -> Training:
-    training = parse_training(train_arguments(request, row, cell, request.out))
+    training = parse_training(train_arguments(request, row, cell, request.out), own=row.own)
     if training.config.folds:
         raise UserError(
             "--folds is for s5mars train; leave it out, because a comparison scores one split"

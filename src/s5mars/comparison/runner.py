@@ -19,6 +19,7 @@ from typing import IO, Any
 from s5mars.comparison import settings
 from s5mars.comparison.general import missing_weights
 from s5mars.comparison.grid import Cell
+from s5mars.comparison.here import Here
 from s5mars.comparison.plan import Plan, Request, plan, train_arguments
 from s5mars.comparison.results import (
     STOPPED,
@@ -37,6 +38,7 @@ from s5mars.files.locking import locked
 from s5mars.parallel.workers import ended
 from s5mars.report.numbers import duration, plural
 from s5mars.settings.parsing import parse_training, training_from_yaml
+from s5mars.types import Method
 
 _LOOK_SECONDS = 0.2  # polling interval of the running cells
 _OWN = {"row", "share", "seed", "fingerprint"}  # fields that are not copied from an identical run
@@ -44,10 +46,10 @@ _OWN = {"row", "share", "seed", "fingerprint"}  # fields that are not copied fro
 
 @dataclass
 class Running:
-    """A cell whose process is running."""
+    """A cell whose process is running, or that this process has trained."""
 
     cell: Cell
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | Here
     log: Path
     since: float = field(default_factory=time.monotonic)
 
@@ -138,6 +140,11 @@ class _Work:
             print(f"already scored: {cell.name}", flush=True)
             return
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._set(cell, status="running", reason="")
+        print(f"started: {cell.name}", flush=True)
+        if cell.row.own is not None:
+            self._train_here(cell, job, cell.row.own, log=log)
+            return
         with log.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "s5mars.cli.child"],
@@ -148,8 +155,13 @@ class _Work:
             )
         _send(process.stdin, job)
         self.running.append(Running(cell, process, log))
-        self._set(cell, status="running", reason="")
-        print(f"started: {cell.name}", flush=True)
+
+    def _train_here(self, cell: Cell, job: dict[str, Any], own: Method, *, log: Path) -> None:
+        since = time.monotonic()
+        done = Here(job, own, log=log)
+        self.running.append(Running(cell, done, log, since))
+        if done.returncode == STOPPED:  # the run has caught the Ctrl-C that is for all cells
+            raise KeyboardInterrupt
 
     def _identical_cell(self, cell: Cell) -> Result | None:
         """Return a scored cell of another row with the same settings, or None.
@@ -170,23 +182,23 @@ class _Work:
         )
 
     def _job(self, cell: Cell, run: Path) -> dict[str, Any]:
-        """Return the commands of the child process; an unfinished run is resumed.
+        """Return what the child process has to do; an unfinished run is resumed.
 
         Raises:
             UserError: if the existing run has other settings.
         """
         arguments = train_arguments(self.request, cell.row, cell, run.resolve())
-        training = parse_training(arguments)
+        own = cell.row.own
+        training = parse_training(arguments, own=own)
         lists = training.config.splits
-        where = [
-            f"--data={training.config.data.resolve()}",
-            *([] if lists is None else [f"--splits={lists.resolve()}"]),
-        ]
+        where = {"data": str(training.config.data.resolve())}
+        if lists is not None:
+            where["splits"] = str(lists.resolve())
         # What ``train`` would choose by the machine is the same in all cells.
-        chosen = ("model", "resolution", "crop")
-        arguments += [*where, *(f"--{name}={getattr(training.config, name)}" for name in chosen)]
+        chosen = {name: getattr(training.config, name) for name in ("model", "resolution", "crop")}
+        arguments += [f"--{name}={value}" for name, value in (where | chosen).items()]
         if is_trained(run) or saved_states(run):
-            recorded = training_from_yaml(run / "config.yaml").config
+            recorded = training_from_yaml(run / "config.yaml", own=own).config
             if different := settings.same_run(training.config, recorded):
                 raise UserError(
                     f"{run} contains a run with other settings ({'; '.join(different)}); remove it"
@@ -199,14 +211,12 @@ class _Work:
         return {
             "run": str(run.resolve()),
             "train": train,
-            "evaluate": [
-                "evaluate",
-                str(run.resolve()),
-                *where,
-                f"--split={self.request.split}",
-                f"--protocol={self.request.protocol}",
-                f"--device={device_of(training.config.accelerator)}",
-            ],
+            "evaluate": where
+            | {
+                "split": self.request.split,
+                "protocol": self.request.protocol,
+                "device": str(device_of(training.config.accelerator)),
+            },
         }
 
     def _record_end(self, running: Running, *, stopping: bool = False) -> None:

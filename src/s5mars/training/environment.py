@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib import metadata
 from typing import Literal
@@ -49,6 +51,16 @@ def versions() -> dict[str, object]:
         "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "command": ["s5mars", *sys.argv[1:]],
     }
+
+
+@contextmanager
+def recorded_as(words: Sequence[str]) -> Iterator[None]:
+    """Record the runs of a block as those of this command, in ``versions.json``."""
+    before, sys.argv = sys.argv, ["s5mars", *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def choose_precision(asked: str, accelerator: str) -> LightningPrecision:
