@@ -18,6 +18,7 @@ from PIL import Image
 import s5mars
 from s5mars.cli import main
 from s5mars.data.synthetic import write_synthetic
+from s5mars.methods.s5mars import S5Mars
 from s5mars.settings.keywords import as_arguments
 from s5mars.settings.parsing import parse_training
 
@@ -191,7 +192,8 @@ def test_a_run_is_scored_and_described(scenes: Path, run: s5mars.Run) -> None:
         (lambda run: run.predict(np.zeros((4, 4, 3))), "must have dtype uint8"),
         (lambda run: run.predict(Image.new("I;16", (4, 4))), "give the path of its file"),
         (lambda run: s5mars.Run("nowhere"), "is not the folder of a run"),
-        (lambda run: s5mars.compare("DATA", methods=[object()]), "lacks the decorator @dataclass"),
+        (lambda run: s5mars.compare("DATA", methods=[object()], out="x"), "lacks the decorator"),
+        (lambda run: s5mars.compare("DATA", methods=[S5Mars], out="x"), "write method=S5Mars()"),
         (lambda run: s5mars.compare("DATA", methods="all"), "required: --out"),
         (lambda run: s5mars.compare("DATA", table_vi=1, out="x"), "table_vi must be True or False"),
         (lambda run: s5mars.compare("DATA", methods="s5mars", seed=1, out="x"), "use --seeds"),

@@ -121,11 +121,19 @@ def test_no_data(command: str, tmp_path: Path, fails: Fails) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("a")
+    for folder in ("flat", "deep/images"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / folder / "a.png")
     out = tmp_path / "out"
     for name, said in (
         ("nowhere", r"nowhere: no such folder"),
         ("empty", r"empty: the folder is empty"),
         ("notes", r"notes has no known layout; found a\.txt; known layouts: .*images/ and masks/"),
+        (
+            "flat",
+            r"flat has no known layout; it holds images without masks: .*`s5mars label \S*flat",
+        ),
+        ("deep", r"deep has no known layout; it holds images without masks: .*`s5mars predict"),
     ):
         data = tmp_path / name
         arguments = train(data, out) if command == "train" else [command, data, "--out", out]

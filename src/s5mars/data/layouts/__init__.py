@@ -13,6 +13,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import ai4mars, mars_bench, mars_seg, plain, s5mars_release
 from s5mars.data.layouts.files import MASK_SUFFIX
 from s5mars.errors import MissingFileError, UserError, require_choice
+from s5mars.products.files import LISTED_ENDINGS, files_below
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def find_layout(path: Path | str, *, layout: str | None = None) -> Layout:
             return candidate
     if way_out := _suffixed(root):
         raise UserError(f"{root} has no known layout; {way_out}")
+    if not_yet := _unlabelled(root):
+        raise UserError(f"{root} has no known layout; {not_yet}")
     looked = "; ".join(f"{name}: {each.signature}" for name, each in LAYOUTS.items())
     raise UserError(f"{root} has no known layout; found {_listing(found)}; known layouts: {looked}")
 
@@ -109,6 +112,17 @@ def _suffixed(root: Path) -> str:
                     f"--images {folder} --out FOLDER` makes a data set of both"
                 )
     return ""
+
+
+def _unlabelled(root: Path) -> str:
+    """What to do with a folder that holds nothing but images; empty if it is another."""
+    folders = {path.name for path in root.iterdir() if path.is_dir()}
+    if folders - {"images"} or not files_below(root, LISTED_ENDINGS):
+        return ""
+    return (
+        f"it holds images without masks: paint some with `s5mars label {root} --classes "
+        f'"soil,rock"`, or map them with the installed model, `s5mars predict {root} --out maps`'
+    )
 
 
 def _listing(found: list[str], limit: int = 8) -> str:

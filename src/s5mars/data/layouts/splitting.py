@@ -24,6 +24,9 @@ FEW = 40
 """Below this number of labelled images none is set aside: val and test would show too few pixels of
 most classes to choose or score anything, and the labels are worth more in training."""
 
+FOLDS = 5
+"""Number of parts that is suggested for cross-validation."""
+
 SHARES = {"train": 0.7, "test": 0.2}  # the rest is "val"
 
 _MARK = "# Written by s5mars"
@@ -84,12 +87,16 @@ def _first_splits(
 ) -> dict[str, tuple[Sample, ...]]:
     labelled = [sample for sample in samples.values() if sample.mask is not None]
     if not labelled:
-        raise UserError(f"{root} has no mask: add the mask of at least one image")
-    if len(labelled) < FEW:
+        raise UserError(
+            f"{root} has no mask: add the mask of at least one image, or paint one with "
+            f"`s5mars label {root}`"
+        )
+    if (number := len(labelled)) < FEW:
+        estimate = f"use `s5mars train --folds {min(FOLDS, number)}` to estimate a score"
         _warn_once(
-            f"{root}: {len(labelled)} labelled image(s) and no split lists, so all of them are "
-            "used for training, and val and test are empty; use `s5mars train --folds 5` to "
-            "estimate a score"
+            f"{root}: {number} labelled image(s) and no split lists, so all of them are "
+            "used for training, and val and test are empty; "
+            f"{estimate if number > 1 else 'a score needs a second one'}"
         )
         return {"train": tuple(labelled)}
     areas = _areas(labelled, taxonomy, coding)
