@@ -132,6 +132,17 @@ def test_a_gpu_gets_the_network_of_the_paper(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("gpu", "accelerator", "used"), [
+    (True, "auto", True), (True, "gpu", True), (True, "cuda", True), (True, "cpu", False),
+    (False, "auto", False), (False, "gpu", False),
+])  # fmt: skip
+def test_a_gpu_counts_if_it_is_there_and_may_be_used(
+    gpu: bool, accelerator: str, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    assert Machine.here(accelerator).gpu is used
+
+
 def test_the_encoder_is_that_of_the_model_to_start_from(here: Path, fake_data: ModuleType) -> None:
     fake_data.plain(here / "a", images=2, splits=False)
     assert main(["train", "a", *TINY, "--steps=2", "--crop=32", "--out=first"]) == 0
