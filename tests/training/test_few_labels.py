@@ -64,6 +64,10 @@ def test_all_labels_train_and_the_last_checkpoint_is_kept(
     page = (run / "report.html").read_text()
     assert "There is no score, because no labelled image was set aside." in page
     assert "s5mars train --folds 5 estimates one" in page
+    assert "on the val split" not in page and 'id="classes"' not in page and "<dd>–" not in page
+    assert (
+        "Images whose labels the run was trained on." in page and "Images without labels." in page
+    )
     assert main(["evaluate", str(run)]) == 2
     assert "no split 'test', only train" in capsys.readouterr().err
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy
 from s5mars.data.dataset import Dataset
+from s5mars.data.layouts.files import read_names
 from s5mars.data.read import read_image, read_label
 from s5mars.data.trained_on import dataset_of
 from s5mars.errors import UserError
@@ -56,6 +57,22 @@ def best_worst_typical(
         "typical": list(ranking[start : start + amount]),
         "best": list(reversed(ranking[-amount:])),
         "worst": list(ranking[:amount]),
+    }
+
+
+def without_scores(run: Run, dataset: Dataset, amount: int) -> dict[str, list[tuple[str, None]]]:
+    """Choose ``amount`` images of each kind for a run that has no score: ``"labelled"`` ones that
+    trained it, and ``"unlabelled"`` ones. They are spread over the data.
+    """
+    listed = run.folder / "splits" / "labelled.txt"
+    kinds = {
+        "unlabelled": [sample.name for sample in dataset.unlabelled],
+        "labelled": read_names(listed) if listed.is_file() else [],
+    }
+    return {
+        kind: [(name, None) for name in names[:: -(-len(names) // amount)]]
+        for kind, names in kinds.items()
+        if names
     }
 
 
@@ -114,7 +131,7 @@ def show(
     image, truth = centre(image, crop), centre(truth, crop)
     panels = [
         Panel("image", photograph(image)),
-        Panel("ground truth", class_map(truth, taxonomy)),
+        *([Panel("ground truth", class_map(truth, taxonomy))] if sample.mask is not None else []),
     ]
     predicted = truth
     for label, below, predict in predictions:

@@ -19,6 +19,8 @@ _KINDS = {
     "typical": ("Typical", "Images around the median score."),
     "best": ("Best", "Images with the highest scores."),
     "worst": ("Worst", "Images with the lowest scores."),
+    "labelled": ("Labelled", "Images whose labels the run was trained on."),
+    "unlabelled": ("Unlabelled", "Images without labels."),
 }
 
 
@@ -77,7 +79,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
         ],
         "contents": [
             ("scores", "Scores"),
-            ("classes", "Classes"),
+            *([("classes", "Classes")] if evaluation else []),
             *([("confusion", "Confusion")] if confusion else []),
             *([("confidence", "Confidence")] if calibration else []),
             *([("cross", "Other data")] if elsewhere else []),
@@ -86,6 +88,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
             ("images", "Images"),
             ("setup", "Setup"),
         ],
+        "is_scored": bool(evaluation),
         "protocol": words.protocol_sentence(evaluation),
         "score": tables.overall(evaluation),
         "score_note": words.interval_sentence(evaluation),
@@ -99,7 +102,7 @@ def report_page(run: Run, evaluation: Mapping[str, Any], *, amount: int) -> dict
         "confidence_note": confidence.sentence(calibration) if calibration else "",
         "cross": elsewhere,
         "curves": curves.training_curves(run),
-        "curves_note": f"Scores of the {network} on the {split} split.",
+        "curves_note": words.curves_sentence(run),
         "class_curves": curves.class_curves(run),
         "selection_split": split,
         "teacher_title": f"Confident predictions of the {network}",
@@ -134,15 +137,18 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Crops of the pool", words.pool_crops(run)),
         (
             "Weights of step",
-            "not recorded"
-            if kept is None
-            else f"{count(kept)} ({run.selection_split or 'val'} mIoU {score(training_score)})",
+            "not recorded" if kept is None else count(kept) + _chosen_by(run, training_score),
         ),
         ("Training time", duration(metrics.get("seconds"))),
         ("Seed", count(metrics.get("seed"))),
         ("Data", str(run.data or "not recorded")),
     ]
     return [(label, value) for label, value in facts if value]
+
+
+def _chosen_by(run: Run, training_score: object) -> str:
+    split = run.selection_split
+    return f" ({split} mIoU {score(training_score)})" if split else ", the last"
 
 
 def _described(metrics: Mapping[str, Any], key: str, prefix: str) -> str:
@@ -161,17 +167,22 @@ def _model(run: Run) -> list[tuple[str, str]]:
 def _groups(
     run: Run, evaluation: Mapping[str, Any], amount: int
 ) -> tuple[list[dict[str, Any]], str]:
-    chosen = examples.best_worst_typical(examples.scored(evaluation), amount)
+    ranking = examples.scored(evaluation)
     if amount == 0:
         return [], "Images were switched off."
-    if not chosen:
+    if evaluation and not ranking:
         return [], "The evaluation has no scores of single images."
     try:
         dataset, predict = examples.open_data(run), examples.open_network(run)
     except (FileNotFoundError, ValueError) as error:
         return [], f"The images cannot be shown: {error}."
+    chosen: Mapping[str, list[tuple[str, float | None]]] = (
+        examples.best_worst_typical(ranking, amount)
+        if evaluation
+        else examples.without_scores(run, dataset, amount)
+    )
     groups = []
-    for kind, ranking in chosen.items():
+    for kind, members in chosen.items():
         title, text = _KINDS[kind]
         shown = [
             examples.show(
@@ -179,11 +190,11 @@ def _groups(
                 dataset.coding,
                 run.taxonomy,
                 [("prediction", "", predict)],
-                text=f"mIoU {score(value, digits=1)}\u202f%",
+                text=f"mIoU {score(value, digits=1)}\u202f%" if evaluation else "",
                 crop=words.crop_of(evaluation),
-                errors=True,
+                errors=bool(evaluation),
             )
-            for name, value in ranking
+            for name, value in members
         ]
         groups.append({"title": title, "text": text, "shown": shown})
     return groups, ""

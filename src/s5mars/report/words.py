@@ -185,6 +185,8 @@ def images_part(evaluation: Mapping[str, Any]) -> str:
 
 def images_sentence(evaluation: Mapping[str, Any]) -> str:
     """Say how the images were chosen, and which part of each is shown."""
+    if not evaluation:
+        return "No image was set aside, so these are examples of all images."
     chosen = "Images are chosen by their own mIoU, over the classes in their ground truth."
     return f"{chosen} {images_part(evaluation)}".strip()
 
@@ -194,11 +196,23 @@ def pseudo_label_sentence(run: Run) -> str:
     records = [e["pseudo_labels"] for e in run.history if isinstance(e.get("pseudo_labels"), dict)]
     threshold = next((t for r in records if (t := number(r.get("confidence"))) is not None), None)
     above = "its threshold" if threshold is None else f"{threshold:g}"
-    return (
+    confident = (
         f"A pixel is confident if the {network_word(run)} gives its class a probability above "
-        f"{above}. The values are measured on the labelled pixels of the "
-        f"{run.selection_split or 'val'} split, which are not used for training."
+        f"{above}."
     )
+    if not run.selection_split:
+        return confident
+    return (
+        f"{confident} The values are measured on the labelled pixels of the {run.selection_split} "
+        "split, which are not used for training."
+    )
+
+
+def curves_sentence(run: Run) -> str:
+    """Say what the scores over the steps are measured on."""
+    if not run.selection_split:
+        return "There is no val split, so there are losses and no scores."
+    return f"Scores of the {network_word(run)} on the {run.selection_split} split."
 
 
 def _network(protocol: Mapping[str, Any]) -> str:
