@@ -33,6 +33,16 @@ def test_on_synthetic_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (tmp_path / "demo" / ".demo").is_file()
 
 
+def test_a_training_that_is_stopped_stops_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[object] = []
+    monkeypatch.setattr("s5mars.training.run.train", lambda *a, **_: trained.append(a))
+    with pytest.raises(KeyboardInterrupt, match="the same command begins the demo again"):
+        demo(tmp_path / "demo", synthetic=True, settings=TINY)
+    assert len(trained) == 1
+
+
 def test_other_files_are_never_removed(tmp_path: Path) -> None:
     data = write_synthetic(tmp_path / "scenes", images=14, size=64)
     (tmp_path / "mine").mkdir()

@@ -197,6 +197,8 @@ def test_folds_are_resumed_wherever_they_are(
 ) -> None:
     data, out = fake_data.plain(tmp_path / "data", images=4, splits=False), tmp_path / "runs"
     assert main(arguments(data, out, folds=2)) == 0
+    with pytest.raises(s5mars.UserError, match=r"is a cross-validation: .*fold-1"):
+        s5mars.Run(out).report()
     expected = (out / "folds.json").read_text()
     (out / "folds.json").unlink()
     shutil.rmtree(out / "fold-2")

@@ -70,7 +70,7 @@ def demo(
     from s5mars.predict.predictor import load
     from s5mars.report.comparison import write_comparison
     from s5mars.settings.parsing import parse_training
-    from s5mars.training.run import train
+    from s5mars.training.run import is_finished, train
 
     if data is not None and synthetic:
         raise UserError("--data and --synthetic exclude each other; give one of them")
@@ -112,6 +112,8 @@ def demo(
                 ]
             )
             train(training.config, training.method, config_text=training.text)
+            if not is_finished(run):  # it has caught the Ctrl-C that is for the demo
+                raise KeyboardInterrupt("the same command begins the demo again")
             scores[method].append(evaluate(run, data=data, split="test")["mIoU"])
         predict_images(
             load(out / f"{method}-{settings.seeds[0]}"), examples, out=out / f"maps-{method}"

@@ -113,6 +113,10 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
         raise MissingFileError(
             f"{folder}: no such run folder; `s5mars train --out {folder}` creates one"
         )
+    if (folder / "folds.json").is_file():
+        raise UserError(
+            f"{folder} is a cross-validation: give its runs instead, such as {folder / 'fold-1'}"
+        )
     needed = ("metrics.json", "best.json")
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ def _groups(
         dataset, predict = examples.open_data(run), examples.open_network(run)
     except (FileNotFoundError, ValueError) as error:
         return [], f"The images cannot be shown: {error}."
-    chosen: Mapping[str, list[tuple[str, float | None]]] = (
+    chosen: Mapping[str, Sequence[tuple[str, float | None]]] = (
         examples.best_worst_typical(ranking, amount)
         if evaluation
         else examples.without_scores(run, dataset, amount)
