@@ -85,7 +85,7 @@ def _label_map(path: Path) -> dict[str, Colour]:
             name, colour, _, _ = line.rsplit(":", 3)
             red, green, blue = (int(np.uint8(int(channel))) for channel in colour.split(","))
             if (red, green, blue) in labels.values() and name not in labels:
-                raise ValueError(f"the colour {colour} stands twice")
+                raise ValueError(f"two labels have the colour {colour}")
             labels[name] = (red, green, blue)
     return labels
 
@@ -102,7 +102,7 @@ def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
     for name in taxonomy.names:
         if ":" in name or "\n" in name or name.startswith("#") or name == _BACKGROUND:
             raise UserError(
-                f"the class {name!r} cannot stand in CVAT's {LABEL_MAP}; rename it in "
+                f"CVAT's {LABEL_MAP} cannot contain the class name {name!r}; rename the class in "
                 "dataset.yaml and train again, or use --to coco"
             )
     given = [each.colour for each in taxonomy.classes]

@@ -203,7 +203,7 @@ def train_part(
     finished = is_finished(out)
     if not finished:
         print(
-            f"{out} is a part of {whole}; go on with all of it: s5mars train --resume {whole}",
+            f"{out} is a part of {whole}; resume all of it with: s5mars train --resume {whole}",
             file=sys.stderr,
         )
     return finished
