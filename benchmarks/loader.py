@@ -36,10 +36,10 @@ from machine import machine
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.crops import CropSettings
 from s5mars.data.layouts import open_dataset
-from s5mars.data.loader import LoaderSettings, TrainingBatches, training_loader
 from s5mars.data.synthetic import render_scene
 from s5mars.proposals.proposal import proposal_from_mask
 from s5mars.proposals.store import ObjectStore, write_store
+from s5mars.training.loader import LoaderSettings, TrainingBatches, training_loader
 from s5mars.types import Batch, Sample
 
 CODING = MaskCoding.identity(9, ignored=(IGNORE,))

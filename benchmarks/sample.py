@@ -29,12 +29,12 @@ from PIL import Image, ImageFilter
 from machine import machine
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.crops import CropSettings, draw_crop
-from s5mars.data.loader import LoaderSettings, load_crop
 from s5mars.data.read import open_image
 from s5mars.data.synthetic import render_scene
 from s5mars.proposals.proposal import proposal_from_mask
 from s5mars.proposals.store import ObjectStore, write_store
 from s5mars.randomness import generator
+from s5mars.training.loader import LoaderSettings, load_crop
 from s5mars.types import Sample
 
 SIDE, CROP, MASKS = 1200, 512, 60

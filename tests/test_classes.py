@@ -85,6 +85,15 @@ def test_a_colour_that_is_given_stays_and_is_not_taken() -> None:
     assert first[0] > 2 * first[1]  # a darker red
 
 
+def test_black_and_repeated_colours_are_replaced_for_names_alone() -> None:
+    names, red = ("moss", "Big Rock", "shadow", "lichen"), (220, 60, 60)
+    found = Taxonomy.of_names("mine", names, [red, red, (0, 0, 0)]).classes
+    assert found[0].colour == red
+    assert found[2].colour == (60, 60, 80)  # that of its name
+    assert len({c.colour for c in found}) == 4
+    assert [bool(c.criterion) for c in found] == [False, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -14,11 +14,11 @@ from s5mars.augment.mix import paste
 from s5mars.augment.statistics import augin
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy
 from s5mars.data.crops import CropSettings
-from s5mars.data.loader import LoaderSettings, TrainingBatches
 from s5mars.data.read import read_label
 from s5mars.evaluation.confusion import Confusion
 from s5mars.objective.losses import cross_entropy, hard_and_soft_loss, hard_loss, ohem_cross_entropy
 from s5mars.predict.overlay import indexed_png
+from s5mars.training.loader import LoaderSettings, TrainingBatches
 from s5mars.types import Sample, Targets, View
 from tiny import rngs
 

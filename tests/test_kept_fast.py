@@ -23,13 +23,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.comparison.step import CostSettings, Step, random_batch
-from s5mars.data import loader, read
+from s5mars.data import read
 from s5mars.data.crops import CropSettings
-from s5mars.data.loader import LoaderSettings, TrainingBatches
 from s5mars.objective.alignment import Alignment
 from s5mars.objective.thresholds import ClassThresholds
 from s5mars.proposals.proposal import proposal_from_mask
 from s5mars.proposals.store import ObjectStore, write_store
+from s5mars.training import loader
+from s5mars.training.loader import LoaderSettings, TrainingBatches
 from s5mars.types import Sample
 
 CPU = torch.device("cpu")

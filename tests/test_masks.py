@@ -292,7 +292,7 @@ def test_a_run_notes_what_got_rectangles(data: Path, tmp_path: Path) -> None:
 
 def test_the_loader_refuses_masks_of_another_size(data: Path, tmp_path: Path) -> None:
     from s5mars.data.crops import CropSettings
-    from s5mars.data.loader import LoaderSettings, load_crop
+    from s5mars.training.loader import LoaderSettings, load_crop
 
     dataset = open_dataset(data)
     sample: Sample = dataset.split("train")[0]

@@ -82,6 +82,25 @@ class Taxonomy:
         colours += [UNLABELLED_COLOUR] * (256 - len(colours))
         return [channel for colour in colours for channel in colour]
 
+    @classmethod
+    def of_names(
+        cls, name: str, names: Sequence[str], colours: Sequence[Colour | None] = ()
+    ) -> Taxonomy:
+        """Classes whose colours differ, with the criteria of usual names.
+
+        Args:
+            name: Name of the taxonomy.
+            names: Names of the classes.
+            colours: Colours to use, unless they are black or that of an earlier class.
+        """
+        given = [*colours, *[None] * (len(names) - len(colours))]
+        for index, colour in enumerate(given):
+            if colour == UNLABELLED_COLOUR or colour in given[:index]:
+                given[index] = None
+        chosen = with_missing_colours(names, given)
+        criteria = [_CRITERIA.get(each.lower().replace(" ", "_"), "") for each in names]
+        return cls(name, tuple(map(Class, names, chosen, criteria)))
+
     def to_dict(self) -> dict[str, object]:
         """Return a dict for JSON and YAML, which ``from_dict`` reads."""
         return {
@@ -109,7 +128,7 @@ class Taxonomy:
             if not all(isinstance(text, str) for text in texts) or not entry["name"].strip():
                 raise UserError(f"class {index}: name, color and criterion must be strings")
         given = [rgb(entry["color"]) if entry.get("color") else None for entry in entries]
-        colours = _with_missing_colours([entry["name"] for entry in entries], given)
+        colours = with_missing_colours([entry["name"] for entry in entries], given)
         classes = [
             Class(entry["name"], colour, entry.get("criterion", ""))
             for entry, colour in zip(entries, colours, strict=True)
@@ -149,10 +168,11 @@ def same_classes(
         )
 
 
-def _with_missing_colours(names: Sequence[str], given: Sequence[Colour | None]) -> list[Colour]:
+def with_missing_colours(names: Sequence[str], given: Sequence[Colour | None]) -> list[Colour]:
     """Choose the colours that are None by the words of the class names, then from the palette.
 
-    No chosen colour is the same as another: a second class of one kind gets a darker shade.
+    No chosen colour is black or the same as another: a second class of one kind gets a darker
+    shade.
     """
     found = list(given)
     kinds = [_kind(name) for name in names]
@@ -233,6 +253,8 @@ AI4MARS = Taxonomy(
 """The four classes of AI4Mars (Swan et al., CVPR Workshops 2021)."""
 
 AI4MARS_CODING = MaskCoding.identity(4)
+
+_CRITERIA = {each.name: each.criterion for each in (*AI4MARS.classes, *S5MARS.classes)}
 
 _GEOLOGY = {
     0: ("bedrock_massive", "#d08c60"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from s5mars.errors import UserError
-from s5mars.files import below, printable, replacing, write_json, write_text
+from s5mars.files import below, is_disk_full, printable, replacing, write_json, write_text
 
 
 def test_appears_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -42,6 +42,13 @@ def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
         temporary.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_seen_behind_the_error_that_follows_it() -> None:
+    later = RuntimeError("unexpected pos 140224 vs 140120")
+    assert not is_disk_full(later)
+    later.__context__ = OSError(errno.ENOSPC, "No space left on device")
+    assert is_disk_full(later)
 
 
 def test_text_and_json(tmp_path: Path) -> None:

@@ -160,8 +160,8 @@ def test_unknown_colours(tmp_path: Path, images: Path, capsys: pytest.CaptureFix
     files["SegmentationClass/a.png"] = exports.png(strange)
     (line,) = warnings_of(exports.pack(tmp_path / "x.zip", files), images, capsys)
     assert line == (
-        f"a.jpg: {tmp_path}/x.zip:SegmentationClass/a.png: 80 pixel(s) of colours that are no "
-        "label, and ignored: #010203 (80)"
+        f"a.jpg: {tmp_path}/x.zip:SegmentationClass/a.png: 80 pixel(s) have colours of no "
+        "label and are ignored: #010203 (80)"
     )
 
 
@@ -201,7 +201,7 @@ def test_names_that_fit_several_images(tmp_path: Path, capsys: pytest.CaptureFix
     images = exports.photos(tmp_path / "photos", ["x/a.jpg", "y/a.jpg", "z/b.jpg"])
     entries = {"a.jpg": ((40, 30), [GOOD]), "w/b.jpg": ((40, 30), [GOOD])}
     lines = warnings_of(coco_of(tmp_path, entries), images, capsys)
-    assert "'a.jpg' can be 2 images, such as x/a.jpg and y/a.jpg" in lines[0]
+    assert "'a.jpg' matches 2 images, such as x/a.jpg and y/a.jpg" in lines[0]
     assert "no image named 'w/b.jpg'" in lines[1]  # z/b.jpg is of another folder
 
 
@@ -218,7 +218,7 @@ def test_an_image_that_stands_twice(
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(exports.coco(entries))
     lines = warnings_of(tmp_path / "export", images, capsys)
-    assert "a.jpg: stands twice in the export; the later labels win" in lines
+    assert "a.jpg: occurs twice in the export; the later labels are used" in lines
     mask = np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png"))
     np.testing.assert_array_equal(mask[:, 0], [0] * 5 + [1] * 10 + [255] * 15)
 
@@ -366,7 +366,7 @@ def test_a_huge_mask_takes_no_memory(
     mask = '<mask label="soil" rle="0,99" left="0" top="0" width="99999" height="99999"/>'
     export = tmp_path / "b.xml"
     export.write_bytes(exports.cvat_xml({"a.jpg": ((40, 30), [mask])}))
-    with pytest.raises(UserError, match="images have at most"):
+    with pytest.raises(UserError, match="more than the limit of"):
         import_labels(export, images=images, out=tmp_path / "other")
 
 

@@ -350,6 +350,12 @@ def test_classes_may_be_added_and_nothing_else(root: Path) -> None:
         named_classes("soil,soil")
 
 
+def test_an_added_class_has_a_colour_of_its_own(root: Path) -> None:
+    (root / "dataset.yaml").write_text("classes: [{name: moss, color: '#dc3c3c'}]\n")
+    first, second = open_folder(root, named_classes("moss,rock")).taxonomy.classes
+    assert first.colour == (220, 60, 60) != second.colour
+
+
 def test_wrong_folders(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="no such folder"):
         open_folder(tmp_path / "none", CLASSES)

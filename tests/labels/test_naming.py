@@ -16,7 +16,8 @@ from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.cli import main
 from s5mars.data.layouts.plain import read_description, write_description
 from s5mars.errors import UserError
-from s5mars.labels.naming import Classes, voc_colour
+from s5mars.labels.cvat_masks import voc_colour
+from s5mars.labels.naming import Classes
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "labelling.md"
 

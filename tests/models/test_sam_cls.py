@@ -12,7 +12,7 @@ from proposals import tinysam
 from s5mars.classes import Class, Taxonomy
 from s5mars.models.checkpoint import load_model, save_model
 from s5mars.models.sam_cls import SamCls, sam_cls
-from s5mars.proposals.sam_weights import load_sam
+from s5mars.models.sam_weights import load_sam
 
 pytest.importorskip("transformers")
 THREE = Taxonomy("three", tuple(Class(name, (i, 0, 0)) for i, name in enumerate("abc")))

@@ -199,7 +199,7 @@ def test_a_sheet_of_the_queried_class_alone(
         assert main(["find", str(maps), condition, *sheet, *options]) == 2
         assert said in capsys.readouterr().err
     assert main(["find", str(maps), "sol > 40", "--only"]) == 2
-    assert "give --sheet" in capsys.readouterr().err
+    assert "--only needs --sheet" in capsys.readouterr().err
 
 
 def test_a_sheet_without_overlays_or_products(maps: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from s5mars.types import Sample
 pytest.importorskip("transformers")
 
 from s5mars.models.pretrained import digest
+from s5mars.models.sam_weights import load_sam, weights_folder
 from s5mars.proposals.sam import SamProposer, SamSettings
-from s5mars.proposals.sam_weights import load_sam, weights_folder
 
 from . import tinysam
 

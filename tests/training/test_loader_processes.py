@@ -19,8 +19,7 @@ import pytest
 
 from apart import run_command
 from s5mars.cli import main
-from s5mars.data import loader
-from s5mars.training import signals
+from s5mars.training import loader, signals
 
 NO_RIGHT = 77
 

@@ -318,6 +318,15 @@ def test_a_strangers_pickle_is_not_run(
     assert mark.exists()  # the trap works
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_a_checkpoint_is_said_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    (tmp_path / f".last.ckpt.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"the disk is full and .*last\.ckpt was not written"):
+        loop.write_checkpoint(path, {"weights": torch.zeros(50_000)})
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_resume_one_run(
     unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

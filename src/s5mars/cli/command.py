@@ -64,7 +64,7 @@ def splits_option(parser: ArgumentParser) -> None:
     """Where the split lists of a data set are."""
     parser.add_argument(
         "--splits", type=Path, metavar="DIR",
-        help="Path to the folder of the split lists, read and written there (DATA/splits)",
+        help="Path to the folder where split lists are read and written (DATA/splits)",
     )  # fmt: skip
 
 

@@ -15,9 +15,12 @@ def _calibrate_options(parser: ArgumentParser) -> None:
     parser.add_argument("--split", default="val", help="Split to fit the temperature on (val)")
     splits_option(parser)
     parser.add_argument(
-        "--pixels", type=int, default=500_000, help="Number of pixels drawn from it (500000)"
+        "--pixels",
+        type=int,
+        default=500_000,
+        help="Number of pixels to draw from the split (500000)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="Seed of that draw (0)")
+    parser.add_argument("--seed", type=int, default=0, help="Seed for drawing the pixels (0)")
     inference_options(parser)
 
 
@@ -37,7 +40,9 @@ def _export_options(parser: ArgumentParser) -> None:
         "--int8", action="store_true", help="Quantise weights and activations to 8 bits"
     )
     parser.add_argument(
-        "--images", type=Path, help="Path to images for comparison and calibration (train images)"
+        "--images",
+        type=Path,
+        help="Path to images for comparison and calibration (the run's train images)",
     )
     network_option(parser)
 

@@ -23,9 +23,9 @@ def _label_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--start-from",
         metavar="MODEL",
-        help="Model whose features are used and that trainings start from: an installed one such "
-        "as navcam, a run, a checkpoint, an ONNX file (features only) or hf:OWNER/NAME (an "
-        "ImageNet encoder)",
+        help="Model whose features the page uses and from which the Train button starts: an "
+        "installed one such as navcam, a run, a checkpoint, an ONNX file (features only) or "
+        "hf:OWNER/NAME (an ImageNet encoder)",
     )
     parser.add_argument(
         "--port", type=int, default=8765, help="Port of the page; 0 chooses a free one (8765)"

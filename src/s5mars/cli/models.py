@@ -78,7 +78,7 @@ def _evaluate_options(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, metavar="DIR",
-        help="Path to the folder of the scores, as JSON and as text (JSON in the run folder)",
+        help="Path to a folder for the scores as JSON and text (JSON only, in the run folder)",
     )  # fmt: skip
     parser.add_argument(
         "--json", action="store_true", help="Print a JSON object instead of a table"

@@ -75,7 +75,10 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether an error means a full disk; some libraries do not set errno."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return os.strerror(errno.ENOSPC) in str(error)
+    if os.strerror(errno.ENOSPC) in str(error):
+        return True
+    # torch closes its archive after the error of the file, and raises another one.
+    return error.__context__ is not None and is_disk_full(error.__context__)
 
 
 def has_remedy(error: OSError) -> bool:

@@ -43,7 +43,10 @@ def decode_brush(data: Sequence[int], *, width: int, height: int) -> NDArray[np.
 
     total = read(32)
     if total != _CHANNELS * width * height:
-        raise ValueError(f"run lengths of {total:,} values for {width}×{height} pixels")
+        raise ValueError(
+            f"the run lengths have {total:,} values, not {_CHANNELS} for each of "
+            f"{width}×{height} pixels"
+        )
     word = read(5) + 1
     widths = [read(4) + 1 for _ in range(4)]
     values: list[NDArray[np.bool_]] = []

@@ -119,13 +119,14 @@ def _region(label: str, segmentation: Any, size: Size) -> Region:
         height, width = rle["size"]
         if (width, height) != size:
             raise ValueError(
-                f"run lengths of {width}×{height} pixels in an image of {size[0]}×{size[1]}"
+                f"the run lengths are for {width}×{height} pixels, but the image has "
+                f"{size[0]}×{size[1]}"
             )
         return Region(label, coco_mask.decode(rle).astype(bool))
     outlines = []
     for flat in segmentation:
         if not isinstance(flat, list) or len(flat) % 2:
-            raise ValueError("a polygon is a list of x, y, x, y, ...")
+            raise ValueError("a polygon must be a list of x, y, x, y, ...")
         outlines.append(shapes.outline([flat[k : k + 2] for k in range(0, len(flat), 2)]))
     return shapes.filled(label, outlines, size)
 

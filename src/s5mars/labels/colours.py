@@ -36,7 +36,7 @@ class Coloured:
         raster = decode(path)
         values = raster.values
         if values.dtype != np.uint8:
-            raise UserError(f"{path}: {values.dtype} values are no colours of 8 bits")
+            raise UserError(f"{path} has {values.dtype} values, not colours of 8 bits: convert it")
         wide = values.astype(np.int32)
         codes = (
             wide * 0x010101
@@ -106,4 +106,4 @@ def _listed(codes: NDArray[np.int32], *, limit: int = 4) -> str:
         for k in order
     )
     more = f" and {len(found) - limit} more" if len(found) > limit else ""
-    return f"{len(codes):,} pixel(s) of colours that are no label, and ignored: {listed}{more}"
+    return f"{len(codes):,} pixel(s) have colours of no label and are ignored: {listed}{more}"

@@ -24,7 +24,6 @@ from s5mars.errors import UserError
 from s5mars.files import encoded_picture, replacing
 from s5mars.files.reading import read_text, reading
 from s5mars.labels.colours import regions_of_colours
-from s5mars.labels.naming import unique_colours, voc_colour
 from s5mars.labels.regions import WAY_OUT, Entry, Export, Note, Writer, mask_entry
 from s5mars.products.files import files_below
 
@@ -86,7 +85,7 @@ def _label_map(path: Path) -> dict[str, Colour]:
             name, colour, _, _ = line.rsplit(":", 3)
             red, green, blue = (int(np.uint8(int(channel))) for channel in colour.split(","))
             if (red, green, blue) in labels.values() and name not in labels:
-                raise ValueError(f"the colour {colour} stands twice")
+                raise ValueError(f"two labels have the colour {colour}")
             labels[name] = (red, green, blue)
     return labels
 
@@ -103,10 +102,12 @@ def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
     for name in taxonomy.names:
         if ":" in name or "\n" in name or name.startswith("#") or name == _BACKGROUND:
             raise UserError(
-                f"the class {name!r} cannot stand in CVAT's {LABEL_MAP}; rename it in "
+                f"CVAT's {LABEL_MAP} cannot contain the class name {name!r}; rename the class in "
                 "dataset.yaml and train again, or use --to coco"
             )
-    colours = unique_colours(taxonomy)
+    given = [each.colour for each in taxonomy.classes]
+    different = Taxonomy.of_names(taxonomy.name, taxonomy.names, given)
+    colours = [each.colour for each in different.classes]
     palettes = {
         CLASS_MASKS: np.zeros((256, 3), np.uint8),
         OBJECT_MASKS: np.zeros((256, 3), np.uint8),
@@ -133,3 +134,16 @@ def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
 
         yield Writer(out / "images", out / "annotations.zip", add)
         archive.writestr(f"{LISTS}/default.txt", "".join(f"{name}\n" for name in names))
+
+
+def voc_colour(index: int) -> Colour:
+    """The colour of an index in Pascal VOC's palette, whose 0 is black.
+
+    Bit k of a channel, from the highest one down, is bit 3k (red), 3k + 1 (green) or 3k + 2 (blue)
+    of the index.
+    """
+    channels = [0, 0, 0]
+    for place in range(8):
+        for channel in range(3):
+            channels[channel] |= ((index >> (3 * place + channel)) & 1) << (7 - place)
+    return channels[0], channels[1], channels[2]

@@ -52,7 +52,7 @@ def read(paths: Sequence[Path]) -> Export:
     for path, root in roots.items():
         if root.find("track") is not None and root.find("image") is None:
             raise UserError(
-                f"{path}: an export of a video; export the task as 'CVAT for images 1.1'"
+                f"{path} is an export of a video; export the task as 'CVAT for images 1.1'"
             )
         for label in root.iterfind("meta//labels/label"):
             name = label.findtext("name")
@@ -83,7 +83,7 @@ def _parsed(path: Path) -> ElementTree.Element:
     with reading(path, kind="XML file", way_out=WAY_OUT), path.open("rb") as file:
         content = file.read(MAX_JSON + 1)
         if len(content) > MAX_JSON:
-            raise ValueError(f"more than the {MAX_JSON:,} bytes that are read")
+            raise ValueError(f"larger than the limit of {MAX_JSON:,} bytes")
         parser = ElementTree.XMLParser(target=_WithoutEntities())
         parser.feed(content)
         root: ElementTree.Element = parser.close()
@@ -95,7 +95,7 @@ class _WithoutEntities(ElementTree.TreeBuilder):
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
         """Refuse it."""
-        raise ValueError("a document type is declared, which CVAT does not do")
+        raise ValueError("it declares a document type, which files of CVAT never have")
 
 
 def _regions(
@@ -129,7 +129,9 @@ def _region(shape: ElementTree.Element, size: Size) -> Region:
         width, height = shapes.size_of(int(get["width"]), int(get["height"]))
         runs = np.array([int(run) for run in get["rle"].split(",")], np.int64)
         if (runs < 0).any() or runs.sum() != width * height:
-            raise ValueError(f"runs of {runs.sum():,} pixels for a mask of {width}×{height}")
+            raise ValueError(
+                f"the runs have {runs.sum():,} pixels, but the mask has {width}×{height}"
+            )
         values = np.arange(len(runs)) % 2 == 1
         return Region(label, np.repeat(values, runs).reshape(height, width), left, top)
     if shape.tag == "polygon":

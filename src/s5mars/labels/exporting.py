@@ -156,9 +156,11 @@ class _Export:
             )
         ids = decode_mask(path).ids
         if ids.ndim != 2 or ids.dtype != np.uint8:
-            raise UserError(f"{path}: not a class map of s5mars predict")
+            raise UserError(f"{path} is not a class map of s5mars predict; predict it again")
         if ((ids >= len(self.taxonomy)) & (ids != IGNORE)).any():
-            raise UserError(f"{path}: holds ids that are no class of {self.maps / INDEX}")
+            raise UserError(
+                f"{path} has ids that are not classes of {self.maps / INDEX}; predict it again"
+            )
         return ids
 
     def _file_name(self, row: dict[str, Any], source: Path) -> str:

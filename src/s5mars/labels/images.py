@@ -61,7 +61,7 @@ class Images:
                 if found := self._fitting(known):
                     if len(found) > 1:
                         raise UserError(
-                            f"{name!r} can be {len(found)} images, such as "
+                            f"{name!r} matches {len(found)} images, such as "
                             f"{' and '.join(sorted(found)[:2])}"
                         )
                     return found.pop()

@@ -207,16 +207,20 @@ def _region(label: str, kind: str, result: dict[str, Any], size: Size) -> Region
     value = result["value"]
     own = shapes.size_of(result["original_width"], result["original_height"])
     if own != size:
-        raise ValueError(f"drawn on {own[0]}×{own[1]} pixels, not {size[0]}×{size[1]}")
+        raise ValueError(
+            f"it was drawn on {own[0]}×{own[1]} pixels, but the image has {size[0]}×{size[1]}"
+        )
     if result.get("image_rotation"):
-        raise ValueError(f"drawn on a view turned by {result['image_rotation']} degrees")
+        raise ValueError(f"it was drawn on a view turned by {result['image_rotation']} degrees")
     width, height = size
     if kind == "brush":
         return Region(label, decode_brush(value["rle"], width=width, height=height))
     if kind == "bitmask":
         mask = pictures.from_base64(str(value["imageDataURL"]).partition("base64,")[2])
         if mask.shape != (height, width):
-            raise ValueError(f"a bitmask of {mask.shape[1]}×{mask.shape[0]} pixels")
+            raise ValueError(
+                f"the bitmask has {mask.shape[1]}×{mask.shape[0]} pixels, not {width}×{height}"
+            )
         return Region(label, mask)
     if kind == "polygon":
         points = [(x * width / 100, y * height / 100) for x, y in value["points"]]
@@ -238,5 +242,5 @@ def _regions_of_pngs(pngs: Sequence[_Png], size: Size) -> Iterator[Region | Note
 def _region_of_png(path: Path, label: str, size: Size) -> Region:
     ids = decode_mask(path).ids
     if ids.ndim != 2 or ids.shape[::-1] != size:
-        raise ValueError(f"not a grey picture of {size[0]}×{size[1]} pixels")
+        raise ValueError(f"the mask must be a grey picture of {size[0]}×{size[1]} pixels")
     return Region(label, ids != 0)

@@ -107,7 +107,7 @@ def _region(shape: dict[str, Any], size: Size) -> Region:
             radius = float(np.hypot(x1 - x0, y1 - y0))
             return shapes.drawn(label, shapes.outline(shapes.ellipse(x0, y0, radius, radius)), size)
         return shapes.drawn(label, shapes.outline([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), size)
-    raise ValueError(f"unknown type of a shape {kind!r}")
+    raise ValueError(f"unknown shape type {kind!r}")
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def read(root: Path, images: Path) -> Export:
         files = [p for p in files if not p.resolve().is_relative_to(images.resolve())]
     if not files:
         endings = " ".join(sorted(_LOSSLESS))
-        raise UserError(f"{folder}: contains no mask ({endings}); give the export's folder")
+        raise UserError(f"{folder} contains no mask ({endings}); give the export's folder")
     if description is not None:
         taxonomy, coding = read_description(description)
         return _described(folder, files, taxonomy, coding)
@@ -159,8 +159,8 @@ def _binary(label: str, path: Path, size: Size) -> Region:
         painted = mask.valid
     if painted.shape[::-1] != size:
         raise ValueError(
-            f"{painted.shape[1]}×{painted.shape[0]} pixels, and the image's first mask has "
-            f"{size[0]}×{size[1]}"
+            f"the mask has {painted.shape[1]}×{painted.shape[0]} pixels, but the first mask "
+            f"of its image has {size[0]}×{size[1]}"
         )
     return Region(label, painted)
 
@@ -185,7 +185,9 @@ def _regions_described(
                 yield from colours.regions()
                 return
         elif coloured:
-            raise UserError(f"{path}: {mask.ids.dtype} values are no colours of 8 bits")
+            raise UserError(
+                f"{path} has {mask.ids.dtype} values, not colours of 8 bits: convert it"
+            )
     except UserError as error:
         yield str(error)
         return

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, count
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from s5mars.classes import (
-    AI4MARS,
-    IGNORE,
-    S5MARS,
-    UNLABELLED_COLOUR,
-    Class,
-    Colour,
-    Taxonomy,
-    rgb,
-)
+from s5mars.classes import IGNORE, Colour, Taxonomy
 from s5mars.data.layouts.plain import read_description
 from s5mars.errors import UserError
 
 LEFT_OUT = "ignore"
 """The class name for labels whose pixels are ignored."""
-
-_USUAL = {each.name: each for each in (*AI4MARS.classes, *S5MARS.classes)}
 
 
 class Classes:
@@ -54,9 +42,7 @@ class Classes:
         self._class_of = _parsed(renamed)
         self._expected = {old for old, new in self._class_of.items() if old != new}
         self._expected -= self._declared.keys()
-        self._classes: list[Class] = []
         self._index: dict[str, int] = {}
-        self._taken = {UNLABELLED_COLOUR}
         for name in (*first, *self._class_of.values(), *self._declared):
             self.index(name)
 
@@ -68,21 +54,25 @@ class Classes:
         if name == LEFT_OUT:
             return IGNORE
         if name not in self._index:
-            if len(self._classes) + 1 >= IGNORE:
+            if len(self._index) + 1 >= IGNORE:
                 raise UserError(
                     f"more than {IGNORE - 1} labels; merge some with --classes 'class=label,label'"
                 )
-            self._index[name] = len(self._classes)
-            self._classes.append(self._new(name))
+            self._index[name] = len(self._index)
         return self._index[name]
 
     def taxonomy(self, name: str) -> Taxonomy:
-        """The classes so far.
+        """The classes so far, in the first colour of their labels that no class before has.
 
         Raises:
             UserError: if there is none.
         """
-        return Taxonomy(name, tuple(self._classes))
+        colours: list[Colour | None] = []
+        for each in self._index:
+            labels = (each, *(old for old, new in self._class_of.items() if new == each))
+            wanted = (self._declared.get(label) for label in labels)
+            colours.append(next((c for c in wanted if c not in (None, *colours)), None))
+        return Taxonomy.of_names(name, list(self._index), colours)
 
     @property
     def not_found(self) -> list[str]:
@@ -93,41 +83,6 @@ class Classes:
         """The label that a misspelt one probably means."""
         near = difflib.get_close_matches(label, [*self._index, *self._declared], n=1)
         return near[0] if near else None
-
-    def _new(self, name: str) -> Class:
-        members = [name, *(old for old, new in self._class_of.items() if new == name)]
-        wanted = [self._declared.get(label) for label in members]
-        usual = _USUAL.get(name.lower().replace(" ", "_"))
-        colours = chain(wanted, [usual.colour if usual else None], _spare())
-        colour = next(each for each in colours if each is not None and each not in self._taken)
-        self._taken.add(colour)
-        return Class(name, colour, usual.criterion if usual else "")
-
-
-def unique_colours(taxonomy: Taxonomy) -> list[Colour]:
-    """The colours of the classes, with another one where one is black or stands twice."""
-    classes = Classes({each.name: each.colour for each in taxonomy.classes})
-    return [each.colour for each in classes.taxonomy(taxonomy.name).classes]
-
-
-def voc_colour(index: int) -> Colour:
-    """The colour of an index in Pascal VOC's palette, whose 0 is black.
-
-    Bit k of a channel, from the highest one down, is bit 3k (red), 3k + 1 (green) or 3k + 2 (blue)
-    of the index.
-    """
-    channels = [0, 0, 0]
-    for place in range(8):
-        for channel in range(3):
-            channels[channel] |= ((index >> (3 * place + channel)) & 1) << (7 - place)
-    return channels[0], channels[1], channels[2]
-
-
-def _spare() -> Iterator[Colour | None]:
-    """Colours for unusual names; those of usual names are kept for them."""
-    usual = {each.colour for each in _USUAL.values()}
-    yield from map(rgb, ("#00a0a0", "#8c3c8c", "#3c78d8", "#5a7828", "#969696", "#f08cb4"))
-    yield from (colour for colour in map(voc_colour, count(1)) if colour not in usual)
 
 
 def _parsed(renamed: Sequence[str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ _SIDE = 448
 _WARNINGS = 300
 
 RULE = (
-    "What nobody painted is ignored (255 in the masks), in training and in scores; it is never a "
+    "Unpainted pixels are ignored (255 in the masks) in training and in scores; they are never a "
     "background class. Where labels overlap, the later one counts."
 )
 

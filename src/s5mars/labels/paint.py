@@ -91,7 +91,7 @@ def over(before: NDArray[np.uint8], after: Painted) -> Painted:
     covered = after.labels != IGNORE
     changed = int(np.count_nonzero(covered & (before != IGNORE) & (before != after.labels)))
     labels = np.where(covered, after.labels, before)
-    notes = (*after.notes, "stands twice in the export; the later labels win")
+    notes = (*after.notes, "occurs twice in the export; the later labels are used")
     return replace(after, labels=labels, overlap=after.overlap + changed, notes=notes)
 
 

@@ -21,12 +21,12 @@ def from_base64(text: object) -> NDArray[np.bool_]:
         DamagedFileError: if it declares a huge size.
     """
     if not isinstance(text, str):
-        raise ValueError("the mask is no PNG in base64")
+        raise ValueError("the mask is not a PNG in base64")
     data = io.BytesIO(base64.b64decode(text, validate=True))
     try:
         opened = Image.open(data, formats=("PNG",))
     except UnidentifiedImageError:
-        raise ValueError("the mask is no PNG in base64") from None
+        raise ValueError("the mask is not a PNG in base64") from None
     with opened as png:
         check_image_size("the mask", width=png.width, height=png.height)
         if png.has_transparency_data:

@@ -37,7 +37,7 @@ def size_of(width: object, height: object) -> Size:
             raise ValueError(f"{width!r}×{height!r} is not the size of an image")
         numbers.append(value)
     if numbers[0] * numbers[1] > MAX_PIXELS:
-        raise ValueError(f"{width}×{height} pixels, and images have at most {MAX_PIXELS:,}")
+        raise ValueError(f"{width}×{height} pixels are more than the limit of {MAX_PIXELS:,}")
     return numbers[0], numbers[1]
 
 
@@ -48,7 +48,7 @@ def outline(points: Any) -> NDArray[np.float64]:
         ValueError: if they are fewer than three, or a number is not finite or far outside.
     """
     if not isinstance(points, Sequence | np.ndarray) or isinstance(points, str):
-        raise ValueError("a polygon is a list of points")
+        raise ValueError("a polygon must be a list of points")
     array = np.array([[number(value) for value in point] for point in points], np.float64)
     if array.ndim != 2 or array.shape[1] != 2 or len(array) < 3:
         raise ValueError(f"a polygon needs at least three points (x, y), not {len(points)}")
@@ -147,7 +147,7 @@ def _clipped(points: NDArray[np.float64], size: Size) -> list[NDArray[np.float64
         found = (np.asarray(part) for part in closed.clip_to_bbox(box).to_polygons())
         parts = [part for part in found if len(part) > 2]
     if sum(np.abs(np.diff(part, axis=0)).max(1).sum() for part in parts) > LONGEST_OUTLINE:
-        raise ValueError(f"an outline of more than {LONGEST_OUTLINE:,} pixels")
+        raise ValueError(f"the outline is longer than {LONGEST_OUTLINE:,} pixels")
     return parts
 
 

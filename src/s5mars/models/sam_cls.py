@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from s5mars.errors import needed
 from s5mars.models.feature_cache import DTYPE, FeatureCache
 from s5mars.models.pretrained import digest, pretrained_folder
+from s5mars.models.sam_weights import FAMILIES, family, input_side, load_sam
 from s5mars.models.upsample import upsample
 from s5mars.models.weights import WeightsReport
-from s5mars.proposals.sam_weights import FAMILIES, family, input_side, load_sam
 
 NAME = "SAM-CLS"
 USABLE = {"sam": "SamVision", "sam_hq": "SamHQVision"}

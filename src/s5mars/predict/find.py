@@ -84,7 +84,7 @@ def find(
             exist, or the extension of the sheet is not supported.
     """
     if only is not None and sheet is None:
-        raise UserError("--only is about the sheet; give --sheet, too")
+        raise UserError("--only needs --sheet, because it colours the sheet")
     if top < 1:
         raise UserError(f"--top must be at least 1 (got {top})")
     if sheet is not None:

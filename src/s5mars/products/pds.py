@@ -211,7 +211,7 @@ def _read_pds4(path: Path) -> Raster:
     area, array = _image_array(root)
     if area is None or array is None:
         raise UserError(
-            f"{path} has no Array_2D_Image or Array_3D_Image, so it is no image: leave it out"
+            f"{path} has no Array_2D_Image or Array_3D_Image, so it is not an image: leave it out"
         )
     file = Path(texts_of(area).get("file_name", "")).name
     where = path.parent / file

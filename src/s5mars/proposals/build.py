@@ -234,7 +234,7 @@ def _sam_settings() -> Any:
 def _describe_sam(settings: Any) -> dict[str, object]:
     """Identify weights by their digest, because folders may be moved or have equal names."""
     from s5mars.models.pretrained import digest
-    from s5mars.proposals.sam_weights import family, weights_folder
+    from s5mars.models.sam_weights import family, weights_folder
 
     folder = weights_folder(settings.weights)
     local = Path(settings.weights).is_dir()

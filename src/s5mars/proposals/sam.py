@@ -22,10 +22,10 @@ from torchvision.ops import masks_to_boxes, nms
 
 from s5mars.devices import find_device
 from s5mars.errors import UserError
+from s5mars.models.sam_weights import input_side, load_sam, weights_folder
 from s5mars.products.no_data import no_data
 from s5mars.proposals.build import Hardware
 from s5mars.proposals.proposal import Proposal, proposal_from_mask
-from s5mars.proposals.sam_weights import input_side, load_sam, weights_folder
 
 PROPOSER = "sam"
 

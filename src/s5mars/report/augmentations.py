@@ -26,7 +26,6 @@ from s5mars.classes import IGNORE
 from s5mars.data.crops import CropSettings
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
-from s5mars.data.loader import LoaderSettings, load_crop
 from s5mars.data.partition import pool
 from s5mars.data.read import image_size
 from s5mars.errors import UserError
@@ -36,6 +35,7 @@ from s5mars.methods.views import as_float
 from s5mars.proposals.prepare import object_store
 from s5mars.randomness import generator, generators
 from s5mars.settings.ablations import ABLATIONS
+from s5mars.training.loader import LoaderSettings, load_crop
 from s5mars.types import Sample, Targets, View
 
 BASES: Mapping[str, S5Mars] = {

@@ -60,8 +60,8 @@ class RunSettings:
         ablation: Name of a row of the paper's ablations, such as ``augin/efdm``, for ``s5mars``
             only; docs/method.md lists them.
         out: Path to the folder of the run; it must not hold another run (``runs/NAME-METHOD-N``).
-        seed: Seed of the order, the crops, the views and the new layers; the labelled images have
-            their own, ``--partition-seed``.
+        seed: Seed of the order of images, their crops and views, and of new layers;
+            ``--partition-seed`` draws the labelled images.
         folds: Number of parts for cross-validation: the labelled images are divided into them, and
             as many runs are trained, each scored on the images of one part that it has not seen; 0
             trains one run on all.
@@ -81,7 +81,7 @@ class DataSettings:
 
     Args:
         data: Path to the folder of images and labels, in any layout that ``s5mars`` knows.
-        splits: Path to the folder of the split lists, read and written there (DATA/splits).
+        splits: Path to the folder where split lists are read and written (DATA/splits).
         labelled: Share of the train split whose labels may be read, in (0, 1], a list file, or the
             name of a partition of the data set, such as ``co2s-1_8`` of Mars-Seg.
         partition_seed: Seed of the labelled partition; runs with different seeds can share one
@@ -89,9 +89,9 @@ class DataSettings:
         pool: Images in the pool of a method that uses one: ``all`` (train images and unlabelled
             ones), ``train``, ``unlabelled``, or a list file of names among them.
         skip_bad: Skip and count files that cannot be read, instead of stopping.
-        resolution: Size that images are resized to first, in training and whenever the model is
-            used: ``full``, ``1/2`` (each side divided by 2; any number), or ``256`` (pixels of the
-            longer side; any number). Maps always have the size of the original image.
+        resolution: Size to which images are resized, in training and whenever the model is used:
+            ``full``, a fraction such as ``1/2`` (of each side), or the longer side in pixels, such
+            as ``256``. Maps always have the size of the original image.
         crop: Side of the square training crop in pixels, after resizing.
         crops: Kind of the training crops: ``random`` (scale and place), ``tiles`` (whole tiles
             that cover the image, at its resolution) or ``auto`` (tiles with ``--freeze encoder``,
@@ -280,7 +280,8 @@ class HardwareSettings:
             knows.
         devices: Number of devices (processes on a CPU), or ``auto``.
         num_nodes: Number of machines.
-        strategy: Name of Lightning's strategy of the kind ``ddp``; ``auto`` is that.
+        strategy: Name of a strategy of Lightning Fabric: ``ddp`` or a variant of it; ``auto`` is
+            ``ddp``.
         precision: Numerical precision: ``auto`` (bf16 where it is fast), ``fp32``, ``bf16`` or
             ``fp16``.
     """

@@ -142,7 +142,7 @@ def help_of_training(arguments: Sequence[str]) -> str:
     for action in parser._actions:
         if action.dest in AUTOMATIC:
             action.default, action.required = SUPPRESS, False
-            action.help = f"{action.help} Chosen by the machine and the data if not given."
+            action.help = f"{action.help} Chosen from the machine and the data if not given."
     if "--help-all" in arguments:
         return _readable(parser)
     method = f"{chosen(arguments).method}."

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from torch.utils.data import DataLoader
 
 from s5mars.classes import MaskCoding
-from s5mars.data.loader import LoaderSettings, TrainingBatches, training_loader
 from s5mars.data.sampler import Balance
 from s5mars.devices import usable_cores
 from s5mars.parallel import distributed
@@ -15,6 +14,7 @@ from s5mars.proposals.draw import Coverage, ObjectFilter
 from s5mars.proposals.prepare import object_store
 from s5mars.proposals.store import ObjectStore
 from s5mars.settings.config import TrainConfig, first_pool_step
+from s5mars.training.loader import LoaderSettings, TrainingBatches, training_loader
 from s5mars.training.streams import Streams, crop_settings
 from s5mars.types import Batch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -164,8 +165,7 @@ class Loop:
             "s5mars": module.records(),
         }
         if self.fabric.is_global_zero:
-            with replacing(self.path) as temporary:
-                torch.save(state, temporary)
+            write_checkpoint(self.path, state)
         self._saved_at = time.monotonic()
         self._write_seconds = self._saved_at - began
         self.saved_step = module.step
@@ -189,6 +189,13 @@ class Loop:
     def kept(self) -> str:
         """The last saved step and how to resume from it, for a message."""
         return f"{self.saved}; resume with: s5mars train --resume {self.config.out}"
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a ``last.ckpt`` atomically."""
+    # torch reports a full disk only for a file that Python has opened.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

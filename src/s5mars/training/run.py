@@ -18,7 +18,6 @@ from lightning_fabric.utilities import rank_zero_only
 from s5mars.classes import Taxonomy
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
-from s5mars.data.loader import LoaderError, worker_failure
 from s5mars.data.resolution import Resolution
 from s5mars.data.trained_on import dataset_of
 from s5mars.devices import is_out_of_memory
@@ -36,6 +35,7 @@ from s5mars.training.domain import has_domain, record_domain
 from s5mars.training.environment import check_devices, processes, versions
 from s5mars.training.feed import Feed
 from s5mars.training.finite import NotFiniteError
+from s5mars.training.loader import LoaderError, worker_failure
 from s5mars.training.loop import Loop, read_checkpoint
 from s5mars.training.lost import LOST, is_lost
 from s5mars.training.module import SegmentationModule
@@ -203,7 +203,7 @@ def train_part(
     finished = is_finished(out)
     if not finished:
         print(
-            f"{out} is a part of {whole}; go on with all of it: s5mars train --resume {whole}",
+            f"{out} is a part of {whole}; resume all of it with: s5mars train --resume {whole}",
             file=sys.stderr,
         )
     return finished

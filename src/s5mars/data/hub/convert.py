@@ -101,7 +101,7 @@ def _rows(shard: Path, source: Source) -> Iterator[Mapping[str, object]]:
             rows -= batch.num_rows
             yield from batch.to_pylist()
         if rows:
-            raise UserError(f"{shard} has {rows} rows fewer than it declares: download it again")
+            raise UserError(f"{shard} has {rows} fewer rows than it declares: download it again")
 
 
 def _opened(shard: Path, columns: Sequence[str]) -> pq.ParquetFile:

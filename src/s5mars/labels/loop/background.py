@@ -56,4 +56,4 @@ class Background:
             try:
                 job()
             except Exception:
-                logger.exception("the label page goes on without this")
+                logger.exception("the label page continues without this")

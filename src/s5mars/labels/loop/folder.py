@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from s5mars.classes import AI4MARS, IGNORE, S5MARS, Class, MaskCoding, Taxonomy
+from s5mars.classes import IGNORE, MaskCoding, Taxonomy, with_missing_colours
 from s5mars.data.layouts.files import list_images
 from s5mars.data.layouts.plain import DESCRIPTION, read_description, write_description
 from s5mars.errors import MissingFileError, UserError
@@ -16,8 +15,6 @@ from s5mars.products.files import PRODUCT_ENDINGS, files_below
 
 STATE = "labelling"
 """Folder of what the loop keeps beside the data set: the history, caches, runs."""
-
-_KNOWN = {each.name: each for each in (*S5MARS.classes, *AI4MARS.classes)}
 
 logger = logging.getLogger("s5mars")
 
@@ -101,21 +98,7 @@ def named_classes(text: str) -> Taxonomy:
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise UserError(f'--classes must be names such as "soil,bedrock,rock" (got {text!r})')
-    return _with_colours("labels", names)
-
-
-def _with_colours(title: str, names: Sequence[str]) -> Taxonomy:
-    """Classes of these names, in the usual colours where the name is a usual one."""
-    plain = Taxonomy.from_dict({"name": title, "classes": [{"name": name} for name in names]})
-    taken = {_KNOWN[name].colour for name in names if name in _KNOWN}
-    spare = [c.colour for c in S5MARS.classes if c.colour not in taken]
-    spare += [c.colour for c in plain.classes if c.colour not in {*taken, *spare}]
-    chosen = []
-    for each in plain.classes:
-        known = _KNOWN.get(each.name)
-        colour = known.colour if known else spare.pop(0) if spare else each.colour
-        chosen.append(Class(each.name, colour, known.criterion if known else ""))
-    return Taxonomy(title, tuple(chosen))
+    return Taxonomy.of_names("labels", names)
 
 
 def _described(path: Path, classes: Taxonomy | None) -> tuple[Taxonomy, MaskCoding]:
@@ -133,7 +116,11 @@ def _described(path: Path, classes: Taxonomy | None) -> tuple[Taxonomy, MaskCodi
             f"{','.join(taxonomy.names)}; repeat these and add new ones at the end, or omit "
             "--classes"
         )
+    there = [each.colour for each in taxonomy.classes]
     added = classes.classes[len(taxonomy) :]
+    given = [*there, *(None if each.colour in there else each.colour for each in added)]
+    colours = with_missing_colours(classes.names, given)[len(taxonomy) :]
+    added = tuple(replace(each, colour=colour) for each, colour in zip(added, colours, strict=True))
     index_of = dict(coding.index_of)
     free = (k for k in range(IGNORE) if k not in index_of and k not in coding.ignored)
     for index in range(len(taxonomy), len(classes)):

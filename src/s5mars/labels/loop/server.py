@@ -245,7 +245,7 @@ class LabelServer:
         """Start a training."""
         method = body.get("method")
         if not isinstance(method, str):
-            raise UserError("method must be a text")
+            raise UserError("method must be text")
         return JSONResponse({"run": self.trainer.start(method, _whole(body, "steps"))})
 
     def stop(self, body: dict[str, Any]) -> Response:

@@ -131,7 +131,9 @@ class Trainer:
         """
         with self._lock:
             if self.running:
-                raise UserError("a training runs already; stop it first or wait until it ends")
+                raise UserError(
+                    "a training is already running; stop it first or wait until it ends"
+                )
             if (reason := self.obstacle) is not None:
                 raise UserError(reason)
             if method not in self.methods:

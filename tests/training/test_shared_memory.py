@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from s5mars.data import shared_memory
-from s5mars.data.shared_memory import IN_USE, PREFETCH, fitting_workers
+from s5mars.training import shared_memory
+from s5mars.training.shared_memory import IN_USE, PREFETCH, fitting_workers
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3, 4])

@@ -18,20 +18,20 @@ from s5mars.data import read
 from s5mars.data.crops import CropSettings
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
-from s5mars.data.loader import (
+from s5mars.data.partition import draw_partition, pool, withhold
+from s5mars.data.sampler import Balance
+from s5mars.proposals.draw import ObjectFilter
+from s5mars.proposals.proposal import proposal_from_mask
+from s5mars.proposals.store import ObjectStore, write_store
+from s5mars.randomness import generator
+from s5mars.training.loader import (
     LoaderSettings,
     TrainingBatches,
     _failure,
     load_crop,
     training_loader,
 )
-from s5mars.data.partition import draw_partition, pool, withhold
-from s5mars.data.sampler import Balance
-from s5mars.data.shared_memory import NO_ROOM
-from s5mars.proposals.draw import ObjectFilter
-from s5mars.proposals.proposal import proposal_from_mask
-from s5mars.proposals.store import ObjectStore, write_store
-from s5mars.randomness import generator
+from s5mars.training.shared_memory import NO_ROOM
 from s5mars.types import Batch, Crops, Sample
 
 SIZE = 40

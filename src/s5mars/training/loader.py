@@ -26,13 +26,19 @@ from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.crops import Crop, CropSettings, Pixel, draw_crop
 from s5mars.data.read import missing_pixels, open_hidden, open_image, open_pair
 from s5mars.data.sampler import Balance, image_index
-from s5mars.data.shared_memory import MORE_ROOM, NO_ROOM, PLACE, end_without_room, fitting_workers
 from s5mars.errors import UserError
 from s5mars.parallel.workers import ended
 from s5mars.products.no_data import has_black_edge, no_data
 from s5mars.proposals.draw import ObjectFilter, check_size, decode_window, draw_object
 from s5mars.proposals.store import ObjectStore
 from s5mars.randomness import generator
+from s5mars.training.shared_memory import (
+    MORE_ROOM,
+    NO_ROOM,
+    PLACE,
+    end_without_room,
+    fitting_workers,
+)
 from s5mars.types import Batch, Crops, Sample
 
 NO_DATA_STEP = 2
