@@ -387,8 +387,8 @@ function buildControls() {
 }
 
 function acceptAll() {
-  const count = tools.acceptConfident((Number(byId("confident").value) * 255) / 100);
-  if (!count) say("No unpainted pixel has a suggestion of this confidence.");
+  const least = (Number(byId("confident").value) * 255) / 100;
+  if (!tools.acceptConfident(least)) say("No unpainted pixel has a suggestion of this confidence.");
 }
 
 function onKey(event) {

@@ -51,29 +51,28 @@ export class Stroke {
   // What the server saves: a box and runs of values, −1 where nothing changed; null: no change.
   patch() {
     if (this.empty) return null;
+    const { mask, left, right } = this;
     const runs = [];
-    let value = null;
-    let length = 0;
-    let changed = false;
+    const add = (length, value) => {
+      if (runs[runs.length - 1] === value) runs[runs.length - 2] += length;
+      else runs.push(length, value);
+    };
     for (let y = this.top; y < this.bottom; y += 1) {
       const before = this.before.get(y);
+      if (!before) add(right - left, KEEP);
       const start = y * this.width;
-      for (let x = this.left; x < this.right; x += 1) {
-        const now = this.mask[start + x];
-        const next = !before || before[x] === now ? KEEP : now;
-        changed ||= next !== KEEP;
-        if (next === value) {
-          length += 1;
-        } else {
-          if (length) runs.push(length, value);
-          value = next;
-          length = 1;
-        }
+      for (let x = left; before && x < right; ) {
+        const from = x;
+        while (x < right && before[x] === mask[start + x]) x += 1;
+        if (x > from) add(x - from, KEEP);
+        const first = x;
+        const value = mask[start + x];
+        while (x < right && mask[start + x] === value && before[x] !== value) x += 1;
+        if (x > first) add(x - first, value);
       }
     }
-    runs.push(length, value);
-    if (!changed) return null;
-    return { box: [this.left, this.top, this.right - this.left, this.bottom - this.top], runs };
+    if (runs.length === 2 && runs[1] === KEEP) return null;
+    return { box: [left, this.top, right - left, this.bottom - this.top], runs };
   }
 }
 
@@ -167,49 +166,74 @@ export class Regions {
   }
 }
 
-// Every pixel of the same value that is connected to a pixel, in runs along the rows.
-export function connected(values, width, height, x, y) {
-  const wanted = values[y * width + x];
-  const seen = new Uint8Array(width * height);
-  const found = new Uint32Array(width * height);
-  let count = 0;
-  const waiting = [y * width + x];
+// Runs of pixels, [from, to, from, to, …] with each run in one row: a call for each pixel would take
+// tens of milliseconds on a large image.
+
+// The runs of pixels in ascending order.
+export function runsOf(pixels, width) {
+  const runs = [];
+  for (let i = 0; i < pixels.length; ) {
+    const from = pixels[i];
+    const end = from - (from % width) + width;
+    let to = from + 1;
+    for (i += 1; to < end && pixels[i] === to; i += 1) to += 1;
+    runs.push(from, to);
+  }
+  return runs;
+}
+
+// The runs of all pixels of the same value that are connected to a pixel. `seen` has a byte for each
+// pixel: those with 1 are left out, and those of the runs become 1.
+export function connected(values, width, start, seen) {
+  const wanted = values[start];
+  const runs = [];
+  const waiting = [start];
   while (waiting.length) {
-    const start = waiting.pop();
-    if (seen[start]) continue;
-    const row = start - (start % width);
-    let left = start;
+    const at = waiting.pop();
+    if (seen[at]) continue;
+    const row = at - (at % width);
+    let left = at;
     while (left > row && values[left - 1] === wanted) left -= 1;
-    let right = start + 1;
+    let right = at + 1;
     while (right < row + width && values[right] === wanted) right += 1;
-    for (let at = left; at < right; at += 1) {
-      seen[at] = 1;
-      found[count] = at;
-      count += 1;
-    }
+    seen.fill(1, left, right);
+    runs.push(left, right);
     for (const shift of [-width, width]) {
       if (row + shift < 0 || row + shift >= values.length) continue;
+      if (!seen.subarray(left + shift, right + shift).includes(0)) continue;
       let inside = false;
-      for (let at = left + shift; at < right + shift; at += 1) {
-        const open = values[at] === wanted && !seen[at];
-        if (open && !inside) waiting.push(at);
+      for (let near = left + shift; near < right + shift; near += 1) {
+        const open = values[near] === wanted && !seen[near];
+        if (open && !inside) waiting.push(near);
         inside = open;
       }
     }
   }
-  return found.subarray(0, count);
+  return runs;
 }
 
-// Paint pixels in ascending runs; `valueAt` gives the value of a pixel, null to leave it.
-export function paintPixels(stroke, pixels, valueAt) {
+export function paintRuns(stroke, runs, value) {
   const { width } = stroke;
-  for (let i = 0; i < pixels.length; ) {
-    const start = pixels[i];
-    const y = Math.floor(start / width);
-    const value = valueAt(start);
-    let end = start + 1;
-    for (i += 1; end < (y + 1) * width && pixels[i] === end && valueAt(end) === value; i += 1) end += 1;
-    if (value !== null) stroke.span(y, start - y * width, end - y * width, value);
+  for (let i = 0; i < runs.length; i += 2) {
+    const x = runs[i] % width;
+    stroke.span((runs[i] - x) / width, x, x + runs[i + 1] - runs[i], value);
+  }
+}
+
+// Paint the suggestion where its confidence is at least `least`. What is painted stays: a suggestion
+// never overrules a person.
+export function acceptRuns(stroke, runs, { suggestion, confidence }, least = 0) {
+  const { mask, width } = stroke;
+  for (let i = 0; i < runs.length; i += 2) {
+    const to = runs[i + 1];
+    const row = runs[i] - (runs[i] % width);
+    for (let at = runs[i]; at < to; ) {
+      const from = at;
+      const value = suggestion[at];
+      while (at < to && suggestion[at] === value && mask[at] === UNPAINTED && confidence[at] >= least) at += 1;
+      if (at === from) at += 1;
+      else if (value !== UNPAINTED) stroke.span(row / width, from - row, at - row, value);
+    }
   }
 }
 

@@ -3,10 +3,12 @@
 import {
   Stroke,
   UNPAINTED,
+  acceptRuns,
   connected,
   paintLine,
-  paintPixels,
   paintPolygon,
+  paintRuns,
+  runsOf,
 } from "./pixels.js";
 
 export const TOOLS = {
@@ -125,6 +127,7 @@ export class Toolbox {
     this.stroke = new Stroke(this.view.mask, this.view.width, this.view.height);
     this.last = place;
     this.filled = new Set();
+    this.seen = null; // pixels of the suggestion's regions that this stroke has accepted
     this.apply(place, place);
     this.measure(time);
     this.view.draw();
@@ -161,7 +164,7 @@ export class Toolbox {
     if (x < 0 || y < 0 || x >= view.width || y >= view.height) return;
     const at = y * view.width + x;
     if (this.tool === "superpixel") this.fillSuperpixel(at);
-    else if (this.tool === "accept") this.acceptAt(at, x, y);
+    else if (this.tool === "accept") this.acceptAt(at);
   }
 
   fillSuperpixel(at) {
@@ -172,21 +175,19 @@ export class Toolbox {
     const region = this.regions.ids[at];
     if (region === 0 || this.filled.has(region)) return;
     this.filled.add(region);
-    const { value } = this;
-    paintPixels(this.stroke, this.regions.pixels(region), () => value);
+    paintRuns(this.stroke, runsOf(this.regions.pixels(region), this.view.width), this.value);
     this.refresh();
   }
 
-  acceptAt(at, x, y) {
+  acceptAt(at) {
     const { view } = this;
-    const { suggestion, mask } = view;
+    const { suggestion, width } = view;
     if (!suggestion) {
       this.settings.say("There is no suggestion yet: paint two classes first.");
       return;
     }
-    const wanted = suggestion[at];
-    if (wanted === UNPAINTED) return;
-    let pixels;
+    if (suggestion[at] === UNPAINTED) return;
+    let runs;
     if (this.settings.acceptWhat() === "superpixel") {
       if (!this.regions) {
         this.settings.say("The superpixels of this image are being made; accept whole regions meanwhile.");
@@ -195,35 +196,27 @@ export class Toolbox {
       const region = this.regions.ids[at];
       if (region === 0 || this.filled.has(region)) return;
       this.filled.add(region);
-      pixels = this.regions.pixels(region);
+      runs = runsOf(this.regions.pixels(region), width);
     } else {
-      pixels = connected(suggestion, view.width, view.height, x, y);
+      this.seen ??= new Uint8Array(suggestion.length);
+      runs = connected(suggestion, width, at, this.seen);
     }
-    // What is painted stays: a suggestion never overrules a person.
-    paintPixels(this.stroke, pixels, (p) =>
-      mask[p] === UNPAINTED && suggestion[p] !== UNPAINTED ? suggestion[p] : null,
-    );
+    acceptRuns(this.stroke, runs, view);
     this.refresh();
   }
 
+  // Whether there was anything to accept.
   acceptConfident(least) {
     const { view } = this;
-    const { suggestion, confidence, mask } = view;
-    if (!suggestion || this.locked) return 0;
-    const stroke = new Stroke(mask, view.width, view.height);
-    let count = 0;
-    const { width } = view;
-    for (let at = 0; at < mask.length; at += 1) {
-      if (mask[at] !== UNPAINTED || confidence[at] < least || suggestion[at] === UNPAINTED) continue;
-      const y = Math.floor(at / width);
-      stroke.span(y, at - y * width, at - y * width + 1, suggestion[at]);
-      count += 1;
-    }
-    if (count) {
-      view.repaint(stroke.takeFresh());
-      this.save(stroke, "accept");
-    }
-    return count;
+    const { mask, width, height } = view;
+    if (!view.suggestion || this.locked) return false;
+    const stroke = new Stroke(mask, width, height);
+    const rows = Array.from({ length: height }, (_, y) => [y * width, (y + 1) * width]);
+    acceptRuns(stroke, rows.flat(), view, least);
+    if (stroke.empty) return false;
+    view.repaint(stroke.takeFresh());
+    this.save(stroke, "accept");
+    return true;
   }
 
   // Close the polygon.
