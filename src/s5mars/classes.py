@@ -124,9 +124,11 @@ class Taxonomy:
         for index, entry in enumerate(entries):
             if not isinstance(entry, Mapping) or "name" not in entry:
                 raise UserError(f"class {index} of the taxonomy has no `name`")
-            texts = (entry["name"], entry.get("color") or "", entry.get("criterion", ""))
+            colour, texts = entry.get("color") or "", (entry["name"], entry.get("criterion", ""))
             if not all(isinstance(text, str) for text in texts) or not entry["name"].strip():
-                raise UserError(f"class {index}: name, color and criterion must be strings")
+                raise UserError(f"class {index}: name and criterion must be strings")
+            if not isinstance(colour, str):
+                raise UserError(f'class {index}: color must be a string such as "#a0522d"')
         given = [rgb(entry["color"]) if entry.get("color") else None for entry in entries]
         colours = with_missing_colours([entry["name"] for entry in entries], given)
         classes = [

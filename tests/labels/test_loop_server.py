@@ -271,9 +271,14 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the command would serve until it is interrupted."""
     uvicorn = pytest.importorskip("uvicorn", reason="the extra label is not installed")
     apps: list[Any] = []
-    monkeypatch.setattr(
-        uvicorn.Server, "run", lambda self, sockets: apps.append(self.config.app) or time.sleep(0.1)
-    )
+
+    def run(self: Any, sockets: list[socket.socket]) -> None:
+        # The address is printed before this: whoever opens it must get a connection already.
+        socket.create_connection(sockets[0].getsockname()[:2]).close()
+        apps.append(self.config.app)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
     return apps
 
 
