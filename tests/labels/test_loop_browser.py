@@ -410,6 +410,8 @@ def test_next_done_train_and_maps(open_tab: Callable[[str], Tab], root: Path) ->
     tab.until(lambda: tab.page.locator("#maps img[src]").count() > 0)
     tab.page.click("#log-box summary")
     tab.until(lambda: "mIoU" in tab.text("#log"))
+    training = tab.state()["training"]
+    assert (training["step"], training["steps"]) == (2, 2)  # what the bar shows while it runs
     assert (root / "labelling/runs/1/best.safetensors").is_file()
     lines = (root / "labelling/history.jsonl").read_text().splitlines()
     assert {json.loads(line)["do"] for line in lines} >= {"paint", "open", "status", "score"}

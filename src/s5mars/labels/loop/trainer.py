@@ -47,7 +47,7 @@ _SIDE = 512
 _CROP = 192
 _LOOKED_AT = 8  # images whose sizes decide about resolution and crop
 _LOG_BYTES = 20_000
-_BAR = re.compile(r"training:.*?(\d+)/(\d+) \[")
+_STEP = re.compile(r"^step (\d+) of (\d+)", re.MULTILINE)  # of training/announce.py
 
 # Below the server in priority, so that strokes stay quick.
 _MAIN = "import os, sys; os.nice(5); from s5mars.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -185,8 +185,8 @@ class Trainer:
         run = runs[-1]
         state |= {"run": run, "step": 0, "steps": 0, "scores": [], "failed": None}
         text = self.log(run)
-        if bars := _BAR.findall(text):
-            state["step"], state["steps"] = int(bars[-1][0]), int(bars[-1][1])
+        if said := _STEP.findall(text):
+            state["step"], state["steps"] = map(int, said[-1])
         if (self.folder / run / "metrics.json").is_file():
             metrics = read_object(self.folder / run / "metrics.json")
             state["scores"] = [
