@@ -13,6 +13,7 @@ import torch
 from labels.loop_folder import CLASSES, open_store, paint, scene, write_images
 from s5mars.classes import Taxonomy
 from s5mars.data.resolution import Resolution
+from s5mars.labels.loop.assistant import Assistant
 from s5mars.labels.loop.features import PyramidCache, StartModel, open_start_model
 from s5mars.labels.loop.head import (
     Head,
@@ -137,6 +138,22 @@ def test_the_classes_of_the_start_model_are_the_first_suggestions(tmp_path: Path
     assert set(ours.unique().tolist()) == {0, 2}
     assert (ours == theirs).float().mean() > 0.9
     assert prior_head(model, channels, ("a", "sand")) is None
+
+
+def test_no_score_of_a_part_of_the_painted_images(tmp_path: Path) -> None:
+    store = open_store(write_images(tmp_path / "folder", count=5))
+    for name in store.folder.images:
+        paint(store, name, 0, 0, 40, 10, 0)
+        paint(store, name, 0, 30, 40, 10, 1)
+    assistant = Assistant(store, plain_model())
+    *first, last = store.folder.images
+    for name in first:
+        assistant._describe(name)
+    assistant._fit(set(first))
+    assert assistant.head is not None and store.history.scores == []
+    assistant._describe(last)
+    assistant._fit({last})
+    assert [score["images"] for score in store.history.scores] == [5]
 
 
 def test_the_train_button_starts_from_the_start_model(tmp_path: Path) -> None:

@@ -285,7 +285,13 @@ class Assistant:
             self._score()
 
     def _score(self) -> None:
-        """Record the score on the held-back images of a head that was not fitted to them."""
+        """Record the score on the held-back images of a head that was not fitted to them.
+
+        Nothing is recorded while features of painted images are missing, as after a restart: a part
+        of the images has another score.
+        """
+        if any(self._lacks_features(name) for name in self.store.painted):
+            return
         seen = [painted for name, painted in self._painted.items() if name not in self._scored]
         head = fit_head(seen, len(self.classes), start=self._score_head)
         if head is None or not self._scored:
