@@ -104,8 +104,7 @@ def _region(shape: dict[str, Any], size: Size) -> Region:
     if kind in ("rectangle", "circle"):
         (x0, y0), (x1, y1) = points
         if kind == "circle":
-            radius = float(np.hypot(x1 - x0, y1 - y0))
-            return shapes.drawn(label, shapes.outline(shapes.ellipse(x0, y0, radius, radius)), size)
+            return shapes.circle(label, x0, y0, float(np.hypot(x1 - x0, y1 - y0)), size)
         return shapes.drawn(label, shapes.outline([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), size)
     raise ValueError(f"unknown shape type {kind!r}")
 

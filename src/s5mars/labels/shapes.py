@@ -97,6 +97,17 @@ def drawn(label: str, points: NDArray[np.float64], size: Size) -> Region:
     return windowed(label, np.array(canvas), cut=_reaches_beyond(points, size))
 
 
+def circle(label: str, x: float, y: float, radius: float, size: Size) -> Region:
+    """A circle around the pixel (x, y) as Pillow fills it, with its outline, as labelme does."""
+    around = ellipse(x, y, radius, radius)
+    if _reaches_beyond(outline(around), size):
+        return drawn(label, around, size)  # a part of its outline, which may be very long
+    canvas = Image.new("1", size)
+    box = (x - radius, y - radius, x + radius, y + radius)
+    ImageDraw.Draw(canvas).ellipse(box, outline=1, fill=1)
+    return windowed(label, np.array(canvas))
+
+
 def rectangle(
     x: float, y: float, width: float, height: float, *, degrees: float = 0.0, about: str = "corner"
 ) -> NDArray[np.float64]:
