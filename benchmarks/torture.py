@@ -204,7 +204,7 @@ def unfinish(run: Path) -> None:
         metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         metrics["steps"] = 4
         (run / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         pass  # the file is the damaged one
 
 
