@@ -3,10 +3,10 @@
     python benchmarks/torture.py [--inputs 1000] [--kills 50] [--seed 0]
 
 Every damaged input is passed to the command line. A command may succeed, or exit with code 2 and
-one line on standard error, after warnings if there are any; anything else (an exception, a crash, half a minute without a result) is
-a failure, which the output calls bad. A run that was killed has to resume and end like an
-uninterrupted one. The last line has the numbers of trials and failures; the exit code is 1 if there
-is a failure.
+one line on standard error, after warnings if there are any; anything else (an exception, a crash,
+half a minute without a result) is a failure, which the output calls bad. A run that was killed has
+to resume and end like an uninterrupted one. The last line has the numbers of trials and failures;
+the exit code is 1 if there is a failure.
 """
 
 from __future__ import annotations
