@@ -193,7 +193,7 @@ def test_help_is_short_and_the_rest_is_there(capsys: pytest.CaptureFixture[str])
     assert "train FOLDER" in short and "--help-all" in short
     for text in (short, whole):
         assert "``" not in text and "type:" not in text and "<class" not in text
-        assert "after resizing. Chosen by" in " ".join(text.split()) and "(0.5, 2.0))" not in text
+        assert "after resizing. Chosen from" in " ".join(text.split()) and "(0.5, 2.0))" not in text
     assert "\n  s5mars train --resume runs/a " in short
     assert "over all processes. (8)" in " ".join(short.split())
     assert main(["train", "--method=fixmatch", "--help"]) == 0

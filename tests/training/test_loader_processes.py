@@ -127,22 +127,25 @@ def test_a_signal_ends_a_run_that_waits_for_a_batch(
     assert now == handlers
 
 
-def test_a_sigterm_to_all_processes_saves_the_run(
-    scenes: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """As timeout and SLURM send it."""
+def stop_all() -> None:
+    for process in (os.getpid(), os.getppid()):
+        os.kill(process, signal.SIGTERM)
 
-    def stop_all() -> None:
-        for process in (os.getpid(), os.getppid()):
-            os.kill(process, signal.SIGTERM)
 
-    at_step(monkeypatch, 12, stop_all)
+def test_a_sigterm_to_all_processes_saves_the_run(scenes: Path, tmp_path: Path) -> None:
+    """As timeout and SLURM send it.
+
+    The command has a process of its own: libraries that other tests use, such as Ray, start threads
+    in the loader process, which would take the signal.
+    """
     out = tmp_path / "out"
-    assert main(arguments(scenes, out, save_every=100)) == 0
-    line = said(capsys.readouterr().err)
+    done = run_command(
+        arguments(scenes, out, save_every=100),
+        tmp_path,
+        before=partial(at_step, pytest.MonkeyPatch(), 12, stop_all),
+    )
+    assert done.code == 0, done.err
+    line = said(done.err)
     assert re.match(r"stopped by SIGTERM after step \d+ of 20, saved; resume with", line)
     assert (out / "last.ckpt").is_file()
 
