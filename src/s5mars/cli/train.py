@@ -15,7 +15,7 @@ EXAMPLE = "s5mars train DATA"
 def train(arguments: list[str]) -> int:
     """Train, resume a run, or print help; jsonargparse parses these options."""
     if {"-h", "--help", "--help-all"} & set(arguments):
-        from s5mars.settings.parsing import help_of_training
+        from s5mars.settings.help import help_of_training
 
         print(help_of_training(arguments))
     elif any(a.split("=")[0] == "--resume" for a in arguments):
