@@ -123,6 +123,7 @@ def test_what_is_no_condition_is_refused(maps: Path, condition: str, message: st
     [
         ("camera = MCAM", "camera = 'MCAM'"),
         ('camera = "MCAM" or mission like "M%"', "camera = 'MCAM' or mission like 'M%'"),
+        ('camera = "" or mission = "MSL"', "camera = '' or mission = 'MSL'"),
         ("camera == Mastcam Left", "camera == 'Mastcam Left'"),
         ("sol > 41 and (Camera <> MCAM or mission=MSL)",
          "sol > 41 and (Camera <> 'MCAM' or mission='MSL')"),

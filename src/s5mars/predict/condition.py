@@ -157,14 +157,14 @@ class Products:
             raise error from None
 
     def _with_quoted_values(self, text: str) -> str:
-        """What to write where a text column is compared with words in no or double quotes."""
+        """What to write if texts have no quotes or double ones; else empty."""
         columns = "|".join(map(re.escape, self._texts))
         compared = re.compile(
             rf"(?<![\w.])({columns})(\s*(?:=|==|!=|<>|\blike\b|\bnot like\b)\s*)"
             r"(?:\"([^'\"]*)\"|([^\W\d][^'\"()]*?))(?=\s+(?:and|or)\b|\s*\)|\s*$)",
             re.IGNORECASE,
         )
-        said = compared.sub(lambda m: f"{m[1]}{m[2]}'{m[3] or m[4]}'", text)
+        said = compared.sub(lambda m: f"{m[1]}{m[2]}'{m[3] or m[4] or ''}'", text)
         try:
             self._products.filter(self._quoted(said))
         except duckdb.Error:
