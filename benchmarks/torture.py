@@ -318,9 +318,7 @@ def _answer(words: list[str], pipe: Any) -> None:
     except BaseException as error:
         pipe.send(f"{type(error).__name__}: {error}"[:300])
         return
-    *warnings, last = said.split("\n")
-    one_line = last.startswith("s5mars: ") and "Traceback" not in said and len(warnings) < 3
-    if code == 0 or (code == 2 and one_line):
+    if code == 0 or (code == 2 and said.count("\n") == 0 and said.startswith("s5mars: ")):
         pipe.send("")
     else:
         pipe.send(f"exit code {code}: {said[:300]!r}")

@@ -23,6 +23,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from apart import run_command
 from products.written import pds3
 from s5mars.cli import main
 
@@ -268,6 +269,20 @@ def test_damage_in_the_pool_is_one_line_whoever_reads_it(
 
 
 # too few labels --------------------------------------------------------------------------------
+
+
+def test_what_is_logged_is_a_warning_before_the_line_of_the_error(
+    tmp_path: Path, fake_data: ModuleType
+) -> None:
+    """In a process of its own, as pytest sets up logging."""
+    root = fake_data.plain(tmp_path / "data", images=3)
+    image = next((root / "images").iterdir())
+    image.unlink()
+    os.mkfifo(image)
+    done = run_command(["stats", str(root), "--out", str(tmp_path / "out")], tmp_path)
+    *warnings, last = done.err.splitlines()
+    assert done.code == 2 and last.startswith("s5mars: ")
+    assert warnings and all(line.startswith("warning: ") for line in warnings)
 
 
 def test_no_labelled_image(scenes: Path, tmp_path: Path, fails: Fails) -> None:

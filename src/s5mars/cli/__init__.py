@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # for any locale and any file name
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if logging.lastResort is not None:  # it prints what is logged while nobody has set up logging
+        logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))
     try:
         return _dispatch(arguments)
     except BrokenPipeError:
