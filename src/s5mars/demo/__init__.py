@@ -10,8 +10,8 @@ from pathlib import Path
 from s5mars.errors import UserError
 
 METHODS = {"supervised": (), "s5mars": ("--warm-up=0.5", "--unsupervised=0.25")}
-"""Methods and their options. In a run of a few hundred steps the pool has to come in late and count
-for little: before, the teacher does not recognise the classes (docs/experiments.md)."""
+"""Methods and their options. In a run of a few hundred steps, the pool must be used late and with
+little weight, because the teacher does not recognise the classes before (docs/experiments.md)."""
 
 EXAMPLES = 8
 INSTALLED = "navcam"
