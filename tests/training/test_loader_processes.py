@@ -127,27 +127,51 @@ def test_a_signal_ends_a_run_that_waits_for_a_batch(
     assert now == handlers
 
 
-def stop_all() -> None:
-    for process in (os.getpid(), os.getppid()):
-        os.kill(process, signal.SIGTERM)
+def test_a_sigterm_to_all_processes_saves_the_run(
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As timeout and SLURM send it."""
 
+    def stop_all() -> None:
+        for process in (os.getpid(), os.getppid()):
+            os.kill(process, signal.SIGTERM)
 
-def test_a_sigterm_to_all_processes_saves_the_run(scenes: Path, tmp_path: Path) -> None:
-    """As timeout and SLURM send it.
-
-    The command has a process of its own: libraries that other tests use, such as Ray, start threads
-    in the loader process, which would take the signal.
-    """
+    at_step(monkeypatch, 12, stop_all)
     out = tmp_path / "out"
-    done = run_command(
-        arguments(scenes, out, save_every=100),
-        tmp_path,
-        before=partial(at_step, pytest.MonkeyPatch(), 12, stop_all),
-    )
-    assert done.code == 0, done.err
-    line = said(done.err)
+    assert main(arguments(scenes, out, save_every=100)) == 0
+    line = said(capsys.readouterr().err)
     assert re.match(r"stopped by SIGTERM after step \d+ of 20, saved; resume with", line)
     assert (out / "last.ckpt").is_file()
+
+
+def takes_sigterm(thread: Path) -> bool:
+    blocked = re.search(r"SigBlk:\s*(\w+)", (thread / "status").read_text())
+    return blocked is not None and not int(blocked[1], 16) >> (signal.SIGTERM - 1) & 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_threads_that_a_fork_starts_do_not_take_a_sigterm(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forking = True
+
+    def start_thread() -> None:
+        if forking:
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+
+    def check() -> None:
+        taking = [t for t in Path("/proc/self/task").iterdir() if takes_sigterm(t)]
+        if len(taking) > 1:  # the thread that waits for the signal
+            os._exit(3)
+
+    os.register_at_fork(after_in_child=start_thread)
+    at_step(monkeypatch, 0, check)
+    assert main(arguments(scenes, tmp_path / "out", steps=1, validate_every=1)) == 0
+    assert takes_sigterm(Path(f"/proc/self/task/{threading.get_native_id()}"))
+    forking = False
 
 
 def with_little_room(*, seen: bool) -> None:

@@ -10,7 +10,8 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any
@@ -182,7 +183,8 @@ class _Loader(DataLoader[Batch]):
     """DataLoader that raises a ``LoaderError`` for all failures of its processes."""
 
     def __iter__(self) -> Any:
-        batches = super().__iter__()
+        with _sigterm_blocked():
+            batches = super().__iter__()
         while True:
             try:
                 batch = next(batches)
@@ -317,11 +319,30 @@ def _stack(crops: Sequence[dict[str, NDArray[np.generic]]]) -> Crops:
     )
 
 
+_CAN_WAIT = hasattr(signal, "sigwaitinfo")  # not on macOS
+
+
+@contextmanager
+def _sigterm_blocked() -> Iterator[None]:
+    """Block SIGTERM, also in all threads of the processes that are forked meanwhile.
+
+    ``_begin`` would be too late: some libraries start threads in every forked process, which would
+    take the signal.
+    """
+    if not _CAN_WAIT:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(_: int) -> None:
     torch.set_num_threads(1)
     end_without_room()
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if _CAN_WAIT:
         threading.Thread(target=_end_with_the_run, daemon=True).start()
 
 
