@@ -283,6 +283,7 @@ def test_what_is_logged_is_a_warning_before_the_line_of_the_error(
     *warnings, last = done.err.splitlines()
     assert done.code == 2 and last.startswith("s5mars: ")
     assert warnings and all(line.startswith("warning: ") for line in warnings)
+    assert len(set(warnings)) == len(warnings)
 
 
 def test_no_labelled_image(scenes: Path, tmp_path: Path, fails: Fails) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 from collections.abc import Collection
+from functools import cache
 from typing import Any
 
 WAY_OUT = "replace it, or leave it out (train and predict do so with --skip-bad)"
@@ -61,3 +63,9 @@ def needed(module: str, *, extra: str) -> Any:
             f"the package {module.partition('.')[0]} is not installed: run "
             f"`pip install 's5mars[{extra}]'`"
         ) from error
+
+
+@cache
+def warn_once(line: str) -> None:
+    """Log a warning once in a process, which may open a folder several times."""
+    logging.getLogger("s5mars").warning(line)

@@ -13,13 +13,14 @@ from s5mars.cli import main
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import LAYOUTS, open_dataset, splitting
 from s5mars.data.layouts.files import read_names
+from s5mars.errors import warn_once
 from s5mars.types import Sample
 
 
 @pytest.fixture(autouse=True)
 def said_again() -> None:
     """Each test is a process of its own, as far as messages are concerned."""
-    splitting._warn_once.cache_clear()
+    warn_once.cache_clear()
 
 
 def names(samples: Iterable[Sample]) -> list[str]:

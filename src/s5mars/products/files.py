@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from s5mars.errors import warn_once
 from s5mars.files.reading import special_kind
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
@@ -22,9 +22,6 @@ PRODUCT_ENDINGS = IMAGE_ENDINGS | PDS_ENDINGS
 """Endings of all files that ``open_product`` reads."""
 
 _LABEL = b"Product_Observational"
-
-
-logger = logging.getLogger("s5mars")
 
 
 def files_below(
@@ -72,11 +69,9 @@ def files_below(
                     else:
                         problems.append(f"{path} ({special})")
     if problems:
-        logger.warning(
-            "%s: %d unreadable file(s) or folder(s) are left out; the first: %s",
-            folder,
-            len(problems),
-            problems[0],
+        warn_once(
+            f"{folder}: {len(problems)} unreadable file(s) or folder(s) are left out; the first: "
+            f"{problems[0]}"
         )
     return sorted(found)
 

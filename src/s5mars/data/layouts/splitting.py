@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +13,7 @@ from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.data.layouts.files import forbid_overlap, left_out, read_names, select
 from s5mars.data.names import as_lines
 from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
-from s5mars.errors import UserError
+from s5mars.errors import UserError, warn_once
 from s5mars.files import write_text
 from s5mars.files.reading import read_text
 from s5mars.types import Sample
@@ -35,8 +33,6 @@ GROWS = (
     "keep the lists as they are.\n"
 )
 """First line of lists that grow by new masks; other lists are the user's."""
-
-logger = logging.getLogger("s5mars")
 
 
 def read_splits(
@@ -93,7 +89,7 @@ def _first_splits(
         )
     if (number := len(labelled)) < FEW:
         estimate = f"use `s5mars train --folds {min(FOLDS, number)}` to estimate a score"
-        _warn_once(
+        warn_once(
             f"{root}: {number} labelled image(s) and no split lists, so all of them are "
             "used for training, and val and test are empty; "
             f"{estimate if number > 1 else 'a score needs a second one'}"
@@ -109,7 +105,7 @@ def _first_splits(
             f"({error.strerror}): name another folder for them with --splits"
         ) from None
     sizes = ", ".join(f"{split} {len(listed)}" for split, listed in names.items())
-    _warn_once(
+    warn_once(
         f"{folder}: stratified split lists were created ({sizes}). If frames of one place must "
         "stay in one split, edit the lists before training."
     )
@@ -119,7 +115,7 @@ def _first_splits(
         shown = seen[np.array([row[name] for name in names[split]], int)].any(0)
         absent = [n for i, n in enumerate(taxonomy.names) if seen[:, i].any() and not shown[i]]
         if absent:
-            _warn_once(f"{folder / split}.txt contains no pixel of {', '.join(absent)}")
+            warn_once(f"{folder / split}.txt contains no pixel of {', '.join(absent)}")
     paths = {split: folder / f"{split}.txt" for split in names}
     return {split: select(read_names(path), samples, path) for split, path in paths.items()}
 
@@ -138,7 +134,7 @@ def _with_new(
     if head != GROWS and head.startswith(_MARK):
         return splits  # such as the lists of a fold, which leave out images on purpose
     if head != GROWS and not _by_an_earlier_version(splits, samples, taxonomy, coding):
-        _warn_once(
+        warn_once(
             f"{folder}: the lists leave out {len(new)} labelled image(s), such as {new[0].name}; "
             "they are not used"
         )
@@ -149,7 +145,7 @@ def _with_new(
         write_text(path, GROWS + as_lines(sample.name for sample in splits["train"]))
     except OSError as error:
         done += f" (in this run only, because the file cannot be written: {error.strerror})"
-    _warn_once(done)
+    warn_once(done)
     return splits
 
 
@@ -219,9 +215,3 @@ def _write(folder: Path, names: Mapping[str, Sequence[str]], *, head: str) -> No
             # Another process of the same run may have written the same lists.
             if not all((folder / f"{split}.txt").is_file() for split in names):
                 raise
-
-
-@cache
-def _warn_once(line: str) -> None:
-    """Warn once in a process, which may open a data set several times."""
-    logger.warning(line)
