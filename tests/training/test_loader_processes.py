@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from apart import run_command
 from s5mars.cli import main
@@ -82,6 +83,33 @@ def test_a_loader_process_that_dies(
     assert "--workers" in line
     assert line.endswith(f" is saved; resume with: s5mars train --resume {out}") or (
         "nothing was saved yet" in line
+    )
+
+
+def test_a_loader_process_that_dies_while_the_run_saves(
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The error of torch's signal handler interrupts the writer of the file, which fails too."""
+    save = torch.save
+
+    def interrupted(state: dict[str, object], file: object) -> None:
+        save(state, file)
+        if state["global_step"] != 3:
+            return
+        try:
+            raise RuntimeError("DataLoader worker (pid 1) exited unexpectedly with exit code 3. ")
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    out = tmp_path / "out"
+    assert main(arguments(scenes, out, workers=0)) == 2
+    line = said(capsys.readouterr().err)
+    assert line.startswith(
+        "s5mars: a loader process ended with code 3: use fewer --workers; step 2"
     )
 
 

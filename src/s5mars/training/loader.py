@@ -214,15 +214,21 @@ def _failure(workers: Sequence[Any], error: BaseException) -> str:
     return _exit_message(codes[0]) if codes else ""
 
 
-def worker_failure(error: BaseException) -> str:
-    """Why a loader process died, from the error that torch's signal handler raises; or empty."""
+def worker_failure(error: BaseException | None) -> str:
+    """Why a loader process died, from the error that torch's signal handler raises; or empty.
+
+    The handler can interrupt any call. If the call then fails as well, for example when
+    ``torch.save`` closes its file, the handler's error is in the context of that error.
+    """
+    if error is None:
+        return ""
     found = re.match(
         r"DataLoader worker \(pid.+?\) (?:is killed by signal: (?P<signal>[^.]+)|"
         r"exited unexpectedly with exit code (?P<code>\d+))",
         str(error),
     )
     if not found:
-        return ""
+        return worker_failure(error.__context__)
     if found["code"]:
         return _exit_message(int(found["code"]))
     numbers = {signal.strsignal(number): number for number in signal.valid_signals()}
