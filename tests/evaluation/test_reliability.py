@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,21 +34,23 @@ def honest(number: int = 20_000, classes: int = 4) -> Pixels:
     logits = random.normal(0, 2, (number, classes)).astype(np.float32)
     probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     label = (random.random((number, 1)) > probability.cumsum(1)).sum(1)
-    return Pixels(logits, np.minimum(label, classes - 1).astype(np.uint8))
+    return Pixels(
+        logits, np.minimum(label, classes - 1).astype(np.uint8), np.zeros(number, np.int32)
+    )
 
 
 def test_logits_times_k_give_k_times_the_temperature() -> None:
     pixels = honest()
     assert fit_temperature(pixels) == pytest.approx(1, abs=0.03)
     for k in (0.25, 3.0, 8.0):
-        scaled = Pixels(k * pixels.logits, pixels.label)
+        scaled = replace(pixels, logits=k * pixels.logits)
         assert fit_temperature(scaled) == pytest.approx(k * fit_temperature(pixels), rel=1e-3)
 
 
 def test_the_fit_is_the_least_likelihood_and_a_constant_a_pixel_changes_nothing() -> None:
     pixels = honest(2000)
-    best = fit_temperature(Pixels(2 * pixels.logits, pixels.label))
-    shifted = Pixels(2 * pixels.logits + 5, pixels.label)
+    best = fit_temperature(replace(pixels, logits=2 * pixels.logits))
+    shifted = replace(pixels, logits=2 * pixels.logits + 5)
     assert fit_temperature(shifted) == pytest.approx(best, rel=1e-3)
     least = negative_log_likelihood(shifted, best)
     assert all(negative_log_likelihood(shifted, t) > least for t in (0.9 * best, 1.1 * best))
@@ -114,7 +117,7 @@ def test_equal_confidence_counts_as_the_mean_over_all_orders() -> None:
 
 def test_measure_is_json_and_labels_do_not_change() -> None:
     pixels = honest(3000)
-    sharp = Pixels(4 * pixels.logits, pixels.label)
+    sharp = replace(pixels, logits=4 * pixels.logits)
     before, after = measure(sharp, 1.0), measure(sharp, fit_temperature(sharp))
     assert after["ece"] < 0.03 < before["ece"] and after["nll"] < before["nll"]
     last = [m["risk_coverage"]["risk"][-1] for m in (before, after)]
@@ -159,8 +162,9 @@ def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
     samples = [sample(tmp_path, "a", nothing, np.zeros((40, 40)))]
     with pytest.raises(ValueError, match="no labelled pixel in 1 images"):
         collect_pixels(Predictor(Tint(), TINTS), samples, CODING)
+    empty = np.empty(0, np.uint8)
     with pytest.raises(ValueError, match="no labelled pixel"):
-        fit_temperature(Pixels(np.empty((0, 3), np.float32), np.empty(0, np.uint8)))
+        fit_temperature(Pixels(np.empty((0, 3), np.float32), empty, empty.astype(np.int32)))
     with pytest.raises(ValueError, match=r"shape \(2,\).*shape \(3,\)"):
         risk_coverage(np.ones(2), np.ones(3, bool))
     with pytest.raises(ValueError, match=r"bins must be at least 1 \(got 0\)"):

@@ -162,7 +162,7 @@ def test_scores_of_earlier_weights_are_left_out(
     evaluation.write_text("{}")
     os.utime(evaluation, (1_000, 1_000))
     out = push(folder, "me/mars", dry_run=tmp_path / "upload")
-    assert "belongs to earlier weights and is left out" in capsys.readouterr().err
+    assert "belongs to other weights or class biases and is left out" in capsys.readouterr().err
     assert not (Path(out) / evaluation.name).exists()
     assert "was not evaluated." in (Path(out) / "README.md").read_text(encoding="utf-8")
 

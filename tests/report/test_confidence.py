@@ -19,7 +19,7 @@ def calibrated(run: Path, *, temperature: float = 2.0, in_best: float = 2.0) -> 
     random = np.random.default_rng(0)
     logits = random.normal(0, 4, (2000, 3)).astype(np.float32)
     label = np.where(random.random(2000) < 0.7, logits.argmax(1), 0).astype(np.uint8)
-    pixels = Pixels(logits, label)
+    pixels = Pixels(logits, label, np.zeros(2000, np.int32))
     calibration = {
         "temperature": temperature,
         "at_limit": False,

@@ -69,10 +69,10 @@ def test_scores_on_other_data_have_a_section_and_do_not_replace_its_own(
     assert "cross" in [a["id"] for a in page.of("section")]
     for expected in ("61.25", "33.25", "navcam", "soil+gravel 44.4", "cannot predict sky"):
         assert expected in page.text, expected
-    assert "The weights are newer than" not in page.text
+    assert "biases are newer than" not in page.text
     (run / "best.safetensors").touch()
     os.utime(path, (0, 0))
-    assert "The weights are newer than cross-navcam" in open_page(write_report(run)).text
+    assert "biases are newer than cross-navcam" in open_page(write_report(run)).text
 
 
 def test_the_confusion_matrix_is_normalised_by_rows(make_run, network, open_page) -> None:

@@ -12,7 +12,7 @@ from s5mars.cli.models import data_option, inference_of, inference_options, netw
 def _calibrate_options(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Path to a run folder or checkpoint")
     data_option(parser)
-    parser.add_argument("--split", default="val", help="Split to fit the temperature on (val)")
+    parser.add_argument("--split", default="val", help="Split to fit on (val)")
     splits_option(parser)
     parser.add_argument(
         "--pixels",
@@ -21,6 +21,13 @@ def _calibrate_options(parser: ArgumentParser) -> None:
         help="Number of pixels to draw from the split (500000)",
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed for drawing the pixels (0)")
+    parser.add_argument(
+        "--class-biases",
+        choices=("keep", "fit", "none"),
+        default="keep",
+        help="Fit class biases that raise the mIoU, if cross-validation shows a gain; none removes "
+        "those of the model (keep)",
+    )
     inference_options(parser)
 
 
@@ -69,7 +76,8 @@ def _push_options(parser: ArgumentParser) -> None:
 
 COMMANDS = {
     "calibrate": Command(
-        "Fit a temperature so that 80 % of the pixels with confidence 0.8 are right.",
+        "Fit a temperature, so that 80 % of the pixels with confidence 0.8 are right, and class "
+        "biases.",
         "s5mars calibrate runs/a --split val",
         _calibrate_options,
         _calibrate,

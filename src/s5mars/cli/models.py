@@ -77,6 +77,10 @@ def _evaluate_options(parser: ArgumentParser) -> None:
         "MODEL_CLASS=DATA_CLASS such as 'big rock=rock,soil=soil+gravel,sky=-'",
     )  # fmt: skip
     parser.add_argument(
+        "--no-class-biases", dest="class_biases", action="store_false",
+        help="Score the class of the largest probability, without the class biases of the model",
+    )  # fmt: skip
+    parser.add_argument(
         "--out", type=Path, metavar="DIR",
         help="Path to a folder for the scores as JSON and text (JSON only, in the run folder)",
     )  # fmt: skip

@@ -1,16 +1,19 @@
-"""The ``calibrate`` command: fit a temperature on a split and show its effect."""
+"""The ``calibrate`` command: fit a temperature and class biases, and show their effect."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from s5mars.classes import same_classes
 from s5mars.data.trained_on import dataset_of
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_choice
+from s5mars.evaluation.class_biases import class_biases_entry, describe_class_biases
 from s5mars.evaluation.reliability import (
     BINS,
     HIGHEST,
@@ -28,9 +31,12 @@ from s5mars.models.checkpoint import (
     load_model,
     temperature_of,
     write_calibration,
+    write_class_biases,
 )
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor
+
+CLASS_BIASES = ("keep", "fit", "none")
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Confidence thresholds for which the table shows the effect of abstaining."""
@@ -46,12 +52,13 @@ def calibrate(
     inference: Inference = AUTO_DEVICE,
     pixels: int = PIXELS,
     seed: int = 0,
+    class_biases: str = "keep",
 ) -> dict[str, Any]:
     """Fit a temperature, print its effect, and write it where ``s5mars.load`` finds it.
 
     ``calibration.json`` (``calibration-student.json``) next to the checkpoint contains the numbers,
     and the checkpoint's JSON file the temperature: it belongs to these weights, and is lost when
-    weights are saved again. Training does not calibrate, because the user has to choose the split,
+    weights are saved again. Training fits no temperature, because the user has to choose the split,
     and weights are often replaced by better ones.
 
     Args:
@@ -62,11 +69,13 @@ def calibrate(
         splits: folder of the split lists (see ``data.trained_on``).
         network: ``"teacher"`` or ``"student"``.
         pixels: maximum number of labelled pixels to fit and measure on, drawn uniformly.
+        class_biases: ``"keep"`` those of the model, ``"fit"`` new ones (see
+            ``evaluation.class_biases``), or remove them, ``"none"``.
 
     Returns:
         The content of the file: ``temperature``, ``before`` and ``after`` (see
         ``reliability.measure``), ``at_limit`` (whether the fit stopped at the end of its range),
-        and ``fitted_on``.
+        ``class_biases`` (the entry of the checkpoint, or None) and ``fitted_on``.
 
     Raises:
         MissingFileError: if the run, the data or one of its files is missing.
@@ -81,15 +90,24 @@ def calibrate(
         )
     if pixels < 1:
         raise UserError(f"--pixels must be at least 1 (got {pixels})")
+    require_choice(class_biases, CLASS_BIASES, name="--class-biases")
     loaded = load_model(run, network=network)
     dataset = dataset_of(run, loaded.facts.get("training") or {}, data=data, splits=splits)
     samples = dataset.split(split)
     same_classes(loaded.taxonomy, dataset.taxonomy, run=run, data=dataset.root)
+    if class_biases != "keep":
+        loaded = replace(loaded, class_biases=None)
     predictor = Predictor.of(loaded, inference)
     with tqdm(total=len(samples), unit="image", desc=f"calibrate {split}", disable=None) as bar:
         found = collect_pixels(
             predictor, samples, dataset.coding, limit=pixels, seed=seed, progress=bar.update
         )
+    entry = (loaded.facts.get("class_biases") or {}).get(loaded.network)
+    if class_biases != "keep":
+        entry = None if class_biases == "none" else class_biases_entry(found, split=split)
+    if class_biases == "fit" and entry is not None:
+        biases = np.array(entry["values"], np.float32)
+        found = replace(found, logits=found.logits + biases)
     temperature = fit_temperature(found)
     fitted_on = {
         "data": str(dataset.root),
@@ -106,6 +124,7 @@ def calibrate(
         "at_limit": not 1.01 * LOWEST < temperature < HIGHEST / 1.01,
         "network": loaded.network,
         "bins": BINS,
+        "class_biases": entry,
         "fitted_on": fitted_on,
         "before": measure(found, 1.0),
         "after": measure(found, temperature),
@@ -113,7 +132,11 @@ def calibrate(
     folder = checkpoint_path(run).parent
     path = folder / calibration_file(network)
     write_json(path, result)
+    if class_biases != "keep":
+        write_class_biases(run, loaded.network, entry)
     write_calibration(run, loaded.network, {"temperature": temperature, **fitted_on})
+    if entry is not None:
+        print(describe_class_biases(entry, loaded.taxonomy.names))
     print(_table(result, path))
     return result
 
@@ -180,5 +203,9 @@ def _table(result: Mapping[str, Any], path: Path) -> str:
             f"The fit stopped at the end of its range, {LOWEST} to {HIGHEST}: there are too few "
             "pixels, or all of them are right or wrong."
         )
-    lines += ["", "Measured on the pixels of the fit; labels do not change.", f"Written to {path}"]
+    lines += [
+        "",
+        "Measured on the pixels of the fit; the temperature changes no class.",
+        f"Written to {path}",
+    ]
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from s5mars.errors import UserError
 from s5mars.evaluation.bootstrap import DRAWS, FEWEST, LEVEL, Interval, bootstrap
 from s5mars.evaluation.class_map import ClassMap, describe_map
 from s5mars.evaluation.confusion import merged_taxonomy, percent
-from s5mars.evaluation.found import CROSS
+from s5mars.evaluation.found import CROSS, NO_CLASS_BIASES
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json, write_text
 from s5mars.models.opened import open_model, result_path
@@ -38,6 +39,7 @@ def evaluate(
     class_map: str | ClassMap | None = None,
     as_json: bool = False,
     inference: Inference = AUTO_DEVICE,
+    class_biases: bool = True,
     layout: str | None = None,
     draws: int = DRAWS,
     seed: int = 0,
@@ -46,8 +48,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a run on a split, print the scores, and write them to a file.
 
-    The file is ``evaluation-{split}-{protocol}.json``; if they apply, ``-student`` and the merged
-    classes are added to the name. With a class map it is
+    The file is ``evaluation-{split}-{protocol}.json``; if they apply, ``-student``,
+    ``-no-class-biases`` and the merged classes are added to the name. With a class map it is
     ``cross-{data}-{map}-{split}-{protocol}.json``, so that scores on the model's own data stay.
 
     Args:
@@ -64,6 +66,7 @@ def evaluate(
             as ``"ai4mars-marsscapes"``, pairs such as ``"big rock=rock, sky=-"``, or a ``ClassMap``
             (see ``evaluation.class_map``).
         as_json: print one JSON object on standard output instead of a table.
+        class_biases: whether the class biases of the model are used, if it has any.
         layout: layout of ``data``; None detects it.
         draws: number of bootstrap draws for the 95 % interval over images.
         out: folder of the scores, which also gets the table as a text file; the run folder if None
@@ -92,6 +95,8 @@ def evaluate(
             "soil=soil+gravel"
         )
     loaded = open_model(run, network=network)
+    if not class_biases:
+        loaded = replace(loaded, class_biases=None)
     facts = loaded.facts.get("training") or {}
     dataset = dataset_of(run, facts, data=data, splits=splits, layout=layout)
     samples = dataset.split(split)
@@ -130,6 +135,7 @@ def evaluate(
             "precision": inference.precision,
             "resolution": str(loaded.resolution),
             "network": loaded.network,
+            "class_biases": loaded.class_biases,
             "data": str(dataset.root),
             "split": split,
             "images": len(found.images),
@@ -150,7 +156,12 @@ def evaluate(
             "temperature": loaded.temperature,
         }
         kind = [CROSS, dataset.root.resolve().name, class_map.label]
-    path = result_path(run, _file_name(kind, split, protocol, network, merge))
+    variants = [
+        *([] if network == "teacher" else [network]),
+        *([] if class_biases else [NO_CLASS_BIASES]),
+        *merge,
+    ]
+    path = result_path(run, _file_name([*kind, split, protocol, *variants]))
     if out is not None:
         path = Path(out) / path.name
         write_text(path.with_suffix(".txt"), f"{as_table(result)}\n")
@@ -227,10 +238,7 @@ def _in_percent(ends: Interval) -> list[float | None]:
     return [percent(end) for end in ends]
 
 
-def _file_name(
-    kind: Sequence[str], split: str, protocol: str, network: str, merge: Sequence[str]
-) -> str:
-    parts = [*kind, split, protocol, *([] if network == "teacher" else [network]), *merge]
+def _file_name(parts: Sequence[str]) -> str:
     return re.sub(r"[^\w+.-]", "_", "-".join(parts)) + ".json"
 
 
@@ -288,6 +296,10 @@ def _sentence(protocol: Mapping[str, Any]) -> str:
         )
     if protocol["images_without_labels"]:
         sentences.append(f"Images without any label: {protocol['images_without_labels']}.")
+    if protocol.get("class_biases"):
+        sentences.append(
+            "Class biases were added to the logits (--no-class-biases leaves them out)."
+        )
     if protocol["merged"]:
         sentences.append(f"Merged classes: {', '.join(protocol['merged'])}.")
     if "map" in protocol:

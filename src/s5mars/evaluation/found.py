@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.files.reading import object_in, reading
+from s5mars.models.checkpoint import class_biases_of, read_facts
 
 CROSS = "cross"
 """First word of the names of evaluations on data with other classes, which have a class map."""
+
+NO_CLASS_BIASES = "no-class-biases"
+"""Part of the names of evaluations without the class biases of the model."""
 
 _MOMENTS = 5.0  # seconds
 
@@ -23,10 +27,19 @@ def cross_evaluations(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{CROSS}-*.json"))
 
 
-def is_older(evaluation: Path, weights: Path) -> bool:
-    """Whether an evaluation is older than these weights, and thus of other weights."""
+def is_outdated(evaluation: Path, weights: Path) -> bool:
+    """Whether an evaluation is of other weights or other class biases than these."""
+    if not (weights.is_file() and weights.with_suffix(".json").is_file()):
+        return False
     # Copying a folder may write its files in any order, but within a short time.
-    return weights.is_file() and weights.stat().st_mtime > evaluation.stat().st_mtime + _MOMENTS
+    if weights.stat().st_mtime > evaluation.stat().st_mtime + _MOMENTS:
+        return True
+    if NO_CLASS_BIASES in evaluation.stem:
+        return False
+    protocol = read_evaluation(evaluation).get("protocol") or {}
+    used = protocol.get("class_biases")
+    biases = class_biases_of(read_facts(weights), str(protocol.get("network")))
+    return biases != (None if used is None else tuple(used))
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

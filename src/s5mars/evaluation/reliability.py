@@ -50,6 +50,7 @@ class Pixels:
 
     logits: NDArray[np.float32]  # (N, C), up to a constant per pixel, e.g. log-probabilities
     label: NDArray[np.uint8]  # (N,) class index, never IGNORE
+    image: NDArray[np.int32]  # (N,) number of the image
 
     def __len__(self) -> int:
         return len(self.label)
@@ -171,6 +172,8 @@ def collect_pixels(
 ) -> Pixels:
     """Log-probabilities of labelled pixels; a uniform draw of ``limit`` pixels if there are more.
 
+    Class biases of the predictor are included.
+
     Each pixel has a random number that depends on (seed, image, pixel) only, and those with the
     smallest numbers are kept. Thus memory is bounded, all sets of ``limit`` pixels are equally
     likely, and the draw is reproducible. Ignored pixels are excluded before the draw.
@@ -184,7 +187,7 @@ def collect_pixels(
         UserError: if a file is damaged, or no pixel is labelled.
     """
     classes = len(predictor.taxonomy)
-    kept = Pixels(np.empty((0, classes), np.float32), np.empty(0, np.uint8))
+    kept = Pixels(np.empty((0, classes), np.float32), np.empty(0, np.uint8), np.empty(0, np.int32))
     rank = np.empty(0)
     pairs = ahead(partial(read_pair, coding=coding), samples)
     for number, (image, label) in enumerate(pairs):
@@ -194,12 +197,15 @@ def collect_pixels(
         if chosen.any():
             logits = _logits_at(predictor, image, chosen)
             kept = Pixels(
-                np.concatenate([kept.logits, logits]), np.concatenate([kept.label, label[chosen]])
+                np.concatenate([kept.logits, logits]),
+                np.concatenate([kept.label, label[chosen]]),
+                np.concatenate([kept.image, np.full(len(logits), number, np.int32)]),
             )
             rank = np.concatenate([rank, draw[chosen]])
         if len(rank) > limit:
             least = np.argpartition(rank, limit)[:limit]
-            kept, rank = Pixels(kept.logits[least], kept.label[least]), rank[least]
+            kept = Pixels(kept.logits[least], kept.label[least], kept.image[least])
+            rank = rank[least]
         if progress is not None:
             progress()
     if not len(kept):

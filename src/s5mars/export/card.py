@@ -9,6 +9,7 @@ from typing import Any
 from s5mars.classes import Taxonomy, hex_colour
 from s5mars.data.resolution import FULL, Resolution
 from s5mars.evaluation.calibrate import at_threshold
+from s5mars.evaluation.class_biases import describe_class_biases
 from s5mars.methods import method_title
 from s5mars.models.domain import Domain
 from s5mars.models.licences import Licence, from_facts
@@ -56,6 +57,7 @@ def model_card(
         _scores(training, evaluation),
         _classes(taxonomy, evaluation),
         _training(facts, data, method),
+        *_class_biases(facts, taxonomy),
         _confidence(calibration),
         *([_domain(domain, facts)] if domain is not None else []),
         *further,
@@ -158,6 +160,17 @@ def _domain(domain: Domain, facts: Mapping[str, Any]) -> str:
         f"marks other images in the index, in the overlay and in its last line. "
         f"{domain.rule(resolution)}"
     )
+
+
+def _class_biases(facts: Mapping[str, Any], taxonomy: Taxonomy) -> list[str]:
+    entry = at(facts, "class_biases", at(facts, "training", "network"))
+    if not entry:
+        return []
+    found = describe_class_biases(entry, taxonomy.names).removeprefix("class biases: ")
+    return [
+        "## Class biases\n\nA bias for each class is added to its logits, so that rare classes "
+        f"are neither missed nor predicted too often: {found}."
+    ]
 
 
 def _confidence(calibration: Mapping[str, Any] | None) -> str:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -70,8 +70,9 @@ def export(
         calibration_images: number of evenly spaced images for the ranges of ``int8``.
 
     Returns:
-        ``file``, ``bytes``, ``temperature``, ``parity`` (see ``Parity``), ``on`` (images of the
-        comparison), ``threads``, ``seconds_per_megapixel`` of ``torch`` and of ``onnx``.
+        ``file``, ``bytes``, ``temperature``, ``class_biases``, ``parity`` (see ``Parity``), ``on``
+        (images of the comparison), ``threads``, ``seconds_per_megapixel`` of ``torch`` and of
+        ``onnx``.
 
     Raises:
         MissingFileError: if the run or the folder of images is missing.
@@ -112,7 +113,12 @@ def export(
             if name == loaded.network
         },
         "input": "image: (N, H, W, 3) uint8 RGB, H and W at least 32",
-        "output": "probabilities: (N, C, H, W) float32, calibrated by the temperature",
+        "class_biases": {
+            name: entry
+            for name, entry in (loaded.facts.get("class_biases") or {}).items()
+            if name == loaded.network
+        },
+        "output": "probabilities: (N, C, H, W) float32, with class biases and temperature",
         "precision": "int8" if int8 else "float32",
     }
     if int8:
@@ -124,12 +130,18 @@ def export(
                 loaded.model,
                 loaded.taxonomy,
                 temperature=loaded.temperature,
+                class_biases=loaded.class_biases,
                 facts={**facts, "ranges_from": f"{len(seen)} images of {paths[0].parent.name}"},
             )
             quantise(single, target, [centre(image, CALIBRATION_SIDE) for image in seen])
     else:
         write_onnx(
-            target, loaded.model, loaded.taxonomy, temperature=loaded.temperature, facts=facts
+            target,
+            loaded.model,
+            loaded.taxonomy,
+            temperature=loaded.temperature,
+            class_biases=loaded.class_biases,
+            facts=facts,
         )
     return _compared(loaded, target, paths)
 
@@ -140,7 +152,7 @@ def _exportable(loaded: LoadedModel[AnyNetwork]) -> LoadedModel[Segmenter]:
     if not isinstance(model, Segmenter):
         kind = loaded.facts["model"]["network"]
         raise UserError(f"{kind} cannot be exported; only networks over timm encoders can")
-    return LoadedModel(model, loaded.taxonomy, loaded.facts, loaded.network, loaded.domain)
+    return replace(cast("LoadedModel[Segmenter]", loaded), model=model)
 
 
 def _compared(
@@ -153,7 +165,9 @@ def _compared(
         else "noise, because no image of the run exists here"
     )
     shown = shown or _noise()
-    ours = torch_probabilities(loaded.model, temperature=loaded.temperature)
+    ours = torch_probabilities(
+        loaded.model, temperature=loaded.temperature, class_biases=loaded.class_biases
+    )
     theirs = onnx_probabilities(target)
     found = parity(ours, theirs, shown)
     times = seconds_per_megapixel([ours, theirs], shown[0], rounds=3)
@@ -161,6 +175,7 @@ def _compared(
         "file": str(target),
         "bytes": target.stat().st_size,
         "temperature": loaded.temperature,
+        "class_biases": loaded.class_biases,
         "parity": asdict(found),
         "on": on,
         "threads": torch.get_num_threads(),

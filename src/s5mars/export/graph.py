@@ -12,7 +12,7 @@ import copy
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +34,31 @@ OPSET = 17
 
 
 class Deployed(nn.Module):
-    """The exported computation: normalisation, network, temperature, softmax."""
+    """The exported computation: normalisation, network, class biases, temperature, softmax."""
 
     scale: Tensor
     shift: Tensor
+    biases: Tensor | None
 
-    def __init__(self, model: Segmenter, *, temperature: float) -> None:
+    def __init__(
+        self, model: Segmenter, *, temperature: float, class_biases: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
         # (x / 255 - mean) / std as one multiplication and one addition.
         self.register_buffer("scale", 1 / (255 * model.std))
         self.register_buffer("shift", -model.mean / model.std)
+        biases = None if class_biases is None else torch.tensor(class_biases).view(1, -1, 1, 1)
+        self.register_buffer("biases", biases)
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 → (N, C, H, W) float32 probabilities."""
         scaled = image.permute(0, 3, 1, 2).float() * self.scale + self.shift
         size = (image.shape[1], image.shape[2])
         logits = self.model.decode(*self.model.encode(scaled), size=size)
+        if self.biases is not None:
+            logits = logits + self.biases
         # Not the softmax operator: runtimes transpose the second of four axes for it, and it
         # took as long as half of a light network.
         powers = ((logits - logits.amax(1, keepdim=True)) / self.temperature).exp()
@@ -64,6 +71,7 @@ def write_onnx(
     taxonomy: Taxonomy,
     *,
     temperature: float = 1.0,
+    class_biases: Sequence[float] | None = None,
     facts: Mapping[str, Any],
 ) -> None:
     """Write the file atomically, with facts about the model in its metadata.
@@ -78,7 +86,8 @@ def write_onnx(
         UserError: if the package onnx is not installed, or ONNX lacks what the encoder computes.
     """
     onnx = needed("onnx", extra="export")
-    deployed = Deployed(_same_upper(model), temperature=temperature).cpu().eval()
+    deployed = Deployed(_same_upper(model), temperature=temperature, class_biases=class_biases)
+    deployed = deployed.cpu().eval()
     example = torch.zeros(2, 97, 131, 3, dtype=torch.uint8)  # sizes that no stride divides
     axes = {0: "images", 1: "height", 2: "width"}
     written = io.BytesIO()  # in memory, because the exporter does not report a full disk

@@ -61,13 +61,16 @@ def parity(one: Probabilities, other: Probabilities, images: Sequence[NDArray[np
     return Parity(len(images), pixels, equal / pixels, worst, total / pixels)
 
 
-def torch_probabilities(model: nn.Module, *, temperature: float = 1.0) -> Probabilities:
+def torch_probabilities(
+    model: nn.Module, *, temperature: float = 1.0, class_biases: Sequence[float] | None = None
+) -> Probabilities:
     """A torch network that returns logits, on the CPU, in the fastest memory format."""
     fast = model.cpu().to(memory_format=torch.channels_last).eval()
+    biases = torch.tensor(0.0 if class_biases is None else class_biases).view(1, -1, 1, 1)
 
     @torch.inference_mode()
     def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits = fast(torch.from_numpy(image[None]).permute(0, 3, 1, 2))
+        logits = fast(torch.from_numpy(image[None]).permute(0, 3, 1, 2)) + biases
         found: NDArray[np.float32] = (logits / temperature).softmax(1)[0].numpy()
         return found
 

@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.evaluation.calibrate import calibration_file, read_calibration
-from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
+from s5mars.evaluation.found import find_evaluation, is_outdated, read_evaluation
 from s5mars.export.card import LICENCE_FILE, model_card
 from s5mars.files import replacing, write_json, write_text
 from s5mars.files.reading import read_text
@@ -106,10 +106,10 @@ def write_folder(
     if facts.get("calibration"):
         facts["calibration"] = {k: without_folders(v) for k, v in facts["calibration"].items()}
     evaluation_file = find_evaluation(tensors.parent)
-    if evaluation_file is not None and is_older(evaluation_file, tensors):
+    if evaluation_file is not None and is_outdated(evaluation_file, tensors):
         print(
-            f"{evaluation_file} belongs to earlier weights and is left out; run `s5mars evaluate` "
-            "again",
+            f"{evaluation_file} belongs to other weights or class biases and is left out; run "
+            "`s5mars evaluate` again",
             file=sys.stderr,
         )
         evaluation_file = None

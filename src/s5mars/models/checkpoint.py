@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -46,6 +47,7 @@ class LoadedModel(Generic[Model]):
     facts: dict[str, Any]
     network: str  # "teacher" or "student"
     domain: Domain | None = None  # what its training images are like, if that was recorded
+    class_biases: tuple[float, ...] | None = None  # to add to its logits; None if included or 0
 
     @property
     def resolution(self) -> Resolution:
@@ -135,7 +137,8 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
             "copy both files again"
         ) from error
     domain = read_domain(facts, tensors_path, network=chosen, tensors=tensors)
-    return LoadedModel(model.eval().requires_grad_(False), taxonomy, facts, chosen, domain)
+    biases = class_biases_of(facts, chosen)
+    return LoadedModel(model.eval().requires_grad_(False), taxonomy, facts, chosen, domain, biases)
 
 
 def checkpoint_path(path: Path) -> Path:
@@ -208,6 +211,7 @@ def check_facts(facts: Mapping[str, Any], path: Path) -> None:
                 raise TypeError(f"{key} is not a table")
         for network in NETWORKS:
             temperature_of(facts, network)
+            class_biases_of(facts, network)
 
 
 def temperature_of(facts: Mapping[str, Any], network: str) -> float:
@@ -224,6 +228,38 @@ def temperature_of(facts: Mapping[str, Any], network: str) -> float:
     if not 0 < temperature < float("inf"):
         raise ValueError(f"its temperature is {temperature}")
     return temperature
+
+
+def class_biases_of(facts: Mapping[str, Any], network: str) -> tuple[float, ...] | None:
+    """The class biases in the facts for one of the networks; None if there are none, or all are 0.
+
+    Raises:
+        ValueError: if they are invalid.
+    """
+    try:
+        entry = (facts.get("class_biases") or {}).get(network)
+        biases = () if entry is None else tuple(float(bias) for bias in entry["values"])
+        classes = int(facts["model"]["classes"]) if biases else 0
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its class_biases are not a table with values ({error})") from error
+    if biases and len(biases) != classes:
+        raise ValueError(f"it has {len(biases)} class biases for {classes} classes")
+    if not all(map(math.isfinite, biases)):
+        raise ValueError(f"its class biases are {biases}")
+    return biases if any(biases) else None
+
+
+def write_class_biases(run: Path, network: str, entry: Mapping[str, Any] | None) -> None:
+    """Add class biases to the JSON file of a checkpoint, or remove them (None).
+
+    ``entry`` has the ``values``, in the order of the classes, and what they were fitted on.
+    """
+    tensors_path = checkpoint_path(run)
+    facts = read_facts(tensors_path)
+    known = {k: v for k, v in (facts.get("class_biases") or {}).items() if k != network}
+    if entry is not None:
+        known[network] = dict(entry)
+    write_json(tensors_path.with_suffix(".json"), {**facts, "class_biases": known})
 
 
 def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None:

@@ -29,8 +29,9 @@ METADATA_KEY = "s5mars"
 class OnnxNetwork:
     """Replaces a torch module: (B, 3, h, w) uint8 → (B, C, h, w) float32 logits.
 
-    The file returns calibrated probabilities p; T · log p equals its logits up to a constant per
-    pixel. onnxruntime runs on the CPU with as many threads as torch.
+    The file returns calibrated probabilities p; T · log p equals its logits, which include the
+    class biases, up to a constant per pixel. onnxruntime runs on the CPU with as many threads as
+    torch.
     """
 
     path: Path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from os import PathLike, fspath
@@ -47,6 +47,7 @@ class Predictor:
         *,
         inference: Inference = DEFAULT,
         temperature: float = 1.0,
+        class_biases: Sequence[float] | None = None,
         resolution: Resolution = FULL,
         domain: Domain | None = None,
         name: str = "",
@@ -54,7 +55,7 @@ class Predictor:
     ) -> None:
         """Move the model (the module itself, not a copy) to its device and set evaluation mode.
 
-        ``Predictor.of`` takes temperature and resolution from a loaded model.
+        ``Predictor.of`` takes temperature, class biases and resolution from a loaded model.
 
         Args:
             model: takes (B, 3, h, w) uint8 RGB with h, w >= 32 and returns (B, C, h, w) logits; it
@@ -62,6 +63,9 @@ class Predictor:
             taxonomy: the C classes, in the order of the logits.
             temperature: divisor of the logits for calibrated probabilities; no label depends on it
                 (see ``s5mars.predict.temperature``).
+            class_biases: a number for each class that is added to its logits, before they are
+                divided by the temperature (see ``s5mars.evaluation.class_biases``); None adds
+                nothing.
             resolution: the resolution of training, to which images are resized before the network
                 sees them; maps and probabilities still have the size of the image.
             domain: record of the training images; ``segment`` compares images with it.
@@ -84,6 +88,7 @@ class Predictor:
         self.model = model
         self.taxonomy = taxonomy
         self.temperature = check_temperature(temperature)
+        self.class_biases = self._checked(class_biases)
         self.resolution = resolution
         self.domain = domain
         self.name = name
@@ -111,6 +116,7 @@ class Predictor:
             loaded.taxonomy,
             inference=inference,
             temperature=loaded.temperature,
+            class_biases=loaded.class_biases,
             resolution=loaded.resolution,
             domain=loaded.domain,
             name=name,
@@ -121,6 +127,7 @@ class Predictor:
         """How confidence is computed and used, for summaries; "" if all settings are defaults."""
         abstain = self.inference.abstain
         parts = [f"temperature {self.temperature:.3f}"] if self.temperature != 1 else []
+        parts += ["with class biases"] if self.class_biases is not None else []
         parts += ["averaged over the horizontal flip"] if self.inference.tta else []
         parts += [f"no class below confidence {abstain:g}"] if abstain is not None else []
         return ", ".join(parts)
@@ -270,7 +277,7 @@ class Predictor:
 
     @torch.inference_mode()
     def probabilities(self, windows: Tensor, *, seen: list[Tensor] | None = None) -> Tensor:
-        """Class probabilities of a batch of windows, at temperature 1.
+        """Class probabilities of a batch of windows, at temperature 1, with class biases.
 
         Args:
             windows: (B, 3, h, w) uint8, h, w >= 32.
@@ -308,7 +315,19 @@ class Predictor:
                 f"check that it was trained on the {len(self.taxonomy)} classes of "
                 f"{self.taxonomy.name!r}"
             )
-        return logits.float().softmax(1)
+        logits = logits.float()
+        return (logits if self.class_biases is None else logits + self.class_biases).softmax(1)
+
+    def _checked(self, biases: Sequence[float] | None) -> Tensor | None:
+        """(1, C, 1, 1) float32 on the device."""
+        if biases is None:
+            return None
+        if len(biases) != len(self.taxonomy):
+            raise UserError(
+                f"class_biases must have one value for each of {', '.join(self.taxonomy.names)} "
+                f"(got {len(biases)})"
+            )
+        return torch.tensor(biases, dtype=torch.float32, device=self.device).view(1, -1, 1, 1)
 
 
 def _sums(features: Tensor, windows: Tensor) -> Tensor:
@@ -333,6 +352,7 @@ def load(
     *,
     network: str = "teacher",
     temperature: float | None = None,
+    class_biases: bool = True,
     inference: Inference = DEFAULT,
     **settings: Any,
 ) -> Predictor:
@@ -346,6 +366,8 @@ def load(
             ``"student"``.
         temperature: None uses the temperature that ``s5mars calibrate`` fitted, or 1 if the model
             is not calibrated.
+        class_biases: whether the class biases of the model are used, if it has any. Those of an
+            ONNX file always are, because they are a part of it.
         inference: settings of inference.
         **settings: fields of ``Inference``, such as ``device="auto"``; they override ``inference``.
 
@@ -357,7 +379,10 @@ def load(
     from s5mars.models.opened import open_model
 
     inference = replace(inference, **settings)  # fail before the weights are read
-    predictor = Predictor.of(open_model(path, network=network), inference, name=fspath(path))
+    loaded = open_model(path, network=network)
+    if not class_biases:
+        loaded = replace(loaded, class_biases=None)
+    predictor = Predictor.of(loaded, inference, name=fspath(path))
     if temperature is not None:
         predictor.temperature = check_temperature(temperature)
     return predictor

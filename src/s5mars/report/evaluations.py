@@ -12,7 +12,7 @@ from s5mars.evaluation.command import evaluate
 from s5mars.evaluation.found import (
     cross_evaluations,
     find_evaluation,
-    is_older,
+    is_outdated,
     read_evaluation,
 )
 from s5mars.files.reading import reading
@@ -42,9 +42,9 @@ def evaluation_of(run: Run) -> Mapping[str, Any]:
 
 
 def is_stale(run: Run) -> bool:
-    """Return whether the weights of the run are newer than its evaluation."""
+    """Return whether the evaluation of the run is of other weights or class biases."""
     found, weights = find_evaluation(run.folder), run.folder / "best.safetensors"
-    return found is not None and is_older(found, weights)
+    return found is not None and is_outdated(found, weights)
 
 
 def cross_rows(folder: Path) -> list[dict[str, Any]]:
@@ -67,7 +67,10 @@ def cross_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def cross_notices(folder: Path) -> list[Notice]:
-    """A warning if an evaluation is older than the weights of the run."""
-    old = [p.name for p in cross_evaluations(folder) if is_older(p, folder / "best.safetensors")]
-    text = f"The weights are newer than {', '.join(old)}; run `s5mars evaluate --map` again."
+    """A warning if an evaluation is of other weights or class biases than those of the run."""
+    old = [p.name for p in cross_evaluations(folder) if is_outdated(p, folder / "best.safetensors")]
+    text = (
+        f"The weights or their class biases are newer than {', '.join(old)}; run `s5mars evaluate "
+        "--map` again."
+    )
     return [Notice("warning", text)] if old else []

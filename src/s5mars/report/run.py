@@ -8,6 +8,8 @@ from typing import Any
 
 from s5mars.errors import UserError
 from s5mars.evaluation.calibrate import read_calibration
+from s5mars.evaluation.class_biases import describe_class_biases
+from s5mars.files.reading import reading
 from s5mars.report import confidence, curves, examples, tables, words
 from s5mars.report.evaluations import cross_notices, cross_rows, evaluation_of, is_stale
 from s5mars.report.folder import Run, read_run
@@ -139,11 +141,20 @@ def _facts(run: Run) -> list[tuple[str, str]]:
             "Weights of step",
             "not recorded" if kept is None else count(kept) + _chosen_by(run, training_score),
         ),
+        ("Class biases", _class_biases(run)),
         ("Training time", duration(metrics.get("seconds"))),
         ("Seed", count(metrics.get("seed"))),
         ("Data", str(run.data or "not recorded")),
     ]
     return [(label, value) for label, value in facts if value]
+
+
+def _class_biases(run: Run) -> str:
+    entry = mapping(at(run.best, "class_biases", words.network_word(run)))
+    if not entry:
+        return ""
+    with reading(run.folder / "best.json", kind="description of a checkpoint"):
+        return describe_class_biases(entry, run.taxonomy.names).removeprefix("class biases: ")
 
 
 def _chosen_by(run: Run, training_score: object) -> str:

@@ -119,7 +119,10 @@ def _warnings(run: Run, evaluation: Mapping[str, Any], stale: bool) -> Iterator[
             "scored, so the scores are too high. Evaluate on another split."
         )
     if stale:
-        yield "The weights are newer than the evaluation on this page; run `s5mars evaluate` again."
+        yield (
+            "The weights or their class biases are newer than the evaluation on this page; run "
+            "`s5mars evaluate` again."
+        )
     done, total = number(run.metrics.get("steps")), number(run.metrics.get("total_steps"))
     if done is not None and total is not None and done < total:
         yield (

@@ -24,6 +24,7 @@ Optimiser = Literal["sgd", "adamw"]
 Head = Literal["auto", "deeplab", "dpt", "linear"]
 Crops = Literal["auto", "random", "tiles"]
 Kept = Literal["best", "last", "after-warm-up"]
+ClassBiases = Literal["none", "fit"]
 
 
 _Limit = tuple[str, Callable[[Any], bool], tuple[str, ...]]
@@ -249,6 +250,9 @@ class ScheduleSettings:
         select_on: Name of the split that chooses the best checkpoint.
         keep: Checkpoint that becomes the model: the ``best`` on the val split (the last if the data
             has none), the ``last``, or the best ``after-warm-up``, once the pool is in use.
+        class_biases: Whether the model gets class biases that raise its mIoU: ``fit`` fits them on
+            the split of ``--select-on`` after training, and cross-validation decides whether they
+            are used (docs/method.md); the paper: ``none``.
         save_every: Number of steps between writes of last.ckpt; 0 writes after the first step that
             ends 90 s or more after the last write.
         snapshots: Number of copies of the scored network that are kept in the run's folder
@@ -265,6 +269,7 @@ class ScheduleSettings:
     validate_every: int = 0
     select_on: str = "val"
     keep: Kept = "best"
+    class_biases: ClassBiases = "none"
     save_every: int = 0
     snapshots: int = 0
 

@@ -62,6 +62,7 @@ _SHORT_RUNS: Mapping[str, Any] = {
     "unsupervised": 0.5,
     "alignment_coverage": 0.9,
     "teacher_span": 0.05,
+    "class_biases": "fit",
 }
 
 _METHODS: Mapping[str, Callable[[Any], Any]] = {"s5mars": _s5mars_with_colours}
@@ -73,8 +74,8 @@ RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
         about="the papers' methods in runs of thousands of steps: AdamW, labelled crops that show "
         "rare classes, a short warm-up on labels alone, half of the unsupervised weight, "
-        "a teacher average that fits the length of the run; S5Mars gets the photometric "
-        "augmentation of UniMatch",
+        "a teacher average that fits the length of the run, class biases fitted on val; S5Mars "
+        "gets the photometric augmentation of UniMatch",
         training=_SHORT_RUNS,
         methods=_METHODS,
         training_of_methods=_TRAINED_TEACHER,

@@ -14,6 +14,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.models.tuning import describe_network
 from s5mars.parallel import distributed
 from s5mars.settings.config import TrainConfig
+from s5mars.training.class_biases import no_class_biases
 from s5mars.training.environment import device_kind
 from s5mars.training.module import SegmentationModule
 from s5mars.training.streams import Streams, no_alignment
@@ -54,6 +55,8 @@ def plan(
         )
         if note := no_alignment(config, streams):
             lines.append(f"alignment: {note}")
+    if note := no_class_biases(config, streams):
+        lines.append(f"class biases: {note}")
     lines.append(
         f"steps: {module.total_steps:,} of {crops} crops of {config.crop} pixels, at resolution "
         f"{config.resolution}"

@@ -27,7 +27,7 @@ from s5mars.devices import device_of
 from s5mars.errors import UserError
 from s5mars.evaluation.command import evaluate
 from s5mars.evaluation.confusion import Confusion
-from s5mars.evaluation.found import find_evaluation, is_older, read_evaluation
+from s5mars.evaluation.found import find_evaluation, is_outdated, read_evaluation
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import locked
 from s5mars.files.reading import read_text
@@ -200,7 +200,7 @@ def as_table(summary: Mapping[str, Any]) -> str:
 
 def _score(part: TrainConfig) -> Mapping[str, Any]:
     found = find_evaluation(part.out)
-    if found is not None and not is_older(found, part.out / "best.safetensors"):
+    if found is not None and not is_outdated(found, part.out / "best.safetensors"):
         return read_evaluation(found)
     inference = Inference(device=device_of(part.accelerator))
     return evaluate(part.out, data=part.data, splits=part.splits, inference=inference, show=False)

@@ -31,6 +31,7 @@ from s5mars.proposals.prepare import check_given, check_store
 from s5mars.settings.config import TrainConfig, with_absolute_paths
 from s5mars.settings.parsing import with_values
 from s5mars.training.announce import plan
+from s5mars.training.class_biases import add_class_biases, lacks_class_biases
 from s5mars.training.domain import has_domain, record_domain
 from s5mars.training.environment import check_devices, processes, versions
 from s5mars.training.feed import Feed
@@ -124,8 +125,9 @@ def _check_teacher(config: TrainConfig, method: Method) -> None:
 def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None = None) -> Path:
     """Resume a run from its ``last.ckpt``; the result equals that of an uninterrupted run.
 
-    A finished run is left as it is, apart from a missing record of its training images. Settings
-    and method are those of its ``config.yaml``, which then names ``data``, if the data was moved.
+    A finished run is left as it is, apart from a missing record of its training images and missing
+    class biases. Settings and method are those of its ``config.yaml``, which then names ``data``,
+    if the data was moved.
 
     Raises:
         MissingFileError: if the run or its data are missing.
@@ -142,12 +144,13 @@ def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None 
     if is_finished(run):
         if not _is_first():
             return run
-        if not has_domain(run) and config.data.exists():
+        missing = not has_domain(run) or lacks_class_biases(run, config)
+        if missing and config.data.exists():
             # Stopped after its last step, or trained by an earlier version.
             with locked(run):
                 dataset = open_dataset(config.data, splits=config.splits)
                 streams = recorded_streams(dataset, run, config, method)
-                record_domain(run, streams, accelerator=config.accelerator)
+                _complete(run, config, dataset, streams)
         print(f"{run} is finished; next: s5mars evaluate {run}")
         return run
     with _owned(run):
@@ -297,10 +300,17 @@ def _fit(
     else:
         if checkpoint is not None and not (out / "metrics.json").is_file():
             record.write(module)
-        if not has_domain(out):
-            record_domain(out, streams, accelerator=config.accelerator)
+        _complete(out, config, dataset, streams)
         record.summarise(module)
     return out
+
+
+def _complete(run: Path, config: TrainConfig, dataset: Dataset, streams: Streams) -> None:
+    """Add to the best weights what is measured with them."""
+    if not has_domain(run):
+        record_domain(run, streams, accelerator=config.accelerator)
+    if lacks_class_biases(run, config):
+        add_class_biases(run, config, dataset, streams)
 
 
 def _way_on(loop: Loop) -> str:

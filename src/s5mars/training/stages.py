@@ -93,6 +93,7 @@ def train_stages(
         epochs=None,
         out=folder / "labels",
         snapshots=CHECKPOINTS,
+        class_biases="none",
     )
     if not _train(run, first, Supervised()):
         return False
