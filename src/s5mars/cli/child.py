@@ -32,11 +32,11 @@ def work() -> int:
 def do(job: dict[str, Any]) -> int:
     """Train and evaluate one cell; return the exit code."""
     run = Path(job["run"])
+    # Also a run that is trained: it may have been stopped before its class biases were fitted.
+    if failed := _command(job["train"]):
+        return failed
     if not is_trained(run):
-        if failed := _command(job["train"]):
-            return failed
-        if not is_trained(run):
-            return STOPPED
+        return STOPPED
     options = [f"--{name}={value}" for name, value in job["evaluate"].items()]
     return _command(["evaluate", job["run"], *options])
 

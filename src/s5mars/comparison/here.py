@@ -45,14 +45,13 @@ class Here:
 def _do(job: Mapping[str, Any], own: Method) -> int:
     run = Path(job["run"])
     try:
+        with recorded_as(job["train"]):
+            if job["train"][1] == "--resume":  # also a trained run, as in ``cli.child``
+                command.resume(run, own=own)
+            else:
+                command.train(job["train"][1:], own=own, one_process=True)
         if not is_trained(run):
-            with recorded_as(job["train"]):
-                if job["train"][1] == "--resume":
-                    command.resume(run, own=own)
-                else:
-                    command.train(job["train"][1:], own=own, one_process=True)
-            if not is_trained(run):
-                return STOPPED
+            return STOPPED
         how = dict(job["evaluate"])
         lists = Path(how.pop("splits")) if "splits" in how else None
         inference = replace(AUTO_DEVICE, device=how.pop("device"))
