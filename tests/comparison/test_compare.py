@@ -14,10 +14,12 @@ import yaml
 
 from apart import start_command
 from cells import train_cells_here
+from s5mars import evaluation
 from s5mars.cli import main
 from s5mars.comparison import runner
 from s5mars.comparison.results import Comparison, read_comparison, write_comparison
 from s5mars.data.synthetic import write_synthetic
+from s5mars.training import class_biases
 
 STEPS = 8
 
@@ -132,6 +134,27 @@ def test_killed_and_continued(
 
 
 @pytest.mark.usefixtures("cells_here")
+def test_a_cell_that_was_stopped_before_its_class_biases_gets_them(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_cells_here(monkeypatch)
+    for module in (class_biases, evaluation.class_biases):
+        monkeypatch.setattr(module, "FEWEST_IMAGES", 1)
+    out = tmp_path / "x"
+    command = [*arguments(scenes, out), "--methods", "supervised", "--seeds", "0"]
+    assert main(command) == 0
+    (best,) = out.glob("cells/*/*/*/best.json")
+    whole = json.loads(best.read_text())
+    best.write_text(json.dumps({k: v for k, v in whole.items() if k != "class_biases"}))
+    (best.parent / "evaluation-test-full.json").unlink()
+    comparison = read_comparison(out)
+    write_comparison(
+        out, replace(comparison, cells=(replace(comparison.cells[0], status="running"),))
+    )
+    assert main(command) == 0
+    assert json.loads(best.read_text()) == whole and whole["class_biases"]
+
+
 def test_a_row_that_is_the_whole_method_is_not_trained_again(
     killed: Path, scenes: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
