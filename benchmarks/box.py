@@ -4,11 +4,11 @@
         --unlike test=LIST mastcam=FOLDER
 
 Writes ``src/s5mars/models/box/NAME``: ``best.safetensors``, ``best.json`` and ``card.md``. DATA is
-the data set of the run (the temperature is fitted on its ``val``, the score measured on its
-``test``), and GOLD contains the 322 AI4Mars images with labels of experts. ``--resolution`` is the
-longer side to which the model resizes images: the training images of AI4Mars have 256 pixels, but
-Navcam frames have 1024. The script requires ``pip install 's5mars[export]'`` and takes about ten
-minutes on one core.
+the data set of the run (temperature and class biases are fitted on its ``val``, the score is
+measured on its ``test``), and GOLD contains the 322 AI4Mars images with labels of experts.
+``--resolution`` is the longer side to which the model resizes images: the training images of
+AI4Mars have 256 pixels, but Navcam frames have 1024. The script requires ``pip install
+'s5mars[export]'`` and takes about ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def measure(options: argparse.Namespace, folder: Path, scratch: Path) -> None:
     """Pack, measure and write everything into ``folder``."""
     run, data, gold = options.run, options.data, options.gold
     pack(run, folder, resolution=options.resolution, data=data)
-    calibration = calibrate(folder, data=data)
+    calibration = calibrate(folder, data=data, class_biases="fit")
     scores = {
         place: evaluate(folder, data=root, split="test", out=scratch / place)
         for place, root in (("gold", gold), ("test", data))

@@ -164,7 +164,7 @@ def _domain(domain: Domain, facts: Mapping[str, Any]) -> str:
 
 def _class_biases(facts: Mapping[str, Any], taxonomy: Taxonomy) -> list[str]:
     entry = at(facts, "class_biases", at(facts, "training", "network"))
-    if not entry:
+    if not entry or not any(entry["values"]):
         return []
     found = describe_class_biases(entry, taxonomy.names).removeprefix("class biases: ")
     return [
