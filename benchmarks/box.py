@@ -4,8 +4,8 @@
         --unlike test=LIST mastcam=FOLDER
 
 Writes ``src/s5mars/models/box/NAME``: ``best.safetensors``, ``best.json`` and ``card.md``. DATA is
-the data set of the run (temperature and class biases are fitted on its ``val``, the score is
-measured on its ``test``), and GOLD contains the 322 AI4Mars images with labels of experts.
+the data set of the run (the temperature is fitted on its ``val``, the score is measured on its
+``test``), and GOLD contains the 322 AI4Mars images with labels of experts.
 ``--resolution`` is the longer side to which the model resizes images: the training images of
 AI4Mars have 256 pixels, but Navcam frames have 1024. The script requires ``pip install
 's5mars[export]'`` and takes about ten minutes on one core.
@@ -46,6 +46,7 @@ from s5mars.models.checkpoint import (
     read_facts,
     save_model,
     without_folders,
+    write_class_biases,
     write_domain,
 )
 from s5mars.predict.describe import describe_images
@@ -84,7 +85,7 @@ SOURCE = (
 
 
 def pack(run: Path, folder: Path, *, resolution: str | None, data: Path) -> None:
-    """Write the scored network of a run in half precision, with its record of training images.
+    """Write the scored network of a run in half precision, with its class biases and its domain.
 
     Tensors with one axis (biases and batch statistics) stay in float32: they take no space, and
     small variances have few digits in half precision.
@@ -103,6 +104,8 @@ def pack(run: Path, folder: Path, *, resolution: str | None, data: Path) -> None
     }
     with replacing(folder / TENSORS) as temporary:
         temporary.write_bytes(save(tensors))
+    if entry := (loaded.facts.get("class_biases") or {}).get(loaded.network):
+        write_class_biases(folder, loaded.network, entry)
     images = [sample.image for sample in open_dataset(data).split("train")]
     write_domain(folder, describe_images(load(folder), images, network=loaded.network))
 
@@ -229,7 +232,7 @@ def measure(options: argparse.Namespace, folder: Path, scratch: Path) -> None:
     """Pack, measure and write everything into ``folder``."""
     run, data, gold = options.run, options.data, options.gold
     pack(run, folder, resolution=options.resolution, data=data)
-    calibration = calibrate(folder, data=data, class_biases="fit")
+    calibration = calibrate(folder, data=data)
     scores = {
         place: evaluate(folder, data=root, split="test", out=scratch / place)
         for place, root in (("gold", gold), ("test", data))
