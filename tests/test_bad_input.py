@@ -87,7 +87,8 @@ def _is_progress(line: str) -> bool:
     return bool(
         re.search(
             r"[%?]\|? *\||\?it/s\]|^(run|network|encoder weights|classes|images|pool|steps): |"
-            r"^class biases: |^chosen automatically:|^  --|^step \d+ of |^warning: The run uses |^Training: ",
+            r"^class biases: |^chosen automatically:|^  --|^step \d+ of |"
+            r"^warning: The run uses |^Training: ",
             line,
         )
     )
