@@ -209,6 +209,10 @@ def test_mistakes_on_the_command_line(arguments: list[str], message: str) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("batch:", "batch has no value in the settings: give one, or remove the key"),
+        ("scale:\n- 0.5\n-", "scale"),
+        ("deeplab:", "deeplab has no value in the settings"),
+        ("s5mars:\n  mix:\n    flip:", r"s5mars\.mix\.flip has no value in the settings"),
         ("batchh: 3", "unknown key 'batchh' in the settings; the nearest is batch"),
         ("s5mars: {soft_wieght: 3}", "'s5mars.soft_wieght'.* the nearest is s5mars.soft_weight"),
         ("s5mars: {mix: {rotatoin: 3}}", "the nearest is s5mars.mix.rotation"),

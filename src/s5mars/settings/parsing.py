@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import NoneType
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import jsonargparse
 import yaml
@@ -89,9 +90,19 @@ class Parser(jsonargparse.ArgumentParser):
     def parse(self, arguments: Sequence[str]) -> jsonargparse.Namespace:
         """Parse, or raise a UserError of one line."""
         try:
-            return self.parse_args([_dashed(a) for a in arguments])
+            namespace = self.parse_args([_dashed(a) for a in arguments])
         except (ArgumentError, jsonargparse.ParserError) as error:
             raise UserError(self._explain(str(error))) from error
+        self._require_values(namespace)
+        return namespace
+
+    def _require_values(self, namespace: jsonargparse.Namespace) -> None:
+        """Raise for a key of a settings file without a value, which jsonargparse accepts."""
+        types = {action.dest: getattr(action, "_typehint", None) for action in self._actions}
+        for key, value in namespace.items():
+            # The key of a group has no type.
+            if value is None and key != "config" and NoneType not in get_args(types.get(key)):
+                raise UserError(f"{key} has no value in the settings: give one, or remove the key")
 
     def _explain(self, message: str) -> str:
         message = " ".join(message.split())
