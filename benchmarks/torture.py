@@ -200,6 +200,8 @@ def write_pds(path: Path, values: Any) -> None:
 
 def unfinish(run: Path) -> None:
     """Mark a finished run as unfinished, so that its state is read."""
+    if not (run / "metrics.json").is_file():
+        return  # it is a pipe, or a link to an endless device
     try:
         metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         metrics["steps"] = 4
