@@ -587,6 +587,14 @@ def _change_setting(run: Path, old: str, new: str) -> None:
             lambda r: truncate(r / "last.ckpt", keep=5000),
             r"last\.ckpt is damaged .*: copy it again",
         ),
+        (
+            lambda r: ((r / "last.ckpt").unlink(), (r / "last.ckpt").mkdir()),
+            r"last\.ckpt is a folder",
+        ),
+        (
+            lambda r: ((r / "last.ckpt").unlink(), os.mkfifo(r / "last.ckpt")),
+            r"last\.ckpt is a named pipe",
+        ),
         (lambda r: (r / "splits/labelled.txt").unlink(), r"labelled\.txt is missing"),
         (
             lambda r: (r / "splits/labelled.txt").write_text("sol_999\n"),

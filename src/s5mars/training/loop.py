@@ -14,6 +14,7 @@ import torch
 
 from s5mars.errors import UserError, first_line
 from s5mars.files import replacing
+from s5mars.files.reading import require_regular
 from s5mars.models.synchronised import synchronise
 from s5mars.parallel import distributed
 from s5mars.training.announce import Display
@@ -202,8 +203,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Content of a ``last.ckpt``, on the CPU; nothing in it is executed.
 
     Raises:
-        UserError: if the file is damaged, or holds Python objects, which s5mars never writes.
+        UserError: if the file is damaged or not a regular file, or holds Python objects, which
+            s5mars never writes.
     """
+    require_regular(path)
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         state["global_step"]

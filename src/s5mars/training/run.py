@@ -162,7 +162,7 @@ def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None 
 
 def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
     checkpoint = run / "last.ckpt"
-    saved = checkpoint.is_file()
+    saved = os.path.lexists(checkpoint)
     if saved:
         read_checkpoint(checkpoint)  # before anything else of the run is touched
     check_devices(config)
