@@ -132,7 +132,8 @@ def data(tmp_path_factory: pytest.TempPathFactory, fake_data: ModuleType) -> Pat
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A network that has learnt something, and predicts soil too rarely."""
-    run = train(data, tmp_path_factory.mktemp("runs") / "run", recipe="paper", steps=30)
+    run = train(data, tmp_path_factory.mktemp("runs") / "run", recipe="paper", steps=30,
+                **{"validate-every": 30})  # fmt: skip
     loaded = load_model(run)
     loaded.model.classifier.bias[0] -= 3  # type: ignore[union-attr, index]
     save_model(
