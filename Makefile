@@ -31,7 +31,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/masks.py
 
-# Takes about an hour: damaged inputs, kills at random moments, concurrent runs, full disks.
+# Takes about twenty minutes: damaged inputs, kills at random moments, concurrent runs, full disks.
 torture: $(VENV)/.installed
 	$(BIN)/python benchmarks/torture.py
 
