@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import s5mars
 from s5mars.cli import main
@@ -96,7 +97,7 @@ def test_a_class_without_labels_is_not_raised() -> None:
 
 
 def test_few_images_are_refused() -> None:
-    with pytest.raises(UserError, match=r"at least 10 labelled images .*\(got 9\)"):
+    with pytest.raises(UserError, match=r"at least 10 labelled images.*\(got 9\)"):
         fit_class_biases(pixels_of((0.0, 1.0), images=9))
 
 
@@ -189,6 +190,12 @@ def test_the_onnx_file_contains_them(run: Path, data: Path) -> None:
     _, ours = here.predict(picture, probabilities=True)
     _, theirs = there.predict(picture, probabilities=True)
     np.testing.assert_allclose(theirs, ours, atol=2e-3)
+    with pytest.raises(UserError, match="are a part of the file"):
+        s5mars.load(run / "a.onnx", class_biases=False)
+    assert main(["evaluate", str(run / "a.onnx"), "--data", str(data)]) == 0
+    assert json.loads((run / "a.evaluation-test-full.json").read_text())["protocol"][
+        "class_biases"
+    ] == [0.5, -1.0, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -228,8 +235,58 @@ def test_training_fits_them_on_the_selection_split(
 def test_a_small_selection_split_gives_none(
     tmp_path: Path, fake_data: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train(fake_data.plain(tmp_path / "small"), tmp_path / "run")
-    assert "class biases: none, because the val split has 3 images" in capsys.readouterr().err
-    assert "class_biases" not in json.loads((run / "best.json").read_text())
+    data = fake_data.plain(tmp_path / "small")
+    run = train(data, tmp_path / "run")
+    reason = "the val split has 3 images and 10 are needed"
+    assert f"class biases: none, because {reason}" in capsys.readouterr().err
+    entry = json.loads((run / "best.json").read_text())["class_biases"]["student"]
+    assert entry["values"] == [0, 0, 0] and "3 labelled images" in entry["reason"]
+    assert s5mars.load(run).class_biases is None
     with pytest.raises(UserError, match="at least 10 labelled images"):
         calibrate(run, class_biases="fit")
+    # The record makes a finished run independent of its data again.
+    next((data / "images").iterdir()).unlink()
+    assert main(["train", "--resume", str(run)]) == 0
+
+
+def test_a_selection_split_without_labels_gives_none(
+    tmp_path: Path, fake_data: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = fake_data.plain(tmp_path / "data", images=40)
+    for name in (data / "splits" / "val.txt").read_text().split():
+        Image.fromarray(np.full((40, 48), 255, np.uint8)).save(data / "masks" / f"{name}.png")
+    run = train(data, tmp_path / "run")
+    assert "class biases: none, because the val split has 0 labelled" in capsys.readouterr().out
+    assert s5mars.load(run).class_biases is None
+
+
+def test_a_run_of_a_version_without_them_stays_as_it_is(tmp_path: Path, data: Path) -> None:
+    run = train(data, tmp_path / "run", recipe="paper")
+    text = (run / "config.yaml").read_text()
+    assert "class_biases: none\n" in text
+    text = text.replace("class_biases: none\n", "").replace("recipe: paper", "recipe: default")
+    (run / "config.yaml").write_text(text)
+    before = (run / "best.json").read_bytes()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert (run / "best.json").read_bytes() == before
+
+
+def test_a_folder_of_maps_does_not_mix_them(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict = ["predict", str(run), str(data / "images"), "--out", str(tmp_path / "maps")]
+    assert main(predict) == 0
+    write_class_biases(run, "student", {"values": [3.0, 0.0, -3.0]})
+    assert main([*predict, "--resume"]) == 2
+    assert "class_biases" in capsys.readouterr().err
+    assert main(["calibrate", str(run)]) == 0  # an entry needs no more than its values
+
+
+def test_scores_on_the_split_of_the_fit_say_so(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", str(run), "--split", "test", "--class-biases", "fit"]) == 0
+    assert main(["evaluate", str(run)]) == 0
+    assert "They were fitted on this split, so the score is too high." in capsys.readouterr().out
+    assert main(["report", str(run)]) == 0
+    assert "The class biases were fitted on the test split" in (run / "report.html").read_text()

@@ -25,8 +25,8 @@ def _calibrate_options(parser: ArgumentParser) -> None:
         "--class-biases",
         choices=("keep", "fit", "none"),
         default="keep",
-        help="Fit class biases that raise the mIoU, if cross-validation shows a gain; none removes "
-        "those of the model (keep)",
+        help="Keep the class biases of the model, fit new ones, which are used if "
+        "cross-validation shows a gain of mIoU, or remove them with none (keep)",
     )
     inference_options(parser)
 

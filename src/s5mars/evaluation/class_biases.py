@@ -69,8 +69,9 @@ def fit_class_biases(pixels: Pixels) -> ClassBiases:
     images, index = np.unique(pixels.image, return_inverse=True)
     if len(images) < FEWEST_IMAGES:
         raise UserError(
-            f"class biases need at least {FEWEST_IMAGES} labelled images to be tested on images "
-            f"that they were not fitted on (got {len(images)}); use --class-biases none"
+            f"class biases need pixels of at least {FEWEST_IMAGES} labelled images, to be tested "
+            f"on images that they were not fitted on (got {len(images)}); use another --split, or "
+            "leave --class-biases fit out"
         )
     counts = _Counts(pixels, index.reshape(-1), len(images))
     fold = np.arange(len(images)) * FOLDS // len(images)
@@ -114,14 +115,25 @@ def class_biases_entry(pixels: Pixels, *, split: str) -> dict[str, Any]:
     }
 
 
+def no_biases(classes: int, reason: str) -> dict[str, Any]:
+    """The entry of a checkpoint for which no class biases can be fitted."""
+    return {"values": [0.0] * classes, "reason": reason}
+
+
 def describe_class_biases(entry: Mapping[str, Any], names: Sequence[str]) -> str:
-    """One line about the entry of a checkpoint."""
-    on = f"{entry['images']} images of the {entry['split']} split"
+    """One line about the entry of a checkpoint, of which only the values are required."""
+    on = f"{entry.get('images', 'unknown')} images of the {entry.get('split', 'unknown')} split"
     if not any(entry["values"]):
-        return f"class biases: none, because cross-validation on {on} shows no gain of mIoU"
+        reason = entry.get("reason") or (
+            f"cross-validation on {on} shows no gain of {100 * LEAST_HELD_OUT_GAIN:g} points of "
+            "mIoU"
+        )
+        return f"class biases: none, because {reason}"
     values = ", ".join(
         f"{name} {value:+.2f}" for name, value in zip(names, entry["values"], strict=True)
     )
+    if not {"held_out", "before"} <= entry.keys():
+        return f"class biases: {values}"
     return (
         f"class biases: {values}, fitted on {on}; cross-validated mIoU {entry['held_out']:.1f} %, "
         f"{entry['before']:.1f} % without them"

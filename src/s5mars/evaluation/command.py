@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.found import CROSS, NO_CLASS_BIASES
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json, write_text
+from s5mars.models.checkpoint import class_biases_of, without_class_biases
 from s5mars.models.opened import open_model, result_path
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor
@@ -96,7 +96,8 @@ def evaluate(
         )
     loaded = open_model(run, network=network)
     if not class_biases:
-        loaded = replace(loaded, class_biases=None)
+        loaded = without_class_biases(loaded, run)
+    biases = class_biases_of(loaded.facts, loaded.network) if class_biases else None
     facts = loaded.facts.get("training") or {}
     dataset = dataset_of(run, facts, data=data, splits=splits, layout=layout)
     samples = dataset.split(split)
@@ -135,7 +136,8 @@ def evaluate(
             "precision": inference.precision,
             "resolution": str(loaded.resolution),
             "network": loaded.network,
-            "class_biases": loaded.class_biases,
+            "class_biases": biases,
+            "class_biases_fitted_on": biases and _fitted_on(loaded.facts, loaded.network),
             "data": str(dataset.root),
             "split": split,
             "images": len(found.images),
@@ -238,6 +240,11 @@ def _in_percent(ends: Interval) -> list[float | None]:
     return [percent(end) for end in ends]
 
 
+def _fitted_on(facts: Mapping[str, Any], network: str) -> str | None:
+    split = facts["class_biases"][network].get("split")
+    return None if split is None else str(split)
+
+
 def _file_name(parts: Sequence[str]) -> str:
     return re.sub(r"[^\w+.-]", "_", "-".join(parts)) + ".json"
 
@@ -300,6 +307,8 @@ def _sentence(protocol: Mapping[str, Any]) -> str:
         sentences.append(
             "Class biases were added to the logits (--no-class-biases leaves them out)."
         )
+        if protocol.get("class_biases_fitted_on") == protocol["split"]:
+            sentences.append("They were fitted on this split, so the score is too high.")
     if protocol["merged"]:
         sentences.append(f"Merged classes: {', '.join(protocol['merged'])}.")
     if "map" in protocol:

@@ -18,8 +18,12 @@ _MOMENTS = 5.0  # seconds
 
 
 def find_evaluation(folder: Path) -> Path | None:
-    """The preferred evaluation file (test split first, then protocol ``full``), or None."""
-    return min(folder.glob("evaluation-*.json"), key=_preference, default=None)
+    """The preferred evaluation file (test split first, then protocol ``full``), or None.
+
+    Evaluations without the class biases of the model are not of the model as it is used.
+    """
+    found = (p for p in folder.glob("evaluation-*.json") if NO_CLASS_BIASES not in p.stem)
+    return min(found, key=_preference, default=None)
 
 
 def cross_evaluations(folder: Path) -> list[Path]:
@@ -36,10 +40,11 @@ def is_outdated(evaluation: Path, weights: Path) -> bool:
         return True
     if NO_CLASS_BIASES in evaluation.stem:
         return False
-    protocol = read_evaluation(evaluation).get("protocol") or {}
-    used = protocol.get("class_biases")
+    protocol = read_evaluation(evaluation).get("protocol")
+    if not isinstance(protocol, dict):
+        return False
     biases = class_biases_of(read_facts(weights), str(protocol.get("network")))
-    return biases != (None if used is None else tuple(used))
+    return list(biases or []) != (protocol.get("class_biases") or [])
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

@@ -168,8 +168,8 @@ def _class_biases(facts: Mapping[str, Any], taxonomy: Taxonomy) -> list[str]:
         return []
     found = describe_class_biases(entry, taxonomy.names).removeprefix("class biases: ")
     return [
-        "## Class biases\n\nA bias for each class is added to its logits, so that rare classes "
-        f"are neither missed nor predicted too often: {found}."
+        "## Class biases\n\nA bias for each class is added to its logits, to raise the mIoU: "
+        f"{found}."
     ]
 
 

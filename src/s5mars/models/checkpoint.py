@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from os import PathLike
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -247,6 +247,22 @@ def class_biases_of(facts: Mapping[str, Any], network: str) -> tuple[float, ...]
     if not all(map(math.isfinite, biases)):
         raise ValueError(f"its class biases are {biases}")
     return biases if any(biases) else None
+
+
+def without_class_biases(
+    loaded: LoadedModel[Model], path: str | PathLike[str]
+) -> LoadedModel[Model]:
+    """The model without its class biases.
+
+    Raises:
+        UserError: if they are a part of its network, as in an ONNX file.
+    """
+    if loaded.class_biases is None and class_biases_of(loaded.facts, loaded.network):
+        raise UserError(
+            f"the class biases of {fspath(path)} are a part of the file; use the run that it was "
+            "exported from"
+        )
+    return replace(loaded, class_biases=None)
 
 
 def write_class_biases(run: Path, network: str, entry: Mapping[str, Any] | None) -> None:

@@ -366,22 +366,23 @@ def load(
             ``"student"``.
         temperature: None uses the temperature that ``s5mars calibrate`` fitted, or 1 if the model
             is not calibrated.
-        class_biases: whether the class biases of the model are used, if it has any. Those of an
-            ONNX file always are, because they are a part of it.
+        class_biases: whether the class biases of the model are used, if it has any.
         inference: settings of inference.
         **settings: fields of ``Inference``, such as ``device="auto"``; they override ``inference``.
 
     Raises:
         MissingFileError: if there is no checkpoint, or the hub cannot be reached.
-        UserError: if the checkpoint is damaged or a setting is out of range.
+        UserError: if the checkpoint is damaged, a setting is out of range, or an ONNX file contains
+            class biases that are not wanted.
         TypeError: if ``settings`` contains an unknown field.
     """
+    from s5mars.models.checkpoint import without_class_biases
     from s5mars.models.opened import open_model
 
     inference = replace(inference, **settings)  # fail before the weights are read
     loaded = open_model(path, network=network)
     if not class_biases:
-        loaded = replace(loaded, class_biases=None)
+        loaded = without_class_biases(loaded, path)
     predictor = Predictor.of(loaded, inference, name=fspath(path))
     if temperature is not None:
         predictor.temperature = check_temperature(temperature)

@@ -36,6 +36,8 @@ def settings_of(predictor: Predictor, *, write: Sequence[str], opacity: float) -
         "write": sorted(write),
         "opacity": opacity if "overlay" in write else None,
     }
+    if predictor.class_biases is not None:
+        settings["class_biases"] = predictor.class_biases.flatten().tolist()
     if predictor.domain is not None:
         settings["domain"] = domain_hash(predictor.domain)
     return settings

@@ -118,6 +118,9 @@ def _warnings(run: Run, evaluation: Mapping[str, Any], stale: bool) -> Iterator[
             f"The checkpoint was chosen on the {scored} split, which is also the one that is "
             "scored, so the scores are too high. Evaluate on another split."
         )
+    fitted_on = protocol_of(evaluation).get("class_biases_fitted_on")
+    if fitted_on and fitted_on == scored != chosen:
+        yield f"The class biases were fitted on the {scored} split, so its scores are too high."
     if stale:
         yield (
             "The weights or their class biases are newer than the evaluation on this page; run "

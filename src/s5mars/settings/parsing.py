@@ -178,9 +178,12 @@ def training_from_yaml(path: Path, *, own: Method | None = None) -> Training:
     """
     if not path.exists():
         raise MissingFileError(f"{path} is missing: {path.parent} is not a training run")
-    read_yaml(path)  # an error in the file itself names the file
+    content = read_yaml(path)  # an error in the file itself names the file
+    words = ["--config", str(path)]
+    if isinstance(content, dict) and "class_biases" not in content:
+        words.append("--class-biases=none")  # of a version that did not have them
     try:
-        return parse_training(["--config", str(path)], own=own)
+        return parse_training(words, own=own)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 

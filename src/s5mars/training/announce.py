@@ -56,7 +56,7 @@ def plan(
         if note := no_alignment(config, streams):
             lines.append(f"alignment: {note}")
     if note := no_class_biases(config, streams):
-        lines.append(f"class biases: {note}")
+        lines.append(f"class biases: none, because {note}")
     lines.append(
         f"steps: {module.total_steps:,} of {crops} crops of {config.crop} pixels, at resolution "
         f"{config.resolution}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from s5mars.data.dataset import Dataset
+from s5mars.data.stratify import label_areas
 from s5mars.devices import device_of
 from s5mars.evaluation.class_biases import (
     FEWEST_IMAGES,
     class_biases_entry,
     describe_class_biases,
+    no_biases,
 )
 from s5mars.evaluation.reliability import collect_pixels
 from s5mars.models.checkpoint import checkpoint_path, load_model, read_facts, write_class_biases
@@ -29,28 +29,34 @@ def lacks_class_biases(run: Path, config: TrainConfig) -> bool:
 
 
 def no_class_biases(config: TrainConfig, streams: Streams) -> str:
-    """Why a run with a selection split that wants class biases gets none; else ""."""
+    """Why a run that wants class biases gets none, as far as the number of images says; else ""."""
     count = len(streams.selection)
-    if config.class_biases == "none" or not 0 < count < FEWEST_IMAGES:
+    if config.class_biases == "none" or count >= FEWEST_IMAGES:
         return ""
-    return (
-        f"none, because the {config.select_on} split has {count} images and {FEWEST_IMAGES} are "
-        "needed"
-    )
+    return _too_few(f"{count} images", config)
 
 
 def add_class_biases(run: Path, config: TrainConfig, dataset: Dataset, streams: Streams) -> None:
     """Fit the class biases of the best weights, add them to these, and print them.
 
-    Nothing is done if the selection split has too few images.
+    If the selection split has too few labelled images, the record says so.
     """
-    if len(streams.selection) < FEWEST_IMAGES:
-        return
-    loaded = load_model(run)
-    predictor = Predictor.of(loaded, Inference(device=device_of(config.accelerator)))
-    pixels = collect_pixels(predictor, streams.selection, dataset.coding)
-    if len(np.unique(pixels.image)) < FEWEST_IMAGES:
-        return
-    entry = class_biases_entry(pixels, split=config.select_on)
-    write_class_biases(run, loaded.network, entry)
-    print(describe_class_biases(entry, dataset.taxonomy.names))
+    names = dataset.taxonomy.names
+    areas, _ = label_areas(streams.selection, dataset.coding, len(names))
+    labelled = int(areas.any(1).sum())
+    if labelled < FEWEST_IMAGES:
+        network = read_facts(checkpoint_path(run))["training"]["network"]
+        entry = no_biases(len(names), _too_few(f"{labelled} labelled images", config))
+    else:
+        loaded = load_model(run)
+        network = loaded.network
+        predictor = Predictor.of(loaded, Inference(device=device_of(config.accelerator)))
+        pixels = collect_pixels(predictor, streams.selection, dataset.coding)
+        entry = class_biases_entry(pixels, split=config.select_on)
+    write_class_biases(run, network, entry)
+    if not no_class_biases(config, streams):  # else the plan has said it
+        print(describe_class_biases(entry, names))
+
+
+def _too_few(found: str, config: TrainConfig) -> str:
+    return f"the {config.select_on} split has {found} and {FEWEST_IMAGES} are needed"

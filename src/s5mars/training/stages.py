@@ -185,14 +185,17 @@ def _text(run: Path, config: TrainConfig) -> str:
     own = content.pop("self_training", None)
     if config.method == "self_training":
         content["self_training"] = own
-    changed = ("method", "labelled", "pool", "steps", "epochs", "out", "snapshots", "teacher")
+    changed = (
+        "method", "labelled", "pool", "steps", "epochs", "out", "snapshots", "teacher",
+        "class_biases",
+    )  # fmt: skip
     return with_values(yaml.safe_dump(content, sort_keys=False), config, changed)
 
 
 def given_teacher(
     path: Path, taxonomy: Taxonomy, *, data: Path, resolution: Resolution
 ) -> AnyNetwork:
-    """The network that labels the pool: the scored one of a run, frozen.
+    """The network that labels the pool: the scored one of a run, frozen, without class biases.
 
     Raises:
         MissingFileError: if there is none.
