@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tqdm import tqdm
+
 from s5mars.data.dataset import Dataset
 from s5mars.data.stratify import label_areas
 from s5mars.devices import device_of
@@ -51,7 +53,9 @@ def add_class_biases(run: Path, config: TrainConfig, dataset: Dataset, streams: 
         loaded = load_model(run)
         network = loaded.network
         predictor = Predictor.of(loaded, Inference(device=device_of(config.accelerator)))
-        pixels = collect_pixels(predictor, streams.selection, dataset.coding)
+        samples = streams.selection
+        with tqdm(total=len(samples), unit="image", desc="class biases", disable=None) as bar:
+            pixels = collect_pixels(predictor, samples, dataset.coding, progress=bar.update)
         entry = class_biases_entry(pixels, split=config.select_on)
     write_class_biases(run, network, entry)
     if not no_class_biases(config, streams):  # else the plan has said it
