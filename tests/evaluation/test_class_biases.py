@@ -20,7 +20,7 @@ from s5mars.cli import main
 from s5mars.data.layouts import open_dataset
 from s5mars.errors import UserError
 from s5mars.evaluation.calibrate import calibrate
-from s5mars.evaluation.class_biases import FACTORS, LARGEST_RANGE, fit_class_biases
+from s5mars.evaluation.class_biases import LARGEST_RANGE, fit_class_biases
 from s5mars.evaluation.confusion import Confusion
 from s5mars.evaluation.reliability import Pixels
 from s5mars.models.checkpoint import load_model, save_model, write_class_biases
@@ -79,12 +79,6 @@ def test_the_score_of_images_left_out_decides() -> None:
     )
     assert fit_class_biases(mixed).factor == 0
     assert set(fit_class_biases(mixed).values) == {0.0}
-    # Few pixels of random labels: what fits some images does not fit others.
-    random = np.random.default_rng(0)
-    noise = replace(one, label=random.integers(0, 2, len(one)).astype(np.uint8))
-    noise = replace(noise, image=np.arange(len(one), dtype=np.int32) % 10)
-    found = fit_class_biases(noise)
-    assert found.factor in FACTORS and found.held_out >= found.before
 
 
 def test_a_class_without_labels_is_not_raised() -> None:
