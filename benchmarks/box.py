@@ -44,6 +44,7 @@ from s5mars.models.box import BOX, CARD, DEFAULT, FACTS, TENSORS
 from s5mars.models.checkpoint import (
     load_model,
     read_facts,
+    recorded_class_biases,
     save_model,
     without_folders,
     write_class_biases,
@@ -104,7 +105,7 @@ def pack(run: Path, folder: Path, *, resolution: str | None, data: Path) -> None
     }
     with replacing(folder / TENSORS) as temporary:
         temporary.write_bytes(save(tensors))
-    if entry := (loaded.facts.get("class_biases") or {}).get(loaded.network):
+    if entry := recorded_class_biases(loaded.facts, loaded.network):
         write_class_biases(folder, loaded.network, entry)
     images = [sample.image for sample in open_dataset(data).split("train")]
     write_domain(folder, describe_images(load(folder), images, network=loaded.network))

@@ -29,6 +29,7 @@ from s5mars.models.checkpoint import (
     checkpoint_path,
     is_installed,
     load_model,
+    recorded_class_biases,
     temperature_of,
     write_calibration,
     write_class_biases,
@@ -102,10 +103,11 @@ def calibrate(
         found = collect_pixels(
             predictor, samples, dataset.coding, limit=pixels, seed=seed, progress=bar.update
         )
-    entry = (loaded.facts.get("class_biases") or {}).get(loaded.network)
-    if class_biases != "keep":
-        entry = None if class_biases == "none" else class_biases_entry(found, split=split)
-    if class_biases == "fit" and entry is not None:
+    entry = recorded_class_biases(loaded.facts, loaded.network)
+    if class_biases == "none":
+        entry = None
+    elif class_biases == "fit":
+        entry = class_biases_entry(found, split=split)
         biases = np.array(entry["values"], np.float32)
         found = replace(found, logits=found.logits + biases)
     temperature = fit_temperature(found)
@@ -136,7 +138,7 @@ def calibrate(
         write_class_biases(run, loaded.network, entry)
     write_calibration(run, loaded.network, {"temperature": temperature, **fitted_on})
     if entry is not None:
-        print(describe_class_biases(entry, loaded.taxonomy.names))
+        print(f"class biases: {describe_class_biases(entry, loaded.taxonomy.names)}")
     print(_table(result, path))
     return result
 

@@ -121,21 +121,21 @@ def no_biases(classes: int, reason: str) -> dict[str, Any]:
 
 
 def describe_class_biases(entry: Mapping[str, Any], names: Sequence[str]) -> str:
-    """One line about the entry of a checkpoint, of which only the values are required."""
+    """Part of a sentence about the entry of a checkpoint, of which only the values are required."""
     on = f"{entry.get('images', 'unknown')} images of the {entry.get('split', 'unknown')} split"
     if not any(entry["values"]):
         reason = entry.get("reason") or (
             f"cross-validation on {on} shows no gain of {100 * LEAST_HELD_OUT_GAIN:g} points of "
             "mIoU"
         )
-        return f"class biases: none, because {reason}"
+        return f"none, because {reason}"
     values = ", ".join(
         f"{name} {value:+.2f}" for name, value in zip(names, entry["values"], strict=True)
     )
     if not {"held_out", "before"} <= entry.keys():
-        return f"class biases: {values}"
+        return values
     return (
-        f"class biases: {values}, fitted on {on}; cross-validated mIoU {entry['held_out']:.1f} %, "
+        f"{values}, fitted on {on}; cross-validated mIoU {entry['held_out']:.1f} %, "
         f"{entry['before']:.1f} % without them"
     )
 

@@ -166,7 +166,7 @@ def _class_biases(facts: Mapping[str, Any], taxonomy: Taxonomy) -> list[str]:
     entry = at(facts, "class_biases", at(facts, "training", "network"))
     if not entry or not any(entry["values"]):
         return []
-    found = describe_class_biases(entry, taxonomy.names).removeprefix("class biases: ")
+    found = describe_class_biases(entry, taxonomy.names)
     return [
         "## Class biases\n\nA bias for each class is added to its logits, to raise the mIoU: "
         f"{found}."

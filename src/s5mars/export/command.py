@@ -30,6 +30,7 @@ from s5mars.models.checkpoint import (
     FORMAT,
     LoadedModel,
     load_model,
+    recorded_class_biases,
     without_folders,
 )
 from s5mars.models.opened import ONNX, result_path
@@ -114,9 +115,7 @@ def export(
         },
         "input": "image: (N, H, W, 3) uint8 RGB, H and W at least 32",
         "class_biases": {
-            name: entry
-            for name, entry in (loaded.facts.get("class_biases") or {}).items()
-            if name == loaded.network
+            loaded.network: recorded_class_biases(loaded.facts, loaded.network),
         },
         "output": "probabilities: (N, C, H, W) float32, with class biases and temperature",
         "precision": "int8" if int8 else "float32",

@@ -230,6 +230,12 @@ def temperature_of(facts: Mapping[str, Any], network: str) -> float:
     return temperature
 
 
+def recorded_class_biases(facts: Mapping[str, Any], network: str) -> dict[str, Any] | None:
+    """The entry of ``write_class_biases`` for one of the networks, if there is one."""
+    entry: dict[str, Any] | None = (facts.get("class_biases") or {}).get(network)
+    return entry
+
+
 def class_biases_of(facts: Mapping[str, Any], network: str) -> tuple[float, ...] | None:
     """The class biases in the facts for one of the networks; None if there are none, or all are 0.
 
@@ -237,7 +243,7 @@ def class_biases_of(facts: Mapping[str, Any], network: str) -> tuple[float, ...]
         ValueError: if they are invalid.
     """
     try:
-        entry = (facts.get("class_biases") or {}).get(network)
+        entry = recorded_class_biases(facts, network)
         biases = () if entry is None else tuple(float(bias) for bias in entry["values"])
         classes = int(facts["model"]["classes"]) if biases else 0
     except (AttributeError, KeyError, TypeError, ValueError) as error:

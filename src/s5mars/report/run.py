@@ -154,7 +154,7 @@ def _class_biases(run: Run) -> str:
     if not entry:
         return ""
     with reading(run.folder / "best.json", kind="description of a checkpoint"):
-        return describe_class_biases(entry, run.taxonomy.names).removeprefix("class biases: ")
+        return describe_class_biases(entry, run.taxonomy.names)
 
 
 def _chosen_by(run: Run, training_score: object) -> str:

@@ -59,7 +59,7 @@ def add_class_biases(run: Path, config: TrainConfig, dataset: Dataset, streams: 
         entry = class_biases_entry(pixels, split=config.select_on)
     write_class_biases(run, network, entry)
     if not no_class_biases(config, streams):  # else the plan has said it
-        print(describe_class_biases(entry, names))
+        print(f"class biases: {describe_class_biases(entry, names)}")
 
 
 def _too_few(found: str, config: TrainConfig) -> str:
