@@ -91,7 +91,7 @@ def ended(comparison: Path) -> int:
 
 def commit() -> str:
     """Commit of the code."""
-    asked = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--tags"]
+    asked = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude=*"]
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -1,4 +1,4 @@
-"""The figures of a comparison: bars (figure 5), curves (9), predictions (10), worst cases (11)."""
+"""Figures of a comparison: bars (5), scores by labels, curves (9), predictions (10), worst (11)."""
 
 from __future__ import annotations
 
@@ -84,6 +84,9 @@ def write_figures(
         of_kind = [group for group in groups if group.name == kind]
         ending = "" if kind == METHODS_GROUP else f"-{kind}"
         written.append(_save(_bars(comparison, of_kind), out / f"scores{ending}.png"))
+        if len({_labelled(group) for group in of_kind}) > 1:
+            lines = lines_of(comparison, of_kind)
+            written.append(_save(by_labels(lines), out / f"labels{ending}.png"))
         written.append(_save(_curves(comparison, of_kind), out / f"curves{ending}.png"))
         group = of_kind[-1]
         seed = _common_seed(group)
@@ -125,6 +128,61 @@ def _bars(comparison: Comparison, groups: Sequence[Group]) -> Figure:
         fontsize=8,
     )
     return figure
+
+
+@dataclass(frozen=True)
+class Line:
+    """Scores of one row by the number of labelled images."""
+
+    title: str
+    colour: str
+    scores: Mapping[int, Sequence[float]]  # number of labelled images → mIoU of every seed, %
+
+
+def lines_of(comparison: Comparison, groups: Sequence[Group]) -> list[Line]:
+    """Return one line per row of these groups, which are of one kind."""
+    lines = []
+    for row in dict.fromkeys(standing.row for group in groups for standing in group.standings):
+        cells = [s.cells for group in groups for s in group.standings if s.row == row]
+        scores = {c[0].labelled_images: list(by_seed(c).values()) for c in cells}
+        known = {labelled: values for labelled, values in scores.items() if labelled is not None}
+        title = str(comparison.rows[row]["title"])
+        lines.append(Line(title, _colour(comparison, row), known))
+    return lines
+
+
+def by_labels(lines: Sequence[Line], *, score: str = "mIoU, %") -> Figure:
+    """Draw the mean score by the number of labelled images, and the standard deviation as a band.
+
+    Args:
+        score: name of the score and its unit.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for line in lines:
+        labelled = sorted(line.scores)
+        values = [line.scores[count] for count in labelled]
+        mean = np.array([statistics.fmean(scores) for scores in values])
+        spread_of = np.array([statistics.stdev(v) if len(v) > 1 else 0.0 for v in values])
+        axes.plot(labelled, mean, "o-", color=line.colour, label=line.title, lw=1.6, ms=5)
+        axes.fill_between(
+            labelled, mean - spread_of, mean + spread_of, color=line.colour, alpha=0.15, lw=0
+        )
+        for count, scores in zip(labelled, values, strict=True):
+            axes.plot([count] * len(scores), scores, "o", color=line.colour, ms=3, alpha=0.5)
+    counts = sorted({count for line in lines for count in line.scores})
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [f"{count:,}".replace(",", " ") for count in counts])
+    axes.minorticks_off()
+    axes.set(xlabel="labelled images (logarithmic scale)", ylabel=score)
+    _quiet(axes, grid="both")
+    axes.legend(frameon=False, loc="lower right")
+    figure.supxlabel("line: mean over seeds; band: standard deviation; dot: one seed", fontsize=8)
+    return figure
+
+
+def _labelled(group: Group) -> int | None:
+    return group.standings[0].cells[0].labelled_images
 
 
 def _curves(comparison: Comparison, groups: Sequence[Group]) -> Figure:

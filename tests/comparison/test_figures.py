@@ -1,0 +1,71 @@
+"""The figure of scores by labelled images, on comparisons made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+
+from s5mars.comparison import figures
+from s5mars.comparison.figures import by_labels, lines_of, write_figures
+from s5mars.comparison.results import Comparison, write_comparison
+from s5mars.comparison.standings import groups_of
+
+from .handmade import SCORES, comparison
+
+
+def two_shares() -> Comparison:
+    """40 labelled images as in ``handmade``; 80 with ten points more, and one seed of S5Mars."""
+    more = {key: score + 10 for key, score in SCORES.items() if key not in LEFT_OUT}
+    half = comparison(more, share="0.5")
+    doubled = tuple(replace(cell, labelled_images=80) for cell in half.cells)
+    quarter = comparison()
+    shares = {**quarter.shares, **half.shares}
+    return replace(quarter, shares=shares, cells=(*quarter.cells, *doubled))
+
+
+LEFT_OUT = [("s5mars", 1), ("s5mars", 2)]
+
+
+def test_a_line_has_the_scores_of_every_seed_by_labelled_images() -> None:
+    made = two_shares()
+    supervised, ours = lines_of(made, groups_of(made))
+    assert supervised.title == "Supervised"
+    assert supervised.scores == {40: [40, 42, 44], 80: [50, 52, 54]}
+    assert ours.scores == {40: [45, 47.5, 48.5], 80: [55]}
+
+
+def test_the_figure_shows_means_deviations_and_seeds() -> None:
+    made = two_shares()
+    axes = by_labels(lines_of(made, groups_of(made))).axes[0]
+    lines = {str(line.get_label()): line for line in axes.get_lines()}
+    np.testing.assert_allclose(lines["Supervised"].get_xydata(), [[40, 42], [80, 52]])
+    np.testing.assert_allclose(lines["S5_Mars"].get_xydata(), [[40, 47], [80, 55]])
+    bands = [b for b in axes.collections if isinstance(b, PolyCollection)]
+    corners = {tuple(point) for point in bands[0].get_paths()[0].vertices.round(6).tolist()}
+    assert {(40, 40), (40, 44), (80, 50), (80, 54)} <= corners  # mean ± 2, the deviation
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["40", "80"]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["Supervised", "S5_Mars"]
+
+
+@pytest.mark.parametrize(("made", "drawn"), [(comparison(), False), (two_shares(), True)])
+def test_it_is_drawn_for_several_shares_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Comparison, drawn: bool
+) -> None:
+    # The two figures of predictions need the runs.
+    def without_runs(*_: Any) -> Figure:
+        return Figure()
+
+    monkeypatch.setattr(figures, "_qualitative", without_runs)
+    monkeypatch.setattr(figures, "_worst", without_runs)
+    write_comparison(tmp_path, made)
+    written = write_figures(tmp_path, tmp_path / "figures")
+    assert (tmp_path / "figures" / "labels.png" in written) == drawn
+    assert (tmp_path / "figures" / "labels.png").exists() == drawn
