@@ -19,17 +19,17 @@ from s5mars.comparison.standings import groups_of
 from .handmade import SCORES, comparison
 
 
-def two_shares() -> Comparison:
-    """40 labelled images as in ``handmade``; 80 with ten points more, and one seed of S5Mars."""
+LEFT_OUT = [("s5mars", 1), ("s5mars", 2)]
+
+
+def two_shares(*, labelled: int = 80) -> Comparison:
+    """40 labelled images as in ``handmade``; more with ten points more, and one seed of S5Mars."""
     more = {key: score + 10 for key, score in SCORES.items() if key not in LEFT_OUT}
     half = comparison(more, share="0.5")
-    doubled = tuple(replace(cell, labelled_images=80) for cell in half.cells)
+    doubled = tuple(replace(cell, labelled_images=labelled) for cell in half.cells)
     quarter = comparison()
     shares = {**quarter.shares, **half.shares}
     return replace(quarter, shares=shares, cells=(*quarter.cells, *doubled))
-
-
-LEFT_OUT = [("s5mars", 1), ("s5mars", 2)]
 
 
 def test_a_line_has_the_scores_of_every_seed_by_labelled_images() -> None:
@@ -38,6 +38,12 @@ def test_a_line_has_the_scores_of_every_seed_by_labelled_images() -> None:
     assert supervised.title == "Supervised"
     assert supervised.scores == {40: [40, 42, 44], 80: [50, 52, 54]}
     assert ours.scores == {40: [45, 47.5, 48.5], 80: [55]}
+
+
+def test_two_partitions_of_one_size_are_one_point() -> None:
+    made = two_shares(labelled=40)
+    supervised, _ = lines_of(made, groups_of(made))
+    assert supervised.scores == {40: [40, 42, 44, 50, 52, 54]}
 
 
 def test_the_figure_shows_means_deviations_and_seeds() -> None:

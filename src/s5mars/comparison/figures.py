@@ -17,6 +17,7 @@ from PIL import Image
 
 from s5mars.classes import IGNORE, Taxonomy, hex_colour
 from s5mars.comparison.grid import BASELINE, METHODS_GROUP
+from s5mars.comparison.intervals import summary
 from s5mars.comparison.results import Comparison, Result, read_comparison
 from s5mars.comparison.standings import Group, Standing, by_seed, groups_of
 from s5mars.errors import UserError
@@ -143,38 +144,35 @@ def lines_of(comparison: Comparison, groups: Sequence[Group]) -> list[Line]:
     """Return one line per row of these groups, which are of one kind."""
     lines = []
     for row in dict.fromkeys(standing.row for group in groups for standing in group.standings):
-        cells = [s.cells for group in groups for s in group.standings if s.row == row]
-        scores = {c[0].labelled_images: list(by_seed(c).values()) for c in cells}
-        known = {labelled: values for labelled, values in scores.items() if labelled is not None}
+        scores: dict[int, list[float]] = {}
+        for cell in (c for g in groups for s in g.standings if s.row == row for c in s.cells):
+            if cell.labelled_images is not None and cell.mIoU is not None:
+                scores.setdefault(cell.labelled_images, []).append(cell.mIoU)
         title = str(comparison.rows[row]["title"])
-        lines.append(Line(title, _colour(comparison, row), known))
+        lines.append(Line(title, _colour(comparison, row), scores))
     return lines
 
 
-def by_labels(lines: Sequence[Line], *, score: str = "mIoU, %") -> Figure:
-    """Draw the mean score by the number of labelled images, and the standard deviation as a band.
-
-    Args:
-        score: name of the score and its unit.
-    """
+def by_labels(lines: Sequence[Line]) -> Figure:
+    """Draw the mean mIoU by the number of labelled images, and the standard deviation as a band."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     for line in lines:
         labelled = sorted(line.scores)
-        values = [line.scores[count] for count in labelled]
-        mean = np.array([statistics.fmean(scores) for scores in values])
-        spread_of = np.array([statistics.stdev(v) if len(v) > 1 else 0.0 for v in values])
-        axes.plot(labelled, mean, "o-", color=line.colour, label=line.title, lw=1.6, ms=5)
-        axes.fill_between(
-            labelled, mean - spread_of, mean + spread_of, color=line.colour, alpha=0.15, lw=0
+        means = [summary(line.scores[count]) for count in labelled]
+        low = [m.mean - (m.spread or 0.0) for m in means]
+        high = [m.mean + (m.spread or 0.0) for m in means]
+        axes.plot(
+            labelled, [m.mean for m in means], "o-", color=line.colour, label=line.title, ms=5
         )
-        for count, scores in zip(labelled, values, strict=True):
+        axes.fill_between(labelled, low, high, color=line.colour, alpha=0.15, lw=0)
+        for count, scores in line.scores.items():
             axes.plot([count] * len(scores), scores, "o", color=line.colour, ms=3, alpha=0.5)
     counts = sorted({count for line in lines for count in line.scores})
     axes.set_xscale("log")
-    axes.set_xticks(counts, [f"{count:,}".replace(",", " ") for count in counts])
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
     axes.minorticks_off()
-    axes.set(xlabel="labelled images (logarithmic scale)", ylabel=score)
+    axes.set(xlabel="labelled images (logarithmic scale)", ylabel="mIoU, %")
     _quiet(axes, grid="both")
     axes.legend(frameon=False, loc="lower right")
     figure.supxlabel("line: mean over seeds; band: standard deviation; dot: one seed", fontsize=8)
