@@ -21,7 +21,11 @@ from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.found import CROSS, NO_CLASS_BIASES
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json, write_text
-from s5mars.models.checkpoint import class_biases_of, without_class_biases
+from s5mars.models.checkpoint import (
+    class_biases_of,
+    recorded_class_biases,
+    without_class_biases,
+)
 from s5mars.models.opened import open_model, result_path
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor
@@ -98,6 +102,7 @@ def evaluate(
     if not class_biases:
         loaded = without_class_biases(loaded, run)
     biases = class_biases_of(loaded.facts, loaded.network) if class_biases else None
+    fitted = (biases and recorded_class_biases(loaded.facts, loaded.network)) or {}
     facts = loaded.facts.get("training") or {}
     dataset = dataset_of(run, facts, data=data, splits=splits, layout=layout)
     samples = dataset.split(split)
@@ -137,7 +142,7 @@ def evaluate(
             "resolution": str(loaded.resolution),
             "network": loaded.network,
             "class_biases": biases,
-            "class_biases_fitted_on": biases and _fitted_on(loaded.facts, loaded.network),
+            "class_biases_fitted_on": fitted.get("split"),
             "data": str(dataset.root),
             "split": split,
             "images": len(found.images),
@@ -238,11 +243,6 @@ def _scores(
 
 def _in_percent(ends: Interval) -> list[float | None]:
     return [percent(end) for end in ends]
-
-
-def _fitted_on(facts: Mapping[str, Any], network: str) -> str | None:
-    split = facts["class_biases"][network].get("split")
-    return None if split is None else str(split)
 
 
 def _file_name(parts: Sequence[str]) -> str:
