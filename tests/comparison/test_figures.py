@@ -18,7 +18,6 @@ from s5mars.comparison.standings import groups_of
 
 from .handmade import SCORES, comparison
 
-
 LEFT_OUT = [("s5mars", 1), ("s5mars", 2)]
 
 
