@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -325,6 +326,46 @@ def test_a_full_disk_under_a_checkpoint_is_said_in_words(tmp_path: Path) -> None
     with pytest.raises(OSError, match=r"the disk is full and .*last\.ckpt was not written"):
         loop.write_checkpoint(path, {"weights": torch.zeros(50_000)})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_leaves_no_thread(scenes: Path, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    assert main(arguments(scenes, tmp_path / "out", steps=1, validate_every=1)) == 0
+    left = [t.name for t in threading.enumerate() if t not in before]
+    assert left in ([], ["tqdm_monitor"])  # which tqdm has once a process
+
+
+class LoaderDiedError(RuntimeError):
+    """Stands in for what torch's signal handler raises."""
+
+
+def write_while_a_loader_process_dies(path: Path) -> None:
+    close = torch.serialization._open_zipfile_writer_buffer.__exit__
+
+    def die(*_: object) -> None:
+        raise LoaderDiedError
+
+    def close_later(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        for _ in range(10):  # calls at which Python may run the handler
+            os.getpid()
+        close(*arguments)
+
+    signal.signal(signal.SIGUSR1, die)
+    torch.serialization._open_zipfile_writer_buffer.__exit__ = close_later
+    try:
+        loop.write_checkpoint(path, {"global_step": 3, "weights": torch.zeros(50_000)})
+    except LoaderDiedError:
+        raise SystemExit(7) from None
+
+
+def test_a_signal_handler_that_raises_waits_for_the_checkpoint(tmp_path: Path) -> None:
+    """It would leave torch's writer open, whose destructor then aborts the process."""
+    process = start(write_while_a_loader_process_dies, tmp_path / "last.ckpt")
+    process.join()
+    assert process.exitcode == 7
+    assert loop.read_checkpoint(tmp_path / "last.ckpt")["weights"].shape == (50_000,)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_two_resume_one_run(

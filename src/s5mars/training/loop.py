@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -193,7 +194,18 @@ class Loop:
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a ``last.ckpt`` atomically."""
+    """Write a ``last.ckpt`` atomically.
+
+    A signal handler that raises, such as torch's for a loader process that died, does so after the
+    file is written. In the middle it can leave torch's writer open, whose destructor then writes to
+    a closed file and aborts the process. Python runs signal handlers in the main thread only, so
+    another thread writes.
+    """
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit(_write, path, state).result()
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> None:
     # torch reports a full disk only for a file that Python has opened.
     with replacing(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,12 @@ class Record:
             if kept is None or kept["step"] == step:
                 self._save_best(module, step, scores)
             self.write(module)
+
+    def close(self) -> None:
+        """Close the log files and end the thread that writes TensorBoard's."""
+        with suppress(OSError):  # on a full disk; another error tells of it
+            for logger in self.loggers:
+                logger.finalize("success")
 
     def write(self, module: SegmentationModule) -> None:
         """Write ``metrics.json``."""

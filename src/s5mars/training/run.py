@@ -289,6 +289,8 @@ def _fit(
             f"out of memory after step {module.step} ({first_line(error)}): use a smaller "
             "--batch or --crop, or fewer --workers"
         ) from error
+    finally:
+        record.close()
     if not loop.fabric.is_global_zero:
         return out
     if module.step < module.total_steps or loop.is_pending:
