@@ -265,6 +265,16 @@ def test_a_run_of_a_version_without_them_stays_as_it_is(tmp_path: Path, data: Pa
     assert (run / "best.json").read_bytes() == before
 
 
+def test_new_biases_remove_the_temperature_of_others(run: Path) -> None:
+    assert main(["calibrate", str(run)]) == 0
+    fitted = s5mars.load(run).temperature
+    assert fitted != 1
+    write_class_biases(run, "student", None)  # it had none
+    assert s5mars.load(run).temperature == fitted
+    write_class_biases(run, "student", {"values": [3.0, 0.0, -3.0]})
+    assert s5mars.load(run).temperature == 1
+
+
 def test_a_folder_of_maps_does_not_mix_them(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -274,14 +274,23 @@ def without_class_biases(
 def write_class_biases(run: Path, network: str, entry: Mapping[str, Any] | None) -> None:
     """Add class biases to the JSON file of a checkpoint, or remove them (None).
 
-    ``entry`` has the ``values``, in the order of the classes, and what they were fitted on.
+    A temperature of this network was fitted to other logits if the biases change, and is removed.
+
+    Args:
+        run: a run folder or a checkpoint.
+        network: ``"teacher"`` or ``"student"``.
+        entry: the ``values``, in the order of the classes, and what they were fitted on.
     """
     tensors_path = checkpoint_path(run)
-    facts = read_facts(tensors_path)
-    known = {k: v for k, v in (facts.get("class_biases") or {}).items() if k != network}
+    old = read_facts(tensors_path)
+    known = {k: v for k, v in (old.get("class_biases") or {}).items() if k != network}
     if entry is not None:
         known[network] = dict(entry)
-    write_json(tensors_path.with_suffix(".json"), {**facts, "class_biases": known})
+    new = {**old, "class_biases": known}
+    temperatures = old.get("calibration") or {}
+    if network in temperatures and class_biases_of(old, network) != class_biases_of(new, network):
+        new["calibration"] = {k: v for k, v in temperatures.items() if k != network}
+    write_json(tensors_path.with_suffix(".json"), new)
 
 
 def write_calibration(run: Path, network: str, entry: Mapping[str, Any]) -> None:
