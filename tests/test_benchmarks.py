@@ -30,8 +30,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     yield importlib.import_module
     torch.set_num_threads(threads)
     for name in (
-        "annotator", "box", "domain", "gpu", "loader", "machine", "naive", "shares", "step",
-        "variants",
+        "annotator", "box", "domain", "gpu", "labels", "loader", "machine", "naive", "shares",
+        "step", "variants",
     ):  # fmt: skip
         sys.modules.pop(name, None)
 
@@ -176,3 +176,20 @@ def test_annotator(
     assert "seed 0" not in again
     assert again[again.index("mIoU in percent") :] == first[first.index("mIoU in percent") :]
     assert (tmp_path / "out/results.jsonl").read_text().splitlines() == results
+
+
+def test_scores_by_labels_from_two_results(script: Any, tmp_path: Path) -> None:
+    results = BENCHMARKS.parent / "docs" / "results"
+    few, more, other = (
+        results / f"{name}.json"
+        for name in ("ai4mars-fiftieth-class-biases", "ai4mars-eighth", "marsscapes-eighth")
+    )
+    labels = script("labels")
+    labels.main([str(few), str(more), "--out", str(tmp_path / "labels.png")])
+    assert (tmp_path / "labels.png").stat().st_size > 10_000
+    joined = labels.joined([labels.read(few), labels.read(more)])
+    lines = {line.title: line for line in joined}
+    for title in ("S5Mars", "Supervised, averaged"):
+        assert lines[title].scores.keys() == {86, 535} and len(lines[title].scores[86]) == 5
+    with pytest.raises(ValueError, match="not scored on the same images"):
+        labels.joined([labels.read(few), labels.read(other)])
