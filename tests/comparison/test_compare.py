@@ -155,6 +155,7 @@ def test_a_cell_that_was_stopped_before_its_class_biases_gets_them(
     assert json.loads(best.read_text()) == whole and whole["class_biases"]
 
 
+@pytest.mark.usefixtures("cells_here")
 def test_a_row_that_is_the_whole_method_is_not_trained_again(
     killed: Path, scenes: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
