@@ -41,14 +41,12 @@ from s5mars.export.parity import onnx_probabilities, seconds_per_megapixel, torc
 from s5mars.files import replacing, write_json, write_text
 from s5mars.files.reading import read_object
 from s5mars.models.box import BOX, CARD, DEFAULT, FACTS, TENSORS
-from s5mars.models.checkpoint import (
-    load_model,
+from s5mars.models.checkpoint import load_model, save_model, write_domain
+from s5mars.models.facts import (
     read_facts,
     recorded_class_biases,
-    save_model,
     without_folders,
     write_class_biases,
-    write_domain,
 )
 from s5mars.predict.describe import describe_images
 from s5mars.predict.inference import Inference

@@ -10,9 +10,10 @@ import torch
 from s5mars.classes import Class, Taxonomy
 from s5mars.files import write_json, write_text
 from s5mars.models.box import CARD, FACTS, TENSORS
-from s5mars.models.checkpoint import read_facts, save_model, write_domain
+from s5mars.models.checkpoint import save_model, write_domain
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.domain import Domain, FeatureCloud
+from s5mars.models.facts import read_facts
 from s5mars.predict.predictor import load
 
 TERRAIN = Taxonomy("terrain", (Class("soil", (160, 82, 45)), Class("rock", (220, 0, 0))))

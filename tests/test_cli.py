@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 from s5mars import __version__
 from s5mars.cli import COMMANDS, USER_ERROR, main
@@ -78,6 +79,32 @@ assert not heavy, heavy
     for line, said in zip(done.stderr.splitlines(), refused.values(), strict=True):
         assert said in line
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "other", "lone"}
+
+
+def test_listing_models_and_importing_labels_do_not_wait_for_torch(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("L", (40, 30), 90).save(tmp_path / "photos" / "a.png")
+    export = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
+        "categories": [{"id": 1, "name": "rock"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[2, 2, 30, 2, 30, 20]]}
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(export))
+    code = """
+import sys
+from s5mars.cli import main
+for command in ("models", "models navcam", "import coco.json --images photos --out data"):
+    assert main(command.split()) == 0, command
+heavy = {"torch", "scipy", "matplotlib"} & sys.modules.keys()
+assert not heavy, heavy
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data" / "import.html").is_file()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from s5mars.evaluation.calibrate import calibrate
 from s5mars.evaluation.class_biases import LARGEST_RANGE, fit_class_biases
 from s5mars.evaluation.confusion import Confusion
 from s5mars.evaluation.reliability import Pixels
-from s5mars.models.checkpoint import load_model, save_model, write_class_biases
+from s5mars.models.checkpoint import load_model, save_model
+from s5mars.models.facts import write_class_biases
 from s5mars.predict.predictor import Predictor
 
 from .standin import TINTS, Tint

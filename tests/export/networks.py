@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from s5mars.classes import Class, Taxonomy
-from s5mars.models.checkpoint import save_model, write_calibration
+from s5mars.models.checkpoint import save_model
 from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.facts import write_calibration
 
 THREE = Taxonomy(
     "three",

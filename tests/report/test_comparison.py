@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from markupsafe import Markup
 
-from s5mars.report import write_comparison
+from s5mars.report.comparison import write_comparison
 from s5mars.report.figures import Curve
 
 

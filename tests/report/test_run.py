@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s5mars.report import evaluations, render, write_report
+from s5mars.report import evaluations, render
+from s5mars.report.run import write_report
 
 SECTIONS = ["scores", "classes", "confusion", "training", "teacher", "images", "setup"]
 

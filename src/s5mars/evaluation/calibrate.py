@@ -25,10 +25,10 @@ from s5mars.evaluation.reliability import (
 )
 from s5mars.files import write_json
 from s5mars.files.reading import object_in, reading
-from s5mars.models.checkpoint import (
+from s5mars.models.checkpoint import load_model
+from s5mars.models.facts import (
     checkpoint_path,
     is_installed,
-    load_model,
     recorded_class_biases,
     temperature_of,
     write_calibration,

@@ -21,11 +21,8 @@ from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.found import CROSS, NO_CLASS_BIASES
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json, write_text
-from s5mars.models.checkpoint import (
-    class_biases_of,
-    recorded_class_biases,
-    without_class_biases,
-)
+from s5mars.models.checkpoint import without_class_biases
+from s5mars.models.facts import class_biases_of, recorded_class_biases
 from s5mars.models.opened import open_model, result_path
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.files.reading import object_in, reading
-from s5mars.models.checkpoint import class_biases_of, read_facts
+from s5mars.models.facts import class_biases_of, read_facts
 
 CROSS = "cross"
 """First word of the names of evaluations on data with other classes, which have a class map."""

@@ -26,13 +26,8 @@ from s5mars.export.parity import (
 )
 from s5mars.export.quantise import quantise
 from s5mars.models.build import AnyNetwork
-from s5mars.models.checkpoint import (
-    FORMAT,
-    LoadedModel,
-    load_model,
-    recorded_class_biases,
-    without_folders,
-)
+from s5mars.models.checkpoint import LoadedModel, load_model
+from s5mars.models.facts import FORMAT, recorded_class_biases, without_folders
 from s5mars.models.opened import ONNX, result_path
 from s5mars.models.segmenter import Segmenter
 from s5mars.predict.inference import SMALLEST_SIDE

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 
 from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.models.box import FACTS, TENSORS
-from s5mars.models.checkpoint import read_facts
+from s5mars.models.facts import read_facts
 
 
 def fetch_checkpoint(name: str) -> Path:

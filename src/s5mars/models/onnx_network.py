@@ -12,13 +12,8 @@ from torch import Tensor
 
 from s5mars.errors import MissingFileError, UserError, needed
 from s5mars.files.reading import parse_object, reading
-from s5mars.models.checkpoint import (
-    LoadedModel,
-    check_facts,
-    read_domain,
-    read_taxonomy,
-    temperature_of,
-)
+from s5mars.models.checkpoint import LoadedModel
+from s5mars.models.facts import check_facts, read_domain, read_taxonomy, temperature_of
 
 INPUT, OUTPUT = "image", "probabilities"
 METADATA_KEY = "s5mars"

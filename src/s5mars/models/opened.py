@@ -10,7 +10,8 @@ from typing import Any
 
 from s5mars.errors import MissingFileError, UserError
 from s5mars.models.box import DEFAULT, installed, installed_folder
-from s5mars.models.checkpoint import LoadedModel, is_installed, load_model
+from s5mars.models.checkpoint import LoadedModel, load_model
+from s5mars.models.facts import is_installed
 
 HUB = "hf:"
 ONNX = ".onnx"

@@ -1,6 +1,5 @@
-"""One self-contained HTML page about a run, or about several runs side by side."""
+"""One self-contained HTML page about a run, or about several runs side by side.
 
-from s5mars.report.comparison import write_comparison
-from s5mars.report.run import write_report
-
-__all__ = ["write_comparison", "write_report"]
+``report.run.write_report`` writes the page of a run, ``report.comparison.write_comparison`` that of
+several runs. This file imports neither, so that the label page need not wait for torch.
+"""

@@ -21,7 +21,7 @@ from s5mars.data.resolution import Resolution
 from s5mars.devices import usable_cores
 from s5mars.errors import UserError
 from s5mars.models.box import installed_folder
-from s5mars.models.checkpoint import checkpoint_path, read_facts
+from s5mars.models.facts import checkpoint_path, read_facts
 from s5mars.models.weights import can_be_loaded
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.networks import DeepLab, network_options

@@ -16,7 +16,8 @@ from s5mars.evaluation.class_biases import (
     no_biases,
 )
 from s5mars.evaluation.reliability import collect_pixels
-from s5mars.models.checkpoint import checkpoint_path, load_model, read_facts, write_class_biases
+from s5mars.models.checkpoint import load_model
+from s5mars.models.facts import checkpoint_path, read_facts, write_class_biases
 from s5mars.predict.inference import Inference
 from s5mars.predict.predictor import Predictor
 from s5mars.settings.config import TrainConfig

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from s5mars.devices import device_of
-from s5mars.models.checkpoint import checkpoint_path, load_model, read_facts, write_domain
+from s5mars.models.checkpoint import load_model, write_domain
+from s5mars.models.facts import checkpoint_path, read_facts
 from s5mars.predict.describe import describe_images
 from s5mars.predict.inference import Inference
 from s5mars.predict.predictor import Predictor
