@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -48,7 +49,7 @@ class Deadly(Predictor):
 
 
 @pytest.fixture(scope="module")
-def small_ray() -> Iterator[ModuleType]:
+def small_ray(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     """Ray on loopback, with one processor and little memory."""
     if find_spec("ray") is None:
         pytest.skip("Ray is not installed")
@@ -62,6 +63,10 @@ def small_ray() -> Iterator[ModuleType]:
     assert ray.util.get_node_ip_address() == "127.0.0.1"
     yield ray
     ray.shutdown()
+    # It has taken the handlers of fatal signals: a later crash would print no traceback.
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        faulthandler.disable()
+        faulthandler.enable(os.dup(2))
 
 
 def test_ray_writes_what_the_local_engine_writes_and_survives_a_kill(
