@@ -21,7 +21,7 @@ from s5mars.files import write_figure
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, nargs="+", help="files of benchmarks/grids.py")
     parser.add_argument("--out", type=Path, required=True, help="path to the PNG file")
     options = parser.parse_args(arguments)
