@@ -92,7 +92,7 @@ def test_a_loader_process_that_dies_while_the_run_saves(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The error of torch's signal handler interrupts the writer of the file, which fails too."""
+    """Another error may follow that of torch's signal handler, which is then its context."""
     save = torch.save
 
     def interrupted(state: dict[str, object], file: object) -> None:

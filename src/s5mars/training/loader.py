@@ -217,8 +217,8 @@ def _failure(workers: Sequence[Any], error: BaseException) -> str:
 def worker_failure(error: BaseException | None) -> str:
     """Why a loader process died, from the error that torch's signal handler raises; or empty.
 
-    The handler can interrupt any call. If the call then fails as well, for example when
-    ``torch.save`` closes its file, the handler's error is in the context of that error.
+    The handler can interrupt any call of the main thread. If the call then fails as well, for
+    example in a ``finally``, the handler's error is in the context of that error.
     """
     if error is None:
         return ""
