@@ -106,6 +106,8 @@ def test_killed_and_continued(
     found = [*(p for p in first.rglob("*") if p.is_file()), begun]  # resumed, not started anew
     assert written == {p: p.stat().st_mtime_ns for p in found}
     assert not list(killed.rglob("last.ckpt"))
+    # One store of object masks for all cells, whose settings count as those without it.
+    assert {path.parent for path in killed.rglob("part-*.parquet")} == {killed / "objects"}
     shown = capsys.readouterr().out
     assert "4 cells requested, 1 already finished or failed, 3 to run: s5mars 0.5 seed 0," in shown
     assert "1 cell left, about" in shown

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -55,6 +56,17 @@ def test_the_second_is_told_who_holds_it(tmp_path: Path, holder: subprocess.Pope
         pass
     with locked(tmp_path / "mine"), pytest.raises(UserError), locked(tmp_path / "mine"):
         pass
+
+
+def test_a_process_that_waits_gets_it_and_says_whom_it_waits_for(
+    tmp_path: Path, holder: subprocess.Popen[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    threading.Timer(0.7, holder.kill).start()
+    with locked(tmp_path / "out", wait=True):
+        holder.wait(1)
+        assert (tmp_path / "out" / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+    assert len(caplog.messages) == 1
+    assert f"is in use by process {holder.pid} on " in caplog.text
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path, holder: subprocess.Popen[str]) -> None:

@@ -3,6 +3,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +19,7 @@ from s5mars.errors import DamagedFileError
 from s5mars.proposals import build as build_module
 from s5mars.proposals.build import build_store
 from s5mars.proposals.graph import GraphSettings
+from s5mars.proposals.prepare import object_store
 from s5mars.proposals.store import ObjectStore, write_store
 from s5mars.types import Sample
 
@@ -282,6 +286,32 @@ def test_a_killed_build_goes_on_where_it_stopped(tmp_path, samples, monkeypatch)
 
     build_store(samples, path, settings=SETTINGS, shard_images=2)
     assert done == ["2", "3", "4"]  # complete: nothing is computed
+
+
+def test_two_runs_on_the_same_images_make_each_mask_once(tmp_path, samples, monkeypatch):
+    """The second begins while the first builds, and waits for it."""
+    done, begun, original = [], threading.Event(), build_module._start
+
+    def start(*arguments):
+        propose = original(*arguments)
+
+        def slow(image):
+            begun.set()
+            time.sleep(0.1)
+            done.append(image.stem)
+            return propose(image)
+
+        return slow
+
+    monkeypatch.setattr(build_module, "_start", start)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(object_store, None, samples[:3], cache=tmp_path / "s")
+        assert begun.wait(10)
+        store, found = object_store(None, samples[1:], cache=tmp_path / "s")
+        first.result()
+    assert sorted(done) == ["0", "1", "2", "3", "4"]
+    assert store.missing(sample.name for sample in samples) == []
+    assert found.images == 4
 
 
 def test_a_killed_worker_costs_its_image_only(tmp_path, samples, monkeypatch):

@@ -65,6 +65,7 @@ def test_every_field_of_the_paste_is_read() -> None:
         ({"steps": None}, "either --steps or --epochs"),
         ({"epochs": 2.0}, "either --steps or --epochs"),
         ({"steps": 0}, "above 0"),
+        ({"objects": Path("o"), "object_cache": Path("c")}, "leave one of them out"),
         ({"batch": 0}, "--batch must be above 0"),
         ({"crop": 16}, "32 pixels"),
         ({"scale": (2.0, 0.5)}, "smallest and the largest"),

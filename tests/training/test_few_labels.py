@@ -189,6 +189,7 @@ def test_folds_score_every_image_once_by_a_run_that_has_not_seen_it(
     assert "over all 5 images together" in shown.out
     assert "scored on the images of its fold, and trained on those of the others" in shown.out
     assert "Frames of one place may be in two folds" in shown.err
+    assert {path.parent for path in out.rglob("part-*.parquet")} == {out / "objects"}
     assert not (data / "splits").exists()
 
 

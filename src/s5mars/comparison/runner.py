@@ -41,6 +41,9 @@ from s5mars.settings.parsing import parse_training, training_from_yaml
 from s5mars.types import Method
 
 _LOOK_SECONDS = 0.2  # polling interval of the running cells
+OBJECTS = "objects"
+"""Folder of the object masks of all cells, in the folder of the comparison."""
+
 _OWN = {"row", "share", "seed", "fingerprint"}  # fields that are not copied from an identical run
 
 
@@ -196,6 +199,8 @@ class _Work:
             where["splits"] = str(lists.resolve())
         # What ``train`` would choose by the machine is the same in all cells.
         chosen = {name: getattr(training.config, name) for name in ("model", "resolution", "crop")}
+        if training.config.objects is None and training.config.object_cache is None:
+            chosen["object-cache"] = self.out.resolve() / OBJECTS
         arguments += [f"--{name}={value}" for name, value in (where | chosen).items()]
         if is_trained(run) or saved_states(run):
             recorded = training_from_yaml(run / "config.yaml", own=own).config

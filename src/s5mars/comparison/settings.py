@@ -23,7 +23,7 @@ from s5mars.settings.parsing import Training
 _OF_THE_CELL = {"data", "splits", "out", "method", "labelled", "seed"}
 _CHANGE_NOTHING = {
     "config", "workers", "save_every", "snapshots", "sam.features", "feature_cache",
-    "accept_licence",
+    "object_cache", "accept_licence",
 }  # fmt: skip
 """Options that do not change the result of a run."""
 

@@ -4,37 +4,43 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import shlex
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from s5mars.errors import UserError
 
+logger = logging.getLogger("s5mars")
+
 LOCK = ".lock"
 """Name of the lock file; it is removed when the run ends. A stale file has no effect."""
 
+_LOOK_SECONDS = 0.5  # between two attempts of a process that waits
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _held: set[int] = set()
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Lock a folder, which is created if it does not exist.
+
+    With ``wait``, a folder that another process holds is awaited, after a warning that names it.
 
     The operating system releases the lock of a process that dies. On file systems without locks
     the folder is used without one.
 
     Raises:
-        UserError: if another process holds the lock; the message names it.
+        UserError: if another process holds the lock and ``wait`` is false; the message names it.
     """
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
-    held = _acquire(path)
+    held = _acquire(path, wait=wait)
     _held.add(held)
     try:
         yield
@@ -52,17 +58,28 @@ def is_empty(folder: Path) -> bool:
     return all(path.name == LOCK for path in folder.iterdir())
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path, *, wait: bool) -> int:
+    warned = False
     while True:
+        path.parent.mkdir(parents=True, exist_ok=True)  # its last holder may have removed it
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(file, 500).decode(errors="replace") or "another process"
             os.close(file)
-            raise UserError(
-                f"{path.parent} is in use by {holder}: wait until it ends, or choose another folder"
-            ) from None
+            if not wait:
+                raise UserError(
+                    f"{path.parent} is in use by {holder}: wait until it ends, or choose another "
+                    "folder"
+                ) from None
+            if not warned:
+                logger.warning(
+                    "%s is in use by %s; this run waits until it ends", path.parent, holder
+                )
+                warned = True
+            time.sleep(_LOOK_SECONDS)
+            continue
         except OSError as error:
             if error.errno not in _WITHOUT_LOCKS:
                 os.close(file)

@@ -78,6 +78,7 @@ def build_store(
     hardware: Hardware | None = None,
     engine: Engine = "local",
     address: str | None = None,
+    wait: bool = False,
 ) -> ObjectStore:
     """Find the objects in all images and store them as shards in the folder ``path``.
 
@@ -94,6 +95,8 @@ def build_store(
         engine: ``"local"`` or ``"ray"``. Workers of Ray must find images and weights under the same
             paths.
         address: Address of a Ray cluster; None starts Ray on this machine.
+        wait: Wait for another process that builds this store, instead of raising; then only what
+            it left out is computed.
 
     Raises:
         MissingFileError: if the weights of SAM are not available.
@@ -113,21 +116,23 @@ def build_store(
         settings = kind.defaults()
     described = kind.describe(settings)
     path = Path(path)
-    todo = _missing_samples(samples, path, proposer, described)
-    if todo:
+    if _missing_samples(samples, path, proposer, described):
         hardware = hardware or Hardware()
-        workers = min(workers, len(todo))
-        found = _found(
-            [sample.image for sample in todo],
-            partial(_start, proposer, settings, hardware),
-            workers=workers,
-            waiting=workers * min(AHEAD, shard_images),
-            engine=engine,
-            address=address,
-            on_gpu=proposer == "sam" and hardware.device in {"auto", "cuda"},
-        )
-        with locked(path), closing(found):
-            _write_shards(todo, path, found, shard_images, proposer, described)
+        with locked(path, wait=wait):
+            # Another process may have added some before this one held the lock.
+            todo = _missing_samples(samples, path, proposer, described)
+            workers = min(workers, len(todo))
+            found = _found(
+                [sample.image for sample in todo],
+                partial(_start, proposer, settings, hardware),
+                workers=workers,
+                waiting=workers * min(AHEAD, shard_images),
+                engine=engine,
+                address=address,
+                on_gpu=proposer == "sam" and hardware.device in {"auto", "cuda"},
+            )
+            with closing(found):
+                _write_shards(todo, path, found, shard_images, proposer, described)
     return ObjectStore(path)
 
 

@@ -40,14 +40,14 @@ def object_store(
     Args:
         given: Parquet file, folder of Parquet shards, folder of JSON files as the authors
             distribute them, or None for graph segmentation, which needs no weights.
-        cache: Path for an imported or built store; a resumed run reuses it.
+        cache: Path for an imported or built store, which later runs reuse.
 
     Raises:
         MissingFileError: if ``given`` does not exist.
         UserError: if it has none of these images, or its masks have another size.
     """
     if given is None:
-        build_store(samples, cache)
+        build_store(samples, cache, wait=True)  # another run on the same images may be making it
         given = cache
     check_given(given)
     if _is_json(given):

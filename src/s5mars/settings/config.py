@@ -101,7 +101,9 @@ class DataSettings:
         balanced_crops: Share of the labelled crops that are cut around a pixel of a class chosen
             uniformly, in [0, 1]; 0 leaves rare classes to chance (the papers).
         objects: Path to the object proposals for SAM-Mix: a Parquet file, a folder of shards, or a
-            folder of the authors' JSON files. Without it, graph segmentation makes them in the run.
+            folder of the authors' JSON files. Without it, graph segmentation makes them.
+        object_cache: Path to the folder that keeps the proposals of graph segmentation; runs on the
+            same images may share it (a folder in the run; ``compare`` has one for all its runs).
     """
 
     data: Path
@@ -116,6 +118,7 @@ class DataSettings:
     scale: tuple[float, float] = (0.5, 2.0)
     balanced_crops: float = 0.0
     objects: Path | None = None
+    object_cache: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +350,11 @@ class TrainConfig(
             zero_shot = name == "steps" and length == 0 and self.network.zero_shot
             if length is not None and length <= 0 and not zero_shot:
                 raise UserError(f"--{name} must be above 0 (got {length})")
+        if self.objects is not None and self.object_cache is not None:
+            raise UserError(
+                "--object-cache keeps the masks that a run makes, and --objects gives masks that "
+                "are made already; leave one of them out"
+            )
         Resolution.parse(self.resolution)
 
     @property
@@ -358,7 +366,7 @@ class TrainConfig(
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Make paths absolute, except that of the run folder."""
     changed: dict[str, Any] = {}
-    for name in ("data", "splits", "objects", "teacher"):
+    for name in ("data", "splits", "objects", "object_cache", "teacher"):
         if (path := getattr(config, name)) is not None:
             changed[name] = path.absolute()
     for name in ("labelled", "pool", "weights", "start_from"):  # a path or something else

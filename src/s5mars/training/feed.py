@@ -56,8 +56,9 @@ class Feed:
     def open_objects(self) -> None:
         """Open the object proposals; make them if they are missing."""
         if self.with_objects:
+            cache = self.config.object_cache or self.config.out / "objects"
             self.objects, self.coverage = object_store(
-                self.config.objects, self.streams.labelled, cache=self.config.out / "objects"
+                self.config.objects, self.streams.labelled, cache=cache
             )
 
     def _balance(self) -> Balance | None:

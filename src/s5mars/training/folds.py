@@ -100,8 +100,9 @@ def continue_folds(run: Path, config: TrainConfig, method: Method) -> Path:
                 out=run / f"fold-{number}",
                 splits=(run / "lists" / f"fold-{number}").absolute(),
                 labelled=str((run / "lists" / f"fold-{number}.txt").absolute()),
+                object_cache=config.object_cache or (run / "objects").absolute(),
             )
-            changed = ("folds", "out", "splits", "labelled", "data")
+            changed = ("folds", "out", "splits", "labelled", "data", "object_cache")
             own = with_values(text, part, changed)
             title = f"fold {number} of {config.folds}"
             if not train_part(run, part, method, config_text=own, title=title):
