@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +32,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     yield importlib.import_module
     torch.set_num_threads(threads)
     for name in (
-        "annotator", "box", "domain", "gpu", "labels", "loader", "machine", "naive", "shares",
-        "step", "variants",
+        "annotator", "box", "domain", "gpu", "labels", "loader", "machine", "naive", "scores",
+        "shares", "step", "variants",
     ):  # fmt: skip
         sys.modules.pop(name, None)
 
@@ -193,3 +195,56 @@ def test_scores_by_labels_from_two_results(script: Any, tmp_path: Path) -> None:
         assert lines[title].scores.keys() == {86, 535} and len(lines[title].scores[86]) == 5
     with pytest.raises(ValueError, match="not scored on the same images"):
         labels.joined([labels.read(few), labels.read(other)])
+
+
+def test_differences_in_the_docs_are_those_of_the_result_files(
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docs = BENCHMARKS.parent / "docs"
+    page = (docs / "results.md").read_text()
+    for name in ("ai4mars-eighth", "ai4mars-all"):
+        scores = docs / "results" / f"{name}-scores.json"
+        if not scores.is_file():
+            continue
+        shutil.copy(docs / "results" / f"{name}.json", tmp_path / "comparison.json")
+        script("scores").main([str(tmp_path), "--gold", "ai4mars256_gold", "--out", str(scores)])
+        shown = capsys.readouterr().out
+        assert shown.count("| mIoU |") == 4
+        # The text gives the last table in words.
+        shown = shown[: shown.index("ai4mars256_gold, without class biases")]
+        for line in re.findall(r"^\|.*(?:mIoU|accuracy|IoU of).*$", shown, re.MULTILINE):
+            numbers = line.partition(" | ")[2]
+            assert numbers in page, line
+
+
+@pytest.mark.usefixtures("cells_here")
+def test_scores_of_a_further_data_set_and_without_class_biases(
+    script: Any, fake_data: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, runs = fake_data.plain(tmp_path / "data", images=10), tmp_path / "runs"
+    words = ["--steps=2", "--batch=2", "--crop=32", "--model=test_resnet", "--weights=none"]
+    rows = ["--methods", "supervised", "mean_teacher", "--seeds", "0"]
+    words = ["compare", f"--data={data}", f"--out={runs}", *words, "--workers=0", *rows]
+    assert main(words) == 0
+    (run,) = runs.glob("cells/supervised/*/seed-0")
+    best = json.loads((run / "best.json").read_text())
+    classes = len(best["taxonomy"]["classes"])
+    entry = {"values": [0.0] * (classes - 1) + [9.0], "share": 1.0}
+    best["class_biases"] = {"student": entry}
+    (run / "best.json").write_text(json.dumps(best))
+    capsys.readouterr()
+    out = tmp_path / "scores.json"
+    given = [str(runs), "--gold", str(data), "--out", str(out)]
+    given += ["--rows", "supervised", "mean_teacher"]
+    script("scores").main(given)
+    first = capsys.readouterr().out
+    found = {
+        (entry["row"], entry["scored_on"], entry["class_biases"]): entry
+        for entry in json.loads(out.read_text())["scores"]
+    }
+    assert len(found) == 6
+    ious = {key: entry["iou"] for key, entry in found.items() if key[0] == "supervised"}
+    own = ious["supervised", "data test", False]
+    assert own == ious["supervised", "data", False] != ious["supervised", "data", True]
+    script("scores").main(given)  # nothing is left to score
+    assert capsys.readouterr().out == first[first.index("\ndata test\n") :]

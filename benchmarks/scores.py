@@ -1,0 +1,153 @@
+"""Score the models of a comparison on a further data set and without class biases; print tables.
+
+    python benchmarks/scores.py RUNS/ai4mars-eighth --gold ai4mars256_gold \
+        --out docs/results/ai4mars-eighth-scores.json
+
+Scores that the file contains are not computed again. The tables are the differences between two
+rows, paired by seed, for docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from s5mars.comparison.intervals import paired_difference
+from s5mars.comparison.results import Result, read_comparison
+from s5mars.evaluation.command import evaluate
+from s5mars.files import write_json
+from s5mars.models.facts import checkpoint_path, read_facts
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to score a model."""
+
+    title: str  # as ``scored_on`` in the file
+    data: Path | None  # None: that of the comparison
+    class_biases: bool
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("comparison", type=Path, help="Folder of a comparison with its runs")
+    parser.add_argument("--gold", type=Path, help="Folder of a data set, scored on its split test")
+    parser.add_argument("--out", type=Path, required=True, help="Path to the JSON file")
+    parser.add_argument(
+        "--rows", nargs=2, default=["s5mars", "supervised_averaged"], help="Rows of the tables"
+    )
+    options = parser.parse_args(arguments)
+    comparison = read_comparison(options.comparison)
+    own = f"{comparison.settings['data']['folder']} {comparison.settings['evaluation']['split']}"
+    kinds = [Kind(own, None, False)]
+    if options.gold is not None:
+        kinds += [Kind(options.gold.name, options.gold, biases) for biases in (True, False)]
+    about = f"Scores in % of the models of {options.comparison.resolve().name}"
+    found = {"about": f"{about} by benchmarks/scores.py, protocol full", "scores": []}
+    if options.out.is_file():
+        found = json.loads(options.out.read_text(encoding="utf-8"))
+    for result in comparison.done():
+        for kind in kinds:
+            if not any(is_of(entry, result, kind) for entry in found["scores"]):
+                entry = score(options.comparison / result.folder, result, kind)
+                found["scores"].append(entry)
+                write_json(options.out, found)
+                print(f"{result.name}, {kind.title}: mIoU {entry['mIoU']:.1f} %", flush=True)
+    recorded = [entry_of(result, Kind(own, None, True)) for result in comparison.done()]
+    for kind in [Kind(own, None, True), *kinds]:
+        entries = [
+            entry
+            for entry in [*recorded, *found["scores"]]
+            if (entry["scored_on"], entry["class_biases"]) == (kind.title, kind.class_biases)
+        ]
+        print(f"\n{kind.title}{'' if kind.class_biases else ', without class biases'}\n")
+        print(table(entries, *options.rows))
+
+
+def score(run: Path, result: Result, kind: Kind) -> dict[str, Any]:
+    """Evaluate a run; a model without class biases is not evaluated twice on its own split."""
+    if kind.data is None and not read_facts(checkpoint_path(run)).get("class_biases"):
+        return entry_of(result, kind)
+    with tempfile.TemporaryDirectory() as folder:
+        scores = evaluate(
+            run, data=kind.data, class_biases=kind.class_biases, out=folder, show=False
+        )
+    return entry_of(result, kind, scores)
+
+
+def entry_of(result: Result, kind: Kind, scores: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The entry of the file; without ``scores``, those that the comparison has recorded."""
+    if scores is None:
+        scores = {
+            "mIoU": result.mIoU,
+            "pixel_accuracy": result.pixel_accuracy,
+            "classes": result.classes,
+        }
+    return {
+        "row": result.row,
+        "seed": result.seed,
+        "scored_on": kind.title,
+        "class_biases": kind.class_biases,
+        "mIoU": round(scores["mIoU"], 4),
+        "pixel_accuracy": round(scores["pixel_accuracy"], 4),
+        "iou": {
+            name: entry["iou"] if entry["iou"] is None else round(entry["iou"], 4)
+            for name, entry in scores["classes"].items()
+        },
+    }
+
+
+def is_of(entry: Mapping[str, Any], result: Result, kind: Kind) -> bool:
+    return (entry["row"], entry["seed"], entry["scored_on"], entry["class_biases"]) == (
+        result.row, result.seed, kind.title, kind.class_biases,
+    )  # fmt: skip
+
+
+def table(entries: Iterable[Mapping[str, Any]], first: str, second: str) -> str:
+    """Markdown: both means, the difference of each pair, and its mean with Student's interval."""
+    columns: dict[str, dict[str, dict[int, float]]] = {}
+    for entry in entries:
+        scores = {"mIoU": entry["mIoU"], "pixel accuracy": entry["pixel_accuracy"]}
+        scores |= {f"IoU of {name.replace('_', ' ')}": iou for name, iou in entry["iou"].items()}
+        for name, value in scores.items():
+            if value is None:  # the class is in no label of the split
+                continue
+            columns.setdefault(name, {}).setdefault(entry["row"], {})[entry["seed"]] = value
+    lines = [f"| % | {second} | {first} | difference, by seed | mean and interval | |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for name, rows in columns.items():
+        one, two = rows.get(first, {}), rows.get(second, {})
+        seeds = sorted(one.keys() & two.keys())
+        difference = paired_difference(one, two)
+        if difference is None:
+            return f"no seed has both {first} and {second}"
+        means = [statistics.fmean(row[seed] for seed in seeds) for row in (two, one)]
+        each = ", ".join(signed(one[seed] - two[seed]) for seed in seeds)
+        mean = signed(difference.mean)
+        if difference.low is not None and difference.high is not None:
+            bold = f"**{mean}**" if difference.shown else mean
+            mean = f"{bold} ({signed(difference.low)} to {signed(difference.high)})"
+        shown = "shown" if difference.shown else "no difference shown"
+        lines.append(f"| {name} | {means[0]:.1f} | {means[1]:.1f} | {each} | {mean} | {shown} |")
+    miou = columns["mIoU"]
+    lines += ["", *(f"{row}: mIoU {listed(miou[row].values())}" for row in (second, first))]
+    return "\n".join(lines)
+
+
+def listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.1f}" for value in values)
+
+
+def signed(value: float) -> str:
+    """``+1.0``, ``−1.0`` or ``0.0``."""
+    return f"{value:+.1f}".replace("-", "−") if round(value, 1) else "0.0"
+
+
+if __name__ == "__main__":
+    main()
