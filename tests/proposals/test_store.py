@@ -3,10 +3,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ import pytest
 from PIL import Image
 
 from crashing import start_fragile_proposer
-from s5mars.errors import DamagedFileError
+from s5mars.errors import DamagedFileError, UserError
 from s5mars.proposals import build as build_module
 from s5mars.proposals.build import build_store
 from s5mars.proposals.graph import GraphSettings
@@ -312,6 +314,19 @@ def test_two_runs_on_the_same_images_make_each_mask_once(tmp_path, samples, monk
     assert sorted(done) == ["0", "1", "2", "3", "4"]
     assert store.missing(sample.name for sample in samples) == []
     assert found.images == 4
+
+
+def test_another_image_of_the_same_name_does_not_get_the_masks(tmp_path, samples):
+    path = tmp_path / "s"
+    build_store(samples[:2], path, settings=SETTINGS)
+    other = tmp_path / "other" / samples[1].image.name
+    other.parent.mkdir()
+    other.write_bytes(samples[2].image.read_bytes())  # of the same size
+
+    with pytest.raises(UserError, match=r"another image with the name '1' than .*other.1\.png"):
+        build_store([replace(samples[1], image=other)], path, settings=SETTINGS)
+    copy = shutil.copy(samples[1].image, tmp_path / "other" / "copy.png")
+    build_store([replace(samples[1], image=Path(copy))], path, settings=SETTINGS)
 
 
 def test_a_killed_worker_costs_its_image_only(tmp_path, samples, monkeypatch):

@@ -61,8 +61,11 @@ def is_empty(folder: Path) -> bool:
 def _acquire(path: Path, *, wait: bool) -> int:
     warned = False
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)  # its last holder may have removed it
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            continue  # its last holder has just removed the folder
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -36,6 +36,8 @@ SHARD_IMAGES = 64
 AHEAD = 4
 """Images per worker that may be computed ahead, because images take different times."""
 
+_DIGITS = 16
+
 TRIES = 2
 """Number of attempts for an image whose worker died."""
 
@@ -100,8 +102,8 @@ def build_store(
 
     Raises:
         MissingFileError: if the weights of SAM are not available.
-        UserError: if ``path`` contains a store of another proposer or other settings, an image is
-            unreadable or kills its workers, weights do not fit, or Ray is not available. Finished
+        UserError: if ``path`` contains a store of another proposer, of other settings or of other
+            images with the same names, an image is unreadable or kills its workers, weights do not fit, or Ray is not available. Finished
             shards are kept.
     """
     check_engine(engine, address)
@@ -148,14 +150,20 @@ def _write_shards(
 
     with tqdm(total=len(todo), desc="object proposals", unit="image", disable=None) as bar:
         for start in range(0, len(todo), shard_images):
-            rows = []
+            rows, digests = [], {}
             for sample in todo[start : start + shard_images]:
                 rows.append((sample.name, next(found)))
+                digests[sample.name] = _file_digest(sample.image)
                 bar.update()
             # Named by content, so that no run replaces the shard of another run.
-            names = "\n".join(name for name, _ in rows)
-            digest = hashlib.sha256(names.encode()).hexdigest()[:16]
-            write_store(path / f"part-{digest}.parquet", rows, proposer=proposer, settings=settings)
+            part = _digest("\n".join(digests).encode())
+            write_store(
+                path / f"part-{part}.parquet",
+                rows,
+                proposer=proposer,
+                settings=settings,
+                digests=digests,
+            )
 
 
 def _found(
@@ -282,6 +290,13 @@ def _missing_samples(
             f"{path} was made by {store.proposer} with {store.settings}, not by {proposer} with "
             f"{settings}: use the same settings, choose another --out, or delete it"
         )
+    for sample in samples:
+        known = store.digests.get(sample.name)
+        if known is not None and known != _file_digest(sample.image):
+            raise UserError(
+                f"{path} has masks of another image with the name {sample.name!r} than "
+                f"{sample.image}: use another folder for these images"
+            )
     missing = set(store.missing(sample.name for sample in samples))
     if missing and path.is_file():
         raise UserError(
@@ -289,3 +304,12 @@ def _missing_samples(
             "file into a folder and give the folder"
         )
     return [sample for sample in samples if sample.name in missing]
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]

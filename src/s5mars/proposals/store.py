@@ -57,12 +57,18 @@ Rows = Iterable[tuple[str, Sequence[Proposal]]]
 
 
 def write_store(
-    path: Path | str, rows: Rows, *, proposer: str, settings: Mapping[str, object] | None = None
+    path: Path | str,
+    rows: Rows,
+    *,
+    proposer: str,
+    settings: Mapping[str, object] | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> None:
     """Write one Parquet file atomically.
 
     ``rows`` may be a generator; one image is in memory at a time. The order of the proposals of an
     image is their rank. ``settings``, which must be valid JSON, are stored with every row.
+    ``digests`` of the image files by name tell images of the same name apart.
 
     Raises:
         UserError: if an image occurs twice or its proposals differ in image size.
@@ -92,6 +98,9 @@ def write_store(
             "proposer": proposer,
             "settings": settings or {},
             "images": counts,
+            "digests": {name: digests[name] for name in counts if name in digests}
+            if digests
+            else {},
         }
         writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(footer).encode()})
 
@@ -174,6 +183,7 @@ class ObjectStore:
         self.proposer = ""
         self.settings: dict[str, object] = {}
         self.masks = 0  # total number of masks
+        self.digests: dict[str, str] = {}  # of the image files; earlier versions wrote none
         self._shards = _shards(self.path)
         self._place: dict[str, tuple[int, int]] = {}  # name → shard, row group (-1: no masks)
         for number, shard in enumerate(self._shards):
@@ -243,6 +253,7 @@ class ObjectStore:
                 f"{shard} was made by {made[0]} with {made[1]}, but {self._shards[0].name} by "
                 f"{self.proposer} with {self.settings}: put them into different folders"
             )
+        self.digests |= footer.get("digests", {})
         group = 0
         for name, count in footer["images"].items():
             if name in self._place:
@@ -315,7 +326,7 @@ def _read_footer(path: Path) -> dict[str, Any]:
         counts = footer["images"].values()
         if not all(type(count) is int and count >= 0 for count in counts):
             raise ValueError("numbers of masks must be integers of at least 0")
-        str(footer["proposer"]), dict(footer["settings"])
+        str(footer["proposer"]), dict(footer["settings"]), dict(footer.get("digests", {}))
         return footer
 
 

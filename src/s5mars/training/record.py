@@ -42,6 +42,10 @@ class Record:
 
     def __post_init__(self) -> None:
         self.loggers = _loggers(self.config.out)
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Count the time of training from now on, such as when the object masks are made."""
         self._since = time.monotonic()
 
     def score(
