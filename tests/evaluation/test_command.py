@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from s5mars.evaluation import command
 from s5mars.evaluation.confusion import Confusion
 from s5mars.models.checkpoint import LoadedModel
 from s5mars.predict.inference import DEFAULT, Inference
+from s5mars.report.evaluations import cross_rows
 
 from .standin import TINTS, Tint, maps, sample
 
@@ -141,6 +143,34 @@ def test_other_networks_splits_and_folders_have_their_own_file(
     for file in (tmp_path / "scores.json", data / "dataset.yaml"):
         with pytest.raises(ValueError, match="--out must be a folder"):
             evaluate(run, data=data, out=file)
+
+
+def test_scores_on_other_data_or_lists_leave_those_of_the_run_alone(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"training": {"data": str(data)}}
+    monkeypatch.setattr(
+        command, "open_model", lambda path, *, network: LoadedModel(Tint(), TINTS, facts, network)
+    )
+    evaluate(run, data=data)
+    own = (run / "evaluation-test-full.json").read_bytes()
+    other = Path(shutil.copytree(data, tmp_path / "other"))
+    evaluate(run, data=other)
+    lists = Path(shutil.copytree(data / "splits", tmp_path / "lists b"))
+    evaluate(run, data=data, splits=lists)
+    assert (run / "evaluation-test-full.json").read_bytes() == own
+    assert {path.name for path in run.glob("cross-*")} == {
+        "cross-other-same-classes-test-full.json",
+        f"cross-{data.name}-lists_b-same-classes-test-full.json",
+    }
+    notes = [row["note"] for row in cross_rows(run)]
+    assert any(str(other) in note for note in notes) and len(notes) == 2
+    # Data that have moved, and lists that are those of the data, are those of training.
+    (run / "evaluation-test-full.json").unlink()
+    moved = data.rename(tmp_path / "moved")
+    evaluate(run, data=moved, splits=moved / "splits")
+    assert (run / "evaluation-test-full.json").is_file()
+    assert len(list(run.glob("cross-*"))) == 2
 
 
 def test_abstaining_is_refused(run: Path, data: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from s5mars.classes import Class, Taxonomy
+from s5mars.data.resolution import Resolution
 from s5mars.models.checkpoint import save_model
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.facts import write_calibration
@@ -51,7 +52,13 @@ def picture(seed: int, height: int, width: int) -> np.ndarray:
     return (patches + random.integers(0, 50, patches.shape)).astype(np.uint8)
 
 
-def run(folder: Path, *, temperature: float | None = None, data: str = "/some/where/mars") -> Path:
+def run(
+    folder: Path,
+    *,
+    temperature: float | None = None,
+    data: str = "/some/where/mars",
+    resolution: str = "full",
+) -> Path:
     networks = {"student": network(seed=1), "teacher": network(seed=2)}
     training = {
         "method": "s5mars", "seed": 3, "step": 40, "total_steps": 50, "data": data,
@@ -59,7 +66,13 @@ def run(folder: Path, *, temperature: float | None = None, data: str = "/some/wh
         "train_images": 20, "pool_images": 20, "split_for_selection": "val", "batch": 4,
         "crop": 64, "encoder_weights": "encoder weights: none", "validation": {"mIoU": 41.5},
     }  # fmt: skip
-    save_model(folder / "best.safetensors", networks, taxonomy=THREE, training=training)
+    save_model(
+        folder / "best.safetensors",
+        networks,
+        taxonomy=THREE,
+        training=training,
+        resolution=Resolution.parse(resolution),
+    )
     if temperature is not None:
         write_calibration(folder, "teacher", {"temperature": temperature, "data": data})
     return folder

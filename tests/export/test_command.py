@@ -6,9 +6,12 @@ import json
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import s5mars
@@ -53,6 +56,30 @@ def test_predict_with_the_file_is_predict_with_the_run(
     maps = tmp_path / "maps"
     assert main(["predict", str(file), str(images), "--out", str(maps)]) == 0
     assert len(list(maps.glob("*_confidence.png"))) == 3
+
+
+def test_the_script_of_the_docs_resizes_as_predict_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(tmp_path / "run", resolution="64")
+    image = picture(7, 150, 130)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    images = ["--images", str(tmp_path)]
+    assert main(["export", str(folder), "--out", "model.onnx", *images]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"100\.0000 % of 3,520 pixels", said)  # 64 × 55
+    assert "expects images at resolution 64" in said
+    page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
+    (script,) = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(script, scope)
+    assert scope["labels"].shape == (64, 55)
+    _, expected = s5mars.load(folder).predict(image, probabilities=True)
+    _, whole = s5mars.load(run(tmp_path / "full")).predict(image, probabilities=True)
+    found = torch.from_numpy(scope["probabilities"])
+    found = F.interpolate(found, image.shape[:2], mode="bilinear", align_corners=False)[0].numpy()
+    assert np.abs(found - expected).max() < 0.02 < np.abs(found - whole).max()
 
 
 def test_evaluating_the_file_leaves_the_scores_of_the_run_alone(

@@ -53,6 +53,20 @@ def dataset_of(
     return open_dataset(folder, layout=layout, splits=splits)
 
 
+def is_of_training(facts: Mapping[str, Any], data: Path, splits: Path | None) -> bool:
+    """Whether data and split lists are those that a model was trained with, or may be.
+
+    Args:
+        facts: what the model recorded of its training.
+        data: path to the data set.
+        splits: path to the split lists that were asked for; None for those of the data or model.
+    """
+    recorded, lists = facts.get("data"), facts.get("splits")
+    if recorded and not _same(data, Path(str(recorded))):
+        return False
+    return splits is None or _same(splits, Path(str(lists)) if lists else data / "splits")
+
+
 def _same(folder: Path, recorded: Path) -> bool:
     """Whether a folder is the recorded one; one that is gone may have moved there."""
     return not recorded.exists() or folder.resolve() == recorded.resolve()

@@ -13,12 +13,12 @@ from tqdm import tqdm
 from s5mars.classes import Taxonomy, same_classes
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import read_names
-from s5mars.data.trained_on import dataset_of
+from s5mars.data.trained_on import dataset_of, is_of_training
 from s5mars.errors import UserError
 from s5mars.evaluation.bootstrap import DRAWS, FEWEST, LEVEL, Interval, bootstrap
 from s5mars.evaluation.class_map import ClassMap, describe_map
 from s5mars.evaluation.confusion import merged_taxonomy, percent
-from s5mars.evaluation.found import CROSS, NO_CLASS_BIASES
+from s5mars.evaluation.found import CROSS, NO_CLASS_BIASES, SAME_CLASSES
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json, write_text
 from s5mars.models.checkpoint import without_class_biases
@@ -51,7 +51,9 @@ def evaluate(
 
     The file is ``evaluation-{split}-{protocol}.json``; if they apply, ``-student``,
     ``-no-class-biases`` and the merged classes are added to the name. With a class map it is
-    ``cross-{data}-{map}-{split}-{protocol}.json``, so that scores on the model's own data stay.
+    ``cross-{data}-{map}-{split}-{protocol}.json``, and with other data or split lists than those of
+    training ``cross-{data}-{lists}-same-classes-...``, so that the scores on the model's own data
+    stay.
 
     Args:
         run: a run folder, a checkpoint, an ONNX file, or ``hf:OWNER/NAME``.
@@ -152,6 +154,9 @@ def evaluate(
         "run": str(run),
     }
     kind = ["evaluation"]
+    if not is_of_training(facts, dataset.root, splits):
+        lists = [] if splits is None else [splits.resolve().name]
+        kind = [CROSS, dataset.root.resolve().name, *lists, SAME_CLASSES]
     if mapped is not None and class_map is not None:
         scored = int(found.confusion.support.sum())
         result["protocol"]["map"] = {

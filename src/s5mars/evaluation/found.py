@@ -9,7 +9,10 @@ from s5mars.files.reading import object_in, reading
 from s5mars.models.facts import class_biases_of, read_facts
 
 CROSS = "cross"
-"""First word of the names of evaluations on data with other classes, which have a class map."""
+"""First word of the names of evaluations on other data or split lists than those of training."""
+
+SAME_CLASSES = "same-classes"
+"""In the place of the class map in their names, if they need none."""
 
 NO_CLASS_BIASES = "no-class-biases"
 """Part of the names of evaluations without the class biases of the model."""
@@ -27,7 +30,7 @@ def find_evaluation(folder: Path) -> Path | None:
 
 
 def cross_evaluations(folder: Path) -> list[Path]:
-    """The evaluations on data with other classes, sorted by name."""
+    """The evaluations on other data, sorted by name."""
     return sorted(folder.glob(f"{CROSS}-*.json"))
 
 

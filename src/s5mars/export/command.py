@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from s5mars.data.read import read_image
+from s5mars.data.resolution import FULL
 from s5mars.data.trained_on import dataset_of
 from s5mars.errors import MissingFileError, UserError
 from s5mars.evaluation.protocols import centre
@@ -108,7 +109,7 @@ def export(
             for name, entry in (loaded.facts.get("calibration") or {}).items()
             if name == loaded.network
         },
-        "input": "image: (N, H, W, 3) uint8 RGB, H and W at least 32",
+        "input": "image: (N, H, W, 3) uint8 RGB at the resolution above, H and W at least 32",
         "class_biases": {
             loaded.network: recorded_class_biases(loaded.facts, loaded.network),
         },
@@ -116,7 +117,7 @@ def export(
         "precision": "int8" if int8 else "float32",
     }
     if int8:
-        seen = _read(spread(paths, calibration_images))
+        seen = _read(spread(paths, calibration_images), loaded)
         with tempfile.TemporaryDirectory() as scratch:
             single = Path(scratch) / "float32.onnx"
             write_onnx(
@@ -152,7 +153,7 @@ def _exportable(loaded: LoadedModel[AnyNetwork]) -> LoadedModel[Segmenter]:
 def _compared(
     loaded: LoadedModel[Segmenter], target: Path, paths: Sequence[Path]
 ) -> dict[str, Any]:
-    shown = [centre(i, COMPARED_SIDE) for i in _read(spread(paths, COMPARED_IMAGES))]
+    shown = [centre(i, COMPARED_SIDE) for i in _read(spread(paths, COMPARED_IMAGES), loaded)]
     on = (
         f"images of {paths[0].parent}"
         if shown
@@ -176,6 +177,11 @@ def _compared(
         "seconds_per_megapixel": dict(zip(("torch", "onnx"), times, strict=True)),
     }
     print(_words(result, found))
+    if loaded.resolution != FULL:
+        print(
+            f"The file expects images at resolution {loaded.resolution}. s5mars resizes them; "
+            "other programs must do so themselves (docs/deploy.md)."
+        )
     return result
 
 
@@ -208,8 +214,9 @@ def _images(
     return found
 
 
-def _read(paths: Sequence[Path]) -> list[NDArray[np.uint8]]:
-    images = [np.ascontiguousarray(read_image(path)) for path in paths]
+def _read(paths: Sequence[Path], loaded: LoadedModel[Segmenter]) -> list[NDArray[np.uint8]]:
+    """The images at the resolution of the model; those that are too small there are left out."""
+    images = [np.array(loaded.resolution.resized(read_image(path))) for path in paths]
     return [image for image in images if min(image.shape[:2]) >= SMALLEST_SIDE]
 
 

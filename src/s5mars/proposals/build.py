@@ -103,8 +103,8 @@ def build_store(
     Raises:
         MissingFileError: if the weights of SAM are not available.
         UserError: if ``path`` contains a store of another proposer, of other settings or of other
-            images with the same names, an image is unreadable or kills its workers, weights do not fit, or Ray is not available. Finished
-            shards are kept.
+            images with the same names, an image is unreadable or kills its workers, weights do not
+            fit, or Ray is not available. Finished shards are kept.
     """
     check_engine(engine, address)
     if proposer not in PROPOSERS:

@@ -48,7 +48,7 @@ def is_stale(run: Run) -> bool:
 
 
 def cross_rows(folder: Path) -> list[dict[str, Any]]:
-    """One entry for each evaluation with a class map in a run folder.
+    """One entry for each evaluation on other data in a run folder.
 
     Raises:
         DamagedFileError: if one of the files is damaged.
@@ -59,7 +59,9 @@ def cross_rows(folder: Path) -> list[dict[str, Any]]:
         protocol = words.protocol_of(evaluation)
         with reading(path, kind="evaluation", way_out="remove it and evaluate again"):
             scores = [f"{k} {score(v['iou'], digits=1)}" for k, v in evaluation["classes"].items()]
-            note = f"{words.protocol_sentence(evaluation)} {describe_map(protocol['map'])}"
+            note = words.protocol_sentence(evaluation)
+            if "map" in protocol:
+                note = f"{note} {describe_map(protocol['map'])}"
             data = Path(str(protocol["data"])).name
         row = {"data": data, "classes": ", ".join(scores), "note": note}
         rows.append(row | tables.overall(evaluation))
@@ -71,6 +73,6 @@ def cross_notices(folder: Path) -> list[Notice]:
     old = [p.name for p in cross_evaluations(folder) if is_outdated(p, folder / "best.safetensors")]
     text = (
         f"The weights or their class biases are newer than {', '.join(old)}; run `s5mars evaluate "
-        "--map` again."
+        "--data` again."
     )
     return [Notice("warning", text)] if old else []
