@@ -78,6 +78,24 @@ def test_thresholds_read_the_curve() -> None:
     assert at_threshold({"risk_coverage": curve}, 0.95) == (0.0, None)
 
 
+def test_images_that_it_was_trained_on_are_counted(
+    tmp_path: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = save(tmp_path / "run", data)
+    dataset = s5mars.open_dataset(data)
+    facts = json.loads((run / "best.json").read_text())
+    facts["training"]["dataset"] = dataset.taxonomy.name
+    (run / "best.json").write_text(json.dumps(facts))
+    (run / "splits").mkdir()
+    names = [sample.name for sample in dataset.split("train")]
+    (run / "splits" / "labelled.txt").write_text("\n".join(names[:2]))
+    calibrate(run, data=data, split="train")
+    assert f"labels of 2 of the {len(names)} images of train" in caplog.text
+    caplog.clear()
+    calibrate(run, data=data, split="val")
+    assert not caplog.text
+
+
 def test_mistakes_are_named(tmp_path: Path, data: Path, fake_data: ModuleType) -> None:
     run = save(tmp_path / "run", data)
     with pytest.raises(ValueError, match=r"--pixels must be at least 1 \(got 0\)"):

@@ -163,8 +163,9 @@ def test_scores_on_other_data_or_lists_leave_those_of_the_run_alone(
         "cross-other-same-classes-test-full.json",
         f"cross-{data.name}-lists_b-same-classes-test-full.json",
     }
-    notes = [row["note"] for row in cross_rows(run)]
-    assert any(str(other) in note for note in notes) and len(notes) == 2
+    of_lists, of_other = cross_rows(run)
+    assert (of_other["data"], of_lists["data"]) == ("other", data.name)
+    assert f"The split lists are those in {lists}." in of_lists["note"]
     # Data that have moved, and lists that are those of the data, are those of training.
     (run / "evaluation-test-full.json").unlink()
     moved = data.rename(tmp_path / "moved")

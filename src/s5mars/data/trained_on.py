@@ -8,6 +8,7 @@ from typing import Any
 
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
+from s5mars.data.layouts.files import read_names
 from s5mars.errors import MissingFileError
 
 
@@ -65,6 +66,13 @@ def is_of_training(facts: Mapping[str, Any], data: Path, splits: Path | None) ->
     if recorded and not _same(data, Path(str(recorded))):
         return False
     return splits is None or _same(splits, Path(str(lists)) if lists else data / "splits")
+
+
+def labelled_names(run: Path | str, facts: Mapping[str, Any], dataset: Dataset) -> set[str]:
+    """Names of the images of a data set whose labels a run was trained on, as far as it tells."""
+    listed = Path(run) / "splits" / "labelled.txt"
+    same = facts.get("dataset") == dataset.taxonomy.name
+    return set(read_names(listed)) if same and listed.is_file() else set()
 
 
 def _same(folder: Path, recorded: Path) -> bool:

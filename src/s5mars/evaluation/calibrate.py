@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from s5mars.classes import same_classes
-from s5mars.data.trained_on import dataset_of
+from s5mars.data.trained_on import dataset_of, labelled_names
 from s5mars.errors import UserError, require_choice
 from s5mars.evaluation.class_biases import class_biases_entry, describe_class_biases
 from s5mars.evaluation.reliability import (
@@ -36,6 +37,8 @@ from s5mars.models.facts import (
 )
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor
+
+logger = logging.getLogger("s5mars")
 
 CLASS_BIASES = ("keep", "fit", "none")
 
@@ -93,8 +96,18 @@ def calibrate(
         raise UserError(f"--pixels must be at least 1 (got {pixels})")
     require_choice(class_biases, CLASS_BIASES, name="--class-biases")
     loaded = load_model(run, network=network)
-    dataset = dataset_of(run, loaded.facts.get("training") or {}, data=data, splits=splits)
+    facts = loaded.facts.get("training") or {}
+    dataset = dataset_of(run, facts, data=data, splits=splits)
     samples = dataset.split(split)
+    known = labelled_names(run, facts, dataset)
+    if trained := sum(sample.name in known for sample in samples):
+        logger.warning(
+            "The model was trained on the labels of %d of the %d images of %s. It is surer there "
+            "than on new images, so its confidence will be too high: use another --split",
+            trained,
+            len(samples),
+            split,
+        )
     same_classes(loaded.taxonomy, dataset.taxonomy, run=run, data=dataset.root)
     if class_biases != "keep":
         loaded = replace(loaded, class_biases=None)
@@ -137,7 +150,7 @@ def calibrate(
     if class_biases != "keep":
         write_class_biases(run, loaded.network, entry)
     write_calibration(run, loaded.network, {"temperature": temperature, **fitted_on})
-    if entry is not None:
+    if class_biases == "fit" and entry is not None:
         print(f"class biases: {describe_class_biases(entry, loaded.taxonomy.names)}")
     print(_table(result, path))
     return result

@@ -11,9 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from s5mars.classes import Taxonomy, same_classes
-from s5mars.data.dataset import Dataset
-from s5mars.data.layouts.files import read_names
-from s5mars.data.trained_on import dataset_of, is_of_training
+from s5mars.data.trained_on import dataset_of, is_of_training, labelled_names
 from s5mars.errors import UserError
 from s5mars.evaluation.bootstrap import DRAWS, FEWEST, LEVEL, Interval, bootstrap
 from s5mars.evaluation.class_map import ClassMap, describe_map
@@ -118,7 +116,7 @@ def evaluate(
         mapped = class_map.between(loaded.taxonomy, dataset.taxonomy)
         taxonomy = mapped.taxonomy
     groups = _groups(merge, taxonomy)
-    labelled = _labelled_names(run, facts, dataset)
+    labelled = labelled_names(run, facts, dataset)
     predictor = Predictor.of(loaded, inference)
     with tqdm(total=len(samples), unit="image", desc=f"evaluate {split}", disable=None) as bar:
         found = evaluate_samples(
@@ -157,6 +155,7 @@ def evaluate(
     if not is_of_training(facts, dataset.root, splits):
         lists = [] if splits is None else [splits.resolve().name]
         kind = [CROSS, dataset.root.resolve().name, *lists, SAME_CLASSES]
+        result["protocol"]["splits"] = None if splits is None else str(splits)
     if mapped is not None and class_map is not None:
         scored = int(found.confusion.support.sum())
         result["protocol"]["map"] = {
@@ -182,13 +181,6 @@ def evaluate(
             else f"{as_table(result)}\nWritten to {path}"
         )
     return result
-
-
-def _labelled_names(run: str | Path, facts: Mapping[str, Any], dataset: Dataset) -> set[str]:
-    """Names of the images of this data set whose labels the run was trained on."""
-    listed = Path(run) / "splits" / "labelled.txt"
-    same = facts.get("dataset") == dataset.taxonomy.name
-    return set(read_names(listed)) if same and listed.is_file() else set()
 
 
 def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
@@ -290,6 +282,8 @@ def _sentence(protocol: Mapping[str, Any]) -> str:
         f"{protocol['words']}), in windows of {protocol['window']} pixels with "
         f"{100 * protocol['overlap']:.0f} % overlap."
     ]
+    if protocol.get("splits"):
+        sentences.append(f"The split lists are those in {protocol['splits']}.")
     if protocol["resolution"] != "full":
         sentences.append(
             f"Images were resized as in the training of the model ({protocol['resolution']})."

@@ -115,5 +115,8 @@ def _is_dinov3(folder: Path) -> bool:
 
 
 def _recorded(name: str) -> str | None:
-    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    try:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:  # timm has no such encoder, which building the network says better
+        return None
     return None if config is None else config.license

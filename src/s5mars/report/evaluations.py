@@ -60,6 +60,8 @@ def cross_rows(folder: Path) -> list[dict[str, Any]]:
         with reading(path, kind="evaluation", way_out="remove it and evaluate again"):
             scores = [f"{k} {score(v['iou'], digits=1)}" for k, v in evaluation["classes"].items()]
             note = words.protocol_sentence(evaluation)
+            if protocol.get("splits"):
+                note = f"{note} The split lists are those in {protocol['splits']}."
             if "map" in protocol:
                 note = f"{note} {describe_map(protocol['map'])}"
             data = Path(str(protocol["data"])).name
