@@ -547,8 +547,12 @@ def test_a_checkpoint_of_other_classes(run: Path, scenes: Path, fails: Fails) ->
 
 def test_a_folder_of_another_run(run: Path, pristine: Path, tmp_path: Path, fails: Fails) -> None:
     before = sorted(run.rglob("*"))
-    assert f"resume it with `s5mars train --resume {run}`" in fails(*train(pristine, run))
+    assert f"{run} has a finished run: choose another --out" in fails(*train(pristine, run))
     assert sorted(run.rglob("*")) == before
+    part = Path(shutil.copytree(run, tmp_path / "a part"))
+    (part / "metrics.json").unlink()
+    assert f"resume it with `s5mars train --resume '{part}'`" in fails(*train(pristine, part))
+    shutil.rmtree(part)
     (tmp_path / "mine.txt").write_text("mine")
     assert "is not empty: choose another --out" in fails(*train(pristine, tmp_path))
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
+import shlex
 from collections.abc import Collection
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 WAY_OUT = "replace it, or leave it out (train and predict do so with --skip-bad)"
@@ -69,3 +71,8 @@ def needed(module: str, *, extra: str) -> Any:
 def warn_once(line: str) -> None:
     """Log a warning once in a process, which may open a folder several times."""
     logging.getLogger("s5mars").warning(line)
+
+
+def as_typed(path: Path | str) -> str:
+    """A path as one types it in a shell, quoted where it must be."""
+    return shlex.quote(str(path))

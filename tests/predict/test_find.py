@@ -68,6 +68,7 @@ def test_the_index_says_what_is_known_and_what_was_found(maps: Path) -> None:
         ("sol >= 44 and status = 'done'", [44, 45]),
         ("status <> 'done'", [50]),
         ("bright sand > 0.2", [43, 45, 44]),
+        ("bright_sand > 0.2 and largest bright sand > 900", [43, 45, 44]),
         ('"bright sand" > 0.2 AND NOT width > 130', [43]),
         ('"big ""dark"" rock" > 0.2', [40, 41]),
         ("largest_bright sand > 900 and camera like 'Mast%'", [45, 44, 43]),

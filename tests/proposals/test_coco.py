@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,18 +84,26 @@ def test_both_kinds_of_counts_and_both_kinds_of_files(tmp_path):
     assert len(store.proposals("empty")) == 0
 
 
-def test_export_and_import_give_the_same_store(tmp_path):
+@pytest.mark.parametrize("proposer", ["sam", "graph"])
+def test_export_and_import_give_the_same_store(tmp_path, proposer):
     rng = np.random.default_rng(0)
     rows = [
-        (f"x/{k}", [proposal(rng.random((40, 30)) < 0.4, confidence=0.9) for _ in range(k)])
+        (
+            f"x/{k}",
+            [
+                replace(proposal(rng.random((40, 30)) < 0.4, confidence=0.9), proposer=proposer)
+                for _ in range(k)
+            ],
+        )
         for k in range(4)
     ]
-    write_store(tmp_path / "a.parquet", rows, proposer="sam")
+    write_store(tmp_path / "a.parquet", rows, proposer=proposer)
 
     assert export_json(ObjectStore(tmp_path / "a.parquet"), tmp_path / "json") == 4
     again = import_json(tmp_path / "json", tmp_path / "b.parquet")
 
     assert {name: list(again.proposals(name)) for name in again.names} == dict(rows)
+    assert again.proposer == proposer
 
 
 GOOD = entry(rectangle(5, 6, 20, 10))

@@ -32,7 +32,7 @@ from s5mars.comparison.results import (
     write_comparison,
 )
 from s5mars.devices import device_of
-from s5mars.errors import UserError
+from s5mars.errors import UserError, as_typed
 from s5mars.files import write_text
 from s5mars.files.locking import locked
 from s5mars.parallel.workers import ended
@@ -103,7 +103,8 @@ class _Work:
         failed = [r for key in self.cells if (r := self._result(key)).status == "failed"]
         for result in failed:
             print(f"failed: {result.name}: {result.reason}", file=sys.stderr)
-        print(f"next: s5mars table {self.out} --format md --figures {self.out / 'figures'}")
+        figures = as_typed(self.out / "figures")
+        print(f"next: s5mars table {as_typed(self.out)} --format md --figures {figures}")
         if failed:
             raise UserError(
                 f"{len(failed)} of {plural(total, 'cell')} failed, all others are done; repeat the "

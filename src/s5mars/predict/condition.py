@@ -29,6 +29,22 @@ _FUNCTIONS = (
     "abs", "ceil", "coalesce", "contains", "ends_with", "floor", "greatest", "least", "length",
     "like_escape", "lower", "not_like_escape", "regexp_matches", "round", "starts_with", "upper",
 )  # fmt: skip
+_KEYWORDS = {
+    "and",
+    "or",
+    "not",
+    "like",
+    "in",
+    "is",
+    "between",
+    "case",
+    "when",
+    "then",
+    "else",
+    "end",
+}
+"""Words that are not taken for a part of a name, as in "sand or rock"."""
+
 _FEW_VALUES = 8
 _NUMBER = re.compile(r"[\d_.]+(e[+-]?\d+)?", re.IGNORECASE)
 _QUOTED = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")""")
@@ -172,15 +188,24 @@ class Products:
         return f'a text needs single quotes: "{said}"' if said != text else ""
 
     def _quoted(self, text: str) -> str:
-        """Quote column names of several words that are not yet quoted."""
+        """Quote column names of several words, which spaces or underscores may separate."""
         # A column named like a number needs quotes, as a number is nearly always meant.
-        words = [c for c in self.columns if not c.isidentifier() and not _NUMBER.fullmatch(c)]
+        words = {
+            c.lower(): c for c in self.columns if not c.isidentifier() and not _NUMBER.fullmatch(c)
+        }
+        known = {column.lower() for column in self.columns}
+        for column in self.columns:
+            for form in (column.replace("_", " "), column.replace(" ", "_")):
+                if form.lower() not in known and not _KEYWORDS & set(form.lower().split()):
+                    words.setdefault(form.lower(), column)
         if not words:
             return text
         choices = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
         pattern = re.compile(rf"(?<!\w)(?:{choices})(?!\w)", re.IGNORECASE)
         parts = _QUOTED.split(text)
-        parts[::2] = [pattern.sub(lambda m: _identifier(m[0]), part) for part in parts[::2]]
+        parts[::2] = [
+            pattern.sub(lambda m: _identifier(words[m[0].lower()]), part) for part in parts[::2]
+        ]
         return "".join(parts)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from s5mars.errors import WAY_OUT, UserError
+from s5mars.errors import WAY_OUT, UserError, as_typed
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.predict.sources import Source
 from s5mars.products import open_product
@@ -84,7 +84,7 @@ def open_picture(
         if path.is_dir():
             raise UserError(
                 f"{path} is a folder: give one image, or map all of them with "
-                f"`s5mars predict MODEL {path} --out maps`"
+                f"`s5mars predict MODEL {as_typed(path)} --out maps`"
             )
         picture = _read(Source(path, path.name))
     if isinstance(picture, Read):

@@ -31,7 +31,7 @@ def import_json(folder: Path | str, path: Path | str, *, proposer: str = "sam") 
     """Import all ``*.json`` files below ``folder`` into one Parquet file at ``path``.
 
     The name of an image is the relative path of its file without the ending. The order of a list
-    becomes the rank.
+    becomes the rank. ``proposer`` is what made masks whose file does not say it.
 
     Raises:
         MissingFileError: if the folder does not exist or contains no JSON file.
@@ -49,7 +49,8 @@ def import_json(folder: Path | str, path: Path | str, *, proposer: str = "sam") 
             name = file.relative_to(folder).with_suffix("").as_posix()
             yield name, read_json(file, proposer=proposer)
 
-    write_store(path, rows(), proposer=proposer, settings={"imported": "json"})
+    made_by = next((masks[0].proposer for _, masks in rows() if masks), proposer)
+    write_store(path, rows(), proposer=made_by, settings={"imported": "json"})
     return ObjectStore(path)
 
 
@@ -91,6 +92,7 @@ def export_json(store: ObjectStore, folder: Path | str) -> int:
                 "bbox": list(proposal.box),
                 "predicted_iou": proposal.predicted_iou,
                 "stability_score": proposal.stability,
+                "proposer": proposal.proposer,
             }
             for proposal in store.proposals(name)
         ]
@@ -135,5 +137,5 @@ def _proposal(entry: Any, proposer: str) -> Proposal:
         rle,
         predicted_iou=predicted_iou,
         stability=stability,
-        proposer=proposer,
+        proposer=str(entry.get("proposer", proposer)),
     )

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from s5mars.classes import Taxonomy
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, as_typed
 from s5mars.files.reading import object_in, parse_yaml, read_object, read_text, reading
 from s5mars.methods import method_title
 from s5mars.models.box import installed_folder
@@ -111,7 +111,7 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
         )
     if not folder.is_dir():
         raise MissingFileError(
-            f"{folder}: no such run folder; `s5mars train --out {folder}` creates one"
+            f"{folder}: no such run folder; `s5mars train --out {as_typed(folder)}` creates one"
         )
     if (folder / "folds.json").is_file():
         raise UserError(
@@ -122,7 +122,7 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
     if missing:
         raise MissingFileError(
             f"{folder} is not a finished run: {' and '.join(missing)} missing; "
-            f"`s5mars train --out {folder}` writes them"
+            f"`s5mars train --out {as_typed(folder)}` writes them"
         )
     with reading(folder / "best.json", kind="run", way_out="train the run again"):
         best = object_in(folder / "best.json")

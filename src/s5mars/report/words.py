@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from s5mars.errors import as_typed
 from s5mars.report.folder import Run
 from s5mars.report.numbers import count, mapping, number, plural, share
 
@@ -130,7 +131,7 @@ def _warnings(run: Run, evaluation: Mapping[str, Any], stale: bool) -> Iterator[
     if done is not None and total is not None and done < total:
         yield (
             f"The run stopped at step {count(done)} of {count(total)}; "
-            f"`s5mars train --resume {run.folder}` continues it."
+            f"`s5mars train --resume {as_typed(run.folder)}` continues it."
         )
 
 

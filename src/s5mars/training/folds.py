@@ -24,7 +24,7 @@ from s5mars.data.names import as_lines
 from s5mars.data.partition import draw_partition
 from s5mars.data.stratify import Areas, label_areas, stratified_order
 from s5mars.devices import device_of
-from s5mars.errors import UserError
+from s5mars.errors import UserError, as_typed
 from s5mars.evaluation.command import evaluate
 from s5mars.evaluation.confusion import Confusion
 from s5mars.evaluation.found import find_evaluation, is_outdated, read_evaluation
@@ -115,7 +115,7 @@ def continue_folds(run: Path, config: TrainConfig, method: Method) -> Path:
     print(
         "Each run was scored on the images of its fold, and trained on those of the others; its "
         f"model is in {run / 'fold-N'}.\nTo train on all labelled images: s5mars train "
-        f"{config.data}"
+        f"{as_typed(config.data)}"
     )
     return run
 

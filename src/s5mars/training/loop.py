@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from s5mars.errors import UserError, first_line
+from s5mars.errors import UserError, as_typed, first_line
 from s5mars.files import replacing
 from s5mars.files.reading import require_regular
 from s5mars.models.synchronised import synchronise
@@ -191,7 +191,7 @@ class Loop:
 
     def kept(self) -> str:
         """The last saved step and how to resume from it, for a message."""
-        return f"{self.saved}; resume with: s5mars train --resume {self.config.out}"
+        return f"{self.saved}; resume with: s5mars train --resume {as_typed(self.config.out)}"
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

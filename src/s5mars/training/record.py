@@ -16,6 +16,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from s5mars.data.dataset import Dataset
 from s5mars.data.resolution import Resolution
+from s5mars.errors import as_typed
 from s5mars.files import write_json
 from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import save_model
@@ -140,7 +141,8 @@ class Record:
                 f"{self.config.method}: {module.scored_name} mIoU "
                 f"{_percent(best['validation']['mIoU'])} on {self.config.select_on} at {when}"
             )
-        following = f"evaluate {out}" if self._tested else f"predict {out} IMAGES --out maps"
+        run = as_typed(out)
+        following = f"evaluate {run}" if self._tested else f"predict {run} IMAGES --out maps"
         print(f"next: s5mars {following}")
 
     @property

@@ -21,7 +21,7 @@ from s5mars.data.layouts import open_dataset
 from s5mars.data.resolution import Resolution
 from s5mars.data.trained_on import dataset_of
 from s5mars.devices import is_out_of_memory
-from s5mars.errors import UserError, first_line
+from s5mars.errors import UserError, as_typed, first_line
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import is_empty, locked
 from s5mars.files.reading import read_object, read_text
@@ -151,7 +151,7 @@ def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None 
                 dataset = open_dataset(config.data, splits=config.splits)
                 streams = recorded_streams(dataset, run, config, method)
                 _complete(run, config, dataset, streams)
-        print(f"{run} is finished; next: s5mars evaluate {run}")
+        print(f"{run} is finished; next: s5mars evaluate {as_typed(run)}")
         return run
     with _owned(run):
         if data is not None and _is_first():
@@ -206,7 +206,8 @@ def train_part(
     finished = is_finished(out)
     if not finished:
         print(
-            f"{out} is a part of {whole}; resume all of it with: s5mars train --resume {whole}",
+            f"{out} is a part of {whole}; resume all of it with: s5mars train --resume "
+            f"{as_typed(whole)}",
             file=sys.stderr,
         )
     return finished
@@ -225,8 +226,10 @@ def require_unused(out: Path) -> None:
     """Raise a UserError if a folder holds anything; it says how to resume a run."""
     if not out.exists() or (out.is_dir() and is_empty(out)):
         return
+    if is_finished(out):
+        raise UserError(f"{out} has a finished run: choose another --out")
     hint = (
-        f"resume it with `s5mars train --resume {out}`, or choose another --out"
+        f"resume it with `s5mars train --resume {as_typed(out)}`, or choose another --out"
         if (out / "config.yaml").is_file()
         else "choose another --out"
     )
@@ -296,7 +299,7 @@ def _fit(
     if module.step < module.total_steps or loop.is_pending:
         print(
             f"stopped by {loop.signals.stopped_by} after step {module.step} of "
-            f"{module.total_steps}, saved; resume with: s5mars train --resume {out}",
+            f"{module.total_steps}, saved; resume with: s5mars train --resume {as_typed(out)}",
             file=sys.stderr,
         )
     else:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from s5mars.data.hub.convert import convert, names_of, rows_of
 from s5mars.data.hub.shards import HubStore, Listing, LocalStore, Shard, Store
 from s5mars.data.hub.sources import SOURCES, Source
-from s5mars.errors import UserError, require_choice
+from s5mars.errors import UserError, as_typed, require_choice
 from s5mars.files import write_json
 from s5mars.files.reading import read_object
 
@@ -56,7 +56,7 @@ def fetch(
     source, out = SOURCES[name], Path(out)
     recorded = _begun(out, name)
     if recorded is not None and recorded.get("complete"):
-        print(f"{out}: complete; next: s5mars stats {out} --out stats")
+        print(f"{out}: complete; next: s5mars stats {as_typed(out)} --out stats")
         return out
     store: Store
     if local is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import ai4mars, mars_bench, mars_seg, plain, s5mars_release
 from s5mars.data.layouts.files import MASK_SUFFIX
-from s5mars.errors import MissingFileError, UserError, require_choice
+from s5mars.errors import MissingFileError, UserError, as_typed, require_choice
 from s5mars.products.files import LISTED_ENDINGS, files_below
 
 
@@ -120,8 +120,9 @@ def _unlabelled(root: Path) -> str:
     if folders - {"images"} or not files_below(root, LISTED_ENDINGS):
         return ""
     return (
-        f"it holds images without masks: paint some with `s5mars label {root} --classes "
-        f'"soil,rock"`, or map them with the installed model, `s5mars predict {root} --out maps`'
+        f"it holds images without masks: paint some with `s5mars label {as_typed(root)} --classes "
+        '"soil,rock"`, or map them with the installed model, '
+        f"`s5mars predict {as_typed(root)} --out maps`"
     )
 
 

@@ -13,7 +13,7 @@ from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.data.layouts.files import forbid_overlap, left_out, read_names, select
 from s5mars.data.names import as_lines
 from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
-from s5mars.errors import UserError, warn_once
+from s5mars.errors import UserError, as_typed, warn_once
 from s5mars.files import write_text
 from s5mars.files.reading import read_text
 from s5mars.types import Sample
@@ -85,7 +85,7 @@ def _first_splits(
     if not labelled:
         raise UserError(
             f"{root} has no mask: add the mask of at least one image, or paint one with "
-            f"`s5mars label {root}`"
+            f"`s5mars label {as_typed(root)}`"
         )
     if (number := len(labelled)) < FEW:
         estimate = f"use `s5mars train --folds {min(FOLDS, number)}` to estimate a score"
