@@ -64,6 +64,17 @@ def test_padding_neither_counts_nor_leaks() -> None:
     )
 
 
+@pytest.mark.parametrize("swap", ["std", "mean", "both"])
+def test_padding_stays_black(swap: Swap) -> None:
+    """As the other methods of table VII and the photometric augmentations leave it."""
+    image = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    valid = torch.ones(4, 8, 8, dtype=torch.bool)
+    valid[:, :3] = False
+    image[:, :, :3] = 0
+    moved = augin(image, valid, partner=partners(4), swap=swap)
+    assert (moved[:, :, :3] == 0).all() and not torch.equal(moved, image)
+
+
 def test_flat_and_empty_images_stay_finite() -> None:
     image, valid = images(6)
     image[0] = 0.5

@@ -16,7 +16,7 @@ def softmax(scores: Array) -> Array:
 
 
 def augin(images: Array, valid: Array, partner: list[int], *, swap: str) -> Array:
-    """Eq. 5 for images (B, C, H, W), with statistics over the valid pixels of each channel."""
+    """Eq. 5 for images (B, C, H, W), over the valid pixels of each channel."""
     out = images.copy()
     batch, channels, height, width = images.shape
     for i in range(batch):
@@ -33,7 +33,8 @@ def augin(images: Array, valid: Array, partner: list[int], *, swap: str) -> Arra
             std_j = math.sqrt(sum((v - mean_j) ** 2 for v in other) / len(other))
             sigma = std_i if swap == "mean" else std_j
             mu = mean_i if swap == "std" else mean_j
-            out[i, c] = sigma * (images[i, c] - mean_i) / std_i + mu
+            moved = sigma * (images[i, c] - mean_i) / std_i + mu
+            out[i, c][valid[i]] = moved[valid[i]]
     return out
 
 

@@ -19,7 +19,7 @@ def exchange(image: Tensor, valid: Tensor, *, partner: Tensor, kind: Exchange = 
 
     Args:
         image: (B, C, H, W) float.
-        valid: (B, H, W) bool; padding and no-data do not count.
+        valid: (B, H, W) bool; padding and no-data do not count and do not change.
         partner: (B,) int64 index of the partner of each image.
         kind: ``std``, ``mean`` or ``both`` for the variants of AugIN, ``efdm``, ``wct``, ``fda``,
             or ``none``.

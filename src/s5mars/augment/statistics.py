@@ -42,7 +42,7 @@ def augin(image: Tensor, valid: Tensor, *, partner: Tensor, swap: Swap = "std") 
 
     Args:
         image: (B, C, H, W) float.
-        valid: (B, H, W) bool; padding and no-data do not count.
+        valid: (B, H, W) bool; padding and no-data do not count and do not change.
         partner: (B,) int64 index j for each i.
         swap: ``std``, ``mean``, ``both`` or ``none``.
     """
@@ -58,7 +58,8 @@ def augin(image: Tensor, valid: Tensor, *, partner: Tensor, swap: Swap = "std") 
     # Neither a flat image nor an empty partner has a contrast.
     flat = (std < EPSILON) | (target_std < EPSILON)
     gain = torch.where(flat, torch.ones_like(std), target_std / (std + EPSILON))
-    return torch.addcmul(target_mean - mean * gain, image, gain)
+    moved = torch.addcmul(target_mean - mean * gain, image, gain)
+    return torch.where(valid.unsqueeze(1), moved, image)
 
 
 def partners(size: int) -> Tensor:
