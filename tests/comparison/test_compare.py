@@ -226,6 +226,9 @@ def test_a_failed_cell_and_its_retry(
     assert main(["table", str(out)]) == 0
     assert "Failed: supervised list-1 seed 0: " in capsys.readouterr().out
 
+    assert main(command) == 2
+    said = "2 already finished or failed (1 failed; --retry-failed runs them again), 0 to run"
+    assert said in capsys.readouterr().out
     bad.write_bytes(whole)
     assert main([*command, "--retry-failed"]) == 0
     cells = json.loads((out / "comparison.json").read_text())["cells"]

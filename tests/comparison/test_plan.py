@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from s5mars.comparison.grid import Row, arguments_of
+from s5mars.comparison.plan import Request, plan, with_choices
 from s5mars.comparison.results import read_comparison, write_comparison
 from s5mars.comparison.settings import as_of_now, describe_row, differences, same_run
+from s5mars.errors import UserError
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import parse_training
+from s5mars.training.automatic import LIGHT, Machine, complete
 
 from .handmade import SETTINGS, comparison
 
@@ -68,3 +73,34 @@ def test_what_changes_no_result_makes_no_other_run() -> None:
     assert same_run(one, TrainConfig(data=Path("d"), out=Path("o"), steps=4)) == [
         "steps: 4 there, 3 now"
     ]
+
+
+def test_a_comparison_chooses_as_train_does_and_keeps_its_choice(
+    tmp_path: Path, fake_data: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fake_data.plain(tmp_path / "data", images=6, size=(90, 400))
+    on_cpu, on_gpu = Machine(gpu=False, cores=2), Machine(gpu=True, cores=8)
+    monkeypatch.setattr(Machine, "here", lambda accelerator: on_cpu)
+    words = [f"--data={data}", "--steps=20", "--s5mars.hard-threshold=0.8"]
+    asked = Request(out=tmp_path / "x", arguments=words, methods=["supervised", "s5mars"])
+    request, said = with_choices(asked)
+    alone, _ = complete([*words[:2], "--method=supervised", "--out=run"])
+    assert request.arguments == [*words, *alone[4:]]
+    assert request.arguments[3:] == [f"--model={LIGHT}", "--resolution=384", "--crop=64"]
+    assert "as there is no GPU" in said
+
+    # What is given stays, and a comparison goes on as it is, also on another machine.
+    given = replace(asked, arguments=[*words, "--model=resnet18", "--crop=64", "--resolution=full"])
+    assert with_choices(given) == (given, "")
+    write_comparison(asked.out, plan(request).comparison)
+    monkeypatch.setattr(Machine, "here", lambda accelerator: on_gpu)
+    assert with_choices(asked) == (request, "")
+
+
+def test_a_misspelled_encoder_is_refused_before_the_first_cell(
+    tmp_path: Path, fake_data: ModuleType
+) -> None:
+    data = fake_data.plain(tmp_path / "data", images=6)
+    words = [f"--data={data}", "--steps=20", "--model=resnt18", "--weights=none"]
+    with pytest.raises(UserError, match="resnt18 is not an encoder of timm; nearest: resnet18"):
+        plan(Request(out=tmp_path / "x", arguments=words, methods=["supervised"]))

@@ -121,6 +121,15 @@ def test_a_cpu_gets_what_it_can_train_in_an_hour(
         assert int(found["steps"]) * 0.9 * 8 >= 20_000
 
 
+def test_a_damaged_image_is_left_to_the_training(
+    here: Path, fake_data: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, Machine(gpu=False, cores=64))
+    data = fake_data.plain(here / "a", images=3, unlabelled=0, splits=False, size=(1024, 768))
+    next(iter((data / "images").iterdir())).write_bytes(b"no image")
+    assert added(["a", "--skip-bad=true"])["resolution"] == "384"
+
+
 def test_a_gpu_gets_the_network_of_the_paper(
     here: Path, fake_data: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

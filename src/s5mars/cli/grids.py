@@ -43,7 +43,10 @@ def _compare_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--keep-checkpoints", action="store_true", help="Keep the last.ckpt of every run"
     )
-    parser.epilog = f"All other options are those of s5mars train.\n\n{parser.epilog}"
+    parser.epilog = (
+        "All other options are those of s5mars train. If --model, --resolution or --crop is not "
+        f"given, it is chosen once for all runs.\n\n{parser.epilog}"
+    )
 
 
 def compare(options: Namespace) -> object:

@@ -25,8 +25,13 @@ from s5mars.data.layouts import open_dataset
 from s5mars.errors import UserError
 from s5mars.evaluation.protocols import find_protocol
 from s5mars.files.locking import is_empty
-from s5mars.settings.parsing import Training, parse_training
+from s5mars.models.encoders import architecture
+from s5mars.settings.networks import DeepLab, network_options
+from s5mars.settings.parsing import Training, given, parse_training
+from s5mars.training.automatic import complete
 from s5mars.types import Method
+
+_CHOSEN = ("model", "resolution", "crop")  # by the machine and the data, if not given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,46 @@ def plan(request: Request) -> Plan:
     if request.table_vi:
         rows += general.table_vi_rows(request.weights, request.out)
     cells = cells_of(rows, request.labelled, request.seeds)
-    return Plan(tuple(cells), _planned(request, rows, cells))
+    planned = _planned(request, rows, cells)
+    for row in rows:
+        changed = planned.rows[row.name]["settings"]["training"]
+        model = changed.get("model", planned.settings["training"]["model"])
+        if network_options(model) is DeepLab:
+            architecture(model)  # raises here and not in each cell
+    return Plan(tuple(cells), planned)
+
+
+def with_choices(request: Request) -> tuple[Request, str]:
+    """Add encoder, resolution and crop where they are not given, as ``s5mars train`` chooses them.
+
+    A comparison that exists keeps its own, whatever the machine. The rows of table VI bring their
+    encoders, so that nothing is chosen for them.
+
+    Returns:
+        The request, and what was chosen and why, for the user.
+
+    Raises:
+        UserError, MissingFileError: as ``plan``.
+    """
+    known = given(request.arguments, (*_CHOSEN, "steps", "epochs", "data"))
+    missing = [name for name in _CHOSEN if name not in known]
+    if (
+        request.table_vi
+        or not missing
+        or "data" not in known
+        or not known.keys() & {"steps", "epochs"}
+    ):
+        return request, ""
+    if (old := _old(request.out)) is not None:
+        recorded = old.settings["training"]
+        added = [f"--{name}={recorded[name]}" for name in missing if name in recorded]
+        return replace(request, arguments=[*request.arguments, *added]), ""
+    (row, *_) = (*method_rows(request.methods), *method_rows([ABLATED]))
+    words = [
+        *arguments_of(row, request.arguments), f"--method={row.method}", f"--out={request.out}"
+    ]  # fmt: skip
+    completed, chosen = complete(words, own=row.own)
+    return replace(request, arguments=[*request.arguments, *completed[len(words) :]]), chosen
 
 
 def train_arguments(request: Request, row: Row, cell: Cell, out: Path) -> list[str]:

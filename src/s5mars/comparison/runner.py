@@ -20,7 +20,7 @@ from s5mars.comparison import settings
 from s5mars.comparison.general import missing_weights
 from s5mars.comparison.grid import Cell
 from s5mars.comparison.here import Here
-from s5mars.comparison.plan import Plan, Request, plan, train_arguments
+from s5mars.comparison.plan import Plan, Request, plan, train_arguments, with_choices
 from s5mars.comparison.results import (
     STOPPED,
     Comparison,
@@ -65,7 +65,10 @@ def compare(request: Request) -> Comparison:
             settings, or another process uses it; nothing is written then. Also at the end, if
             cells failed.
     """
+    request, chosen = with_choices(request)
     plan(request)  # raises before a folder is created
+    if chosen:
+        print(chosen, file=sys.stderr)
     with locked(request.out):
         return _Work(request, plan(request)).finish()
 
@@ -84,9 +87,16 @@ class _Work:
         self._write()
         self._delete_trainer_state()
         total = len(self.cells)
+        waiting = {cell.key for cell in todo}
+        failed_before = sum(
+            self._result(key).status == "failed" for key in self.cells.keys() - waiting
+        )
+        again = (
+            f" ({failed_before} failed; --retry-failed runs them again)" if failed_before else ""
+        )
         print(
-            f"{plural(total, 'cell')} requested, {total - len(todo)} already finished or failed, "
-            f"{len(todo)} to run: {_listed(todo)}"
+            f"{plural(total, 'cell')} requested, {total - len(todo)} already finished or failed"
+            f"{again}, {len(todo)} to run: {_listed(todo)}"
         )
         try:
             while todo or self.running:
@@ -198,7 +208,7 @@ class _Work:
         where = {"data": str(training.config.data.resolve())}
         if lists is not None:
             where["splits"] = str(lists.resolve())
-        # What ``train`` would choose by the machine is the same in all cells.
+        # What was chosen for the comparison is the same in all cells.
         chosen = {name: getattr(training.config, name) for name in ("model", "resolution", "crop")}
         if training.config.objects is None and training.config.object_cache is None:
             chosen["object-cache"] = self.out.resolve() / OBJECTS

@@ -124,8 +124,12 @@ def blocks_of_levels(depth: int, levels: int) -> tuple[int, ...]:
     return {4: four, 2: (four[0], four[3]), 1: (four[3],)}[levels]
 
 
-def _known(name: str) -> str:
-    """The architecture of a name, without the tag of its weights."""
+def architecture(name: str) -> str:
+    """The architecture of an encoder's name, without the tag of its weights.
+
+    Raises:
+        UserError: if timm has no such encoder or weights; the message names the nearest.
+    """
     base, _, tag = name.partition(".")
     if base not in timm.list_models(base):
         near = difflib.get_close_matches(base, timm.list_models(), n=4, cutoff=0.0)
@@ -144,7 +148,7 @@ def _probe(name: str) -> tuple[str, bool, Any, dict[str, Any]]:
         The architecture, whether its input size is fixed, an encoder with random weights, from
         which strides are read, and the arguments of timm that allow any size.
     """
-    base = _known(name)
+    base = architecture(name)
     config = timm.get_pretrained_cfg(base, allow_unregistered=False)
     fixed = bool(config is not None and config.fixed_input_size)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -213,7 +214,11 @@ def _sides(
 
 def _sizes(dataset: Dataset) -> list[tuple[int, int]]:
     train = dataset.split("train")
-    return [image_size(sample.image) for sample in train[:: max(1, len(train) // _SAMPLED_IMAGES)]]
+    sizes = []
+    for sample in train[:: max(1, len(train) // _SAMPLED_IMAGES)]:
+        with suppress(UserError):  # a damaged image: training reports it, or skips it
+            sizes.append(image_size(sample.image))
+    return sizes
 
 
 def _set_by_recipe(known: Mapping[str, object]) -> set[str]:
