@@ -104,3 +104,17 @@ def test_a_misspelled_encoder_is_refused_before_the_first_cell(
     words = [f"--data={data}", "--steps=20", "--model=resnt18", "--weights=none"]
     with pytest.raises(UserError, match="resnt18 is not an encoder of timm; nearest: resnet18"):
         plan(Request(out=tmp_path / "x", arguments=words, methods=["supervised"]))
+
+
+def test_a_list_of_the_pool_counts_by_its_content(tmp_path: Path, fake_data: ModuleType) -> None:
+    data, listed = fake_data.plain(tmp_path / "data", images=6), tmp_path / "pool.txt"
+    names = (data / "splits" / "train.txt").read_text().split()
+    words = [f"--data={data}", "--steps=20", "--model=resnet18", f"--pool={listed}"]
+    request = Request(out=tmp_path / "x", arguments=words, methods=["s5mars"])
+    listed.write_text("\n".join(names))
+    write_comparison(request.out, plan(request).comparison)
+    listed.write_text("\n".join(reversed(names)))
+    plan(request)
+    listed.write_text(names[0])
+    with pytest.raises(UserError, match=r"other settings \(.*training\.pool: pool\.txt, \w+ there"):
+        plan(request)

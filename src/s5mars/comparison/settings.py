@@ -14,7 +14,8 @@ import yaml
 from s5mars import __version__
 from s5mars.comparison.grid import Cell, Row
 from s5mars.data.dataset import Dataset
-from s5mars.data.partition import partition_list
+from s5mars.data.layouts.files import read_names
+from s5mars.data.partition import POOLS, partition_list
 from s5mars.files.reading import read_text
 from s5mars.settings.config import TrainConfig, with_absolute_paths
 from s5mars.settings.networks import NetworkOptions, network_options, with_groups
@@ -167,6 +168,9 @@ def _common(training: Training) -> dict[str, Any]:
     settings = {**whole, "network": text[config.network.group]} | {
         name: text[name] for name in whole if name in text
     }
+    if config.pool not in POOLS:  # a list, which counts by its content as that of labels does
+        names = read_names(Path(config.pool))
+        settings["pool"] = f"{Path(config.pool).name}, {digest(names)}"
     return _relevant(settings, config, without=_OF_THE_CELL)
 
 

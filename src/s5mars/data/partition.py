@@ -94,6 +94,10 @@ def partition_list(dataset: Dataset, labelled: float | str | Path) -> Path:
     return path
 
 
+POOLS = ("all", "train", "unlabelled")
+"""What ``pool`` takes besides the path to a list file."""
+
+
 def pool(dataset: Dataset, which: str = "all") -> tuple[Sample, ...]:
     """Return the images that a semi-supervised method may use without their labels.
 
@@ -110,7 +114,7 @@ def pool(dataset: Dataset, which: str = "all") -> tuple[Sample, ...]:
         MissingFileError: if ``which`` is none of these words and not a file.
     """
     everything = (*dataset.split("train"), *dataset.unlabelled)
-    if which in ("all", "train", "unlabelled"):
+    if which in POOLS:
         chosen = {"all": everything, "train": dataset.split("train")}.get(which, dataset.unlabelled)
         if not chosen:
             raise UserError(
