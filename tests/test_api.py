@@ -333,3 +333,8 @@ def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "report.html" in page
     assert own.startswith("class ")
     assert "Mean Teacher" in comparison
+
+
+def test_a_misspelled_setting_of_load_is_named_before_the_model_is_read(tmp_path: Path) -> None:
+    with pytest.raises(s5mars.UserError, match=r"got 'abstian'\); did you mean 'abstain'"):
+        s5mars.load(tmp_path / "no run", abstian=0.5)

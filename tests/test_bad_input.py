@@ -428,7 +428,7 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
             ["--labelled=1.5"],
             r"labelled must be a fraction in \(0, 1\] or a list file \(got 1\.5\)",
         ),
-        (["--labelled=no.txt"], r"no\.txt: no such file"),
+        (["--labelled=no.txt"], r"such as 0\.125 or an existing list file \(got no\.txt\)"),
         (["--stepz=3"], r"unknown option --stepz; the nearest is --steps"),
         (["--method=s5marz"], r"unknown method 's5marz'; nearest: s5mars; all: "),
         (["--recipe=papr"], r"unknown recipe 'papr'; nearest: paper"),

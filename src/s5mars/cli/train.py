@@ -42,8 +42,10 @@ def _resumed(arguments: list[str]) -> tuple[Path, Path | None]:
     parser.add_argument("--data", type=_path)
     try:
         given, others = parser.parse_known_args(arguments)
-    except UserError:
-        others = ["--resume"]
+    except UserError as error:
+        raise UserError(
+            f"{error}; use --resume RUN, and --data DATA if the data was moved"
+        ) from None
     if others:
         raise UserError(
             "--resume accepts only the run folder and --data (if the data was moved), because a "

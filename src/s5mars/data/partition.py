@@ -86,9 +86,11 @@ def partition_list(dataset: Dataset, labelled: float | str | Path) -> Path:
         MissingFileError: if the data set names partitions, and it is neither.
     """
     path = dataset.partitions.get(str(labelled), Path(str(labelled)))
-    if dataset.partitions and not path.exists():
+    if not path.exists():
+        named = ", a partition of the data set" * bool(dataset.partitions)
+        known = f" ({', '.join(dataset.partitions)})" * bool(dataset.partitions)
         raise MissingFileError(
-            f"--labelled must be a fraction, a list file or one of {', '.join(dataset.partitions)} "
+            f"--labelled must be a fraction such as 0.125{named}{known} or an existing list file "
             f"(got {labelled})"
         )
     return path

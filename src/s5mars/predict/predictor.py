@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.resolution import FULL, Resolution
 from s5mars.devices import find_device
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_choice
 from s5mars.models.domain import Domain
 from s5mars.models.encoders import padded
 from s5mars.models.segmenter import Segmenter
@@ -374,11 +374,14 @@ def load(
         MissingFileError: if there is no checkpoint, or the hub cannot be reached.
         UserError: if the checkpoint is damaged, a setting is out of range, or an ONNX file contains
             class biases that are not wanted.
-        TypeError: if ``settings`` contains an unknown field.
+        UserError: if ``settings`` contains an unknown field.
     """
     from s5mars.models.checkpoint import without_class_biases
     from s5mars.models.opened import open_model
 
+    known = tuple(Inference.__dataclass_fields__)
+    for name in settings:
+        require_choice(name, known, name="a setting of load", suggest=True)
     inference = replace(inference, **settings)  # fail before the weights are read
     loaded = open_model(path, network=network)
     if not class_biases:
