@@ -13,7 +13,7 @@ from s5mars.cli import main
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import LAYOUTS, open_dataset, splitting
 from s5mars.data.layouts.files import read_names
-from s5mars.errors import warn_once
+from s5mars.errors import UserError, warn_once
 from s5mars.types import Sample
 
 
@@ -264,3 +264,15 @@ def test_new_labels_join_for_now_where_the_list_cannot_be_written(
         in caplog.text
     )
     assert len(read_names(root / "splits" / "train.txt")) == 28
+
+
+def test_a_misspelled_folder_does_not_replace_the_lists_of_the_data(
+    tmp_path: Path, fake_data: ModuleType
+) -> None:
+    root = fake_data.plain(tmp_path / "a", images=45)
+    with pytest.raises(UserError, match=r"--splits .*litss does not exist, but .*a.splits has"):
+        open_dataset(root, splits=tmp_path / "litss")
+    assert not (tmp_path / "litss").exists()
+    (tmp_path / "new").mkdir()
+    open_dataset(root, splits=tmp_path / "new")
+    assert (tmp_path / "new" / "train.txt").is_file()

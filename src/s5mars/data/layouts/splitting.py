@@ -55,6 +55,11 @@ def read_splits(
     folder = root / "splits" if lists is None else lists
     if lists is not None and lists.exists() and not lists.is_dir():
         raise UserError(f"--splits {lists} is a file: give the folder of the split lists")
+    if lists is not None and not lists.exists() and any((root / "splits").glob("*.txt")):
+        raise UserError(
+            f"--splits {lists} does not exist, but {root / 'splits'} has lists: leave --splits out "
+            "to use them, or make the empty folder for new ones"
+        )
     paths = sorted(folder.glob("*.txt"), key=_usual_order)
     if not paths:
         return _first_splits(root, samples, taxonomy, coding, folder=folder)
