@@ -14,7 +14,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for result in comparison.done():
         for kind in kinds:
             if not any(is_of(entry, result, kind) for entry in found["scores"]):
-                entry = score(options.comparison / result.folder, result, kind)
+                entry = score(options.comparison / result.folder, result, kind, found["scores"])
                 found["scores"].append(entry)
                 write_json(options.out, found)
                 print(f"{result.name}, {kind.title}: mIoU {entry['mIoU']:.1f} %", flush=True)
@@ -70,15 +70,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(table(entries, *options.rows))
 
 
-def score(run: Path, result: Result, kind: Kind) -> dict[str, Any]:
-    """Evaluate a run; a model without class biases is not evaluated twice on its own split."""
-    if kind.data is None and not read_facts(checkpoint_path(run)).get("class_biases"):
-        return entry_of(result, kind)
+def score(
+    run: Path, result: Result, kind: Kind, known: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Evaluate a run; a model without class biases is not evaluated twice on the same images."""
+    if not kind.class_biases and not has_class_biases(run):
+        if kind.data is None:
+            return entry_of(result, kind)
+        for entry in known:
+            if is_of(entry, result, replace(kind, class_biases=True)):
+                return {**entry, "class_biases": False}
     with tempfile.TemporaryDirectory() as folder:
         scores = evaluate(
             run, data=kind.data, class_biases=kind.class_biases, out=folder, show=False
         )
     return entry_of(result, kind, scores)
+
+
+def has_class_biases(run: Path) -> bool:
+    found = (read_facts(checkpoint_path(run)).get("class_biases") or {}).values()
+    return any(any(entry["values"]) for entry in found)
 
 
 def entry_of(result: Result, kind: Kind, scores: Mapping[str, Any] | None = None) -> dict[str, Any]:
