@@ -42,7 +42,8 @@ def times_of_steps(
     with tempfile.TemporaryDirectory() as out:
         changed = {"out": Path(out), "validate_every": 10**9, "devices": 1, **settings}
         step.module.config = replace(step.module.config, **changed)
-        record: Any = SimpleNamespace(streams=SimpleNamespace(selection=()))
+        no_split = SimpleNamespace(selection=())
+        record: Any = SimpleNamespace(streams=no_split, start_clock=lambda: None)
         loop = Loop(step.module, Feed(), record)  # type: ignore[arg-type]
         with contextlib.redirect_stderr(io.StringIO()):
             loop.run()

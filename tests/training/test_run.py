@@ -467,7 +467,7 @@ def test_a_used_folder_is_refused(
     scenes: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(scenes, unbroken)) == 2
-    assert f"s5mars train --resume {unbroken}" in capsys.readouterr().err
+    assert f"{unbroken} has a finished run: choose another --out" in capsys.readouterr().err
 
 
 def test_as_released_runs_and_says_that_it_chose_on_the_test_split(
