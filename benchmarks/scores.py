@@ -32,6 +32,8 @@ class Kind:
     title: str  # as ``scored_on`` in the file
     data: Path | None  # None: that of the comparison
     class_biases: bool
+    split: str = "test"
+    protocol: str = "full"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,12 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     comparison = read_comparison(options.comparison)
-    own = f"{comparison.settings['data']['folder']} {comparison.settings['evaluation']['split']}"
-    kinds = [Kind(own, None, False)]
+    how = comparison.settings["evaluation"]  # split and protocol
+    own = Kind(f"{comparison.settings['data']['folder']} {how['split']}", None, True, **how)
+    kinds = [replace(own, class_biases=False)]
     if options.gold is not None:
         kinds += [Kind(options.gold.name, options.gold, biases) for biases in (True, False)]
     about = f"Scores in % of the models of {options.comparison.resolve().name}"
-    found = {"about": f"{about} by benchmarks/scores.py, protocol full", "scores": []}
+    found = {"about": f"{about} by benchmarks/scores.py", "scores": []}
     if options.out.is_file():
         found = json.loads(options.out.read_text(encoding="utf-8"))
     for result in comparison.done():
@@ -59,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found["scores"].append(entry)
                 write_json(options.out, found)
                 print(f"{result.name}, {kind.title}: mIoU {entry['mIoU']:.1f} %", flush=True)
-    recorded = [entry_of(result, Kind(own, None, True)) for result in comparison.done()]
-    for kind in [Kind(own, None, True), *kinds]:
+    recorded = [entry_of(result, own) for result in comparison.done()]
+    for kind in [own, *kinds]:
         entries = [
             entry
             for entry in [*recorded, *found["scores"]]
@@ -82,7 +85,13 @@ def score(
                 return {**entry, "class_biases": False}
     with tempfile.TemporaryDirectory() as folder:
         scores = evaluate(
-            run, data=kind.data, class_biases=kind.class_biases, out=folder, show=False
+            run,
+            data=kind.data,
+            split=kind.split,
+            protocol=kind.protocol,
+            class_biases=kind.class_biases,
+            out=folder,
+            show=False,
         )
     return entry_of(result, kind, scores)
 
