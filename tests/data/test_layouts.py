@@ -222,7 +222,7 @@ def test_the_splits_of_co2s_have_names(tmp_path, fake_data, whole):
     assert names(dataset.split("test")) == [f"1P{i:04d}EFF" for i in (9, 10, 11)]
     for name, count in (("co2s-1_8", 2), ("co2s-1_4", 4)):
         assert names(draw_partition(dataset, name)[0]) == [f"1P{i:04d}EFF" for i in range(count)]
-    with pytest.raises(UserError, match=r"co2s-1_4, co2s-1_8\) .*co2s-1_2"):
+    with pytest.raises(UserError, match=r"co2s-1_4, co2s-1_8 .*co2s-1_2"):
         draw_partition(dataset, "co2s-1_2")
 
 

@@ -87,10 +87,9 @@ def partition_list(dataset: Dataset, labelled: float | str | Path) -> Path:
     """
     path = dataset.partitions.get(str(labelled), Path(str(labelled)))
     if not path.exists():
-        named = ", a partition of the data set" * bool(dataset.partitions)
-        known = f" ({', '.join(dataset.partitions)})" * bool(dataset.partitions)
+        named = f", or one of {', '.join(dataset.partitions)}" if dataset.partitions else ""
         raise MissingFileError(
-            f"--labelled must be a fraction such as 0.125{named}{known} or an existing list file "
+            f"--labelled must be a fraction such as 0.125 or an existing list file{named} "
             f"(got {labelled})"
         )
     return path

@@ -30,19 +30,8 @@ _FUNCTIONS = (
     "like_escape", "lower", "not_like_escape", "regexp_matches", "round", "starts_with", "upper",
 )  # fmt: skip
 _KEYWORDS = {
-    "and",
-    "or",
-    "not",
-    "like",
-    "in",
-    "is",
-    "between",
-    "case",
-    "when",
-    "then",
-    "else",
-    "end",
-}
+    "and", "or", "not", "like", "in", "is", "between", "case", "when", "then", "else", "end",
+}  # fmt: skip
 """Words that are not taken for a part of a name, as in "sand or rock"."""
 
 _FEW_VALUES = 8

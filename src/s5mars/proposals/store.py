@@ -98,9 +98,7 @@ def write_store(
             "proposer": proposer,
             "settings": settings or {},
             "images": counts,
-            "digests": {name: digests[name] for name in counts if name in digests}
-            if digests
-            else {},
+            "digests": dict(digests or {}),
         }
         writer.add_key_value_metadata({_FOOTER_KEY: json.dumps(footer).encode()})
 

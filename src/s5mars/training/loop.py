@@ -76,7 +76,7 @@ class Loop:
                 synchronise(module.student, fabric.device)
             with fabric.rank_zero_first():  # the first process makes missing object proposals
                 self.feed.open_objects()
-            self.record.start_clock()  # masks are shared: they are the time of no single run
+            self.record.start_clock()  # runs may share the masks, so their time is not the run's
             trained, optimizer = fabric.setup(module, module.optimizer)
             if checkpoint is not None:
                 self._load(checkpoint)

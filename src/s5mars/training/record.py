@@ -46,7 +46,7 @@ class Record:
         self.start_clock()
 
     def start_clock(self) -> None:
-        """Count the time of training from now on, such as when the object masks are made."""
+        """Count the time of training from now on."""
         self._since = time.monotonic()
 
     def score(
