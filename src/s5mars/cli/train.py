@@ -42,9 +42,9 @@ def _resumed(arguments: list[str]) -> tuple[Path, Path | None]:
     parser.add_argument("--data", type=_path)
     try:
         given, others = parser.parse_known_args(arguments)
-    except UserError as error:
+    except UserError:
         raise UserError(
-            f"{error}; use --resume RUN, and --data DATA if the data was moved"
+            "a folder is missing: use --resume RUN, and --data DATA if the data was moved"
         ) from None
     if others:
         raise UserError(
