@@ -9,13 +9,12 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from pairs import check_scored_alike
 from s5mars.comparison.figures import Line, by_labels, lines_of
-from s5mars.comparison.results import FILE, Comparison, read_comparison
+from s5mars.comparison.results import Comparison, read_comparison
 from s5mars.comparison.standings import groups_of
 from s5mars.files import write_figure
 
@@ -25,14 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("results", type=Path, nargs="+", help="files of benchmarks/grids.py")
     parser.add_argument("--out", type=Path, required=True, help="path to the PNG file")
     options = parser.parse_args(arguments)
-    write_figure(options.out, by_labels(joined([read(path) for path in options.results])))
-
-
-def read(path: Path) -> Comparison:
-    """Read one result file, which is a ``comparison.json`` under another name."""
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(path, Path(folder) / FILE)
-        return read_comparison(Path(folder))
+    write_figure(
+        options.out, by_labels(joined([read_comparison(path) for path in options.results]))
+    )
 
 
 def joined(comparisons: Sequence[Comparison]) -> list[Line]:
@@ -41,12 +35,7 @@ def joined(comparisons: Sequence[Comparison]) -> list[Line]:
     Raises:
         ValueError: if the comparisons are of other data, or are scored on another split.
     """
-    scored = [
-        (c.settings["data"]["taxonomy"], c.settings["data"]["splits"]["test"]["names"],
-         c.settings["evaluation"]) for c in comparisons
-    ]  # fmt: skip
-    if any(other != scored[0] for other in scored):
-        raise ValueError("the results are not scored on the same images in the same way")
+    check_scored_alike(comparisons)
     lines: dict[str, Line] = {}
     for comparison in comparisons:
         for line in lines_of(comparison, groups_of(comparison)):

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from s5mars.comparison.intervals import paired_difference
+from pairs import table
 from s5mars.comparison.results import Result, read_comparison
 from s5mars.evaluation.command import evaluate
 from s5mars.files import write_json
@@ -127,46 +126,6 @@ def is_of(entry: Mapping[str, Any], result: Result, kind: Kind) -> bool:
     return (entry["row"], entry["seed"], entry["scored_on"], entry["class_biases"]) == (
         result.row, result.seed, kind.title, kind.class_biases,
     )  # fmt: skip
-
-
-def table(entries: Iterable[Mapping[str, Any]], first: str, second: str) -> str:
-    """Markdown: both means, the difference of each pair, and its mean with Student's interval."""
-    columns: dict[str, dict[str, dict[int, float]]] = {}
-    for entry in entries:
-        scores = {"mIoU": entry["mIoU"], "pixel accuracy": entry["pixel_accuracy"]}
-        scores |= {f"IoU of {name.replace('_', ' ')}": iou for name, iou in entry["iou"].items()}
-        for name, value in scores.items():
-            if value is None:  # the class is in no label of the split
-                continue
-            columns.setdefault(name, {}).setdefault(entry["row"], {})[entry["seed"]] = value
-    lines = [f"| % | {second} | {first} | difference, by seed | mean and interval | |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
-    for name, rows in columns.items():
-        one, two = rows.get(first, {}), rows.get(second, {})
-        seeds = sorted(one.keys() & two.keys())
-        difference = paired_difference(one, two)
-        if difference is None:
-            return f"no seed has both {first} and {second}"
-        means = [statistics.fmean(row[seed] for seed in seeds) for row in (two, one)]
-        each = ", ".join(signed(one[seed] - two[seed]) for seed in seeds)
-        mean = signed(difference.mean)
-        if difference.low is not None and difference.high is not None:
-            bold = f"**{mean}**" if difference.shown else mean
-            mean = f"{bold} ({signed(difference.low)} to {signed(difference.high)})"
-        shown = "shown" if difference.shown else "no difference shown"
-        lines.append(f"| {name} | {means[0]:.1f} | {means[1]:.1f} | {each} | {mean} | {shown} |")
-    miou = columns["mIoU"]
-    lines += ["", *(f"{row}: mIoU {listed(miou[row].values())}" for row in (second, first))]
-    return "\n".join(lines)
-
-
-def listed(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:.1f}" for value in values)
-
-
-def signed(value: float) -> str:
-    """``+1.0``, ``−1.0`` or ``0.0``."""
-    return f"{value:+.1f}".replace("-", "−") if round(value, 1) else "0.0"
 
 
 if __name__ == "__main__":

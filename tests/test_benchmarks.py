@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -17,6 +18,7 @@ import torch
 
 import s5mars
 from s5mars.cli import main
+from s5mars.comparison.results import read_comparison
 from s5mars.comparison.step import CostSettings
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -32,8 +34,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     yield importlib.import_module
     torch.set_num_threads(threads)
     for name in (
-        "annotator", "box", "domain", "gpu", "labels", "loader", "machine", "naive", "scores",
-        "shares", "step", "variants",
+        "annotator", "box", "domain", "gpu", "labels", "loader", "machine", "naive", "pairs",
+        "scores", "shares", "step", "variants",
     ):  # fmt: skip
         sys.modules.pop(name, None)
 
@@ -189,12 +191,12 @@ def test_scores_by_labels_from_two_results(script: Any, tmp_path: Path) -> None:
     labels = script("labels")
     labels.main([str(few), str(more), "--out", str(tmp_path / "labels.png")])
     assert (tmp_path / "labels.png").stat().st_size > 10_000
-    joined = labels.joined([labels.read(few), labels.read(more)])
+    joined = labels.joined([read_comparison(few), read_comparison(more)])
     lines = {line.title: line for line in joined}
     for title in ("S5Mars", "Supervised, averaged"):
         assert lines[title].scores.keys() == {86, 535} and len(lines[title].scores[86]) == 5
     with pytest.raises(ValueError, match="not scored on the same images"):
-        labels.joined([labels.read(few), labels.read(other)])
+        labels.joined([read_comparison(few), read_comparison(other)])
 
 
 def test_differences_in_the_docs_are_those_of_the_result_files(
@@ -214,6 +216,33 @@ def test_differences_in_the_docs_are_those_of_the_result_files(
         for line in re.findall(r"^\|.*(?:mIoU|accuracy|IoU of).*$", shown, re.MULTILINE):
             numbers = line.partition(" | ")[2]
             assert numbers in page, line
+    results = str(docs / "results" / "marsscapes-eighth.json")
+    script("pairs").main([results])
+    lines = re.findall(r"^\| (?:mIoU|pixel|IoU of).*$", capsys.readouterr().out, re.MULTILINE)
+    assert len(lines) == 8
+    for line in lines:
+        assert line.partition(" | ")[2] in page, line
+
+
+def test_pairs_of_several_results(script: Any) -> None:
+    results = BENCHMARKS.parent / "docs" / "results"
+    few, more, other = (
+        read_comparison(results / f"{name}.json")
+        for name in ("ai4mars-fiftieth-class-biases", "ai4mars-eighth", "marsscapes-eighth")
+    )
+    pairs = script("pairs")
+    half = tuple(cell for cell in few.cells if cell.seed < 2)
+    rest = tuple(cell for cell in few.cells if cell.seed >= 2)
+    split = [replace(few, cells=half), replace(few, cells=rest)]
+    rows = "s5mars", "supervised_averaged"
+    assert pairs.table(pairs.joined(split), *rows) == pairs.table(pairs.joined([few]), *rows)
+    for second, reason in (
+        (other, "not scored on the same images"),
+        (few, "two results have a score of s5mars 0.02 seed 0"),
+        (more, "has other labels"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            pairs.joined([few, second])
 
 
 @pytest.mark.usefixtures("cells_here")

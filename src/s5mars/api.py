@@ -164,13 +164,14 @@ class Comparison:
         done = read_comparison(self.folder).done()
         return {each.key: Run(self.folder / each.folder) for each in done}
 
-    def table(self, form: str = "md") -> str:
+    def table(self, form: str = "md", *, reference: str | None = None) -> str:
         """Tables with intervals over seeds and the protocol in words.
 
         Args:
             form: ``md``, ``latex``, ``html`` or ``csv``.
+            reference: row that the others are compared with; None keeps that of the comparison.
         """
-        return table(self.folder, form=form)
+        return table(self.folder, form=form, reference=reference)
 
     def figures(self, folder: str | PathLike[str] | None = None) -> Sequence[Path]:
         """Draw the figures of ``s5mars table --figures`` in a folder and return their paths.

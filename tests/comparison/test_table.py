@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from s5mars.cli import main
 from s5mars.comparison.grid import Cell, method_rows
 from s5mars.comparison.paper import paper_ablation
 from s5mars.comparison.results import read_comparison, write_comparison
 from s5mars.comparison.runner import remaining_text
 from s5mars.comparison.table import FORMS, table
+from s5mars.errors import UserError
 
 from .handmade import SCORES, SETTINGS, comparison
 
@@ -190,3 +192,74 @@ def test_time_left_is_of_the_same_method() -> None:
     assert remaining_text([s5mars] * 2, done, jobs=2) == "2 cells left, about 10\u202fmin"
     assert remaining_text([supervised, s5mars], done[:3], jobs=1).endswith("about 2\u202fmin")
     assert remaining_text([s5mars], [], jobs=1) == "1 cell left"
+
+
+def seeds(folder: Path, *wanted: int, **changes: Any) -> Path:
+    """Write a comparison of these seeds alone."""
+    cells = tuple(cell for cell in comparison().cells if cell.seed in wanted)
+    return write(folder, cells=cells, **changes)
+
+
+def test_two_comparisons_with_equal_settings_are_one_table(tmp_path: Path) -> None:
+    first, second = (
+        seeds(tmp_path / "a", 0, 1),
+        seeds(tmp_path / "b", 2, note="on a second machine"),
+    )
+    copied = tmp_path / "second.json"
+    copied.write_bytes((second / "comparison.json").read_bytes())
+    text = table([first, copied])
+    assert "| S5_Mars | 3 | 47.00 ± 1.80 | 57.00 ± 1.80 | +5.00 [+3.76, +6.24] |" in text
+    assert "Note: nothing was tuned; on a second machine" in text
+    # A score replaces a cell of the other comparison that has none.
+    cells = (
+        replace(cell, status="stopped", mIoU=None) if cell.seed == 2 else cell
+        for cell in comparison().cells
+    )
+    planned = write(tmp_path / "c", cells=tuple(cells))
+    for order in ([planned, second], [second, planned]):
+        assert "| S5_Mars | 3 | 47.00 ± 1.80 |" in table(order)
+        assert "Not finished" not in table(order)
+
+
+def test_comparisons_that_cannot_be_joined_are_refused(tmp_path: Path) -> None:
+    first = seeds(tmp_path / "a", 0, 1)
+    with pytest.raises(UserError, match=r"have a score of supervised 0\.25 seed 1; leave one out"):
+        table([first, seeds(tmp_path / "b", 1, 2)])
+    longer = SETTINGS | {"training": SETTINGS["training"] | {"steps": 900}}
+    write_comparison(tmp_path / "c", comparison({("s5mars", 2): 40.0}, settings=longer))
+    with pytest.raises(UserError, match=r"training\.steps: 600 in .*a, 900 in .*c"):
+        table([first, tmp_path / "c"])
+    rows = {**comparison().rows}
+    rows["s5mars"] = {**rows["s5mars"], "settings": {"weight": 2}}
+    other = replace(comparison({("s5mars", 2): 40.0}), rows=rows)
+    cell = replace(other.cells[0], fingerprint=other.fingerprint("s5mars", "0.25"))
+    write_comparison(tmp_path / "d", replace(other, cells=(cell,)))
+    with pytest.raises(UserError, match=r"row s5mars\.settings\.weight: None in .*a, 2 in .*d"):
+        table([first, tmp_path / "d"])
+    (supervised, s5mars) = (cell for cell in comparison().cells if cell.seed == 0)
+    other_labels = replace(s5mars, partition="p9")
+    with pytest.raises(UserError, match="trained on different labelled images"):
+        table(
+            [
+                write(tmp_path / "e", cells=(supervised,)),
+                write(tmp_path / "f", cells=(other_labels,)),
+            ]
+        )
+
+
+def test_the_reference_can_be_chosen(tmp_path: Path) -> None:
+    text = table(write(tmp_path), reference="s5mars")
+    assert "| row | seeds | mIoU | mAcc | to S5_Mars |" in text
+    assert "| Supervised | 3 | 42.00 ± 2.00 | 52.00 ± 2.00 | -5.00 [-6.24, -3.76] |" in text
+    with pytest.raises(UserError, match="--reference must be one of supervised, s5mars"):
+        table(tmp_path, reference="x")
+
+
+def test_figures_of_a_result_file_have_no_predictions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = tmp_path / "results.json"
+    copied.write_bytes((write(tmp_path / "a") / "comparison.json").read_bytes())
+    assert main(["table", str(copied), "--figures", str(tmp_path / "figures")]) == 0
+    assert "predictions were not drawn: they need one folder" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"scores.png", "curves.png"}

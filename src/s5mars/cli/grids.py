@@ -62,7 +62,18 @@ def compare(options: Namespace) -> object:
 
 
 def _table_options(parser: ArgumentParser) -> None:
-    parser.add_argument("comparison", type=Path, help="Path to a folder written by s5mars compare")
+    parser.add_argument(
+        "comparison",
+        type=Path,
+        nargs="+",
+        help="Paths to folders written by s5mars compare, or to copies of their comparison.json; "
+        "several with the same settings, such as other seeds, give one table",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="ROW",
+        help="Row that the others are compared with (supervised, or s5mars)",
+    )
     parser.add_argument(
         "--format",
         choices=["md", "latex", "html", "csv"],
@@ -83,7 +94,7 @@ def _table_options(parser: ArgumentParser) -> None:
 def _table(options: Namespace) -> None:
     from s5mars.comparison.table import table
 
-    text = table(options.comparison, form=options.format)
+    text = table(options.comparison, form=options.format, reference=options.reference)
     if options.out is None:
         print(text, end="")
     else:
@@ -92,13 +103,18 @@ def _table(options: Namespace) -> None:
         write_text(options.out, text)
         print(options.out)
     if options.figures is not None:
-        from s5mars.comparison.figures import write_figures
+        from s5mars.comparison.figures import has_runs, write_figures
 
         written = write_figures(
             options.comparison, options.figures, row=options.row, images=options.images,
             data=options.data,
         )  # fmt: skip
         print("\n".join(map(str, written)), file=sys.stderr)
+        if not has_runs(options.comparison):
+            print(
+                "predictions were not drawn: they need one folder of a comparison with its runs",
+                file=sys.stderr,
+            )
 
 
 def _cost_options(parser: ArgumentParser) -> None:

@@ -18,7 +18,8 @@ from PIL import Image
 from s5mars.classes import IGNORE, Taxonomy, hex_colour
 from s5mars.comparison.grid import BASELINE, METHODS_GROUP
 from s5mars.comparison.intervals import summary
-from s5mars.comparison.results import Comparison, Result, read_comparison
+from s5mars.comparison.joined import read_joined
+from s5mars.comparison.results import Comparison, Result
 from s5mars.comparison.standings import Group, Standing, by_seed, groups_of
 from s5mars.errors import UserError
 from s5mars.evaluation.protocols import read_pair
@@ -52,7 +53,7 @@ class _Column:
 
 
 def write_figures(
-    folder: Path,
+    source: Path | Sequence[Path],
     out: Path,
     *,
     row: str | None = None,
@@ -62,6 +63,7 @@ def write_figures(
     """Draw the figures of a comparison as PNG files.
 
     Args:
+        source: as of ``table``. Predictions are drawn only if it is one folder, which has the runs.
         row: row whose worst cases are shown; None shows S5Mars, or the row with the highest mean.
         data: folder of the data set, if it has moved since training.
 
@@ -74,10 +76,12 @@ def write_figures(
     """
     if images < 1:
         raise UserError(f"--images must be at least 1 (got {images})")
-    comparison = read_comparison(folder)
+    sources = [source] if isinstance(source, Path) else source
+    comparison = read_joined(sources)
     groups = [group for group in groups_of(comparison) if group.standings]
     if not groups:
-        raise UserError(f"{folder}: no cell of the comparison has finished")
+        named = ", ".join(map(str, sources))
+        raise UserError(f"{named}: no cell of the comparison has finished")
     if row is not None and row not in comparison.rows:
         raise UserError(f"--row must be one of {', '.join(comparison.rows)} (got {row!r})")
     written = []
@@ -89,7 +93,9 @@ def write_figures(
             lines = lines_of(comparison, of_kind)
             written.append(_save(by_labels(lines), out / f"labels{ending}.png"))
         written.append(_save(_curves(comparison, of_kind), out / f"curves{ending}.png"))
-        group = of_kind[-1]
+        if not has_runs(sources):
+            continue
+        (folder,), group = sources, of_kind[-1]
         seed = _common_seed(group)
         if seed is not None:
             grid = _qualitative(folder, group, seed, images, data)
@@ -99,6 +105,11 @@ def write_figures(
             worst = _worst(folder, group, standing, images, data)
             written.append(_save(worst, out / f"worst{ending}.png"))
     return written
+
+
+def has_runs(sources: Sequence[Path]) -> bool:
+    """Whether predictions can be drawn: from one comparison, in the folder of its runs."""
+    return len(sources) == 1 and sources[0].is_dir()
 
 
 def _bars(comparison: Comparison, groups: Sequence[Group]) -> Figure:

@@ -89,16 +89,16 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
     write_json(folder / FILE, {"format": FORMAT, **asdict(comparison)})
 
 
-def read_comparison(folder: Path) -> Comparison:
-    """Read ``comparison.json``.
+def read_comparison(source: Path) -> Comparison:
+    """Read ``comparison.json`` from the folder of a comparison, or a copy of this file.
 
     Raises:
         MissingFileError: if it does not exist.
         UserError: if it is damaged, or cells have other settings than it states.
     """
-    path = folder / FILE
+    path = source if source.is_file() else source / FILE
     if not path.is_file():
-        raise MissingFileError(f"{folder} has no {FILE}; give the --out folder of `s5mars compare`")
+        raise MissingFileError(f"{source} has no {FILE}; give the --out folder of `s5mars compare`")
     with reading(path, kind="comparison", way_out="copy it again"):
         content = object_in(path)
         version = content.pop("format", None)
@@ -109,7 +109,7 @@ def read_comparison(folder: Path) -> Comparison:
         cells = tuple(Result(**cell) for cell in content.pop("cells"))
         comparison = Comparison(**content, cells=cells)
         for cell in cells:
-            below(folder, cell.folder, source=path)
+            below(path.parent, cell.folder, source=path)
         wrong = [c for c in cells if c.fingerprint != comparison.fingerprint(c.row, c.share)]
         current = _as_of_now(comparison)
     if wrong:
@@ -118,7 +118,7 @@ def read_comparison(folder: Path) -> Comparison:
             "(data, protocol, steps or a training option) than the file states, and a table "
             "cannot mix settings; compare them in another --out"
         )
-    _same_partitions(path, comparison)
+    check_partitions(str(path), comparison)
     return current
 
 
@@ -140,15 +140,19 @@ def _as_of_now(read: Comparison) -> Comparison:
     return replace(new, cells=tuple(fingerprinted))
 
 
-def _same_partitions(path: Path, comparison: Comparison) -> None:
-    """Check that cells with one seed share their labels, as paired differences require."""
+def check_partitions(source: str, comparison: Comparison) -> None:
+    """Check that cells with one seed share their labels, as paired differences require.
+
+    Raises:
+        UserError: if they do not; it begins with ``source``.
+    """
     seen: dict[tuple[str, int], Result] = {}
     for cell in comparison.done():
         first = seen.setdefault((cell.share, cell.seed), cell)
         if first.partition != cell.partition:
             raise UserError(
-                f"{path}: {first.name} and {cell.name} were trained on different labelled images: "
-                "their scores are not comparable"
+                f"{source}: {first.name} and {cell.name} were trained on different labelled "
+                "images: their scores are not comparable"
             )
 
 

@@ -128,17 +128,22 @@ def as_of_now(training: Mapping[str, Any], *, of_row: bool = False) -> dict[str,
     return settings
 
 
-def differences(old: object, new: object, *, prefix: str = "") -> list[str]:
+def differences(
+    old: object, new: object, *, prefix: str = "", words: tuple[str, str] = ("there", "now")
+) -> list[str]:
     """``["training.steps: 4 there, 8 now"]``, for nested mappings."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return [
             line
             for key in dict.fromkeys([*old, *new])
             for line in differences(
-                old.get(key), new.get(key), prefix=f"{prefix}.{key}" if prefix else str(key)
+                old.get(key),
+                new.get(key),
+                prefix=f"{prefix}.{key}" if prefix else str(key),
+                words=words,
             )
         ]
-    return [] if old == new else [f"{prefix}: {old} there, {new} now"]
+    return [] if old == new else [f"{prefix}: {old} {words[0]}, {new} {words[1]}"]
 
 
 def fingerprint(*parts: object) -> str:

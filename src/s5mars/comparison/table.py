@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from s5mars.comparison.blocks import Block, blocks_of
-from s5mars.comparison.results import Comparison, read_comparison
+from s5mars.comparison.joined import read_joined
+from s5mars.comparison.results import Comparison
 from s5mars.comparison.standings import Standing, groups_of
 from s5mars.comparison.words import missing_lines, protocol_lines
 from s5mars.errors import UserError
@@ -14,19 +15,25 @@ from s5mars.files.spreadsheet import csv_text
 from s5mars.report.render import rendered
 
 
-def table(folder: Path, *, form: str = "md") -> str:
+def table(source: Path | Sequence[Path], *, form: str = "md", reference: str | None = None) -> str:
     """Return the tables of a comparison as text.
 
     Args:
+        source: folder of a comparison, or a copy of its ``comparison.json``; several that have the
+            same settings give one table.
         form: a key of ``FORMS``.
+        reference: row that the others of its kind are compared with; None keeps that of the
+            comparison.
 
     Raises:
         MissingFileError: if there is no comparison.
-        UserError: if it is damaged, mixes settings or has no finished cell, or ``form`` is unknown.
+        UserError: if it is damaged, mixes settings or has no finished cell, or ``form`` or
+            ``reference`` is unknown.
     """
     if form not in FORMS:
         raise UserError(f"--format must be one of {', '.join(FORMS)} (got {form!r})")
-    return FORMS[form](read_comparison(folder))
+    sources = [source] if isinstance(source, Path) else source
+    return FORMS[form](read_joined(sources, reference=reference))
 
 
 def markdown(comparison: Comparison) -> str:

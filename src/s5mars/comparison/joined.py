@@ -1,0 +1,72 @@
+"""Join comparisons with equal settings, such as seeds that were run on several machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from s5mars.comparison import settings
+from s5mars.comparison.results import Comparison, Result, check_partitions, read_comparison
+from s5mars.errors import UserError
+
+
+def read_joined(sources: Sequence[Path], *, reference: str | None = None) -> Comparison:
+    """Read one comparison, or several that have the same settings, as one.
+
+    Args:
+        sources: folders of comparisons, or copies of their ``comparison.json``.
+        reference: row that the other rows of its kind are compared with; None keeps that of the
+            comparison.
+
+    Raises:
+        MissingFileError: if there is no comparison.
+        UserError: if settings differ, two comparisons have a score of the same cell, or no row has
+            the name ``reference``.
+    """
+    whole = read_comparison(sources[0])
+    for source in sources[1:]:
+        whole = _joined(whole, read_comparison(source), sources[0], source)
+    if len(sources) > 1:
+        check_partitions(", ".join(map(str, sources)), whole)
+    return whole if reference is None else _with_reference(whole, reference)
+
+
+def _joined(first: Comparison, second: Comparison, where: Path, other: Path) -> Comparison:
+    words = (f"in {where}", f"in {other}")
+    different = settings.differences(first.settings, second.settings, words=words)
+    for kind, known, added in (
+        ("row", first.rows, second.rows), ("share", first.shares, second.shares)
+    ):  # fmt: skip
+        for name in known.keys() & added.keys():
+            different += settings.differences(
+                known[name], added[name], prefix=f"{kind} {name}", words=words
+            )
+    if different:
+        raise UserError(
+            "one table never mixes settings, but these comparisons have different ones: "
+            f"{'; '.join(different)}"
+        )
+    cells: dict[tuple[str, str, int], Result] = {cell.key: cell for cell in first.cells}
+    for cell in second.cells:
+        known_cell = cells.get(cell.key)
+        if known_cell is not None and known_cell.status == cell.status == "done":
+            raise UserError(f"both {where} and {other} have a score of {cell.name}; leave one out")
+        if known_cell is None or known_cell.status != "done":
+            cells[cell.key] = cell
+    notes = dict.fromkeys(note for note in (first.note, second.note) if note)
+    return replace(
+        first,
+        rows={**first.rows, **second.rows},
+        shares={**first.shares, **second.shares},
+        references={**second.references, **first.references},
+        cells=tuple(cells.values()),
+        note="; ".join(notes),
+    )
+
+
+def _with_reference(comparison: Comparison, row: str) -> Comparison:
+    if row not in comparison.rows:
+        raise UserError(f"--reference must be one of {', '.join(comparison.rows)} (got {row!r})")
+    group = str(comparison.rows[row]["group"])
+    return replace(comparison, references={**comparison.references, group: row})
