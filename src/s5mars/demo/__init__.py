@@ -134,6 +134,11 @@ def demo(
         print(f"  {method:<11}{statistics.mean(scores[method]):5.1f} %  ({each})")
     if synthetic:
         print("  The scenes are synthetic; these scores are not evidence about images of Mars.")
+    elif not own:
+        print(
+            f"  {settings.steps} steps and {len(dataset.split('test'))} test images are too few to "
+            "rank the methods; docs/results.md\n  compares them after longer runs, on more images"
+        )
     print(f"report:  {page}\nmaps:    {out / 'maps-s5mars'}")
     if not own:
         print(
