@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from labels.loop_folder import CLASSES, open_store, paint, scene, write_images
 from s5mars.classes import Taxonomy
@@ -154,6 +155,17 @@ def test_no_score_of_a_part_of_the_painted_images(tmp_path: Path) -> None:
     assistant._describe(last)
     assistant._fit({last})
     assert [score["images"] for score in store.history.scores] == [5]
+
+
+def test_the_page_shows_all_that_has_no_data(tmp_path: Path) -> None:
+    store = open_store(write_images(tmp_path / "folder", count=1))
+    (name,) = store.folder.images
+    image = np.full((40, 50, 4), 200, np.uint8)
+    image[:8, :, :3] = 0  # a border
+    image[20:24, 20:24, 3] = 0  # transparent, inside
+    Image.fromarray(image).save(store.folder.images[name])
+    empty = ~Assistant(store, plain_model())._read(name).valid
+    assert empty[:8].all() and empty[20:24, 20:24].all() and empty.sum() == 8 * 50 + 16
 
 
 def test_the_train_button_starts_from_the_start_model(tmp_path: Path) -> None:

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
+from PIL import Image
 
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.layouts import open_dataset
-from s5mars.data.read import read_image, read_label
+from s5mars.data.read import open_image, read_image, read_label, without_data
+from s5mars.labels.loop import superpixels
+from s5mars.predict.reading import Failed, read_product
+from s5mars.predict.sources import Source
 from s5mars.products.no_data import no_data
+from s5mars.proposals import build, graph
+from s5mars.proposals.build import Hardware
 
 
 def test_black_borders_have_no_data_and_shadows_have():
@@ -20,6 +29,30 @@ def test_black_borders_have_no_data_and_shadows_have():
     assert (no_data(image) == expected).all()
     assert not no_data(image[20:85]).any()
     assert no_data(np.zeros((40, 40, 3), np.uint8)).all()
+
+
+def test_missing_pixels_and_black_borders_have_no_data_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    image = np.full((64, 64, 4), 255, np.uint8)
+    image[..., :3] = random.integers(60, 200, (64, 64, 3))
+    image[:12, :, :3] = 0  # a border
+    image[40:44, 40:44, 3] = 0  # transparent, inside
+    path = tmp_path / "a.png"
+    Image.fromarray(image).save(path)
+    expected = np.zeros((64, 64), bool)
+    expected[:12] = expected[40:44, 40:44] = True
+    opened = open_image(path)
+    assert (without_data(opened) == expected).all()
+    read = read_product(Source(path, path.name))
+    assert not isinstance(read, Failed) and (read.empty == expected).all()
+    seen = []  # what the proposers may cover, and what superpixels are made of
+    monkeypatch.setattr(graph, "graph_proposals", lambda *_, valid, settings: seen.append(valid))
+    build._start("graph", graph.GraphSettings(), Hardware(), 0)(path)
+    monkeypatch.setattr(superpixels, "superpixels", lambda *_, valid: seen.append(valid))
+    superpixels._of_file(path)
+    assert len(seen) == 2 and all((valid == ~expected).all() for valid in seen)
 
 
 def test_no_data_agrees_with_the_panorama_borders_of_real_tiles(real_data):

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from s5mars.classes import IGNORE
 from s5mars.cli import main
 from s5mars.comparison.results import saved_states
+from s5mars.data.read import open_image
 from s5mars.data.synthetic import write_synthetic
 from s5mars.training.record import Record
 from s5mars.training.stages import _excluded_pixels, reliability
@@ -70,13 +71,18 @@ def test_pixels_without_data_are_in_no_reliability(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     image = random.integers(60, 255, (40, 40, 3), np.uint8)
     image[:, :10] = 0  # a border
+    alpha = np.full((40, 40, 1), 255, np.uint8)
+    alpha[5:8, 20:23] = 0  # transparent, inside
+    Image.fromarray(np.concatenate([image, alpha], axis=2)).save(tmp_path / "a.png")
     rover = np.zeros((40, 40), np.uint8)
     rover[30:] = 1
     Image.fromarray(rover).save(tmp_path / "rover.png")
     left_out = _excluded_pixels(
-        Sample("a", tmp_path / "a.png", hide=(tmp_path / "rover.png",)), image
+        Sample("a", tmp_path / "a.png", hide=(tmp_path / "rover.png",)),
+        open_image(tmp_path / "a.png"),
     )
-    assert left_out[:, :10].all() and left_out[30:].all() and not left_out[:30, 10:].any()
+    assert left_out[:, :10].all() and left_out[30:].all() and left_out[5:8, 20:23].all()
+    assert left_out[:30, 10:].sum() == 9
     last = np.zeros((40, 40), np.uint8)
     other = np.where(left_out, np.uint8(1), last)  # disagrees there alone
     last[left_out] = IGNORE

@@ -20,6 +20,7 @@ from s5mars.errors import UserError
 from s5mars.products.decode import MaskFile, decode_mask, head_size, plain_image
 from s5mars.products.files import IMAGE_ENDINGS, PDS_ENDINGS
 from s5mars.products.names import parse_name
+from s5mars.products.no_data import empty_pixels
 from s5mars.products.reader import open_product
 
 if TYPE_CHECKING:  # it imports torch, which processes that only read do not need
@@ -60,6 +61,12 @@ _MISSING = "s5mars.missing"
 def missing_pixels(image: Image.Image) -> Image.Image | None:
     """The missing pixels of an image of ``open_image`` (mode 1); None if there are none."""
     return image.info.get(_MISSING)
+
+
+def without_data(image: Image.Image) -> NDArray[np.bool_]:
+    """(H, W): True on the missing pixels and the black borders of an image of ``open_image``."""
+    missing = missing_pixels(image)
+    return empty_pixels(np.asarray(image), None if missing is None else ~np.asarray(missing))
 
 
 def _is_mosaic(path: Path) -> bool:

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from s5mars.classes import Taxonomy
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
-from s5mars.data.read import missing_pixels, open_image, open_pair
+from s5mars.data.read import open_image, open_pair, without_data
 from s5mars.files import write_figure, write_text
 from s5mars.parallel.ahead import map_images
-from s5mars.products.no_data import no_data
 from s5mars.types import Sample
 
 CHANNELS = ("red", "green", "blue")
@@ -42,7 +41,7 @@ class Statistics:
     Colour values are in [0, 1] (8-bit value / 255). The mean and the (population) standard
     deviation are over all pixels of all images together, not averaged over images; the
     coefficient of variation is standard deviation / mean. This definition reproduces table II from
-    the authors' published means and variances. Pixels without data (``products.no_data``) are
+    the authors' published means and variances. Pixels without data (``data.read.without_data``) are
     excluded from the colours only.
     """
 
@@ -252,13 +251,10 @@ def _count(sample: Sample, dataset: Dataset) -> _Counted:
         image, label = open_pair(sample, dataset.coding)
         areas = np.array(label.histogram()[: len(dataset.taxonomy)], np.int64)
     pixels = np.asarray(image)
-    border = no_data(pixels)
-    missing = missing_pixels(image)
-    if missing is not None:
-        border |= np.asarray(missing)
-    seen = pixels[~border] if border.any() else pixels.reshape(-1, 3)
+    empty = without_data(image)
+    seen = pixels[~empty] if empty.any() else pixels.reshape(-1, 3)
     histogram = np.stack([np.bincount(seen[:, c], minlength=256) for c in range(3)])
-    return _Counted(histogram, int(border.sum()), border.size, areas)
+    return _Counted(histogram, int(empty.sum()), empty.size, areas)
 
 
 def _moments(histogram: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -18,7 +18,7 @@ from s5mars.errors import WAY_OUT, UserError, as_typed
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.predict.sources import Source
 from s5mars.products import open_product
-from s5mars.products.no_data import no_data
+from s5mars.products.no_data import empty_pixels
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,7 @@ def read_product(source: Source) -> Read | Failed:
 
 def _read(source: Source) -> Read:
     product = open_product(source.path)
-    empty = no_data(product.image)
-    if product.valid is not None:
-        empty |= ~product.valid
+    empty = empty_pixels(product.image, product.valid)
     return Read(source, product.image, empty, product.row())
 
 

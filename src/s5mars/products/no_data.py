@@ -54,6 +54,20 @@ def no_data(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.asarray(border[components])
 
 
+def empty_pixels(image: NDArray[np.uint8], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Find all pixels without data: black borders, and pixels that a product marks as missing.
+
+    Args:
+        image: (H, W, 3) uint8.
+        valid: (H, W) bool as ``products.Product.valid``; None: all valid.
+
+    Returns:
+        (H, W) bool, True where there is no data.
+    """
+    border = no_data(image)
+    return border if valid is None else border | ~valid
+
+
 def has_black_edge(image: Image.Image) -> bool:
     """Whether ``no_data`` could find a border: a fast test that does not copy the image."""
     width, height = image.size

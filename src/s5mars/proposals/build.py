@@ -44,8 +44,8 @@ TRIES = 2
 Propose = Callable[[Path], list[Proposal]]
 """Image file → its proposals, best first."""
 
-Proposer = Callable[[NDArray[np.uint8]], list[Proposal]]
-"""Image (H, W, 3) uint8 → its proposals, best first."""
+Proposer = Callable[[NDArray[np.uint8], NDArray[np.bool_]], list[Proposal]]
+"""Image (H, W, 3) uint8, where it has data (H, W) → its proposals, best first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,10 +212,15 @@ def _again(propose: Propose, image: Path) -> list[Proposal]:
 
 def _start(proposer: str, settings: Any, hardware: Hardware, number: int) -> Propose:
     """Create the function of worker ``number``; weights are loaded once."""
-    from s5mars.data.read import read_image
+    from s5mars.data.read import open_image, without_data
 
     propose = PROPOSERS[proposer].make(settings, hardware, number)
-    return lambda image: propose(read_image(image))
+
+    def of_file(path: Path) -> list[Proposal]:
+        image = open_image(path)
+        return propose(np.asarray(image), ~without_data(image))
+
+    return of_file
 
 
 @dataclass(frozen=True)
@@ -234,10 +239,9 @@ def _graph_settings() -> Any:
 
 
 def _graph_proposer(settings: Any, _hardware: Hardware, _worker: int) -> Proposer:
-    from s5mars.products.no_data import no_data
     from s5mars.proposals.graph import graph_proposals
 
-    return lambda image: graph_proposals(image, settings=settings, valid=~no_data(image))
+    return lambda image, valid: graph_proposals(image, settings=settings, valid=valid)
 
 
 def _sam_settings() -> Any:

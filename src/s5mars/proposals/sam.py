@@ -81,22 +81,28 @@ class SamProposer:
         if hardware.compile:
             self.model.vision_encoder.compile()
 
-    def __call__(self, image: NDArray[np.uint8]) -> list[Proposal]:
-        """Compute the proposals of one image, without pixels of black borders.
+    def __call__(
+        self, image: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None
+    ) -> list[Proposal]:
+        """Compute the proposals of one image.
+
+        Args:
+            image: (H, W, 3) uint8.
+            valid: (H, W) bool, the pixels that proposals may cover; None excludes black borders.
 
         Raises:
             UserError: if the device runs out of memory.
         """
         try:
             with _threads(1 if self.device.type == "cpu" else None), torch.inference_mode():
-                return self._proposals(image)
+                return self._proposals(image, ~no_data(image) if valid is None else valid)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"out of memory with --points {self.points_at_once} and --long-side "
                 f"{self.settings.long_side}: use smaller values"
             ) from error
 
-    def _proposals(self, image: NDArray[np.uint8]) -> list[Proposal]:
+    def _proposals(self, image: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[Proposal]:
         small = _within(image, self.settings.long_side)
         inputs = self.processor(images=small, return_tensors="pt")
         embeddings = self._embeddings(inputs["pixel_values"])
@@ -111,7 +117,6 @@ class SamProposer:
             )
             found.append(self._good(output, small.shape[:2], resized))
         logits, scores, stabilities, boxes = (torch.cat(part) for part in zip(*found, strict=True))
-        valid = ~no_data(image)
         proposals = []
         for k in nms(boxes, scores, self.settings.duplicate).tolist():
             mask = self._scaled(logits[k : k + 1], image.shape[:2], resized)[0] > 0

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from s5mars.classes import IGNORE, Taxonomy
 from s5mars.data.names import as_lines
-from s5mars.data.read import open_hidden, read_image
+from s5mars.data.read import open_hidden, open_image, without_data
 from s5mars.data.resolution import Resolution
 from s5mars.devices import device_of
 from s5mars.errors import UserError
@@ -32,7 +33,6 @@ from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import load_model
 from s5mars.predict.inference import Inference
 from s5mars.predict.predictor import Predictor
-from s5mars.products.no_data import no_data
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import with_values
 from s5mars.training.snapshots import snapshots
@@ -152,8 +152,8 @@ def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
     predictors = [Predictor.of(load_model(path), inference) for path in snapshots(first.out)]
     ranked = []
     for sample in tqdm(pool, desc="ranking the pool"):
-        image = read_image(sample.image)
-        said = [predictor.predict(image) for predictor in predictors]
+        image = open_image(sample.image)
+        said = [predictor.predict(np.asarray(image)) for predictor in predictors]
         said[-1][_excluded_pixels(sample, image)] = IGNORE
         value = reliability(said, classes=len(predictors[0].taxonomy))
         ranked.append((sample.name, value))
@@ -164,11 +164,10 @@ def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
     write_text(folder / RELIABLE, as_lines(name for name, _ in half))  # last: it says all is done
 
 
-def _excluded_pixels(sample: Sample, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(H, W): no-data borders and hidden pixels, such as the rover; no loss counts them either."""
-    height, width = image.shape[:2]
-    hidden = np.asarray(open_hidden(sample, size=(width, height)), np.bool_)
-    return no_data(image) | hidden
+def _excluded_pixels(sample: Sample, image: Image.Image) -> NDArray[np.bool_]:
+    """(H, W): pixels that no loss counts: without data, or hidden, such as the rover."""
+    hidden = np.asarray(open_hidden(sample, size=image.size), np.bool_)
+    return without_data(image) | hidden
 
 
 def _train(run: Path, config: TrainConfig, method: Method) -> bool:

@@ -39,7 +39,7 @@ from s5mars.labels.loop.store import Store
 from s5mars.labels.loop.superpixels import SuperpixelCache, smoothed, start_segmenting
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.products import open_product
-from s5mars.products.no_data import no_data
+from s5mars.products.no_data import empty_pixels
 
 PAUSE_SECONDS = 0.35
 """After the last stroke, before a head is fitted."""
@@ -159,8 +159,7 @@ class Assistant:
                 f"{path}: {width}×{height} pixels are more than a browser can paint on "
                 f"({LARGEST // 10**6} million); cut it into tiles"
             )
-        valid = ~no_data(product.image) if product.valid is None else product.valid
-        return Picture(product.image, valid)
+        return Picture(product.image, ~empty_pixels(product.image, product.valid))
 
     def regions(self, name: str) -> NDArray[np.uint16] | None:
         """Superpixels of an image, or None if they are not made yet."""
