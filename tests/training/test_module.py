@@ -48,6 +48,23 @@ def test_in_a_warm_up_every_method_is_supervised(name: str) -> None:
         assert later.keys() > {"supervised"}
 
 
+def test_the_optimiser_does_not_count_the_warm_up_of_a_head_that_is_not_used() -> None:
+    module = module_of("u2pl", optimiser="adamw", learning_rate=0.01)
+    head = module.student.representation
+    assert head is not None
+    before = [parameter.detach().clone() for parameter in head.parameters()]
+    for step, used in ((0, False), (9, False), (10, True)):
+        terms = module.objective(batch(size=32), module.progress(step))
+        total = torch.stack([term.weight * term.value for term in terms.values()]).sum()
+        total.backward()
+        module.leave_out_unused()
+        assert all((parameter.grad is not None) == used for parameter in head.parameters())
+        module.optimizer.step()
+        module.optimizer.zero_grad()
+        assert used or all(map(torch.equal, before, head.parameters()))
+    assert all(module.optimizer.state[parameter]["step"] == 1 for parameter in head.parameters())
+
+
 def test_the_pool_alone_is_averaged_and_aligned() -> None:
     module = module_of(alignment=0.9)
     given = batch(size=32, pool_labelled=0.0)

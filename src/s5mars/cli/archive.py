@@ -72,7 +72,7 @@ def _find_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "condition", help='Condition such as "rock > 0.2 and sol between 400 and 500"'
     )
-    parser.add_argument("--top", type=int, default=20, help="Largest number of rows (20)")
+    parser.add_argument("--top", type=int, default=20, help="Maximum number of rows (20)")
     parser.add_argument(
         "--sort", metavar="COLUMN", help="Column to sort by (the first class of the condition)"
     )

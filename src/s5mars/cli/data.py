@@ -80,7 +80,7 @@ COMMANDS = {
         "s5mars.data.synthetic.write_synthetic",
     ),
     "stats": Command(
-        "Write colour and label statistics of a data set (table II, figure 2).",
+        "Write colour and label statistics of a data set (table II and figure 2 of the paper).",
         "s5mars stats DATA --out stats",
         _stats_options,
         "s5mars.data.statistics.write_statistics",
@@ -94,7 +94,7 @@ COMMANDS = {
         reads_data=True,
     ),
     "show": Command(
-        "Draw the augmentations of one image (figures 6 and 8).",
+        "Draw the augmentations of one image (figures 6 and 8 of the paper).",
         "s5mars show DATA --augmentations augin --seed 0 --out sheet.png",
         _show_options,
         "s5mars.report.augmentations.show_augmentations",

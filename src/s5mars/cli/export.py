@@ -76,7 +76,7 @@ def _push_options(parser: ArgumentParser) -> None:
 
 COMMANDS = {
     "calibrate": Command(
-        "Fit a temperature so that 80 % of the pixels with confidence 0.8 are right; optionally, "
+        "Fit a temperature, so that confidence agrees better with accuracy; optionally, "
         "fit class biases.",
         "s5mars calibrate runs/a --split val",
         _calibrate_options,

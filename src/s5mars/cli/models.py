@@ -135,7 +135,9 @@ def _demo_options(parser: ArgumentParser) -> None:
         "--labelled", type=float, default=1.0, help="Share of the train labels to use (1.0)"
     )
     parser.add_argument(
-        "--steps", type=int, help="Number of training steps of each run (ten minutes in all)"
+        "--steps",
+        type=int,
+        help="Number of training steps of each run (300, about ten minutes in all)",
     )
 
 

@@ -16,6 +16,8 @@ A patch is a rectangle of side √(1 − λ). So labels are pasted inside of Cut
   threshold of 0 keeps every pixel, whatever rule the run has (theirs: −0.7). Those settings mine
   hard examples in the supervised loss, which is a setting of the run here (``--ohem``).
 - The mean is over the valid pixels; in the code it is over all pixels.
+- The released settings for VOC also train on the weak views (``flag_extra_weak``), those for
+  Cityscapes do not; neither does this method.
 - A labelled patch has its true labels, and pixels without a label do not enter the loss (code).
 - Each image has its own λ and centre; the code draws one λ per batch and no centres in the
   first eighth, and takes donors and partners from one permutation; here both are neighbours.

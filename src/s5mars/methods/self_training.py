@@ -13,15 +13,18 @@ from labels and the half of the pool on which three checkpoints of the first agr
 the first; and one from labels and the whole pool, labelled by the second. The last one is scored.
 
 - No threshold, no moving average (paper and code). Erased pixels do not enter the loss (code).
-- The labels are computed in the step, for the crop of the weak view; the code labels whole images
-  once.
+- The labels are computed in the step, for the crop of the weak view, in one pass; the code labels
+  whole images once, with five scales and mirror images.
+- In the last stage the second network labels the whole pool; in the code the half that was reliable
+  keeps the labels of the first network.
 - Labelled and pool images come in equal numbers, as L_x + λ_u · L_u with λ_u = 1; the code mixes
   them in one loss, with the labelled images repeated until there are about as many of them.
 - Each stage has a third of the steps, so that a run is as long as that of any other method; the
   authors train each stage in full.
 - The pool contains labelled images, too. Their true labels override pseudo-labels, so that every
   method gets the same information, and they are ranked with the others.
-- Warm-up, ramp and alignment apply as to every method, if the settings enable them.
+- The recipes set no warm-up and no ramp for this method, because its pool is labelled by a network
+  that has been trained. Alignment applies as to every method, if it is enabled.
 """
 
 from __future__ import annotations

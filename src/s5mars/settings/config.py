@@ -252,7 +252,8 @@ class ScheduleSettings:
         validate_every: Number of steps between validations; 0 validates twenty times in a run.
         select_on: Name of the split that chooses the best checkpoint.
         keep: Checkpoint that becomes the model: the ``best`` on the val split (the last if the data
-            has none), the ``last``, or the best ``after-warm-up``, once the pool is in use.
+            has none), the ``last``, or, with ``after-warm-up``, the best after the pool came into
+            use.
         class_biases: Whether the model gets class biases that raise its mIoU: ``fit`` fits them on
             the split of ``--select-on`` after training, and cross-validation decides whether they
             are used (docs/method.md); the paper: ``none``.

@@ -362,7 +362,7 @@ def _dashed(argument: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
-_ABOUT = "Train a segmentation model on a folder of images with a few, sparse labels."
+_ABOUT = "Train a segmentation model on a folder of images with few, sparse labels."
 _EXAMPLE = """examples:
   s5mars train DATA
   s5mars train DATA --method s5mars --labelled 0.125 --steps 600 --batch 6 --crop 192 \\

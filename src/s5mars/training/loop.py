@@ -93,6 +93,7 @@ class Loop:
                     loss = trained(partial(batch.to, fabric.device))
                     fabric.backward(loss)
                     signals.doing = "busy"
+                    module.leave_out_unused()
                     if clip := self.config.clip:
                         fabric.clip_gradients(
                             module, optimizer, max_norm=clip, error_if_nonfinite=False

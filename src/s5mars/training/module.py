@@ -76,6 +76,7 @@ class SegmentationModule(nn.Module):
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self.step = 0  # number of steps taken
+        self._unused: tuple[nn.Parameter, ...] = ()  # in the last step
         self.optimizer, self.schedule = _optimiser(student, config, total_steps)
         self.train()
 
@@ -165,6 +166,7 @@ class SegmentationModule(nn.Module):
         A student or teacher replaces the module's own, such as by its compiled form.
         """
         student = student or self.student
+        self._unused = ()
         if self.method.needs.pool and not progress.ramp:
             terms = Supervised().losses(student, student, batch, progress)
             return self._with_every_parameter(terms)
@@ -181,9 +183,19 @@ class SegmentationModule(nn.Module):
         head = getattr(self.student, "representation", None)
         if head is None:
             return terms
-        nothing = 0 * torch.stack([parameter.sum() for parameter in head.parameters()]).sum()
+        self._unused = tuple(head.parameters())
+        nothing = 0 * torch.stack([parameter.sum() for parameter in self._unused]).sum()
         supervised = terms["supervised"]
         return {"supervised": replace(supervised, value=supervised.value + nothing)}
+
+    def leave_out_unused(self) -> None:
+        """Remove the zero gradients of a head that the step did not use.
+
+        AdamW would count these steps, and take the head's second moments, which are still zero, for
+        settled: the first steps that use the head would then be several times too large.
+        """
+        for parameter in self._unused:
+            parameter.grad = None
 
     def _pseudo_labels(self, probability: Tensor, pool: Crops) -> Targets:
         if self.alignment is not None:
