@@ -163,7 +163,7 @@ COMMANDS = {
         _table,
     ),
     "cost": Command(
-        "Measure parameters, operations, time and memory of a training step (table XIII of the paper).",
+        "Measure parameters, operations, time and memory of a step (table XIII of the paper).",
         "s5mars cost --methods all --model resnet50 --crop 512 --batch 8",
         _cost_options,
         _cost,

@@ -12,8 +12,8 @@ with λ the share of mixed pixels whose confidence is above 0.968, over the batc
 average in ``objective/teacher.py``.
 
 - A and B are neighbours in the pool's random order; the released code takes the next image.
-- The paper perturbs images by mixing alone, as here; the released settings for Cityscapes add colour
-  jitter and blur, those for VOC do not.
+- The paper perturbs images by mixing alone, as here; the released settings for Cityscapes add
+  colour jitter and blur, those for VOC do not.
 - Probabilities, true labels and validity are mixed with their pixels. A known label of a pool
   pixel sets its class, its pseudo-label and a confidence of 1.
 - Pixels that are not valid are neither pasted nor counted; the paper has no such pixels.

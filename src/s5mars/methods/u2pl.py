@@ -15,8 +15,9 @@ centre of the teacher's embeddings of all these pixels. Negatives z_cij⁻: N = 
 the memory bank of c, which receives the teacher's embeddings where c is certainly wrong: on
 labelled pixels of another class where c is among the first 3 of the teacher's ranking (hard
 negatives), on unreliable pixels where its rank, counted from 0, is in [3, 20). For up to 20 classes
-(Cityscapes has 19) these are all but the first 3: [3, 9) for nine classes, the last one for four, and none for three or
-fewer; with four classes, every other class is a hard negative of a labelled pixel unless it is last.
+(Cityscapes has 19) these are all but the first 3: [3, 9) for nine classes, the last one for four,
+and none for three or fewer. With four classes, each wrong class of a labelled pixel is a hard
+negative, unless it is ranked last.
 
 Where paper and released code differ, or the paper is silent:
 

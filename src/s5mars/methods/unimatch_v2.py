@@ -16,8 +16,9 @@ moving average in ``objective/teacher.py`` on the weak view; the moving average 
   which differ in channels, each have their own.
 - Whether an image keeps all of its channels is drawn image by image; the code takes exactly half of
   a batch.
-- Labelled and strong images pass the encoder in one batch; the code uses two. The code's decoder has
-  no batch normalisation; one that has normalises labelled and dropped features together here.
+- Labelled and strong images pass the encoder in one batch; the code uses two. The code's decoder
+  has no batch normalisation; a decoder that has it here normalises labelled and dropped features
+  together.
 - True labels of the pool override pseudo-labels and are kept.
 """
 
