@@ -9,13 +9,8 @@ import pytest
 from PIL import Image
 
 from s5mars.data.layouts import open_dataset
-from s5mars.data.partition import (
-    as_fraction,
-    draw_partition,
-    pool,
-    withhold,
-    write_partitions,
-)
+from s5mars.data.partition import as_fraction, draw_partition, pool, withhold
+from s5mars.data.partition_lists import write_partitions
 from s5mars.data.read import read_label
 from s5mars.errors import UserError
 

@@ -8,8 +8,9 @@ from PIL import Image
 
 from s5mars.data.layouts import open_dataset
 from s5mars.data.read import read_image, read_label
-from s5mars.data.statistics import as_table, dataset_statistics, write_statistics
+from s5mars.data.statistics import dataset_statistics
 from s5mars.products.no_data import no_data
+from s5mars.report.statistics import as_table, write_statistics
 
 
 def test_colours_are_those_of_all_pixels_together(tmp_path, fake_data):

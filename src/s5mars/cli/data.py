@@ -83,14 +83,14 @@ COMMANDS = {
         "Write colour and label statistics of a data set (table II and figure 2 of the paper).",
         "s5mars stats DATA --out stats",
         _stats_options,
-        "s5mars.data.statistics.write_statistics",
+        "s5mars.report.statistics.write_statistics",
         reads_data=True,
     ),
     "split": Command(
         "Write stratified, nested lists of the images whose labels may be used.",
         "s5mars split DATA --labelled 0.2 0.5 --seed 0 --out partitions",
         _split_options,
-        "s5mars.data.partition.write_partitions",
+        "s5mars.data.partition_lists.write_partitions",
         reads_data=True,
     ),
     "show": Command(

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from s5mars.classes import IGNORE
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts import open_dataset
 from s5mars.data.layouts.files import read_names, select
-from s5mars.data.names import as_lines
 from s5mars.data.read import read_label
-from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
+from s5mars.data.stratify import label_areas, prefix_length, stratified_order
 from s5mars.errors import DamagedFileError, MissingFileError, UserError
-from s5mars.files import write_text
 from s5mars.files.reading import read_text, reading
 from s5mars.types import Sample
 
@@ -30,8 +25,8 @@ def draw_partition(
     """Choose the part of the train split whose labels may be read.
 
     A fraction below 1 reads every label of the train split in order to stratify. With a list
-    (``write_partitions`` writes them) no label outside it is opened. In both cases, give training
-    the samples of ``withhold``, so that it cannot open the other labels.
+    (``partition_lists.write_partitions`` writes them) no label outside it is opened. In both cases,
+    give training the samples of ``withhold``, so that it cannot open the other labels.
 
     Args:
         labelled: Fraction in (0, 1], or path to a list: names (text, JSON, or the CSV of
@@ -53,9 +48,9 @@ def draw_partition(
     bad: dict[str, str] = {}  # name → reason
     if fraction is None:
         chosen = _listed(dataset, train, partition_list(dataset, labelled))
-        _require_masks(chosen)
+        require_masks(chosen)
     else:
-        _require_masks(train)
+        require_masks(train)
         if fraction < 1:
             chosen, bad = _stratified(dataset, train, fraction, seed, skip_bad)
         else:
@@ -142,70 +137,6 @@ def withhold(samples: Iterable[Sample], labelled: Iterable[Sample]) -> tuple[Sam
     )
 
 
-@dataclass(frozen=True)
-class Partition:
-    """One labelled partition of ``write_partitions``."""
-
-    fraction: float
-    path: Path
-    images: int
-    shares: dict[str, float]  # class → share of its area in the train split
-    absent: tuple[str, ...]  # classes of the train split that are not in the partition
-
-
-def write_partitions(
-    data: Path,
-    *,
-    labelled: Sequence[float] = (0.2, 0.5),
-    seed: int = 0,
-    out: Path,
-    splits: Path | None = None,
-) -> tuple[Partition, ...]:
-    """Write stratified, nested lists of the images whose labels may be used.
-
-    Prints the share of each class in each partition, and which classes are absent. The folder
-    ``out`` gets one list per fraction, such as 0.2.txt, and partitions.json. The seed chooses among
-    equally good partitions.
-
-    Raises:
-        UserError: if a fraction is outside (0, 1], or ``out`` contains different lists with these
-            names.
-    """
-    fractions = sorted({_checked(fraction) for fraction in labelled})
-    if not fractions:
-        raise UserError("labelled must contain at least one fraction, such as 0.2")
-    dataset = open_dataset(data, splits=splits)
-    train = dataset.split("train")
-    _require_masks(train)
-    areas, _ = label_areas(train, dataset.coding, len(dataset.taxonomy))
-    order = stratified_order(areas, seed=seed)
-    positions = {f: np.sort(order[: prefix_length(len(train), f)]) for f in fractions}
-    names = {f: [train[i].name for i in at] for f, at in positions.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    paths = {f: out / f"{f:g}.txt" for f in fractions}
-    for fraction, path in paths.items():
-        if path.exists() and read_names(path) != names[fraction]:
-            raise UserError(
-                f"{path} exists with other names: choose another --out or remove the file"
-            )
-    partitions = tuple(
-        _describe(fraction, paths[fraction], at, areas, dataset.taxonomy.names)
-        for fraction, at in positions.items()
-    )
-    for fraction, path in paths.items():
-        write_text(path, as_lines(names[fraction]))
-    write_text(out / "partitions.json", _as_json(dataset, seed, len(train), partitions))
-    _print(dataset, areas, partitions)
-    return partitions
-
-
-def _checked(fraction: float) -> float:
-    value = as_fraction(fraction)
-    if value is None:
-        raise UserError(f"labelled must contain fractions in (0, 1] (got {fraction!r})")
-    return value
-
-
 def _stratified(
     dataset: Dataset, train: tuple[Sample, ...], fraction: float, seed: int, skip_bad: bool
 ) -> tuple[tuple[Sample, ...], dict[str, str]]:
@@ -264,7 +195,8 @@ def _names_of_csv(path: Path) -> list[str]:
     return names
 
 
-def _require_masks(samples: Sequence[Sample]) -> None:
+def require_masks(samples: Sequence[Sample]) -> None:
+    """Raise a UserError that names the first of these samples without a mask."""
     without = [sample for sample in samples if sample.mask is None]
     if without:
         more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
@@ -291,53 +223,3 @@ def _with_labelled_pixels(
         f"{dataset.root}: the partition {labelled} ({len(chosen)} images) has no labelled pixel: "
         "choose a larger fraction or another list"
     )
-
-
-def _describe(
-    fraction: float, path: Path, at: NDArray[np.int64], areas: Areas, names: Sequence[str]
-) -> Partition:
-    whole, part = areas.sum(0), areas[at].sum(0)
-    shares = {name: float(part[i] / whole[i]) for i, name in enumerate(names) if whole[i]}
-    absent = tuple(name for name, share in shares.items() if share == 0)
-    return Partition(fraction, path, len(at), shares, absent)
-
-
-def _as_json(dataset: Dataset, seed: int, train: int, partitions: Sequence[Partition]) -> str:
-    content: Mapping[str, object] = {
-        "data": str(dataset.root),
-        "layout": dataset.layout,
-        "seed": seed,
-        "train_images": train,
-        "partitions": [
-            {
-                "labelled": each.fraction,
-                "list": each.path.name,
-                "images": each.images,
-                "share_of_area": each.shares,
-                "absent": list(each.absent),
-            }
-            for each in partitions
-        ],
-    }
-    return json.dumps(content, indent=2) + "\n"
-
-
-def _print(dataset: Dataset, areas: Areas, partitions: Sequence[Partition]) -> None:
-    names = dataset.taxonomy.names
-    width = max(map(len, (*names, "class")))
-    heads = "".join(f"{f'{each.fraction:g}':>10}" for each in partitions)
-    print(f"{'class':<{width}}{'images':>8}{heads}   share of the class area in the partition")
-    for index, name in enumerate(names):
-        images = int((areas[:, index] > 0).sum())
-        row = "".join(
-            f"{100 * each.shares[name]:>8.1f} %" if name in each.shares else f"{'-':>10}"
-            for each in partitions
-        )
-        print(f"{name:<{width}}{images:>8}{row}")
-    for each in partitions:
-        print(f"{each.path}: {each.images} of {len(areas)} images")
-        if each.absent:
-            print(f"  absent classes: {', '.join(each.absent)}; use a larger fraction")
-    nowhere = [name for i, name in enumerate(names) if not areas[:, i].any()]
-    if nowhere:
-        print(f"classes without a label in the train split: {', '.join(nowhere)}")
