@@ -11,6 +11,7 @@ from s5mars.settings.parsing import given, parse_training, training_from_yaml
 from s5mars.training import run
 from s5mars.training.automatic import complete
 from s5mars.training.environment import processes
+from s5mars.training.folds import cross_validate, resume_folds
 from s5mars.types import Method
 
 
@@ -40,10 +41,12 @@ def train(
     if sys.argv[1:2] == ["train"]:
         # Further processes of a distributed run are started with the same choices.
         sys.argv[1:] = ["train", *completed]
-    return run.train(settings.config, settings.method, config_text=settings.text, chosen=chosen)
+    begin = cross_validate if settings.config.folds else run.train
+    return begin(settings.config, settings.method, config_text=settings.text, chosen=chosen)
 
 
 def resume(folder: Path, *, data: Path | None = None, own: Method | None = None) -> Path:
     """Resume a run, whose data may be at ``data`` now; arguments and errors as ``train``."""
     settings = training_from_yaml(folder / "config.yaml", own=own)
-    return run.resume(folder, settings.config, settings.method, data=data)
+    go_on = resume_folds if settings.config.folds else run.resume
+    return go_on(folder, settings.config, settings.method, data=data)

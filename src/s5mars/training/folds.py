@@ -34,9 +34,10 @@ from s5mars.files.reading import read_text
 from s5mars.models.checkpoint import load_model
 from s5mars.predict.inference import Inference
 from s5mars.products import read_info
-from s5mars.settings.config import TrainConfig
+from s5mars.settings.config import TrainConfig, with_absolute_paths
 from s5mars.settings.parsing import with_values
 from s5mars.training.environment import processes, versions
+from s5mars.training.run import quieten_lightning, require_unused, settled, train_part
 from s5mars.types import Method, Sample
 
 SUMMARY = "folds.json"
@@ -54,9 +55,6 @@ def cross_validate(
         UserError, MissingFileError: if settings or data are wrong, or there are fewer labelled
             images than folds.
     """
-    # Which begins the folds.
-    from s5mars.training.run import quieten_lightning, require_unused, settled
-
     out = config.out
     require_unused(out)
     quieten_lightning()
@@ -83,13 +81,28 @@ def cross_validate(
         write_text(out / "config.yaml", config_text)  # last: it says that the folds are complete
     if chosen:
         print(chosen, file=sys.stderr)
-    return continue_folds(out, config, method)
+    return _continue(out, config, method)
 
 
-def continue_folds(run: Path, config: TrainConfig, method: Method) -> Path:
-    """Train and score the folds of a run that are missing, and print the scores of all."""
-    from s5mars.training.run import train_part
+def resume_folds(
+    run: Path, config: TrainConfig, method: Method, *, data: Path | None = None
+) -> Path:
+    """Train and score the folds of a run that are missing, and print the scores of all.
 
+    Arguments as ``training.run.resume``.
+
+    Raises:
+        UserError, MissingFileError: if the run or its data are missing or have changed, or if
+            another process works on the run.
+    """
+    quieten_lightning()
+    config = replace(config, out=run)
+    if data is not None:
+        config = with_absolute_paths(replace(config, data=data))
+    return _continue(run, config, method)
+
+
+def _continue(run: Path, config: TrainConfig, method: Method) -> Path:
     text = read_text(run / "config.yaml")
     scores: list[Mapping[str, Any]] = []
     with locked(run):

@@ -69,10 +69,6 @@ def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str 
     Raises:
         UserError, MissingFileError: if settings or data are wrong.
     """
-    if config.folds:
-        from s5mars.training.folds import cross_validate
-
-        return cross_validate(config, method, config_text=config_text, chosen=chosen)
     out = config.out
     # Only the first process of a distributed run checks and makes the folder.
     first = _is_first()
@@ -137,10 +133,6 @@ def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None 
     config = replace(config, out=run)
     if data is not None:
         config = with_absolute_paths(replace(config, data=data))
-    if config.folds:
-        from s5mars.training.folds import continue_folds
-
-        return continue_folds(run, config, method)
     if is_finished(run):
         if not _is_first():
             return run
@@ -253,7 +245,9 @@ def _fit(
     if trains_in_stages(config, module.method):
         total = _total_steps(config, streams)
         pool = streams.pool or ()
-        if not train_stages(out, config, module.method, pool, steps=total // 3):
+        if not train_stages(
+            out, config, module.method, pool, steps=total // 3, train_part=train_part
+        ):
             return out
         module.given_teacher = _frozen(out / "stages" / "reliable", dataset.taxonomy, config)
     feed = Feed(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import yaml
@@ -76,13 +76,33 @@ def steps_of_last(total: int) -> int:
     return total - 2 * (total // 3)
 
 
+class TrainPart(Protocol):
+    """``training.run.train_part``."""
+
+    def __call__(
+        self, whole: Path, config: TrainConfig, method: Method, *, config_text: str, title: str
+    ) -> bool:
+        """Train a part of a run, or go on with it; whether it is at its end."""
+
+
 def train_stages(
-    run: Path, config: TrainConfig, method: Method, pool: Sequence[Sample], *, steps: int
+    run: Path,
+    config: TrainConfig,
+    method: Method,
+    pool: Sequence[Sample],
+    *,
+    steps: int,
+    train_part: TrainPart,
 ) -> bool:
     """Train what is missing of the first two stages, of ``steps`` each; whether both are finished.
 
     Run folder, settings and pool, which is ranked, are those of the last stage.
     """
+
+    def finish(stage: TrainConfig, method: Method) -> bool:
+        title = f"stage {stage.out.name}"
+        return train_part(run, stage, method, config_text=_text(run, stage), title=title)
+
     folder = run / "stages"
     first = replace(
         config,
@@ -95,7 +115,7 @@ def train_stages(
         snapshots=CHECKPOINTS,
         class_biases="none",
     )
-    if not _train(run, first, Supervised()):
+    if not finish(first, Supervised()):
         return False
     reliable = folder / RELIABLE
     if not reliable.is_file():
@@ -108,7 +128,7 @@ def train_stages(
         out=folder / "reliable",
         snapshots=config.snapshots,
     )
-    return _train(run, second, method)
+    return finish(second, method)
 
 
 def stages_of(run: Path) -> list[Stage]:
@@ -168,14 +188,6 @@ def _excluded_pixels(sample: Sample, image: Image.Image) -> NDArray[np.bool_]:
     """(H, W): pixels that no loss counts: without data, or hidden, such as the rover."""
     hidden = np.asarray(open_hidden(sample, size=image.size), np.bool_)
     return without_data(image) | hidden
-
-
-def _train(run: Path, config: TrainConfig, method: Method) -> bool:
-    """Train or resume a stage; return whether it is finished."""
-    from s5mars.training.run import train_part  # which begins the stages
-
-    title = f"stage {config.out.name}"
-    return train_part(run, config, method, config_text=_text(run, config), title=title)
 
 
 def _text(run: Path, config: TrainConfig) -> str:
