@@ -10,7 +10,7 @@ from typing import Any, Literal
 from s5mars.comparison.settings import as_of_now, digest, fingerprint
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_json
-from s5mars.files.reading import object_in, read_object, reading
+from s5mars.files.reading import object_in, read_object, reading, require_format
 
 FILE = "comparison.json"
 FORMAT = 1
@@ -101,11 +101,7 @@ def read_comparison(source: Path) -> Comparison:
         raise MissingFileError(f"{source} has no {FILE}; give the --out folder of `s5mars compare`")
     with reading(path, kind="comparison", way_out="copy it again"):
         content = object_in(path)
-        version = content.pop("format", None)
-        if version != FORMAT:
-            raise UserError(
-                f"{path} has format {version!r}, but this version reads format {FORMAT}"
-            )
+        require_format(path, content.pop("format", None), FORMAT)
         cells = tuple(Result(**cell) for cell in content.pop("cells"))
         comparison = Comparison(**content, cells=cells)
         for cell in cells:

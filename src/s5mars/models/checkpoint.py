@@ -108,7 +108,7 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
 
     Raises:
         MissingFileError: if there is no checkpoint.
-        UserError: if it is damaged, has an unknown format, or lacks the network.
+        UserError: if it is damaged, needs a newer version of s5mars, or lacks the chosen network.
     """
     require_choice(network, NETWORKS, name="--network")
     tensors_path = checkpoint_path(Path(path))
@@ -129,6 +129,8 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
     try:
         model = rebuild_network(description)
         model.load_state_dict(state)
+    except UserError as error:  # the file may be intact, but a package is missing or too old
+        raise UserError(f"{tensors_path}: {error}") from error
     except Exception as error:
         reason = first_line(error).rstrip(":")
         raise DamagedFileError(
