@@ -10,6 +10,7 @@ from pathlib import Path
 from s5mars.data.partition import as_fraction
 from s5mars.errors import UserError
 from s5mars.methods import METHODS, OF_A_NETWORK, method_name, method_title, registered
+from s5mars.settings.ablations import ABLATIONS
 from s5mars.settings.networks import NETWORKS, network_options
 from s5mars.settings.parsing import chosen
 from s5mars.types import Method
@@ -96,8 +97,6 @@ def ablation_rows(name: str) -> tuple[Row, ...]:
     Raises:
         UserError: if the name is unknown.
     """
-    from s5mars.settings.ablations import ABLATIONS
-
     if name not in ABLATIONS:
         raise UserError(f"unknown ablation {name!r}; ablations: {_nearest_first(name, ABLATIONS)}")
     return tuple(

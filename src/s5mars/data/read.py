@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,7 @@ from s5mars.products.decode import MaskFile, decode_mask, head_size, plain_image
 from s5mars.products.files import IMAGE_ENDINGS, PDS_ENDINGS
 from s5mars.products.names import parse_name
 from s5mars.products.reader import open_product
-
-if TYPE_CHECKING:  # it imports torch, which processes that only read do not need
-    from s5mars.types import Sample
+from s5mars.types import Sample
 
 Bytes = NDArray[np.uint8]
 

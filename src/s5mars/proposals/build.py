@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,7 @@ from s5mars.parallel.cluster import Engine, check_engine
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.proposals.proposal import Proposal
 from s5mars.proposals.store import ObjectStore, write_store
-
-if TYPE_CHECKING:  # it imports torch, which processes of ``graph`` do not need
-    from s5mars.types import Sample
+from s5mars.types import Sample
 
 SHARD_IMAGES = 64
 """Images per shard: a killed run loses at most one shard."""
