@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_choice
 from s5mars.files.locking import locked
 from s5mars.parallel.ahead import ahead
 from s5mars.parallel.cluster import Engine, check_engine
@@ -105,8 +105,7 @@ def build_store(
             fit, or Ray is not available. Finished shards are kept.
     """
     check_engine(engine, address)
-    if proposer not in PROPOSERS:
-        raise UserError(f"--proposer must be one of {', '.join(PROPOSERS)} (got {proposer!r})")
+    require_choice(proposer, PROPOSERS, name="--proposer")
     if workers < 1 or shard_images < 1:
         raise UserError(
             f"--workers and --shard must be at least 1 (got {workers} and {shard_images})"

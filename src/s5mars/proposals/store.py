@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, listed
 from s5mars.files import replacing
 from s5mars.files.reading import open_parquet, parse_object, reading, require_format
 from s5mars.proposals.proposal import Proposal
@@ -214,10 +214,10 @@ class ObjectStore:
         names = list(names)
         missing = self.missing(names)
         if missing:
-            content = f"has others ({_few(self.names)})" if self.names else "is empty"
+            content = f"has others ({listed(self.names, 3)})" if self.names else "is empty"
             raise UserError(
-                f"{self.path} lacks {len(missing)} of {len(names)} images ({_few(missing)}) and "
-                f"{content}: make the masks of these images"
+                f"{self.path} lacks {len(missing)} of {len(names)} images ({listed(missing, 3)}) "
+                f"and {content}: make the masks of these images"
             )
 
     def proposals(self, name: str) -> ImageProposals:
@@ -272,10 +272,6 @@ class ObjectStore:
             self._files[shard] = open_parquet(self._shards[shard])
         self._files.move_to_end(shard)
         return self._files[shard]
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _table(name: str, proposals: Sequence[Proposal], settings: str) -> pa.Table:
