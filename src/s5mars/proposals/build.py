@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.errors import UserError, require_choice
+from s5mars.files import file_digest
 from s5mars.files.locking import locked
 from s5mars.parallel.ahead import ahead
 from s5mars.parallel.cluster import Engine, check_engine
@@ -150,7 +151,7 @@ def _write_shards(
             rows, digests = [], {}
             for sample in todo[start : start + shard_images]:
                 rows.append((sample.name, next(found)))
-                digests[sample.name] = _file_digest(sample.image)
+                digests[sample.name] = _image_digest(sample)
                 bar.update()
             # Named by content, so that no run replaces the shard of another run.
             part = _digest("\n".join(digests).encode())
@@ -289,7 +290,7 @@ def _missing_samples(
         )
     for sample in samples:
         known = store.digests.get(sample.name)
-        if known is not None and known != _file_digest(sample.image):
+        if known is not None and known != _image_digest(sample):
             raise UserError(
                 f"{path} has masks of another image with the name {sample.name!r} than "
                 f"{sample.image}: use another folder for these images"
@@ -303,9 +304,8 @@ def _missing_samples(
     return [sample for sample in samples if sample.name in missing]
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+def _image_digest(sample: Sample) -> str:
+    return file_digest(sample.image)[:_DIGITS]
 
 
 def _digest(content: bytes) -> str:
