@@ -10,7 +10,8 @@ from typing import Any, Literal
 from s5mars.comparison.settings import as_of_now, digest, fingerprint
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_json
-from s5mars.files.reading import object_in, read_object, reading, require_format
+from s5mars.files.reading import object_in, reading, require_format
+from s5mars.training.finished import is_finished
 
 FILE = "comparison.json"
 FORMAT = 1
@@ -154,12 +155,8 @@ def check_partitions(source: str, comparison: Comparison) -> None:
 
 def is_trained(run: Path) -> bool:
     """Return whether a run folder contains the scores and weights of a finished run."""
-    try:
-        metrics = read_object(run / "metrics.json")
-        whole = metrics["steps"] >= metrics["total_steps"]
-    except (OSError, UserError, KeyError, TypeError):
-        return False
-    return bool(whole) and all((run / f"best.{e}").is_file() for e in ("json", "safetensors"))
+    weights = (run / "best.json", run / "best.safetensors")
+    return is_finished(run) and all(file.is_file() for file in weights)
 
 
 def saved_states(run: Path) -> list[Path]:
