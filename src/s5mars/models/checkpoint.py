@@ -29,6 +29,7 @@ from s5mars.models.facts import (
     read_taxonomy,
     temperature_of,
 )
+from s5mars.models.state_files import below_prefix
 from s5mars.models.tuning import shared_state
 
 _DOMAIN = "domain."
@@ -115,7 +116,7 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
     facts = read_facts(tensors_path)
     tensors = _read_tensors(tensors_path)
     chosen = network if any(key.startswith(f"{network}.") for key in tensors) else "student"
-    state = _below(tensors, f"{chosen}.")
+    state = below_prefix(tensors, f"{chosen}.")
     if not state and chosen not in (held := facts.get("networks") or ()):
         raise UserError(f"{tensors_path} contains only the {', '.join(map(str, held))}")
     for key, value in state.items():
@@ -137,7 +138,7 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
             f"{tensors_path} does not fit the network that its JSON file describes ({reason}); "
             "copy both files again"
         ) from error
-    arrays = {k: v.float().numpy() for k, v in _below(tensors, _DOMAIN).items()}
+    arrays = {k: v.float().numpy() for k, v in below_prefix(tensors, _DOMAIN).items()}
     domain = read_domain(facts, tensors_path, network=chosen, arrays=arrays)
     biases = class_biases_of(facts, chosen)
     return LoadedModel(model.eval().requires_grad_(False), taxonomy, facts, chosen, domain, biases)
@@ -173,7 +174,3 @@ def write_domain(run: Path, domain: Domain) -> None:
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     with reading(path, kind="checkpoint", way_out="train again, or copy it again"):
         return load_file(path)
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
