@@ -109,7 +109,7 @@ def evaluate(
             dataset.taxonomy,
             run=Path(run),
             data=dataset.root,
-            way_out=", or use --map",
+            way_out="evaluate on data with the same classes in this order, or use --map",
         )
         mapped, taxonomy = None, loaded.taxonomy
     else:
