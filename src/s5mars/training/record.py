@@ -17,6 +17,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from s5mars.data.dataset import Dataset
 from s5mars.data.resolution import Resolution
 from s5mars.errors import as_typed
+from s5mars.evaluation.confusion import score_text
 from s5mars.files import write_json
 from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import save_model
@@ -140,7 +141,7 @@ class Record:
         else:
             print(
                 f"{self.config.method}: {module.scored_name} mIoU "
-                f"{_percent(best['validation']['mIoU'])} on {self.config.select_on} at {when}"
+                f"{score_text(best['validation']['mIoU'])} % on {self.config.select_on} at {when}"
             )
         run = as_typed(out)
         following = f"evaluate {run}" if self._tested else f"predict {run} IMAGES --out maps"
@@ -281,10 +282,6 @@ def _loggers(out: Path) -> list[Logger]:
         TensorBoardLogger(logs, name="tensorboard", version=""),
         CSVLogger(logs, name="csv", version=f"part_{version}"),
     ]
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} %"
 
 
 def _headline(scores: dict[str, Any]) -> dict[str, Any]:
