@@ -33,8 +33,9 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.read import read_image, read_label
 from s5mars.evaluation.confusion import Confusion
+from s5mars.files import file_digest
 from s5mars.labels.loop.assistant import overview
-from s5mars.labels.loop.features import Pyramid, PyramidCache, file_digest, open_start_model
+from s5mars.labels.loop.features import Pyramid, PyramidCache, open_start_model
 from s5mars.labels.loop.head import Head, PaintedPixels, fit_head, painted_pixels, resized
 from s5mars.labels.loop.queue import Candidate, rank
 from s5mars.labels.loop.superpixels import SuperpixelCache, enlarged, smoothed, superpixels

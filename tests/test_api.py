@@ -114,12 +114,12 @@ def test_keywords_mean_what_the_options_mean(
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"stepz": 6}, "unknown option --stepz; the nearest is --steps"),
+        ({"stepz": 6}, "unknown option --stepz; did you mean '--steps'"),
         ({"steps": "six"}, "steps is 'six': expected int"),
-        ({"deeplab": {"decodr": "light"}}, "--deeplab.decodr; the nearest is --deeplab.decoder"),
-        ({"s5mars": {"soft_wait": 1}}, "--s5mars.soft-wait; the nearest is --s5mars.soft-weight"),
+        ({"deeplab": {"decodr": "light"}}, "--deeplab.decodr; did you mean '--deeplab.decoder'"),
+        ({"s5mars": {"soft_wait": 1}}, "--s5mars.soft-wait; did you mean '--s5mars.soft-weight'"),
         ({"crop": 8}, "--crop must be at least 32 pixels (got 8)"),
-        ({"method": "s5mar"}, "unknown method 's5mar'; nearest: s5mars"),
+        ({"method": "s5mar"}, "unknown method 's5mar'; nearest first: s5mars"),
         ({"model": "san", "deeplab": {"decoder": "light"}}, "it is for a timm encoder, not san"),
         ({"data": "x"}, "the data is given twice, as DATA and as data"),
         ({"resume": "runs/a"}, r"s5mars.Run(folder).resume()"),
@@ -182,11 +182,11 @@ def test_a_run_is_scored_and_described(scenes: Path, run: s5mars.Run) -> None:
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        (lambda run: run.evaluate(splt="val"), "unknown option --splt; the nearest is --split"),
+        (lambda run: run.evaluate(splt="val"), "unknown option --splt; did you mean '--split'"),
         (lambda run: run.evaluate(window="wide"), "argument --window: invalid int value: 'wide'"),
         (lambda run: run.evaluate(json=True), "json is an option of the command line only"),
         (lambda run: run.evaluate(protocol="papr"), "invalid choice: 'papr'"),
-        (lambda run: run.report(outt="x"), "unknown option --outt; the nearest is --out"),
+        (lambda run: run.report(outt="x"), "unknown option --outt; did you mean '--out'"),
         (lambda run: run.predict("nowhere.png"), "nowhere.png: no such file"),
         (lambda run: run.predict(run.folder), "is a folder: give one image"),
         (lambda run: run.predict(np.zeros((4, 4, 3))), "must have dtype uint8"),

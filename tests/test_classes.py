@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,8 +19,11 @@ from s5mars.classes import (
     MaskCoding,
     Taxonomy,
     hex_colour,
+    plain_name,
     rgb,
+    same_classes,
 )
+from s5mars.errors import UserError
 
 channel = st.integers(0, 255)
 
@@ -45,6 +49,23 @@ def test_codings_of_the_papers() -> None:
     assert S5MARS_CODING.index_of == {i + 1: i for i in range(9)}
     assert S5MARS_CODING.ignored == {0}
     assert MaskCoding({0: 0, 1: 1, 2: 2, 3: 3}, frozenset({IGNORE})) == AI4MARS_CODING
+
+
+def test_blanks_case_and_hyphens_do_not_tell_classes_apart() -> None:
+    assert {plain_name(name) for name in ("Big rock", "big_rock", " BIG -rock_")} == {"big rock"}
+    criteria = {each.criterion for each in Taxonomy.of_names("x", ["big-rock", "Big Rock"]).classes}
+    assert criteria == {AI4MARS.classes[3].criterion}
+
+
+def test_several_classes_make_one() -> None:
+    assert S5MARS.joined([4, 5]).name == "bedrock+rock"
+    assert S5MARS.joined([4, 5]).colour == S5MARS.classes[4].colour
+
+
+def test_other_classes_are_named_with_the_way_out() -> None:
+    same_classes(S5MARS, S5MARS, run=Path("run"), data=Path("data"))
+    with pytest.raises(UserError, match=r"^data has .* big_rock, but run was .* hole: leave$"):
+        same_classes(S5MARS, AI4MARS, run=Path("run"), data=Path("data"), way_out="leave")
 
 
 def test_palette_is_what_pillow_takes() -> None:

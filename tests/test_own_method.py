@@ -238,7 +238,7 @@ def with_fields(name: str, **annotations: Any) -> type[Any]:
             {"own": {"weight": 3}},
             r"own\.weight is 2\.0 in the method object and 3",
         ),
-        (Own(), {"own": {"wait": 3}}, r"unknown option --own\.wait; the nearest is --own\.weight"),
+        (Own(), {"own": {"wait": 3}}, r"unknown option --own\.wait; did you mean '--own\.weight'"),
         (Own, {}, "must be an object"),
         (S5Mars(), {"ablation": "augin/efdm"}, "give no method object"),
         (with_fields("Crop")(), {}, "train has an option --crop"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s5mars.errors import UserError
@@ -75,6 +75,11 @@ class Taxonomy:
     def __len__(self) -> int:
         return len(self.classes)
 
+    def joined(self, indices: Iterable[int]) -> Class:
+        """One class for several: their names joined by ``+``, and the colour of the first."""
+        members = [self.classes[index] for index in indices]
+        return replace(members[0], name="+".join(member.name for member in members))
+
     @property
     def palette(self) -> list[int]:
         """Flat list of 256 RGB triples for PIL's ``putpalette``; IGNORE is black."""
@@ -98,7 +103,7 @@ class Taxonomy:
             if colour == UNLABELLED_COLOUR or colour in given[:index]:
                 given[index] = None
         chosen = with_missing_colours(names, given)
-        criteria = [_CRITERIA.get(each.lower().replace(" ", "_"), "") for each in names]
+        criteria = [_CRITERIA.get(plain_name(each), "") for each in names]
         return cls(name, tuple(map(Class, names, chosen, criteria)))
 
     def to_dict(self) -> dict[str, object]:
@@ -154,19 +159,28 @@ class MaskCoding:
         return cls({i: i for i in range(number_of_classes)}, frozenset(ignored))
 
 
+def plain_name(name: str) -> str:
+    """A name without what rarely tells classes apart: ``"Big_Rock"`` → ``"big rock"``."""
+    return " ".join(re.split(r"[\s_-]+", name.casefold())).strip()
+
+
 def same_classes(
-    checkpoint: Taxonomy, data_set: Taxonomy, *, run: Path, data: Path, way_out: str = ""
+    model: Taxonomy,
+    others: Taxonomy,
+    *,
+    run: Path,
+    data: Path,
+    way_out: str = "give data with the same classes in this order",
 ) -> None:
-    """Check that a model and a data set have the same classes in the same order.
+    """Check that the model of ``run`` has the classes of ``data`` (or of another run), in order.
 
     Raises:
-        UserError: if they differ; the message names both, and ends with another ``way_out``.
+        UserError: if they differ; the message names both, and ends with the ``way_out``.
     """
-    if checkpoint.names != data_set.names:
+    if model.names != others.names:
         raise UserError(
-            f"{data} has the classes {', '.join(data_set.names)}, but {run} was trained on "
-            f"{', '.join(checkpoint.names)}: evaluate on data with the same classes in this order"
-            f"{way_out}"
+            f"{data} has the classes {', '.join(others.names)}, but {run} was trained on "
+            f"{', '.join(model.names)}: {way_out}"
         )
 
 
@@ -256,7 +270,7 @@ AI4MARS = Taxonomy(
 
 AI4MARS_CODING = MaskCoding.identity(4)
 
-_CRITERIA = {each.name: each.criterion for each in (*AI4MARS.classes, *S5MARS.classes)}
+_CRITERIA = {plain_name(each.name): each.criterion for each in (*AI4MARS.classes, *S5MARS.classes)}
 
 _GEOLOGY = {
     0: ("bedrock_massive", "#d08c60"),

@@ -10,7 +10,7 @@ import difflib
 import importlib
 import logging
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,21 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     """``"; did you mean 'rock'?"``, or nothing if no known name is similar."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def nearest_first(name: str, known: Iterable[str]) -> list[str]:
+    """All known names, the most similar first; upper and lower case are equal."""
+
+    def similarity(other: str) -> float:
+        return difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
+
+    return sorted(known, key=similarity, reverse=True)
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """``"a, b, c"``, or ``"a, b and 5 more"`` if there are more than ``most`` names."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 def require_choice(

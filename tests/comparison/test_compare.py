@@ -239,11 +239,11 @@ def test_a_failed_cell_and_its_retry(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--methods", "s5mras"], "unknown method 's5mras'; methods: s5mars, "),
-        (["--ablation", "mixin"], "unknown ablation 'mixin'; ablations: mixing, "),
+        (["--methods", "s5mras"], "unknown method 's5mras'; nearest first: s5mars, "),
+        (["--ablation", "mixin"], "unknown ablation 'mixin'; nearest first: mixing, "),
         ([], "nothing to compare; give --methods (all, or names), --ablation"),
         (["--methods", "all", "--seed", "3"], "compare does not accept --seed; use --seeds"),
-        (["--methods", "all", "--stepz", "3"], "unknown option --stepz; the nearest is --steps"),
+        (["--methods", "all", "--stepz", "3"], "unknown option --stepz; did you mean '--steps'"),
         (
             ["--methods", "all", "--labelled", "2"],
             "labelled must be a fraction in (0, 1] or a list file (got 2)",

@@ -53,6 +53,6 @@ def test_the_command(
 
 def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", "--methods", "s5mrs"]) == 2
-    assert "unknown method 's5mrs'; methods: s5mars, " in capsys.readouterr().err
+    assert "unknown method 's5mrs'; nearest first: s5mars, " in capsys.readouterr().err
     assert main(["cost", "--crop", "8"]) == 2
     assert "--crop must be at least 32 (got 8)" in capsys.readouterr().err

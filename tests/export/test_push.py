@@ -78,7 +78,7 @@ def test_what_the_hub_does_not_have_is_named(tmp_path: Path, hub: Hub) -> None:
     for name, kind, message in (
         ("me/none", FileNotFoundError, "me/none does not exist on the hub"),
         ("me/pickle", ValueError, "not uploaded by `s5mars push`"),
-        ("me/other", ValueError, "checkpoint format 7, this version reads 1"),
+        ("me/other", ValueError, "format 7, this version reads 1: update s5mars"),
         ("me/other@v2", FileNotFoundError, "no revision 'v2'"),
         ("not a name", ValueError, "write hf:OWNER/NAME"),
     ):

@@ -276,7 +276,7 @@ def test_a_misspelt_label_is_told_with_the_nearest(
     tmp_path: Path, images: Path, masks: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(as_cvat_zip(tmp_path, masks), images, "--classes", "rock=big rok")
-    assert "'big rok', which the export does not have; the nearest is 'big rock'" in (
+    assert "'big rok', which the export does not have; did you mean 'big rock'?" in (
         capsys.readouterr().err
     )
 

@@ -241,5 +241,5 @@ def gradient(name: str, given: Batch) -> torch.Tensor:
 
 
 def test_an_unknown_method_names_the_nearest() -> None:
-    with pytest.raises(ValueError, match="nearest: s5mars"):
+    with pytest.raises(ValueError, match="nearest first: s5mars"):
         method_class("s5mar")

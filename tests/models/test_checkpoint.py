@@ -193,6 +193,15 @@ def test_tensors_of_another_network(run: Path) -> None:
     assert load_model(run).network == "teacher"
 
 
+def test_a_network_of_a_newer_version_is_not_called_damaged(run: Path) -> None:
+    path = run / "best.json"
+    facts = json.loads(path.read_text())
+    facts["model"]["network"] = "Mask2Former"
+    path.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"best\.safetensors: .*'Mask2Former': update s5mars"):
+        load_model(run)
+
+
 def test_only_the_teacher(tmp_path: Path) -> None:
     only = {"teacher": NETWORKS["teacher"]}
     save_model(tmp_path / "best.safetensors", only, taxonomy=THREE, training=TRAINING)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 import tinyvit
 from s5mars.models.encoders import build_encoder, encode
-from s5mars.models.weight_folders import folder_state, is_hub_id
+from s5mars.models.hub import is_hub_id
+from s5mars.models.weight_folders import folder_state
 from s5mars.models.weights import load_encoder_weights
 
 SIZES = {

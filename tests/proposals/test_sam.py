@@ -308,6 +308,12 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
         weights_folder("some/sam")
 
 
+@pytest.mark.parametrize("name", ["some/sam--x", "some/sam..x", "some/sam.git"])
+def test_an_id_that_the_hub_cannot_have_is_one_line(name):
+    with pytest.raises(FileNotFoundError, match=f"{name}.*check name and network"):
+        weights_folder(name)
+
+
 def test_without_transformers_the_way_to_install_it_is_said(folders, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ValueError, match=r"pip install 's5mars\[sam\]'"):

@@ -112,13 +112,13 @@ def test_one_row_group_is_read_for_one_image(tmp_path, rows, monkeypatch):
 
 def test_a_failed_write_leaves_nothing(tmp_path, rows):
     path = tmp_path / "a.parquet"
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(UserError, match="twice"):
         write_store(path, [*rows, rows[0]], proposer="sam")
     assert list(tmp_path.iterdir()) == []
 
     write_store(path, rows, proposer="sam")
     mixed = [proposal(rectangle(0, 0, 3, 3)), proposal(rectangle(0, 0, 3, 3, size=(61, 80)))]
-    with pytest.raises(ValueError, match="must have the same size"):
+    with pytest.raises(UserError, match="must have the same size"):
         write_store(path, [("x", mixed)], proposer="sam")
     assert len(ObjectStore(path)) == 6  # the old one is untouched
 

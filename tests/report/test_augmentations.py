@@ -121,7 +121,7 @@ def test_an_image_without_a_label_can_be_shown(data: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--augmentations", "mixin"], "(got 'mixin'); did you mean mixing?"),
+        (["--augmentations", "mixin"], "(got 'mixin'); did you mean 'mixing'?"),
         (["--image", "nothing"], "no image named 'nothing'"),
         (["--out", "sheet.jpg"], "--out must end in .png (got sheet.jpg)"),
         (

@@ -196,7 +196,7 @@ def test_mistakes_come_first_and_are_one_line(
         ([], "the data folder is missing; use s5mars train FOLDER"),
         (["--steps=3"], "the data folder is missing"),
         (["a", "--data=b"], "the data is given twice, as a and with --data"),
-        (["a", "--modle=x"], "unknown option --modle; the nearest is --model"),
+        (["a", "--modle=x"], "unknown option --modle; did you mean '--model'"),
         (["nowhere"], "nowhere: no such folder"),
         (["a", "--out=a"], "a is not empty: choose another --out"),
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from argparse import ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from s5mars.errors import UserError
+from s5mars.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,6 @@ def _parse(parser: ArgumentParser, arguments: Sequence[str], *, passes_on: bool)
     elif unknown:
         known = [o for action in parser._actions for o in action.option_strings]
         wrong = unknown[0].partition("=")[0]
-        near = difflib.get_close_matches(wrong, known, n=1)
-        hint = f"; the nearest is {near[0]}" if near else f"; see {parser.prog} --help"
+        hint = did_you_mean(wrong, known) or f"; see {parser.prog} --help"
         raise UserError(f"unknown option {wrong}{hint}")
     return namespace

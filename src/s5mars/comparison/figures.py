@@ -21,7 +21,7 @@ from s5mars.comparison.intervals import summary
 from s5mars.comparison.joined import read_joined
 from s5mars.comparison.results import Comparison, Result
 from s5mars.comparison.standings import Group, Standing, by_seed, groups_of
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_choice
 from s5mars.evaluation.protocols import read_pair
 from s5mars.files import write_figure
 from s5mars.predict.sources import spread
@@ -82,8 +82,8 @@ def write_figures(
     if not groups:
         named = ", ".join(map(str, sources))
         raise UserError(f"{named}: no cell of the comparison has finished")
-    if row is not None and row not in comparison.rows:
-        raise UserError(f"--row must be one of {', '.join(comparison.rows)} (got {row!r})")
+    if row is not None:
+        require_choice(row, comparison.rows, name="--row")
     written = []
     for kind in dict.fromkeys(group.name for group in groups):
         of_kind = [group for group in groups if group.name == kind]

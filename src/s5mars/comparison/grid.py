@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from s5mars.data.partition import as_fraction
-from s5mars.errors import UserError
+from s5mars.errors import UserError, nearest_first
 from s5mars.methods import METHODS, OF_A_NETWORK, method_name, method_title, registered
+from s5mars.settings.ablations import ABLATIONS
 from s5mars.settings.networks import NETWORKS, network_options
 from s5mars.settings.parsing import chosen
 from s5mars.types import Method
@@ -85,7 +85,8 @@ def method_rows(methods: Sequence[str | Method]) -> tuple[Row, ...]:
             continue
         for name in METHODS if each == "all" else [each]:
             if name not in known:
-                raise UserError(f"unknown method {name!r}; methods: {_nearest_first(name, known)}")
+                near = ", ".join(nearest_first(name, known))
+                raise UserError(f"unknown method {name!r}; nearest first: {near}")
             rows.setdefault(name, Row(name, method_title(name), METHODS_GROUP, name))
     return tuple(rows.values())
 
@@ -96,10 +97,9 @@ def ablation_rows(name: str) -> tuple[Row, ...]:
     Raises:
         UserError: if the name is unknown.
     """
-    from s5mars.settings.ablations import ABLATIONS
-
     if name not in ABLATIONS:
-        raise UserError(f"unknown ablation {name!r}; ablations: {_nearest_first(name, ABLATIONS)}")
+        near = ", ".join(nearest_first(name, ABLATIONS))
+        raise UserError(f"unknown ablation {name!r}; nearest first: {near}")
     return tuple(
         Row(f"{name}/{row}", row, name, ABLATED, f"{name}/{row}") for row in ABLATIONS[name].rows
     )
@@ -165,10 +165,3 @@ def _options(arguments: Iterable[str]) -> Iterator[list[str]]:
         option.append(word)
     if option:
         yield option
-
-
-def _nearest_first(wrong: str, names: Iterable[str]) -> str:
-    def similarity(name: str) -> float:
-        return difflib.SequenceMatcher(None, wrong, name).ratio()
-
-    return ", ".join(sorted(names, key=similarity, reverse=True))

@@ -49,12 +49,10 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(statistics.fmean(values), spread, len(values))
 
 
-def paired_difference(
-    first: Mapping[int, float], second: Mapping[int, float], *, level: float = LEVEL
-) -> Difference | None:
+def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Difference | None:
     """Mean of first minus second ± t · s / √n over the common seeds; None if there are none.
 
-    Both map seeds to scores; ``level`` is the confidence level of Student's t interval.
+    Both map seeds to scores. The interval is Student's t at the confidence level ``LEVEL``.
     """
     pairs = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
     if not pairs:
@@ -62,6 +60,6 @@ def paired_difference(
     mean = statistics.fmean(pairs)
     if len(pairs) == 1:
         return Difference(mean, None, None, 1)
-    quantile = float(stats.t.ppf((1 + level) / 2, len(pairs) - 1))
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, len(pairs) - 1))
     half = quantile * statistics.stdev(pairs) / len(pairs) ** 0.5
     return Difference(mean, mean - half, mean + half, len(pairs))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from s5mars.comparison import settings
 from s5mars.comparison.results import Comparison, Result, check_partitions, read_comparison
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_choice
 
 
 def read_joined(sources: Sequence[Path], *, reference: str | None = None) -> Comparison:
@@ -66,7 +66,6 @@ def _joined(first: Comparison, second: Comparison, where: Path, other: Path) -> 
 
 
 def _with_reference(comparison: Comparison, row: str) -> Comparison:
-    if row not in comparison.rows:
-        raise UserError(f"--reference must be one of {', '.join(comparison.rows)} (got {row!r})")
+    require_choice(row, comparison.rows, name="--reference")
     group = str(comparison.rows[row]["group"])
     return replace(comparison, references={**comparison.references, group: row})

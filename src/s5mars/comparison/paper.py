@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from s5mars.settings.ablations import ABLATIONS
+
 Scores = tuple[float, float]  # mAcc, mIoU, in percent
 
 
@@ -102,8 +104,6 @@ def paper_classes(data: Mapping[str, Any], share: str) -> PaperTable | None:
 
 def paper_ablation(data: Mapping[str, Any], share: str, name: str) -> PaperTable | None:
     """Return the paper's scores of an ablation (S5Mars data with all labels only)."""
-    from s5mars.settings.ablations import ABLATIONS
-
     if not _is_s5mars(data) or share != "1" or name not in ABLATIONS:
         return None
     rows = {row: paper for row, each in ABLATIONS[name].rows.items() if (paper := each.paper)}

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from s5mars.comparison.settings import as_of_now, digest, fingerprint
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_json
-from s5mars.files.reading import object_in, read_object, reading
+from s5mars.files.reading import object_in, reading, require_format
+from s5mars.training.finished import is_finished
 
 FILE = "comparison.json"
 FORMAT = 1
@@ -101,11 +102,7 @@ def read_comparison(source: Path) -> Comparison:
         raise MissingFileError(f"{source} has no {FILE}; give the --out folder of `s5mars compare`")
     with reading(path, kind="comparison", way_out="copy it again"):
         content = object_in(path)
-        version = content.pop("format", None)
-        if version != FORMAT:
-            raise UserError(
-                f"{path} has format {version!r}, but this version reads format {FORMAT}"
-            )
+        require_format(path, content.pop("format", None), FORMAT)
         cells = tuple(Result(**cell) for cell in content.pop("cells"))
         comparison = Comparison(**content, cells=cells)
         for cell in cells:
@@ -158,12 +155,8 @@ def check_partitions(source: str, comparison: Comparison) -> None:
 
 def is_trained(run: Path) -> bool:
     """Return whether a run folder contains the scores and weights of a finished run."""
-    try:
-        metrics = read_object(run / "metrics.json")
-        whole = metrics["steps"] >= metrics["total_steps"]
-    except (OSError, UserError, KeyError, TypeError):
-        return False
-    return bool(whole) and all((run / f"best.{e}").is_file() for e in ("json", "safetensors"))
+    weights = (run / "best.json", run / "best.safetensors")
+    return is_finished(run) and all(file.is_file() for file in weights)
 
 
 def saved_states(run: Path) -> list[Path]:

@@ -32,7 +32,7 @@ from s5mars.comparison.results import (
     write_comparison,
 )
 from s5mars.devices import device_of
-from s5mars.errors import UserError, as_typed
+from s5mars.errors import UserError, as_typed, listed
 from s5mars.files import write_text
 from s5mars.files.locking import locked
 from s5mars.parallel.workers import ended
@@ -96,7 +96,7 @@ class _Work:
         )
         print(
             f"{plural(total, 'cell')} requested, {total - len(todo)} already finished or failed"
-            f"{again}, {len(todo)} to run: {_listed(todo)}"
+            f"{again}, {len(todo)} to run: {_names(todo)}"
         )
         try:
             while todo or self.running:
@@ -289,7 +289,7 @@ class _Work:
         print(f"{result.status}: {result.name}: {score}", flush=True)
         if left:
             text = remaining_text(left, self.comparison.done(), jobs=self.request.jobs)
-            print(f"  {text}: {_listed(left)}", flush=True)
+            print(f"  {text}: {_names(left)}", flush=True)
 
     def _result(self, key: tuple[str, str, int]) -> Result:
         return next(cell for cell in self.comparison.cells if cell.key == key)
@@ -325,9 +325,8 @@ def remaining_text(left: Sequence[Cell], done: Sequence[Result], *, jobs: int) -
     return f"{text}, about {duration(seconds / min(jobs, len(left)))}"
 
 
-def _listed(cells: Sequence[Cell], most: int = 12) -> str:
-    more = f", and {len(cells) - most} more" if len(cells) > most else ""
-    return (", ".join(cell.name for cell in cells[:most]) or "nothing") + more
+def _names(cells: Sequence[Cell]) -> str:
+    return listed([cell.name for cell in cells], 12) or "nothing"
 
 
 def _send(stream: IO[str] | None, job: Mapping[str, Any]) -> None:

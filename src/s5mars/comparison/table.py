@@ -10,7 +10,7 @@ from s5mars.comparison.joined import read_joined
 from s5mars.comparison.results import Comparison
 from s5mars.comparison.standings import Standing, groups_of
 from s5mars.comparison.words import missing_lines, protocol_lines
-from s5mars.errors import UserError
+from s5mars.errors import require_choice
 from s5mars.files.spreadsheet import csv_text
 from s5mars.report.render import rendered
 
@@ -30,8 +30,7 @@ def table(source: Path | Sequence[Path], *, form: str = "md", reference: str | N
         UserError: if it is damaged, mixes settings or has no finished cell, or ``form`` or
             ``reference`` is unknown.
     """
-    if form not in FORMS:
-        raise UserError(f"--format must be one of {', '.join(FORMS)} (got {form!r})")
+    require_choice(form, FORMS, name="--format")
     sources = [source] if isinstance(source, Path) else source
     return FORMS[form](read_joined(sources, reference=reference))
 

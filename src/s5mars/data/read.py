@@ -9,22 +9,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from s5mars.classes import IGNORE, MaskCoding
-from s5mars.errors import UserError
+from s5mars.errors import UserError, listed
 from s5mars.products.decode import MaskFile, decode_mask, head_size, plain_image
 from s5mars.products.files import IMAGE_ENDINGS, PDS_ENDINGS
 from s5mars.products.names import parse_name
 from s5mars.products.no_data import empty_pixels
 from s5mars.products.reader import open_product
-
-if TYPE_CHECKING:  # it imports torch, which processes that only read do not need
-    from s5mars.types import Sample
+from s5mars.types import Sample
 
 Bytes = NDArray[np.uint8]
 
@@ -213,11 +211,9 @@ def _refuse_unknown(mask: MaskFile, coding: MaskCoding, sample: Sample) -> None:
     raise UserError(f"{sample.mask}: unknown mask ids {listed_ids(unknown)}: {way_out}")
 
 
-def listed_ids(unknown: Mapping[int, int], *, limit: int = 8) -> str:
+def listed_ids(unknown: Mapping[int, int]) -> str:
     """``"42 (7 pixels), 99 (2 pixels)"``."""
-    shown = [f"{value} ({count} pixels)" for value, count in list(unknown.items())[:limit]]
-    more = len(unknown) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    return listed([f"{value} ({count} pixels)" for value, count in unknown.items()])
 
 
 def _indices(ids: NDArray[Any], coding: MaskCoding) -> Image.Image:

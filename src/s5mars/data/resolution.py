@@ -58,8 +58,7 @@ class Resolution:
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of an image of this size after resizing; at least one pixel each."""
-        factor = self.factor(width, height)
-        return max(1, round(width * factor)), max(1, round(height * factor))
+        return _scaled(width, height, self.factor(width, height))
 
     def resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize (H, W, 3) uint8 to (h, w, 3) uint8, bilinearly with antialiasing."""
@@ -76,3 +75,12 @@ class Resolution:
 
 FULL = Resolution()
 """Images are not resized."""
+
+
+def fitted(width: int, height: int, side: int) -> tuple[int, int]:
+    """(width, height) of an image that is reduced to a longer side of at most ``side`` pixels."""
+    return _scaled(width, height, min(1.0, side / max(width, height)))
+
+
+def _scaled(width: int, height: int, factor: float) -> tuple[int, int]:
+    return max(1, round(width * factor)), max(1, round(height * factor))

@@ -68,11 +68,16 @@ def is_of_training(facts: Mapping[str, Any], data: Path, splits: Path | None) ->
     return splits is None or _same(splits, Path(str(lists)) if lists else data / "splits")
 
 
+def labelled_list(run: Path | str) -> list[str]:
+    """Names of the images whose labels a run was trained on, in the order of its list, if any."""
+    listed = Path(run) / "splits" / "labelled.txt"
+    return read_names(listed) if listed.is_file() else []
+
+
 def labelled_names(run: Path | str, facts: Mapping[str, Any], dataset: Dataset) -> set[str]:
     """Names of the images of a data set whose labels a run was trained on, as far as it tells."""
-    listed = Path(run) / "splits" / "labelled.txt"
     same = facts.get("dataset") == dataset.taxonomy.name
-    return set(read_names(listed)) if same and listed.is_file() else set()
+    return set(labelled_list(run)) if same else set()
 
 
 def _same(folder: Path, recorded: Path) -> bool:

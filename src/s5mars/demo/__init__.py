@@ -73,7 +73,8 @@ def demo(
     from s5mars.predict.predictor import load
     from s5mars.report.comparison import write_comparison
     from s5mars.settings.parsing import parse_training
-    from s5mars.training.run import is_finished, train
+    from s5mars.training.finished import is_finished
+    from s5mars.training.run import train
 
     if data is not None and synthetic:
         raise UserError("--data and --synthetic exclude each other; give one of them")

@@ -13,10 +13,9 @@ that are one here must not lose to a third one.
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from s5mars.classes import IGNORE, Class, Taxonomy
+from s5mars.classes import IGNORE, Taxonomy, plain_name
 from s5mars.errors import UserError, did_you_mean
 from s5mars.files.reading import read_yaml
 from s5mars.predict.predictor import Predictor
@@ -107,7 +106,7 @@ class ClassMap:
             name=self.name,
             model=model,
             data=data,
-            taxonomy=Taxonomy(data.name, tuple(_merged(data, group) for group in groups)),
+            taxonomy=Taxonomy(data.name, tuple(data.joined(sorted(group)) for group in groups)),
             of_model=tuple(position.get(of_model[index]) for index in range(len(model))),
             of_data=tuple(position.get(of_data[index]) for index in range(len(data))),
         )
@@ -227,21 +226,12 @@ def _left_out(taxonomy: Taxonomy, scored: Sequence[int | None]) -> list[str]:
     return [name for name, index in zip(taxonomy.names, scored, strict=True) if index is None]
 
 
-def _merged(taxonomy: Taxonomy, group: frozenset[int]) -> Class:
-    members = [taxonomy.classes[index] for index in sorted(group)]
-    return replace(members[0], name="+".join(member.name for member in members))
-
-
 def _find(name: str, taxonomy: Taxonomy) -> int | None:
     """Index of a class; "big rock" finds "big_rock" if no class is called so exactly."""
     if name in taxonomy.names:
         return taxonomy.names.index(name)
-    alike = [i for i, other in enumerate(taxonomy.names) if _key(other) == _key(name)]
+    alike = [i for i, other in enumerate(taxonomy.names) if plain_name(other) == plain_name(name)]
     return alike[0] if len(alike) == 1 else None
-
-
-def _key(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name.strip().casefold())
 
 
 def _pair(entry: str) -> tuple[Side, Side]:

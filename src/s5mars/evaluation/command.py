@@ -15,7 +15,7 @@ from s5mars.data.trained_on import dataset_of, is_of_training, labelled_names
 from s5mars.errors import UserError
 from s5mars.evaluation.bootstrap import DRAWS, FEWEST, LEVEL, Interval, bootstrap
 from s5mars.evaluation.class_map import ClassMap, describe_map
-from s5mars.evaluation.confusion import merged_taxonomy, percent
+from s5mars.evaluation.confusion import merged_taxonomy, percent, score_text
 from s5mars.evaluation.found import CROSS, NO_CLASS_BIASES, SAME_CLASSES
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json, write_text
@@ -109,7 +109,7 @@ def evaluate(
             dataset.taxonomy,
             run=Path(run),
             data=dataset.root,
-            way_out=", or use --map",
+            way_out="evaluate on data with the same classes in this order, or use --map",
         )
         mapped, taxonomy = None, loaded.taxonomy
     else:
@@ -251,7 +251,7 @@ def as_table(result: Mapping[str, Any]) -> str:
     lines = [f"{'class':<{wide}}  {'pixels':>13}  {'share':>6}  {'IoU':>6}  {'accuracy':>8}"]
     lines += [
         f"{name:<{wide}}  {entry['support']:>13,}  {100 * entry['support'] / total:>5.1f}%"
-        f"  {_number(entry['iou']):>6}  {_number(entry['acc']):>8}"
+        f"  {score_text(entry['iou']):>6}  {score_text(entry['acc']):>8}"
         for name, entry in classes.items()
     ]
     absent = [name for name, entry in classes.items() if not entry["support"]]
@@ -260,9 +260,9 @@ def as_table(result: Mapping[str, Any]) -> str:
         low, high = ranges[key]
         interval = (
             f"   {100 * ranges['level']:.0f} % bootstrap interval over images: "
-            f"{_number(low)} to {_number(high)}"
+            f"{score_text(low)} to {score_text(high)}"
         )
-        score = f"{key.replace('_', ' '):<{wide + 2}}{_number(result[key]):>6} %"
+        score = f"{key.replace('_', ' '):<{wide + 2}}{score_text(result[key]):>6} %"
         lines.append(score if low is None else score + interval)
     lines.append("")
     if ranges["mIoU"][0] is None:
@@ -310,7 +310,3 @@ def _sentence(protocol: Mapping[str, Any]) -> str:
     if "map" in protocol:
         sentences.append(describe_map(protocol["map"]))
     return " ".join(sentences)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

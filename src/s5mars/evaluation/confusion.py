@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -200,6 +199,11 @@ def percent(share: float) -> float | None:
     return None if math.isnan(share) else 100.0 * float(share)
 
 
+def score_text(score: float | None) -> str:
+    """``51.256`` → ``"51.26"``; a dash for a score that does not exist."""
+    return "–" if score is None else f"{score:.2f}"
+
+
 def merged_positions(classes: int, groups: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     """(C,) int64: index of each class after merging; see ``Confusion.merged``."""
     leader = np.arange(classes)
@@ -219,11 +223,8 @@ def merged_positions(classes: int, groups: Sequence[Sequence[int]]) -> NDArray[n
 def merged_taxonomy(taxonomy: Taxonomy, groups: Sequence[Sequence[int]]) -> Taxonomy:
     """The taxonomy of ``Confusion.merged``: names joined by ``+``, colour of the first class."""
     position = merged_positions(len(taxonomy), groups)
-    classes = []
-    for new in range(int(position.max()) + 1):
-        members = [taxonomy.classes[int(old)] for old in np.flatnonzero(position == new)]
-        classes.append(replace(members[0], name="+".join(member.name for member in members)))
-    return Taxonomy(taxonomy.name, tuple(classes))
+    merged = (np.flatnonzero(position == new).tolist() for new in range(position.max() + 1))
+    return Taxonomy(taxonomy.name, tuple(map(taxonomy.joined, merged)))
 
 
 def _ratio(

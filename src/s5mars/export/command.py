@@ -37,6 +37,8 @@ from s5mars.products.files import IMAGE_ENDINGS, files_below
 from s5mars.randomness import generator
 
 CALIBRATION_IMAGES = 32
+"""Number of evenly spaced images for the ranges of ``int8``."""
+
 CALIBRATION_SIDE = 512
 """Side of the centre crop of a calibration image: enough for ranges, and saves memory."""
 
@@ -52,7 +54,6 @@ def export(
     int8: bool = False,
     images: str | Path | None = None,
     network: str = "teacher",
-    calibration_images: int = CALIBRATION_IMAGES,
 ) -> dict[str, Any]:
     """Export the network of a run as ONNX, and compare the two on images.
 
@@ -64,7 +65,6 @@ def export(
         images: folder of images for the comparison and for the ranges of ``int8``; None uses the
             images that the run was trained on.
         network: ``"teacher"`` or ``"student"``.
-        calibration_images: number of evenly spaced images for the ranges of ``int8``.
 
     Returns:
         ``file``, ``bytes``, ``temperature``, ``class_biases``, ``parity`` (see ``Parity``), ``on``
@@ -76,8 +76,6 @@ def export(
         UserError: if a package or the images for ``int8`` are missing, or the network cannot be
             exported.
     """
-    if calibration_images < 1:
-        raise UserError(f"calibration_images must be at least 1 (got {calibration_images})")
     loaded = _exportable(load_model(run, network=network))
     if int8 and loaded.model.layout.columnar:
         raise UserError(
@@ -117,7 +115,7 @@ def export(
         "precision": "int8" if int8 else "float32",
     }
     if int8:
-        seen = _read(spread(paths, calibration_images), loaded)
+        seen = _read(spread(paths, CALIBRATION_IMAGES), loaded)
         with tempfile.TemporaryDirectory() as scratch:
             single = Path(scratch) / "float32.onnx"
             write_onnx(

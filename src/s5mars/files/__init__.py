@@ -1,8 +1,9 @@
-"""Writes files atomically: under a temporary name in the same folder, then renamed."""
+"""Safe paths, digests, and atomic writing: under a temporary name in the folder, then renamed."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -109,6 +110,12 @@ def printable(name: str) -> str:
     # A locale without UTF-8 decodes every letter beyond ASCII to such bytes.
     decoded = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", decoded)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of the content of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -107,6 +107,19 @@ def reason_of(error: BaseException) -> str:
     return line if " " in line else f"{type(error).__name__} {line}".strip()
 
 
+def require_format(path: Path, found: object, known: int) -> None:
+    """Check the number of a file's format.
+
+    Raises:
+        UserError: if it is not ``known``, as in a file of a newer version.
+    """
+    if found != known:
+        raise UserError(
+            f"{path} has format {found!r}, this version reads {known}: update s5mars, or make the "
+            "file again"
+        )
+
+
 def read_text(path: Path, *, kind: str = "text file", way_out: str = WAY_OUT) -> str:
     """Read a UTF-8 text file of at most ``MAX_TEXT`` bytes; raises as ``reading``."""
     with reading(path, kind=kind, way_out=way_out):

@@ -26,6 +26,7 @@ from s5mars.labels import shapes
 from s5mars.labels.colours import shown_colour
 from s5mars.labels.regions import WAY_OUT, Entry, Export, Note, Region, Size, Writer, attempt
 from s5mars.proposals.coco import checked_rle
+from s5mars.proposals.proposal import run_lengths
 
 TITLE = "COCO JSON"
 FILE = "instances_default.json"
@@ -145,12 +146,13 @@ def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
         for index in np.unique(labels[labels < len(taxonomy)]).tolist():
             mask = labels == index
             rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+            runs = run_lengths(rle["counts"]).tolist()
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": len(images),
                     "category_id": index + 1,
-                    "segmentation": {"size": [height, width], "counts": _runs(mask)},
+                    "segmentation": {"size": [height, width], "counts": runs},
                     "area": int(mask.sum()),
                     "bbox": [float(side) for side in coco_mask.toBbox(rle)],
                     "iscrowd": 1,  # what COCO says of regions in run lengths
@@ -164,11 +166,3 @@ def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
     ]
     content = {"images": images, "annotations": annotations, "categories": categories}
     write_text(out / FILE, json.dumps(content, ensure_ascii=False))
-
-
-def _runs(mask: NDArray[np.bool_]) -> list[int]:
-    """Lengths of the runs of False and True in turn, column by column, from a run of False on."""
-    flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
-    changes = np.flatnonzero(flat[1:] != flat[:-1])
-    runs = np.diff(np.concatenate([[0], changes, [mask.size]]))
-    return [int(run) for run in (runs[:-1] if runs[-1] == 0 else runs)]

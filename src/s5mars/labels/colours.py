@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.classes import Colour, hex_colour, rgb
-from s5mars.errors import UserError
+from s5mars.errors import UserError, listed
 from s5mars.labels.regions import Note, Region, Size
 from s5mars.products.decode import decode
 
@@ -59,7 +59,7 @@ class Coloured:
                 yield Region(label, mask)
         unknown = self._unknown()
         if unknown.any():
-            yield f"{self.path}: {_listed(self.codes[unknown])}"
+            yield f"{self.path}: {_unknown_colours(self.codes[unknown])}"
 
     def _unknown(self) -> NDArray[np.bool_]:
         unknown = self.valid.copy()
@@ -97,13 +97,12 @@ def _code(colour: Colour) -> int:
     return colour[0] << 16 | colour[1] << 8 | colour[2]
 
 
-def _listed(codes: NDArray[np.int32], *, limit: int = 4) -> str:
+def _unknown_colours(codes: NDArray[np.int32]) -> str:
     found, counts = np.unique(codes, return_counts=True)
-    order = np.argsort(-counts)[:limit]
-    listed = ", ".join(
+    named = [
         f"{hex_colour((int(found[k]) >> 16, int(found[k]) >> 8 & 255, int(found[k]) & 255))} "
         f"({counts[k]:,})"
-        for k in order
-    )
-    more = f" and {len(found) - limit} more" if len(found) > limit else ""
-    return f"{len(codes):,} pixel(s) have colours of no label and are ignored: {listed}{more}"
+        for k in np.argsort(-counts)
+    ]
+    pixels = f"{len(codes):,} pixel(s) have colours of no label and are ignored"
+    return f"{pixels}: {listed(named, 4)}"

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy
 from s5mars.data.layouts.plain import DESCRIPTION, write_description
 from s5mars.data.read import image_size, read_image
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, require_choice
 from s5mars.files import below, encoded_picture, write_bytes, write_text
 from s5mars.files.locking import is_empty, locked
 from s5mars.files.spreadsheet import csv_text
@@ -83,8 +83,7 @@ def export_labels(
         OSError: if writing fails.
     """
     maps, out = Path(maps), Path(out)
-    if to not in WRITERS:
-        raise UserError(f"--to must be one of {', '.join(WRITERS)} (got {to!r})")
+    require_choice(to, WRITERS, name="--to")
     if top is not None and top < 1:
         raise UserError(f"--top must be at least 1 (got {top})")
     table, taxonomy = read_index(maps)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy
 from s5mars.data.layouts.plain import DESCRIPTION, write_description
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, require_choice
 from s5mars.files import below, encoded_picture, printable, write_bytes, write_text
 from s5mars.labels.images import Images, place
 from s5mars.labels.naming import Classes
@@ -90,8 +90,8 @@ def import_labels(
         OSError: if writing fails.
     """
     export, images, out = Path(export), Path(images), Path(out)
-    if form is not None and form not in FORMATS:
-        raise UserError(f"--from must be one of {', '.join(FORMATS)} (got {form!r})")
+    if form is not None:
+        require_choice(form, FORMATS, name="--from")
     if not export.exists():
         raise MissingFileError(f"{export}: no such file or folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -146,8 +146,7 @@ class _Import:
             else:
                 self._warn(item)
         for label in self.classes.not_found:
-            near = self.classes.nearest(label)
-            hint = f"; the nearest is {near!r}" if near else ""
+            hint = self.classes.hint(label)
             self._warn(f"--classes names the label {label!r}, which the export does not have{hint}")
         if not self.made:
             first = f"; first warning: {self.warnings[0]}" if self.warnings else ""

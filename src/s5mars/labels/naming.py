@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from s5mars.classes import IGNORE, Colour, Taxonomy
 from s5mars.data.layouts.plain import read_description
-from s5mars.errors import UserError
+from s5mars.errors import UserError, did_you_mean
 
 LEFT_OUT = "ignore"
 """The class name for labels whose pixels are ignored."""
@@ -79,10 +78,9 @@ class Classes:
         """Labels that ``renamed`` names and nothing has used."""
         return sorted(self._expected)
 
-    def nearest(self, label: str) -> str | None:
-        """The label that a misspelt one probably means."""
-        near = difflib.get_close_matches(label, [*self._index, *self._declared], n=1)
-        return near[0] if near else None
+    def hint(self, label: str) -> str:
+        """``"; did you mean 'rock'?"`` for a label that is misspelt; else nothing."""
+        return did_you_mean(label, [*self._index, *self._declared])
 
 
 def _parsed(renamed: Sequence[str]) -> dict[str, str]:

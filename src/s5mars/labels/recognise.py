@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, listed
 from s5mars.files.reading import read_json
 from s5mars.labels import coco, cvat_masks, cvat_xml, label_studio, labelme, mask_files
 from s5mars.labels.regions import MAX_JSON, WAY_OUT, Export, Note
@@ -55,7 +55,7 @@ def recognise(export: Path, *, images: Path, form: str | None = None) -> Export:
     listing = ""
     if is_folder:
         names = sorted(path.name for path in export.iterdir())
-        listing = f" (found {', '.join(names[:8]) or 'nothing'})"
+        listing = f" (found {listed(names) or 'nothing'})"
     raise UserError(
         f"{export}: not an export of {form or 'a known format'}{listing}; choose --from among "
         f"{', '.join(FORMATS)}, or give the export's folder, zip archive, JSON or XML file"

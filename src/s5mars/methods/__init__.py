@@ -6,14 +6,13 @@ group ``s5mars.methods``, or its user passes an object to ``s5mars.train`` (docs
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from s5mars.errors import UserError, first_line
+from s5mars.errors import UserError, first_line, nearest_first
 from s5mars.methods.augseg import AugSeg
 from s5mars.methods.classmix import ClassMix
 from s5mars.methods.fixmatch import FixMatch
@@ -76,17 +75,16 @@ def method_class(name: str) -> type[Method]:
     """The class of a method, of this package or another one.
 
     Raises:
-        UserError: if the name is unknown (it gives the nearest name and all names), or the method
+        UserError: if the name is unknown (it lists all names, nearest first), or the method
             of another package cannot be imported or lacks a part.
     """
     others = registered()
     known = {**_OWN, **others}
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         raise UserError(
-            f"unknown method {name!r}; nearest: {near[0]}; all: {', '.join(known)}. A method of "
-            f"your own is registered in the entry point group {GROUP}, or given to s5mars.train or "
-            "s5mars.Run.resume as an object (docs/method.md)"
+            f"unknown method {name!r}; nearest first: {', '.join(nearest_first(name, known))}. A "
+            f"method of your own is registered in the entry point group {GROUP}, or given to "
+            "s5mars.train or s5mars.Run.resume as an object (docs/method.md)"
         )
     if name not in others:
         return _OWN[name]

@@ -138,7 +138,7 @@ def rebuild_network(description: Mapping[str, Any]) -> AnyNetwork:
         return side.rebuilt_san(description)
     kinds = {each.NAME: each for each in HEADS.values()}
     if kind not in kinds:
-        raise UserError(f"unknown network {kind!r}")
+        raise UserError(f"this version has no network {kind!r}: update s5mars, or train again")
     of_deeplab = ("head", "multi_grid") if kind == DeepLabV3Plus.NAME else ()
     network: Segmenter = kinds[kind](
         description["encoder"],

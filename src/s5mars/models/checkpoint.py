@@ -29,6 +29,7 @@ from s5mars.models.facts import (
     read_taxonomy,
     temperature_of,
 )
+from s5mars.models.state_files import below_prefix
 from s5mars.models.tuning import shared_state
 
 _DOMAIN = "domain."
@@ -108,14 +109,14 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
 
     Raises:
         MissingFileError: if there is no checkpoint.
-        UserError: if it is damaged, has an unknown format, or lacks the network.
+        UserError: if it is damaged, needs a newer version of s5mars, or lacks the chosen network.
     """
     require_choice(network, NETWORKS, name="--network")
     tensors_path = checkpoint_path(Path(path))
     facts = read_facts(tensors_path)
     tensors = _read_tensors(tensors_path)
     chosen = network if any(key.startswith(f"{network}.") for key in tensors) else "student"
-    state = _below(tensors, f"{chosen}.")
+    state = below_prefix(tensors, f"{chosen}.")
     if not state and chosen not in (held := facts.get("networks") or ()):
         raise UserError(f"{tensors_path} contains only the {', '.join(map(str, held))}")
     for key, value in state.items():
@@ -129,13 +130,15 @@ def load_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
     try:
         model = rebuild_network(description)
         model.load_state_dict(state)
+    except UserError as error:  # the file may be intact, but a package is missing or too old
+        raise UserError(f"{tensors_path}: {error}") from error
     except Exception as error:
         reason = first_line(error).rstrip(":")
         raise DamagedFileError(
             f"{tensors_path} does not fit the network that its JSON file describes ({reason}); "
             "copy both files again"
         ) from error
-    arrays = {k: v.float().numpy() for k, v in _below(tensors, _DOMAIN).items()}
+    arrays = {k: v.float().numpy() for k, v in below_prefix(tensors, _DOMAIN).items()}
     domain = read_domain(facts, tensors_path, network=chosen, arrays=arrays)
     biases = class_biases_of(facts, chosen)
     return LoadedModel(model.eval().requires_grad_(False), taxonomy, facts, chosen, domain, biases)
@@ -171,7 +174,3 @@ def write_domain(run: Path, domain: Domain) -> None:
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     with reading(path, kind="checkpoint", way_out="train again, or copy it again"):
         return load_file(path)
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

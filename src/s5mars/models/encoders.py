@@ -13,7 +13,6 @@ size of the image (timm's ``dynamic_img_size``).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ import torch.nn.functional as F
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
-from s5mars.errors import UserError, first_line
+from s5mars.errors import UserError, first_line, nearest_first
 
 _ANY_SIZE: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True}, {"strict_img_size": False},
@@ -132,8 +131,8 @@ def architecture(name: str) -> str:
     """
     base, _, tag = name.partition(".")
     if base not in timm.list_models(base):
-        near = difflib.get_close_matches(base, timm.list_models(), n=4, cutoff=0.0)
-        raise UserError(f"--model {name} is not an encoder of timm; nearest: {', '.join(near)}")
+        near = ", ".join(nearest_first(base, timm.list_models())[:4])
+        raise UserError(f"--model {name} is not an encoder of timm; nearest: {near}")
     if tag and name not in (tagged := timm.list_pretrained(f"{base}.*")):
         raise UserError(
             f"--model {name}: timm has no such weights of {base}; available: {', '.join(tagged)}"

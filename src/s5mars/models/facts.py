@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from s5mars.classes import Taxonomy
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import write_json
-from s5mars.files.reading import read_object, reading
+from s5mars.files.reading import read_object, reading, require_format
 from s5mars.models.box import contains, installed, installed_folder
 from s5mars.models.domain import Domain
 
@@ -82,10 +82,7 @@ def check_facts(facts: Mapping[str, Any], path: Path) -> None:
     Raises:
         UserError: if they do not.
     """
-    if facts.get("format") != FORMAT:
-        raise UserError(
-            f"{path} has checkpoint format {facts.get('format')!r}, this version reads {FORMAT}"
-        )
+    require_format(path, facts.get("format"), FORMAT)
     with reading(path, kind="description of a checkpoint", way_out="copy it again"):
         for key in ("taxonomy", "model", "training"):
             if not isinstance(facts[key], dict):

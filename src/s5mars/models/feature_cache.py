@@ -1,4 +1,4 @@
-"""Cache the features of a frozen encoder on disk, so that each image is encoded once."""
+"""Features of frozen encoders on disk, so that each image is encoded once."""
 
 from __future__ import annotations
 
@@ -17,32 +17,52 @@ DTYPE = torch.float16
 """Takes half the space of float32; features are rounded to it with and without a cache."""
 
 
+class FeatureFolder:
+    """A folder of feature maps, with one file per digest; several processes may use it at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, digest: str) -> list[Tensor] | None:
+        """The maps of one image, on the CPU, or None if they are not there or damaged."""
+        try:
+            found = load_file(self._path(digest))
+            return [found[str(level)] for level in range(len(found))]
+        except (FileNotFoundError, SafetensorError, KeyError):
+            return None
+
+    def put(self, digest: str, maps: Sequence[Tensor]) -> None:
+        """Store the maps of one image atomically."""
+        content = {str(level): each.cpu().contiguous() for level, each in enumerate(maps)}
+        write_bytes(self._path(digest), save(content))
+
+    def _path(self, digest: str) -> Path:
+        return self.folder / digest[:2] / f"{digest[2:]}.safetensors"
+
+
 class FeatureCache:
-    """A folder of features, with one file per image; several processes may use it at once.
+    """The features of a frozen encoder for the pixels of images.
 
     ``encoder`` is a digest of the weights: each encoder has a folder of its own in ``folder``.
     """
 
     def __init__(self, folder: Path, encoder: str) -> None:
-        self.folder = folder / encoder
+        self._stored = FeatureFolder(folder / encoder)
 
     def features(self, image: Tensor, encode: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
         """Half-precision feature maps of an image, (3, H, W) uint8, on its device.
 
         ``encode`` makes new ones.
         """
-        path = self._path(image.cpu())
-        try:
-            found = load_file(path)
-            maps = [found[str(level)] for level in range(len(found))]
-        except (FileNotFoundError, SafetensorError, KeyError):  # a damaged file is written again
+        digest = _digest(image.cpu())
+        maps = self._stored.get(digest)
+        if maps is None:
             maps = [level.to(DTYPE) for level in encode()]
-            content = {str(level): x.cpu().contiguous() for level, x in enumerate(maps)}
-            write_bytes(path, save(content))
+            self._stored.put(digest, maps)
         return [level.to(image.device) for level in maps]
 
-    def _path(self, image: Tensor) -> Path:
-        content = hashlib.sha256(repr(tuple(image.shape)).encode())
-        content.update(image.contiguous().numpy().tobytes())
-        name = content.hexdigest()
-        return self.folder / name[:2] / f"{name[2:]}.safetensors"
+
+def _digest(image: Tensor) -> str:
+    content = hashlib.sha256(repr(tuple(image.shape)).encode())
+    content.update(image.contiguous().numpy().tobytes())
+    return content.hexdigest()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from s5mars.errors import UserError
+from s5mars.models.state_files import below_prefix
 
 KINDS = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 """``model_type`` of transformers whose names are known."""
@@ -81,7 +82,7 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     if found is None:
         return None
     prefix = found["prefix"]
-    given = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    given = below_prefix(state, prefix)
     renamed: dict[str, Tensor] = {}
     dinov3 = any(".attention.o_proj." in key for key in given) and (
         "embeddings.position_embeddings" not in given

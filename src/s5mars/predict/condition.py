@@ -8,17 +8,16 @@ files, the network or other settings.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from s5mars.errors import UserError, first_line
+from s5mars.errors import UserError, first_line, nearest_first
 
 _EXPRESSIONS = {
     "BETWEEN", "CASE", "CAST", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION",
@@ -94,8 +93,8 @@ class Products:
                 said = kind.lower().replace("_", " ")
                 raise UserError(f"{text!r}: {said} is not allowed in a condition")
             if name and name not in _OPERATORS and name not in _FUNCTIONS:
-                near = _nearest(name, _FUNCTIONS)
-                raise UserError(f"{text!r}: unknown function {name}; functions, {near}")
+                near = ", ".join(nearest_first(name, _FUNCTIONS))
+                raise UserError(f"{text!r}: unknown function {name}; nearest first: {near}")
             if kind == "COLUMN_REF":
                 columns.append(self._column_of(text, ".".join(node["column_names"])))
         return Condition(sql, tuple(dict.fromkeys(columns)))
@@ -108,8 +107,8 @@ class Products:
         """
         by_lower = {column.lower(): column for column in self.columns}
         if name.lower() not in by_lower:
-            near = _nearest(name, self.columns)
-            raise UserError(f"unknown column {name!r}; columns, {near}")
+            near = ", ".join(nearest_first(name, self.columns))
+            raise UserError(f"unknown column {name!r}; nearest first: {near}")
         return by_lower[name.lower()]
 
     def texts(self, condition: Condition) -> dict[str, list[str]]:
@@ -206,13 +205,6 @@ def _expressions(tree: Any) -> Iterator[dict[str, Any]]:
     if isinstance(tree, list):
         for value in tree:
             yield from _expressions(value)
-
-
-def _nearest(name: str, among: Iterable[str]) -> str:
-    def distance(other: str) -> float:
-        return -difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
-
-    return f"nearest first: {', '.join(sorted(among, key=distance))}"
 
 
 def _identifier(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_choice
 
 if TYPE_CHECKING:
     import torch
@@ -60,10 +60,7 @@ class Inference:
             raise UserError(f"overlap must be in [0, {LARGEST_OVERLAP}] (got {self.overlap})")
         if self.batch < 1:
             raise UserError(f"batch must be at least 1 (got {self.batch})")
-        if self.precision not in PRECISIONS:
-            raise UserError(
-                f"precision must be one of {', '.join(PRECISIONS)} (got {self.precision!r})"
-            )
+        require_choice(self.precision, PRECISIONS, name="precision")
         if self.abstain is not None and not 0 <= self.abstain <= 1:
             raise UserError(f"abstain must be in [0, 1] (got {self.abstain})")
 

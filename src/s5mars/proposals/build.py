@@ -14,21 +14,20 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_choice
+from s5mars.files import file_digest
 from s5mars.files.locking import locked
 from s5mars.parallel.ahead import ahead
 from s5mars.parallel.cluster import Engine, check_engine
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.proposals.proposal import Proposal
 from s5mars.proposals.store import ObjectStore, write_store
-
-if TYPE_CHECKING:  # it imports torch, which processes of ``graph`` do not need
-    from s5mars.types import Sample
+from s5mars.types import Sample
 
 SHARD_IMAGES = 64
 """Images per shard: a killed run loses at most one shard."""
@@ -107,8 +106,7 @@ def build_store(
             fit, or Ray is not available. Finished shards are kept.
     """
     check_engine(engine, address)
-    if proposer not in PROPOSERS:
-        raise UserError(f"--proposer must be one of {', '.join(PROPOSERS)} (got {proposer!r})")
+    require_choice(proposer, PROPOSERS, name="--proposer")
     if workers < 1 or shard_images < 1:
         raise UserError(
             f"--workers and --shard must be at least 1 (got {workers} and {shard_images})"
@@ -153,7 +151,7 @@ def _write_shards(
             rows, digests = [], {}
             for sample in todo[start : start + shard_images]:
                 rows.append((sample.name, next(found)))
-                digests[sample.name] = _file_digest(sample.image)
+                digests[sample.name] = _image_digest(sample)
                 bar.update()
             # Named by content, so that no run replaces the shard of another run.
             part = _digest("\n".join(digests).encode())
@@ -296,7 +294,7 @@ def _missing_samples(
         )
     for sample in samples:
         known = store.digests.get(sample.name)
-        if known is not None and known != _file_digest(sample.image):
+        if known is not None and known != _image_digest(sample):
             raise UserError(
                 f"{path} has masks of another image with the name {sample.name!r} than "
                 f"{sample.image}: use another folder for these images"
@@ -310,9 +308,8 @@ def _missing_samples(
     return [sample for sample in samples if sample.name in missing]
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+def _image_digest(sample: Sample) -> str:
+    return file_digest(sample.image)[:_DIGITS]
 
 
 def _digest(content: bytes) -> str:

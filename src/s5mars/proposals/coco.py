@@ -26,12 +26,15 @@ from s5mars.products.files import files_below
 from s5mars.proposals.proposal import Proposal, proposal_from_rle, run_lengths
 from s5mars.proposals.store import ObjectStore, write_store
 
+_UNNAMED = "sam"
+"""Proposer of masks whose file does not name it."""
 
-def import_json(folder: Path | str, path: Path | str, *, proposer: str = "sam") -> ObjectStore:
+
+def import_json(folder: Path | str, path: Path | str) -> ObjectStore:
     """Import all ``*.json`` files below ``folder`` into one Parquet file at ``path``.
 
     The name of an image is the relative path of its file without the ending. The order of a list
-    becomes the rank. ``proposer`` is what made masks whose file does not say it.
+    becomes the rank.
 
     Raises:
         MissingFileError: if the folder does not exist or contains no JSON file.
@@ -47,14 +50,14 @@ def import_json(folder: Path | str, path: Path | str, *, proposer: str = "sam") 
     def rows() -> Iterator[tuple[str, list[Proposal]]]:
         for file in files:
             name = file.relative_to(folder).with_suffix("").as_posix()
-            yield name, read_json(file, proposer=proposer)
+            yield name, read_json(file)
 
-    made_by = next((masks[0].proposer for _, masks in rows() if masks), proposer)
+    made_by = next((masks[0].proposer for _, masks in rows() if masks), _UNNAMED)
     write_store(path, rows(), proposer=made_by, settings={"imported": "json"})
     return ObjectStore(path)
 
 
-def read_json(file: Path | str, *, proposer: str = "sam") -> list[Proposal]:
+def read_json(file: Path | str) -> list[Proposal]:
     """Read the proposals of one image from a JSON file; raises as ``import_json``."""
     file = Path(file)
     content = json_of(file, way_out="make it again, or leave it out")
@@ -68,7 +71,7 @@ def read_json(file: Path | str, *, proposer: str = "sam") -> list[Proposal]:
     for k, entry in enumerate(content):
         way_out = "each needs 'segmentation' (COCO RLE) and 'predicted_iou'"
         with reading(file, kind=f"mask {k}", way_out=way_out):
-            proposals.append(_proposal(entry, proposer))
+            proposals.append(_proposal(entry))
     sizes = {proposal.size for proposal in proposals}
     if len(sizes) > 1:
         raise UserError(f"{file}: all masks must have the same size (got {sorted(sizes)})")
@@ -127,7 +130,7 @@ def checked_rle(segmentation: Any) -> dict[str, Any]:
     return {"size": [height, width], "counts": counts.encode("ascii")}
 
 
-def _proposal(entry: Any, proposer: str) -> Proposal:
+def _proposal(entry: Any) -> Proposal:
     rle = checked_rle(entry["segmentation"])
     predicted_iou = float(entry["predicted_iou"])
     stability = float(entry.get("stability_score", predicted_iou))
@@ -137,5 +140,5 @@ def _proposal(entry: Any, proposer: str) -> Proposal:
         rle,
         predicted_iou=predicted_iou,
         stability=stability,
-        proposer=str(entry.get("proposer", proposer)),
+        proposer=str(entry.get("proposer", _UNNAMED)),
     )

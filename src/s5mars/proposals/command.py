@@ -49,8 +49,6 @@ def make_masks(
         UserError, MissingFileError: if files cannot be read, or options belong to another
             proposer.
     """
-    if proposer not in PROPOSERS:
-        raise UserError(f"--proposer must be one of {', '.join(PROPOSERS)} (got {proposer!r})")
     sam, hardware = dict(sam or {}), dict(hardware or {})
     settings = None
     if proposer == "sam":

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from s5mars.data.crops import Box
 from s5mars.data.read import image_size
 from s5mars.errors import UserError
 from s5mars.proposals.proposal import Proposal, decode_counts
 from s5mars.proposals.store import ImageProposals, ObjectStore
-from s5mars.proposals.window import Box, resample
+from s5mars.proposals.window import require_area, resample
 from s5mars.types import Sample
 
 MINIMUM_CONFIDENCE = {"graph": 0.4}
@@ -197,8 +198,7 @@ def decode_window(
     at every zoom. Returns (H, W) = ``size`` bool.
     """
     left, top, right, bottom = box
-    if not (right > left and bottom > top and min(size) > 0):
-        raise UserError(f"the window {box} and the size {size[0]}×{size[1]} must not be empty")
+    require_area(box, size)
     result = np.zeros(size, bool)
     zoom_x, zoom_y = size[1] / (right - left), size[0] / (bottom - top)
     deviation = blur * max(proposal.size)

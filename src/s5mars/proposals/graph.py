@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 from skimage.segmentation import felzenszwalb
 
+from s5mars.data.resolution import fitted
 from s5mars.errors import UserError
 from s5mars.proposals.proposal import Proposal, proposal_from_mask
 from s5mars.proposals.window import resample
@@ -134,8 +135,7 @@ def _shrink(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The working image, 0..1, and which of its pixels are completely valid."""
     height, width = valid.shape
-    factor = min(1.0, side / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    size = fitted(width, height, side)
     small = Image.fromarray(image).resize(size, Image.Resampling.BOX)
     whole = Image.fromarray(valid.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
     # Eroded by one pixel, because JPEG leaves a grey seam along black borders.

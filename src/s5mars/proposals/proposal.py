@@ -86,7 +86,7 @@ def run_lengths(counts: bytes) -> NDArray[np.int64]:
     to the run two before.
 
     Raises:
-        UserError: if the counts are not valid.
+        ValueError: if the counts are not valid.
     """
     groups = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     if len(groups) == 0:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import masks_to_boxes, nms
 
+from s5mars.data.resolution import fitted
 from s5mars.devices import find_device
 from s5mars.errors import UserError
 from s5mars.models.sam_weights import input_side, load_sam, weights_folder
@@ -188,10 +189,9 @@ class SamProposer:
 
 def _within(image: NDArray[np.uint8], long_side: int) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
-    factor = long_side / max(height, width) if long_side else 1.0
-    if factor >= 1:
+    size = fitted(width, height, long_side or max(width, height))
+    if size == (width, height):
         return image.copy()  # torch needs a writable array
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, listed
 from s5mars.files import replacing
-from s5mars.files.reading import open_parquet, parse_object, reading
+from s5mars.files.reading import open_parquet, parse_object, reading, require_format
 from s5mars.proposals.proposal import Proposal
 
 _FORMAT = 1
@@ -214,10 +214,10 @@ class ObjectStore:
         names = list(names)
         missing = self.missing(names)
         if missing:
-            content = f"has others ({_few(self.names)})" if self.names else "is empty"
+            content = f"has others ({listed(self.names, 3)})" if self.names else "is empty"
             raise UserError(
-                f"{self.path} lacks {len(missing)} of {len(names)} images ({_few(missing)}) and "
-                f"{content}: make the masks of these images"
+                f"{self.path} lacks {len(missing)} of {len(names)} images ({listed(missing, 3)}) "
+                f"and {content}: make the masks of these images"
             )
 
     def proposals(self, name: str) -> ImageProposals:
@@ -274,14 +274,10 @@ class ObjectStore:
         return self._files[shard]
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
 def _table(name: str, proposals: Sequence[Proposal], settings: str) -> pa.Table:
     sizes = {proposal.size for proposal in proposals}
     if len(sizes) > 1:
-        raise ValueError(f"image {name!r}: all masks must have the same size (got {sorted(sizes)})")
+        raise UserError(f"image {name!r}: all masks must have the same size (got {sorted(sizes)})")
     count = len(proposals)
     boxes = zip(*(proposal.box for proposal in proposals), strict=True)
     columns = [
@@ -317,10 +313,7 @@ def _read_footer(path: Path) -> dict[str, Any]:
         if _FOOTER_KEY not in metadata:
             raise UserError(f"{path} is a Parquet file but not an object store of s5mars")
         footer = parse_object(metadata[_FOOTER_KEY])
-        if footer.get("format") != _FORMAT:
-            raise UserError(
-                f"{path} has store format {footer.get('format')}, but this version reads {_FORMAT}"
-            )
+        require_format(path, footer.get("format"), _FORMAT)
         counts = footer["images"].values()
         if not all(type(count) is int and count >= 0 for count in counts):
             raise ValueError("numbers of masks must be integers of at least 0")

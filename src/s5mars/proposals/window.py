@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from s5mars.data.crops import Box
 from s5mars.errors import UserError
-
-Box = tuple[float, float, float, float]
 
 
 def resample(
@@ -37,8 +36,7 @@ def resample(
         )
         return turned.T
     left, top, right, bottom = box
-    if not (right > left and bottom > top and min(size) > 0):
-        raise UserError(f"the window {box} and the size {size[0]}×{size[1]} must not be empty")
+    require_area(box, size)
     # The resampling filter reaches `reach` source pixels beyond the window.
     reach_x = math.ceil(max(1.0, (right - left) / size[1])) + 1
     reach_y = math.ceil(max(1.0, (bottom - top) / size[0])) + 1
@@ -59,3 +57,10 @@ def resample(
         image = image.filter(ImageFilter.GaussianBlur((deviation[1], deviation[0])))
     cut: NDArray[np.bool_] = np.asarray(image) >= 128
     return cut
+
+
+def require_area(box: Box, size: tuple[int, int]) -> None:
+    """Raise a UserError if a window or its output (h, w) has no pixel."""
+    left, top, right, bottom = box
+    if not (right > left and bottom > top and min(size) > 0):
+        raise UserError(f"the window {box} and the size {size[0]}×{size[1]} must not be empty")

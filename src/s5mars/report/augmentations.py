@@ -6,7 +6,6 @@ predictions.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.partition import pool
 from s5mars.data.read import image_size
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_choice
 from s5mars.files import write_figure
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.views import as_float
@@ -86,12 +85,7 @@ def show_augmentations(
             no second labelled image, or a file cannot be read.
         MissingFileError: if ``data`` does not exist.
     """
-    if augmentations not in BASES:
-        near = difflib.get_close_matches(augmentations, BASES, n=1, cutoff=0.0)
-        raise UserError(
-            f"--augmentations must be one of {', '.join(BASES)} (got {augmentations!r}); "
-            f"did you mean {near[0]}?"
-        )
+    require_choice(augmentations, BASES, name="--augmentations", suggest=True)
     if out.suffix.lower() != ".png":
         raise UserError(f"--out must end in .png (got {out})")
     dataset = open_dataset(data, splits=splits)

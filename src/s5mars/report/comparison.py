@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from s5mars.classes import same_classes
 from s5mars.errors import UserError
 from s5mars.predict.sources import spread
 from s5mars.report import curves, examples, tables, words
@@ -51,12 +52,11 @@ def write_comparison(
     if repeated:
         raise UserError(f"{repeated[0]} is given twice; give each run once")
     read = [read_run(run, data=data, splits=splits) for run in runs]
+    first, way_out = read[0], "give runs with the same classes"
     for run in read[1:]:
-        if run.taxonomy.names != read[0].taxonomy.names:
-            raise UserError(
-                f"{run.folder} has the classes {', '.join(run.taxonomy.names)}, {read[0].folder} "
-                f"has {', '.join(read[0].taxonomy.names)}; give runs with the same classes"
-            )
+        same_classes(
+            run.taxonomy, first.taxonomy, run=run.folder, data=first.folder, way_out=way_out
+        )
     evaluations = [evaluation_of(run) for run in read]
     page = comparison_page(read, evaluations, title=title, images=images)
     return write_page("comparison.html.j2", page, Path(out))

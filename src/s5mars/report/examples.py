@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.classes import IGNORE, MaskCoding, Taxonomy
+from s5mars.classes import IGNORE, MaskCoding, Taxonomy, same_classes
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts.files import read_names
 from s5mars.data.read import read_image, read_label
-from s5mars.data.trained_on import dataset_of
-from s5mars.errors import UserError
+from s5mars.data.trained_on import dataset_of, labelled_list
 from s5mars.evaluation.protocols import centre
 from s5mars.predict.predictor import load
 from s5mars.report.folder import Run
@@ -64,10 +62,9 @@ def without_scores(run: Run, dataset: Dataset, amount: int) -> dict[str, list[tu
     """Choose ``amount`` images of each kind for a run that has no score: ``"labelled"`` ones that
     trained it, and ``"unlabelled"`` ones. They are spread over the data.
     """
-    listed = run.folder / "splits" / "labelled.txt"
     kinds = {
         "unlabelled": [sample.name for sample in dataset.unlabelled],
-        "labelled": read_names(listed) if listed.is_file() else [],
+        "labelled": labelled_list(run.folder),
     }
     return {
         kind: [(name, None) for name in names[:: -(-len(names) // amount)]]
@@ -84,11 +81,7 @@ def open_data(run: Run) -> Dataset:
         UserError: if it is not a data set, or has other classes.
     """
     dataset = dataset_of(run.folder, run.metrics)
-    if dataset.taxonomy.names != run.taxonomy.names:
-        raise UserError(
-            f"{run.data} has the classes {', '.join(dataset.taxonomy.names)}, but "
-            f"{run.folder} was trained on {', '.join(run.taxonomy.names)}"
-        )
+    same_classes(run.taxonomy, dataset.taxonomy, run=run.folder, data=dataset.root)
     return dataset
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from s5mars.data.read import read_image
+from s5mars.data.resolution import fitted
 from s5mars.errors import UserError
 from s5mars.files import write_figure
 from s5mars.proposals.command import samples_of
@@ -70,9 +71,7 @@ def show_masks(
     return out
 
 
-def coloured(
-    image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], *, opacity: float = OPACITY
-) -> NDArray[np.uint8]:
+def coloured(image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
     """Blend masks, each (H, W) bool, into an image (H, W, 3) uint8, large masks first.
 
     Each mask has its own colour and a white border, so that neighbours can be distinguished.
@@ -82,7 +81,7 @@ def coloured(
     edge = np.zeros(image.shape[:2], bool)
     for k in sorted(range(len(masks)), key=lambda k: -int(masks[k].sum())):
         mask = masks[k]
-        shown[mask] = (1 - opacity) * image[mask] + opacity * palette[k]
+        shown[mask] = (1 - OPACITY) * image[mask] + OPACITY * palette[k]
         edge = (edge & ~mask) | (mask & ~ndimage.binary_erosion(mask))
     picture = shown.round().astype(np.uint8)
     picture[edge] = _EDGE
@@ -95,15 +94,14 @@ def _tile(sample: Sample, store: ObjectStore) -> tuple[NDArray[np.uint8], NDArra
     settings = ObjectFilter()
     proposals = store.proposals(sample.name)
     kept = [proposals[rank] for rank in qualified(store, sample.name, filter=settings)]
-    factor = min(1.0, SIDE / max(height, width))
-    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    size = fitted(width, height, SIDE)
     masks = []
     for proposal in kept:
         check_size(proposal, sample, (height, width))
         masks.append(
-            decode_window(proposal, box=(0, 0, width, height), size=size, blur=settings.blur)
+            decode_window(proposal, box=(0, 0, width, height), size=size[::-1], blur=settings.blur)
         )
-    small = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BOX))
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     return small, coloured(small, masks), f"{len(kept)} of {len(proposals)} masks"
 
 

@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from s5mars.classes import IGNORE, Taxonomy, hex_colour
+from s5mars.data.resolution import fitted
 from s5mars.files import encoded_picture
+
+SIDE = 448
+"""Maximum length of the longer side of a picture in pixels."""
 
 _DARK, _LESS_DARK = (38, 38, 42), (74, 74, 80)
 _WRONG = (255, 45, 120)  # in no palette of classes, and absent from images of Mars
@@ -53,26 +57,28 @@ def legend(taxonomy: Taxonomy) -> list[dict[str, str]]:
     ]
 
 
-def photograph(image: NDArray[np.uint8], *, side: int = 448) -> Markup:
+def photograph(image: NDArray[np.uint8], *, side: int = SIDE) -> Markup:
     """Encode an (H, W, 3) uint8 image as a JPEG data URI of at most ``side`` pixels a side."""
     return _uri(shrunk(image, side=side), ".jpg", quality=85)
 
 
-def shrunk(image: NDArray[np.uint8], *, side: int = 448) -> Image.Image:
+def shrunk(image: NDArray[np.uint8], *, side: int = SIDE) -> Image.Image:
     """Shrink an (H, W, 3) uint8 image so that its longer side is at most ``side`` pixels."""
     picture = Image.fromarray(image)
-    return picture.resize(_fitted(picture.size, side), Image.Resampling.LANCZOS)
+    return picture.resize(fitted(*picture.size, side), Image.Resampling.LANCZOS)
 
 
-def class_map(labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = 448) -> Markup:
+def class_map(labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = SIDE) -> Markup:
     """Encode an (H, W) uint8 class map as an indexed PNG data URI; ``IGNORE`` is hatched."""
     return _uri(class_picture(labels, taxonomy, side=side), ".png", optimize=True)
 
 
-def class_picture(labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = 448) -> Image.Image:
+def class_picture(
+    labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = SIDE
+) -> Image.Image:
     """Draw an (H, W) uint8 class map as an image of mode P; ``IGNORE`` is hatched in grey."""
     picture = Image.fromarray(labels)
-    small = np.array(picture.resize(_fitted(picture.size, side), Image.Resampling.NEAREST))
+    small = np.array(picture.resize(fitted(*picture.size, side), Image.Resampling.NEAREST))
     rows, columns = np.indices(small.shape)
     light_stripe = ((rows + columns) // _STRIPE) % 2 == 1
     # The hatching uses the two highest indices, which no class has.
@@ -85,11 +91,7 @@ def class_picture(labels: NDArray[np.uint8], taxonomy: Taxonomy, *, side: int = 
 
 
 def wrong_pixels(
-    image: NDArray[np.uint8],
-    truth: NDArray[np.uint8],
-    predicted: NDArray[np.uint8],
-    *,
-    side: int = 448,
+    image: NDArray[np.uint8], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]
 ) -> Markup:
     """Encode an image in dim grey as a JPEG data URI, with wrong pixels in a bright colour.
 
@@ -97,22 +99,16 @@ def wrong_pixels(
         image: (H, W, 3) uint8.
         truth: (H, W) uint8 class index; ``IGNORE`` is never wrong.
         predicted: (H, W) uint8 class index; ``IGNORE`` (no data in the image) is not wrong.
-        side: maximum length of the longer side of the result, in pixels.
     """
     wrong = (truth != IGNORE) & (truth != predicted) & (predicted != IGNORE)
     grey = Image.fromarray(image).convert("L")
-    size = _fitted(grey.size, side)
+    size = fitted(*grey.size, SIDE)
     background = np.array(grey.resize(size, Image.Resampling.BILINEAR)).astype(np.float32) / 255
     # A box filter keeps thin borders visible, which nearest-neighbour sampling would lose.
     amount = Image.fromarray(wrong.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
     weight = 0.85 * np.array(amount).astype(np.float32)[..., None] / 255
     mixed = (1 - weight) * (40 + 120 * background[..., None]) + weight * np.array(_WRONG)
     return _uri(Image.fromarray(mixed.round().astype(np.uint8)), ".jpg", quality=80)
-
-
-def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
-    scale = min(1.0, side / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _uri(picture: Image.Image, ending: str, **options: object) -> Markup:

@@ -8,12 +8,11 @@ are not readable in the available copy.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from s5mars.errors import UserError
+from s5mars.errors import UserError, nearest_first
 
 if TYPE_CHECKING:
     from s5mars.methods.s5mars import S5Mars
@@ -49,8 +48,9 @@ def find_ablation(name: str) -> Row:
         for row, content in table.rows.items()
     }
     if name not in rows:
-        near = difflib.get_close_matches(name, rows, n=len(rows), cutoff=0.0)
-        raise UserError(f"unknown ablation {name!r}; nearest first: {', '.join(near)}")
+        raise UserError(
+            f"unknown ablation {name!r}; nearest first: {', '.join(nearest_first(name, rows))}"
+        )
     return rows[name]
 
 

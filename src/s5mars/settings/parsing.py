@@ -6,7 +6,6 @@ network and of the chosen method's class, so that every option is a field and ev
 
 from __future__ import annotations
 
-import difflib
 import re
 from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,10 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 import jsonargparse
 import yaml
 
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, did_you_mean
 from s5mars.files.reading import parse_yaml, read_yaml, reading
 from s5mars.settings.ablations import Row, find_ablation
 from s5mars.settings.config import DataSettings, EncoderSettings, TrainConfig
+from s5mars.settings.keywords import as_option
 from s5mars.settings.networks import DeepLab, misplaced, network_options, with_groups
 from s5mars.settings.recipes import find_recipe
 
@@ -110,13 +110,13 @@ class Parser(jsonargparse.ArgumentParser):
             wrong = found.group(1).partition("=")[0]
             if not wrong.startswith("--"):
                 return f"unexpected argument {wrong!r}; see --help"
-            return f"unknown option {wrong}" + self._nearest(wrong.lstrip("-"), prefix="--")
+            return f"unknown option {wrong}" + self._nearest(wrong)
         if found := re.search(
             r"(?:Group '(?P<group>\S+)' does not accept option|Option|Key) '(?P<key>[^']+)'",
             message,
         ):
             wrong = ".".join(part for part in (found["group"], found["key"]) if part)
-            return f"unknown key {wrong!r} in the settings" + self._nearest(wrong, prefix="")
+            return f"unknown key {wrong!r} in the settings" + self._nearest(wrong)
         if found := re.search(r'key "(\S+)":.*(?:value: |Got value: )(.*)$', message):
             kind = re.search(r"Literal(\[.*?\])", message)
             types = re.findall(r"Expected a <class '(\w+)'>", message)
@@ -127,17 +127,16 @@ class Parser(jsonargparse.ArgumentParser):
             return f"missing options: --{found[1].replace(', ', ', --')}; see --help"
         return message
 
-    def _nearest(self, wrong: str, *, prefix: str) -> str:
-        name = wrong.replace("-", "_")
+    def _nearest(self, wrong: str) -> str:
+        name = wrong.lstrip("-").replace("-", "_")
         if name in EncoderSettings.__dataclass_fields__:
             return f"; it is for a timm encoder, not {self.model}"
         if reason := misplaced(name, self.model):
             return f"; {reason}"
         known = [a.dest for a in self._actions if a.dest not in {"help", "config"}]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-        if not near:
-            return "; see --help"
-        return f"; the nearest is {prefix}{near[0].replace('_', '-') if prefix else near[0]}"
+        if wrong.startswith("--"):
+            known = [as_option(dest) for dest in known]
+        return did_you_mean(wrong, known) or "; see --help"
 
 
 def parse_training(arguments: Sequence[str], *, own: Method | None = None) -> Training:

@@ -5,12 +5,11 @@ A recipe changes defaults; the command line and YAML files override it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from s5mars.errors import UserError
+from s5mars.errors import UserError, nearest_first
 
 if TYPE_CHECKING:
     from s5mars.methods.s5mars import S5Mars
@@ -127,9 +126,10 @@ def find_recipe(name: str) -> Recipe:
     """The recipe of a name.
 
     Raises:
-        UserError: if the name is unknown; it gives the nearest name and all names.
+        UserError: if the name is unknown; it lists all names, nearest first.
     """
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)
-        raise UserError(f"unknown recipe {name!r}; nearest: {near[0]}; all: {', '.join(RECIPES)}")
+        raise UserError(
+            f"unknown recipe {name!r}; nearest first: {', '.join(nearest_first(name, RECIPES))}"
+        )
     return RECIPES[name]

@@ -17,9 +17,11 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from s5mars.data.dataset import Dataset
 from s5mars.data.resolution import Resolution
 from s5mars.errors import as_typed
+from s5mars.evaluation.confusion import score_text
 from s5mars.files import write_json
 from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import save_model
+from s5mars.models.state_files import below_prefix
 from s5mars.parallel import distributed
 from s5mars.predict.predictor import Predictor
 from s5mars.settings.config import TrainConfig
@@ -84,8 +86,8 @@ class Record:
         entry: dict[str, Any] = {
             "step": step,
             "loss": averages.get("loss"),
-            "terms": _below(averages, "terms/"),
-            "shares": _below(averages, "shares/"),
+            "terms": below_prefix(averages, "terms/"),
+            "shares": below_prefix(averages, "shares/"),
             "learning_rate": module.optimizer.param_groups[0]["lr"],
             "validation": scores,
             "pseudo_labels": pseudo_label_record(everything, confident, self.dataset.taxonomy),
@@ -139,7 +141,7 @@ class Record:
         else:
             print(
                 f"{self.config.method}: {module.scored_name} mIoU "
-                f"{_percent(best['validation']['mIoU'])} on {self.config.select_on} at {when}"
+                f"{score_text(best['validation']['mIoU'])} % on {self.config.select_on} at {when}"
             )
         run = as_typed(out)
         following = f"evaluate {run}" if self._tested else f"predict {run} IMAGES --out maps"
@@ -280,14 +282,6 @@ def _loggers(out: Path) -> list[Logger]:
         TensorBoardLogger(logs, name="tensorboard", version=""),
         CSVLogger(logs, name="csv", version=f"part_{version}"),
     ]
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} %"
-
-
-def _below(values: dict[str, float], prefix: str) -> dict[str, float]:
-    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
 
 
 def _headline(scores: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from s5mars.devices import is_out_of_memory
 from s5mars.errors import UserError, as_typed, first_line
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import is_empty, locked
-from s5mars.files.reading import read_object, read_text
+from s5mars.files.reading import read_text
 from s5mars.models.build import AnyNetwork
 from s5mars.models.start import starting_network
 from s5mars.proposals.prepare import check_given, check_store
@@ -35,6 +35,7 @@ from s5mars.training.class_biases import add_class_biases, lacks_class_biases
 from s5mars.training.domain import has_domain, record_domain
 from s5mars.training.environment import check_devices, processes, versions
 from s5mars.training.feed import Feed
+from s5mars.training.finished import is_finished
 from s5mars.training.finite import NotFiniteError
 from s5mars.training.loader import LoaderError, worker_failure
 from s5mars.training.loop import Loop, read_checkpoint
@@ -203,15 +204,6 @@ def train_part(
             file=sys.stderr,
         )
     return finished
-
-
-def is_finished(run: Path) -> bool:
-    """Whether a run has written its final scores, which it writes last."""
-    try:
-        metrics = read_object(run / "metrics.json")
-        return bool(metrics["steps"] >= metrics["total_steps"])
-    except (UserError, KeyError, TypeError):
-        return False
 
 
 def require_unused(out: Path) -> None:

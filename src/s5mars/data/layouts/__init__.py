@@ -12,7 +12,7 @@ from pathlib import Path
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import ai4mars, mars_bench, mars_seg, plain, s5mars_release
 from s5mars.data.layouts.files import MASK_SUFFIX
-from s5mars.errors import MissingFileError, UserError, as_typed, require_choice
+from s5mars.errors import MissingFileError, UserError, as_typed, listed, require_choice
 from s5mars.products.files import LISTED_ENDINGS, files_below
 
 
@@ -86,7 +86,7 @@ def find_layout(path: Path | str, *, layout: str | None = None) -> Layout:
         if lacks:
             raise UserError(
                 f"{root} does not have the layout {layout!r}: {', '.join(lacks)} missing; "
-                f"found {_listing(found)}"
+                f"found {listed(found)}"
             )
         return chosen
     for candidate in LAYOUTS.values():
@@ -97,7 +97,7 @@ def find_layout(path: Path | str, *, layout: str | None = None) -> Layout:
     if not_yet := _unlabelled(root):
         raise UserError(f"{root} has no known layout; {not_yet}")
     looked = "; ".join(f"{name}: {each.signature}" for name, each in LAYOUTS.items())
-    raise UserError(f"{root} has no known layout; found {_listing(found)}; known layouts: {looked}")
+    raise UserError(f"{root} has no known layout; found {listed(found)}; known layouts: {looked}")
 
 
 def _suffixed(root: Path) -> str:
@@ -124,8 +124,3 @@ def _unlabelled(root: Path) -> str:
         '"soil,rock"`, or map them with the installed model, '
         f"`s5mars predict {as_typed(root)} --out maps`"
     )
-
-
-def _listing(found: list[str], limit: int = 8) -> str:
-    more = f" and {len(found) - limit} more" if len(found) > limit else ""
-    return ", ".join(found[:limit]) + more

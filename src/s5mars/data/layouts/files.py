@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from s5mars.data.names import names_in
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, did_you_mean, listed
 from s5mars.files import printable
 from s5mars.files.reading import read_json, read_text
 from s5mars.products.files import LISTED_ENDINGS, files_below, product_files
@@ -121,15 +120,13 @@ def select(names: Iterable[str], samples: Mapping[str, Sample], source: Path) ->
         else:
             chosen[sample.name] = sample
     if unknown:
-        near = difflib.get_close_matches(unknown[0], list(samples)[:20000], n=1)
-        hint = f"; did you mean {near[0]!r} instead of {unknown[0]!r}?" if near else ""
         raise UserError(
-            f"{source} lists {len(unknown)} unknown file(s): {_shorten(unknown)}: "
-            f"correct the list or add the images{hint}"
+            f"{source} lists {len(unknown)} unknown file(s): {listed(unknown)}: correct the list "
+            f"or add the images{did_you_mean(unknown[0], list(samples)[:20000])}"
         )
     if doubles:
         raise UserError(
-            f"{source} has {len(doubles)} duplicate name(s): {_shorten(doubles)}: remove them"
+            f"{source} has {len(doubles)} duplicate name(s): {listed(doubles)}: remove them"
         )
     return tuple(chosen.values())
 
@@ -163,11 +160,6 @@ def forbid_overlap(splits: Mapping[str, Sequence[Sample]], root: Path) -> None:
         if shared:
             raise UserError(
                 f"{root}: {len(shared)} image(s) of split {split!r} are also in "
-                f"{seen[shared[0]]!r}: {_shorten(shared)}: remove them from one list"
+                f"{seen[shared[0]]!r}: {listed(shared)}: remove them from one list"
             )
         seen |= dict.fromkeys((sample.name for sample in samples), split)
-
-
-def _shorten(names: Sequence[str], limit: int = 5) -> str:
-    more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

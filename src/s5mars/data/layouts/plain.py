@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +25,7 @@ from s5mars.classes import IGNORE, MaskCoding, Taxonomy, hex_colour
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import left_out, paired_samples, unlabelled_samples
 from s5mars.data.layouts.splitting import read_splits
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, did_you_mean
 from s5mars.files import write_text
 from s5mars.files.reading import read_yaml
 
@@ -129,6 +128,5 @@ def _ids(value: Any, what: str) -> list[int]:
 def _known_keys(data: Mapping[str, object], known: tuple[str, ...]) -> None:
     for key in data:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise UserError(f"unknown key {key!r}; {hint}")
+            hint = did_you_mean(key, known) or f"; known keys: {', '.join(known)}"
+            raise UserError(f"unknown key {key!r}{hint}")

@@ -6,7 +6,6 @@ not brought to one size: a linear head commutes with interpolation, and the pyra
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +17,13 @@ import timm
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from s5mars.data.resolution import Resolution
 from s5mars.devices import find_device
-from s5mars.files import replacing
+from s5mars.files import file_digest as file_digest  # for the assistant
 from s5mars.models.encoders import padded
+from s5mars.models.feature_cache import FeatureFolder
 from s5mars.models.opened import open_model
 from s5mars.models.segmenter import Segmenter
 from s5mars.models.weights import load_encoder_weights
@@ -127,34 +125,11 @@ def open_start_model(path: str | None, *, device: str) -> StartModel:
     )
 
 
-class PyramidCache:
+class PyramidCache(FeatureFolder):
     """A folder of pyramids, one file for each content of an image file and each start model."""
 
     def __init__(self, folder: Path, model: StartModel) -> None:
-        self.folder = folder / f"{model.key}-{_FORMAT}"
-        self.model = model
-
-    def get(self, digest: str) -> Pyramid | None:
-        """The pyramid of an image, or None if it is not there or damaged."""
-        try:
-            maps = load_file(self._path(digest))
-            return [maps[str(k)] for k in range(len(maps))]
-        except (FileNotFoundError, SafetensorError, KeyError):
-            return None
-
-    def put(self, digest: str, pyramid: Pyramid) -> None:
-        """Store a pyramid; the file appears whole."""
-        with replacing(self._path(digest)) as temporary:
-            temporary.write_bytes(save({str(k): level for k, level in enumerate(pyramid)}))
-
-    def _path(self, digest: str) -> Path:
-        return self.folder / digest[:2] / f"{digest[2:]}.safetensors"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        super().__init__(folder / f"{model.key}-{_FORMAT}")
 
 
 def _colours(pixels: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from s5mars.data.read import image_size
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_choice
 from s5mars.files import encoded_picture, write_bytes
 from s5mars.files.locking import locked
 from s5mars.files.reading import read_object, reading
@@ -136,8 +136,7 @@ class Trainer:
                 )
             if (reason := self.obstacle) is not None:
                 raise UserError(reason)
-            if method not in self.methods:
-                raise UserError(f"method must be one of {', '.join(self.methods)}")
+            require_choice(method, self.methods, name="method")
             if not 1 <= steps <= MOST_STEPS:
                 raise UserError(f"steps must be in 1..{MOST_STEPS}")
             run = str(int(self.runs[-1]) + 1 if self.runs else 1)
