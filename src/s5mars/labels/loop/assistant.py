@@ -23,8 +23,9 @@ from torch import Tensor
 from s5mars.classes import IGNORE
 from s5mars.errors import UserError
 from s5mars.evaluation.confusion import Confusion
+from s5mars.files import file_digest
 from s5mars.labels.loop.background import Background, Job
-from s5mars.labels.loop.features import Pyramid, PyramidCache, StartModel, file_digest
+from s5mars.labels.loop.features import Pyramid, PyramidCache, StartModel
 from s5mars.labels.loop.head import (
     Head,
     PaintedPixels,

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from s5mars.data.resolution import Resolution
 from s5mars.devices import find_device
-from s5mars.files import file_digest as file_digest  # for the assistant
 from s5mars.models.encoders import padded
 from s5mars.models.feature_cache import FeatureFolder
 from s5mars.models.opened import open_model
