@@ -171,6 +171,7 @@ def test_folds_score_every_image_once_by_a_run_that_has_not_seen_it(
     data, out = fake_data.plain(tmp_path / "data", images=5, splits=False), tmp_path / "runs"
     assert main(arguments(data, out, folds=3)) == 0
     shown = capsys.readouterr()
+    assert "next: " not in shown.out and "To train on all labelled images: s5mars" in shown.out
     tested: list[str] = []
     for number in (1, 2, 3):
         fold = out / f"fold-{number}"

@@ -143,6 +143,8 @@ class Record:
                 f"{self.config.method}: {module.scored_name} mIoU "
                 f"{score_text(best['validation']['mIoU'])} % on {self.config.select_on} at {when}"
             )
+        if _is_part(out):
+            return  # what comes next is said at the end of the whole
         run = as_typed(out)
         following = f"evaluate {run}" if self._tested else f"predict {run} IMAGES --out maps"
         print(f"next: s5mars {following}")
@@ -272,6 +274,11 @@ def before_the_pool(step: int, facts: Mapping[str, Any]) -> str:
         f"{facts['pool_from']}): it was trained on labels alone. --keep after-warm-up or last "
         "keeps a later one."
     )
+
+
+def _is_part(run: Path) -> bool:
+    """Whether a run is a fold or a stage, which is in the folder of a run."""
+    return any((folder / "config.yaml").is_file() for folder in run.absolute().parents[:2])
 
 
 def _loggers(out: Path) -> list[Logger]:
