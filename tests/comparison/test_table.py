@@ -223,8 +223,13 @@ def test_two_comparisons_with_equal_settings_are_one_table(tmp_path: Path) -> No
 
 def test_comparisons_that_cannot_be_joined_are_refused(tmp_path: Path) -> None:
     first = seeds(tmp_path / "a", 0, 1)
-    with pytest.raises(UserError, match=r"have a score of supervised 0\.25 seed 1; leave one out"):
+    with pytest.raises(
+        UserError, match=r"b has a score of supervised 0\.25 seed 1, and so has .*a:"
+    ):
         table([first, seeds(tmp_path / "b", 1, 2)])
+    last, again = seeds(tmp_path / "last", 2), seeds(tmp_path / "again", 2)
+    with pytest.raises(UserError, match=r"again has .* seed 2, and so has .*a or .*last: leave"):
+        table([first, last, again])
     longer = SETTINGS | {"training": SETTINGS["training"] | {"steps": 900}}
     write_comparison(tmp_path / "c", comparison({("s5mars", 2): 40.0}, settings=longer))
     with pytest.raises(UserError, match=r"training\.steps: 600 in .*a, 900 in .*c"):

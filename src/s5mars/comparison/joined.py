@@ -25,15 +25,16 @@ def read_joined(sources: Sequence[Path], *, reference: str | None = None) -> Com
             the name ``reference``.
     """
     whole = read_comparison(sources[0])
-    for source in sources[1:]:
-        whole = _joined(whole, read_comparison(source), sources[0], source)
+    for number, source in enumerate(sources[1:], 1):
+        before = " or ".join(map(str, sources[:number]))
+        whole = _joined(whole, read_comparison(source), before, source)
     if len(sources) > 1:
         check_partitions(", ".join(map(str, sources)), whole)
     return whole if reference is None else _with_reference(whole, reference)
 
 
-def _joined(first: Comparison, second: Comparison, where: Path, other: Path) -> Comparison:
-    words = (f"in {where}", f"in {other}")
+def _joined(first: Comparison, second: Comparison, before: str, source: Path) -> Comparison:
+    words = (f"in {before}", f"in {source}")
     different = settings.differences(first.settings, second.settings, words=words)
     for kind, known, added in (
         ("row", first.rows, second.rows), ("share", first.shares, second.shares)
@@ -51,7 +52,9 @@ def _joined(first: Comparison, second: Comparison, where: Path, other: Path) -> 
     for cell in second.cells:
         known_cell = cells.get(cell.key)
         if known_cell is not None and known_cell.status == cell.status == "done":
-            raise UserError(f"both {where} and {other} have a score of {cell.name}; leave one out")
+            raise UserError(
+                f"{source} has a score of {cell.name}, and so has {before}: leave one out"
+            )
         if known_cell is None or known_cell.status != "done":
             cells[cell.key] = cell
     notes = dict.fromkeys(note for note in (first.note, second.note) if note)
