@@ -34,10 +34,16 @@ from s5mars.files.reading import read_text
 from s5mars.models.checkpoint import load_model
 from s5mars.predict.inference import Inference
 from s5mars.products import read_info
-from s5mars.settings.config import TrainConfig, with_absolute_paths
+from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import with_values
 from s5mars.training.environment import processes, versions
-from s5mars.training.run import quieten_lightning, require_unused, settled, train_part
+from s5mars.training.run import (
+    located,
+    quieten_lightning,
+    require_unused,
+    settled,
+    train_part,
+)
 from s5mars.types import Method, Sample
 
 SUMMARY = "folds.json"
@@ -81,7 +87,7 @@ def cross_validate(
         write_text(out / "config.yaml", config_text)  # last: it says that the folds are complete
     if chosen:
         print(chosen, file=sys.stderr)
-    return _continue(out, config, method)
+    return resume_folds(out, config, method)
 
 
 def resume_folds(
@@ -96,13 +102,7 @@ def resume_folds(
             another process works on the run.
     """
     quieten_lightning()
-    config = replace(config, out=run)
-    if data is not None:
-        config = with_absolute_paths(replace(config, data=data))
-    return _continue(run, config, method)
-
-
-def _continue(run: Path, config: TrainConfig, method: Method) -> Path:
+    config = located(config, run, data)
     text = read_text(run / "config.yaml")
     scores: list[Mapping[str, Any]] = []
     with locked(run):

@@ -131,9 +131,7 @@ def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None 
         UserError: if the data have changed, or if another process works on the run.
     """
     quieten_lightning()
-    config = replace(config, out=run)
-    if data is not None:
-        config = with_absolute_paths(replace(config, data=data))
+    config = located(config, run, data)
     if is_finished(run):
         if not _is_first():
             return run
@@ -151,6 +149,12 @@ def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None 
             path = run / "config.yaml"
             write_text(path, with_values(read_text(path), config, ["data"]))
         return _go_on(run, config, method)
+
+
+def located(config: TrainConfig, run: Path, data: Path | None) -> TrainConfig:
+    """The settings of a run that may have been moved to ``run``, and its data to ``data``."""
+    config = replace(config, out=run)
+    return config if data is None else with_absolute_paths(replace(config, data=data))
 
 
 def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
