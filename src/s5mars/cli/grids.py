@@ -72,7 +72,7 @@ def _table_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         metavar="ROW",
-        help="Row that the others are compared with (supervised, or s5mars)",
+        help="Row that the others are compared with (supervised if it is a row, else the first one)",
     )
     parser.add_argument(
         "--format",
