@@ -11,6 +11,10 @@ from s5mars.comparison.results import Comparison, Result, check_partitions, read
 from s5mars.errors import UserError, require_choice
 
 
+_MOST = 3
+"""Number of differences that a message names: comparisons of other data differ in a dozen."""
+
+
 def read_joined(sources: Sequence[Path], *, reference: str | None = None) -> Comparison:
     """Read one comparison, or several that have the same settings, as one.
 
@@ -44,9 +48,10 @@ def _joined(first: Comparison, second: Comparison, before: str, source: Path) ->
                 known[name], added[name], prefix=f"{kind} {name}", words=words
             )
     if different:
+        more = f"; and {len(different) - _MOST} more" if len(different) > _MOST else ""
         raise UserError(
             "one table never mixes settings, but these comparisons have different ones: "
-            f"{'; '.join(different)}"
+            f"{'; '.join(different[:_MOST])}{more}"
         )
     cells: dict[tuple[str, str, int], Result] = {cell.key: cell for cell in first.cells}
     for cell in second.cells:
