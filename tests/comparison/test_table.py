@@ -237,7 +237,7 @@ def test_comparisons_that_cannot_be_joined_are_refused(tmp_path: Path) -> None:
     far = {"steps": 9, "batch": 9, "crop": 9, "recipe": "paper", "resolution": "1"}
     changed = SETTINGS | {"training": SETTINGS["training"] | far}
     write_comparison(tmp_path / "far", comparison({("s5mars", 2): 40.0}, settings=changed))
-    with pytest.raises(UserError, match=r"training\.crop: 192 in .*; and 2 more$"):
+    with pytest.raises(UserError, match=r"training\.steps: 600 in .*, 9 in .*; and 2 more$"):
         table([first, tmp_path / "far"])
     rows = {**comparison().rows}
     rows["s5mars"] = {**rows["s5mars"], "settings": {"weight": 2}}

@@ -72,7 +72,7 @@ def _table_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         metavar="ROW",
-        help="Row that the others are compared with (supervised if it is a row, else the first one)",
+        help="Row that the others are compared with (supervised, or the first row)",
     )
     parser.add_argument(
         "--format",

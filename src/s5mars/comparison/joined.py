@@ -10,7 +10,6 @@ from s5mars.comparison import settings
 from s5mars.comparison.results import Comparison, Result, check_partitions, read_comparison
 from s5mars.errors import UserError, require_choice
 
-
 _MOST = 3
 """Number of differences that a message names: comparisons of other data differ in a dozen."""
 
