@@ -177,7 +177,7 @@ def test_floating_point_pixels_are_stretched_between_percentiles(tmp_path):
     image = read_image(tmp_path / "a.tif")
     low, high = np.percentile(values, [0.5, 99.5])
     expected = np.floor(255 * np.clip((values - low) / (high - low), 0, 1) + 0.5)
-    assert np.abs(image[..., 1] - expected).max() <= 1
+    assert np.abs(image[..., 1] - np.maximum(expected, 3)).max() <= 1
     Image.fromarray(values * np.nan).save(tmp_path / "b.tif")
     with pytest.raises(DamagedFileError, match=r"b\.tif has no valid pixel"):
         read_image(tmp_path / "b.tif")

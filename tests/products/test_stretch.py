@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from s5mars.products.no_data import no_data
 from s5mars.products.stretch import RULES, Stretch, choose
 
 TWELVE = np.array([[0, 99, 1227, 4095]], np.uint16)
@@ -46,9 +47,23 @@ def test_percentiles_count_valid_pixels_only():
     chosen = choose(values, valid=valid)
     assert chosen.rule == "percentile"
     assert (chosen.low, chosen.high) == pytest.approx((0.004995, 0.994005), abs=1e-6)
-    assert chosen.apply(np.array([0.0, 0.4995, 1.0, np.nan], np.float32)).tolist() == [
-        0, 128, 255, 0,
+    assert chosen.apply(np.array([0.0, 1e-3, 0.4995, 1.0, np.nan], np.float32)).tolist() == [
+        0, 3, 128, 255, 0,
     ]  # fmt: skip
+    assert str(chosen).endswith(" / 0.98901, 0, 1))); 0 where v = 0")
+
+
+def test_only_zero_is_the_black_of_a_border():
+    # A shadow at the left edge, and on the right a border that was filled with zeros.
+    values = np.linspace(5, 9, 40 * 60, dtype=np.float32).reshape(40, 60)
+    values[:, :6], values[:, -6:] = 1.5, 0
+    image = np.repeat(choose(values).apply(values)[..., None], 3, axis=-1)
+    expected = np.zeros(values.shape, bool)
+    expected[:, -6:] = True
+    assert (no_data(image) == expected).all()
+    values -= 5  # and now 0 is a value like all others
+    image = np.repeat(choose(values).apply(values)[..., None], 3, axis=-1)
+    assert not no_data(image).any()
 
 
 def test_negative_whole_numbers_have_no_full_scale():

@@ -18,6 +18,10 @@ FULL_SCALES = (255, 4095, 65535)
 
 PERCENTILES = (0.5, 99.5)
 
+DARKEST = 3
+"""What ``percentile`` makes of the darkest values other than 0: more than the level of pure black
+in ``products.no_data``, so that a shadow at the edge is not taken for a border without data."""
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -31,7 +35,10 @@ class Stretch:
         if self.rule == "none":
             return "none: 8-bit values as delivered"
         share = f"clip((v - {self.low:g}) / {self.high - self.low:g}, 0, 1)"
-        return f"{self.rule}: round(255 * {f'sqrt({share})' if self.rule == 'sqrt' else share})"
+        level = f"round(255 * {f'sqrt({share})' if self.rule == 'sqrt' else share})"
+        if self.rule == "percentile":
+            level = f"max({DARKEST}, {level})" + ("; 0 where v = 0" if self.low >= 0 else "")
+        return f"{self.rule}: {level}"
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Convert a numeric array to uint8 of the same shape.
@@ -51,7 +58,11 @@ class Stretch:
             self.high - self.low
         )
         share = np.clip(np.nan_to_num(share, nan=0.0), 0, 1)
-        return _rounded(255 * (np.sqrt(share) if self.rule == "sqrt" else share))
+        levels = _rounded(255 * (np.sqrt(share) if self.rule == "sqrt" else share))
+        if self.rule == "percentile":
+            black = np.isnan(values) | (values == 0) if self.low >= 0 else np.isnan(values)
+            levels = np.where(black, 0, np.maximum(levels, np.uint8(DARKEST)))
+        return levels
 
 
 def choose(
@@ -66,7 +77,8 @@ def choose(
     - ``linear``: v → 255·v/top. ``top`` is the full scale that the label declares, or the
       smallest of 255, 4095 and 65535 that no valid value exceeds.
     - ``sqrt``: v → 255·√(v/top), like the 12-to-8-bit companding tables of the cameras.
-    - ``percentile``: v → 255·(v − p₀.₅)/(p₉₉.₅ − p₀.₅) over the valid values of all channels.
+    - ``percentile``: v → 255·(v − p₀.₅)/(p₉₉.₅ − p₀.₅), at least ``DARKEST``, over the valid values
+      of all channels; zeros stay black if p₀.₅ is not negative.
     - ``none``: v → v.
     - ``auto``: ``none`` for 8-bit values; ``linear`` for integers in 0..65535;
       ``percentile`` for all others (floating point, negative), which have no full scale.
