@@ -118,3 +118,39 @@ def test_a_list_of_the_pool_counts_by_its_content(tmp_path: Path, fake_data: Mod
     listed.write_text(names[0])
     with pytest.raises(UserError, match=r"other settings \(.*training\.pool: pool\.txt, \w+ there"):
         plan(request)
+
+
+def test_a_changed_label_or_file_of_an_option_is_another_comparison(
+    tmp_path: Path, fake_data: ModuleType
+) -> None:
+    data, objects, run = (tmp_path / name for name in ("data", "objects", "run"))
+    fake_data.plain(data, images=6)
+    for folder in (objects, run):
+        folder.mkdir()
+    (objects / "a.parquet").write_bytes(b"1")
+    (run / "best.safetensors").write_bytes(b"1")
+    words = [f"--data={data}", "--steps=20", f"--objects={objects}", f"--start-from={run}"]
+    request = Request(out=tmp_path / "x", arguments=words, methods=["s5mars"])
+    write_comparison(request.out, plan(request).comparison)
+    (run / "metrics.json").write_text("{}")  # scores that are added change nothing
+    (objects / ".DS_Store").touch()
+    recorded = read_comparison(request.out)
+    assert plan(request).comparison == recorded
+    mask = next((data / "masks").rglob("*.png"))
+    for path, said in (
+        (mask, "the labels differ"),
+        (objects / "a.parquet", "the content of --objects differs"),
+        (objects / "b.parquet", "the content of --objects differs"),
+        (run / "best.safetensors", "the content of --start-from differs"),
+    ):
+        before = path.read_bytes() if path.exists() else None
+        path.write_bytes((before or b"") + b"2")
+        with pytest.raises(UserError, match=rf"other settings \({said}\)"):
+            plan(request)
+        if before is None:
+            path.unlink()
+        else:
+            path.write_bytes(before)
+    # One that an earlier version began has no content: it goes on, and has one from then on.
+    write_comparison(request.out, replace(recorded, content={}))
+    assert plan(request).comparison == recorded

@@ -246,6 +246,9 @@ def test_comparisons_that_cannot_be_joined_are_refused(tmp_path: Path) -> None:
     write_comparison(tmp_path / "d", replace(other, cells=(cell,)))
     with pytest.raises(UserError, match=r"row s5mars\.settings\.weight: None in .*a, 2 in .*d"):
         table([first, tmp_path / "d"])
+    old, new = (seeds(tmp_path / str(n), n, content={"labels": str(n)}) for n in (0, 1))
+    with pytest.raises(UserError, match="different ones: the labels differ"):
+        table([old, new])
     (supervised, s5mars) = (cell for cell in comparison().cells if cell.seed == 0)
     other_labels = replace(s5mars, partition="p9")
     with pytest.raises(UserError, match="trained on different labelled images"):

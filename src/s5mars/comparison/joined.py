@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from s5mars.comparison import settings
+from s5mars.comparison.content import content_differences
 from s5mars.comparison.results import Comparison, Result, check_partitions, read_comparison
 from s5mars.errors import UserError, require_choice
 
@@ -39,6 +40,7 @@ def read_joined(sources: Sequence[Path], *, reference: str | None = None) -> Com
 def _joined(first: Comparison, second: Comparison, before: str, source: Path) -> Comparison:
     words = (f"in {before}", f"in {source}")
     different = settings.differences(first.settings, second.settings, words=words)
+    different += content_differences(first.content, second.content)
     for kind, known, added in (
         ("row", first.rows, second.rows), ("share", first.shares, second.shares)
     ):  # fmt: skip
@@ -68,6 +70,7 @@ def _joined(first: Comparison, second: Comparison, before: str, source: Path) ->
         shares={**first.shares, **second.shares},
         references={**second.references, **first.references},
         cells=tuple(cells.values()),
+        content={**second.content, **first.content},
         note="; ".join(notes),
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.comparison import general, settings
+from s5mars.comparison.content import content_differences, describe_content
 from s5mars.comparison.grid import (
     ABLATED,
     BASELINE,
@@ -162,6 +163,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     common = settings.describe_comparison(
         dataset, base, split=request.split, protocol=request.protocol
     )
+    content = describe_content(dataset, base.config)
     facts: Mapping[str, Any] = {
         row.name: settings.facts_of(row, _training(request, row, cells[0]), base) for row in rows
     }
@@ -175,6 +177,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     if old is not None:
         old = _without_unavailable(old, facts)
         different = settings.differences(old.settings, common)
+        different += content_differences(old.content, content)
         for kind, known, asked in (("row", old.rows, facts), ("share", old.shares, shares)):
             for name in known.keys() & asked.keys():
                 different += settings.differences(known[name], asked[name], prefix=f"{kind} {name}")
@@ -195,6 +198,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
         rows=facts,
         shares=shares,
         references=references,
+        content={**content, **(old.content if old else {})},
         note=request.note if request.note is not None else (old.note if old else ""),
     )
     known_cells = {cell.key: cell for cell in (old.cells if old else ())}

@@ -70,6 +70,7 @@ class Comparison:
     shares: Mapping[str, Mapping[str, Any]]
     references: Mapping[str, str]  # group → its reference row
     cells: tuple[Result, ...] = ()
+    content: Mapping[str, str] = field(default_factory=dict)  # from ``content.describe_content``
     note: str = ""
 
     def fingerprint(self, row: str, share: str) -> str:
