@@ -129,6 +129,10 @@ def test_ai4mars_validation_holds_out_whole_places(tmp_path, fake_data):
     fake_data.write_split(root, "train", chosen[1:])
     fake_data.write_split(root, "val", chosen[:1])
     assert names(open_dataset(root).split("val")) == chosen[:1]
+    fake_data.write_split(root, "train", chosen[2:])
+    fake_data.write_split(root, "test", chosen[1:2])
+    assert names(open_dataset(root).split("test")) == chosen[1:2]
+    assert len(open_dataset(root).split("test_min3")) == 2
 
 
 def test_ai4mars_mastcam_ignores_4_as_well(tmp_path, fake_data):
@@ -283,6 +287,21 @@ def test_missing_and_empty_folders(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file is a file: give the folder"):
         open_dataset(tmp_path / "file")
+
+
+def test_a_described_folder_is_not_taken_for_a_release(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path / "plain")
+    (root / "labels").mkdir()
+    (root / "labels" / "sol_000.txt").write_text("0 0.5 0.5 0.1 0.1")  # of an object detector
+    assert open_dataset(root).layout == "plain"
+    releases = {"s5mars": fake_data.s5mars_release, "mars-bench": fake_data.mars_bench}
+    for layout, make in releases.items():
+        root = make(tmp_path / layout)
+        described = "ignore: [9]\nclasses: [{name: ground, ids: [0, 1, 2, 3, 4, 5, 6, 7, 8]}]"
+        (root / "dataset.yaml").write_text(described)
+        dataset = open_dataset(root)
+        assert (dataset.layout, dataset.taxonomy.names) == (layout, ("ground",))
+        assert (read_label(dataset.split("train")[0], dataset.coding) == 0).any()
 
 
 def test_layout_by_name(tmp_path, fake_data):

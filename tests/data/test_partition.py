@@ -94,6 +94,22 @@ def test_index_lists_count_positions_in_the_train_list(tmp_path, fake_data):
         labelled_partition(dataset, path)
 
 
+def test_numbers_that_are_names_are_not_positions(tmp_path, fake_data):
+    root = fake_data.plain(tmp_path / "data", images=8)
+    for path in [*(root / "images").iterdir(), *(root / "masks").iterdir()]:
+        path.rename(path.with_name(f"{int(path.stem[-3:])}{path.suffix}"))
+    fake_data.write_split(root, "train", ["1", "2", "4", "5", "7"])
+    fake_data.write_split(root, "val", ["0", "3"])
+    fake_data.write_split(root, "test", ["6"])
+    listed = tmp_path / "few.txt"
+    listed.write_text("1\n2\n4\n")
+    dataset = open_dataset(root)
+    assert names(labelled_partition(dataset, listed)) == ["1", "2", "4"]
+    listed.write_text("1\n2\n3\n")
+    with pytest.raises(ValueError, match="3 is in the val split"):
+        labelled_partition(dataset, listed)
+
+
 def test_the_partition_lists_of_mars_bench(tmp_path, fake_data):
     root = fake_data.mars_bench(tmp_path)
     path = root / "partitions" / "0.40x_partition.csv"

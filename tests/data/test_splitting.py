@@ -189,6 +189,7 @@ def test_new_labels_join_the_train_list_that_the_package_wrote(
     caplog.clear()
     assert open_dataset(root).splits == after.splits
     assert not caplog.records
+    train.write_bytes(train.read_bytes().replace(b"\n", b"\r\n"))  # as editors on Windows do
     add_labels(fake_data, root, 42)
     assert len(open_dataset(root).split("train")) == 31
 

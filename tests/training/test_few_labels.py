@@ -192,6 +192,9 @@ def test_folds_score_every_image_once_by_a_run_that_has_not_seen_it(
     assert "Frames of one place may be in two folds" in shown.err
     assert {path.parent for path in out.rglob("part-*.parquet")} == {out / "objects"}
     assert not (data / "splits").exists()
+    given = tmp_path / "given"
+    assert main(arguments(data, given, folds=2, steps=1, objects=out / "objects")) == 0
+    assert not (given / "objects").exists()
 
 
 def test_folds_are_resumed_wherever_they_are(

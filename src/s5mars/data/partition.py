@@ -151,14 +151,15 @@ def _stratified(
 def _listed(dataset: Dataset, train: tuple[Sample, ...], path: Path) -> tuple[Sample, ...]:
     names = _names_of_csv(path) if path.suffix.lower() == ".csv" else read_names(path)
     by_name = {sample.name: sample for sample in train}
-    if all(name.isdecimal() for name in names) and not all(name in by_name for name in names):
-        return _at_positions([int(name) for name in names], train, path)
     elsewhere = {
         sample.name: split
         for split, samples in dataset.splits.items()
         for sample in samples
         if split != "train"
     }
+    known = by_name.keys() | elsewhere.keys() | {sample.name for sample in dataset.unlabelled}
+    if all(name.isdecimal() for name in names) and known.isdisjoint(names):
+        return _at_positions([int(name) for name in names], train, path)
     for name in names:
         if name in elsewhere:
             raise UserError(

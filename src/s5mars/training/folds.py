@@ -113,7 +113,7 @@ def resume_folds(
                 out=run / f"fold-{number}",
                 splits=(run / "lists" / f"fold-{number}").absolute(),
                 labelled=str((run / "lists" / f"fold-{number}.txt").absolute()),
-                object_cache=config.object_cache or (run / "objects").absolute(),
+                object_cache=_object_cache(config),
             )
             changed = ("folds", "out", "splits", "labelled", "data", "object_cache")
             own = with_values(text, part, changed)
@@ -210,6 +210,13 @@ def as_table(summary: Mapping[str, Any]) -> str:
         f"{score_text(together['mIoU'])} % over all {sum(summary['images'])} images together",
     ]
     return "\n".join(lines)
+
+
+def _object_cache(config: TrainConfig) -> Path | None:
+    """The folder of the object masks that all folds share; None if they are given."""
+    if config.objects is not None:
+        return None
+    return config.object_cache or (config.out / "objects").absolute()
 
 
 def _score(part: TrainConfig) -> Mapping[str, Any]:

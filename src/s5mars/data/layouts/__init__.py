@@ -89,6 +89,10 @@ def find_layout(path: Path | str, *, layout: str | None = None) -> Layout:
                 f"found {listed(found)}"
             )
         return chosen
+    # Another layout's folders, such as `labels/` of another tool, may lie beside those of a data
+    # set that somebody has described.
+    if (root / plain.DESCRIPTION).is_file() and not plain.missing(root):
+        return LAYOUTS["plain"]
     for candidate in LAYOUTS.values():
         if not candidate.missing(root):
             return candidate

@@ -210,9 +210,8 @@ def _frame_of(label: str, by_stem: Mapping[str, str]) -> str | None:
 def _train_and_validation(
     root: Path, labelled: Mapping[str, Sample], lists: Path | None, *, test_share: int = 0
 ) -> dict[str, tuple[Sample, ...]]:
-    names = ["train", "val", *(["test"] if test_share or lists is not None else [])]
     folder = root / "splits" if lists is None else lists
-    paths = {split: folder / f"{split}.txt" for split in names}
+    paths = {split: folder / f"{split}.txt" for split in ("train", "val", "test")}
     if lists is not None and not paths["train"].is_file():
         raise MissingFileError(f"{paths['train']} is missing: --splits must name a folder with it")
     if paths["train"].is_file():
@@ -224,6 +223,7 @@ def _train_and_validation(
         forbid_overlap(splits, root)
         return splits
     of_place = ["val", *["test"] * test_share, *["train"] * (VALIDATION_SHARE - 1 - test_share)]
+    names = ("train", "val", "test") if test_share else ("train", "val")
     chosen: dict[str, list[Sample]] = {split: [] for split in names}
     for name, sample in labelled.items():
         chosen[of_place[zlib.crc32(_place(name)) % VALIDATION_SHARE]].append(sample)

@@ -2,7 +2,7 @@
 
 The ids are those of the S5Mars release: 0 is unlabelled and ignored here, while the baseline of
 Mars-Bench trains it as a tenth class. A ``partitions/*x_partition.csv`` can be given as the list
-of labelled images.
+of labelled images. A ``dataset.yaml`` in the folder replaces classes and ids.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from s5mars.classes import S5MARS, S5MARS_CODING
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import forbid_overlap, paired_samples
+from s5mars.data.layouts.plain import description_or
 from s5mars.data.layouts.splitting import read_splits
 from s5mars.types import Sample
 
@@ -38,6 +39,7 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
 
     ``lists``, if given, says instead of the folders which image is in which split.
     """
+    taxonomy, coding = description_or(root, S5MARS, S5MARS_CODING)
     splits: dict[str, tuple[Sample, ...]] = {}
     unlabelled: tuple[Sample, ...] = ()
     for split in SPLITS:
@@ -52,5 +54,5 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
     forbid_overlap(splits, root)
     if lists is not None:
         everything = {s.name: s for split in (*splits.values(), unlabelled) for s in split}
-        splits = read_splits(root, everything, S5MARS, S5MARS_CODING, lists=lists)
-    return Dataset(root, "mars-bench", S5MARS, S5MARS_CODING, splits, unlabelled)
+        splits = read_splits(root, everything, taxonomy, coding, lists=lists)
+    return Dataset(root, "mars-bench", taxonomy, coding, splits, unlabelled)

@@ -33,7 +33,7 @@ from pathlib import Path
 from s5mars.classes import IGNORE, MARS_SEG, MaskCoding
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import forbid_overlap, left_out, paired_samples, read_names, select
-from s5mars.data.layouts.plain import DESCRIPTION, read_description
+from s5mars.data.layouts.plain import description_or
 from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import UserError
 from s5mars.types import Sample
@@ -76,9 +76,7 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
         folder = root / below[0]
         form = _form(folder)
     assert form is not None  # as ``missing`` has found
-    taxonomy, coding = MARS_SEG, CODINGS[form]
-    if (folder / DESCRIPTION).is_file():
-        taxonomy, coding = read_description(folder / DESCRIPTION)
+    taxonomy, coding = description_or(folder, MARS_SEG, CODINGS[form])
     samples = paired_samples(folder / form[0], folder / form[1])
     partitions = _co2s(folder)
     splits = (

@@ -86,6 +86,14 @@ def read_description(path: Path) -> tuple[Taxonomy, MaskCoding]:
         raise UserError(f"{path}: {error}") from None
 
 
+def description_or(
+    root: Path, taxonomy: Taxonomy, coding: MaskCoding
+) -> tuple[Taxonomy, MaskCoding]:
+    """The classes and ids of ``dataset.yaml`` in ``root``; those given if there is none."""
+    path = root / DESCRIPTION
+    return read_description(path) if path.is_file() else (taxonomy, coding)
+
+
 def write_description(path: Path, taxonomy: Taxonomy, coding: MaskCoding) -> None:
     """Write ``dataset.yaml``, which ``read_description`` reads back."""
     classes = [

@@ -1,7 +1,8 @@
 """The S5Mars release: ``images/*.jpg``, ``labels/*.png``, JSON lists of names for the splits.
 
 Label ids: 0 is unlabelled, 1..9 are the nine classes. 6 000 images of 1200×1200; the paper has
-5 000 / 200 / 800 of them in train / val / test.
+5 000 / 200 / 800 of them in train / val / test. A ``dataset.yaml`` in the folder replaces classes
+and ids.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from s5mars.classes import S5MARS, S5MARS_CODING
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import forbid_overlap, left_out, paired_samples, read_names, select
+from s5mars.data.layouts.plain import description_or
 from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import UserError
 
@@ -31,10 +33,11 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
     in no list. Without any list, ``splits/*.txt`` are read or created. ``lists`` replaces
     ``splits/`` and the JSON lists.
     """
+    taxonomy, coding = description_or(root, S5MARS, S5MARS_CODING)
     samples = paired_samples(root / "images", root / "labels")
     released = {split: _list_of(root, split) for split in ("train", "val", "test")}
     if lists is not None or (root / "splits").is_dir() or not any(released.values()):
-        splits = read_splits(root, samples, S5MARS, S5MARS_CODING, lists=lists)
+        splits = read_splits(root, samples, taxonomy, coding, lists=lists)
     else:
         splits = {
             split: select(read_names(path), samples, path)
@@ -46,7 +49,7 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
             splits = {"train": splits["train"], "val": rest, "test": splits["test"]}
         forbid_overlap(splits, root)
     unlabelled, unlisted = left_out(samples, splits)
-    return Dataset(root, "s5mars", S5MARS, S5MARS_CODING, splits, unlabelled, unlisted=unlisted)
+    return Dataset(root, "s5mars", taxonomy, coding, splits, unlabelled, unlisted=unlisted)
 
 
 def _list_of(root: Path, split: str) -> Path | None:

@@ -199,7 +199,9 @@ def _usual_order(path: Path) -> tuple[int, str]:
 
 def _head(path: Path) -> str:
     """The first line of a list; empty if there is no such list."""
-    return read_text(path, kind="list").partition("\n")[0] + "\n" if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    return read_text(path, kind="list").partition("\n")[0].rstrip("\r") + "\n"
 
 
 def _write(folder: Path, names: Mapping[str, Sequence[str]], *, head: str) -> None:
