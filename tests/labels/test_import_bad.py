@@ -84,6 +84,22 @@ def test_polygons_outside_the_image(
     np.testing.assert_array_equal(mask, expected)
 
 
+def test_a_part_of_a_polygon_without_an_area_leaves_the_others(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = [[5, 5, 15, 5, 15, 15, 5, 15], [30, 20, 31, 20], []]
+    annotation = {"category_id": 10, "segmentation": parts, "iscrowd": 0}
+    lines = warnings_of(coco_of(tmp_path, {"a.jpg": ((40, 30), [annotation])}), images, capsys)
+    assert lines == [
+        f"a.jpg: {tmp_path}/coco.json: 2 polygon part(s) of 'soil' with fewer than three points; "
+        "the other parts are used"
+    ]
+    mask = np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png"))
+    expected = np.full((30, 40), 255)
+    expected[5:15, 5:15] = 0
+    np.testing.assert_array_equal(mask, expected)
+
+
 def test_masks_that_reach_beyond_the_image(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
