@@ -517,3 +517,24 @@ def test_products_keep_their_labels(tmp_path: Path) -> None:
     exports.photos(images, ["a.jpg"])
     out = run(as_cvat_zip(tmp_path, {"a.jpg": blocks(1)}), images)
     assert sorted(path.name for path in (out / "images").iterdir()) == ["a.jpg", "x.IMG", "x.LBL"]
+
+
+@pytest.mark.parametrize("given", [".", "link", "empty"])
+def test_an_empty_folder_is_filled(
+    given: str,
+    tmp_path: Path,
+    images: Path,
+    masks: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    export = as_cvat_zip(tmp_path, masks)
+    place = tmp_path / "place" if given == "." else tmp_path / "place" / "empty"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "place")
+    if given == "link":
+        (tmp_path / "place" / "link").symlink_to(place)
+    arguments = ["import", str(export), "--images", str(images), "--out", given]
+    assert main(arguments) == 0
+    assert (Path.cwd() / given / "dataset.yaml").is_file()
+    assert (tmp_path / "place" / "link").is_symlink() == (given == "link")
+    assert_same(place, masks)

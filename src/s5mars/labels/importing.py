@@ -77,7 +77,7 @@ def import_labels(
     The folder has ``images/`` (all images: hard links, or copies where those are impossible),
     ``masks/`` (indexed colours; images without a painted pixel have none and join the pool),
     ``dataset.yaml`` with colours, ``import.html`` with overlays to check, and ``warnings.txt`` if
-    there are warnings. It appears when it is complete.
+    there are warnings. It appears, or an empty folder is filled, when all is complete.
 
     Args:
         images: folder of the images that were labelled, and of others.
@@ -96,9 +96,10 @@ def import_labels(
         raise MissingFileError(f"{export}: no such file or folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} contains files; choose a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    real = out.resolve()  # "." has no name, and a link is no folder to replace
+    real.parent.mkdir(parents=True, exist_ok=True)
     beside = TemporaryDirectory(  # on the same disk
-        prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True
+        prefix=f".{real.name}.", dir=real.parent, ignore_cleanup_errors=True
     )
     with beside as scratch, _said_of(export, Path(scratch) / "export"):
         work, opened = Path(scratch), export
@@ -115,10 +116,19 @@ def import_labels(
             shown_as=(str(work / "export"), str(export)),
         )
         summary = run()
-        if out.exists():
-            out.rmdir()
-        new.rename(out)
+        _put(new, real)
     return summary
+
+
+def _put(new: Path, out: Path) -> None:
+    """Move a complete folder to a place where there is none, or an empty one."""
+    if not out.exists():
+        new.rename(out)
+        return
+    # An existing folder may be the one in which the user works: its replacement would not be.
+    # The description comes last, so that no command takes the folder for a complete one before.
+    for path in sorted(new.iterdir(), key=lambda path: path.name == DESCRIPTION):
+        path.rename(out / path.name)
 
 
 @dataclass
