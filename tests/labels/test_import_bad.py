@@ -157,6 +157,19 @@ def test_images_that_exif_turns(
     np.testing.assert_array_equal(mask == 0, shown == 1)
 
 
+def test_an_image_that_is_cut_off(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its head is enough for the labels; the page shows another image."""
+    content = (images / "a.jpg").read_bytes()
+    (images / "a.jpg").write_bytes(content[: len(content) // 2])
+    (line,) = warnings_of(coco_of(tmp_path, {"a.jpg": ((40, 30), [GOOD])}), images, capsys)
+    assert line.startswith(str(images / "a.jpg"))
+    assert line.endswith("its labels are imported")
+    assert (tmp_path / "out" / "masks" / "a.png").is_file()
+    assert (tmp_path / "out" / "import.html").read_text().count("data:image/") == 3
+
+
 def test_unknown_labels(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unknown = {"category_id": 99, "segmentation": exports.coco_rle(blocks(1) > 0)}
     box = {"category_id": 11, "bbox": [1, 2, 3, 4], "segmentation": []}

@@ -17,7 +17,7 @@ from s5mars.errors import MissingFileError, UserError, require_choice
 from s5mars.files import below, encoded_picture, printable, write_bytes, write_text
 from s5mars.labels.images import Images, place
 from s5mars.labels.naming import Classes
-from s5mars.labels.page import Made, class_rows, write_import_page
+from s5mars.labels.page import Made, class_rows, pictures, write_import_page
 from s5mars.labels.paint import Painted, over, paint
 from s5mars.labels.recognise import ENDINGS, FORMATS, recognise
 from s5mars.labels.regions import Entry, Export
@@ -238,6 +238,9 @@ class _Import:
                 f"{plural(len(made), 'image')} with labels; other commands need at least {LEAST}, "
                 "or lists in splits/"
             )
+        shown, unreadable = pictures(made, taxonomy)
+        for note in unreadable:
+            self._warn(note)
         write_description(self.new / DESCRIPTION, taxonomy, MaskCoding.identity(len(taxonomy)))
         if self.warnings:
             write_text(self.new / WARNINGS, "".join(f"{line}\n" for line in self.warnings))
@@ -255,6 +258,7 @@ class _Import:
         write_import_page(
             self.new / PAGE,
             made,
+            shown,
             taxonomy,
             title=f"Labels of {taxonomy.name}",
             lead=f"{plural(len(made), 'image')} with labels, from {self.export.title}.",
