@@ -303,6 +303,20 @@ def test_wrong_classes(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("make", [as_cvat_zip, as_colours, as_folders], ids=lambda m: m.__name__)
+def test_images_of_one_name_in_a_folder_and_below(
+    make: Callable[[Path, dict[str, np.ndarray]], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = ["a.jpg", "sub/a.jpg", "a.jpg.jpg"]
+    images = exports.photos(tmp_path / "photos", names)
+    masks = {name: blocks(seed) for seed, name in enumerate(names)}
+    folder = run(make(tmp_path, masks), images)
+    assert capsys.readouterr().err == ""
+    assert_same(folder, masks)
+
+
 def test_the_later_label_wins_and_overlaps_are_counted(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -426,6 +426,33 @@ def test_finding_images(name: str, image: str, tmp_path: Path) -> None:
     assert Images(exports.photos(tmp_path, files)).find([name]) == image
 
 
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("a", "a.jpg"),
+        ("sub/a", "sub/a.jpg"),
+        ("a.jpg", "a.jpg"),
+        ("deep/a", "a.jpg"),
+        ("c_1", "c_1.jpg"),
+    ],
+)
+def test_a_whole_path_is_preferred_to_its_end(name: str, image: str, tmp_path: Path) -> None:
+    files = ["a.jpg", "sub/a.jpg", "c (1).jpg", "c_1.jpg"]
+    images = Images(exports.photos(tmp_path, files))
+    assert images.find([name]) == image
+    if name != "a.jpg":
+        assert images.find([], stems=[name]) == image
+
+
+def test_a_name_without_an_ending(tmp_path: Path) -> None:
+    images = Images(exports.photos(tmp_path, ["1.jpg", "1.jpg.jpg", "2.jpg"]))
+    assert images.find([], stems=["1"]) == "1.jpg"
+    assert images.find([], stems=["1.jpg"]) == "1.jpg.jpg"
+    assert images.find(["2.jpg"], stems=["2.jpg"]) == "2.jpg"
+    with pytest.raises(UserError, match=r"no image named '2\.jpg'"):
+        images.find([], stems=["2.jpg"])
+
+
 @pytest.mark.parametrize("name", ["", "..", "/", "x.jpg", "x/a.png.png", "sol14/b.jpg", "\0"])
 def test_images_that_are_not_there(name: str, tmp_path: Path) -> None:
     images = Images(exports.photos(tmp_path, ["a.jpg", "sol12/b.jpg"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
@@ -38,48 +39,77 @@ class Images:
             raise MissingFileError(
                 f"{folder}: contains no image to label ({' '.join(sorted(LISTED_ENDINGS))})"
             )
-        self._by_tail: dict[str, set[str]] = {}
+        self._by_name, self._by_stem = _Paths(), _Paths()
+        self._as_uploaded = _Paths(), _Paths()
         for name in self.files:
-            for key in {name, _as_uploaded(name)}:
-                for tail in (*_tails(key), *_tails(_stem(key))):
-                    self._by_tail.setdefault(tail, set()).add(name)
+            self._by_name.add(name, name)
+            self._by_stem.add(_stem(name), name)
+            if (uploaded := _as_uploaded(name)) != name:
+                for paths, key in zip(self._as_uploaded, (uploaded, _stem(uploaded)), strict=True):
+                    paths.add(key, name)
 
-    def find(self, names: Iterable[str]) -> str:
+    def find(self, names: Iterable[str], *, stems: Iterable[str] = ()) -> str:
         """The image that an export means, as a key of ``files``: the first name that fits counts.
 
         A name may have folders before the image's path, or lack some of the image's folders; its
-        ending may differ.
+        ending may differ. An image whose whole path is the name is preferred to one whose path ends
+        with it.
+
+        Args:
+            names: names of the image, the best one first.
+            stems: names without the ending of the image, which are tried before; what looks like an
+                ending there is a part of the name.
 
         Raises:
             UserError: if none of them fits, or one fits several images.
         """
-        tried = [cleaned for name in names if (cleaned := _cleaned(name))]
-        for name in tried:
-            for known in (name, _stem(name)):
-                if known in self.files:
-                    return known
-                if found := self._fitting(known):
-                    if len(found) > 1:
-                        raise UserError(
-                            f"{name!r} matches {len(found)} images, such as "
-                            f"{' and '.join(sorted(found)[:2])}"
-                        )
-                    return found.pop()
-        raise MissingFileError(f"no image named {tried[0] if tried else '(nothing)'!r}")
+        found = [(name, self._fitting_stem(name)) for name in map(_cleaned, stems) if name]
+        found += [(name, self._fitting(name)) for name in map(_cleaned, names) if name]
+        for name, images in found:
+            if len(images) > 1:
+                raise UserError(
+                    f"{name!r} matches {len(images)} images, such as "
+                    f"{' and '.join(sorted(images)[:2])}"
+                )
+            if images:
+                return next(iter(images))
+        raise MissingFileError(f"no image named {found[0][0] if found else '(nothing)'!r}")
 
-    def _fitting(self, name: str) -> set[str]:
-        whole = self._by_tail.get(name, set())  # the name is the end of an image's path
-        if whole:
-            return set(whole)
-        for tail in _tails(name)[1:]:  # or an image's whole path is the end of the name
-            fits = {
-                image
-                for image in self._by_tail.get(tail, ())
-                if tail in (image, _stem(image), _as_uploaded(image), _stem(_as_uploaded(image)))
-            }
-            if fits:
-                return fits
-        return set()
+    def _fitting(self, name: str) -> Collection[str]:
+        if name in self.files:
+            return [name]
+        uploaded, _ = self._as_uploaded
+        return (
+            self._by_name.fitting(name)
+            or uploaded.fitting(name)
+            or self._fitting_stem(name)
+            or self._fitting_stem(_stem(name))
+        )
+
+    def _fitting_stem(self, name: str) -> Collection[str]:
+        _, uploaded = self._as_uploaded
+        return self._by_stem.fitting(name) or uploaded.fitting(name)
+
+
+class _Paths:
+    """Images by their paths, and by the ends of their paths."""
+
+    def __init__(self) -> None:
+        self._whole: dict[str, set[str]] = defaultdict(set)
+        self._ends: dict[str, set[str]] = defaultdict(set)
+
+    def add(self, path: str, image: str) -> None:
+        self._whole[path].add(image)
+        for tail in _tails(path):
+            self._ends[tail].add(image)
+
+    def fitting(self, name: str) -> Collection[str]:
+        """The images whose path is a name, or else ends with it, or else is its end."""
+        return (
+            self._whole.get(name)
+            or self._ends.get(name)
+            or next(filter(None, map(self._whole.get, _tails(name))), ())
+        )
 
 
 def place(source: Path, target: Path) -> bool:

@@ -79,7 +79,9 @@ def _described(
                 )
         for path in files:
             regions = partial(_regions_described, path, taxonomy, coding, names)
-            yield mask_entry(_names(path.relative_to(folder)), path, regions)
+            of_image = _names(path.relative_to(folder).with_suffix(""))
+            # Some tools keep the ending of the image: a.jpg.png is the mask of a.jpg.
+            yield mask_entry(of_image, path, regions, stems=of_image)
 
     return Export("masks with dataset.yaml", entries, colours, frozenset(files))
 
@@ -128,16 +130,19 @@ def _placed(relative: Path, images: Images) -> tuple[str, str] | None:
     for label, rest in ((parts[0], parts[1:]), (parts[-1], parts[:-1])):
         for name in _names(Path(*rest)):
             try:
-                return label, images.find([name])
+                return label, images.find([name], stems=[name])
             except UserError:
                 continue
     return None
 
 
 def _names(relative: Path) -> tuple[str, ...]:
-    """Names of the image of a mask: the mask's own, and without suffixes such as ``_mask``."""
-    known = relative.suffix.lower() in IMAGE_ENDINGS
-    name = PurePosixPath((relative.with_suffix("") if known else relative).as_posix())
+    """Names of the image of a mask: the mask's own, and without suffixes such as ``_mask``.
+
+    Args:
+        relative: path of the mask below its folder, without its ending.
+    """
+    name = PurePosixPath(relative.as_posix())
     names = [name.as_posix()]
     while (shorter := MASK_SUFFIX.sub("", name.name)) and shorter != name.name:
         name = name.with_name(shorter)
