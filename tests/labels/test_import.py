@@ -552,3 +552,14 @@ def test_an_empty_folder_is_filled(
     assert (Path.cwd() / given / "dataset.yaml").is_file()
     assert (tmp_path / "place" / "link").is_symlink() == (given == "link")
     assert_same(place, masks)
+
+
+def test_names_of_label_studio_and_of_macos_in_coco(tmp_path: Path) -> None:
+    names = ["my photo (1).jpg", "cafe\u0301.jpg"]
+    images = exports.photos(tmp_path / "photos", names)
+    masks = {name: blocks(seed) for seed, name in enumerate(names)}
+    given = {"images/0a1b2c3d-my_photo_1.jpg": names[0], "caf\u00e9.jpg": names[1]}
+    export = as_coco(tmp_path, {name: masks[image] for name, image in given.items()})
+    folder = run(export, images)
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(labels_of_one(folder, Path(name).stem), mask)

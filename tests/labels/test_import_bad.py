@@ -419,10 +419,19 @@ def test_pipes_are_not_opened(tmp_path: Path, images: Path) -> None:
         ("n.m.jpg", "n.m.jpg"),
         ("n.m", "n.m.jpg"),
         ("my_photo_1.jpg", "my photo (1).jpg"),
+        ("images/0a1b2c3d-a.jpg", "a.jpg"),
+        ("images\\0a1b2c3d-my_photo_1.jpg", "my photo (1).jpg"),
+        ("0a1b2c3d-a", "a.jpg"),
+        ("upload/1/0a1b2c3d-c.jpg", "sol13/c.jpg"),
+        ("20260102-d.jpg", "20260102-d.jpg"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("cafe\u0301.png", "cafe\u0301.jpg"),
+        ("0a1b2c3d-cafe.jpg", "cafe\u0301.jpg"),
     ],
 )
 def test_finding_images(name: str, image: str, tmp_path: Path) -> None:
     files = ["a.jpg", "sol12/b.jpg", "sol13/b.jpg", "sol13/c.jpg", "n.m.jpg", "my photo (1).jpg"]
+    files += ["d.jpg", "20260102-d.jpg", "cafe\u0301.jpg"]
     assert Images(exports.photos(tmp_path, files)).find([name]) == image
 
 
@@ -442,6 +451,12 @@ def test_a_whole_path_is_preferred_to_its_end(name: str, image: str, tmp_path: P
     assert images.find([name]) == image
     if name != "a.jpg":
         assert images.find([], stems=[name]) == image
+
+
+def test_an_upload_does_not_tell_the_folder(tmp_path: Path) -> None:
+    images = Images(exports.photos(tmp_path, ["a.jpg", "sub/a.jpg"]))
+    with pytest.raises(UserError, match="matches 2 images"):
+        images.find(["/data/upload/1/0a1b2c3d-a.jpg"])
 
 
 def test_a_name_without_an_ending(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below
 from s5mars.products.files import LISTED_ENDINGS, PRODUCT_ENDINGS, files_below, product_files
+
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
 
 
 class Images:
@@ -42,9 +45,10 @@ class Images:
         self._by_name, self._by_stem = _Paths(), _Paths()
         self._as_uploaded = _Paths(), _Paths()
         for name in self.files:
-            self._by_name.add(name, name)
-            self._by_stem.add(_stem(name), name)
-            if (uploaded := _as_uploaded(name)) != name:
+            composed = _composed(name)
+            self._by_name.add(composed, name)
+            self._by_stem.add(_stem(composed), name)
+            for uploaded in {_as_uploaded(name), _as_uploaded(composed)}:
                 for paths, key in zip(self._as_uploaded, (uploaded, _stem(uploaded)), strict=True):
                     paths.add(key, name)
 
@@ -53,7 +57,7 @@ class Images:
 
         A name may have folders before the image's path, or lack some of the image's folders; its
         ending may differ. An image whose whole path is the name is preferred to one whose path ends
-        with it.
+        with it. The prefix of an upload to Label Studio is left out if no image has it.
 
         Args:
             names: names of the image, the best one first.
@@ -65,7 +69,8 @@ class Images:
         """
         found = [(name, self._fitting_stem(name)) for name in map(_cleaned, stems) if name]
         found += [(name, self._fitting(name)) for name in map(_cleaned, names) if name]
-        for name, images in found:
+        for name, fitting in found:
+            images = fitting or self._uploaded(name)
             if len(images) > 1:
                 raise UserError(
                     f"{name!r} matches {len(images)} images, such as "
@@ -78,6 +83,7 @@ class Images:
     def _fitting(self, name: str) -> Collection[str]:
         if name in self.files:
             return [name]
+        name = _composed(name)
         uploaded, _ = self._as_uploaded
         return (
             self._by_name.fitting(name)
@@ -87,8 +93,20 @@ class Images:
         )
 
     def _fitting_stem(self, name: str) -> Collection[str]:
+        name = _composed(name)
         _, uploaded = self._as_uploaded
         return self._by_stem.fitting(name) or uploaded.fitting(name)
+
+    def _uploaded(self, name: str) -> Collection[str]:
+        """The images that Label Studio may have given a name; it knows nothing of their folders."""
+        prefixed = _UPLOADED.fullmatch(name.rpartition("/")[2])
+        if prefixed is None:
+            return ()
+        uploaded, uploaded_stem = self._as_uploaded
+        name = _as_uploaded(_composed(prefixed[1]))
+        return (
+            uploaded.ending(name) or uploaded_stem.ending(name) or uploaded_stem.ending(_stem(name))
+        )
 
 
 class _Paths:
@@ -107,9 +125,13 @@ class _Paths:
         """The images whose path is a name, or else ends with it, or else is its end."""
         return (
             self._whole.get(name)
-            or self._ends.get(name)
+            or self.ending(name)
             or next(filter(None, map(self._whole.get, _tails(name))), ())
         )
+
+    def ending(self, name: str) -> Collection[str]:
+        """The images whose path ends with a name."""
+        return self._ends.get(name, ())
 
 
 def place(source: Path, target: Path) -> bool:
@@ -166,6 +188,11 @@ def _stem(name: str) -> str:
     path = PurePosixPath(name)
     known = path.suffix.lower() in PRODUCT_ENDINGS and path.name != path.suffix
     return path.with_suffix("").as_posix() if known else name
+
+
+def _composed(name: str) -> str:
+    """A name with one character for a letter and its accent, which macOS stores as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _as_uploaded(name: str) -> str:

@@ -29,7 +29,6 @@ from s5mars.products.decode import decode_mask
 TITLE = "Label Studio"
 
 _PNG = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-([^-]+)-(.+)-(\d+)")
-_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
 _SHAPES = ("brush", "bitmask", "polygon", "rectangle", "ellipse")
 _LABELS = "labels"
 
@@ -146,11 +145,7 @@ def _names(texts: Sequence[str]) -> Iterator[str]:
         address = urlsplit(text)
         local = parse_qs(address.query).get("d")
         path = local[0] if local else unquote(address.path if address.scheme else text)
-        folder, slash, name = path.replace("\\", "/").rpartition("/")
-        yield f"{folder}{slash}{name}"
-        uploaded = _UPLOADED.fullmatch(name)
-        if uploaded:
-            yield uploaded[1]
+        yield path
 
 
 def _size(result: dict[str, Any]) -> Size | None:
