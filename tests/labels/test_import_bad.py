@@ -280,6 +280,51 @@ def test_annotations_of_label_studio_that_are_no_labels(
     assert "boulder" not in yaml  # a prediction is no label
 
 
+def test_a_title_with_the_name_of_another_image(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = blocks(2)
+    tasks = [
+        exports.label_studio_task(k, name, exports.results_of(mask))
+        for k, name in enumerate(("a.jpg", "gone.jpg", "good.jpg"))
+    ]
+    for task in tasks:
+        del task["file_upload"]
+        task["data"] = {"title": "b", "text": "n/a", **task["data"]}
+    path = tmp_path / "ls.json"
+    path.write_text(json.dumps(tasks))
+    (line,) = warnings_of(path, images, capsys)
+    assert "no image named 'data/upload/1/0a1b2c3d-gone.jpg'" in line
+    assert {path.name for path in (tmp_path / "out" / "masks").iterdir()} == {"a.png", "good.png"}
+
+
+def test_tasks_with_two_images(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = exports.results_of(blocks(2))
+    good = exports.label_studio_task(0, "good.jpg", results)
+    good["annotations"][0]["result"].append(  # its target has no pixels
+        exports.shape_result("choices", {"choices": ["x"]}, (40, 30)) | {"to_name": "text"}
+    )
+    pair = exports.label_studio_task(1, "a.jpg", results)
+    pair["data"]["right"] = "/data/upload/1/0a1b2c3e-b.jpg"
+    del pair["file_upload"]
+    other = exports.label_studio_task(2, "c.jpg", results)
+    other["data"]["right"] = "https://mars.org/not-here.jpg"
+    first, *others = other["annotations"][0]["result"]
+    other["annotations"][0]["result"] = [first, *({**x, "to_name": "right"} for x in others)]
+    path = tmp_path / "ls.json"
+    path.write_text(json.dumps([good, pair, other]))
+    lines = warnings_of(path, images, capsys)
+    assert "type choices, which cover no area" in lines[0]
+    assert (
+        "'data/upload/1/0a1b2c3d-a.jpg' and 'data/upload/1/0a1b2c3e-b.jpg' are different images"
+    ) in lines[1]
+    assert f"{path}: the regions of task 2 are of several images (image, right)" in lines[2]
+    assert len(lines) == 3
+    assert [path.name for path in (tmp_path / "out" / "masks").iterdir()] == ["good.png"]
+
+
 def test_brush_pngs_without_the_names_of_images(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

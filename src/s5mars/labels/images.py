@@ -52,7 +52,9 @@ class Images:
                 for paths, key in zip(self._as_uploaded, (uploaded, _stem(uploaded)), strict=True):
                     paths.add(key, name)
 
-    def find(self, names: Iterable[str], *, stems: Iterable[str] = ()) -> str:
+    def find(
+        self, names: Iterable[str], *, stems: Iterable[str] = (), agreeing: bool = False
+    ) -> str:
         """The image that an export means, as a key of ``files``: the first name that fits counts.
 
         A name may have folders before the image's path, or lack some of the image's folders; its
@@ -63,12 +65,14 @@ class Images:
             names: names of the image, the best one first.
             stems: names without the ending of the image, which are tried before; what looks like an
                 ending there is a part of the name.
+            agreeing: whether all names that fit must fit the same image.
 
         Raises:
-            UserError: if none of them fits, or one fits several images.
+            UserError: if none of them fits, or one fits several images, or they do not agree.
         """
         found = [(name, self._fitting_stem(name)) for name in map(_cleaned, stems) if name]
         found += [(name, self._fitting(name)) for name in map(_cleaned, names) if name]
+        meant: dict[str, str] = {}  # image → its first name
         for name, fitting in found:
             images = fitting or self._uploaded(name)
             if len(images) > 1:
@@ -77,7 +81,14 @@ class Images:
                     f"{' and '.join(sorted(images)[:2])}"
                 )
             if images:
-                return next(iter(images))
+                meant.setdefault(next(iter(images)), name)
+            if meant and not agreeing:
+                break
+        if len(meant) > 1:
+            first, second = list(meant.values())[:2]
+            raise UserError(f"{first!r} and {second!r} are different images")
+        if meant:
+            return next(iter(meant))
         raise MissingFileError(f"no image named {found[0][0] if found else '(nothing)'!r}")
 
     def _fitting(self, name: str) -> Collection[str]:

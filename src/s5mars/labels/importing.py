@@ -177,7 +177,7 @@ class _Import:
 
     def _take(self, entry: Entry) -> None:
         try:
-            name = self.images.find(entry.names, stems=entry.stems)
+            name = self.images.find(entry.names, stems=entry.stems, agreeing=entry.agreeing)
         except UserError as error:
             self._warn(f"{entry.source}: {error} in {self.images.folder}; its labels are left out")
             return

@@ -53,6 +53,7 @@ class Entry:
     size: Size | None  # size that the labels were drawn on; None if the export does not tell
     regions: Callable[[Size], Iterable[Region | Note]]  # of that size, in the order of painting
     stems: tuple[str, ...] = ()  # names without the image's ending, which are better than others
+    agreeing: bool = False  # no image is meant if names fit different ones
 
 
 @dataclass(frozen=True)
