@@ -165,6 +165,36 @@ def test_maps_of_a_prediction(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_images_of_one_name_in_several_folders(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = [exports.photos(tmp_path / name, ["1.jpg"], size=(64, 48)) for name in "abc"]
+    for seed, folder in enumerate(inputs):
+        exports.photo(seed, (64, 48)).save(folder / "1.jpg")
+    torch.manual_seed(0)
+    network = DeepLabV3Plus("mobilenetv3_small_050", len(CLASSES), weights="none").eval()
+    run, maps = tmp_path / "run", tmp_path / "maps"
+    save_model(run / "best.safetensors", {"student": network}, taxonomy=CLASSES, training={})
+    words = ["predict", str(run), *map(str, inputs), "--out", str(maps), "--device", "cpu"]
+    assert main(words) == 0
+    out = export(maps, form)
+    result = {"cvat": out / "annotations.zip", "coco": out / "instances_default.json"}
+    images = out if form == "labelme" else out / "images"
+    back = tmp_path / "back"
+    arguments = ["import", str(result.get(form, out)), "--images", str(images), "--out", str(back)]
+    capsys.readouterr()
+    assert main([*arguments, "--classes", str(out / "dataset.yaml")]) == 0
+    assert "occurs twice" not in capsys.readouterr().err
+    rows = list(csv.DictReader((out / "order.csv").open()))
+    assert {row["image"] for row in rows} == {"1.jpg", "1~2.jpg", "1~3.jpg"}
+    for row in rows:
+        np.testing.assert_array_equal(
+            np.asarray(Image.open((back / "masks" / row["image"]).with_suffix(".png"))),
+            np.asarray(Image.open(maps / f"{row['name']}.png")),
+        )
+
+
 def test_what_is_missing_is_told(
     maps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -303,6 +303,20 @@ def test_wrong_classes(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("make", [as_cvat_zip, as_colours, as_folders], ids=lambda m: m.__name__)
+def test_images_of_one_name_in_a_folder_and_below(
+    make: Callable[[Path, dict[str, np.ndarray]], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = ["a.jpg", "sub/a.jpg", "a.jpg.jpg"]
+    images = exports.photos(tmp_path / "photos", names)
+    masks = {name: blocks(seed) for seed, name in enumerate(names)}
+    folder = run(make(tmp_path, masks), images)
+    assert capsys.readouterr().err == ""
+    assert_same(folder, masks)
+
+
 def test_the_later_label_wins_and_overlaps_are_counted(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -517,3 +531,35 @@ def test_products_keep_their_labels(tmp_path: Path) -> None:
     exports.photos(images, ["a.jpg"])
     out = run(as_cvat_zip(tmp_path, {"a.jpg": blocks(1)}), images)
     assert sorted(path.name for path in (out / "images").iterdir()) == ["a.jpg", "x.IMG", "x.LBL"]
+
+
+@pytest.mark.parametrize("given", [".", "link", "empty"])
+def test_an_empty_folder_is_filled(
+    given: str,
+    tmp_path: Path,
+    images: Path,
+    masks: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    export = as_cvat_zip(tmp_path, masks)
+    place = tmp_path / "place" if given == "." else tmp_path / "place" / "empty"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "place")
+    if given == "link":
+        (tmp_path / "place" / "link").symlink_to(place)
+    arguments = ["import", str(export), "--images", str(images), "--out", given]
+    assert main(arguments) == 0
+    assert (Path.cwd() / given / "dataset.yaml").is_file()
+    assert (tmp_path / "place" / "link").is_symlink() == (given == "link")
+    assert_same(place, masks)
+
+
+def test_names_of_label_studio_and_of_macos_in_coco(tmp_path: Path) -> None:
+    names = ["my photo (1).jpg", "cafe\u0301.jpg"]
+    images = exports.photos(tmp_path / "photos", names)
+    masks = {name: blocks(seed) for seed, name in enumerate(names)}
+    given = {"images/0a1b2c3d-my_photo_1.jpg": names[0], "caf\u00e9.jpg": names[1]}
+    export = as_coco(tmp_path, {name: masks[image] for name, image in given.items()})
+    folder = run(export, images)
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(labels_of_one(folder, Path(name).stem), mask)

@@ -84,6 +84,22 @@ def test_polygons_outside_the_image(
     np.testing.assert_array_equal(mask, expected)
 
 
+def test_a_part_of_a_polygon_without_an_area_leaves_the_others(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = [[5, 5, 15, 5, 15, 15, 5, 15], [30, 20, 31, 20], []]
+    annotation = {"category_id": 10, "segmentation": parts, "iscrowd": 0}
+    lines = warnings_of(coco_of(tmp_path, {"a.jpg": ((40, 30), [annotation])}), images, capsys)
+    assert lines == [
+        f"a.jpg: {tmp_path}/coco.json: 2 polygon part(s) of 'soil' with fewer than three points; "
+        "the other parts are used"
+    ]
+    mask = np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png"))
+    expected = np.full((30, 40), 255)
+    expected[5:15, 5:15] = 0
+    np.testing.assert_array_equal(mask, expected)
+
+
 def test_masks_that_reach_beyond_the_image(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +155,19 @@ def test_images_that_exif_turns(
     assert len(lines) == (orientation >= 5)
     mask = np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png"))
     np.testing.assert_array_equal(mask == 0, shown == 1)
+
+
+def test_an_image_that_is_cut_off(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its head is enough for the labels; the page shows another image."""
+    content = (images / "a.jpg").read_bytes()
+    (images / "a.jpg").write_bytes(content[: len(content) // 2])
+    (line,) = warnings_of(coco_of(tmp_path, {"a.jpg": ((40, 30), [GOOD])}), images, capsys)
+    assert line.startswith(str(images / "a.jpg"))
+    assert line.endswith("its labels are imported")
+    assert (tmp_path / "out" / "masks" / "a.png").is_file()
+    assert (tmp_path / "out" / "import.html").read_text().count("data:image/") == 3
 
 
 def test_unknown_labels(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,6 +278,51 @@ def test_annotations_of_label_studio_that_are_no_labels(
     assert "no image named" in lines[6]
     yaml = (tmp_path / "out" / "dataset.yaml").read_text()
     assert "boulder" not in yaml  # a prediction is no label
+
+
+def test_a_title_with_the_name_of_another_image(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = blocks(2)
+    tasks = [
+        exports.label_studio_task(k, name, exports.results_of(mask))
+        for k, name in enumerate(("a.jpg", "gone.jpg", "good.jpg"))
+    ]
+    for task in tasks:
+        del task["file_upload"]
+        task["data"] = {"title": "b", "text": "n/a", **task["data"]}
+    path = tmp_path / "ls.json"
+    path.write_text(json.dumps(tasks))
+    (line,) = warnings_of(path, images, capsys)
+    assert "no image named 'data/upload/1/0a1b2c3d-gone.jpg'" in line
+    assert {path.name for path in (tmp_path / "out" / "masks").iterdir()} == {"a.png", "good.png"}
+
+
+def test_tasks_with_two_images(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = exports.results_of(blocks(2))
+    good = exports.label_studio_task(0, "good.jpg", results)
+    good["annotations"][0]["result"].append(  # its target has no pixels
+        exports.shape_result("choices", {"choices": ["x"]}, (40, 30)) | {"to_name": "text"}
+    )
+    pair = exports.label_studio_task(1, "a.jpg", results)
+    pair["data"]["right"] = "/data/upload/1/0a1b2c3e-b.jpg"
+    del pair["file_upload"]
+    other = exports.label_studio_task(2, "c.jpg", results)
+    other["data"]["right"] = "https://mars.org/not-here.jpg"
+    first, *others = other["annotations"][0]["result"]
+    other["annotations"][0]["result"] = [first, *({**x, "to_name": "right"} for x in others)]
+    path = tmp_path / "ls.json"
+    path.write_text(json.dumps([good, pair, other]))
+    lines = warnings_of(path, images, capsys)
+    assert "type choices, which cover no area" in lines[0]
+    assert (
+        "'data/upload/1/0a1b2c3d-a.jpg' and 'data/upload/1/0a1b2c3e-b.jpg' are different images"
+    ) in lines[1]
+    assert f"{path}: the regions of task 2 are of several images (image, right)" in lines[2]
+    assert len(lines) == 3
+    assert [path.name for path in (tmp_path / "out" / "masks").iterdir()] == ["good.png"]
 
 
 def test_brush_pngs_without_the_names_of_images(
@@ -390,11 +464,53 @@ def test_pipes_are_not_opened(tmp_path: Path, images: Path) -> None:
         ("n.m.jpg", "n.m.jpg"),
         ("n.m", "n.m.jpg"),
         ("my_photo_1.jpg", "my photo (1).jpg"),
+        ("images/0a1b2c3d-a.jpg", "a.jpg"),
+        ("images\\0a1b2c3d-my_photo_1.jpg", "my photo (1).jpg"),
+        ("0a1b2c3d-a", "a.jpg"),
+        ("upload/1/0a1b2c3d-c.jpg", "sol13/c.jpg"),
+        ("20260102-d.jpg", "20260102-d.jpg"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("cafe\u0301.png", "cafe\u0301.jpg"),
+        ("0a1b2c3d-cafe.jpg", "cafe\u0301.jpg"),
     ],
 )
 def test_finding_images(name: str, image: str, tmp_path: Path) -> None:
     files = ["a.jpg", "sol12/b.jpg", "sol13/b.jpg", "sol13/c.jpg", "n.m.jpg", "my photo (1).jpg"]
+    files += ["d.jpg", "20260102-d.jpg", "cafe\u0301.jpg"]
     assert Images(exports.photos(tmp_path, files)).find([name]) == image
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("a", "a.jpg"),
+        ("sub/a", "sub/a.jpg"),
+        ("a.jpg", "a.jpg"),
+        ("deep/a", "a.jpg"),
+        ("c_1", "c_1.jpg"),
+    ],
+)
+def test_a_whole_path_is_preferred_to_its_end(name: str, image: str, tmp_path: Path) -> None:
+    files = ["a.jpg", "sub/a.jpg", "c (1).jpg", "c_1.jpg"]
+    images = Images(exports.photos(tmp_path, files))
+    assert images.find([name]) == image
+    if name != "a.jpg":
+        assert images.find([], stems=[name]) == image
+
+
+def test_an_upload_does_not_tell_the_folder(tmp_path: Path) -> None:
+    images = Images(exports.photos(tmp_path, ["a.jpg", "sub/a.jpg"]))
+    with pytest.raises(UserError, match="matches 2 images"):
+        images.find(["/data/upload/1/0a1b2c3d-a.jpg"])
+
+
+def test_a_name_without_an_ending(tmp_path: Path) -> None:
+    images = Images(exports.photos(tmp_path, ["1.jpg", "1.jpg.jpg", "2.jpg"]))
+    assert images.find([], stems=["1"]) == "1.jpg"
+    assert images.find([], stems=["1.jpg"]) == "1.jpg.jpg"
+    assert images.find(["2.jpg"], stems=["2.jpg"]) == "2.jpg"
+    with pytest.raises(UserError, match=r"no image named '2\.jpg'"):
+        images.find([], stems=["2.jpg"])
 
 
 @pytest.mark.parametrize("name", ["", "..", "/", "x.jpg", "x/a.png.png", "sol14/b.jpg", "\0"])

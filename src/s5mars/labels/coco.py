@@ -97,6 +97,7 @@ def _regions(
 ) -> Iterator[Region | Note]:
     unknown: Counter[object] = Counter()
     boxes: Counter[str] = Counter()
+    short: Counter[str] = Counter()
     for annotation in annotations:
         category = annotation.get("category_id")
         label = names.get(category) if isinstance(category, int | str) else None
@@ -107,11 +108,30 @@ def _regions(
             boxes[label] += 1
         else:
             kind = f"annotation {annotation.get('id')!r} ({label})"
-            yield attempt(path, kind, partial(_region, label, segmentation, size))
+            usable, left_out = _usable_parts(segmentation)
+            short[label] += left_out
+            yield attempt(path, kind, partial(_region, label, usable, size))
     for number, amount in unknown.items():
         yield f"{amount} annotation(s) of the unknown category {number}"
     for label, amount in boxes.items():
         yield f"{amount} annotation(s) of {label!r} without a segmentation"
+    for label, amount in short.items():
+        if amount:
+            yield (
+                f"{path}: {amount} polygon part(s) of {label!r} with fewer than three points; the "
+                "other parts are used"
+            )
+
+
+def _usable_parts(segmentation: Any) -> tuple[Any, int]:
+    """The parts of a polygon that have an area, and the number of the others.
+
+    An annotation without such a part is left as it is, so that it is reported as damaged.
+    """
+    if not isinstance(segmentation, list):
+        return segmentation, 0
+    usable = [part for part in segmentation if not isinstance(part, list) or len(part) >= 6]
+    return (usable, len(segmentation) - len(usable)) if usable else (segmentation, 0)
 
 
 def _region(label: str, segmentation: Any, size: Size) -> Region:

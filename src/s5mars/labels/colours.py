@@ -13,6 +13,7 @@ from s5mars.classes import Colour, hex_colour, rgb
 from s5mars.errors import UserError, listed
 from s5mars.labels.regions import Note, Region, Size
 from s5mars.products.decode import decode
+from s5mars.products.raster import Raster
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,18 @@ class Coloured:
     unpainted: Collection[Colour]  # colours that stand for no label
 
     @classmethod
-    def of(cls, path: Path, names: Mapping[Colour, str], unpainted: Collection[Colour]) -> Coloured:
-        """Decode a mask; a palette is applied, grey is repeated.
+    def of(
+        cls,
+        path: Path,
+        raster: Raster,
+        names: Mapping[Colour, str],
+        unpainted: Collection[Colour],
+    ) -> Coloured:
+        """The colours of a decoded mask; grey is repeated.
 
         Raises:
-            DamagedFileError: if it cannot be decoded.
             UserError: if it has more than 8 bits.
         """
-        raster = decode(path)
         values = raster.values
         if values.dtype != np.uint8:
             raise UserError(f"{path} has {values.dtype} values, not colours of 8 bits: convert it")
@@ -45,11 +50,6 @@ class Coloured:
         )
         valid = np.ones(codes.shape, bool) if raster.valid is None else raster.valid
         return cls(path, codes, valid, names, unpainted)
-
-    @property
-    def all_known(self) -> bool:
-        """Whether every colour is that of a label, or of none."""
-        return not self._unknown().any()
 
     def regions(self) -> Iterator[Region | Note]:
         """One region for each label, and a note on unknown colours."""
@@ -73,7 +73,7 @@ def regions_of_colours(
 ) -> Iterator[Region | Note]:
     """``Coloured.regions`` of a file; a note if it cannot be decoded."""
     try:
-        mask = Coloured.of(path, names, unpainted)
+        mask = Coloured.of(path, decode(path), names, unpainted)
     except UserError as error:
         yield str(error)
     else:

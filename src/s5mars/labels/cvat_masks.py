@@ -68,7 +68,7 @@ def read(folder: Path) -> Export:
         for path in files:
             name = path.relative_to(masks).with_suffix("").as_posix()
             regions = partial(regions_of_colours, path, names_of, frozenset(unpainted))
-            yield mask_entry((name,), path, regions)
+            yield mask_entry((), path, regions, stems=(name,))
 
     objects = files_below(folder / OBJECT_MASKS, {".png"})
     return Export(TITLE, entries, declared, frozenset([*files, *objects]))

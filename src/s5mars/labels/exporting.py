@@ -163,11 +163,15 @@ class _Export:
         return ids
 
     def _file_name(self, row: dict[str, Any], source: Path) -> str:
-        """Of the image: as it was called, in its folder below the input."""
+        """Of the image: as it was called, in its folder below the input, or with a number."""
         folder = PurePosixPath(str(row["name"])).parent
         ending = source.suffix if source.suffix.lower() in IMAGE_ENDINGS else ".png"
-        names = [(folder / source.stem).as_posix(), str(row["name"])]
-        name = next((each for each in names if each not in self.names), names[-1])
+        name = first = (folder / source.stem).as_posix()
+        number = 2
+        # Label tools know an image without its ending, so that a second ending makes no difference.
+        while name in self.names:
+            name = f"{first}~{number}"
+            number += 1
         self.names.add(name)
         return f"{name}{ending}"
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below
 from s5mars.products.files import LISTED_ENDINGS, PRODUCT_ENDINGS, files_below, product_files
+
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
 
 
 class Images:
@@ -38,48 +42,107 @@ class Images:
             raise MissingFileError(
                 f"{folder}: contains no image to label ({' '.join(sorted(LISTED_ENDINGS))})"
             )
-        self._by_tail: dict[str, set[str]] = {}
+        self._by_name, self._by_stem = _Paths(), _Paths()
+        self._as_uploaded = _Paths(), _Paths()
         for name in self.files:
-            for key in {name, _as_uploaded(name)}:
-                for tail in (*_tails(key), *_tails(_stem(key))):
-                    self._by_tail.setdefault(tail, set()).add(name)
+            composed = _composed(name)
+            self._by_name.add(composed, name)
+            self._by_stem.add(_stem(composed), name)
+            for uploaded in {_as_uploaded(name), _as_uploaded(composed)}:
+                for paths, key in zip(self._as_uploaded, (uploaded, _stem(uploaded)), strict=True):
+                    paths.add(key, name)
 
-    def find(self, names: Iterable[str]) -> str:
+    def find(
+        self, names: Iterable[str], *, stems: Iterable[str] = (), agreeing: bool = False
+    ) -> str:
         """The image that an export means, as a key of ``files``: the first name that fits counts.
 
         A name may have folders before the image's path, or lack some of the image's folders; its
-        ending may differ.
+        ending may differ. An image whose whole path is the name is preferred to one whose path ends
+        with it. The prefix of an upload to Label Studio is left out if no image has it.
+
+        Args:
+            names: names of the image, the best one first.
+            stems: names without the ending of the image, which are tried before; what looks like an
+                ending there is a part of the name.
+            agreeing: whether all names that fit must fit the same image.
 
         Raises:
-            UserError: if none of them fits, or one fits several images.
+            UserError: if none of them fits, or one fits several images, or they do not agree.
         """
-        tried = [cleaned for name in names if (cleaned := _cleaned(name))]
-        for name in tried:
-            for known in (name, _stem(name)):
-                if known in self.files:
-                    return known
-                if found := self._fitting(known):
-                    if len(found) > 1:
-                        raise UserError(
-                            f"{name!r} matches {len(found)} images, such as "
-                            f"{' and '.join(sorted(found)[:2])}"
-                        )
-                    return found.pop()
-        raise MissingFileError(f"no image named {tried[0] if tried else '(nothing)'!r}")
+        found = [(name, self._fitting_stem(name)) for name in map(_cleaned, stems) if name]
+        found += [(name, self._fitting(name)) for name in map(_cleaned, names) if name]
+        meant: dict[str, str] = {}  # image → its first name
+        for name, fitting in found:
+            images = fitting or self._uploaded(name)
+            if len(images) > 1:
+                raise UserError(
+                    f"{name!r} matches {len(images)} images, such as "
+                    f"{' and '.join(sorted(images)[:2])}"
+                )
+            if images:
+                meant.setdefault(next(iter(images)), name)
+            if meant and not agreeing:
+                break
+        if len(meant) > 1:
+            first, second = list(meant.values())[:2]
+            raise UserError(f"{first!r} and {second!r} are different images")
+        if meant:
+            return next(iter(meant))
+        raise MissingFileError(f"no image named {found[0][0] if found else '(nothing)'!r}")
 
-    def _fitting(self, name: str) -> set[str]:
-        whole = self._by_tail.get(name, set())  # the name is the end of an image's path
-        if whole:
-            return set(whole)
-        for tail in _tails(name)[1:]:  # or an image's whole path is the end of the name
-            fits = {
-                image
-                for image in self._by_tail.get(tail, ())
-                if tail in (image, _stem(image), _as_uploaded(image), _stem(_as_uploaded(image)))
-            }
-            if fits:
-                return fits
-        return set()
+    def _fitting(self, name: str) -> Collection[str]:
+        if name in self.files:
+            return [name]
+        name = _composed(name)
+        uploaded, _ = self._as_uploaded
+        return (
+            self._by_name.fitting(name)
+            or uploaded.fitting(name)
+            or self._fitting_stem(name)
+            or self._fitting_stem(_stem(name))
+        )
+
+    def _fitting_stem(self, name: str) -> Collection[str]:
+        name = _composed(name)
+        _, uploaded = self._as_uploaded
+        return self._by_stem.fitting(name) or uploaded.fitting(name)
+
+    def _uploaded(self, name: str) -> Collection[str]:
+        """The images that Label Studio may have given a name; it knows nothing of their folders."""
+        prefixed = _UPLOADED.fullmatch(name.rpartition("/")[2])
+        if prefixed is None:
+            return ()
+        uploaded, uploaded_stem = self._as_uploaded
+        name = _as_uploaded(_composed(prefixed[1]))
+        return (
+            uploaded.ending(name) or uploaded_stem.ending(name) or uploaded_stem.ending(_stem(name))
+        )
+
+
+class _Paths:
+    """Images by their paths, and by the ends of their paths."""
+
+    def __init__(self) -> None:
+        self._whole: dict[str, set[str]] = defaultdict(set)
+        self._ends: dict[str, set[str]] = defaultdict(set)
+
+    def add(self, path: str, image: str) -> None:
+        self._whole[path].add(image)
+        for tail in _tails(path):
+            self._ends[tail].add(image)
+
+    def fitting(self, name: str) -> Collection[str]:
+        """The images whose path is a name, or else ends with it, or else is its end."""
+        return (
+            self._whole.get(name)
+            or self.ending(name)
+            or next(filter(None, map(self._whole.get, _tails(name))), ())
+        )
+
+    def ending(self, name: str) -> Collection[str]:
+        """The images whose path ends with a name."""
+        return self._ends.get(name, ())
 
 
 def place(source: Path, target: Path) -> bool:
@@ -136,6 +199,11 @@ def _stem(name: str) -> str:
     path = PurePosixPath(name)
     known = path.suffix.lower() in PRODUCT_ENDINGS and path.name != path.suffix
     return path.with_suffix("").as_posix() if known else name
+
+
+def _composed(name: str) -> str:
+    """A name with one character for a letter and its accent, which macOS stores as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _as_uploaded(name: str) -> str:

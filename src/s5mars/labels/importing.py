@@ -17,7 +17,7 @@ from s5mars.errors import MissingFileError, UserError, require_choice
 from s5mars.files import below, encoded_picture, printable, write_bytes, write_text
 from s5mars.labels.images import Images, place
 from s5mars.labels.naming import Classes
-from s5mars.labels.page import Made, class_rows, write_import_page
+from s5mars.labels.page import Made, class_rows, pictures, write_import_page
 from s5mars.labels.paint import Painted, over, paint
 from s5mars.labels.recognise import ENDINGS, FORMATS, recognise
 from s5mars.labels.regions import Entry, Export
@@ -77,7 +77,7 @@ def import_labels(
     The folder has ``images/`` (all images: hard links, or copies where those are impossible),
     ``masks/`` (indexed colours; images without a painted pixel have none and join the pool),
     ``dataset.yaml`` with colours, ``import.html`` with overlays to check, and ``warnings.txt`` if
-    there are warnings. It appears when it is complete.
+    there are warnings. It appears, or an empty folder is filled, when all is complete.
 
     Args:
         images: folder of the images that were labelled, and of others.
@@ -96,9 +96,10 @@ def import_labels(
         raise MissingFileError(f"{export}: no such file or folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} contains files; choose a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    real = out.resolve()  # "." has no name, and a link is no folder to replace
+    real.parent.mkdir(parents=True, exist_ok=True)
     beside = TemporaryDirectory(  # on the same disk
-        prefix=f".{out.name}.", dir=out.parent, ignore_cleanup_errors=True
+        prefix=f".{real.name}.", dir=real.parent, ignore_cleanup_errors=True
     )
     with beside as scratch, _said_of(export, Path(scratch) / "export"):
         work, opened = Path(scratch), export
@@ -115,10 +116,19 @@ def import_labels(
             shown_as=(str(work / "export"), str(export)),
         )
         summary = run()
-        if out.exists():
-            out.rmdir()
-        new.rename(out)
+        _put(new, real)
     return summary
+
+
+def _put(new: Path, out: Path) -> None:
+    """Move a complete folder to a place where there is none, or an empty one."""
+    if not out.exists():
+        new.rename(out)
+        return
+    # An existing folder may be the one in which the user works: its replacement would not be.
+    # The description comes last, so that no command takes the folder for a complete one before.
+    for path in sorted(new.iterdir(), key=lambda path: path.name == DESCRIPTION):
+        path.rename(out / path.name)
 
 
 @dataclass
@@ -167,7 +177,7 @@ class _Import:
 
     def _take(self, entry: Entry) -> None:
         try:
-            name = self.images.find(entry.names)
+            name = self.images.find(entry.names, stems=entry.stems, agreeing=entry.agreeing)
         except UserError as error:
             self._warn(f"{entry.source}: {error} in {self.images.folder}; its labels are left out")
             return
@@ -228,6 +238,9 @@ class _Import:
                 f"{plural(len(made), 'image')} with labels; other commands need at least {LEAST}, "
                 "or lists in splits/"
             )
+        shown, unreadable = pictures(made, taxonomy)
+        for note in unreadable:
+            self._warn(note)
         write_description(self.new / DESCRIPTION, taxonomy, MaskCoding.identity(len(taxonomy)))
         if self.warnings:
             write_text(self.new / WARNINGS, "".join(f"{line}\n" for line in self.warnings))
@@ -245,6 +258,7 @@ class _Import:
         write_import_page(
             self.new / PAGE,
             made,
+            shown,
             taxonomy,
             title=f"Labels of {taxonomy.name}",
             lead=f"{plural(len(made), 'image')} with labels, from {self.export.title}.",

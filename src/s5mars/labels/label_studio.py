@@ -15,9 +15,9 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -25,11 +25,11 @@ from s5mars.labels import pictures, shapes
 from s5mars.labels.brush import decode_brush
 from s5mars.labels.regions import Entry, Export, Note, Region, Size, attempt, mask_entry
 from s5mars.products.decode import decode_mask
+from s5mars.products.files import PRODUCT_ENDINGS
 
 TITLE = "Label Studio"
 
 _PNG = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-([^-]+)-(.+)-(\d+)")
-_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
 _SHAPES = ("brush", "bitmask", "polygon", "rectangle", "ellipse")
 _LABELS = "labels"
 
@@ -92,10 +92,12 @@ def read(
                 pictured = sorted(of_task.get(task.identity, []))
                 if pictured and not task.results:
                     regions = partial(_regions_of_pngs, pictured)
-                    yield mask_entry(task.names, pictured[0].path, regions)
+                    found = mask_entry(task.names, pictured[0].path, regions)
                 else:
                     size = _size(task.results[0]) if task.results else None
-                    yield Entry(task.names, path, size, partial(_regions, task))
+                    found = Entry(task.names, path, size, partial(_regions, task))
+                # A task may be about two images, and nothing tells which of them has the labels.
+                yield replace(found, agreeing=True) if isinstance(found, Entry) else found
         for identity in of_task.keys() - known:
             path = min(png.path for png in of_task[identity])
             yield (
@@ -141,16 +143,26 @@ def _results_of_min(item: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _names(texts: Sequence[str]) -> Iterator[str]:
-    """Paths in the addresses of an image: of an upload, of local storage, of a bucket."""
+    """Paths in the addresses of an image: of an upload, of local storage, of a bucket.
+
+    Other text, such as a title, may be the name of another image; it counts if there is no address.
+    """
+    most = max(map(_likeness, texts), default=0)
     for text in texts:
+        if _likeness(text) < most:
+            continue
         address = urlsplit(text)
         local = parse_qs(address.query).get("d")
         path = local[0] if local else unquote(address.path if address.scheme else text)
-        folder, slash, name = path.replace("\\", "/").rpartition("/")
-        yield f"{folder}{slash}{name}"
-        uploaded = _UPLOADED.fullmatch(name)
-        if uploaded:
-            yield uploaded[1]
+        yield path
+
+
+def _likeness(text: str) -> int:
+    """How much a text looks like the address of an image, from 0 to 2."""
+    ending = PurePosixPath(text).suffix.lower()
+    if "://" in text or text.startswith("/") or ending in PRODUCT_ENDINGS:
+        return 2
+    return int("/" in text or "\\" in text)
 
 
 def _size(result: dict[str, Any]) -> Size | None:
@@ -162,6 +174,14 @@ def _size(result: dict[str, Any]) -> Size | None:
 
 def _regions(task: _Task, size: Size) -> Iterator[Region | Note]:
     yield from task.notes
+    named = [result.get("to_name") for result in task.results if _kind(result)]
+    targets = {name for name in named if isinstance(name, str)}
+    if len(targets) > 1:
+        yield (
+            f"{task.source}: the regions of task {task.identity} are of several images "
+            f"({', '.join(sorted(targets))}) and left out; label each image in a task of its own"
+        )
+        return
     labels_of = {
         str(result["id"]): _labels(result)
         for result in task.results

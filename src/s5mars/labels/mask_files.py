@@ -1,14 +1,15 @@
 """Folders of masks: colours or ids with ``dataset.yaml``, or a folder of masks for each class.
 
-With ``dataset.yaml`` a mask holds the colours or the ids of its classes. Without it, each folder is
-a class, and a mask is painted where it is not black (or not transparent): ``rock/NAME.png``, or
-``NAME/rock.png``. A mask has the name of its image, or that with a suffix such as ``_mask``.
+With ``dataset.yaml`` a mask holds the colours or the ids of its classes, see ``colours_or_ids``.
+Without it, each folder is a class, and a mask is painted where it is not black (or not
+transparent): ``rock/NAME.png``, or ``NAME/rock.png``. A mask has the name of its image, or that
+with a suffix such as ``_mask``.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -16,14 +17,22 @@ import numpy as np
 
 from s5mars.classes import IGNORE, UNLABELLED_COLOUR, Colour, MaskCoding, Taxonomy
 from s5mars.data.layouts.files import MASK_SUFFIX
-from s5mars.data.layouts.plain import DESCRIPTION, read_description
+from s5mars.data.layouts.plain import DESCRIPTION, read_description, stated_keys
 from s5mars.data.read import listed_ids
 from s5mars.errors import UserError
 from s5mars.labels.colours import Coloured
+from s5mars.labels.colours_or_ids import (
+    Declared,
+    Kind,
+    is_coloured,
+    kind_of,
+    kinds_with_colours,
+)
 from s5mars.labels.images import Images
 from s5mars.labels.regions import Entry, Export, Note, Region, Size, attempt, mask_entry
-from s5mars.products.decode import MaskFile, decode_mask, head_size
+from s5mars.products.decode import MaskFile, decode, decode_mask, head_size, mask_palette
 from s5mars.products.files import IMAGE_ENDINGS, files_below
+from s5mars.products.raster import Raster
 
 TITLE = "masks"
 
@@ -58,17 +67,16 @@ def read(root: Path, images: Path) -> Export:
         endings = " ".join(sorted(_LOSSLESS))
         raise UserError(f"{folder} contains no mask ({endings}); give the export's folder")
     if description is not None:
-        taxonomy, coding = read_description(description)
-        return _described(folder, files, taxonomy, coding)
+        return _described(folder, files, description)
     return _by_class(folder, files, Images(images, without=files))
 
 
-def _described(
-    folder: Path, files: Sequence[Path], taxonomy: Taxonomy, coding: MaskCoding
-) -> Export:
+def _described(folder: Path, files: Sequence[Path], description: Path) -> Export:
+    taxonomy, coding = read_description(description)
     colours = {each.name: each.colour for each in taxonomy.classes}
     names = {each.colour: each.name for each in taxonomy.classes}
     names.pop(UNLABELLED_COLOUR, None)
+    declared = _declared(description, taxonomy, coding, names)
 
     def entries() -> Iterator[Entry | Note]:
         for name, colour in colours.items():
@@ -77,11 +85,26 @@ def _described(
                     f"the class {name!r} of dataset.yaml has the colour of unpainted pixels or of "
                     "another class; only masks of ids can hold it"
                 )
+        coloured = kinds_with_colours(files, declared)
         for path in files:
-            regions = partial(_regions_described, path, taxonomy, coding, names)
-            yield mask_entry(_names(path.relative_to(folder)), path, regions)
+            regions = partial(_regions_described, path, taxonomy, coding, names, coloured)
+            of_image = _names(path.relative_to(folder).with_suffix(""))
+            # Some tools keep the ending of the image: a.jpg.png is the mask of a.jpg.
+            yield mask_entry(of_image, path, regions, stems=of_image)
 
     return Export("masks with dataset.yaml", entries, colours, frozenset(files))
+
+
+def _declared(
+    description: Path, taxonomy: Taxonomy, coding: MaskCoding, names: Mapping[Colour, str]
+) -> Declared:
+    with_colour, with_ids = stated_keys(description, "color"), stated_keys(description, "ids")
+    return Declared(
+        colours=names.keys(),
+        stated_colours=[colour for colour, name in names.items() if name in with_colour],
+        coding=coding,
+        stated_ids=[k for k, index in coding.index_of.items() if taxonomy.names[index] in with_ids],
+    )
 
 
 def _by_class(folder: Path, files: Sequence[Path], images: Images) -> Export:
@@ -128,16 +151,19 @@ def _placed(relative: Path, images: Images) -> tuple[str, str] | None:
     for label, rest in ((parts[0], parts[1:]), (parts[-1], parts[:-1])):
         for name in _names(Path(*rest)):
             try:
-                return label, images.find([name])
+                return label, images.find([name], stems=[name])
             except UserError:
                 continue
     return None
 
 
 def _names(relative: Path) -> tuple[str, ...]:
-    """Names of the image of a mask: the mask's own, and without suffixes such as ``_mask``."""
-    known = relative.suffix.lower() in IMAGE_ENDINGS
-    name = PurePosixPath((relative.with_suffix("") if known else relative).as_posix())
+    """Names of the image of a mask: the mask's own, and without suffixes such as ``_mask``.
+
+    Args:
+        relative: path of the mask below its folder, without its ending.
+    """
+    name = PurePosixPath(relative.as_posix())
     names = [name.as_posix()]
     while (shorter := MASK_SUFFIX.sub("", name.name)) and shorter != name.name:
         name = name.with_name(shorter)
@@ -170,24 +196,18 @@ def _regions_described(
     taxonomy: Taxonomy,
     coding: MaskCoding,
     names: Mapping[Colour, str],
+    coloured: Collection[Kind],
     size: Size,
 ) -> Iterator[Region | Note]:
-    """By colour, or by id where the mask is grey, or its palette has other colours."""
+    """By colour for the kinds of masks that hold colours, else by id."""
     try:
         mask = decode_mask(path)
-        coloured = mask.ids.ndim == 3 and bool((mask.ids != mask.ids[..., :1]).any())
-        if mask.ids.dtype == np.uint8:
-            colours = Coloured.of(path, names, (UNLABELLED_COLOUR,))
-            palette = mask.ids.ndim == 2 and bool(
-                (colours.codes != mask.ids.astype(np.int32) * 0x010101).any()
-            )
-            if coloured or (palette and colours.all_known):
-                yield from colours.regions()
-                return
-        elif coloured:
-            raise UserError(
-                f"{path} has {mask.ids.dtype} values, not colours of 8 bits: convert it"
-            )
+        kind = kind_of(mask, mask_palette(path))
+        if is_coloured(mask) or kind in coloured:
+            # The palette of a grey mask, if there is one, shows nothing.
+            raster = Raster(mask.ids, mask.valid) if kind is Kind.GREY else decode(path)
+            yield from Coloured.of(path, raster, names, (UNLABELLED_COLOUR,)).regions()
+            return
     except UserError as error:
         yield str(error)
         return

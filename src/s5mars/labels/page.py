@@ -12,6 +12,8 @@ from PIL import Image
 
 from s5mars.classes import Taxonomy, hex_colour
 from s5mars.data.read import read_image
+from s5mars.errors import UserError
+from s5mars.labels.regions import Note
 from s5mars.predict.overlay import overlay
 from s5mars.predict.sources import spread
 from s5mars.products.decode import decode_mask
@@ -45,6 +47,7 @@ class Made:
 def write_import_page(
     out: Path,
     made: Sequence[Made],
+    shown: Sequence[Shown],
     taxonomy: Taxonomy,
     *,
     title: str,
@@ -55,9 +58,9 @@ def write_import_page(
 ) -> Path:
     """Write one self-contained HTML page; raises as ``report.render.write_page``.
 
-    The page says that it is at ``written_to``, where the folder will be in the end.
+    The page shows the images of ``pictures``, and says that it is at ``written_to``, where the
+    folder will be in the end.
     """
-    shown = [_shown(each, taxonomy) for each in choose(made)]
     page: Mapping[str, object] = {
         "title": title,
         "eyebrow": "s5mars · imported labels",
@@ -104,8 +107,29 @@ def class_rows(made: Sequence[Made], taxonomy: Taxonomy) -> list[dict[str, objec
     ]
 
 
-def choose(made: Sequence[Made], *, amount: int = OVERLAYS) -> list[Made]:
-    """The images to check; ``images_note`` of the page says how they are chosen."""
+def pictures(
+    made: Sequence[Made], taxonomy: Taxonomy, *, amount: int = OVERLAYS
+) -> tuple[list[Shown], list[Note]]:
+    """The images to check, and notes on those that cannot be shown, in whose place are others."""
+    shown: list[Shown] = []
+    notes: list[Note] = []
+    for each in choose(made, amount=amount):
+        if len(shown) == amount:
+            break
+        try:
+            shown.append(_shown(each, taxonomy))
+        except UserError as error:
+            notes.append(f"{error}; its labels are imported")
+    return shown, notes
+
+
+def choose(made: Sequence[Made], *, amount: int) -> list[Made]:
+    """The images in the order in which they are shown; ``images_note`` of the page describes it.
+
+    Args:
+        made: all images with labels.
+        amount: how many the page will show.
+    """
     noted = [each for each in made if each.notes][: amount // 3]
     pixels = np.array([each.pixels for each in made])
     largest = [
@@ -114,7 +138,7 @@ def choose(made: Sequence[Made], *, amount: int = OVERLAYS) -> list[Made]:
         if pixels[:, index].any()
     ]
     order = [*noted, *largest, *spread(made, amount), *made]
-    return list({each.name: each for each in order}.values())[:amount]
+    return list({each.name: each for each in order}.values())
 
 
 def _shown(made: Made, taxonomy: Taxonomy) -> Shown:

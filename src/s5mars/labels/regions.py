@@ -52,6 +52,8 @@ class Entry:
     source: Path  # file with its labels
     size: Size | None  # size that the labels were drawn on; None if the export does not tell
     regions: Callable[[Size], Iterable[Region | Note]]  # of that size, in the order of painting
+    stems: tuple[str, ...] = ()  # names without the image's ending, which are better than others
+    agreeing: bool = False  # no image is meant if names fit different ones
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,11 @@ def attempt(source: Path, kind: str, make: Callable[[], _Decoded]) -> _Decoded |
 
 
 def mask_entry(
-    names: tuple[str, ...], path: Path, regions: Callable[[Size], Iterable[Region | Note]]
+    names: tuple[str, ...],
+    path: Path,
+    regions: Callable[[Size], Iterable[Region | Note]],
+    *,
+    stems: tuple[str, ...] = (),
 ) -> Entry | Note:
     """The entry of a mask file, which has the size of its image."""
-    return attempt(path, "mask", lambda: Entry(names, path, head_size(path)[0], regions))
+    return attempt(path, "mask", lambda: Entry(names, path, head_size(path)[0], regions, stems))

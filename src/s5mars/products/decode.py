@@ -37,6 +37,8 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION, _GDAL_NODATA = 0x0112, 42113
 _NO_PAGE = 0b101  # overviews and transparency masks
 
+_BILEVEL = ((0, 0, 0), (255, 255, 255))
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -109,6 +111,21 @@ def decode_mask(path: Path) -> MaskFile:
         else:
             ids = _values(turned)
         return MaskFile(ids, _opaque(turned), lossy)
+
+
+def mask_palette(path: Path) -> NDArray[np.uint8] | None:
+    """(N, 3) colours of the ids of ``decode_mask``; None without a palette; raises as ``decode``.
+
+    Ids beyond it are black.
+    """
+    with _opened(path) as image:
+        if image is None:
+            return _tiff_palette(path)
+        if image.mode == "1":
+            return np.array(_BILEVEL, np.uint8)
+        if image.mode != "P":
+            return None
+        return np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
 
 
 def head_size(path: Path) -> tuple[tuple[int, int], int]:
@@ -283,6 +300,18 @@ def _tiff(path: Path, *, palette: bool = True) -> Raster:
                 return _by_pillow(path, missing)  # tifffile has few codecs of its own
             return _without_alpha(turned_array(values, _tag(page, _ORIENTATION, 1)), page, missing)
         return _by_pillow(path, missing)
+
+
+def _tiff_palette(path: Path) -> NDArray[np.uint8] | None:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page: Any = file.pages.first
+        if page.dtype == bool:
+            return np.array(_BILEVEL, np.uint8)
+        if page.photometric != 3 or page.colormap is None:
+            return None
+        return np.asarray(page.colormap >> 8, np.uint8).T
 
 
 def _by_pillow(path: Path, missing: tuple[float, ...]) -> Raster:

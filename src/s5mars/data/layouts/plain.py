@@ -94,6 +94,12 @@ def description_or(
     return read_description(path) if path.is_file() else (taxonomy, coding)
 
 
+def stated_keys(path: Path, key: str) -> frozenset[str]:
+    """Names of the classes of a valid ``dataset.yaml`` that have a key, such as ``"ids"``."""
+    data = read_yaml(path, as_text=True)
+    return frozenset(entry["name"] for entry in data["classes"] if entry.get(key))
+
+
 def write_description(path: Path, taxonomy: Taxonomy, coding: MaskCoding) -> None:
     """Write ``dataset.yaml``, which ``read_description`` reads back."""
     classes = [
