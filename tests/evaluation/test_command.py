@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from s5mars.classes import IGNORE, Taxonomy
+from s5mars.errors import UserError
 from s5mars.evaluation import command
 from s5mars.evaluation.confusion import Confusion
 from s5mars.models.checkpoint import LoadedModel
@@ -129,6 +130,9 @@ def test_merged_classes_are_scored_as_one_and_do_not_overwrite(run: Path, data: 
         evaluate(run, data=data, merge=["sky+cloud"])
     with pytest.raises(ValueError, match="only one class"):
         evaluate(run, data=data, merge=["sky"])
+    for twice in (["sky+ridge", "ridge+sand"], ["ridge+ridge"]):
+        with pytest.raises(UserError, match="join each class once, but 'ridge' occurs twice"):
+            evaluate(run, data=data, merge=twice)
 
 
 def test_other_networks_splits_and_folders_have_their_own_file(
@@ -166,12 +170,26 @@ def test_scores_on_other_data_or_lists_leave_those_of_the_run_alone(
     of_lists, of_other = cross_rows(run)
     assert (of_other["data"], of_lists["data"]) == ("other", data.name)
     assert f"The split lists are those in {lists}." in of_lists["note"]
+    # Another folder with the same name has a file of its own.
+    same_name = Path(shutil.copytree(other, tmp_path / "far" / "other"))
+    evaluate(run, data=same_name)
+    evaluate(run, data=other)
+    assert len(list(run.glob("cross-other*-same-classes-test-full.json"))) == 2
     # Data that have moved, and lists that are those of the data, are those of training.
     (run / "evaluation-test-full.json").unlink()
+    (run / "splits").mkdir()
+    (run / "splits" / "labelled.txt").write_text("a\n")
     moved = data.rename(tmp_path / "moved")
     evaluate(run, data=moved, splits=moved / "splits")
-    assert (run / "evaluation-test-full.json").is_file()
-    assert len(list(run.glob("cross-*"))) == 2
+    own = (run / "evaluation-test-full.json").read_bytes()
+    assert len(list(run.glob("cross-*"))) == 3
+    # Where the recorded folder does not exist, other data still are other data.
+    (run / "splits" / "labelled.txt").write_text("elsewhere\n")
+    evaluate(run, data=other)
+    (run / "splits" / "labelled.txt").unlink()
+    evaluate(run, data=other)
+    assert (run / "evaluation-test-full.json").read_bytes() == own
+    assert len(list(run.glob("cross-*"))) == 3
 
 
 def test_abstaining_is_refused(run: Path, data: Path) -> None:

@@ -57,12 +57,14 @@ def run(
     *,
     temperature: float | None = None,
     data: str = "/some/where/mars",
+    splits: str | None = None,
     resolution: str = "full",
 ) -> Path:
     networks = {"student": network(seed=1), "teacher": network(seed=2)}
     training = {
         "method": "s5mars", "seed": 3, "step": 40, "total_steps": 50, "data": data,
-        "dataset": "mars", "layout": "plain", "labelled": 0.25, "labelled_images": 5,
+        "splits": splits, "dataset": "mars", "layout": "plain", "labelled": 0.25,
+        "labelled_images": 5,
         "train_images": 20, "pool_images": 20, "split_for_selection": "val", "batch": 4,
         "crop": 64, "encoder_weights": "encoder weights: none", "validation": {"mIoU": 41.5},
     }  # fmt: skip

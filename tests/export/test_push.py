@@ -106,7 +106,12 @@ def test_what_may_not_be_pushed_is_named(
 
 
 def test_a_dry_run_writes_the_card_and_no_folder_of_this_machine(tmp_path: Path) -> None:
-    folder = run(tmp_path / "run", temperature=1.25, data="/home/somebody/mars")
+    folder = run(
+        tmp_path / "run",
+        temperature=1.25,
+        data="/home/somebody/mars",
+        splits="/home/somebody/lists",
+    )
     names = ("dark | low", "middle", "bright")
     classes = {
         name: {"iou": iou, "acc": 60.0, "support": support}

@@ -12,7 +12,7 @@ from s5mars.data.read import open_image, read_image, read_label, without_data
 from s5mars.labels.loop import superpixels
 from s5mars.predict.reading import Failed, read_product
 from s5mars.predict.sources import Source
-from s5mars.products.no_data import no_data
+from s5mars.products.no_data import empty_pixels, no_data
 from s5mars.proposals import build, graph
 from s5mars.proposals.build import Hardware
 
@@ -29,6 +29,17 @@ def test_black_borders_have_no_data_and_shadows_have():
     assert (no_data(image) == expected).all()
     assert not no_data(image[20:85]).any()
     assert no_data(np.zeros((40, 40, 3), np.uint8)).all()
+
+
+def test_a_shadow_beside_missing_pixels_is_data() -> None:
+    image = np.full((100, 120, 3), 90, np.uint8)
+    valid = np.ones((100, 120), bool)
+    valid[:, :60] = image[:, :60] = 0
+    image[30:70, 60:100] = 8  # a shadow, which touches them
+    image[90:] = 0  # a border
+    expected = ~valid
+    expected[90:] = True
+    assert (empty_pixels(image, valid) == expected).all()
 
 
 def test_missing_pixels_and_black_borders_have_no_data_everywhere(

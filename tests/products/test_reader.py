@@ -18,6 +18,7 @@ from PIL import Image
 from s5mars.data.read import image_size, open_image, read_image
 from s5mars.errors import UserError
 from s5mars.products import DamagedFileError, open_product, product_files
+from s5mars.products.raster import valid_values
 
 from .test_bayer import mosaic_of
 from .written import MASTCAM, NAVCAM, pds3, pds4
@@ -81,6 +82,26 @@ def test_missing_pixels_are_not_valid(tmp_path: Path):
     product = open_product(path)
     assert product.valid is not None
     assert (~product.valid == (values == 0)).all()
+
+
+@pytest.mark.parametrize("bits", range(0xFF7FFFFB, 0xFF800000))
+def test_special_pixels_of_isis_are_not_valid(tmp_path: Path, bits: int):
+    values = np.linspace(0.1, 0.3, 600, dtype=np.float32).reshape(20, 30)
+    values[3:5] = np.array(bits, np.uint32).view(np.float32)
+    pds3(tmp_path / "a.IMG", values.astype("<f4"))
+    product = open_product(tmp_path / "a.IMG")
+    assert product.valid is not None
+    assert not product.valid[3:5].any() and product.valid[5:].all()
+    smallest = np.full((2, 2), 0xFF7FFFFA, np.uint32).view(np.float32)
+    assert valid_values(smallest) is None
+
+
+def test_a_missing_constant_of_floats_may_be_its_bits(tmp_path: Path):
+    values = np.linspace(0.1, 0.3, 600, dtype=np.float32).reshape(20, 30)
+    values[3:5] = -1e32  # 0xF49DC5AE
+    pds3(tmp_path / "a.IMG", values.astype("<f4"), image="MISSING_CONSTANT = 16#F49DC5AE#")
+    product = open_product(tmp_path / "a.IMG")
+    assert product.valid is not None and (~product.valid == (values < 0)).all()
 
 
 def test_three_bands(tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,10 @@ class Dataset:
         raise UserError(
             f"{self.root} has no image named {name!r}{did_you_mean(name, self._by_name)}"
         )
+
+    def has(self, names: Iterable[str]) -> bool:
+        """Whether all of these are names of images, whether a split lists them or not."""
+        return self._by_name.keys() >= set(names)
 
     @cached_property
     def _by_name(self) -> dict[str, Sample]:

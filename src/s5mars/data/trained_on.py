@@ -44,7 +44,7 @@ def dataset_of(
             )
     folder = Path(str(recorded if data is None else data))
     lists = facts.get("splits")
-    if splits is None and lists and _same(folder, Path(str(recorded))):
+    if splits is None and lists and _may_be(run, folder, Path(str(recorded))):
         splits = Path(str(lists))
         if not splits.is_dir():
             raise MissingFileError(
@@ -54,18 +54,30 @@ def dataset_of(
     return open_dataset(folder, layout=layout, splits=splits)
 
 
-def is_of_training(facts: Mapping[str, Any], data: Path, splits: Path | None) -> bool:
-    """Whether data and split lists are those that a model was trained with, or may be.
+def is_of_training(
+    run: Path | str, facts: Mapping[str, Any], dataset: Dataset, splits: Path | None
+) -> bool:
+    """Whether data and split lists are those that a model was trained with.
+
+    Data whose recorded folder does not exist may have moved: they are those of the run if they have
+    all its labelled images, or, for a model without its run, a folder of the same name.
 
     Args:
-        facts: what the model recorded of its training.
-        data: path to the data set.
-        splits: path to the split lists that were asked for; None for those of the data or model.
+        run: The run or model.
+        facts: What it recorded of its training.
+        dataset: The data set.
+        splits: Path to the split lists that were asked for; None for those of the data or model.
     """
     recorded, lists = facts.get("data"), facts.get("splits")
-    if recorded and not _same(data, Path(str(recorded))):
-        return False
-    return splits is None or _same(splits, Path(str(lists)) if lists else data / "splits")
+    if recorded:
+        known = Path(str(recorded))
+        if not known.exists() and (listed := labelled_list(run)):
+            same = dataset.has(listed)
+        else:
+            same = _same(dataset.root, known)
+        if not same:
+            return False
+    return splits is None or _same(splits, Path(str(lists)) if lists else dataset.root / "splits")
 
 
 def labelled_list(run: Path | str) -> list[str]:
@@ -80,6 +92,13 @@ def labelled_names(run: Path | str, facts: Mapping[str, Any], dataset: Dataset) 
     return set(labelled_list(run)) if same else set()
 
 
+def _may_be(run: Path | str, folder: Path, recorded: Path) -> bool:
+    """Whether a folder is the recorded one, or may be, if only its lists can tell."""
+    return _same(folder, recorded) or (not recorded.exists() and bool(labelled_list(run)))
+
+
 def _same(folder: Path, recorded: Path) -> bool:
-    """Whether a folder is the recorded one; one that is gone may have moved there."""
-    return not recorded.exists() or folder.resolve() == recorded.resolve()
+    """Whether a folder is the recorded one; one that is gone keeps its name where it moves."""
+    if not recorded.exists():
+        return folder.resolve().name == recorded.name
+    return folder.resolve() == recorded.resolve()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from s5mars.errors import UserError
 from s5mars.evaluation.bootstrap import DRAWS, FEWEST, LEVEL, Interval, bootstrap
 from s5mars.evaluation.class_map import ClassMap, describe_map
 from s5mars.evaluation.confusion import merged_taxonomy, percent, score_text
-from s5mars.evaluation.found import CROSS, NO_CLASS_BIASES, SAME_CLASSES
+from s5mars.evaluation.found import CROSS, NO_CLASS_BIASES, SAME_CLASSES, read_evaluation
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json, write_text
 from s5mars.models.checkpoint import without_class_biases
@@ -152,9 +154,10 @@ def evaluate(
         "run": str(run),
     }
     kind = ["evaluation"]
-    if not is_of_training(facts, dataset.root, splits):
+    root = dataset.root.resolve()
+    if not is_of_training(run, facts, dataset, splits):
         lists = [] if splits is None else [splits.resolve().name]
-        kind = [CROSS, dataset.root.resolve().name, *lists, SAME_CLASSES]
+        kind = [CROSS, root.name, *lists, SAME_CLASSES]
         result["protocol"]["splits"] = None if splits is None else str(splits)
     if mapped is not None and class_map is not None:
         scored = int(found.confusion.support.sum())
@@ -163,13 +166,16 @@ def evaluate(
             "ignored_pixels": percent(found.ignored_by_map / (scored + found.ignored_by_map)),
             "temperature": loaded.temperature,
         }
-        kind = [CROSS, dataset.root.resolve().name, class_map.label]
+        kind = [CROSS, root.name, class_map.label]
     variants = [
         *([] if network == "teacher" else [network]),
         *([] if class_biases else [NO_CLASS_BIASES]),
         *merge,
     ]
     path = result_path(run, _file_name([*kind, split, protocol, *variants]))
+    if kind[0] == CROSS and _is_of_other_data(path, root):
+        kind[1] += f"~{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+        path = result_path(run, _file_name([*kind, split, protocol, *variants]))
     if out is not None:
         path = Path(out) / path.name
         write_text(path.with_suffix(".txt"), f"{as_table(result)}\n")
@@ -196,6 +202,12 @@ def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
                 f"{entry!r}: {what})"
             )
         groups.append([taxonomy.names.index(name) for name in names])
+    counts = Counter(name for entry in merge for name in entry.split("+"))
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise UserError(
+            f"--merge can join each class once, but {twice[0]!r} occurs twice (got "
+            f"{' '.join(merge)})"
+        )
     return groups
 
 
@@ -240,7 +252,16 @@ def _in_percent(ends: Interval) -> list[float | None]:
 
 
 def _file_name(parts: Sequence[str]) -> str:
-    return re.sub(r"[^\w+.-]", "_", "-".join(parts)) + ".json"
+    return re.sub(r"[^\w+.~-]", "_", "-".join(parts)) + ".json"
+
+
+def _is_of_other_data(path: Path, root: Path) -> bool:
+    """Whether scores that exist are of another folder that has the same name."""
+    if not path.is_file():
+        return False
+    protocol = read_evaluation(path).get("protocol")
+    known = protocol.get("data") if isinstance(protocol, Mapping) else None
+    return known is not None and Path(str(known)).resolve() != root
 
 
 def as_table(result: Mapping[str, Any]) -> str:

@@ -193,7 +193,7 @@ def read_domain(
 
 def without_folders(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts for sharing: local paths are reduced to their last component."""
-    paths = ("data", "labelled", "pool", "teacher", "run")
+    paths = ("data", "splits", "labelled", "pool", "teacher", "run")
     return {
         key: Path(value).name if key in paths and isinstance(value, str) else value
         for key, value in facts.items()

@@ -18,7 +18,9 @@ PURE_LEVEL, PURE_SHARE = 2, 0.3
 _STRIP = 512  # rows that are counted at a time, which bounds the memory
 
 
-def no_data(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def no_data(
+    image: NDArray[np.uint8], *, valid: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
     """Find the black borders of an image.
 
     A pixel has no data if all its channels are at most ``LEVEL`` and such pixels connect it
@@ -28,9 +30,11 @@ def no_data(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     Args:
         image: (H, W, 3) uint8.
+        valid: (H, W) bool, False on pixels that are known to be missing, which are no part of a
+            border: they are black, and would make one of a shadow beside them; None: all valid.
 
     Returns:
-        (H, W) bool, True where the image has no data.
+        (H, W) bool, True where a border has no data.
     """
     edges = (image[0], image[-1], image[:, 0], image[:, -1])
     if not any(_darker(edge, LEVEL).any() for edge in edges):
@@ -38,14 +42,15 @@ def no_data(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     # Imported here because it is slow to import, and most images have no black edge.
     from scipy import ndimage
 
-    components, count = ndimage.label(_darker(image, LEVEL))
+    dark = _darker(image, LEVEL)
+    components, count = ndimage.label(dark if valid is None else dark & valid)
     sizes, pure = np.zeros((2, count + 1), np.int64)
     # In strips, because bincount copies its input to 8 bytes a pixel.
     for top in range(0, len(image), _STRIP):
         strip = components[top : top + _STRIP]
         sizes += np.bincount(strip.ravel(), minlength=count + 1)
-        dark = _darker(image[top : top + _STRIP], PURE_LEVEL)
-        pure += np.bincount(strip[dark], minlength=count + 1)
+        black = _darker(image[top : top + _STRIP], PURE_LEVEL)
+        pure += np.bincount(strip[black], minlength=count + 1)
     outer = (components[0], components[-1], components[:, 0], components[:, -1])
     border = np.zeros(count + 1, bool)
     border[np.concatenate(outer)] = True
@@ -64,7 +69,7 @@ def empty_pixels(image: NDArray[np.uint8], valid: NDArray[np.bool_] | None) -> N
     Returns:
         (H, W) bool, True where there is no data.
     """
-    border = no_data(image)
+    border = no_data(image, valid=valid)
     return border if valid is None else border | ~valid
 
 

@@ -7,6 +7,7 @@ afterwards. A label that contradicts its data is an error.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,7 +113,7 @@ def _read_pds3(path: Path, label: Path) -> Raster:
     return _raster(
         path,
         array,
-        missing=_constants(block, "MISSING_CONSTANT", "INVALID_CONSTANT"),
+        missing=_constants(array.dtype, block, "MISSING_CONSTANT", "INVALID_CONSTANT"),
         full_scale=_full_scale(int(_number(block.get("SAMPLE_BIT_MASK")) or 0)),
         most=_number(block.get("MAXIMUM")),
         mosaic=_pds3_mosaic(data.metaget_),
@@ -192,6 +193,11 @@ def _pds3_mosaic(lookup: Any) -> str | None:
     return _pattern(str(lookup("CFA_TYPE") or lookup("BAYER_PATTERN") or ""))
 
 
+_LEAST_BITS = 2**30
+"""Whole numbers from here on that a label states for 32-bit floats are the bits of one."""
+
+_HEXADECIMAL = re.compile(r"16#([0-9a-fA-F]+)#|0x([0-9a-fA-F]+)")
+
 _PDS4_BYTES = {
     "UnsignedByte": 1, "SignedByte": 1,
     "UnsignedLSB2": 2, "UnsignedMSB2": 2, "SignedLSB2": 2, "SignedMSB2": 2,
@@ -261,7 +267,7 @@ def _read_pds4(path: Path) -> Raster:
     return _raster(
         path,
         values,
-        missing=_constants(texts, "missing_constant", "invalid_constant"),
+        missing=_constants(values.dtype, texts, "missing_constant", "invalid_constant"),
         full_scale=_pds4_mask(root),
         most=_number(texts.get("maximum")),
         mosaic=mosaic,
@@ -348,16 +354,25 @@ def _check_values(
         )
 
 
-def _constants(block: Mapping[str, object], *names: str) -> tuple[float, ...]:
+def _constants(dtype: np.dtype[Any], block: Mapping[str, object], *names: str) -> tuple[float, ...]:
     numbers = (_number(block.get(name)) for name in names)
-    return tuple({number for number in numbers if number is not None})
+    return tuple({_value(number, dtype) for number in numbers if number is not None})
+
+
+def _value(number: float, dtype: np.dtype[Any]) -> float:
+    """A constant as a value of the image: labels of floats may state its bits, 16#FF7FFFFB#."""
+    floats = dtype.kind == "f" and dtype.itemsize == 4
+    if not floats or not number.is_integer() or not _LEAST_BITS <= number < 2**32:
+        return number
+    return float(np.array(int(number), np.uint32).view(np.float32))
 
 
 def _number(value: object) -> float | None:
     if isinstance(value, Mapping):
         value = value.get("value")
     try:
-        number = float(value)  # type: ignore[arg-type]
+        based = isinstance(value, str) and _HEXADECIMAL.fullmatch(value.strip())
+        number = float(int(based[1] or based[2], 16) if based else value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from s5mars.products.info import ProductInfo
 
-ISIS_LEAST = -3.4028226550889045e38
-"""Smallest valid float of ISIS; its special pixels (null, saturated) are below."""
+ISIS_LEAST = float(np.array(0xFF7FFFFA, np.uint32).view(np.float32))
+"""Smallest valid float of ISIS; its special pixels (0xFF7FFFFB: null, then saturated) are below."""
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,10 @@ class Stretch:
             return _bytes((scaled.astype(np.uint32) * 255 + top // 2) // top)
         if self.high <= self.low:
             return np.zeros(values.shape, np.uint8)
-        share = (values.astype(np.float32) - np.float32(self.low)) / np.float32(
-            self.high - self.low
-        )
+        with np.errstate(over="ignore"):  # missing values may be the smallest float
+            share = (values.astype(np.float32) - np.float32(self.low)) / np.float32(
+                self.high - self.low
+            )
         share = np.clip(np.nan_to_num(share, nan=0.0), 0, 1)
         levels = _rounded(255 * (np.sqrt(share) if self.rule == "sqrt" else share))
         if self.rule == "percentile":

@@ -301,11 +301,11 @@ def _no_data(image: Image.Image, crop: Crop) -> NDArray[np.bool_] | None:
     """Missing pixels and black borders inside the crop; None if the image has none."""
     missing = missing_pixels(image)
     absent = None if missing is None else crop.mask(missing.convert("L"), outside=1).astype(bool)
-    small = (
-        no_data(np.asarray(image)[::NO_DATA_STEP, ::NO_DATA_STEP])
-        if has_black_edge(image)
-        else None
-    )
+    small = None
+    if has_black_edge(image):
+        step = (slice(None, None, NO_DATA_STEP), slice(None, None, NO_DATA_STEP))
+        valid = None if missing is None else ~np.asarray(missing)[step]
+        small = no_data(np.asarray(image)[step], valid=valid)
     if small is None or not small.any():
         return absent
     whole = Image.fromarray(small.astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
