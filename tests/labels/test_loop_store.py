@@ -255,6 +255,35 @@ def test_a_torn_line_is_cut_off(root: Path) -> None:
         open_store(root)
 
 
+_FILLED_UP = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from labels.loop_folder import open_store, paint
+store = open_store(Path(sys.argv[1]))
+paint(store, "sol0", 0, 0, 4, 4, 1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+full = store.history.path.stat().st_size + 20
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (full, limits[1]))
+try:
+    store.mark("sol0", "done", by="me")
+except OSError:
+    print("refused")
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+store.mark("sol0", "skipped", by="me")
+"""
+
+
+def test_a_full_disk_leaves_no_torn_line(root: Path) -> None:
+    script = [sys.executable, "-c", _FILLED_UP, str(root), str(Path(__file__).parents[1])]
+    done = subprocess.run(script, check=True, capture_output=True, text=True)
+    assert done.stdout == "refused\n"
+    store = open_store(root)
+    assert store.status["sol0"] == "skipped"
+    assert store.undoable("sol0") == (1, 0)
+
+
 def test_minutes_leave_pauses_out_and_keep_people_apart(tmp_path: Path) -> None:
     lines = [("a", 0), ("a", 30), ("a", 1000), ("b", 1000), ("b", 1010), (None, 5000)]
     records = [
