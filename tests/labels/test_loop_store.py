@@ -191,6 +191,31 @@ def test_a_mask_of_another_format_is_kept_aside(root: Path) -> None:
     assert (on_disk(root, "sol1")[:4] == 1).all()
 
 
+@pytest.mark.parametrize("ending", [".TIF", ".TIFF", ".PNG", ".bmp", ".jpg", ".jpeg"])
+def test_masks_of_all_endings_of_the_layout_are_continued(root: Path, ending: str) -> None:
+    (root / "masks").mkdir()
+    mask = root / "masks" / f"sol1{ending}"
+    Image.new("L", (64, 48), 1).save(mask, quality=100)
+    store = open_store(root)
+    assert store.counts["sol1"].tolist() == [0, 48 * 64, 0]
+    paint(store, "sol1", 0, 0, 64, 2, 2)
+    assert sorted(path.name for path in (root / "masks").iterdir()) == ["sol1.png"]
+    assert (on_disk(root, "sol1")[2:] == 1).all()
+    # Another program may write one while the page is open.
+    Image.new("L", (64, 48), 2).save(root / "masks" / f"sol2{ending}", quality=100)
+    paint(store, "sol2", 0, 0, 64, 2, 1)
+    assert (on_disk(root, "sol2")[2:] == 2).all()
+    assert sorted(sample.name for sample in open_dataset(root).split("train")) == ["sol1", "sol2"]
+
+
+def test_two_masks_of_one_name_are_refused(root: Path) -> None:
+    (root / "masks").mkdir()
+    for ending in (".TIF", ".png"):
+        Image.new("L", (64, 48), 1).save(root / "masks" / f"sol1{ending}")
+    with pytest.raises(UserError, match=r"sol1\.png has the same name as sol1\.TIF"):
+        open_store(root)
+
+
 def test_masks_that_lead_out_of_the_folder_are_refused(root: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
