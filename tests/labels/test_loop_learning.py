@@ -192,6 +192,49 @@ def test_the_train_button_starts_from_the_start_model(tmp_path: Path) -> None:
         assert Trainer(store, options, start=start).start_from is None
 
 
+@pytest.mark.parametrize(
+    ("sols", "expected"),
+    [
+        (
+            "77777",
+            [
+                "5 more images, or on 3 of different sols",
+                "4 more images, or on 2 of different sols",
+                "3 more images, or on 1 of another sol",
+                "2 more images, or on 1 of another sol",
+                "1 more image",
+            ],
+        ),
+        (
+            "123",
+            [
+                "5 more images, or on 3 of different sols",
+                "4 more images, or on 2 of different sols",
+                "3 more images, or on 1 of another sol",
+            ],
+        ),
+        ("???", ["3 more images", "2 more images", "1 more image"]),
+    ],
+)
+def test_the_train_button_says_how_many_images_it_needs(
+    tmp_path: Path, sols: str, expected: list[str]
+) -> None:
+    root = write_images(tmp_path / "folder", count=len(sols))
+    for number, sol in enumerate(sols):
+        if sol != "?":
+            name = f"000{sol}ML000937000010518{number}E01_DRCL.png"
+            (root / "images" / f"sol{number}.png").rename(root / "images" / name)
+    store = open_store(root)
+    trainer = Trainer(store, ["--model=test_resnet", "--weights=none"])
+    said = []
+    for name in store.folder.images:
+        said.append(trainer.obstacle)
+        paint(store, name, 0, 0, 9, 9, 1)
+    assert trainer.obstacle is None
+    rest = "first: one of them is held back to choose the checkpoint."
+    assert said == [f"Paint on {images} {rest}" for images in expected]
+
+
 def test_another_start_model_has_other_features_on_disk(tmp_path: Path) -> None:
     cache = PyramidCache(tmp_path, plain_model("a"))
     pyramid = plain_model().pyramid(scene(0)[0])
