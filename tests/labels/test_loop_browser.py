@@ -271,6 +271,24 @@ def test_two_tabs_do_not_overwrite_each_other(open_tab: Callable[[str], Tab], ro
     one.until(lambda: "another tab or by another person" in one.text("#notice"))
 
 
+def test_an_error_of_the_server_does_not_lock_the_page(
+    open_tab: Callable[[str], Tab], root: Path
+) -> None:
+    tab = open_tab("s7")
+    tab.page.route("**/api/paint", lambda route: route.fulfill(status=500, body="no JSON"))
+    tab.page.mouse.click(*tab.place(20, 20))
+    tab.until(lambda: "Not saved: the server answered 500" in tab.text("#notice"))
+    tab.saved()
+    tab.page.unroute("**/api/paint")
+
+    def painted() -> bool:  # a click before the image is read again changes nothing
+        tab.page.mouse.click(*tab.place(60, 60))
+        return (root / "masks/s7.png").exists()
+
+    tab.until(painted)
+    assert mask(root, "s7")[60, 60] == 0 and mask(root, "s7")[20, 20] == 255
+
+
 def stroke_times(tab: Tab) -> list[float]:
     """Milliseconds until each part of a stroke was drawn, since the last call."""
     times: list[float] = tab.page.evaluate(

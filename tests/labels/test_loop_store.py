@@ -161,6 +161,21 @@ def test_a_mask_that_another_program_wrote_is_not_overwritten(root: Path) -> Non
     assert (on_disk(root, "sol0") == 2).all()
 
 
+def test_a_stroke_beyond_a_smaller_image_cannot_be_undone(root: Path) -> None:
+    store = open_store(root)
+    paint(store, "sol0", 50, 40, 10, 5, 1)
+    (root / "masks/sol0.png").unlink()
+    Image.new("RGB", (32, 24)).save(root / "images/sol0.png")
+    store = open_store(root)
+    version = store.open("sol0", (24, 32)).version
+    version = store.paint("sol0", version, **rectangle(0, 0, 9, 9, 2), tool="brush", by=BY)
+    version, patch = store.undo("sol0", version, by=BY)
+    assert patch is not None
+    with pytest.raises(ConflictError, match="replaced by a smaller one"):
+        store.undo("sol0", version, by=BY)
+    store.paint("sol0", version, **rectangle(0, 0, 9, 9, 2), tool="brush", by=BY)
+
+
 def test_several_ids_of_a_class_stay_as_they_are(root: Path) -> None:
     (root / "dataset.yaml").write_text(
         "ignore: [0, 255]\nclasses: [{name: soil, ids: [3, 4]}, {name: sky, ids: [7]}]\n"

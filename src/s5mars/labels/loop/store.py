@@ -178,7 +178,8 @@ class Store:
             nothing to take back.
 
         Raises:
-            ConflictError: if the mask has another version, or was changed by another program since.
+            ConflictError: if the mask has another version, or was changed by another program since,
+                or the stroke is not inside the image.
         """
         return self._turn("undo", name, version, by=by)
 
@@ -228,6 +229,11 @@ class Store:
             now, then = (
                 (change.after, change.before) if do == "undo" else (change.before, change.after)
             )
+            if not now.fits(mask.ids):
+                raise ConflictError(
+                    f"{do} is not possible on {name}, because its image was replaced by a smaller "
+                    "one since that stroke"
+                )
             changed = change.before.values != KEEP
             if (mask.ids[now.region][changed] != now.values[changed]).any():
                 raise ConflictError(

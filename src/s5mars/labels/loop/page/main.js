@@ -67,9 +67,10 @@ async function save() {
       if (which) turned(answer);
       else Object.assign(current, { undo: current.undo + 1, redo: 0 });
     } catch (error) {
-      if (error instanceof api.Refused && error.status < 500) {
+      // An error of the server itself (500) would come again; a full disk (507) may be freed.
+      if (error instanceof api.Refused && error.status <= 500) {
         unsaved.length = 0;
-        say(error.message);
+        say(error.status < 500 ? error.message : `Not saved: ${error.message}; its terminal shows why.`);
         await load(current.name, { keepMessage: true });
       } else {
         lost = true;
