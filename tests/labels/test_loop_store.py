@@ -359,6 +359,63 @@ def test_images_anywhere_become_a_plain_folder_that_train_reads(tmp_path: Path) 
     assert (labels[:20, :20] == 1).all() and np.unique(labels).tolist() == [1, 2, 255]
 
 
+def test_images_that_are_added_later_are_linked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_images(tmp_path / "folder", count=2)
+    (root / "images").rename(root / "sol 7")
+    shutil.copy(root / "sol 7/sol0.png", root / "a.png")
+    open_folder(root, CLASSES)
+    caplog.clear()
+    assert list(open_folder(root, None).images) == ["a", "sol 7/sol0", "sol 7/sol1"]
+    assert caplog.messages == []
+    shutil.copy(root / "a.png", root / "b.png")
+    shutil.copy(root / "a.png", root / "sol 7/sol2.png")
+    (root / "maps").mkdir()
+    shutil.copy(root / "a.png", root / "maps/a.png")  # perhaps of another command
+    shutil.copy(root / "a.png", root / "a.tif")  # would be a second image of this name
+    assert list(open_folder(root, None).images) == [
+        "a", "b", "sol 7/sol0", "sol 7/sol1", "sol 7/sol2",
+    ]  # fmt: skip
+    added, left = caplog.messages
+    assert "added links to 2 new file(s)" in added and str(root / "b.png") in added
+    assert "2 image(s) outside images/ are not shown" in left and str(root / "a.tif") in left
+
+
+def test_images_beside_a_folder_of_images_are_mentioned(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (root / "images").rename(root / "photos")
+    (root / "images").symlink_to("photos")  # of the user
+    (root / "unlabelled").mkdir()
+    for place in ("new.png", "unlabelled/pool.png"):
+        shutil.copy(root / "photos/sol0.png", root / place)
+    assert list(open_folder(root, CLASSES).images) == ["sol0", "sol1", "sol2", "sol3"]
+    outside, pool = caplog.messages
+    assert "1 image(s) outside images/ are not shown" in outside
+    assert str(root / "new.png") in outside and "only in the pool" in pool
+
+
+def test_an_interrupted_linking_is_repeated(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "images").rename(root / "photos")
+    made: list[Path] = []
+    symlink_to = Path.symlink_to
+
+    def interrupted(link: Path, target: str) -> None:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(link)
+        symlink_to(link, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "symlink_to", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_folder(root, CLASSES)
+    assert len(made) == 2
+    assert len(open_folder(root, CLASSES).images) == 4
+    assert sorted(path.name for path in root.iterdir() if path.name[0] == ".") == []
+
+
 def test_a_tenth_is_held_back_and_sols_stay_together(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for k in range(60):
