@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import time
 from pathlib import Path
@@ -155,6 +156,68 @@ def test_no_score_of_a_part_of_the_painted_images(tmp_path: Path) -> None:
     assistant._describe(last)
     assistant._fit({last})
     assert [score["images"] for score in store.history.scores] == [5]
+
+
+def _full(*given: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _work(assistant: Assistant) -> int:
+    """Do all work of the head's thread that there is now; returns the number of jobs."""
+    for done in range(40):
+        with assistant._wake:
+            job = assistant._next_job()
+        if job is None:
+            return done
+        job()
+    raise AssertionError("the work does not end")
+
+
+def test_a_full_disk_keeps_no_core_busy_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(write_images(tmp_path / "folder"))
+    assistant = Assistant(store, plain_model())
+    assistant._describe("sol2")
+    with monkeypatch.context() as disk:
+        disk.setattr(assistant.pyramids, "put", _full)
+        _work(assistant)
+        assert assistant.failed.keys() == {"sol0", "sol1", "sol3"}
+        for name in ("sol0", "sol2"):
+            paint(store, name, 0, 0, 20, 10, 0)
+            paint(store, name, 0, 30, 20, 10, 1)
+            assistant.painted(name)
+        assistant._changed_at = 0.0
+        _work(assistant)
+        assert assistant._painted.keys() == {"sol2"}
+        assert 0 < (assistant._until_next() or 0) <= 30
+        tried = []
+        disk.setattr(assistant.pyramids, "get", tried.append)
+        assistant._retry_at = 0.0
+        _work(assistant)
+        assert len(tried) == 1 and len(assistant.failed) == 3
+    assistant._retry_at = 0.0
+    _work(assistant)
+    assert assistant.featured == set(store.folder.images) and assistant.failed == {}
+    assert assistant._painted.keys() == {"sol0", "sol2"}
+    assert assistant._until_next() is None
+
+
+def test_superpixels_that_a_full_disk_refused_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assistant = Assistant(open_store(write_images(tmp_path / "folder", count=1)), plain_model())
+    monkeypatch.setattr(assistant, "_processes", lambda path: superpixels(scene(0)[0]))
+    with monkeypatch.context() as disk:
+        disk.setattr(assistant.superpixels, "put", _full)
+        assistant._segment("sol0")
+    assert assistant._next_segmented() is None and "sol0" in assistant.failed
+    assistant._retry_at = 0.0
+    _work(assistant)
+    job = assistant._next_segmented()
+    assert job is not None
+    job()
+    assert assistant.regions("sol0") is not None and assistant.failed == {}
 
 
 def test_the_page_shows_all_that_has_no_data(tmp_path: Path) -> None:
