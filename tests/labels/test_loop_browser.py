@@ -271,6 +271,84 @@ def test_two_tabs_do_not_overwrite_each_other(open_tab: Callable[[str], Tab], ro
     one.until(lambda: "another tab or by another person" in one.text("#notice"))
 
 
+def test_no_stroke_or_undo_reaches_the_image_that_is_being_opened(
+    open_tab: Callable[[str], Tab], root: Path
+) -> None:
+    tab = open_tab("s6")
+    held: list[Any] = []
+    tab.page.route(re.compile(r"/api/image\?"), lambda route: held.append(route))
+    tab.drag((20, 20), (60, 20))
+    painted = mask(root, "s6")
+    tab.until(lambda: tab.page.locator("#queue button").count())
+    tab.page.keyboard.press("n")
+    tab.until(lambda: held)
+    tab.page.keyboard.press("Control+z")
+    tab.page.wait_for_timeout(500)  # for its answer
+    tab.page.mouse.move(*tab.place(30, 90))
+    tab.page.mouse.down()
+    tab.page.mouse.move(*tab.place(60, 90))
+    tab.page.locator("#canvas").focus()
+    tab.page.keyboard.press("Enter")
+    held[0].continue_()
+    tab.until(lambda: not tab.page.title().startswith("s6 "))
+    name = tab.page.title().split(" ")[0]
+    size = LARGE if name == "large" else (160, 120)
+    tab.page.mouse.move(*tab.place(90, 90))
+    tab.page.mouse.up()
+    tab.saved()
+    assert (mask(root, "s6") == painted).all()
+    assert not (root / "masks" / f"{name}.png").exists()
+    assert tab.state()["current"]["version"] == 0
+    tab.drag((20, 20), (60, 20), size=size)
+    assert tab.page.is_hidden("#notice")
+    assert mask(root, name)[20, 40] == 0
+
+
+def test_a_stroke_on_a_refused_version_is_dropped(
+    open_tab: Callable[[str], Tab], root: Path
+) -> None:
+    one, two = open_tab("s6"), open_tab("s6")
+    two.page.route("**/api/state*", lambda route: route.abort())
+    held: list[Any] = []
+    two.page.route("**/api/paint", lambda route: held.append(route))
+    two.page.mouse.click(*two.place(100, 100))
+    two.until(lambda: held)
+    two.page.mouse.move(*two.place(30, 60))
+    two.page.mouse.down()
+    one.drag((20, 40), (60, 40))
+    painted = mask(root, "s6")
+    two.page.unroute("**/api/paint")
+    held[0].continue_()
+    two.until(lambda: "another tab" in two.text("#notice"))
+    two.page.mouse.up()
+    two.page.wait_for_timeout(500)
+    assert (mask(root, "s6") == painted).all()
+
+    def paint_again() -> bool:  # a click before the image is read again changes nothing
+        two.page.mouse.click(*two.place(100, 100))
+        return bool(mask(root, "s6")[100, 100] == 0)
+
+    two.until(paint_again)
+
+
+def test_an_error_of_the_server_does_not_lock_the_page(
+    open_tab: Callable[[str], Tab], root: Path
+) -> None:
+    tab = open_tab("s7")
+    tab.page.route("**/api/paint", lambda route: route.fulfill(status=500, body="no JSON"))
+    tab.page.mouse.click(*tab.place(20, 20))
+    tab.until(lambda: "Not saved: the server answered 500" in tab.text("#notice"))
+    tab.saved()
+    tab.page.unroute("**/api/paint")
+
+    def painted() -> bool:  # a click before the image is read again changes nothing
+        tab.page.mouse.click(*tab.place(60, 60))
+        return (root / "masks/s7.png").exists()
+
+    tab.until(painted)
+    assert mask(root, "s7")[60, 60] == 0 and mask(root, "s7")[20, 20] == 255
+
+
 def stroke_times(tab: Tab) -> list[float]:
     """Milliseconds until each part of a stroke was drawn, since the last call."""
     times: list[float] = tab.page.evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import time
 from pathlib import Path
@@ -157,6 +158,68 @@ def test_no_score_of_a_part_of_the_painted_images(tmp_path: Path) -> None:
     assert [score["images"] for score in store.history.scores] == [5]
 
 
+def _full(*given: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _work(assistant: Assistant) -> int:
+    """Do all work of the head's thread that there is now; returns the number of jobs."""
+    for done in range(40):
+        with assistant._wake:
+            job = assistant._next_job()
+        if job is None:
+            return done
+        job()
+    raise AssertionError("the work does not end")
+
+
+def test_a_full_disk_keeps_no_core_busy_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(write_images(tmp_path / "folder"))
+    assistant = Assistant(store, plain_model())
+    assistant._describe("sol2")
+    with monkeypatch.context() as disk:
+        disk.setattr(assistant.pyramids, "put", _full)
+        _work(assistant)
+        assert assistant.failed.keys() == {"sol0", "sol1", "sol3"}
+        for name in ("sol0", "sol2"):
+            paint(store, name, 0, 0, 20, 10, 0)
+            paint(store, name, 0, 30, 20, 10, 1)
+            assistant.painted(name)
+        assistant._changed_at = 0.0
+        _work(assistant)
+        assert assistant._painted.keys() == {"sol2"}
+        assert 0 < (assistant._until_next() or 0) <= 30
+        tried = []
+        disk.setattr(assistant.pyramids, "get", tried.append)
+        assistant._retry_at = 0.0
+        _work(assistant)
+        assert len(tried) == 1 and len(assistant.failed) == 3
+    assistant._retry_at = 0.0
+    _work(assistant)
+    assert assistant.featured == set(store.folder.images) and assistant.failed == {}
+    assert assistant._painted.keys() == {"sol0", "sol2"}
+    assert assistant._until_next() is None
+
+
+def test_superpixels_that_a_full_disk_refused_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assistant = Assistant(open_store(write_images(tmp_path / "folder", count=1)), plain_model())
+    monkeypatch.setattr(assistant, "_processes", lambda path: superpixels(scene(0)[0]))
+    with monkeypatch.context() as disk:
+        disk.setattr(assistant.superpixels, "put", _full)
+        assistant._segment("sol0")
+    assert assistant._next_segmented() is None and "sol0" in assistant.failed
+    assistant._retry_at = 0.0
+    _work(assistant)
+    job = assistant._next_segmented()
+    assert job is not None
+    job()
+    assert assistant.regions("sol0") is not None and assistant.failed == {}
+
+
 def test_the_page_shows_all_that_has_no_data(tmp_path: Path) -> None:
     store = open_store(write_images(tmp_path / "folder", count=1))
     (name,) = store.folder.images
@@ -190,6 +253,49 @@ def test_the_train_button_starts_from_the_start_model(tmp_path: Path) -> None:
     assert network.weights_report.classes == list(CLASSES.names)
     for options in (["--model=test_resnet"], ["--weights=none"]):
         assert Trainer(store, options, start=start).start_from is None
+
+
+@pytest.mark.parametrize(
+    ("sols", "expected"),
+    [
+        (
+            "77777",
+            [
+                "5 more images, or on 3 of different sols",
+                "4 more images, or on 2 of different sols",
+                "3 more images, or on 1 of another sol",
+                "2 more images, or on 1 of another sol",
+                "1 more image",
+            ],
+        ),
+        (
+            "123",
+            [
+                "5 more images, or on 3 of different sols",
+                "4 more images, or on 2 of different sols",
+                "3 more images, or on 1 of another sol",
+            ],
+        ),
+        ("???", ["3 more images", "2 more images", "1 more image"]),
+    ],
+)
+def test_the_train_button_says_how_many_images_it_needs(
+    tmp_path: Path, sols: str, expected: list[str]
+) -> None:
+    root = write_images(tmp_path / "folder", count=len(sols))
+    for number, sol in enumerate(sols):
+        if sol != "?":
+            name = f"000{sol}ML000937000010518{number}E01_DRCL.png"
+            (root / "images" / f"sol{number}.png").rename(root / "images" / name)
+    store = open_store(root)
+    trainer = Trainer(store, ["--model=test_resnet", "--weights=none"])
+    said = []
+    for name in store.folder.images:
+        said.append(trainer.obstacle)
+        paint(store, name, 0, 0, 9, 9, 1)
+    assert trainer.obstacle is None
+    rest = "first: one of them is held back to choose the checkpoint."
+    assert said == [f"Paint on {images} {rest}" for images in expected]
 
 
 def test_another_start_model_has_other_features_on_disk(tmp_path: Path) -> None:

@@ -161,6 +161,21 @@ def test_a_mask_that_another_program_wrote_is_not_overwritten(root: Path) -> Non
     assert (on_disk(root, "sol0") == 2).all()
 
 
+def test_a_stroke_beyond_a_smaller_image_cannot_be_undone(root: Path) -> None:
+    store = open_store(root)
+    paint(store, "sol0", 50, 40, 10, 5, 1)
+    (root / "masks/sol0.png").unlink()
+    Image.new("RGB", (32, 24)).save(root / "images/sol0.png")
+    store = open_store(root)
+    version = store.open("sol0", (24, 32)).version
+    version = store.paint("sol0", version, **rectangle(0, 0, 9, 9, 2), tool="brush", by=BY)
+    version, patch = store.undo("sol0", version, by=BY)
+    assert patch is not None
+    with pytest.raises(ConflictError, match="replaced by a smaller one"):
+        store.undo("sol0", version, by=BY)
+    store.paint("sol0", version, **rectangle(0, 0, 9, 9, 2), tool="brush", by=BY)
+
+
 def test_several_ids_of_a_class_stay_as_they_are(root: Path) -> None:
     (root / "dataset.yaml").write_text(
         "ignore: [0, 255]\nclasses: [{name: soil, ids: [3, 4]}, {name: sky, ids: [7]}]\n"
@@ -189,6 +204,31 @@ def test_a_mask_of_another_format_is_kept_aside(root: Path) -> None:
     assert sorted(p.name for p in (root / "masks").iterdir()) == ["sol1.png"]
     assert (root / "labelling/replaced/sol1.tif").is_file()
     assert (on_disk(root, "sol1")[:4] == 1).all()
+
+
+@pytest.mark.parametrize("ending", [".TIF", ".TIFF", ".PNG", ".bmp", ".jpg", ".jpeg"])
+def test_masks_of_all_endings_of_the_layout_are_continued(root: Path, ending: str) -> None:
+    (root / "masks").mkdir()
+    mask = root / "masks" / f"sol1{ending}"
+    Image.new("L", (64, 48), 1).save(mask, quality=100)
+    store = open_store(root)
+    assert store.counts["sol1"].tolist() == [0, 48 * 64, 0]
+    paint(store, "sol1", 0, 0, 64, 2, 2)
+    assert sorted(path.name for path in (root / "masks").iterdir()) == ["sol1.png"]
+    assert (on_disk(root, "sol1")[2:] == 1).all()
+    # Another program may write one while the page is open.
+    Image.new("L", (64, 48), 2).save(root / "masks" / f"sol2{ending}", quality=100)
+    paint(store, "sol2", 0, 0, 64, 2, 1)
+    assert (on_disk(root, "sol2")[2:] == 2).all()
+    assert sorted(sample.name for sample in open_dataset(root).split("train")) == ["sol1", "sol2"]
+
+
+def test_two_masks_of_one_name_are_refused(root: Path) -> None:
+    (root / "masks").mkdir()
+    for ending in (".TIF", ".png"):
+        Image.new("L", (64, 48), 1).save(root / "masks" / f"sol1{ending}")
+    with pytest.raises(UserError, match=r"sol1\.png has the same name as sol1\.TIF"):
+        open_store(root)
 
 
 def test_masks_that_lead_out_of_the_folder_are_refused(root: Path, tmp_path: Path) -> None:
@@ -255,6 +295,35 @@ def test_a_torn_line_is_cut_off(root: Path) -> None:
         open_store(root)
 
 
+_FILLED_UP = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from labels.loop_folder import open_store, paint
+store = open_store(Path(sys.argv[1]))
+paint(store, "sol0", 0, 0, 4, 4, 1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+full = store.history.path.stat().st_size + 20
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (full, limits[1]))
+try:
+    store.mark("sol0", "done", by="me")
+except OSError:
+    print("refused")
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+store.mark("sol0", "skipped", by="me")
+"""
+
+
+def test_a_full_disk_leaves_no_torn_line(root: Path) -> None:
+    script = [sys.executable, "-c", _FILLED_UP, str(root), str(Path(__file__).parents[1])]
+    done = subprocess.run(script, check=True, capture_output=True, text=True)
+    assert done.stdout == "refused\n"
+    store = open_store(root)
+    assert store.status["sol0"] == "skipped"
+    assert store.undoable("sol0") == (1, 0)
+
+
 def test_minutes_leave_pauses_out_and_keep_people_apart(tmp_path: Path) -> None:
     lines = [("a", 0), ("a", 30), ("a", 1000), ("b", 1000), ("b", 1010), (None, 5000)]
     records = [
@@ -288,6 +357,63 @@ def test_images_anywhere_become_a_plain_folder_that_train_reads(tmp_path: Path) 
     assert [sample.name for sample in data.unlabelled] == ["sol11"]
     labels = read_label(data.split("val")[0], data.coding)
     assert (labels[:20, :20] == 1).all() and np.unique(labels).tolist() == [1, 2, 255]
+
+
+def test_images_that_are_added_later_are_linked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_images(tmp_path / "folder", count=2)
+    (root / "images").rename(root / "sol 7")
+    shutil.copy(root / "sol 7/sol0.png", root / "a.png")
+    open_folder(root, CLASSES)
+    caplog.clear()
+    assert list(open_folder(root, None).images) == ["a", "sol 7/sol0", "sol 7/sol1"]
+    assert caplog.messages == []
+    shutil.copy(root / "a.png", root / "b.png")
+    shutil.copy(root / "a.png", root / "sol 7/sol2.png")
+    (root / "maps").mkdir()
+    shutil.copy(root / "a.png", root / "maps/a.png")  # perhaps of another command
+    shutil.copy(root / "a.png", root / "a.tif")  # would be a second image of this name
+    assert list(open_folder(root, None).images) == [
+        "a", "b", "sol 7/sol0", "sol 7/sol1", "sol 7/sol2",
+    ]  # fmt: skip
+    added, left = caplog.messages
+    assert "added links to 2 new file(s)" in added and str(root / "b.png") in added
+    assert "2 image(s) outside images/ are not shown" in left and str(root / "a.tif") in left
+
+
+def test_images_beside_a_folder_of_images_are_mentioned(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (root / "images").rename(root / "photos")
+    (root / "images").symlink_to("photos")  # of the user
+    (root / "unlabelled").mkdir()
+    for place in ("new.png", "unlabelled/pool.png"):
+        shutil.copy(root / "photos/sol0.png", root / place)
+    assert list(open_folder(root, CLASSES).images) == ["sol0", "sol1", "sol2", "sol3"]
+    outside, pool = caplog.messages
+    assert "1 image(s) outside images/ are not shown" in outside
+    assert str(root / "new.png") in outside and "only in the pool" in pool
+
+
+def test_an_interrupted_linking_is_repeated(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "images").rename(root / "photos")
+    made: list[Path] = []
+    symlink_to = Path.symlink_to
+
+    def interrupted(link: Path, target: str) -> None:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(link)
+        symlink_to(link, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "symlink_to", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_folder(root, CLASSES)
+    assert len(made) == 2
+    assert len(open_folder(root, CLASSES).images) == 4
+    assert sorted(path.name for path in root.iterdir() if path.name[0] == ".") == []
 
 
 def test_a_tenth_is_held_back_and_sols_stay_together(tmp_path: Path) -> None:

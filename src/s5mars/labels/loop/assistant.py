@@ -45,6 +45,9 @@ from s5mars.products.no_data import empty_pixels
 PAUSE_SECONDS = 0.35
 """After the last stroke, before a head is fitted."""
 
+RETRY_SECONDS = 30.0
+"""After an error of the disk, such as a full one, before one more image is tried."""
+
 GRID = 10
 """Places along the longer side at which an unpainted image is ranked."""
 
@@ -94,7 +97,9 @@ class Assistant:
         self.queue: list[Ranked] = []
         self.featured: set[str] = set()
         self.segmented: set[str] = set()
-        self.failed: dict[str, str] = {}  # images that cannot be read, and why
+        self.failed: dict[str, str] = {}  # images without features or superpixels, and why
+        self._unstored: dict[str, None] = {}  # those of an error of the disk, oldest first
+        self._retry_at = 0.0
         # Both take the name of an image; files do not change while the page is open.
         self._digest = cache(lambda name: file_digest(store.folder.images[name]))
         self.picture = lru_cache(_IMAGES_IN_MEMORY)(self._read)
@@ -112,7 +117,7 @@ class Assistant:
         self._wake = threading.Condition(threading.Lock())
         self._processes: Processes[Path, Any] = Processes(start_segmenting, most=1)
         self._work = [
-            Background("head", self._next_job, wake=self._wake, pause=self._until_fit),
+            Background("head", self._next_job, wake=self._wake, pause=self._until_next),
             Background("superpixels", self._next_segmented, wake=self._wake, pause=lambda: 5.0),
         ]
 
@@ -203,11 +208,18 @@ class Assistant:
 
     # The thread of the head.
 
-    def _until_fit(self) -> float | None:
-        pause = self._changed_at + PAUSE_SECONDS - time.monotonic()
-        return pause if self._dirty and pause > 0 else None
+    def _until_next(self) -> float | None:
+        now = time.monotonic()
+        pauses = []
+        if self._dirty and (pause := self._changed_at + PAUSE_SECONDS - now) > 0:
+            pauses.append(pause)
+        if self._unstored:
+            pauses.append(max(0.0, self._retry_at - now))
+        return min(pauses, default=None)
 
     def _next_job(self) -> Job | None:
+        if self._unstored and time.monotonic() >= self._retry_at:
+            self._retry()
         current = self._current
         if current is not None and self._lacks_features(current):
             return partial(self._describe, current)
@@ -228,6 +240,31 @@ class Assistant:
     def _lacks_features(self, name: str) -> bool:
         return name not in self.featured and name not in self.failed
 
+    def _retry(self) -> None:
+        """Try one image again: on a disk that is still full, all would keep a core busy."""
+        name = next(iter(self._unstored))
+        del self._unstored[name]
+        self._retry_at = time.monotonic() + RETRY_SECONDS
+        self.failed.pop(name, None)
+        self.segmented.discard(name)
+        if name in self.store.counts:
+            self._dirty.add(name)
+        self._ranked_again = True
+
+    def _retry_soon(self) -> None:
+        """The disk takes files: what it refused before need not wait."""
+        with self._wake:
+            self._retry_at = 0.0
+            self._wake.notify_all()
+
+    def _fail(self, name: str, error: UserError | OSError | CrashError) -> None:
+        with self._wake:
+            self.failed.setdefault(name, str(error))
+            if not isinstance(error, (UserError, CrashError)):
+                self._unstored[name] = None
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+                self._wake.notify_all()
+
     def _describe(self, name: str) -> None:
         """Compute the features of an image, or read them from disk."""
         try:
@@ -236,9 +273,10 @@ class Assistant:
             if pyramid is None:
                 pyramid = self.model.pyramid(self.picture(name).image)
                 self.pyramids.put(digest, pyramid)
+                self._retry_soon()
         except (UserError, OSError) as error:
+            self._fail(name, error)
             with self._wake:
-                self.failed[name] = str(error)
                 self._dirty.discard(name)
             return
         if self.head is None and self.fits == 0:
@@ -265,7 +303,8 @@ class Assistant:
             if pyramid is None:  # the file was removed or damaged
                 with self._wake:
                     self.featured.discard(name)
-                    self._dirty.add(name)
+                    if name not in self.failed:
+                        self._dirty.add(name)
                 continue
             labels = self.store.labels(name)
             split = self.store.splits.of(name)
@@ -355,8 +394,9 @@ class Assistant:
             if self.superpixels.get(digest) is None:
                 regions = self._processes(self.store.folder.images[name])
                 self.superpixels.put(digest, regions)
+                self._retry_soon()
         except (UserError, OSError, CrashError) as error:
-            self.failed.setdefault(name, str(error))
+            self._fail(name, error)
         finally:
             self.segmented.add(name)
 

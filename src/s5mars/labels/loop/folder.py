@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from s5mars.classes import IGNORE, MaskCoding, Taxonomy, with_missing_colours
 from s5mars.data.layouts.files import list_images
 from s5mars.data.layouts.plain import DESCRIPTION, read_description, write_description
 from s5mars.errors import MissingFileError, UserError
-from s5mars.products.files import PRODUCT_ENDINGS, files_below
+from s5mars.products.files import LISTED_ENDINGS, PDS_ENDINGS, PRODUCT_ENDINGS, files_below
 
 STATE = "labelling"
 """Folder of what the loop keeps beside the data set: the history, caches, runs."""
@@ -47,7 +48,8 @@ def open_folder(root: Path, classes: Taxonomy | None) -> LabelFolder:
     """Open a plain folder, or make one around the images of a folder.
 
     Args:
-        root: a folder with ``images/``, or with images, which then get links in a new ``images/``.
+        root: a folder with ``images/``, or with images, which then get links in a new ``images/``;
+            images that are added beside linked ones later get links, too.
         classes: the classes, written to ``dataset.yaml``. Those of an existing ``dataset.yaml`` may
             be continued by further ones, and by nothing else. None takes the existing ones.
 
@@ -60,7 +62,9 @@ def open_folder(root: Path, classes: Taxonomy | None) -> LabelFolder:
         raise MissingFileError(f"{root}: no such folder")
     if classes is None and not (root / DESCRIPTION).exists():
         raise _no_classes(root / DESCRIPTION)  # before anything is written
-    if not (root / "images").is_dir():
+    if (root / "images").is_dir():
+        _link_new_images(root)
+    else:
         _link_images(root)
     images = list_images(root / "images")
     if not images:
@@ -139,15 +143,79 @@ def _no_classes(path: Path) -> MissingFileError:
 
 def _link_images(root: Path) -> None:
     """Make ``images/`` with a link to each image or product; the files stay where they are."""
-    files = files_below(root, PRODUCT_ENDINGS, without=root / STATE)
-    masks = root / "masks"
-    files = [path for path in files if not path.is_relative_to(masks)]
+    files = _files_outside(root, "masks")
     if not files:
         raise MissingFileError(
             f"{root}: contains no image ({' '.join(sorted(PRODUCT_ENDINGS))}) and no folder images/"
         )
+    # images/ appears when it is complete, so that an interrupted command can be repeated.
+    new = root / ".images.new"
+    shutil.rmtree(new, ignore_errors=True)
     for path in files:
-        link = root / "images" / path.relative_to(root)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(path, link.parent))
+        _link(path, new / path.relative_to(root))
+    new.rename(root / "images")
     logger.warning("%s: made images/ with links to %d file(s)", root, len(files))
+
+
+def _link_new_images(root: Path) -> None:
+    """Link images that were added beside linked ones, and warn about all others outside.
+
+    Other folders may hold what commands have written, such as maps, which are no images to paint.
+    """
+    images = root / "images"
+    listed = files_below(images, PRODUCT_ENDINGS)
+    folders = {path.parent for path in listed if _is_own_link(root, path)}
+    names = {path.with_suffix("") for path in listed}
+    shown = {_identity(path) for path in listed}
+    linked, left = [], []
+    for path in _files_outside(root, "images", "masks", "unlabelled"):
+        link = images / path.relative_to(root)
+        if _identity(path) in shown:
+            continue
+        # A second picture of one name is an error; a label belongs to the product of its name.
+        fits = link.suffix.lower() in PDS_ENDINGS or link.with_suffix("") not in names
+        if link.parent in folders and fits:
+            _link(path, link)
+            linked.append(path)
+        elif path.suffix.lower() in LISTED_ENDINGS:
+            left.append(path)
+    if linked:
+        logger.warning(
+            "%s: added links to %d new file(s), the first: %s", images, len(linked), linked[0]
+        )
+    if left:
+        logger.warning(
+            "%s: %d image(s) outside images/ are not shown, the first: %s; move them to images/ to "
+            "paint them",
+            root,
+            len(left),
+            left[0],
+        )
+
+
+def _files_outside(root: Path, *folders: str) -> list[Path]:
+    """Images and products below a folder, but not in these folders or in that of the loop."""
+    files = files_below(root, PRODUCT_ENDINGS, without=root / STATE)
+    return [path for path in files if path.relative_to(root).parts[0] not in folders]
+
+
+def _link(path: Path, link: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(os.path.relpath(path, link.parent))
+
+
+def _is_own_link(root: Path, path: Path) -> bool:
+    """Whether ``_link_images`` would make this link."""
+    if not path.is_symlink():
+        return False
+    original = root / path.relative_to(root / "images")
+    return str(path.readlink()) == os.path.relpath(original, path.parent)
+
+
+def _identity(path: Path) -> tuple[int, int] | Path:
+    """What is the same for all names of a file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path  # a broken link is reported when it is opened
+    return status.st_dev, status.st_ino

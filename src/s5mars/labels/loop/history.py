@@ -1,13 +1,15 @@
 """``history.jsonl``: one line for each stroke, undo, redo, status and score.
 
 A line is appended after the mask is in place, so that the mask is never behind the history. A torn
-last line, which a killed process or a full disk leaves, is cut off when the file is opened.
+last line is cut off: by ``append`` if the disk is full, and otherwise when the file is opened.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +59,14 @@ class History:
             record["minutes"] = self.minutes
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(record, separators=(",", ":"), ensure_ascii=True) + "\n"
-        with self.path.open("ab") as file:
-            file.write(line.encode())
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as file:
+                file.write(line.encode())
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self.path, size)  # the next record must not continue a torn line
+            raise
         return record
 
     @property

@@ -37,6 +37,11 @@ class Patch:
         height, width = self.values.shape
         return [self.x, self.y, width, height]
 
+    def fits(self, mask: NDArray[np.uint8]) -> bool:
+        """Whether the rectangle lies in the mask."""
+        height, width = self.values.shape
+        return bool(self.y + height <= mask.shape[0] and self.x + width <= mask.shape[1])
+
     def applied(self, mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Patch]:
         """The mask after the change, and the patch that takes it back."""
         old = mask[self.region].astype(np.int16)  # a type that has KEEP

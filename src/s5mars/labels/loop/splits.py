@@ -58,6 +58,20 @@ class Splits:
         """The list that an image stands in."""
         return self._of.get(name)
 
+    @property
+    def missing_for_val(self) -> str:
+        """The images to paint before ``val`` has its first one, in words."""
+        train = len(self.lists["train"])
+        fewest, most = max(1, FIRST - train), max(1, LATEST - train)
+        sols_known = any(
+            sol is not None for name, sol in self.sols.items() if self.of(name) is None
+        )
+        count = most if sols_known else fewest
+        images = f"{count} more image{'s' if count > 1 else ''}"
+        if count == fewest:
+            return images
+        return f"{images}, or on {fewest} of {'different sols' if fewest > 1 else 'another sol'}"
+
     def add(self, names: Iterable[str]) -> None:
         """Put newly painted images into ``train`` or ``val``, and write the lists."""
         new = [name for name in names if self.of(name) is None]

@@ -7,6 +7,7 @@ is written. Undo works on the image, from the history, so it survives a restart.
 
 from __future__ import annotations
 
+import glob
 import os
 import threading
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from s5mars.classes import IGNORE
+from s5mars.data.layouts.files import list_images
 from s5mars.data.read import mask_ids, open_label
 from s5mars.errors import UserError
 from s5mars.files import encoded_picture, write_bytes
@@ -27,6 +29,7 @@ from s5mars.labels.loop.folder import LabelFolder
 from s5mars.labels.loop.history import NAME, History
 from s5mars.labels.loop.patch import KEEP, Patch, read_patch
 from s5mars.labels.loop.splits import Splits
+from s5mars.products.files import LISTED_ENDINGS, product_files
 from s5mars.products.names import parse_name
 from s5mars.types import Sample
 
@@ -62,7 +65,8 @@ class Store:
         folder: the folder; its masks are all read once, to count their pixels.
 
     Raises:
-        UserError: if a mask or the history is damaged, or has ids that ``dataset.yaml`` lacks.
+        UserError: if a mask or the history is damaged, or has ids that ``dataset.yaml`` lacks, or
+            two masks have the same name.
     """
 
     def __init__(self, folder: LabelFolder) -> None:
@@ -112,12 +116,14 @@ class Store:
             if name in self._stamp and self._stamp[name] != stamp:
                 self._version[name] += 1  # another program has written it
             self._stamp[name] = stamp
-            ids = self._read(name)
-            if ids is None:
+            path = self._existing(name)
+            if path is None:
                 ids = np.full(size, self.folder.ignored_id, np.uint8)
+            else:
+                ids = self._read(name, path)
             if ids.shape != size:
                 raise UserError(
-                    f"{self.path(name)}: {ids.shape[1]}×{ids.shape[0]} pixels, but the image has "
+                    f"{path}: {ids.shape[1]}×{ids.shape[0]} pixels, but the image has "
                     f"{size[1]}×{size[0]}: replace or remove the mask"
                 )
             self._remember(name, ids)
@@ -133,10 +139,11 @@ class Store:
         with self.lock:
             size = self._sizes.get(name)
             if size is None:
-                ids = self._read(name)
-                if ids is None:
+                path = self._existing(name)
+                if path is None:
                     raise UserError(f"{name} has no mask")
-                size = ids.shape[0], ids.shape[1]
+                height, width = self._read(name, path).shape
+                size = height, width
             return self.indices(self.open(name, size))
 
     def paint(self, name: str, version: int, *, box: Any, runs: Any, tool: str, by: str) -> int:
@@ -171,7 +178,8 @@ class Store:
             nothing to take back.
 
         Raises:
-            ConflictError: if the mask has another version, or was changed by another program since.
+            ConflictError: if the mask has another version, or was changed by another program since,
+                or the stroke is not inside the image.
         """
         return self._turn("undo", name, version, by=by)
 
@@ -221,6 +229,11 @@ class Store:
             now, then = (
                 (change.after, change.before) if do == "undo" else (change.before, change.after)
             )
+            if not now.fits(mask.ids):
+                raise ConflictError(
+                    f"{do} is not possible on {name}, because its image was replaced by a smaller "
+                    "one since that stroke"
+                )
             changed = change.before.values != KEEP
             if (mask.ids[now.region][changed] != now.values[changed]).any():
                 raise ConflictError(
@@ -278,25 +291,30 @@ class Store:
 
     def _scan(self) -> None:
         """Count the painted pixels of every mask."""
-        for name in self.folder.images:
-            if self._existing(name) is None:
+        for name, path in list_images(self.folder.root / "masks").items():
+            if name not in self.folder.images:
                 continue
-            ids = self._read(name)
-            assert ids is not None
+            ids = self._read(name, path)
             self._stamp[name] = _stamp(self.path(name))
             self._count(name, ids)
 
     def _existing(self, name: str) -> Path | None:
+        """The mask of an image in any format of the plain layout.
+
+        The folder is searched each time, because other programs write masks meanwhile.
+        """
         path = self.path(name)
         if path.exists():
             return path
-        others = (path.with_suffix(ending) for ending in (".PNG", ".tif", ".tiff", ".bmp", ".webp"))
-        return next((other for other in others if other.exists()), None)
+        beside = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+        masks = [
+            other
+            for other in beside
+            if other.stem == path.stem and other.suffix.lower() in LISTED_ENDINGS
+        ]
+        return next(iter(product_files(masks)), None)
 
-    def _read(self, name: str) -> NDArray[np.uint8] | None:
-        path = self._existing(name)
-        if path is None:
-            return None
+    def _read(self, name: str, path: Path) -> NDArray[np.uint8]:
         sample = Sample(name, self.folder.images[name], path)
         open_label(sample, self.folder.coding)  # its errors name unknown ids
         mask = mask_ids(sample)

@@ -115,10 +115,15 @@ class Trainer:
     @property
     def obstacle(self) -> str | None:
         """Why no training can start now; None if one can."""
-        lists = self.store.splits.lists
-        if not lists["train"] or not lists["val"]:
+        splits = self.store.splits
+        if not splits.lists["val"]:
             return (
-                "Paint on at least three images first: one of them is held back to choose the "
+                f"Paint on {splits.missing_for_val} first: one of them is held back to choose the "
+                "checkpoint."
+            )
+        if not splits.lists["train"]:
+            return (
+                "Paint on another image first: all painted ones are held back to choose the "
                 "checkpoint."
             )
         return None

@@ -17,6 +17,7 @@ let current = null; // {name, version, undo, redo}
 let chosen = 0; // index of the class
 let state = null;
 let opening = 0; // number of the newest request to open an image
+let loading = false; // that request is not answered yet
 const unsaved = []; // strokes that the server has not confirmed, oldest first
 let saving = false;
 let lost = false; // the server does not answer
@@ -40,17 +41,22 @@ function showSaved() {
   byId("redo").disabled = unsaved.length > 0 || !(current?.redo > 0);
 }
 
+// A change belongs to the image that it was made on, whichever is current when it is sent.
 function finish(patch, tool) {
-  unsaved.push({ image: current.name, tool, ...patch });
+  unsaved.push({ on: current, tool, ...patch });
   save();
 }
 
-// The image is locked until the answer is there: a stroke must not come between.
 function turn(which) {
-  if (!current || tools.stroke) return;
-  tools.locked = true;
-  unsaved.push({ image: current.name, turn: which });
+  if (!current || loading || tools.stroke) return;
+  unsaved.push({ on: current, turn: which });
+  lock();
   save();
+}
+
+// No stroke may come between an undo and its answer, or begin on an image that is being replaced.
+function lock() {
+  tools.locked = !current || loading || unsaved.some((change) => change.turn);
 }
 
 async function save() {
@@ -58,18 +64,21 @@ async function save() {
   if (saving) return;
   saving = true;
   while (unsaved.length) {
-    const { turn: which, ...change } = unsaved[0];
+    const { on, turn: which, ...change } = unsaved[0];
     try {
-      const answer = await api.post(which ?? "paint", { ...change, version: current.version });
+      const { name: image, version } = on;
+      const answer = await api.post(which ?? "paint", { ...change, image, version });
       unsaved.shift();
       lost = false;
-      current.version = answer.version;
-      if (which) turned(answer);
-      else Object.assign(current, { undo: current.undo + 1, redo: 0 });
+      on.version = answer.version;
+      if (which) turned(on, answer);
+      else Object.assign(on, { undo: on.undo + 1, redo: 0 });
     } catch (error) {
-      if (error instanceof api.Refused && error.status < 500) {
+      // An error of the server itself (500) would come again; a full disk (507) may be freed.
+      if (error instanceof api.Refused && error.status <= 500) {
         unsaved.length = 0;
-        say(error.message);
+        tools.cancel(); // it was begun on the refused version
+        say(error.status < 500 ? error.message : `Not saved: ${error.message}; its terminal shows why.`);
         await load(current.name, { keepMessage: true });
       } else {
         lost = true;
@@ -83,10 +92,10 @@ async function save() {
   saving = false;
 }
 
-function turned({ patch, undo, redo }) {
-  Object.assign(current, { undo, redo });
-  tools.locked = unsaved.some((change) => change.turn);
-  if (!patch) return;
+function turned(on, { patch, undo, redo }) {
+  Object.assign(on, { undo, redo });
+  lock();
+  if (!patch || on !== current) return;
   applyPatch(view.mask, view.width, patch);
   const [left, top, width, height] = patch.box;
   view.repaint([left, top, left + width, top + height]);
@@ -101,7 +110,8 @@ async function settled() {
 
 async function load(name, { keepMessage = false } = {}) {
   const number = ++opening;
-  tools.locked = true;
+  loading = true;
+  lock();
   tools.end();
   await settled();
   byId("hint").textContent = "Opening …";
@@ -118,8 +128,9 @@ async function load(name, { keepMessage = false } = {}) {
     suggested = null;
     tools.regions = null;
     loadedRegions = null;
-    tools.locked = false;
-    tools.drop();
+    loading = false;
+    lock();
+    tools.cancel();
     if (!keepMessage) say("");
     history.replaceState(null, "", `?image=${encodeURIComponent(name)}${location.hash}`);
     document.title = `${name} – s5mars label`;
@@ -129,7 +140,8 @@ async function load(name, { keepMessage = false } = {}) {
     poll();
   } catch (error) {
     if (number === opening) {
-      tools.locked = !current;
+      loading = false;
+      lock();
       showHint();
       say(error.message);
     }
@@ -248,7 +260,7 @@ async function poll() {
 // which the server will refuse with a message.
 async function compare() {
   const { version } = state.current;
-  if (version <= current.version || unsaved.length || tools.stroke || saving) return;
+  if (version <= current.version || unsaved.length || tools.stroke || saving || loading) return;
   say("This image was painted in another tab or by another person; the newest mask is shown now.");
   await load(current.name, { keepMessage: true });
 }

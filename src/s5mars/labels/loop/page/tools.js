@@ -43,10 +43,17 @@ export class Toolbox {
     this.view.draw();
   }
 
-  // Forget what is begun.
+  // Forget the corners of a polygon.
   drop() {
     this.points = [];
     this.view.draw();
+  }
+
+  // Forget all that is begun, because another mask is shown.
+  cancel() {
+    this.stroke = null;
+    this.erasing = false;
+    this.drop();
   }
 
   get value() {
@@ -118,6 +125,7 @@ export class Toolbox {
   }
 
   begin(place, time) {
+    if (this.locked) return; // the keyboard begins strokes, too
     this.cursor = place;
     if (this.tool === "polygon" && !this.erasing) {
       this.points.push(place);
@@ -221,6 +229,7 @@ export class Toolbox {
 
   // Close the polygon.
   close(since = performance.now()) {
+    if (this.locked) return;
     const points = this.points.filter(
       (p, i, all) => i === 0 || Math.hypot(p.x - all[i - 1].x, p.y - all[i - 1].y) > 0.5,
     );
