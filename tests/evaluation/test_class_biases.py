@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +26,7 @@ from s5mars.evaluation.reliability import Pixels
 from s5mars.models.checkpoint import load_model, save_model
 from s5mars.models.facts import write_class_biases
 from s5mars.predict.predictor import Predictor
+from s5mars.training import class_biases as training_class_biases
 
 from .standin import TINTS, Tint
 
@@ -210,7 +211,10 @@ def test_damaged_entries_are_named(run: Path, entry: object, what: str) -> None:
 
 
 def test_training_fits_them_on_the_selection_split(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = train(data, tmp_path / "fitted")
     assert "class biases: " in capsys.readouterr().out
@@ -220,11 +224,23 @@ def test_training_fits_them_on_the_selection_split(
     assert "class_biases" not in json.loads((plain / "best.json").read_text())
     # Stopped between the last step and the fit: resuming a finished run adds them.
     facts = json.loads((run / "best.json").read_text())
-    (run / "best.json").write_text(
-        json.dumps({k: facts[k] for k in facts.keys() - {"class_biases"}})
-    )
+    unfitted = json.dumps({k: facts[k] for k in facts.keys() - {"class_biases"}})
+    (run / "best.json").write_text(unfitted)
     assert main(["train", "--resume", str(run)]) == 0
     assert json.loads((run / "best.json").read_text())["class_biases"]["student"] == entry
+    # Of a label with few pixels, none may be among those that are drawn.
+    (run / "best.json").write_text(unfitted)
+    collect = training_class_biases.collect_pixels
+
+    def without_the_last(*arguments: Any, **options: Any) -> Pixels:
+        pixels = collect(*arguments, **options)
+        kept = pixels.image < pixels.image.max()
+        return Pixels(**{field.name: getattr(pixels, field.name)[kept] for field in fields(pixels)})
+
+    monkeypatch.setattr(training_class_biases, "collect_pixels", without_the_last)
+    assert main(["train", "--resume", str(run)]) == 0
+    entry = json.loads((run / "best.json").read_text())["class_biases"]["student"]
+    assert entry["values"] == [0, 0, 0] and "9 images with enough labelled" in entry["reason"]
 
 
 def test_a_small_selection_split_gives_none(

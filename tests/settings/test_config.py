@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 import s5mars
 from s5mars.augment.sam_mix import SamMix
 from s5mars.errors import UserError
 from s5mars.methods import METHODS, OF_A_NETWORK, method_class
-from s5mars.settings.config import TrainConfig
+from s5mars.settings.config import TrainConfig, with_absolute_paths
 from s5mars.settings.networks import NETWORKS, NetworkOptions
+from s5mars.settings.parsing import parse_training, with_values
 
 SOURCE = Path(s5mars.__file__).parent
 
@@ -74,6 +76,8 @@ def test_every_field_of_the_paste_is_read() -> None:
         ({"warm_up": 1.0}, "--warm-up must be in"),
         ({"alignment_power": 2.0}, "--alignment-power must be"),
         ({"select_on": "train"}, "--select-on must not be train"),
+        ({"select_on": "test", "folds": 2}, "would choose its checkpoint on them"),
+        ({"seed": -1}, r"--seed must be in 0 .. 4294967295 \(got -1\)"),
         ({"balanced_crops": 1.5}, r"--balanced-crops must be in \[0, 1\]"),
     ],
 )
@@ -81,3 +85,42 @@ def test_settings_that_cannot_work(changes: dict[str, object], words: str) -> No
     settings: dict[str, object] = {"data": Path("d"), "out": Path("o"), "steps": 1} | changes
     with pytest.raises(ValueError, match=words):
         TrainConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_only_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("all", "auto", "unlabelled", "navcam", "0.5"):
+        Path(name).mkdir()
+    Path("list.txt").touch()
+    words = ["--data=d", "--out=o", "--steps=1", "--model=resnet18"]
+    named = parse_training([*words, "--pool=unlabelled", "--start-from=navcam"]).config
+    assert with_absolute_paths(named) == replace(named, data=tmp_path / "d")
+    default = with_absolute_paths(parse_training([*words, "--labelled=0.5"]).config)
+    assert (default.pool, default.weights, default.labelled) == ("all", "auto", 0.5)
+    (tmp_path / "navcam" / "best.safetensors").touch()
+    paths = parse_training(
+        [*words, "--pool=list.txt", "--labelled=list.txt", "--start-from=navcam",
+         "--freeze=encoder", "--feature-cache=c"]
+    )  # fmt: skip
+    found = with_absolute_paths(paths.config)
+    assert found.pool == found.labelled == str(tmp_path / "list.txt")
+    assert found.start_from == str(tmp_path / "navcam")
+    assert found.feature_cache == tmp_path / "c"
+
+
+def test_paths_of_a_network_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--data=d", "--out=o", "--steps=1"]
+    cached = parse_training([*words, "--model=sam-cls", "--method=supervised", "--sam.features=f"])
+    san = parse_training(
+        [*words, "--recipe=san", "--model=san", "--method=san", "--side-adapter.checkpoint=a.pth"]
+    )
+    for training, group, wanted in (
+        (cached, "sam", {"features": str(tmp_path / "f")}),
+        (san, "side_adapter", {"checkpoint": str(tmp_path / "a.pth"), "input_side": 640}),
+    ):
+        config = with_absolute_paths(training.config)
+        text = with_values(training.text, config, ["network"])
+        assert yaml.safe_load(text)[group] == wanted

@@ -346,6 +346,9 @@ def test_a_threshold_that_freematch_would_not_read_is_refused() -> None:
     assert "which learns it" in refused(*freematch, *wanted)
     of_class_mix = [*freematch, "--method", "classmix", "--classmix.confident", "0.5"]
     assert "classmix.confident (got 0.5) has no effect" in refused(*of_class_mix)
+    of_prev_match = ["--method", "prevmatch", "--prevmatch.unimatch.threshold", "0.3"]
+    said = refused(*freematch, *of_prev_match)
+    assert "prevmatch.unimatch.threshold (got 0.3) has no effect" in said
     by_name = parse_training([*BASE, "--ablation", "hard_threshold/0.9"])
     assert by_name.config.thresholds == "fixed"
     for kind in ("fixed", "flexmatch"):
