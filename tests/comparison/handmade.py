@@ -35,6 +35,9 @@ def comparison(
             "title": "Supervised", "group": "methods", "method": "supervised", "settings": {"a": 1},
         },
         "s5mars": {"title": "S5_Mars", "group": "methods", "method": "s5mars", "settings": {}},
+        "fixmatch": {
+            "title": "FixMatch", "group": "methods", "method": "fixmatch", "settings": {},
+        },
     }  # fmt: skip
     empty = Comparison(
         settings=settings,

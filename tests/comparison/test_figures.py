@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from s5mars.comparison.figures import by_labels, lines_of, write_figures
 from s5mars.comparison.results import Comparison, write_comparison
 from s5mars.comparison.standings import groups_of
 
-from .handmade import SCORES, comparison
+from .handmade import SCORES, SETTINGS, comparison
 
 LEFT_OUT = [("s5mars", 1), ("s5mars", 2)]
 
@@ -58,6 +59,25 @@ def test_the_figure_shows_means_deviations_and_seeds() -> None:
     legend = axes.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["Supervised", "S5_Mars"]
+
+
+def test_captions_name_the_split_that_was_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = []
+
+    def pictures(names: object, columns: object, data: object, text: str) -> Figure:
+        captions.append(text)
+        return Figure()
+
+    column = SimpleNamespace(scores={"a": 50.0})
+    monkeypatch.setattr(figures, "_column", lambda *_: column)
+    monkeypatch.setattr(figures, "_pictures", pictures)
+    scored = SETTINGS["evaluation"] | {"split": "val"}
+    write_comparison(tmp_path, comparison(settings=SETTINGS | {"evaluation": scored}))
+    write_figures(tmp_path, tmp_path / "figures")
+    assert len(captions) == 2
+    assert all("the val split" in text and "test" not in text for text in captions)
 
 
 @pytest.mark.parametrize(("made", "drawn"), [(comparison(), False), (two_shares(), True)])

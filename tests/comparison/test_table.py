@@ -15,6 +15,7 @@ from s5mars.comparison.grid import Cell, method_rows
 from s5mars.comparison.paper import paper_ablation
 from s5mars.comparison.results import read_comparison, write_comparison
 from s5mars.comparison.runner import remaining_text
+from s5mars.comparison.standings import groups_of
 from s5mars.comparison.table import FORMS, table
 from s5mars.errors import UserError
 
@@ -63,6 +64,18 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     write_comparison(tmp_path, comparison({("supervised", 0): 40.0, ("s5mars", 0): 45.0}))
     text = table(tmp_path)
     assert "| S5_Mars | 1 | 45.00 | 55.00 | +5.00 (one seed, no interval) |" in text
+
+
+def test_the_best_other_row_is_the_best_of_those_with_common_seeds(tmp_path: Path) -> None:
+    made = comparison(SCORES | {("fixmatch", 3): 70.0})
+    write_comparison(tmp_path, made)
+    text = table(tmp_path)
+    assert "Supervised: +5.00 [+3.76, +6.24] |" in text and "S5_Mars: -5.00 [" in text
+    assert "| FixMatch | 1 | 70.00 | 80.00 | no common seed | no common seed |" in text
+    made = comparison(SCORES | {("fixmatch", 0): 44.0, ("fixmatch", 3): 70.0})
+    write_comparison(tmp_path, made)
+    best = {standing.row: standing.best_other for standing in groups_of(made)[0].standings}
+    assert best == {"supervised": "S5_Mars", "s5mars": "FixMatch", "fixmatch": "S5_Mars"}
 
 
 def test_failed_and_unfinished_cells_are_named(tmp_path: Path) -> None:

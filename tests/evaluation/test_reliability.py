@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from s5mars.classes import IGNORE, MaskCoding
+from s5mars.evaluation.calibrate import at_threshold
 from s5mars.evaluation.reliability import (
     Pixels,
     collect_pixels,
@@ -125,6 +126,20 @@ def test_measure_is_json_and_labels_do_not_change() -> None:
     assert before["risk_coverage"]["coverage"][-1] == 1
     assert len(before["bins"]["count"]) == 15 and None in before["bins"]["accuracy"]
     assert json.loads(json.dumps(before)) == before
+
+
+def test_thresholds_are_exact_where_few_pixels_reach_them() -> None:
+    logits = np.zeros((20_000, 2), np.float32)
+    logits[:38, 0] = 10
+    label = np.zeros(20_000, np.uint8)
+    label[:19] = 1
+    measured = measure(Pixels(logits, label, np.zeros(20_000, np.int32)), 1.0)
+    for threshold in (0.6, 0.95):
+        assert at_threshold(measured, threshold) == (38 / 20_000, 0.5)
+    assert at_threshold(measured, 0.5) == at_threshold(measured, 0) == (1, 19 / 20_000)
+    nobody = measure(Pixels(logits[38:], label[38:], np.zeros(19_962, np.int32)), 1.0)
+    assert at_threshold(nobody, 0.9) == (0, None)
+    assert json.loads(json.dumps(nobody)) == nobody
 
 
 def test_only_labelled_pixels_are_collected_in_any_windows(tmp_path: Path) -> None:

@@ -172,6 +172,33 @@ def test_scores_of_earlier_weights_are_left_out(
     assert "was not evaluated." in (Path(out) / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("variant", ["student", "dark+middle", "student-dark+middle"])
+def test_scores_of_the_student_or_of_merged_classes_are_not_those_of_the_model(
+    tmp_path: Path, variant: str
+) -> None:
+    folder = run(tmp_path / "run")
+    (folder / f"evaluation-test-full-{variant}.json").write_text('{"mIoU": 12.0, "classes": {}}')
+    card = Path(push(folder, "me/mars", dry_run=tmp_path / "a")) / "README.md"
+    assert "was not evaluated." in card.read_text(encoding="utf-8")
+    (folder / "evaluation-val-paper.json").write_text('{"mIoU": 34.0, "classes": {}}')
+    card = Path(push(folder, "me/mars", dry_run=tmp_path / "b")) / "README.md"
+    assert "mIoU **34.00 %**" in card.read_text(encoding="utf-8")
+
+
+def test_the_card_says_why_there_is_no_interval(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run")
+    evaluation = {
+        "mIoU": 34.0, "classes": {}, "protocol": {"split": "test", "images": 3},
+        "intervals": {"mIoU": [None, None], "draws": 1000},
+    }  # fmt: skip
+    (folder / "evaluation-test-full.json").write_text(json.dumps(evaluation))
+    out = Path(push(folder, "me/mars", dry_run=tmp_path / "upload"))
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "There is no interval, because fewer than 5 images have labels." in card
+    assert "Scores are computed on 3 images.\n" in card
+    assert "bootstrap" not in card and "too narrow" not in card
+
+
 def test_a_run_that_was_never_scored_says_so(tmp_path: Path) -> None:
     out = push(run(tmp_path / "run"), "me/mars", licence="mit", dry_run=tmp_path / "upload")
     card = (Path(out) / "README.md").read_text(encoding="utf-8")

@@ -243,6 +243,13 @@ def test_weights_newer_than_the_evaluation_are_noticed(make_run, network, open_p
     assert "newer than the evaluation" in page.text
 
 
+def test_few_images_have_no_interval(make_run, network, open_page) -> None:
+    intervals = {"mIoU": [None, None], "draws": 1000, "classes": {}}
+    page = open_page(write_report(make_run(evaluation={"intervals": intervals}), examples=0))
+    assert "There is no interval, because fewer than 5 images have labels." in page.text
+    assert "bootstrap" not in page.text
+
+
 def test_the_whole_test_split_is_preferred(make_run, network, open_page) -> None:
     run = make_run(evaluation={"mIoU": 11.11})
     other = json.loads((run / "evaluation-test-full.json").read_text())

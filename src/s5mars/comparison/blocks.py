@@ -9,7 +9,7 @@ from s5mars.comparison import general, paper, words
 from s5mars.comparison.grid import METHODS_GROUP
 from s5mars.comparison.intervals import Difference, Summary
 from s5mars.comparison.results import Comparison
-from s5mars.comparison.standings import Group, groups_of
+from s5mars.comparison.standings import Group, Standing, groups_of
 from s5mars.errors import UserError
 
 ABSENT = "-"
@@ -67,12 +67,16 @@ def _scores(group: Group, protocol: Sequence[str]) -> Block:
         if group.reference is not None:
             is_reference = standing.title == group.reference
             row.append(ABSENT if is_reference else difference_text(standing.to_reference))
-        to_best = f"{standing.best_other}: {difference_text(standing.to_best_other)}"
-        row.append(ABSENT if standing.best_other is None else to_best)
+        row.append(_to_best_other(standing) if len(group.standings) > 1 else ABSENT)
         rows.append(tuple(row))
     rows += _unavailable(group, len(header))
     lines = [*words.reading_lines(group), *words.missing_lines(group), *protocol]
     return Block(_title("Scores", group), tuple(header), tuple(rows), tuple(lines))
+
+
+def _to_best_other(standing: Standing) -> str:
+    other = "" if standing.best_other is None else f"{standing.best_other}: "
+    return other + difference_text(standing.to_best_other)
 
 
 def _unavailable(group: Group, columns: int) -> list[tuple[str, ...]]:

@@ -97,12 +97,13 @@ def write_figures(
             continue
         (folder,), group = sources, of_kind[-1]
         seed = _common_seed(group)
+        split = str(comparison.settings["evaluation"]["split"])
         if seed is not None:
-            grid = _qualitative(folder, group, seed, images, data)
+            grid = _qualitative(folder, group, seed, images, data, split)
             written.append(_save(grid, out / f"predictions{ending}.png"))
         standing = _chosen(group, row)
         if standing is not None:
-            worst = _worst(folder, group, standing, images, data)
+            worst = _worst(folder, group, standing, images, data, split)
             written.append(_save(worst, out / f"worst{ending}.png"))
     return written
 
@@ -251,7 +252,9 @@ def _chosen(group: Group, row: str | None) -> Standing | None:
     return by_row.get("s5mars", best)
 
 
-def _qualitative(folder: Path, group: Group, seed: int, amount: int, data: Path | None) -> Figure:
+def _qualitative(
+    folder: Path, group: Group, seed: int, amount: int, data: Path | None, split: str
+) -> Figure:
     # The baseline comes first, as in the paper.
     standings = sorted(group.standings, key=lambda standing: standing.row != BASELINE)
     columns = [_column(folder, standing, seed) for standing in standings]
@@ -263,12 +266,12 @@ def _qualitative(folder: Path, group: Group, seed: int, amount: int, data: Path 
         columns,
         data,
         f"Labelled share {group.share}, seed {seed}. Images are evenly spaced in the ranking of "
-        "the test split by mean mIoU, lowest first. Below each prediction is its mIoU.",
+        f"the {split} split by mean mIoU, lowest first. Below each prediction is its mIoU.",
     )
 
 
 def _worst(
-    folder: Path, group: Group, standing: Standing, amount: int, data: Path | None
+    folder: Path, group: Group, standing: Standing, amount: int, data: Path | None, split: str
 ) -> Figure:
     seed = min(by_seed(standing.cells))
     column = _column(folder, standing, seed)
@@ -276,7 +279,7 @@ def _worst(
         list(column.scores)[:amount],
         [column],
         data,
-        f"{standing.title}, labelled share {group.share}, seed {seed}: images of the test split "
+        f"{standing.title}, labelled share {group.share}, seed {seed}: images of the {split} split "
         "with the lowest mIoU, lowest first.",
     )
 

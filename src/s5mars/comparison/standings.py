@@ -21,7 +21,8 @@ class Standing:
     classes: Mapping[str, Summary | None]  # IoU; None if the ground truth lacks the class
     # Of mIoU; None for the reference itself or without common seeds.
     to_reference: Difference | None
-    best_other: str | None  # title of the other row with the highest mean
+    # Title of the other row with the highest mean on common seeds; None if no row has any.
+    best_other: str | None
     to_best_other: Difference | None
 
 
@@ -64,8 +65,7 @@ def _group(comparison: Comparison, kind: str, share: str) -> Group:
     of_reference = by_seed(c for c in comparison.cells if (c.share, c.row) == (share, reference))
     standings = []
     for name, found in scores.items():
-        others = [other for other in scores if other != name]
-        best = max(others, key=lambda other: means[other].mean, default=None)
+        best = _best_other(name, scores)
         compared = of_reference if name != reference else {}
         standings.append(
             Standing(
@@ -90,6 +90,15 @@ def _group(comparison: Comparison, kind: str, share: str) -> Group:
         unavailable=tuple(cell for cell in here if cell.status == "unavailable"),
         titles=titles,
     )
+
+
+def _best_other(name: str, scores: Mapping[str, Mapping[int, float]]) -> str | None:
+    means = {}
+    for other, found in scores.items():
+        common = found.keys() & scores[name].keys()
+        if other != name and common:
+            means[other] = summary([found[seed] for seed in common]).mean
+    return max(means, key=means.__getitem__, default=None)
 
 
 def by_seed(cells: Iterable[Result]) -> dict[int, float]:

@@ -20,6 +20,7 @@ from s5mars.evaluation.reliability import (
     HIGHEST,
     LOWEST,
     PIXELS,
+    THRESHOLDS,
     collect_pixels,
     fit_temperature,
     measure,
@@ -41,9 +42,6 @@ from s5mars.predict.predictor import Predictor
 logger = logging.getLogger("s5mars")
 
 CLASS_BIASES = ("keep", "fit", "none")
-
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-"""Confidence thresholds for which the table shows the effect of abstaining."""
 
 
 def calibrate(
@@ -187,9 +185,14 @@ def at_threshold(measured: Mapping[str, Any], threshold: float) -> tuple[float, 
         measured: result of ``reliability.measure``.
 
     Returns:
-        Fraction of pixels kept, and fraction of wrong pixels among them, to the precision of the
-        stored curve; (0, None) if none is kept.
+        Fraction of pixels kept, and fraction of wrong pixels among them; (0, None) if none is kept.
+        They are exact at 0 and at ``THRESHOLDS``; at others, and in files of earlier versions,
+        they have the precision of the stored curve.
     """
+    exact = measured.get("thresholds")
+    if exact is not None and threshold in exact["threshold"]:
+        index = exact["threshold"].index(threshold)
+        return exact["coverage"][index], exact["risk"][index]
     curve = measured["risk_coverage"]
     left = [i for i, least in enumerate(curve["threshold"]) if least >= threshold]
     return (curve["coverage"][left[-1]], curve["risk"][left[-1]]) if left else (0.0, None)

@@ -23,9 +23,10 @@ _MOMENTS = 5.0  # seconds
 def find_evaluation(folder: Path) -> Path | None:
     """The preferred evaluation file (test split first, then protocol ``full``), or None.
 
-    Evaluations without the class biases of the model are not of the model as it is used.
+    Evaluations of the student, of merged classes or without the class biases of the model are not
+    of the model as it is used.
     """
-    found = (p for p in folder.glob("evaluation-*.json") if NO_CLASS_BIASES not in p.stem)
+    found = (path for path in folder.glob("evaluation-*.json") if _is_as_used(path))
     return min(found, key=_preference, default=None)
 
 
@@ -61,6 +62,12 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         if not isinstance(value["classes"], dict):
             raise TypeError("`classes` is not a table")
         return value
+
+
+def _is_as_used(path: Path) -> bool:
+    # Only the names of merged classes contain a +.
+    other = path.stem.endswith("-student") or "+" in path.stem or NO_CLASS_BIASES in path.stem
+    return not other
 
 
 def _preference(path: Path) -> tuple[bool, bool, bool, str]:

@@ -40,6 +40,9 @@ LOWEST, HIGHEST = 0.05, 20.0
 PIXELS = 500_000
 """Number of sampled pixels: enough to know the ECE to about 0.1 points."""
 
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Confidence thresholds at which the effect of abstaining is measured."""
+
 _CURVE_POINTS = 200
 _CHUNK = 1 << 16  # pixels converted to float64 at a time
 
@@ -219,7 +222,8 @@ def measure(pixels: Pixels, temperature: float) -> dict[str, Any]:
     Returns:
         ``temperature``, ``nll``, ``ece`` and ``aurc`` (in [0, 1]), ``bins`` (``count``,
         ``confidence``, ``accuracy``), ``risk_coverage`` (``coverage``, ``risk``, ``threshold`` at
-        about 200 points), all in [0, 1].
+        about 200 points) and ``thresholds`` (the same at ``THRESHOLDS``; the risk is None if no
+        pixel is kept), all in [0, 1].
     """
     confidence, right = confidences(pixels, temperature)
     binned, curve = reliability(confidence, right), risk_coverage(confidence, right)
@@ -239,6 +243,19 @@ def measure(pixels: Pixels, temperature: float) -> dict[str, Any]:
             "risk": curve.risk[at - 1].tolist(),
             "threshold": curve.threshold[at - 1].tolist(),
         },
+        "thresholds": _at_thresholds(confidence, right),
+    }
+
+
+def _at_thresholds(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_]
+) -> dict[str, list[Any]]:
+    # The points of the curve are too far apart for thresholds that few pixels reach.
+    kept = [confidence >= threshold for threshold in THRESHOLDS]
+    return {
+        "threshold": list(THRESHOLDS),
+        "coverage": [float(chosen.mean()) for chosen in kept],
+        "risk": [float((~right[chosen]).mean()) if chosen.any() else None for chosen in kept],
     }
 
 

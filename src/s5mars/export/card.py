@@ -13,7 +13,7 @@ from s5mars.evaluation.class_biases import describe_class_biases
 from s5mars.methods import method_title
 from s5mars.models.domain import Domain
 from s5mars.models.licences import Licence, from_facts
-from s5mars.report.numbers import at, number, plural, score
+from s5mars.report.numbers import at, interval, number, plural, score
 from s5mars.report.words import interval_sentence, protocol_sentence
 
 LICENCE_FILE = "LICENSE.md"
@@ -215,14 +215,19 @@ def _limits(
         images = number(at(evaluation, "protocol", "images"))
         if images:
             limits.append(
-                f"Scores are computed on {plural(round(images), 'image')}; neighbouring frames are "
-                "similar, so the intervals over images are probably too narrow."
+                f"Scores are computed on {plural(round(images), 'image')}{_narrow(evaluation)}."
             )
     if str(training.get("split_for_selection", "")).startswith("test"):
         limits.append("The checkpoint was selected on the test split, so that score is too high.")
     if "synthetic" in str(training.get("dataset", "")):
         limits.append("The images are synthetic, so scores are not evidence about images of Mars.")
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _narrow(evaluation: Mapping[str, Any]) -> str:
+    if interval(at(evaluation, "intervals", "mIoU")) is None:
+        return ""
+    return "; neighbouring frames are similar, so the intervals over images are probably too narrow"
 
 
 def _licence(licence: str | None, encoder: Licence | None, terms: str) -> str:

@@ -25,6 +25,7 @@ class Found:
     total: int  # number of products in the index
     order: str  # column
     ascending: bool
+    columns: tuple[str, ...]  # of the index
     shown: tuple[str, ...]  # columns of the printed table
     sheet: Path | None = None  # the contact sheet, if one was drawn
     # Text columns of a condition that nothing satisfies → the values that they have.
@@ -45,8 +46,7 @@ class Found:
         if form == "json":
             return json.dumps([dict(row) for row in self.rows], indent=1, ensure_ascii=False)
         if form == "csv":
-            columns = list(self.rows[0]) if self.rows else list(self.shown)
-            lines = [columns, *([row[c] for c in columns] for row in self.rows)]
+            lines = [self.columns, *([row[c] for c in self.columns] for row in self.rows)]
             return csv_text(lines).rstrip("\n")
         cells = [list(self.shown), *([_cell(row[c]) for c in self.shown] for row in self.rows)]
         widths = [max(len(line[i]) for line in cells) for i in range(len(self.shown))]
@@ -116,7 +116,8 @@ def find(
         ]
         write_sheet(drawn, tiles, maps=root, taxonomy=taxonomy, only=coloured)
     texts = {} if number else products.texts(checked)
-    return Found(rows, number, len(table), order, ascending, tuple(matter), drawn, texts)
+    every = tuple(products.columns)
+    return Found(rows, number, len(table), order, ascending, every, tuple(matter), drawn, texts)
 
 
 def _coloured(
@@ -124,11 +125,20 @@ def _coloured(
 ) -> list[str]:
     """The names of the classes that a sheet colours."""
     names = dict(zip(class_columns(taxonomy), taxonomy.names, strict=True))
-    columns = [products.column(name) for name in only] or checked.columns
+    columns = [_column_of(name, names, products) for name in only] or checked.columns
     found = [names[c] for c in (c.removeprefix("largest_") for c in columns) if c in names]
     if len(found) < max(1, len(only)):
         raise UserError(f"--only needs a class: {', '.join(taxonomy.names)}")
     return found
+
+
+def _column_of(name: str, names: Mapping[str, str], products: Products) -> str:
+    # Classes go first: one may be named like a column about the product, such as rover.
+    for equal in (str, str.lower):
+        for column, known in names.items():
+            if equal(known) == equal(name):
+                return column
+    return products.column(name)
 
 
 def _cell(value: object) -> str:

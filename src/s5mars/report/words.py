@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from s5mars.errors import as_typed
+from s5mars.evaluation.bootstrap import FEWEST
 from s5mars.report.folder import Run
-from s5mars.report.numbers import count, mapping, number, plural, share
+from s5mars.report.numbers import count, interval, mapping, number, plural, share
 
 _GRAVE = ("synthetic", "unreadable", "skipped")  # notes that make a score unreliable
 
@@ -86,6 +87,8 @@ def interval_sentence(evaluation: Mapping[str, Any]) -> str:
     intervals = evaluation.get("intervals")
     if not isinstance(intervals, Mapping) or not intervals:
         return "No interval was computed for these scores."
+    if interval(intervals.get("mIoU")) is None:
+        return f"There is no interval, because fewer than {FEWEST} images have labels."
     draws = number(intervals.get("draws"))
     how = f" ({plural(round(draws), 'draw')})" if draws else ""
     return (
