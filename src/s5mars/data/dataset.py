@@ -11,6 +11,9 @@ from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.errors import UserError, did_you_mean
 from s5mars.types import Sample
 
+FOLDS = 5
+"""Number of parts that is suggested for cross-validation."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -42,9 +45,10 @@ class Dataset:
         filled = [key for key, value in self.splits.items() if value]
         hint = did_you_mean(name, filled)
         if name in ("val", "test"):
+            folds = min(FOLDS, max(2, len(self.splits.get("train", ()))))
             hint = (
                 f": list images for it in splits/{name}.txt, or estimate a score with "
-                "`s5mars train --folds 5`"
+                f"`s5mars train --folds {folds}`"
             )
         raise UserError(
             f"{self.root} has no split {name!r}, only {', '.join(filled) or 'empty ones'}{hint}"

@@ -8,7 +8,7 @@ is quick.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,7 @@ _LIMITS: tuple[_Limit, ...] = (
         "momentum", "weight_decay", "clip", "power", "unsupervised", "validate_every",
         "save_every", "encoder_rate", "partition_seed", "snapshots", "lora",
     )),
+    ("in 0 .. 4294967295", lambda x: 0 <= x < 2**32, ("seed",)),
     ("in [0, 1)", lambda x: 0 <= x < 1, (
         "warm_up", "ramp", "alignment", "threshold_momentum", "teacher_momentum", "teacher_span",
         "drop_path",
@@ -329,6 +330,11 @@ class TrainConfig(
                     raise UserError(f"{as_option(name)} must be {wanted} (got {value})")
         if self.folds == 1 or self.folds < 0:
             raise UserError(f"--folds must be 0 or at least 2 (got {self.folds})")
+        if self.folds and self.select_on == "test":
+            raise UserError(
+                "--folds scores each run on the images of its fold, and --select-on test would "
+                "choose its checkpoint on them; use --select-on val (or --keep last without val)"
+            )
         if self.select_on == "train":
             raise UserError(
                 "--select-on must not be train, because a checkpoint cannot be chosen on images "
@@ -367,14 +373,29 @@ class TrainConfig(
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Make paths absolute, except that of the run folder."""
     changed: dict[str, Any] = {}
-    for name in ("data", "splits", "objects", "object_cache", "teacher"):
+    for name in ("data", "splits", "objects", "object_cache", "feature_cache", "teacher"):
         if (path := getattr(config, name)) is not None:
             changed[name] = path.absolute()
-    for name in ("labelled", "pool", "weights", "start_from"):  # a path or something else
+    for name, is_path in _MAY_BE_PATHS.items():
         value = getattr(config, name)
-        if value and isinstance(value, str) and Path(value).exists():
+        if value and isinstance(value, str) and is_path(value):
             changed[name] = str(Path(value).absolute())
-    return replace(config, **changed)
+    return replace(config, network=config.network.with_absolute_paths(), **changed)
+
+
+def _is_model(text: str) -> bool:
+    """Whether a text is a path to a model, and not the name of an installed one."""
+    path = Path(text)
+    return path.is_file() or (path / "best.safetensors").is_file() or path.name != text
+
+
+_MAY_BE_PATHS: Mapping[str, Callable[[str], bool]] = {
+    "labelled": lambda text: Path(text).is_file(),
+    "pool": lambda text: Path(text).is_file(),
+    "weights": lambda text: text not in ("auto", "none") and Path(text).exists(),
+    "start_from": lambda text: Path(text).exists() and _is_model(text),
+}
+"""Options that are a path or something else, and how to know: a folder may have any name."""
 
 
 def reads_class_shares(config: TrainConfig) -> bool:

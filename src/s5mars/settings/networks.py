@@ -6,9 +6,9 @@ A new kind of network is a dataclass here and a case in ``models/build.py``. Imp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from s5mars.errors import UserError
 
@@ -22,6 +22,13 @@ class NetworkOptions:
     fixed_crops: ClassVar[bool] = False  # whether crops are never scaled, and can be cached
     methods: ClassVar[str] = ""  # methods that train it, for messages; "": all
     zero_shot: ClassVar[bool] = False  # whether it can be scored without training
+    paths: ClassVar[tuple[str, ...]] = ()  # options that are a path
+
+    def with_absolute_paths(self) -> Self:
+        """The same options for a run that is resumed in any directory."""
+        given = {name: value for name in self.paths if (value := getattr(self, name)) is not None}
+        changed = {name: type(value)(Path(value).absolute()) for name, value in given.items()}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,8 @@ class SamCls(NetworkOptions):
     fixed_crops: ClassVar[bool] = True
     methods: ClassVar[str] = "supervised"
 
+    paths: ClassVar[tuple[str, ...]] = ("features",)
+
     features: Path | None = None
 
 
@@ -75,6 +84,8 @@ class SideAdapter(NetworkOptions):
     weights: ClassVar[str] = "CLIP"
     methods: ClassVar[str] = "san or supervised"
     zero_shot: ClassVar[bool] = True
+
+    paths: ClassVar[tuple[str, ...]] = ("checkpoint",)
 
     checkpoint: str | None = None
     input_side: int = 640

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType
@@ -23,7 +23,13 @@ from s5mars.files.reading import parse_yaml, read_yaml, reading
 from s5mars.settings.ablations import Row, find_ablation
 from s5mars.settings.config import DataSettings, EncoderSettings, TrainConfig
 from s5mars.settings.keywords import as_option
-from s5mars.settings.networks import DeepLab, misplaced, network_options, with_groups
+from s5mars.settings.networks import (
+    DeepLab,
+    NetworkOptions,
+    misplaced,
+    network_options,
+    with_groups,
+)
 from s5mars.settings.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -192,7 +198,11 @@ def with_values(text: str, config: TrainConfig, names: Iterable[str]) -> str:
     content = dict(yaml.safe_load(text))
     for name in names:
         value = getattr(config, name)
-        content[name] = str(value) if isinstance(value, Path) else value
+        if isinstance(value, NetworkOptions):
+            given = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(value).items()}
+            content[value.group] = {**content.get(value.group, {}), **given}
+        else:
+            content[name] = str(value) if isinstance(value, Path) else value
     return str(yaml.safe_dump(content, sort_keys=False))
 
 
@@ -304,14 +314,19 @@ def _require_used_threshold(config: TrainConfig, method: Any) -> None:
     """Raise if a threshold is set that is not used: FreeMatch learns its own."""
     if config.thresholds != "freematch":
         return
-    defaults = {field.name: field.default for field in fields(method)}
-    for name in ("threshold", "hard_threshold", "confident"):
-        given = getattr(method, name, 0.0)
-        if given > 0 and given != defaults.get(name):
-            raise UserError(
-                f"{config.method}.{name} (got {given:g}) has no effect with --thresholds "
-                "freematch, which learns it; use fixed or flexmatch"
-            )
+    groups = {config.method: method}
+    for field in fields(method):  # a method may contain another one
+        if is_dataclass(inner := getattr(method, field.name)):
+            groups[f"{config.method}.{field.name}"] = inner
+    for group, settings in groups.items():
+        defaults = {field.name: field.default for field in fields(settings)}
+        for name in ("threshold", "hard_threshold", "confident"):
+            given = getattr(settings, name, 0.0)
+            if given > 0 and given != defaults.get(name):
+                raise UserError(
+                    f"{group}.{name} (got {given:g}) has no effect with --thresholds "
+                    "freematch, which learns it; use fixed or flexmatch"
+                )
 
 
 def chosen(arguments: Sequence[str]) -> Namespace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from s5mars.data.dataset import Dataset
@@ -57,7 +58,12 @@ def add_class_biases(run: Path, config: TrainConfig, dataset: Dataset, streams: 
         samples = streams.selection
         with tqdm(total=len(samples), unit="image", desc="class biases", disable=None) as bar:
             pixels = collect_pixels(predictor, samples, dataset.coding, progress=bar.update)
-        entry = class_biases_entry(pixels, split=config.select_on)
+        sampled = len(np.unique(pixels.image))
+        if sampled < FEWEST_IMAGES:  # others have few labelled pixels, of which none was drawn
+            found = f"{sampled} images with enough labelled pixels"
+            entry = no_biases(len(names), _too_few(found, config))
+        else:
+            entry = class_biases_entry(pixels, split=config.select_on)
     write_class_biases(run, network, entry)
     if not no_class_biases(config, streams):  # else the plan has said it
         print(f"class biases: {describe_class_biases(entry, names)}")

@@ -21,7 +21,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.layouts.splitting import write_lists
 from s5mars.data.names import as_lines
-from s5mars.data.partition import draw_partition
+from s5mars.data.partition import POOLS, draw_partition, pool
 from s5mars.data.stratify import Areas, label_areas, stratified_order
 from s5mars.devices import device_of
 from s5mars.errors import UserError, as_typed
@@ -79,10 +79,13 @@ def cross_validate(
         labelled, dataset.coding, len(dataset.taxonomy), skip_bad=config.skip_bad
     )
     parts = divide(labelled, areas, config.folds, seed=config.partition_seed)
+    listed = () if config.pool in POOLS else pool(dataset, config.pool)
     with locked(out):
         require_unused(out)
         for number, part in enumerate(parts, 1):
             _write_fold(out, number, part, labelled, dataset, folds=config.folds)
+            if listed:
+                write_text(_pool_of(out, number), as_lines(_names_without(listed, part)))
         write_json(out / "versions.json", versions())
         write_text(out / "config.yaml", config_text)  # last: it says that the folds are complete
     if chosen:
@@ -107,15 +110,17 @@ def resume_folds(
     scores: list[Mapping[str, Any]] = []
     with locked(run):
         for number in range(1, config.folds + 1):
+            pool_list = _pool_of(run, number)
             part = replace(
                 config,
                 folds=0,
                 out=run / f"fold-{number}",
                 splits=(run / "lists" / f"fold-{number}").absolute(),
                 labelled=str((run / "lists" / f"fold-{number}.txt").absolute()),
+                pool=str(pool_list) if pool_list.is_file() else config.pool,
                 object_cache=_object_cache(config),
             )
-            changed = ("folds", "out", "splits", "labelled", "data", "object_cache")
+            changed = ("folds", "out", "splits", "labelled", "pool", "data", "object_cache")
             own = with_values(text, part, changed)
             title = f"fold {number} of {config.folds}"
             if not train_part(run, part, method, config_text=own, title=title):
@@ -236,9 +241,8 @@ def _write_fold(
     *,
     folds: int,
 ) -> None:
-    held_out = {sample.name for sample in part}
     lists = {
-        "train": [s.name for s in dataset.split("train") if s.name not in held_out],
+        "train": _names_without(dataset.split("train"), part),
         "val": [sample.name for sample in dataset.splits.get("val", ())],
         "test": [sample.name for sample in part],
     }
@@ -248,8 +252,17 @@ def _write_fold(
         {split: names for split, names in lists.items() if names},
         first_line=f"for fold {number} of {folds}",
     )
-    chosen = as_lines(s.name for s in labelled if s.name not in held_out)
-    write_text(folder.with_name(f"{folder.name}.txt"), chosen)
+    write_text(folder.with_name(f"{folder.name}.txt"), as_lines(_names_without(labelled, part)))
+
+
+def _pool_of(run: Path, number: int) -> Path:
+    """The pool of a fold, if ``--pool`` is a list, which may name images that are held out."""
+    return (run / "lists" / f"fold-{number}-pool.txt").absolute()
+
+
+def _names_without(samples: Sequence[Sample], part: Sequence[Sample]) -> list[str]:
+    held_out = {sample.name for sample in part}
+    return [sample.name for sample in samples if sample.name not in held_out]
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.classes import MaskCoding, Taxonomy
+from s5mars.data.dataset import FOLDS
 from s5mars.data.layouts.files import forbid_overlap, left_out, read_names, select
 from s5mars.data.names import as_lines
 from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
@@ -21,9 +22,6 @@ from s5mars.types import Sample
 FEW = 40
 """Below this number of labelled images none is set aside: val and test would show too few pixels of
 most classes to choose or score anything, and the labels are worth more in training."""
-
-FOLDS = 5
-"""Number of parts that is suggested for cross-validation."""
 
 SHARES = {"train": 0.7, "test": 0.2}  # the rest is "val"
 
