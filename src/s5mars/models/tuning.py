@@ -72,7 +72,7 @@ def add_adapters(network: Segmenter, rank: int) -> None:
     An adapter begins as zero, so the network does not change.
 
     Raises:
-        UserError: if the encoder has no attention, or peft is missing.
+        UserError: if the encoder has no attention that calls its linear layers, or peft is missing.
     """
     peft = needed("peft", extra="lora")
     targets = [
@@ -85,8 +85,28 @@ def add_adapters(network: Segmenter, rank: int) -> None:
             f"--lora needs an encoder with attention, such as vit_small_patch14_dinov2; "
             f"{network.description['encoder']} has none"
         )
+    _call_all_layers(network)
     settings = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
     peft.inject_adapter_in_model(settings, network.encoder)
+
+
+def _call_all_layers(network: Segmenter) -> None:
+    """Make each attention with biases of its own call its ``qkv`` layer, which may be replaced.
+
+    timm's default hands the weight of this layer to one function together with the biases, so that
+    an adapter in the place of the layer would have no effect.
+    """
+    attention: Any
+    for attention in network.encoder.modules():
+        if getattr(attention, "q_bias", None) is None:
+            continue
+        if not hasattr(attention, "qkv_bias_separate"):
+            raise UserError(
+                f"--lora cannot be used with {network.description['encoder']}, whose "
+                f"{type(attention).__name__} does not call its linear layers; use an encoder such "
+                "as vit_small_patch14_dinov2, or update timm"
+            )
+        attention.qkv_bias_separate = True
 
 
 def shared_state(network: nn.Module) -> Mapping[str, Tensor]:
