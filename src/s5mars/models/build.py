@@ -139,13 +139,16 @@ def rebuild_network(description: Mapping[str, Any]) -> AnyNetwork:
     kinds = {each.NAME: each for each in HEADS.values()}
     if kind not in kinds:
         raise UserError(f"this version has no network {kind!r}: update s5mars, or train again")
-    of_deeplab = ("head", "multi_grid") if kind == DeepLabV3Plus.NAME else ()
+    of_deeplab: dict[str, Any] = {}
+    if kind == DeepLabV3Plus.NAME:
+        of_deeplab = {name: description[name] for name in ("head", "multi_grid")}
+        of_deeplab["grid_of_stage"] = description.get("grid_of_stage", False)
     network: Segmenter = kinds[kind](
         description["encoder"],
         description["classes"],
         output_stride=description["output_stride"],
         normalisation=description["normalisation"],
         weights="none",
-        **{name: description[name] for name in of_deeplab},
+        **of_deeplab,
     )
     return network
