@@ -117,6 +117,11 @@ def check_network(config: TrainConfig, method: Method) -> None:
         raise UserError(
             f"--model {config.model} trains on labelled images only; use --method {options.methods}"
         )
+    if config.freeze_norm and isinstance(options, SideAdapter):
+        raise UserError(
+            f"--freeze-norm is for a timm encoder, not --model {config.model}, which has no batch "
+            "statistics; leave it out"
+        )
     if options.weights and config.weights in {"auto", "none"}:
         raise UserError(
             f"--model {config.model} requires --weights: a folder of {options.weights} in "
