@@ -9,14 +9,27 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
+import math
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 WAY_OUT = "replace it, or leave it out (train and predict do so with --skip-bad)"
 """What to do about a damaged file; also for commands that do not have the option."""
+
+
+LIMITS: Mapping[str, Callable[[float], bool]] = {
+    "above 0": lambda x: x > 0,
+    "at least 0": lambda x: x >= 0,
+    "at least 1": lambda x: x >= 1,
+    "in [0, 1]": lambda x: 0 <= x <= 1,
+    "in [0, 1)": lambda x: 0 <= x < 1,
+    "in (0, 1]": lambda x: 0 < x <= 1,
+    "in [0, 100]": lambda x: 0 <= x <= 100,
+}
+"""Limits of ``require_limit``, by their words in its message."""
 
 
 class UserError(ValueError):
@@ -65,6 +78,15 @@ def require_choice(
     if value not in choices:
         hint = did_you_mean(value, choices) if suggest else ""
         raise UserError(f"{name} must be one of {', '.join(choices)} (got {value!r}){hint}")
+
+
+def require_limit(limit: str, **numbers: float) -> None:
+    """Raise a UserError if a number is not finite or outside one of the ``LIMITS``."""
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise UserError(f"{name} must be finite (got {value})")
+        if not LIMITS[limit](value):
+            raise UserError(f"{name} must be {limit} (got {value})")
 
 
 def needed(module: str, *, extra: str) -> Any:

@@ -155,3 +155,15 @@ def test_matching_leaves_absent_classes_out() -> None:
     assert list(zip(image.tolist(), query.tolist(), name.tolist(), strict=True)) == [
         (0, 0, 0), (0, 1, 2),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("points", 0, r"points must be at least 1 \(got 0\)"),
+        ("no_object", -0.1, r"no_object must be at least 0 \(got -0.1\)"),
+    ],
+)
+def test_constants_that_the_loss_cannot_work_with(field: str, value: float, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        replace(San(), **{field: value})

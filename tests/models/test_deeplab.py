@@ -132,15 +132,23 @@ def test_normalisation_is_that_of_the_named_weights(monkeypatch: pytest.MonkeyPa
     assert network.mean.flatten().tolist() == pytest.approx(expected)
 
 
-def test_multi_grid_multiplies_the_dilation() -> None:
+@pytest.mark.parametrize(
+    ("encoder", "stride", "expected"),
+    [
+        ("resnet50", 8, [4, 8, 16]),
+        ("resnet50", 16, [2, 4, 8]),
+        ("resnet50s", 16, [2, 4, 8]),  # 1·2, 2·2 and 2·4 in the released code
+        ("resnet50", 32, [1, 2, 4]),
+    ],
+)
+def test_multi_grid_multiplies_the_dilation_of_the_stage(
+    encoder: str, stride: int, expected: list[int]
+) -> None:
     with torch.device("meta"):
-        plain, grid = (
-            DeepLabV3Plus("resnet50", 3, multi_grid=factors) for factors in (None, (1, 2, 4))
-        )
-    before, after = (
-        [block.conv2.dilation[0] for block in network.encoder.layer4] for network in (plain, grid)
-    )
-    assert after == [d * f for d, f in zip(before, (1, 2, 4), strict=True)]
+        network = DeepLabV3Plus(encoder, 3, output_stride=stride, multi_grid=(1, 2, 4))
+    convolutions = [block.conv2 for block in network.encoder.layer4]
+    assert [c.dilation for c in convolutions] == [(d, d) for d in expected]
+    assert [c.padding for c in convolutions] == [(d, d) for d in expected]
 
 
 def test_multi_grid_keeps_sizes() -> None:

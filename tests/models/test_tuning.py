@@ -97,7 +97,7 @@ def test_weights_that_are_loaded_later_count(tmp_path: Path) -> None:
     assert counted.images == 0
 
 
-@pytest.mark.parametrize("encoder", [VIT, "tiny_patch16_dinov3"])
+@pytest.mark.parametrize("encoder", [VIT, "tiny_patch16_dinov3", "tiny_patch16_dinov3_qkvb"])
 def test_adapters_begin_as_nothing_and_are_merged_when_shared(tmp_path: Path, encoder: str) -> None:
     pytest.importorskip("peft")
     torch.manual_seed(0)
@@ -124,6 +124,33 @@ def test_adapters_begin_as_nothing_and_are_merged_when_shared(tmp_path: Path, en
     assert not any("lora" in key for key in loaded.state_dict())
     torch.testing.assert_close(loaded(given), after, atol=1e-5, rtol=1e-4)
     assert any("lora" in key for key in network.state_dict())  # it goes on training
+
+
+@pytest.mark.parametrize("encoder", [VIT, "tiny_patch16_dinov3_qkvb", "tiny_swin", "tiny_swinv2"])
+def test_every_adapter_learns(encoder: str) -> None:
+    pytest.importorskip("peft")
+    torch.manual_seed(0)
+    network = build_segmenter(encoder, 2, head="linear").eval()
+    given = image(1)
+    with torch.no_grad():
+        for name, parameter in network.encoder.named_parameters():
+            if "_bias" in name:
+                parameter.normal_()  # they begin as zero
+        before = network(given)
+        add_adapters(network, 2)
+        torch.testing.assert_close(network.eval()(given), before)
+    network(given).square().mean().backward()
+    adapters = {n: p for n, p in network.encoder.named_parameters() if ".lora_" in n}
+    assert adapters and [name for name, p in adapters.items() if p.grad is None] == []
+
+
+def test_an_attention_that_would_not_call_its_adapters_is_refused() -> None:
+    pytest.importorskip("peft")
+    network = build_segmenter("tiny_patch16_dinov3_qkvb", 2, head="linear")
+    for module in network.encoder.modules():
+        vars(module).pop("qkv_bias_separate", None)  # as in early versions of timm
+    with pytest.raises(ValueError, match=r"--lora cannot be used with tiny_patch16_dinov3_qkvb"):
+        add_adapters(network, 2)
 
 
 def test_earlier_layers_learn_more_slowly() -> None:

@@ -231,6 +231,10 @@ def test_the_rows_of_table_vi_are_runs_of_train(
         ({"side_adapter.checkpoint": "a.pth"}, "it is for --model san, not resnet50"),
         ({"model": "san", "weights": "clip", "steps": 0}, "requires a trained side adapter"),
         ({"model": "san", "weights": "nowhere"}, "nowhere: no such folder"),
+        (
+            {"model": "san", "weights": "nowhere", "freeze_norm": "true"},
+            "--freeze-norm is for a timm encoder, not --model san",
+        ),
         ({"steps": 0}, "--steps must be above 0"),
     ],
 )

@@ -94,6 +94,22 @@ def test_the_encoder_has_a_rate_of_its_own() -> None:
     assert len(rates) == len(list(module.student.parameters()))
 
 
+def test_the_recorded_rate_is_that_of_the_head_in_the_last_step() -> None:
+    module = module_of("supervised", steps=4, learning_rate=0.1, encoder_rate=0.5)
+    head = next(
+        group
+        for group in module.optimizer.param_groups
+        if any(p is module.student.classifier.weight for p in group["params"])
+    )
+    assert module.learning_rate == 0.1
+    for _ in range(4):
+        used = head["lr"]
+        module.optimizer.step()
+        module.schedule.step()
+        module.finish_step()
+        assert module.learning_rate == pytest.approx(used) and used > 0
+
+
 def test_frozen_statistics_do_not_move() -> None:
     module = module_of("supervised", freeze_norm=True)
     norms = [m for m in module.student.encoder.modules() if isinstance(m, nn.BatchNorm2d)]

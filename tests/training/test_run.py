@@ -98,6 +98,8 @@ def test_a_run_leaves_everything_behind(unbroken: Path) -> None:
     first, second = metrics["history"]
     assert first["terms"].keys() == {"supervised"}  # the warm-up learns from labels alone
     assert second["terms"].keys() == {"supervised", "hard", "soft"}
+    rates = [5e-4 * (1 - step / STEPS) ** 0.9 for step in (2, 5)]  # steps count from 0
+    assert [entry["learning_rate"] for entry in (first, second)] == pytest.approx(rates)
     assert set(first["validation"]["classes"]) == set(
         s5mars.open_dataset(metrics["data"]).taxonomy.names
     )

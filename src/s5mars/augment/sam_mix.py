@@ -16,6 +16,7 @@ pastes one region onto every pool image, at the position it was cut from:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +28,7 @@ from s5mars.augment.geometric import object_transforms, rectangles, warp
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_limit
 from s5mars.randomness import Generators
 from s5mars.types import View
 
@@ -59,10 +60,10 @@ class SamMix:
     extra_rectangle: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.flip <= 1:
-            raise UserError(f"mix.flip must be in [0, 1] (got {self.flip})")
+        require_limit("at least 0", **{"mix.rotation": self.rotation})
+        require_limit("in [0, 1]", **{"mix.flip": self.flip})
         smallest, largest = self.rescale
-        if not 0 < smallest <= largest:
+        if not 0 < smallest <= largest < math.inf:
             raise UserError(
                 "mix.rescale must be the smallest and the largest factor, above 0 "
                 f"(got {list(self.rescale)})"

@@ -41,6 +41,7 @@ from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
 from s5mars.devices import send
+from s5mars.errors import require_limit
 from s5mars.methods.fixmatch import supervised_and_strong
 from s5mars.methods.views import as_float, kept_pixels, pool_of, weak_view
 from s5mars.randomness import Generators, each
@@ -64,6 +65,9 @@ class AugSeg:
     threshold: float = 0.0
     photometric: Photometric = "augseg"
     labelled_patches: bool = True
+
+    def __post_init__(self) -> None:
+        require_limit("at least 0", unsupervised_weight=self.unsupervised_weight)
 
     @property
     def needs(self) -> Needs:

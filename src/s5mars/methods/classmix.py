@@ -32,6 +32,7 @@ from s5mars.augment.class_mix import class_regions
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
+from s5mars.errors import require_limit
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_view
 from s5mars.objective.losses import hard_loss, pixels
 from s5mars.types import Batch, Crops, Needs, Progress, Term, View
@@ -52,6 +53,10 @@ class ClassMix:
     unsupervised_weight: float = 1.0
     confident: float = 0.968
     class_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_limit("at least 0", unsupervised_weight=self.unsupervised_weight)
+        require_limit("in [0, 1]", class_share=self.class_share)
 
     @property
     def needs(self) -> Needs:

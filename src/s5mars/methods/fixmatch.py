@@ -33,6 +33,7 @@ from s5mars.augment.mix import paste, select
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
+from s5mars.errors import require_limit
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_view
 from s5mars.objective.losses import hard_loss, pixels
 from s5mars.randomness import Generators
@@ -56,6 +57,10 @@ class FixMatch:
     threshold: float = 0.95
     photometric: Photometric = "fixmatch"
     rectangle: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_limit("at least 0", unsupervised_weight=self.unsupervised_weight)
+        require_limit("in [0, 1]", rectangle=self.rectangle)
 
     @property
     def needs(self) -> Needs:

@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
-from s5mars.errors import UserError
+from s5mars.errors import require_limit
 from s5mars.methods.views import as_float, pool_of
 from s5mars.objective.losses import masked_mean
 from s5mars.objective.teacher import restoring_modes
@@ -63,8 +63,7 @@ class MeanTeacher:
     teacher_dropout: bool = True
 
     def __post_init__(self) -> None:
-        if self.noise < 0:
-            raise UserError(f"noise must be at least 0 (got {self.noise})")
+        require_limit("at least 0", unsupervised_weight=self.unsupervised_weight, noise=self.noise)
 
     @property
     def needs(self) -> Needs:

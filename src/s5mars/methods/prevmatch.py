@@ -42,7 +42,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from s5mars.errors import UserError
+from s5mars.errors import require_limit
 from s5mars.methods.unimatch import UniMatch
 from s5mars.methods.views import as_float, kept_pixels, pool_of
 from s5mars.objective.teacher import evaluating
@@ -73,11 +73,8 @@ class PrevMatch(nn.Module):
 
     def __post_init__(self) -> None:
         super().__init__()
-        for name in ("copies", "drawn"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1 (got {getattr(self, name)})")
-        if not 0 < self.spacing <= 1:
-            raise UserError(f"spacing must be in (0, 1] (got {self.spacing})")
+        require_limit("at least 1", copies=self.copies, drawn=self.drawn)
+        require_limit("in (0, 1]", spacing=self.spacing)
         self.past: list[Copy] = []  # the oldest first
 
     @property

@@ -34,6 +34,7 @@ from s5mars.augment.mix import select
 from s5mars.augment.random_paste import random_paste
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
+from s5mars.errors import require_limit
 from s5mars.methods.fixmatch import consistency
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_views
 from s5mars.types import Batch, Needs, Progress, Term, View
@@ -54,6 +55,10 @@ class RanPaste:
     unsupervised_weight: float = 1.0
     threshold: float = 0.95
     beta: float = 4.0
+
+    def __post_init__(self) -> None:
+        require_limit("at least 0", unsupervised_weight=self.unsupervised_weight)
+        require_limit("above 0", beta=self.beta)
 
     @property
     def needs(self) -> Needs:

@@ -31,6 +31,7 @@ from s5mars.augment.photometric import Photometric, photometric
 from s5mars.augment.sam_mix import SamMix
 from s5mars.augment.statistics import partners
 from s5mars.devices import send
+from s5mars.errors import require_limit
 from s5mars.methods.views import kept_pixels, logits_of_both, pool_of, weak_view, weak_views
 from s5mars.objective.losses import Over, hard_and_soft_loss, pixels
 from s5mars.randomness import Generators
@@ -66,6 +67,14 @@ class S5Mars:
     photometric: Photometric = "none"
     swap: Exchange = "std"
     mix: SamMix = field(default_factory=SamMix)
+
+    def __post_init__(self) -> None:
+        require_limit(
+            "at least 0",
+            unsupervised_weight=self.unsupervised_weight,
+            hard_weight=self.hard_weight,
+            soft_weight=self.soft_weight,
+        )
 
     @property
     def needs(self) -> Needs:

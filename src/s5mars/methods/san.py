@@ -30,6 +30,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
+from s5mars.errors import require_limit
 from s5mars.objective.losses import mean_of_all
 from s5mars.parallel import distributed
 from s5mars.randomness import each
@@ -66,6 +67,16 @@ class San:
     dice_weight: float = 5.0
     no_object: float = 0.1
     points: int = 112 * 112
+
+    def __post_init__(self) -> None:
+        require_limit(
+            "at least 0",
+            class_weight=self.class_weight,
+            mask_weight=self.mask_weight,
+            dice_weight=self.dice_weight,
+            no_object=self.no_object,
+        )
+        require_limit("at least 1", points=self.points)
 
     @property
     def needs(self) -> Needs:

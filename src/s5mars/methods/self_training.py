@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from s5mars.augment.geometric import inner_rectangles
 from s5mars.augment.photometric import Photometric, photometric
 from s5mars.devices import send
+from s5mars.errors import require_limit
 from s5mars.methods.fixmatch import supervised_and_strong
 from s5mars.methods.views import pool_of, weak_view
 from s5mars.randomness import Generators, each
@@ -61,6 +62,10 @@ class SelfTraining:
     unsupervised_weight: float = 1.0
     photometric: Photometric = "fixmatch"
     erased: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_limit("at least 0", unsupervised_weight=self.unsupervised_weight)
+        require_limit("in [0, 1]", erased=self.erased)
 
     @property
     def needs(self) -> Needs:

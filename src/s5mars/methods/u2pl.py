@@ -55,7 +55,7 @@ from s5mars.augment.geometric import rectangles
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
-from s5mars.errors import UserError
+from s5mars.errors import require_limit
 from s5mars.methods.memory_bank import MemoryBank
 from s5mars.methods.views import as_float, pool_of
 from s5mars.models.network import Network
@@ -103,9 +103,25 @@ class U2PL(nn.Module):
 
     def __post_init__(self) -> None:
         super().__init__()
-        for name in ("drop_percent", "anchor_percent"):
-            if not 0 <= getattr(self, name) <= 100:
-                raise UserError(f"{name} must be in [0, 100] (got {getattr(self, name)})")
+        require_limit(
+            "in [0, 100]", drop_percent=self.drop_percent, anchor_percent=self.anchor_percent
+        )
+        require_limit("in [0, 1]", cutmix=self.cutmix, anchor_probability=self.anchor_probability)
+        require_limit("above 0", temperature=self.temperature)
+        require_limit(
+            "at least 0",
+            unsupervised_weight=self.unsupervised_weight,
+            contrastive_weight=self.contrastive_weight,
+            low_rank=self.low_rank,
+            high_rank=self.high_rank,
+        )
+        require_limit(
+            "at least 1",
+            anchors=self.anchors,
+            negatives=self.negatives,
+            queue=self.queue,
+            first_queue=self.first_queue,
+        )
         self.bank = MemoryBank(size=self.queue, first_size=self.first_queue)
 
     @property

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.augment.photometric import Photometric
-from s5mars.errors import UserError
+from s5mars.errors import require_limit
 from s5mars.methods.fixmatch import consistency, two_strong_views
 from s5mars.methods.views import as_float, kept_pixels, pool_of, weak_view
 from s5mars.models.dropout import drop_channels
@@ -64,8 +64,15 @@ class UniMatch:
     rectangle: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dropped < 1:
-            raise UserError(f"dropped must be in [0, 1) (got {self.dropped})")
+        require_limit(
+            "at least 0",
+            unsupervised_weight=self.unsupervised_weight,
+            feature_weight=self.feature_weight,
+        )
+        for weight in self.strong_weights:
+            require_limit("at least 0", strong_weights=weight)
+        require_limit("in [0, 1)", dropped=self.dropped)
+        require_limit("in [0, 1]", rectangle=self.rectangle)
 
     @property
     def needs(self) -> Needs:

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from s5mars.augment.photometric import Photometric
 from s5mars.devices import send
+from s5mars.errors import require_limit
 from s5mars.methods.fixmatch import consistency, two_strong_views
 from s5mars.methods.views import as_float, kept_pixels, pool_of, weak_view
 from s5mars.models.network import Network
@@ -61,6 +62,10 @@ class UniMatchV2:
     undropped: float = 0.5
     photometric: Photometric = "fixmatch"
     rectangle: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_limit("at least 0", unsupervised_weight=self.unsupervised_weight)
+        require_limit("in [0, 1]", undropped=self.undropped, rectangle=self.rectangle)
 
     @property
     def needs(self) -> Needs:

@@ -117,6 +117,11 @@ def check_network(config: TrainConfig, method: Method) -> None:
         raise UserError(
             f"--model {config.model} trains on labelled images only; use --method {options.methods}"
         )
+    if config.freeze_norm and isinstance(options, SideAdapter):
+        raise UserError(
+            f"--freeze-norm is for a timm encoder, not --model {config.model}, which has no batch "
+            "statistics; leave it out"
+        )
     if options.weights and config.weights in {"auto", "none"}:
         raise UserError(
             f"--model {config.model} requires --weights: a folder of {options.weights} in "
@@ -139,13 +144,16 @@ def rebuild_network(description: Mapping[str, Any]) -> AnyNetwork:
     kinds = {each.NAME: each for each in HEADS.values()}
     if kind not in kinds:
         raise UserError(f"this version has no network {kind!r}: update s5mars, or train again")
-    of_deeplab = ("head", "multi_grid") if kind == DeepLabV3Plus.NAME else ()
+    of_deeplab: dict[str, Any] = {}
+    if kind == DeepLabV3Plus.NAME:
+        of_deeplab = {name: description[name] for name in ("head", "multi_grid")}
+        of_deeplab["grid_of_stage"] = description.get("grid_of_stage", False)
     network: Segmenter = kinds[kind](
         description["encoder"],
         description["classes"],
         output_stride=description["output_stride"],
         normalisation=description["normalisation"],
         weights="none",
-        **{name: description[name] for name in of_deeplab},
+        **of_deeplab,
     )
     return network

@@ -96,6 +96,7 @@ def _call_all_layers(network: Segmenter) -> None:
     timm's default hands the weight of this layer to one function together with the biases, so that
     an adapter in the place of the layer would have no effect.
     """
+    attention: Any
     for attention in network.encoder.modules():
         if getattr(attention, "q_bias", None) is None:
             continue

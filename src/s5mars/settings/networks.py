@@ -41,7 +41,8 @@ class DeepLab(NetworkOptions):
         output_stride: Output stride of the encoder, for any head: 8, 16 or 32.
         normalisation: Input normalisation, for any head: ``encoder`` or ``as_released`` (see
             docs/method.md).
-        multi_grid: Dilation factors of the last ResNet stage, such as [1, 2, 4].
+        multi_grid: Factors on the dilation of the last ResNet stage, one per block, such as
+            [1, 2, 4].
     """
 
     group: ClassVar[str] = "deeplab"

@@ -214,6 +214,12 @@ class SegmentationModule(nn.Module):
         self.step += 1
 
     @property
+    def learning_rate(self) -> float:
+        """Learning rate of the head in the last step, or in the first one before any."""
+        decay = _decay(max(self.step - 1, 0), self.config, self.total_steps)
+        return self.config.learning_rate * decay
+
+    @property
     def pool_crops(self) -> int:
         """How many crops of the pool the method sees in the whole run."""
         return self.config.batch * (self.total_steps - self.pool_from) * self.method.needs.pool
@@ -296,9 +302,10 @@ def _optimiser(
             trained, lr=rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: polynomial(
-            step, total=total_steps, power=config.power, freeze_at=config.freeze_at
-        ),
+        optimizer, lambda step: _decay(step, config, total_steps)
     )
     return optimizer, schedule
+
+
+def _decay(step: int, config: TrainConfig, total_steps: int) -> float:
+    return polynomial(step, total=total_steps, power=config.power, freeze_at=config.freeze_at)

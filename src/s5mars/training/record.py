@@ -88,7 +88,7 @@ class Record:
             "loss": averages.get("loss"),
             "terms": below_prefix(averages, "terms/"),
             "shares": below_prefix(averages, "shares/"),
-            "learning_rate": module.optimizer.param_groups[0]["lr"],
+            "learning_rate": module.learning_rate,
             "validation": scores,
             "pseudo_labels": pseudo_label_record(everything, confident, self.dataset.taxonomy),
         }
