@@ -42,7 +42,7 @@ def colours(pixels: torch.Tensor) -> list[torch.Tensor]:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("browser") / "folder"
     (folder / "images").mkdir(parents=True)
-    for number in range(8):
+    for number in range(10):
         Image.fromarray(scene(number, (160, 120))[0]).save(folder / "images" / f"s{number}.png")
     Image.fromarray(scene(9, LARGE)[0]).save(folder / "images/large.jpg", quality=90)
     return folder

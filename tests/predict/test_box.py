@@ -124,7 +124,7 @@ def test_the_package_is_not_written_to(
         "classes: [{name: soil, ids: [0]}, {name: rock, ids: [1, 2, 3, 4, 5, 6, 7, 8, 9]}]\n"
     )
     assert main(["evaluate", "navcam", "--data", str(data), "--split", "val"]) == 0
-    assert Path("navcam.evaluation-val-full.json").is_file()
+    assert Path("navcam.cross-data-same-classes-val-full.json").is_file()
     assert result_path(navcam, "a.json") == Path("navcam.a.json")
     for model in ("navcam", str(navcam)):
         assert main(["calibrate", model, "--data", str(data)]) == 2
