@@ -271,6 +271,14 @@ def test_two_tabs_do_not_overwrite_each_other(open_tab: Callable[[str], Tab], ro
     one.until(lambda: "another tab or by another person" in one.text("#notice"))
 
 
+def test_a_server_that_answers_again_is_told(open_tab: Callable[[str], Tab]) -> None:
+    tab = open_tab("s5")
+    tab.page.route("**/api/state*", lambda route: route.abort())
+    tab.until(lambda: "no answer" in tab.text("#saved"))
+    tab.page.unroute("**/api/state*")
+    tab.saved()
+
+
 def test_no_stroke_or_undo_reaches_the_image_that_is_being_opened(
     open_tab: Callable[[str], Tab], root: Path
 ) -> None:

@@ -234,7 +234,10 @@ async function poll() {
   const asked = current?.name;
   try {
     const found = await api.get("state", asked ? { image: asked } : {});
-    if (lost && !unsaved.length) lost = false;
+    if (lost && !unsaved.length) {
+      lost = false;
+      showSaved();
+    }
     if (asked !== current?.name) return;
     state = found;
     panels.update(state, asked);
@@ -246,7 +249,7 @@ async function poll() {
   } catch (error) {
     if (error instanceof api.Refused && error.status === 401) {
       say("The server was started again: open the address that it printed.");
-    } else if (!lost) {
+    } else {
       lost = true;
     }
     showSaved();
