@@ -21,11 +21,10 @@ from enum import Enum
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from s5mars.classes import UNLABELLED_COLOUR, Colour, MaskCoding
 from s5mars.errors import UserError
-from s5mars.products.decode import MaskFile, decode_mask, mask_palette
+from s5mars.products.decode import MaskFile, decode_mask
 
 
 class Kind(Enum):
@@ -51,8 +50,9 @@ class Declared:
         return values <= {0, *_greys(self.colours)}
 
 
-def kind_of(mask: MaskFile, palette: NDArray[np.uint8] | None) -> Kind:
+def kind_of(mask: MaskFile) -> Kind:
     """The kind of a mask."""
+    palette = mask.palette
     if mask.ids.dtype != np.uint8:
         return Kind.DEEP
     if mask.ids.ndim == 3:
@@ -73,7 +73,7 @@ def kinds_with_colours(paths: Iterable[Path], declared: Declared) -> frozenset[K
     seen = _Seen()
     for path in paths:
         try:
-            seen.add(decode_mask(path), mask_palette(path))
+            seen.add(decode_mask(path))
         except UserError:
             continue  # it is reported when its labels are read
     return seen.kinds(declared)
@@ -89,8 +89,8 @@ class _Seen:
     )
     pairs: set[tuple[int, Colour]] = field(default_factory=set)  # indices and their colours
 
-    def add(self, mask: MaskFile, palette: NDArray[np.uint8] | None) -> None:
-        kind = kind_of(mask, palette)
+    def add(self, mask: MaskFile) -> None:
+        kind = kind_of(mask)
         if kind is Kind.DEEP:
             return
         if is_coloured(mask):
@@ -99,8 +99,8 @@ class _Seen:
         grey = mask.ids if mask.ids.ndim == 2 else mask.ids[..., 0]
         shown = np.bincount(grey.ravel() if mask.valid is None else grey[mask.valid])
         values = np.flatnonzero(shown).tolist()
-        if kind is Kind.PALETTE and palette is not None:
-            colours = dict(enumerate(map(tuple, palette.tolist())))
+        if kind is Kind.PALETTE and mask.palette is not None:
+            colours = dict(enumerate(map(tuple, mask.palette.tolist())))
             self.pairs.update((value, colours.get(value, UNLABELLED_COLOUR)) for value in values)
         else:
             self.values[kind].update(values)

@@ -30,7 +30,7 @@ from s5mars.labels.colours_or_ids import (
 )
 from s5mars.labels.images import Images
 from s5mars.labels.regions import Entry, Export, Note, Region, Size, attempt, mask_entry
-from s5mars.products.decode import MaskFile, decode, decode_mask, head_size, mask_palette
+from s5mars.products.decode import MaskFile, decode_mask, head_size
 from s5mars.products.files import IMAGE_ENDINGS, files_below
 from s5mars.products.raster import Raster
 
@@ -202,10 +202,10 @@ def _regions_described(
     """By colour for the kinds of masks that hold colours, else by id."""
     try:
         mask = decode_mask(path)
-        kind = kind_of(mask, mask_palette(path))
+        kind = kind_of(mask)
         if is_coloured(mask) or kind in coloured:
             # The palette of a grey mask, if there is one, shows nothing.
-            raster = Raster(mask.ids, mask.valid) if kind is Kind.GREY else decode(path)
+            raster = Raster(mask.ids if kind is Kind.GREY else mask.colours, mask.valid)
             yield from Coloured.of(path, raster, names, (UNLABELLED_COLOUR,)).regions()
             return
     except UserError as error:

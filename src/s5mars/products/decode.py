@@ -57,6 +57,16 @@ class MaskFile:
     ids: NDArray[Any]  # (H, W) or (H, W, 3); indices if the file has a palette
     valid: NDArray[np.bool_] | None  # (H, W), False where transparent or no data; None: all valid
     lossy: bool  # the compression may have changed ids
+    palette: NDArray[np.uint8] | None = None  # (N, 3) colours of the ids; black beyond them
+
+    @property
+    def colours(self) -> NDArray[Any]:
+        """(H, W) or (H, W, 3): the ids with their palette applied, if there is one."""
+        if self.palette is None:
+            return self.ids
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(self.palette)] = self.palette
+        return np.asarray(table[self.ids])
 
 
 def plain_image(path: Path) -> Image.Image | None:
@@ -99,7 +109,7 @@ def decode_mask(path: Path) -> MaskFile:
     with _opened(path) as image:
         if image is None:
             raster = _tiff(path, palette=False)
-            return MaskFile(raster.values, raster.valid, lossy=False)
+            return MaskFile(raster.values, raster.valid, lossy=False, palette=_tiff_palette(path))
         lossy = image.format in ("JPEG", "MPO", "WEBP")
         if _is_deep_png(image):
             return MaskFile(*_deep_png(image), lossy)
@@ -110,22 +120,7 @@ def decode_mask(path: Path) -> MaskFile:
             ids = np.asarray(turned).astype(np.uint8)
         else:
             ids = _values(turned)
-        return MaskFile(ids, _opaque(turned), lossy)
-
-
-def mask_palette(path: Path) -> NDArray[np.uint8] | None:
-    """(N, 3) colours of the ids of ``decode_mask``; None without a palette; raises as ``decode``.
-
-    Ids beyond it are black.
-    """
-    with _opened(path) as image:
-        if image is None:
-            return _tiff_palette(path)
-        if image.mode == "1":
-            return np.array(_BILEVEL, np.uint8)
-        if image.mode != "P":
-            return None
-        return np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
+        return MaskFile(ids, _opaque(turned), lossy, palette=_palette(turned))
 
 
 def head_size(path: Path) -> tuple[tuple[int, int], int]:
@@ -300,6 +295,14 @@ def _tiff(path: Path, *, palette: bool = True) -> Raster:
                 return _by_pillow(path, missing)  # tifffile has few codecs of its own
             return _without_alpha(turned_array(values, _tag(page, _ORIENTATION, 1)), page, missing)
         return _by_pillow(path, missing)
+
+
+def _palette(image: Image.Image) -> NDArray[np.uint8] | None:
+    if image.mode == "1":
+        return np.array(_BILEVEL, np.uint8)
+    if image.mode != "P":
+        return None
+    return np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
 
 
 def _tiff_palette(path: Path) -> NDArray[np.uint8] | None:
