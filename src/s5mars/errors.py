@@ -20,18 +20,6 @@ WAY_OUT = "replace it, or leave it out (train and predict do so with --skip-bad)
 """What to do about a damaged file; also for commands that do not have the option."""
 
 
-LIMITS: Mapping[str, Callable[[float], bool]] = {
-    "above 0": lambda x: x > 0,
-    "at least 0": lambda x: x >= 0,
-    "at least 1": lambda x: x >= 1,
-    "in [0, 1]": lambda x: 0 <= x <= 1,
-    "in [0, 1)": lambda x: 0 <= x < 1,
-    "in (0, 1]": lambda x: 0 < x <= 1,
-    "in [0, 100]": lambda x: 0 <= x <= 100,
-}
-"""Limits of ``require_limit``, by their words in its message."""
-
-
 class UserError(ValueError):
     """A mistake in an argument, a setting or a file, in one line that also says what to do."""
 
@@ -78,6 +66,20 @@ def require_choice(
     if value not in choices:
         hint = did_you_mean(value, choices) if suggest else ""
         raise UserError(f"{name} must be one of {', '.join(choices)} (got {value!r}){hint}")
+
+
+LIMITS: Mapping[str, Callable[[float], bool]] = {
+    "above 0": lambda x: x > 0,
+    "at least 0": lambda x: x >= 0,
+    "at least 1": lambda x: x >= 1,
+    "at least 32 pixels": lambda x: x >= 32,
+    "in [0, 1]": lambda x: 0 <= x <= 1,
+    "in [0, 1)": lambda x: 0 <= x < 1,
+    "in (0, 1]": lambda x: 0 < x <= 1,
+    "in [0, 100]": lambda x: 0 <= x <= 100,
+    "in [0, 4294967295]": lambda x: 0 <= x < 2**32,
+}
+"""Limits of ``require_limit``, by their words in its message."""
 
 
 def require_limit(limit: str, **numbers: float) -> None:

@@ -77,7 +77,8 @@ def test_every_field_of_the_paste_is_read() -> None:
         ({"alignment_power": 2.0}, "--alignment-power must be"),
         ({"select_on": "train"}, "--select-on must not be train"),
         ({"select_on": "test", "folds": 2}, "would choose its checkpoint on them"),
-        ({"seed": -1}, r"--seed must be in 0 .. 4294967295 \(got -1\)"),
+        ({"seed": -1}, r"--seed must be in \[0, 4294967295\] \(got -1\)"),
+        ({"learning_rate": float("nan")}, "--learning-rate must be finite"),
         ({"balanced_crops": 1.5}, r"--balanced-crops must be in \[0, 1\]"),
     ],
 )

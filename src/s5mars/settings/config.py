@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s5mars.data.resolution import Resolution
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_limit
 from s5mars.settings.keywords import as_option
 from s5mars.settings.networks import DeepLab, NetworkOptions, network_options
 
@@ -27,25 +27,22 @@ Kept = Literal["best", "last", "after-warm-up"]
 ClassBiases = Literal["none", "fit"]
 
 
-_Limit = tuple[str, Callable[[Any], bool], tuple[str, ...]]
-
-_LIMITS: tuple[_Limit, ...] = (
-    ("above 0", lambda x: x > 0, ("batch", "learning_rate", "num_nodes")),
-    ("at least 32 pixels", lambda x: x >= 32, ("crop",)),
-    ("at least 0", lambda x: x >= 0, (
+_LIMITS: Mapping[str, tuple[str, ...]] = {
+    "above 0": ("batch", "learning_rate", "num_nodes"),
+    "at least 32 pixels": ("crop",),
+    "at least 0": (
         "momentum", "weight_decay", "clip", "power", "unsupervised", "validate_every",
         "save_every", "encoder_rate", "partition_seed", "snapshots", "lora",
-    )),
-    ("in 0 .. 4294967295", lambda x: 0 <= x < 2**32, ("seed",)),
-    ("in [0, 1)", lambda x: 0 <= x < 1, (
+    ),
+    "in [0, 4294967295]": ("seed",),
+    "in [0, 1)": (
         "warm_up", "ramp", "alignment", "threshold_momentum", "teacher_momentum", "teacher_span",
         "drop_path",
-    )),
-    ("in [0, 1]", lambda x: 0 <= x <= 1, (
-        "alignment_power", "alignment_coverage", "balanced_crops",
-    )),
-    ("in (0, 1]", lambda x: 0 < x <= 1, ("freeze_at", "layer_decay")),
-)  # fmt: skip
+    ),
+    "in [0, 1]": ("alignment_power", "alignment_coverage", "balanced_crops"),
+    "in (0, 1]": ("freeze_at", "layer_decay"),
+}  # fmt: skip
+"""Limits of numbers, as in ``errors.require_limit``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,10 +321,8 @@ class TrainConfig(
     network: NetworkOptions = field(default_factory=DeepLab)
 
     def __post_init__(self) -> None:
-        for wanted, holds, names in _LIMITS:
-            for name in names:
-                if not holds(value := getattr(self, name)):
-                    raise UserError(f"{as_option(name)} must be {wanted} (got {value})")
+        for limit, names in _LIMITS.items():
+            require_limit(limit, **{as_option(name): getattr(self, name) for name in names})
         if self.folds == 1 or self.folds < 0:
             raise UserError(f"--folds must be 0 or at least 2 (got {self.folds})")
         if self.folds and self.select_on == "test":
