@@ -13,9 +13,10 @@ import s5mars
 from s5mars.augment.sam_mix import SamMix
 from s5mars.errors import UserError
 from s5mars.methods import METHODS, OF_A_NETWORK, method_class
-from s5mars.settings.config import TrainConfig, with_absolute_paths
+from s5mars.settings.config import TrainConfig
 from s5mars.settings.networks import NETWORKS, NetworkOptions
 from s5mars.settings.parsing import parse_training, with_values
+from s5mars.settings.paths import with_absolute_paths
 
 SOURCE = Path(s5mars.__file__).parent
 

@@ -17,9 +17,10 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import read_names
 from s5mars.data.partition import POOLS, partition_list
 from s5mars.files.reading import read_text
-from s5mars.settings.config import TrainConfig, with_absolute_paths
+from s5mars.settings.config import TrainConfig
 from s5mars.settings.networks import NetworkOptions, network_options, with_groups
 from s5mars.settings.parsing import Training
+from s5mars.settings.paths import with_absolute_paths
 
 _OF_THE_CELL = {"data", "splits", "out", "method", "labelled", "seed"}
 _CHANGE_NOTHING = {

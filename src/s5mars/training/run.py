@@ -28,8 +28,9 @@ from s5mars.files.reading import read_text
 from s5mars.models.build import AnyNetwork
 from s5mars.models.start import starting_network
 from s5mars.proposals.prepare import check_given, check_store
-from s5mars.settings.config import TrainConfig, with_absolute_paths
+from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import with_values
+from s5mars.settings.paths import with_absolute_paths
 from s5mars.training.announce import plan
 from s5mars.training.class_biases import add_class_biases, lacks_class_biases
 from s5mars.training.domain import has_domain, record_domain
