@@ -11,8 +11,7 @@ from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.errors import UserError, did_you_mean
 from s5mars.types import Sample
 
-FOLDS = 5
-"""Number of parts that is suggested for cross-validation."""
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,8 @@ class Dataset:
         filled = [key for key, value in self.splits.items() if value]
         hint = did_you_mean(name, filled)
         if name in ("val", "test"):
-            folds = min(FOLDS, max(2, len(self.splits.get("train", ()))))
-            hint = (
-                f": list images for it in splits/{name}.txt, or estimate a score with "
-                f"`s5mars train --folds {folds}`"
-            )
+            way = way_to_score(len(self.splits.get("train", ())))
+            hint = f": list images for it in splits/{name}.txt, or {way}"
         raise UserError(
             f"{self.root} has no split {name!r}, only {', '.join(filled) or 'empty ones'}{hint}"
         )
@@ -75,3 +71,14 @@ class Dataset:
     def _by_name(self) -> dict[str, Sample]:
         sources = [self.unlisted, self.unlabelled, *reversed(list(self.splits.values()))]
         return {sample.name: sample for samples in sources for sample in samples}
+
+
+def way_to_score(labelled: int) -> str:
+    """How to get a score where no labelled image is set aside, in words.
+
+    Args:
+        labelled: number of labelled images.
+    """
+    if labelled < 2:
+        return "label another image, because a score needs a second one"
+    return f"use `s5mars train --folds {min(_FOLDS, labelled)}` to estimate a score"

@@ -14,7 +14,7 @@ from lightning_fabric.loggers.csv_logs import CSVLogger
 from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
-from s5mars.data.dataset import FOLDS, Dataset
+from s5mars.data.dataset import Dataset, way_to_score
 from s5mars.data.resolution import Resolution
 from s5mars.errors import as_typed
 from s5mars.evaluation.confusion import score_text
@@ -123,12 +123,6 @@ class Record:
             },
         )
 
-    def _way_to_score(self, *, command: str = "") -> str:
-        images = len(self.streams.labelled)
-        if images < 2:
-            return "a score needs a second one"
-        return f"{command}--folds {min(FOLDS, images)} estimates one"
-
     def summarise(self, module: SegmentationModule) -> None:
         """Print the final score and the next command."""
         best = module.kept_entry()
@@ -139,7 +133,8 @@ class Record:
         out, when = self.config.out, f"step {best['step']} of {module.total_steps}"
         when += f", {module.seconds / 60:.1f} min; {out}"
         if not self.streams.selection:
-            no_score = f"; no score, since no labelled image was set aside ({self._way_to_score()})"
+            way = way_to_score(len(self.streams.labelled))
+            no_score = f"; no score, since no labelled image was set aside: {way}"
             print(
                 f"{self.config.method}: the {module.scored_name} of {when}"
                 f"{'' if self._tested else no_score}"
@@ -240,7 +235,7 @@ class Record:
             if not self._tested:
                 notes.append(
                     "No labelled image was set aside, so there is no score: "
-                    f"{self._way_to_score(command='s5mars train ')}."
+                    f"{way_to_score(len(self.streams.labelled))}."
                 )
         if self.streams.skipped:
             notes.append(f"{len(self.streams.skipped)} unreadable files were skipped (--skip-bad).")

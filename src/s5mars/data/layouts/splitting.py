@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.classes import MaskCoding, Taxonomy
-from s5mars.data.dataset import FOLDS
+from s5mars.data.dataset import way_to_score
 from s5mars.data.layouts.files import forbid_overlap, left_out, read_names, select
 from s5mars.data.names import as_lines
 from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
@@ -91,11 +91,9 @@ def _first_splits(
             f"`s5mars label {as_typed(root)}`"
         )
     if (number := len(labelled)) < FEW:
-        estimate = f"use `s5mars train --folds {min(FOLDS, number)}` to estimate a score"
         warn_once(
             f"{root}: {number} labelled image(s) and no split lists, so all of them are "
-            "used for training, and val and test are empty; "
-            f"{estimate if number > 1 else 'a score needs a second one'}"
+            f"used for training, and val and test are empty; {way_to_score(number)}"
         )
         return {"train": tuple(labelled)}
     areas = _areas(labelled, taxonomy, coding)
