@@ -238,7 +238,7 @@ def test_a_product_and_its_picture_to_browse_are_one_sample(tmp_path, fake_data)
     (root / "images" / "sol_001.IMG").write_bytes(b"PDS_VERSION_ID")
     assert open_dataset(root).sample("sol_001").image.name == "sol_001.IMG"
     # A label that a wildcard names with its product is no second product.
-    given = [tmp_path / name for name in ("a.IMG", "a.LBL", "b.LBL", "a.xml")]
+    given = [tmp_path / name for name in ("a.IMG", "A.lbl", "b.LBL", "a.xml")]
     for path in given:
         path.write_bytes(b"PDS_VERSION_ID")
     found = find_sources(given, out=tmp_path / "out")

@@ -15,7 +15,7 @@ from s5mars.errors import MissingFileError, UserError
 from s5mars.files import printable
 from s5mars.files.reading import require_regular
 from s5mars.products import PRODUCT_ENDINGS, product_files
-from s5mars.products.files import files_below
+from s5mars.products.files import files_below, without_labels
 
 ENDINGS = {
     "confidence": "_confidence.png",
@@ -56,7 +56,7 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
     if not inputs:
         raise UserError("no inputs; give image files or folders")
     found: dict[Path, Source] = {}
-    for given in _without_labels(map(Path, inputs)):
+    for given in without_labels([Path(each) for each in inputs]):
         if given.is_dir():
             if given.resolve() == out.resolve():
                 raise UserError(f"--out {out} is an input folder; choose another folder")
@@ -75,17 +75,6 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
             absolute = Path(os.path.abspath(path))  # noqa: PTH100
             found.setdefault(absolute, Source(absolute, printable(name)))
     return list(found.values())
-
-
-def _without_labels(inputs: Iterable[Path]) -> list[Path]:
-    """Leave out the label of a product that is given, too, such as by ``DIR/*``."""
-    given = list(inputs)
-    images = {path.with_suffix("") for path in given if path.suffix.lower() == ".img"}
-    return [
-        path
-        for path in given
-        if path.suffix.lower() not in (".lbl", ".xml") or path.with_suffix("") not in images
-    ]
 
 
 def spread(items: Sequence[_Item], number: int) -> list[_Item]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from s5mars.errors import warn_once
@@ -100,8 +100,21 @@ def product_files(paths: Iterable[Path]) -> list[Path]:
         for path in paths
         if not path.name.startswith(".") and path.suffix.lower() in PRODUCT_ENDINGS
     ]
-    images = {_stem(path) for path in kept if path.suffix.lower() == ".img"}
-    return list(_standing(kept, images))
+    return list(_standing(kept, _images(kept)))
+
+
+def without_labels(paths: Sequence[Path]) -> list[Path]:
+    """Leave out the label of a product whose ``.IMG`` is among the paths, too."""
+    images = _images(paths)
+    return [
+        path
+        for path in paths
+        if path.suffix.lower() not in PDS_ENDINGS - {".img"} or _stem(path) not in images
+    ]
+
+
+def _images(paths: Iterable[Path]) -> set[str]:
+    return {_stem(path) for path in paths if path.suffix.lower() == ".img"}
 
 
 def _standing(kept: Iterable[Path], images: Collection[str]) -> Iterator[Path]:
