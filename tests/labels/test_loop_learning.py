@@ -193,10 +193,10 @@ def test_a_full_disk_keeps_no_core_busy_and_is_tried_again(
         assert 0 < (assistant._until_next() or 0) <= 30
         tried = []
         disk.setattr(assistant.pyramids, "get", tried.append)
-        assistant._retry_at = 0.0
+        assistant.failures.hurry()
         _work(assistant)
         assert len(tried) == 1 and len(assistant.failed) == 3
-    assistant._retry_at = 0.0
+    assistant.failures.hurry()
     _work(assistant)
     assert assistant.featured == set(store.folder.images) and assistant.failed == {}
     assert assistant._painted.keys() == {"sol0", "sol2"}
@@ -212,7 +212,7 @@ def test_superpixels_that_a_full_disk_refused_are_made_again(
         disk.setattr(assistant.superpixels, "put", _full)
         assistant._segment("sol0")
     assert assistant._next_segmented() is None and "sol0" in assistant.failed
-    assistant._retry_at = 0.0
+    assistant.failures.hurry()
     _work(assistant)
     job = assistant._next_segmented()
     assert job is not None

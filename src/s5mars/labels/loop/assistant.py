@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from s5mars.errors import UserError
 from s5mars.evaluation.confusion import Confusion
 from s5mars.files import file_digest
 from s5mars.labels.loop.background import Background, Job
+from s5mars.labels.loop.failures import Failures
 from s5mars.labels.loop.features import Pyramid, PyramidCache, StartModel
 from s5mars.labels.loop.head import (
     Head,
@@ -44,9 +46,6 @@ from s5mars.products.no_data import empty_pixels
 
 PAUSE_SECONDS = 0.35
 """After the last stroke, before a head is fitted."""
-
-RETRY_SECONDS = 30.0
-"""After an error of the disk, such as a full one, before one more image is tried."""
 
 GRID = 10
 """Places along the longer side at which an unpainted image is ranked."""
@@ -97,9 +96,7 @@ class Assistant:
         self.queue: list[Ranked] = []
         self.featured: set[str] = set()
         self.segmented: set[str] = set()
-        self.failed: dict[str, str] = {}  # images without features or superpixels, and why
-        self._unstored: dict[str, None] = {}  # those of an error of the disk, oldest first
-        self._retry_at = 0.0
+        self.failures = Failures()  # of features and superpixels
         # Both take the name of an image; files do not change while the page is open.
         self._digest = cache(lambda name: file_digest(store.folder.images[name]))
         self.picture = lru_cache(_IMAGES_IN_MEMORY)(self._read)
@@ -120,6 +117,11 @@ class Assistant:
             Background("head", self._next_job, wake=self._wake, pause=self._until_next),
             Background("superpixels", self._next_segmented, wake=self._wake, pause=lambda: 5.0),
         ]
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Images without features or superpixels, and why."""
+        return self.failures.reasons
 
     def start(self) -> None:
         """Begin the work."""
@@ -213,13 +215,13 @@ class Assistant:
         pauses = []
         if self._dirty and (pause := self._changed_at + PAUSE_SECONDS - now) > 0:
             pauses.append(pause)
-        if self._unstored:
-            pauses.append(max(0.0, self._retry_at - now))
+        if (pause_of_retry := self.failures.pause(now)) is not None:
+            pauses.append(pause_of_retry)
         return min(pauses, default=None)
 
     def _next_job(self) -> Job | None:
-        if self._unstored and time.monotonic() >= self._retry_at:
-            self._retry()
+        if (again := self.failures.due(time.monotonic())) is not None:
+            self._retry(again)
         current = self._current
         if current is not None and self._lacks_features(current):
             return partial(self._describe, current)
@@ -240,30 +242,21 @@ class Assistant:
     def _lacks_features(self, name: str) -> bool:
         return name not in self.featured and name not in self.failed
 
-    def _retry(self) -> None:
-        """Try one image again: on a disk that is still full, all would keep a core busy."""
-        name = next(iter(self._unstored))
-        del self._unstored[name]
-        self._retry_at = time.monotonic() + RETRY_SECONDS
-        self.failed.pop(name, None)
+    def _retry(self, name: str) -> None:
         self.segmented.discard(name)
         if name in self.store.counts:
             self._dirty.add(name)
         self._ranked_again = True
 
     def _retry_soon(self) -> None:
-        """The disk takes files: what it refused before need not wait."""
         with self._wake:
-            self._retry_at = 0.0
+            self.failures.hurry()
             self._wake.notify_all()
 
     def _fail(self, name: str, error: UserError | OSError | CrashError) -> None:
         with self._wake:
-            self.failed.setdefault(name, str(error))
-            if not isinstance(error, (UserError, CrashError)):
-                self._unstored[name] = None
-                self._retry_at = time.monotonic() + RETRY_SECONDS
-                self._wake.notify_all()
+            self.failures.add(name, error, now=time.monotonic())
+            self._wake.notify_all()
 
     def _describe(self, name: str) -> None:
         """Compute the features of an image, or read them from disk."""
