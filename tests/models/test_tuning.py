@@ -97,16 +97,23 @@ def test_weights_that_are_loaded_later_count(tmp_path: Path) -> None:
     assert counted.images == 0
 
 
-@pytest.mark.parametrize("encoder", [VIT, "tiny_patch16_dinov3", "tiny_patch16_dinov3_qkvb"])
-def test_adapters_begin_as_nothing_and_are_merged_when_shared(tmp_path: Path, encoder: str) -> None:
+def lively(encoder: str, *, biases: float = 0.0) -> Segmenter:
+    """A network whose blocks matter, which begin nearly as nothing, and whose biases may, too."""
     pytest.importorskip("peft")
     torch.manual_seed(0)
     network = build_segmenter(encoder, 2, head="linear").eval()
-    given = image(1)
+    for name, parameter in network.encoder.named_parameters():
+        if "gamma" in name:
+            torch.nn.init.ones_(parameter)
+        elif "_bias" in name:
+            torch.nn.init.normal_(parameter, std=biases)
+    return network
+
+
+@pytest.mark.parametrize("encoder", [VIT, "tiny_patch16_dinov3", "tiny_patch16_dinov3_qkvb"])
+def test_adapters_begin_as_nothing_and_are_merged_when_shared(tmp_path: Path, encoder: str) -> None:
+    network, given = lively(encoder), image(1)
     with torch.no_grad():
-        for name, parameter in network.encoder.named_parameters():
-            if "gamma" in name:
-                parameter.fill_(1)  # layer scale begins so small that blocks hardly matter
         before = network(given)
         add_adapters(network, 2)
         assert torch.equal(network.eval()(given), before)
@@ -128,14 +135,8 @@ def test_adapters_begin_as_nothing_and_are_merged_when_shared(tmp_path: Path, en
 
 @pytest.mark.parametrize("encoder", [VIT, "tiny_patch16_dinov3_qkvb", "tiny_swin", "tiny_swinv2"])
 def test_every_adapter_learns(encoder: str) -> None:
-    pytest.importorskip("peft")
-    torch.manual_seed(0)
-    network = build_segmenter(encoder, 2, head="linear").eval()
-    given = image(1)
+    network, given = lively(encoder, biases=1.0), image(1)
     with torch.no_grad():
-        for name, parameter in network.encoder.named_parameters():
-            if "_bias" in name:
-                parameter.normal_()  # they begin as zero
         before = network(given)
         add_adapters(network, 2)
         torch.testing.assert_close(network.eval()(given), before)
