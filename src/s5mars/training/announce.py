@@ -126,7 +126,8 @@ class Display:
         about = f"{each:.2g} s per step, about {words(seconds)} left"
         if self.validated:
             validations = -(-(total - step) // self.every)
-            about += f", and {validations} validations on {self.validated} images"
+            times = "1 validation" if validations == 1 else f"{validations} validations"
+            about += f", and {times} on {self.validated} images"
         if seconds > LONG_SECONDS:
             shorter = max(50, int(total * LONG_SECONDS / seconds) // 50 * 50)
             about += "; for a shorter run use"
