@@ -161,4 +161,4 @@ def _shown(made: Made, taxonomy: Taxonomy) -> Shown:
 
 def _warned(warnings: Sequence[str]) -> str:
     more = f"; the first {_WARNINGS} are shown" if len(warnings) > _WARNINGS else ""
-    return f"{plural(len(warnings), 'line')} on what was not imported as it is{more}."
+    return f"{plural(len(warnings), 'warning')} about the import{more}."
