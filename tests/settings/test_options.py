@@ -395,4 +395,5 @@ def test_a_threshold_that_freematch_would_not_read_is_refused() -> None:
     ],
 )
 def test_numbers_that_no_method_can_work_with(method: str, option: str, words: str) -> None:
-    assert words in refused("--method", method, option)
+    said = refused("--method", method, option)
+    assert said.startswith(f"{method}: ") and words in said

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentError, ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -163,11 +164,12 @@ def parse_training(arguments: Sequence[str], *, own: Method | None = None) -> Tr
     parser = make(early.method, early.recipe, early.ablation, early.model, kind, own)
     namespace = parser.parse(arguments)
     text = str(parser.dump(namespace, skip_none=False))
-    built = parser.instantiate(namespace)
+    with _naming(early.method):
+        built = parser.instantiate(namespace)
+        method = _built(kind, built[early.method])
     network = network_options(parser.model)
     values = {field.name: built[field.name] for field in fields(TrainConfig) if field.name in built}
     config = TrainConfig(**values, network=_built(network, built[network.group]))
-    method = _built(kind, built[config.method])
     _require_used_threshold(config, method)
     if own is not None:
         _require_equal(own, method, name=config.method)
@@ -303,6 +305,17 @@ def _require_equal(own: Any, built: Any, *, name: str) -> None:
                 f"{name}.{field.name} is {given!r} in the method object and {found!r} in the "
                 "settings: they must be the same (give it once, with a value of its annotated type)"
             )
+
+
+@contextmanager
+def _naming(method: str) -> Iterator[None]:
+    """Name the method in the errors of its fields, which do not know what they belong to."""
+    try:
+        yield
+    except UserError as error:
+        if str(error).startswith("--"):
+            raise  # of an option of the network
+        raise UserError(f"{method}: {error}") from error
 
 
 def _built(kind: type[Any], settings: Any) -> Any:
