@@ -195,24 +195,6 @@ def test_new_labels_join_the_train_list_that_the_package_wrote(
     assert len(open_dataset(root).split("train")) == 31
 
 
-@pytest.mark.parametrize("images", [12, 40])
-def test_lists_of_an_earlier_version_are_recognised(
-    images: int, tmp_path: Path, fake_data: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = fake_data.plain(tmp_path / "a", images=images, splits=False)
-    with monkeypatch.context() as patch:
-        patch.setattr(splitting, "FEW", 3)
-        open_dataset(root)
-    for path in (root / "splits").iterdir():  # earlier versions wrote no first line
-        path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-    before = open_dataset(root)
-    add_labels(fake_data, root, 50)
-    after = open_dataset(root)
-    assert names(after.split("train")) == [*names(before.split("train")), "sol_050"]
-    add_labels(fake_data, root, 51)  # no longer as they were created, but marked now
-    assert names(open_dataset(root).split("train"))[-2:] == ["sol_050", "sol_051"]
-
-
 def test_lists_of_the_user_are_kept_and_what_they_leave_out_is_counted(
     tmp_path: Path, fake_data: ModuleType, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -224,6 +206,15 @@ def test_lists_of_the_user_are_kept_and_what_they_leave_out_is_counted(
     assert (root / "splits" / "train.txt").read_text() == text
     lists = root / "splits"
     assert f"{lists}: the lists leave out 2 labelled image(s), such as sol_050" in caplog.text
+
+
+def test_no_mask_is_opened_beside_lists(
+    tmp_path: Path, fake_data: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = fake_data.plain(tmp_path / "a")
+    add_labels(fake_data, root, 50)
+    monkeypatch.setattr(splitting, "label_areas", lambda *_, **__: pytest.fail("a mask was read"))
+    assert open_dataset(root).split("train")
 
 
 def test_a_list_without_its_first_line_is_the_users(

@@ -29,9 +29,6 @@ from s5mars.report.numbers import count, plural, share
 PAGE = "import.html"
 WARNINGS = "warnings.txt"
 
-LEAST = 3
-"""Number of images with labels that can be divided into train, val and test."""
-
 
 @dataclass(frozen=True)
 class Imported:
@@ -182,7 +179,7 @@ class _Import:
             self._warn(f"{entry.source}: {error} in {self.images.folder}; its labels are left out")
             return
         if name not in self.kept:
-            return  # it was told that this image is left out
+            return  # already reported as left out
         try:
             painted = paint(entry, self.kept[name], self.classes)
         except UserError as error:
@@ -233,11 +230,6 @@ class _Import:
         for row in rows:
             if row["absent"]:
                 self._warn(f"no pixel has the class {row['name']!r}")
-        if len(made) < LEAST:
-            self._warn(
-                f"{plural(len(made), 'image')} with labels; other commands need at least {LEAST}, "
-                "or lists in splits/"
-            )
         shown, unreadable = pictures(made, taxonomy)
         for note in unreadable:
             self._warn(note)

@@ -64,7 +64,7 @@ def read_splits(
     splits = {path.stem: select(read_names(path), samples, path) for path in paths}
     forbid_overlap(splits, folder)
     if new := left_out(samples, splits)[1]:
-        splits = _with_new(folder, splits, samples, new, taxonomy, coding)
+        splits = _with_new(folder, splits, new)
     return splits
 
 
@@ -124,17 +124,14 @@ def _first_splits(
 def _with_new(
     folder: Path,
     splits: dict[str, tuple[Sample, ...]],
-    samples: Mapping[str, Sample],
     new: tuple[Sample, ...],
-    taxonomy: Taxonomy,
-    coding: MaskCoding,
 ) -> dict[str, tuple[Sample, ...]]:
     """Add images with new masks to the train list if s5mars wrote the lists; else count them."""
     path = folder / "train.txt"
     head = _head(path)
     if head != GROWS and head.startswith(_MARK):
         return splits  # such as the lists of a fold, which leave out images on purpose
-    if head != GROWS and not _by_an_earlier_version(splits, samples, taxonomy, coding):
+    if head != GROWS:
         warn_once(
             f"{folder}: the lists leave out {len(new)} labelled image(s), such as {new[0].name}; "
             "they are not used"
@@ -148,23 +145,6 @@ def _with_new(
         done += f" (in this run only, because the file cannot be written: {error.strerror})"
     warn_once(done)
     return splits
-
-
-def _by_an_earlier_version(
-    splits: Mapping[str, tuple[Sample, ...]],
-    samples: Mapping[str, Sample],
-    taxonomy: Taxonomy,
-    coding: MaskCoding,
-) -> bool:
-    """Whether the lists are those that were created, without a mark, from the same masks."""
-    if splits.keys() != {"train", "val", "test"}:
-        return False
-    listed = {sample.name for split in splits.values() for sample in split}
-    labelled = [sample for sample in samples.values() if sample.name in listed]
-    if len(labelled) < 3 or any(sample.mask is None for sample in labelled):
-        return False
-    names = {split: [sample.name for sample in chosen] for split, chosen in splits.items()}
-    return names == _stratified(labelled, _areas(labelled, taxonomy, coding))
 
 
 def _areas(labelled: Sequence[Sample], taxonomy: Taxonomy, coding: MaskCoding) -> Areas:
