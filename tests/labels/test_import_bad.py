@@ -334,7 +334,7 @@ def test_brush_pngs_without_the_names_of_images(
     arguments = ["import", str(folder), "--images", str(images), "--out", str(out)]
     assert main(arguments) == 2
     said = capsys.readouterr().err
-    assert "nothing tells the image of task 4; export the project as JSON, too" in said
+    assert "does not say which image task 4 shows; also export the project as JSON" in said
 
 
 def test_nothing_that_can_be_read(

@@ -24,7 +24,7 @@ def _synth_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--unlabelled", type=int, default=0, help="Number of further scenes without labels (0)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the scenes (0)")
+    parser.add_argument("--seed", type=int, default=0, help="Random seed of the scenes (0)")
 
 
 def _split_options(parser: ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def _split_options(parser: ArgumentParser) -> None:
         default=[0.2, 0.5],
         help="Shares of the train split (0.2 0.5)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the partitions (0)")
+    parser.add_argument("--seed", type=int, default=0, help="Random seed of the partitions (0)")
     parser.add_argument("--out", type=Path, required=True, help="Path to the folder for the lists")
     splits_option(parser)
 
@@ -58,7 +58,7 @@ def _show_options(parser: ArgumentParser) -> None:
         help="Augmentations to show: strong, augin, mixing or objects (augin)",
     )
     parser.add_argument("--image", help="Name of the image (drawn at random)")
-    parser.add_argument("--seed", type=int, default=0, help="Seed of all randomness (0)")
+    parser.add_argument("--seed", type=int, default=0, help="Random seed (0)")
     parser.add_argument(
         "--objects", type=Path, help="Path to object proposals (graph segmentation)"
     )

@@ -23,7 +23,7 @@ def _options(parser: ArgumentParser) -> None:
         "--proposer",
         choices=["graph", "sam"],
         default="graph",
-        help="Segmentation that proposes objects (graph)",
+        help="Method that proposes objects (graph)",
     )
     parser.add_argument(
         "--split", default="train", help="Split of the images: train, val, test or all (train)"
@@ -72,7 +72,7 @@ def _options(parser: ArgumentParser) -> None:
         "--show", type=Path, metavar="STORE", help="Path to a store whose masks are drawn"
     )
     other.add_argument("--images", type=int, help="Number of images in the picture (6)")
-    other.add_argument("--seed", type=int, help="Seed of the choice of images (0)")
+    other.add_argument("--seed", type=int, help="Random seed of the choice of images (0)")
 
 
 _SAM = (

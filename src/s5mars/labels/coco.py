@@ -154,7 +154,7 @@ def _region(label: str, segmentation: Any, size: Size) -> Region:
 
 @contextmanager
 def writing(out: Path, taxonomy: Taxonomy) -> Iterator[Writer]:
-    """A writer of ``instances_default.json``: one region a class and image, exactly."""
+    """A writer of ``instances_default.json``: exactly one region per class and image."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
 

@@ -1,7 +1,7 @@
 """Whether the masks of an export hold the colours or the ids of the classes.
 
-A single mask does not tell: where nobody painted, it is black, which is also the id 0. So all masks
-of a kind are read alike, according to what they show together:
+A single mask is ambiguous: unpainted pixels are black, which is also the id 0. So all masks of a
+kind are read alike, according to what they show together:
 
 - Masks with three channels hold colours. They hold ids if all of them are grey, and have a value
   that is no grey of a class and not black, or one that is among the ``ids`` of ``dataset.yaml``.

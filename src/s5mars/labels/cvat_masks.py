@@ -1,7 +1,7 @@
-"""CVAT's "Segmentation mask 1.1": a picture of colours an image, and ``labelmap.txt``.
+"""CVAT's "Segmentation mask 1.1": one colour mask per image, and ``labelmap.txt``.
 
-Black, and the colour of the label ``background``, is what nobody painted. Where shapes overlapped,
-CVAT has drawn the upper one.
+Black and the colour of the label ``background`` mean unpainted. Where shapes overlapped, CVAT has
+drawn the upper one.
 
 Source: https://docs.cvat.ai/docs/dataset_management/formats/format-smask. A line of the label map
 is ``label:R,G,B:parts:actions``; the layout of the folder is Pascal VOC's.

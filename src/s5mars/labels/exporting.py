@@ -163,12 +163,12 @@ class _Export:
         return ids
 
     def _file_name(self, row: dict[str, Any], source: Path) -> str:
-        """Of the image: as it was called, in its folder below the input, or with a number."""
+        """Return the file name of the exported image: its own, with its folder, or numbered."""
         folder = PurePosixPath(str(row["name"])).parent
         ending = source.suffix if source.suffix.lower() in IMAGE_ENDINGS else ".png"
         name = first = (folder / source.stem).as_posix()
         number = 2
-        # Label tools know an image without its ending, so that a second ending makes no difference.
+        # Label tools know an image without its ending, so two names must not differ only in it.
         while name in self.names:
             name = f"{first}~{number}"
             number += 1

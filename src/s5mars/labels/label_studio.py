@@ -96,13 +96,13 @@ def read(
                 else:
                     size = _size(task.results[0]) if task.results else None
                     found = Entry(task.names, path, size, partial(_regions, task))
-                # A task may be about two images, and nothing tells which of them has the labels.
+                # A task may show two images, and the export does not say which one is labelled.
                 yield replace(found, agreeing=True) if isinstance(found, Entry) else found
         for identity in of_task.keys() - known:
             path = min(png.path for png in of_task[identity])
             yield (
-                f"{path}: nothing tells the image of task {identity}; export the project as JSON, "
-                "too, into the same folder"
+                f"{path}: the export does not say which image task {identity} shows; also export "
+                "the project as JSON into the same folder"
             )
 
     return Export(TITLE, entries, files=frozenset(pngs))

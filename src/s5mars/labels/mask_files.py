@@ -139,7 +139,7 @@ def _by_class(folder: Path, files: Sequence[Path], images: Images) -> Export:
             yield Entry((image,), masks[0][1], size, partial(_regions_of_files, masks))
 
     declared = dict.fromkeys(sorted(labels))
-    return Export("one mask a class", entries, declared, frozenset(files))
+    return Export("one mask per class", entries, declared, frozenset(files))
 
 
 def _placed(relative: Path, images: Images) -> tuple[str, str] | None:

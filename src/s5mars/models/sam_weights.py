@@ -19,7 +19,7 @@ FAMILIES = {
     "sam": "SamModel",
     "sam_hq": "SamHQModel",
     "sam2": "Sam2Model",
-    "sam2_video": "Sam2Model",  # SAM 2 is published so; only the image part is read
+    "sam2_video": "Sam2Model",  # the type of SAM 2 checkpoints; only the image part is read
 }
 """``model_type`` of a config.json → class of transformers."""
 

@@ -61,9 +61,8 @@ class RunSettings:
         out: Path to the folder of the run; it must not hold another run (``runs/NAME-METHOD-N``).
         seed: Seed of the order of images, their crops and views, and of new layers;
             ``--partition-seed`` draws the labelled images.
-        folds: Number of parts for cross-validation: the labelled images are divided into them, and
-            as many runs are trained, each scored on the images of one part that it has not seen; 0
-            trains one run on all.
+        folds: Number of cross-validation folds: one run per fold is trained on the other folds and
+            scored on the held-out labelled images; 0 trains one run on all.
     """
 
     method: str = "s5mars"
@@ -86,7 +85,7 @@ class DataSettings:
         partition_seed: Seed of the labelled partition; runs with different seeds can share one
             partition.
         pool: Images in the pool of a method that uses one: ``all`` (train images and unlabelled
-            ones), ``train``, ``unlabelled``, or a list file of names among them.
+            ones), ``train``, ``unlabelled``, or a file that lists some of their names.
         skip_bad: Skip and count files that cannot be read, instead of stopping.
         resolution: Size to which images are resized, in training and whenever the model is used:
             ``full``, a fraction such as ``1/2`` (of each side), or the longer side in pixels, such
@@ -250,8 +249,8 @@ class ScheduleSettings:
         validate_every: Number of steps between validations; 0 validates twenty times in a run.
         select_on: Name of the split that chooses the best checkpoint.
         keep: Checkpoint that becomes the model: the ``best`` on the val split (the last if the data
-            has none), the ``last``, or, with ``after-warm-up``, the best after the pool came into
-            use.
+            has none), the ``last``, or, with ``after-warm-up``, the best after the pool is
+            first used.
         class_biases: Whether the model gets class biases that raise its mIoU: ``fit`` fits them on
             the split of ``--select-on`` after training, and cross-validation decides whether they
             are used (docs/method.md); the paper: ``none``.

@@ -1,7 +1,7 @@
 """What happens beside the painting: features, fits, the score, superpixels, the queue.
 
 One thread computes features and fits heads, one has superpixels made by a process of low priority.
-Whoever asks gets what is there; nothing here waits for the page.
+A request returns the latest result; nothing here waits for the page.
 """
 
 from __future__ import annotations

@@ -43,5 +43,5 @@ class Failures:
         return name
 
     def hurry(self) -> None:
-        """The disk takes files: what it refused before need not wait."""
+        """Retry at once, because a write has succeeded."""
         self.retry_at = 0.0

@@ -1,4 +1,4 @@
-"""Features of the frozen start model: computed once an image, kept on disk.
+"""Features of the frozen start model: computed once per image, kept on disk.
 
 The features of an image are a pyramid of maps at the strides where the network makes them. They are
 not brought to one size: a linear head commutes with interpolation, and the pyramid is small.

@@ -136,8 +136,8 @@ def _described(path: Path, classes: Taxonomy | None) -> tuple[Taxonomy, MaskCodi
 
 def _no_classes(path: Path) -> MissingFileError:
     return MissingFileError(
-        f'{path} is missing; name the classes with --classes "soil,bedrock,rock", or start from '
-        "their model, as with --start-from navcam"
+        f'{path} is missing; name the classes with --classes "soil,bedrock,rock", or take '
+        "those of a model, as with --start-from navcam"
     )
 
 

@@ -70,7 +70,7 @@ class Guard:
         host = headers.get("host", "")
         name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
         if self.hosts is not None and name not in self.hosts:
-            return 403, "the page is served under the address that s5mars label printed only"
+            return 403, "open the address that s5mars label printed"
         origin = headers.get("origin")
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             return 403, "requests from other sites are refused"
