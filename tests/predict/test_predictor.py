@@ -91,10 +91,12 @@ def test_grey_is_repeated_and_odd_layouts_in_memory_are_fine() -> None:
     assert image_of(60, 50).tobytes() == image.tobytes()
 
 
-def test_a_read_only_array_is_fine() -> None:
-    image = image_of(50, 60)
+@pytest.mark.filterwarnings("error")  # torch warns where it shares such an array
+def test_a_read_only_array_is_predicted_as_any_other() -> None:
+    image, predictor = image_of(50, 60), Predictor(Convolutions(), THREE)
+    expected = predictor.predict(image)
     image.flags.writeable = False
-    Predictor(Convolutions(), THREE).predict(image)
+    assert np.array_equal(predictor.predict(image), expected)
 
 
 def test_model_is_in_evaluation_mode_and_answers_without_gradients() -> None:

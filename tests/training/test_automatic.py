@@ -99,6 +99,18 @@ def test_what_is_given_stays(here: Path, fake_data: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "chosen"),
+    [("mobilevit_xxs", {"resolution", "crop"}), ("deit_tiny_patch16_224", set())],
+)
+def test_a_plain_vit_keeps_its_resolution_and_crop(
+    model: str, chosen: set[str], here: Path, fake_data: ModuleType
+) -> None:
+    fake_data.plain(here / "a", images=2, splits=False)
+    found = added(["a", "--method=supervised", "--steps=5", "--out=b", f"--model={model}"])
+    assert found.keys() == chosen
+
+
+@pytest.mark.parametrize(
     ("size", "cores", "resolution", "crop"),
     [
         ((1024, 1024), 1, "256", 160),
@@ -278,11 +290,11 @@ def test_the_time_counts_the_pool_and_names_a_shorter_run(
             module.step = step + 1
             display.end_step(0.5)
     said = capsys.readouterr().err.splitlines()
-    seconds = 80 + 2.6 * 3900
     assert len(said) == 2
-    assert said[0].startswith(f"1 s per step, about {words(seconds)} left; for a shorter run use")
+    # 80 s to the use of the pool, then 3900 steps of 2.6 s
+    assert said[0].startswith("1 s per step, about 2 h 50 min left; for a shorter run use")
     assert "--steps 1400 (about 1 h 0 min)" in said[0]
-    assert said[1].startswith(f"3 s per step, about {words(3 * 3880)} left")
+    assert said[1].startswith("3 s per step, about 3 h 14 min left")
 
 
 def test_durations_in_words() -> None:

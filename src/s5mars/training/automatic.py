@@ -22,6 +22,7 @@ from s5mars.data.resolution import Resolution
 from s5mars.devices import usable_cores
 from s5mars.errors import UserError
 from s5mars.models.box import installed_folder
+from s5mars.models.encoders import is_columnar
 from s5mars.models.facts import checkpoint_path, read_facts
 from s5mars.models.weights import can_be_loaded
 from s5mars.settings.config import TrainConfig
@@ -156,7 +157,7 @@ def _of_data_and_machine(
         model, reason = _model(config, machine)
         found["model"] = (model, reason)
     sizes = _sizes(dataset)
-    if network_options(model) is DeepLab and "vit" not in model and sizes:
+    if network_options(model) is DeepLab and sizes and not is_columnar(model):
         options = _sides(config, fixed, sizes, machine)
         tried = [
             steps_for(config, method, model=model, crop=c, machine=machine) for _, c in options
