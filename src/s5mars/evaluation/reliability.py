@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from s5mars.classes import IGNORE, MaskCoding
 from s5mars.errors import UserError
@@ -97,6 +96,9 @@ def fit_temperature(pixels: Pixels) -> float:
     """
     if not len(pixels):
         raise UserError("there is no labelled pixel to fit a temperature on")
+    # Imported here because it is slow to import, and most commands fit no temperature.
+    from scipy.optimize import minimize_scalar
+
     found = minimize_scalar(
         lambda log_t: negative_log_likelihood(pixels, float(np.exp(log_t))),
         bounds=(np.log(LOWEST), np.log(HIGHEST)),

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
@@ -187,6 +186,9 @@ def match(cost: Tensor, *, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         Image, query and class of each pair, int64, N each.
     """
+    # Imported here because it is slow to import, and every command knows all methods.
+    from scipy.optimize import linear_sum_assignment
+
     pairs = []
     for image, (costs, here) in enumerate(zip(cost.cpu(), present.cpu(), strict=True)):
         names = here.nonzero()[:, 0]
