@@ -249,6 +249,10 @@ def test_a_failed_cell_and_its_retry(
             "labelled must be a fraction in (0, 1] or a list file (got 2)",
         ),
         (["--methods", "all", "--labelled", "no.txt"], "existing list file (got no.txt)"),
+        (
+            ["--methods", "all", "--labelled", "0.1234567", "0.12345678"],
+            "--labelled 0.1234567 and 0.12345678 are too close to each other; give one",
+        ),
         (["--methods", "all", "--jobs", "0"], "--jobs must be at least 1 (got 0)"),
         (["--methods", "all", "--seeds", "-1"], "--seeds must be at least 0 (got -1)"),
         (["--methods", "all", "--select-on", "vall"], "no split 'vall'"),

@@ -258,7 +258,8 @@ def test_coverage_is_how_often_crops_show_a_pixel(
     for seed in range(draws):
         crop = drawn(width, height, seed, settings)
         counted += np.bincount(crop.mask(blocks, outside=IGNORE).ravel(), minlength=256)
-    weights = coverage(width, height, settings).ravel()
+    rows, columns = coverage(width, height, settings)
+    weights = (rows @ columns).ravel()
     expected = np.bincount(ids.ravel(), weights, minlength=256)
     shown = slice(0, ids.max() + 1)
     largest = expected[shown].max()
@@ -290,7 +291,8 @@ def test_tiles_cover_the_image_at_its_resolution_and_are_few() -> None:
         ).window
         assert left <= 199 < right and top <= 0 < bottom
     # What crops show of the image on average: each pixel at least once in six windows.
-    shown = coverage(200, 100, settings)
+    rows, columns = coverage(200, 100, settings)
+    shown = rows @ columns
     assert shown.min() == pytest.approx(0.25 / 6) and shown.max() == pytest.approx(4 * 0.25 / 6)
     assert shown.sum() == pytest.approx(40 * 40)
 

@@ -143,9 +143,31 @@ def test_ai4mars_becomes_a_folder_that_data_reads(tmp_path: Path):
 
 def test_without_names_rows_are_numbered_and_that_is_said(tmp_path: Path, capsys):
     out = fetch("s5mars", out=tmp_path / "out", local=s5mars_copy(tmp_path / "c", named=False))
-    assert "have no names and are numbered" in capsys.readouterr().out
+    assert "have no names of their own and are numbered" in capsys.readouterr().out
     names = [sample.name for sample in open_dataset(out).split("train")]
     assert names == [f"train-{i:06d}" for i in range(7)]
+
+
+def test_equal_names_of_two_splits_are_replaced_by_numbers(tmp_path: Path, capsys):
+    copy = tmp_path / "copy"
+    for split in ("train", "val", "test"):
+        rows = [
+            {"image": struct(image_of(i), f"{i}.jpg"), "mask": struct(mask_of(i, 9), f"{i}.png")}
+            for i in range(2)
+        ]
+        write_shards(copy, split, rows, count=1)
+    (copy / "README.md").write_text(CARD)
+    dataset = open_dataset(fetch("s5mars", out=tmp_path / "out", local=copy))
+    assert [sample.name for sample in dataset.split("train")] == ["0", "1"]
+    assert [sample.name for sample in dataset.split("val")] == ["val-000000", "val-000001"]
+    assert "the images of val, test have no names of their own" in capsys.readouterr().out
+
+
+def test_frames_of_several_gold_sets_are_counted_once(tmp_path: Path):
+    out = fetch("ai4mars", out=tmp_path / "out", local=ai4mars_copy(tmp_path / "copy"))
+    written = json.loads((out / "fetched.json").read_text())["files"]
+    assert written["image"] == len(list((out / "images" / "edr").iterdir()))
+    assert written["rover_mask"] == len(list((out / "images" / "mxy").iterdir()))
 
 
 def test_a_dry_run_shows_and_stops(tmp_path: Path, capsys):

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
 
 from s5mars.classes import AI4MARS, IGNORE, MARS_SEG, S5MARS
 from s5mars.data.layouts import LAYOUTS, open_dataset
+from s5mars.data.layouts.files import select
 from s5mars.data.layouts.plain import read_description
 from s5mars.data.partition import draw_partition
 from s5mars.data.read import read_label
@@ -333,6 +335,35 @@ def test_split_list_with_unknown_names(tmp_path, fake_data):
         ValueError, match=r"val\.txt lists 2 unknown file\(s\): sool_007, nonsense.*'sol_007'"
     ):
         open_dataset(root)
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ("a/sol_000", "a/sol_000"),
+        ("images/a/sol_000.jpg", "a/sol_000"),
+        ("/elsewhere/images/a/sol_000.jpg", "a/sol_000"),
+        ("images/sol_000.jpg", "sol_000"),
+        ("masks/sol_000.png", "sol_000"),
+        ("elsewhere/sol_001.jpg", "sol_001"),  # there is one image of this name
+        ("elsewhere/sol_000.jpg", None),
+        ("images/b/sol_000.jpg", None),
+    ],
+)
+def test_an_entry_with_folders_is_never_another_image(
+    entry: str, found: str | None, tmp_path, fake_data
+):
+    root = fake_data.plain(tmp_path, splits=False)
+    (root / "images" / "a").mkdir()
+    shutil.copy(root / "images" / "sol_000.jpg", root / "images" / "a")
+    dataset = open_dataset(root)
+    samples = {s.name: s for s in (*dataset.split("train"), *dataset.unlabelled)}
+    assert {"sol_000", "a/sol_000"} <= samples.keys()
+    if found is None:
+        with pytest.raises(ValueError, match="1 unknown file"):
+            select([entry], samples, root)
+    else:
+        assert [sample.name for sample in select([entry], samples, root)] == [found]
 
 
 def test_image_in_two_splits_or_twice_in_one(tmp_path, fake_data):

@@ -117,6 +117,9 @@ def test_the_partition_lists_of_mars_bench(tmp_path, fake_data):
     path.write_text("name\nmb_1\n")
     with pytest.raises(ValueError, match="must have the columns file_id and split"):
         labelled_partition(open_dataset(root), path)
+    path.write_text("split,file_id\ntrain,mb_1\ntrain\n")
+    with pytest.raises(ValueError, match="a row with the split `train` has no file_id"):
+        labelled_partition(open_dataset(root), path)
 
 
 def test_bad_lists(root, tmp_path):
@@ -225,8 +228,19 @@ def test_write_partitions(root, tmp_path, capsys):
     assert "0.1.txt: 2 of 20 images" in printed
     assert "bedrock" in printed
     write_partitions(root, labelled=[0.5, 0.1], seed=3, out=out)  # the same again is no harm
-    with pytest.raises(ValueError, match=r"0\.\d\.txt exists with other names"):
-        write_partitions(root, labelled=[0.1, 0.5], seed=4, out=out)
+    write_partitions(root, labelled=[0.3], seed=3, out=out)
+    recorded = json.loads((out / "partitions.json").read_text())["partitions"]
+    assert [entry["list"] for entry in recorded] == ["0.1.txt", "0.3.txt", "0.5.txt"]
+    with pytest.raises(ValueError, match=r"has seed 3 \(got 4\), so these lists would"):
+        write_partitions(root, labelled=[0.4], seed=4, out=out)
+    (out / "0.1.txt").write_text("sol_001\n")
+    with pytest.raises(ValueError, match=r"0\.1\.txt exists with other names"):
+        write_partitions(root, labelled=[0.1, 0.5], seed=3, out=out)
+
+
+def test_close_shares_have_lists_of_their_own(root, tmp_path):
+    close = write_partitions(root, labelled=[0.1234567, 0.12345678], out=tmp_path / "lists")
+    assert [each.path.name for each in close] == ["0.1234567.txt", "0.12345678.txt"]
 
 
 def test_it_says_where_a_class_is_missing(root, tmp_path, capsys):

@@ -124,8 +124,12 @@ def cells_of(rows: Sequence[Row], labelled: Sequence[str], seeds: Sequence[int])
     shares: dict[str, str] = {}
     for value in labelled:
         name = share_name(value)
-        if shares.setdefault(name, value) != value and as_fraction(value) is None:
-            raise UserError(f"{shares[name]} and {value} have the same name; rename one of them")
+        other = shares.setdefault(name, value)
+        if other == value or (as_fraction(other) or 0) == as_fraction(value):
+            continue
+        if as_fraction(value) is None:
+            raise UserError(f"{other} and {value} have the same name; rename one of them")
+        raise UserError(f"--labelled {other} and {value} are too close to each other; give one")
     if negative := [seed for seed in seeds if seed < 0]:
         raise UserError(f"--seeds must be at least 0 (got {negative[0]})")
     return [

@@ -122,14 +122,17 @@ def draw_crop(
 
 
 @lru_cache(maxsize=16)
-def coverage(width: int, height: int, settings: CropSettings) -> NDArray[np.float64]:
+def coverage(
+    width: int, height: int, settings: CropSettings
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Expected number of crop pixels that show each pixel of an image, over ``draw_crop``.
 
     Crops undersample the borders of an image, and enlarged crops show a pixel several times. The
     sum over the pixels of a class is the area of the class in an average crop.
 
     Returns:
-        (H, W) float64, above 0.
+        (H, K) and (K, W) float64, whose matrix product is the number, above 0. The product itself
+        would take a gigabyte for some panoramas.
     """
     if settings.fixed or settings.tiles:
         windows = fixed_windows(width, height, side=_side(width, height, settings))
@@ -150,7 +153,7 @@ def coverage(width: int, height: int, settings: CropSettings) -> NDArray[np.floa
             np.array([_chances(length, settings.size / factor) for factor in factors])
             for length in (width, height)
         )
-    return np.asarray((rows * factors[:, None] ** 2 / len(factors)).T @ columns)
+    return (rows * factors[:, None] ** 2 / len(factors)).T, columns
 
 
 _FACTORS = 64

@@ -191,6 +191,8 @@ def _names_of_csv(path: Path) -> list[str]:
             f"{path}: a CSV list must have the columns file_id and split, and at least one row"
         )
     names = [row["file_id"] for row in rows if row["split"] == "train"]
+    if not all(names):
+        raise UserError(f"{path}: a row with the split `train` has no file_id: add it")
     if not names:
         raise UserError(f"{path} has no row with the split `train`")
     return names

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,10 @@ from s5mars.data.names import as_lines
 from s5mars.data.partition import as_fraction, require_masks
 from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
 from s5mars.errors import UserError
-from s5mars.files import write_text
+from s5mars.files import write_json, write_text
+from s5mars.files.reading import read_object, reading
+
+RECORD = "partitions.json"
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,11 @@ def write_partitions(
 
     Prints the share of each class in each partition, and which classes are absent. The folder
     ``out`` gets one list per fraction, such as 0.2.txt, and partitions.json. The seed chooses among
-    equally good partitions.
+    equally good partitions. Further fractions may be added to a folder later.
 
     Raises:
         UserError: if a fraction is outside (0, 1], or ``out`` contains different lists with these
-            names.
+            names, or lists of another seed or train split, in which these would not be nested.
     """
     fractions = sorted({_checked(fraction) for fraction in labelled})
     if not fractions:
@@ -59,8 +62,15 @@ def write_partitions(
     order = stratified_order(areas, seed=seed)
     positions = {f: np.sort(order[: prefix_length(len(train), f)]) for f in fractions}
     names = {f: [train[i].name for i in at] for f, at in positions.items()}
+    head = {
+        "data": str(dataset.root),
+        "layout": dataset.layout,
+        "seed": seed,
+        "train_images": len(train),
+    }
+    others = _others(out, head, fractions)
     out.mkdir(parents=True, exist_ok=True)
-    paths = {f: out / f"{f:g}.txt" for f in fractions}
+    paths = {f: out / f"{str(f).removesuffix('.0')}.txt" for f in fractions}
     for fraction, path in paths.items():
         if path.exists() and read_names(path) != names[fraction]:
             raise UserError(
@@ -72,7 +82,8 @@ def write_partitions(
     )
     for fraction, path in paths.items():
         write_text(path, as_lines(names[fraction]))
-    write_text(out / "partitions.json", _as_json(dataset, seed, len(train), partitions))
+    entries = sorted([*others, *map(_entry, partitions)], key=lambda entry: entry["labelled"])
+    write_json(out / RECORD, {**head, "partitions": entries})
     _print(dataset, areas, partitions)
     return partitions
 
@@ -93,24 +104,33 @@ def _describe(
     return Partition(fraction, path, len(at), shares, absent)
 
 
-def _as_json(dataset: Dataset, seed: int, train: int, partitions: Sequence[Partition]) -> str:
-    content: Mapping[str, object] = {
-        "data": str(dataset.root),
-        "layout": dataset.layout,
-        "seed": seed,
-        "train_images": train,
-        "partitions": [
-            {
-                "labelled": each.fraction,
-                "list": each.path.name,
-                "images": each.images,
-                "share_of_area": each.shares,
-                "absent": list(each.absent),
-            }
-            for each in partitions
-        ],
+def _others(
+    out: Path, head: Mapping[str, object], fractions: Sequence[float]
+) -> list[dict[str, Any]]:
+    """The recorded entries of ``out`` with other fractions."""
+    path = out / RECORD
+    if not path.is_file():
+        return []
+    recorded = read_object(path)
+    for key in ("layout", "seed", "train_images"):
+        if recorded.get(key) != head[key]:
+            raise UserError(
+                f"{path} has {key} {recorded.get(key)} (got {head[key]}), so these lists would not "
+                "be nested in those; choose another --out"
+            )
+    with reading(path, kind="record"):
+        entries: list[dict[str, Any]] = recorded["partitions"]
+        return [entry for entry in entries if entry["labelled"] not in fractions]
+
+
+def _entry(partition: Partition) -> dict[str, Any]:
+    return {
+        "labelled": partition.fraction,
+        "list": partition.path.name,
+        "images": partition.images,
+        "share_of_area": partition.shares,
+        "absent": list(partition.absent),
     }
-    return json.dumps(content, indent=2) + "\n"
 
 
 def _print(dataset: Dataset, areas: Areas, partitions: Sequence[Partition]) -> None:

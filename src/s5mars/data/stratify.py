@@ -16,8 +16,11 @@ from s5mars.randomness import generator
 from s5mars.types import Sample
 
 Areas = NDArray[np.int64]
-Weights = Callable[[int, int], NDArray[np.float64]]
-"""(width, height) of an image → (H, W) weight of each pixel."""
+Weights = Callable[[int, int], tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""(width, height) of an image → (H, K) and (K, W), whose product is the weight of each pixel."""
+
+_STRIP = 256
+"""Rows whose weights are computed at once, because those of a panorama take a gigabyte."""
 
 
 def label_areas(
@@ -52,9 +55,16 @@ def label_areas(
             if not skip_bad:
                 raise
             return str(error)
+        if weights is None:
+            return np.bincount(label.ravel(), minlength=IGNORE + 1)[:number_of_classes]
         height, width = label.shape
-        weight = None if weights is None else weights(width, height).ravel()
-        return np.bincount(label.ravel(), weight, minlength=IGNORE + 1)[:number_of_classes]
+        rows, columns = weights(width, height)
+        total = np.zeros(IGNORE + 1)
+        for top in range(0, height, _STRIP):
+            strip = slice(top, top + _STRIP)
+            weight = (rows[strip] @ columns).ravel()
+            total += np.bincount(label[strip].ravel(), weight, minlength=IGNORE + 1)
+        return total[:number_of_classes]
 
     kind = np.int64 if weights is None else np.float64
     areas = np.zeros((len(samples), number_of_classes), kind)

@@ -217,8 +217,11 @@ def _coverage(
         return 1.0
     if areas is None:
         raise ValueError("the coverage of labels needs their areas")
-    whole = partial(coverage, settings=crop_settings(config))
-    return float(areas.sum() / sum(whole(*image_size(s.image)).sum() for s in labelled))
+    pixels = 0.0
+    for sample in labelled:
+        rows, columns = coverage(*image_size(sample.image), crop_settings(config))
+        pixels += rows.sum(0) @ columns.sum(1)
+    return float(areas.sum() / pixels)
 
 
 def _require_room(samples: Sequence[Sample], config: TrainConfig) -> None:

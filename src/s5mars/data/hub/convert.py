@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -25,11 +24,13 @@ class Names:
     from_paths: bool  # False: numbered, because names are missing or not unique
 
 
-def names_of(split: str, shards: Sequence[Path], column: str) -> Names:
+def names_of(
+    split: str, shards: Sequence[Path], column: str, *, taken: Collection[str] = ()
+) -> Names:
     """Return the stems of the ``path`` of an image column over all shards of a split, in order.
 
-    If one is missing or not unique, all rows are named by their position: ``train-000042``. Only
-    the paths are read, not the images.
+    If one is missing, not unique or among the ``taken`` ones, all rows are named by their position:
+    ``train-000042``. Only the paths are read, not the images.
 
     Raises:
         UserError: if a shard is not a Parquet file or lacks the column.
@@ -46,26 +47,26 @@ def names_of(split: str, shards: Sequence[Path], column: str) -> Names:
                 path = value.get("path") if isinstance(value, dict) else value
                 stems.append(PurePosixPath(str(path).replace("\\", "/")).stem if path else None)
     named = [stem for stem in stems if stem]
-    if len(named) == len(stems) and len(set(named)) == len(named):
+    if len(named) == len(stems) == len(set(named) - set(taken)):
         return Names(tuple(named), from_paths=True)
     return Names(tuple(f"{split}-{i:06d}" for i in range(len(stems))), from_paths=False)
 
 
 def convert(
     shard: Path, source: Source, *, split: str, names: Sequence[str], out: Path
-) -> Counter[str]:
+) -> dict[str, list[str]]:
     """Write the files of one shard atomically; existing files are kept.
 
     ``source`` defines where the files of each column are written; ``names`` are those of the rows.
 
     Returns:
-        Column → number of its files.
+        Column → paths of its files below ``out``.
 
     Raises:
         UserError: if the shard is damaged, lacks a column, or an image is neither PNG nor JPEG
             (masks must be PNG, because JPEG changes ids).
     """
-    counts: Counter[str] = Counter()
+    files: dict[str, list[str]] = {}
     for name, row in zip(names, _rows(shard, source), strict=True):
         places = source.places(split, name, row)
         for column, place in places.items():
@@ -81,8 +82,8 @@ def convert(
             path = below(out, f"{place}{ending}", source=shard)
             if not path.exists():
                 write_bytes(path, content)
-            counts[column] += 1
-    return counts
+            files.setdefault(column, []).append(f"{place}{ending}")
+    return files
 
 
 def rows_of(shard: Path) -> int:

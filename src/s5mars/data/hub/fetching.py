@@ -8,7 +8,6 @@ the shards are removed, and ``OUT/fetched.json`` describes the data.
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,24 +73,23 @@ def fetch(
         return out
     write_json(out / RECORD, _record(name, source, listing, complete=False))
     counts, unnamed = _all_splits(source, store, listing, out)
-    write_json(
-        out / RECORD, _record(name, source, listing, complete=True) | {"files": dict(counts)}
-    )
+    write_json(out / RECORD, _record(name, source, listing, complete=True) | {"files": counts})
     shutil.rmtree(out / SHARDS, ignore_errors=True)
     print(f"{out}: {', '.join(f'{count} {column}' for column, count in counts.items())}")
     if unnamed:
         print(
-            f"the images of {', '.join(unnamed)} have no names and are numbered, so a validation "
-            "split that is drawn from them cannot keep neighbouring frames together"
+            f"the images of {', '.join(unnamed)} have no names of their own and are numbered, so a "
+            "validation split that is drawn from them cannot keep neighbouring frames together"
         )
     return out
 
 
 def _all_splits(
     source: Source, store: Store, listing: Listing, out: Path
-) -> tuple[Counter[str], list[str]]:
+) -> tuple[dict[str, int], list[str]]:
     """Column → number of files, and the splits whose images have no names."""
-    total: Counter[str] = Counter()
+    files: dict[str, set[str]] = {}
+    taken: set[str] = set()
     unnamed: list[str] = []
     with tqdm(total=2 * len(listing.shards), unit="shard", desc="fetch", disable=None) as bar:
         for split in source.splits:
@@ -100,28 +98,32 @@ def _all_splits(
             for shard in shards:
                 paths.append(store.local_file(shard, out / SHARDS))
                 bar.update()
-            names = names_of(split, paths, source.columns[0])
+            names = names_of(split, paths, source.columns[0], taken=taken)
             if not names.from_paths:
                 unnamed.append(split)
+            if not source.shared_images:
+                taken.update(names.rows)
             first = 0
             for shard, path in zip(shards, paths, strict=True):
                 rows = rows_of(path)
-                total += _one_shard(source, shard, path, names.rows[first : first + rows], out)
+                rows_here = names.rows[first : first + rows]
+                for column, written in _one_shard(source, shard, path, rows_here, out).items():
+                    files.setdefault(column, set()).update(written)
                 first += rows
                 bar.update()
-    return total, unnamed
+    return {column: len(paths) for column, paths in files.items()}, unnamed
 
 
 def _one_shard(
     source: Source, shard: Shard, path: Path, names: Sequence[str], out: Path
-) -> Counter[str]:
+) -> dict[str, list[str]]:
     mark = out / SHARDS / "done" / f"{shard.split}-{shard.number}.json"
     try:
-        return Counter(read_object(mark))
+        return {column: list(paths) for column, paths in read_object(mark).items()}
     except (OSError, UserError):
-        counts = convert(path, source, split=shard.split, names=names, out=out)
-        write_json(mark, dict(counts))
-        return counts
+        files = convert(path, source, split=shard.split, names=names, out=out)
+        write_json(mark, files)
+        return files
 
 
 def _begun(out: Path, name: str) -> Mapping[str, object] | None:

@@ -23,6 +23,7 @@ class Source:
     splits: tuple[str, ...]
     columns: tuple[str, ...]  # image columns; the first is the image itself
     flags: tuple[str, ...]  # boolean columns
+    shared_images: bool  # whether splits hold the same images with other labels
     places: Places
     published: str  # URL of the authors
 
@@ -50,6 +51,7 @@ SOURCES: Mapping[str, Source] = {
         splits=("train", "val", "test"),
         columns=("image", "mask"),
         flags=(),
+        shared_images=False,
         places=_mars_bench,
         published="https://jhang2020.github.io/S5Mars.github.io/",
     ),
@@ -59,6 +61,7 @@ SOURCES: Mapping[str, Source] = {
         splits=("train", "test_min1", "test_min2", "test_min3"),
         columns=("image", "label_mask", "rover_mask", "range_mask"),
         flags=("has_masks", "has_labels"),
+        shared_images=True,
         places=_ai4mars,
         published="https://doi.org/10.5281/zenodo.15995036",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from s5mars.data.names import names_in
@@ -110,13 +110,14 @@ def select(names: Iterable[str], samples: Mapping[str, Sample], source: Path) ->
     """
     chosen: dict[str, Sample] = {}
     unknown: list[str] = []
-    doubles: list[str] = []
+    duplicates: list[str] = []
+    ambiguous = frozenset(ending for name in samples for ending in _endings(name))
     for entry in names:
-        sample = _find(entry, samples)
+        sample = _find(entry, samples, ambiguous)
         if sample is None:
             unknown.append(entry)
         elif sample.name in chosen:
-            doubles.append(entry)
+            duplicates.append(entry)
         else:
             chosen[sample.name] = sample
     if unknown:
@@ -124,19 +125,36 @@ def select(names: Iterable[str], samples: Mapping[str, Sample], source: Path) ->
             f"{source} lists {len(unknown)} unknown file(s): {listed(unknown)}: correct the list "
             f"or add the images{did_you_mean(unknown[0], list(samples)[:20000])}"
         )
-    if doubles:
+    if duplicates:
         raise UserError(
-            f"{source} has {len(doubles)} duplicate name(s): {listed(doubles)}: remove them"
+            f"{source} has {len(duplicates)} duplicate name(s): {listed(duplicates)}: remove them"
         )
     return tuple(chosen.values())
 
 
-def _find(entry: str, samples: Mapping[str, Sample]) -> Sample | None:
+def _find(entry: str, samples: Mapping[str, Sample], ambiguous: Collection[str]) -> Sample | None:
+    """The sample of an entry; its folders may be those of the data set or of another machine."""
     if entry in samples:
         return samples[entry]
     path = Path(entry)
     stem = path.with_suffix("") if path.suffix.lower() in LISTED_ENDINGS else path
-    return samples.get(stem.as_posix()) or samples.get(stem.name)
+    for first in range(len(stem.parts)):
+        name = "/".join(stem.parts[first:])
+        if sample := samples.get(name):
+            folders = {
+                file.parents[name.count("/")].name
+                for file in (sample.image, sample.mask)
+                if file is not None
+            }
+            if not first or name not in ambiguous or stem.parts[first - 1] in folders:
+                return sample
+    return None
+
+
+def _endings(name: str) -> Iterator[str]:
+    """``b/c`` and ``c`` of the name ``a/b/c``."""
+    parts = name.split("/")
+    return ("/".join(parts[first:]) for first in range(1, len(parts)))
 
 
 def left_out(
@@ -160,6 +178,6 @@ def forbid_overlap(splits: Mapping[str, Sequence[Sample]], root: Path) -> None:
         if shared:
             raise UserError(
                 f"{root}: {len(shared)} image(s) of split {split!r} are also in "
-                f"{seen[shared[0]]!r}: {listed(shared)}: remove them from one list"
+                f"{seen[shared[0]]!r}: {listed(shared)}: remove them from one of the two"
             )
         seen |= dict.fromkeys((sample.name for sample in samples), split)
