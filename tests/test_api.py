@@ -194,7 +194,12 @@ def test_a_run_is_scored_and_described(scenes: Path, run: s5mars.Run) -> None:
         (lambda run: s5mars.Run("nowhere"), "is not the folder of a run"),
         (lambda run: s5mars.compare("DATA", methods=[object()], out="x"), "lacks the decorator"),
         (lambda run: s5mars.compare("DATA", methods=[S5Mars], out="x"), "write method=S5Mars()"),
+        (lambda run: s5mars.compare("DATA", methods=S5Mars, out="x"), "write method=S5Mars()"),
         (lambda run: s5mars.compare("DATA", methods="all"), "required: --out"),
+        (
+            lambda run: s5mars.compare("DATA", methods=S5Mars(), out="x", keep_checkpoints=None),
+            "give either --steps or --epochs",
+        ),
         (lambda run: s5mars.compare("DATA", table_vi=1, out="x"), "table_vi must be True or False"),
         (lambda run: s5mars.compare("DATA", methods="s5mars", seed=1, out="x"), "use --seeds"),
         (lambda run: s5mars.Comparison("nowhere"), "has no comparison.json"),

@@ -8,7 +8,7 @@ parser: whatever the command refuses is a ``UserError`` with the same words here
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -263,7 +263,7 @@ def evaluate(model: str | PathLike[str], **settings: Any) -> Scores:
 def compare(
     folder: str | PathLike[str] | None = None,
     *,
-    methods: str | Sequence[str | Method] | None = None,
+    methods: str | Method | Iterable[str | Method] | None = None,
     **settings: Any,
 ) -> Comparison:
     """Train and score methods on several labelled shares and seeds.
@@ -279,8 +279,8 @@ def compare(
 
     Args:
         folder: the data set.
-        methods: names of methods, or ``"all"``; or objects of classes of your own, as for
-            ``train``.
+        methods: name of a method, ``"all"``, or an object of a class of your own, as for
+            ``train``; or several of them.
         **settings: options of ``s5mars compare`` and of ``s5mars train``.
 
     Raises:
@@ -288,7 +288,12 @@ def compare(
     """
     from s5mars.cli.grids import compare as run
 
-    listed = [methods] if isinstance(methods, str) else list(methods or ())
+    if methods is None:
+        listed: list[str | Method] = []
+    elif isinstance(methods, Iterable) and not isinstance(methods, str):
+        listed = [*methods]
+    else:
+        listed = [methods]
     for each in listed:
         if not isinstance(each, str):
             _checked(each)

@@ -250,6 +250,11 @@ def test_a_failed_cell_and_its_retry(
         ),
         (["--methods", "all", "--labelled", "no.txt"], "existing list file (got no.txt)"),
         (
+            ["--methods", "supervised", "--s5mars.soft-wieght", "0.5"],
+            "--s5mars.soft-wieght has no effect, because no row uses s5mars: leave it out",
+        ),
+        (["--methods", "san"], "needs a network of its own; compare it with --table-vi"),
+        (
             ["--methods", "all", "--labelled", "0.1234567", "0.12345678"],
             "--labelled 0.1234567 and 0.12345678 are too close to each other; give one",
         ),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from s5mars.comparison.grid import Row, arguments_of
+from s5mars.comparison.grid import Row, arguments_of, method_rows, with_files_read
 from s5mars.comparison.plan import Request, plan, with_choices
 from s5mars.comparison.results import read_comparison, write_comparison
 from s5mars.comparison.settings import as_of_now, describe_row, differences, same_run
@@ -65,6 +65,24 @@ def test_a_row_of_an_earlier_version_is_the_row_of_this_one(
     there = parse_training(arguments_of(row, common))
     now = json.loads(json.dumps(describe_row(there, base)["training"]))
     assert differences(as_of_now(old, of_row=True), now) == []
+
+
+def test_a_settings_file_gives_each_row_its_own_options(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"  # as the config.yaml of a run
+    file.write_text(
+        "method: s5mars\nseed: 3\nlabelled: 0.5\nout: o\nsteps: 7\nscale:\n- 0.5\n- 1.5\n"
+        "ablation: ''\nobjects: null\ns5mars: {soft_weight: 0.25}\ndeeplab: {decoder: light}\n"
+    )
+    words = with_files_read(["--data=d", "--config", str(file), f"--config={file}", "--batch=2"])
+    once = ["--steps=7", "--scale=[0.5, 1.5]"]
+    once += ["--s5mars.soft-weight=0.25", "--deeplab.decoder=light"]
+    assert words == ["--data=d", *once, *once, "--batch=2"]
+    ours, other = method_rows(["s5mars", "supervised"])
+    assert parse_training([*arguments_of(ours, words), "--out=o"]).method.soft_weight == 0.25
+    assert not [word for word in arguments_of(other, words) if "s5mars" in word]
+    file.write_text("- 1\n")
+    with pytest.raises(UserError, match=r"--config .*a\.yaml must contain options"):
+        with_files_read([f"--config={file}"])
 
 
 def test_what_changes_no_result_makes_no_other_run() -> None:

@@ -281,6 +281,12 @@ def test_the_reference_can_be_chosen(tmp_path: Path) -> None:
         table(tmp_path, reference="x")
 
 
+def test_options_of_the_figures_need_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("row", "images", "data"):
+        assert main(["table", "x", f"--{option}", "1"]) == 2
+        assert f"--{option} requires --figures" in capsys.readouterr().err
+
+
 def test_figures_of_a_result_file_have_no_predictions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

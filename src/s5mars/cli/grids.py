@@ -7,6 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from s5mars.cli.command import Command
+from s5mars.errors import UserError
+from s5mars.settings.keywords import as_option
 
 
 def _compare_options(parser: ArgumentParser) -> None:
@@ -52,12 +54,13 @@ def _compare_options(parser: ArgumentParser) -> None:
 def compare(options: Namespace) -> object:
     """Compare methods, with the parsed options of the command."""
     from s5mars.comparison.general import GeneralWeights
+    from s5mars.comparison.grid import with_files_read
     from s5mars.comparison.plan import Request
     from s5mars.comparison.runner import compare as run
 
     given = vars(options)
     weights = {name: given.pop(f"{name}_weights") for name in ("sam", "clip", "san")}
-    arguments = given.pop("passed_on")
+    arguments = with_files_read(given.pop("passed_on"))
     return run(Request(arguments=arguments, weights=GeneralWeights(**weights), **given))
 
 
@@ -86,14 +89,19 @@ def _table_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--figures", type=Path, metavar="DIR", help="Path to a folder for the figures"
     )
-    parser.add_argument("--row", help="Row whose worst images are drawn (s5mars, or the best row)")
-    parser.add_argument("--images", type=int, default=5, help="Number of images in a figure (5)")
-    parser.add_argument("--data", type=Path, help="Path to the data set, if it was moved")
+    figures = parser.add_argument_group("options of --figures")
+    figures.add_argument("--row", help="Row whose worst images are drawn (s5mars, or the best row)")
+    figures.add_argument("--images", type=int, help="Number of images in a figure (5)")
+    figures.add_argument("--data", type=Path, help="Path to the data set, if it was moved")
 
 
 def _table(options: Namespace) -> None:
     from s5mars.comparison.table import table
 
+    drawing = {key: getattr(options, key) for key in ("row", "images", "data")}
+    drawing = {key: value for key, value in drawing.items() if value is not None}
+    if drawing and options.figures is None:
+        raise UserError(f"{as_option(next(iter(drawing)))} requires --figures")
     text = table(options.comparison, form=options.format, reference=options.reference)
     if options.out is None:
         print(text, end="")
@@ -105,10 +113,7 @@ def _table(options: Namespace) -> None:
     if options.figures is not None:
         from s5mars.comparison.figures import has_runs, write_figures
 
-        written = write_figures(
-            options.comparison, options.figures, row=options.row, images=options.images,
-            data=options.data,
-        )  # fmt: skip
+        written = write_figures(options.comparison, options.figures, **drawing)
         print("\n".join(map(str, written)), file=sys.stderr)
         if not has_runs(options.comparison):
             print(

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from s5mars.data.partition import as_fraction
 from s5mars.errors import UserError, nearest_first
+from s5mars.files.reading import read_yaml
 from s5mars.methods import METHODS, OF_A_NETWORK, method_name, method_title, registered
 from s5mars.settings.ablations import ABLATIONS
+from s5mars.settings.keywords import as_arguments
 from s5mars.settings.networks import NETWORKS, network_options
 from s5mars.settings.parsing import chosen
 from s5mars.types import Method
@@ -24,6 +26,8 @@ _TAKEN = {
     "--resume": "the same compare command, which continues automatically",
     "--print-config": "s5mars train --print-config",
 }
+
+_OF_THE_GRID = {"method", "ablation", "seed", "labelled", "out"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,11 @@ def method_rows(methods: Sequence[str | Method]) -> tuple[Row, ...]:
             rows[name] = Row(name, each.title, METHODS_GROUP, name, own=each)
             continue
         for name in METHODS if each == "all" else [each]:
+            if each in OF_A_NETWORK:
+                raise UserError(
+                    f"--methods {each}: this method needs a network of its own; compare it with "
+                    "--table-vi"
+                )
             if name not in known:
                 near = ", ".join(nearest_first(name, known))
                 raise UserError(f"unknown method {name!r}; nearest first: {near}")
@@ -140,22 +149,69 @@ def cells_of(rows: Sequence[Row], labelled: Sequence[str], seeds: Sequence[int])
     ]
 
 
+def with_files_read(arguments: Sequence[str]) -> list[str]:
+    """Replace ``--config FILE`` by the options in the file, so that each row gets its own.
+
+    What the comparison sets itself (method, ablation, seed, share and folder) is left out, so that
+    the ``config.yaml`` of a run is a settings file.
+
+    Raises:
+        UserError: if a file is no mapping or cannot be read.
+    """
+    words: list[str] = []
+    for option in _options(arguments):
+        name, _, value = option[0].partition("=")
+        if name != "--config":
+            words += option
+            continue
+        path = Path(value or "".join(option[1:]))
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise UserError(f"--config {path} must contain options with their values")
+        words += as_arguments({k: v for k, v in content.items() if k not in _OF_THE_GRID})
+    return words
+
+
+def require_use(rows: Sequence[Row], arguments: Sequence[str]) -> None:
+    """Check that every option of a method or a network applies to a row.
+
+    Raises:
+        UserError: if one does not.
+    """
+    unused = set.intersection(*({*_of_others(row, arguments)} for row in rows))
+    for option in _options(arguments):
+        if option[0] in unused:
+            name = option[0].partition("=")[0]
+            owner = name.removeprefix("--").partition(".")[0]
+            raise UserError(f"{name} has no effect, because no row uses {owner}: leave it out")
+
+
+def _of_others(row: Row, arguments: Sequence[str]) -> list[str]:
+    """The first words of the options of methods and networks that the row does not use."""
+    model = chosen([*arguments, *row.arguments]).model
+    owners = {*METHODS, *OF_A_NETWORK, *registered(), *(kind.group for kind in NETWORKS)}
+    others = owners - {row.method, network_options(model).group}
+    return [
+        option[0]
+        for option in _options(arguments)
+        if "." in option[0].partition("=")[0]
+        and option[0].removeprefix("--").partition(".")[0].replace("-", "_") in others
+    ]
+
+
 def arguments_of(row: Row, arguments: Sequence[str]) -> list[str]:
     """Return the arguments that apply to this row, without those of other methods and networks.
 
     Raises:
         UserError: if an option is one that the grid itself sets.
     """
-    model = chosen([*arguments, *row.arguments]).model
-    owners = {*METHODS, *OF_A_NETWORK, *registered(), *(kind.group for kind in NETWORKS)}
-    others = owners - {row.method, network_options(model).group}
+    others = _of_others(row, arguments)
     kept: list[str] = []
     for option in _options(arguments):
         name = option[0].partition("=")[0].replace("_", "-")
         if name in _TAKEN:
             raise UserError(f"compare does not accept {name}; use {_TAKEN[name]}")
-        owner = name.removeprefix("--").partition(".")[0].replace("-", "_")
-        if not ("." in name and owner in others) and name not in row.without:
+        if option[0] not in others and name not in row.without:
             kept += option
     return [*kept, *row.arguments]
 

@@ -20,6 +20,7 @@ from s5mars.comparison.grid import (
     arguments_of,
     cells_of,
     method_rows,
+    require_use,
 )
 from s5mars.comparison.results import FILE, Comparison, Result, read_comparison
 from s5mars.data.layouts import open_dataset
@@ -86,6 +87,7 @@ def plan(request: Request) -> Plan:
         rows += ablation_rows(request.ablation)
     if request.table_vi:
         rows += general.table_vi_rows(request.weights, request.out)
+    require_use(rows, request.arguments)
     cells = cells_of(rows, request.labelled, request.seeds)
     planned = _planned(request, rows, cells)
     for row in rows:

@@ -42,12 +42,14 @@ def as_words(parser: ArgumentParser, settings: Mapping[str, Any]) -> list[str]:
     known = {option: action for action in parser._actions for option in action.option_strings}
     words: list[str] = []
     for name, value in settings.items():
+        if value is None:
+            continue
         action = known.get(option := as_option(name))
         if action is not None and action.nargs == 0:
             if not isinstance(value, bool):
                 raise UserError(f"{name} must be True or False (got {value!r})")
             words += [option] * value
-        elif action is not None and action.nargs == "+" and value is not None:
+        elif action is not None and action.nargs == "+":
             words += [option, *(_text(each) for each in _listed(value))]
         else:
             words += as_arguments({name: value})
