@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from machine import machine
@@ -145,20 +144,17 @@ def variant(
     module = step.module
     if not channels_last:
         module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    student: nn.Module = module.student
-    teacher: nn.Module = module.scored
     begin = run.clock()
     if compiled is not None:
-        student, teacher = (torch.compile(n, mode=compiled) for n in (student, teacher))
+        for network in (module.student, module.scored):
+            network.compile(mode=compiled)
 
     def once() -> None:
         if compiled is not None:
             torch.compiler.cudagraph_mark_step_begin()
         with run.half() if half else contextlib.nullcontext():
-            loss = step.loss(student, teacher)
-        step.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        step.update()
+            loss = step.loss()
+        step.learn(loss)
 
     if run.on_gpu:
         torch.cuda.reset_peak_memory_stats(run.device)

@@ -41,6 +41,7 @@ class NaiveStep:
                 strict=True,
             ):  # fmt: skip
                 ours.copy_(0.99 * ours + 0.01 * theirs)
+        step.module.step += 1
         step.wait()
 
 
@@ -49,12 +50,11 @@ def naive_loss(step: Step, student: nn.Module, teacher: nn.Module, method: S5Mar
     pool, labelled = step.batch.pool, step.batch.labelled
     if pool is None or labelled.objects is None:
         raise ValueError("this step has no pool or no objects")
-    rng = generator(0, "naive", step=step.taken)
-    step.taken += 1
+    rng = generator(0, "naive", step=step.module.step)
     images, donors = pool.image.float() / 255, labelled.image.float() / 255
     with torch.no_grad():
         probability, of_donors = teacher(images).softmax(1), teacher(donors).softmax(1)
-    rngs = generators(0, "naive objects", step=step.taken, samples=range(len(donors)))
+    rngs = generators(0, "naive objects", step=step.module.step, samples=range(len(donors)))
     theta = object_transforms(labelled.objects, rngs, rotation=20.0, flip=0.5, rescale=(0.75, 1.33))
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     strong, targets, known = [], [], []

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from s5mars.comparison.step import Step
-from s5mars.objective.teacher import update_teacher
 
 NETWORK = ("teacher forward", "student forward", "student backward")
 """Parts that are network passes; these include upsampling to the size of the image."""
@@ -22,7 +21,7 @@ def timed_parts(step: Step, clock: Callable[[], float]) -> dict[str, float]:
     """Take one step of a method whose student is called once, and time its parts.
 
     Args:
-        step: the step; its gradients are clipped, as in training.
+        step: the step.
         clock: returns the time in seconds; it has to synchronise with an asynchronous device.
 
     Returns:
@@ -31,48 +30,57 @@ def timed_parts(step: Step, clock: Callable[[], float]) -> dict[str, float]:
     module = step.module
     student, teacher = _Watched(module.student, clock), _Watched(module.scored, clock)
     begin = clock()
-    loss = step.loss(student, teacher)
+    loss = step.loss()
     forward = clock()
-    step.optimizer.zero_grad()
-    cleared = clock()
+    student.unwatch()
+    teacher.unwatch()
     loss.backward()  # type: ignore[no-untyped-call]
     at_logits = clock()
     student.backward()
     backward = clock()
-    torch.nn.utils.clip_grad_norm_(module.student.parameters(), module.config.clip)
+    module.leave_out_unused()
+    step.clip()
     clipped = clock()
     step.optimizer.step()
+    step.optimizer.zero_grad()
     stepped = clock()
-    if module.teacher is not None:
-        update_teacher(module.teacher, module.student, momentum=0.99)
+    module.finish_step()
     end = clock()
     times = (
         student.unlearned + teacher.unlearned,
         student.learned,
         backward - at_logits,
         forward - begin - student.learned - student.unlearned - teacher.unlearned,
-        at_logits - cleared,
+        at_logits - forward,
         clipped - backward,
-        stepped - clipped + cleared - forward,
+        stepped - clipped,
         end - stepped,
     )
     return dict(zip(PARTS, times, strict=True))
 
 
-class _Watched(nn.Module):
-    """A network that measures its forward pass and delays its backward pass."""
+class _Watched:
+    """Measures the forward passes of a network, and delays its backward passes."""
 
     def __init__(self, network: nn.Module, clock: Callable[[], float]) -> None:
-        super().__init__()
-        self.network = network
         self.clock = clock
         self.learned = self.unlearned = 0.0
+        self._begun = 0.0
         self._passes: list[tuple[Tensor, Tensor]] = []
+        self._hooks = (
+            network.register_forward_pre_hook(self._begin),
+            network.register_forward_hook(self._end),
+        )
 
-    def forward(self, image: Tensor) -> Tensor:
-        begin = self.clock()
-        logits: Tensor = self.network(image)
-        seconds = self.clock() - begin
+    def unwatch(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _begin(self, *_: Any) -> None:
+        self._begun = self.clock()
+
+    def _end(self, _network: nn.Module, _image: Any, logits: Tensor) -> Tensor:
+        seconds = self.clock() - self._begun
         if not logits.requires_grad:
             self.unlearned += seconds
             return logits

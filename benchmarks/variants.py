@@ -26,7 +26,9 @@ def fixmatch_step(
     settings: CostSettings, device: torch.device, *, photometric: Photometric = "fixmatch"
 ) -> Step:
     """FixMatch with an EMA teacher."""
-    return Step("fixmatch", settings, device, method=TeacherFixMatch(photometric=photometric))
+    step = Step("mean_teacher", settings, device)  # has the networks and streams that it needs
+    step.module.method = TeacherFixMatch(photometric=photometric)
+    return step
 
 
 def supervised_step(settings: CostSettings, device: torch.device) -> Step:

@@ -12,10 +12,9 @@ from s5mars.classes import IGNORE
 from s5mars.errors import UserError
 from s5mars.methods import method_class
 from s5mars.models.build import build_segmenter
-from s5mars.objective.teacher import update_teacher
 from s5mars.settings.config import Head, TrainConfig
 from s5mars.training.module import SegmentationModule
-from s5mars.types import Batch, Crops, Method
+from s5mars.types import Batch, Crops
 
 _NOWHERE = Path("nowhere")  # no data is read and nothing is written
 _LABELLED = 0.5  # share of the pixels of the labelled stream, as in S5Mars (48.9 %)
@@ -41,17 +40,10 @@ class CostSettings:
 
 
 class Step:
-    """The networks, optimiser and batch of the method of this name, or of another one."""
+    """The training module and a batch of the method of this name."""
 
-    def __init__(
-        self,
-        name: str,
-        settings: CostSettings,
-        device: torch.device,
-        *,
-        method: Method | None = None,
-    ) -> None:
-        method = method or method_class(name)()
+    def __init__(self, name: str, settings: CostSettings, device: torch.device) -> None:
+        method = method_class(name)()
         config = TrainConfig(
             data=_NOWHERE,
             out=_NOWHERE,
@@ -79,30 +71,30 @@ class Step:
         self.optimizer = module.optimizer
         self.batch = random_batch(settings, device, pool=method.needs.pool)
         self.device = device
-        self.taken = 0
 
     def __call__(self) -> None:
         """Take a step (forward, backward, optimiser, teacher) and wait for the device."""
-        loss = self.loss()
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.update()
+        self.learn(self.loss())
         self.wait()
 
-    def loss(
-        self, student: torch.nn.Module | None = None, teacher: torch.nn.Module | None = None
-    ) -> torch.Tensor:
-        """Return the loss of the next step, optionally with other networks."""
-        progress = self.module.progress(self.taken)
-        terms = self.module.objective(self.batch, progress, student=student, teacher=teacher)
-        self.taken += 1
-        return torch.stack([term.weight * term.value for term in terms.values()]).sum()
+    def loss(self) -> torch.Tensor:
+        """Return the loss of the next step."""
+        loss: torch.Tensor = self.module(lambda: self.batch)
+        return loss
 
-    def update(self) -> None:
-        """Update student and teacher."""
+    def learn(self, loss: torch.Tensor) -> None:
+        """Compute the gradients of a loss, and update student and teacher, as in ``Loop.run``."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.module.leave_out_unused()
+        self.clip()
         self.optimizer.step()
-        if self.module.teacher is not None:
-            update_teacher(self.module.teacher, self.module.student, momentum=0.99)
+        self.optimizer.zero_grad()
+        self.module.finish_step()
+
+    def clip(self) -> None:
+        """Clip the gradients."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, self.module.config.clip)
 
     def wait(self) -> None:
         """Wait until the device has finished."""

@@ -100,7 +100,6 @@ class Loop:
                         )
                     optimizer.step()
                     optimizer.zero_grad()
-                    module.schedule.step()
                     module.finish_step()
                     took = time.monotonic() - began
                     self._look_at(loss)

@@ -153,29 +153,16 @@ class SegmentationModule(nn.Module):
             keep=self.thresholds or above_threshold,
         )
 
-    def objective(
-        self,
-        batch: Batch,
-        progress: Progress,
-        *,
-        student: nn.Module | None = None,
-        teacher: nn.Module | None = None,
-    ) -> dict[str, Term]:
-        """The terms of the method, or the supervised loss alone while the pool does not count.
-
-        A student or teacher replaces the module's own, such as by its compiled form.
-        """
-        student = student or self.student
+    def objective(self, batch: Batch, progress: Progress) -> dict[str, Term]:
+        """The terms of the method, or the supervised loss alone while the pool does not count."""
+        student, needs = self.student, self.method.needs
         self._unused = ()
-        if self.method.needs.pool and not progress.ramp:
+        if needs.pool and not progress.ramp:
             terms = Supervised().losses(student, student, batch, progress)
             return self._with_every_parameter(terms)
-        if self.method.needs.given_teacher:
-            if self.given_teacher is None:
-                raise ValueError("this method needs a network that labels the pool; none was given")
-            teacher = teacher or self.given_teacher
-        else:
-            teacher = student if self.teacher is None else teacher or self.teacher
+        teacher = self.given_teacher if needs.given_teacher else self.scored
+        if teacher is None:
+            raise ValueError("this method needs a network that labels the pool; none was given")
         return self.method.losses(student, teacher, batch, progress)
 
     def _with_every_parameter(self, terms: dict[str, Term]) -> dict[str, Term]:
@@ -203,7 +190,8 @@ class SegmentationModule(nn.Module):
         return as_predicted(probability, pool)
 
     def finish_step(self) -> None:
-        """Update the teacher after the student, and count the step."""
+        """Change the learning rate, update the teacher after the student, and count the step."""
+        self.schedule.step()
         if self.teacher is not None:
             config = self.config
             limit = momentum_limit(
