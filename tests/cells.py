@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +38,5 @@ class Cell:
 def train_cells_here(patch: pytest.MonkeyPatch) -> None:
     """Let ``s5mars compare`` train in this process."""
     here = SimpleNamespace(Popen=Cell, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
-    patch.setattr(sys, "argv", sys.argv)  # a cell writes its own there
     patch.setattr(runner, "subprocess", here)
     patch.setattr(runner, "_LOOK_SECONDS", 0)

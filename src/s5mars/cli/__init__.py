@@ -10,7 +10,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from s5mars.cli import archive, data, export, grids, labels, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
@@ -37,19 +37,24 @@ _ORDER = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; a UserError becomes one line on standard error and exit code 2.
+    """Run a command; its errors are reported as ``exit_code`` does."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return exit_code(lambda: _dispatch(given))
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """Run a function; a UserError becomes one line on standard error and exit code 2.
 
     So does an OSError that the user can remedy, such as a full disk. Any other exception is a bug
     and shows its traceback.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # for any locale and any file name
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     if logging.lastResort is not None:  # it prints what is logged while nobody has set up logging
         logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))
     try:
-        return _dispatch(arguments)
+        return work()
     except BrokenPipeError:
         # The reader, such as `head`, has closed the pipe: nothing may be flushed to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

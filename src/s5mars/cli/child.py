@@ -1,4 +1,4 @@
-"""One cell of a comparison in its own process: ``s5mars train``, then ``s5mars evaluate``.
+"""One cell of a comparison in its own process, see ``comparison.job``.
 
 A crash or a lack of memory ends only this cell. The process ends with its parent, so that a restart
 never finds two trainers in one folder. ``runner.py`` starts it as ``python -m s5mars.cli.child``;
@@ -11,11 +11,9 @@ import json
 import os
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
-from s5mars.cli import main
-from s5mars.comparison.results import STOPPED, is_trained
+from s5mars.cli import exit_code, main
 
 _ORPHANED = 76
 
@@ -30,20 +28,10 @@ def work() -> int:
 
 
 def do(job: dict[str, Any]) -> int:
-    """Train and evaluate one cell; return the exit code."""
-    run = Path(job["run"])
-    # Also a run that is trained: it may have been stopped before its class biases were fitted.
-    if failed := _command(job["train"]):
-        return failed
-    if not is_trained(run):
-        return STOPPED
-    options = [f"--{name}={value}" for name, value in job["evaluate"].items()]
-    return _command(["evaluate", job["run"], *options])
+    """Train and score one cell; return the exit code."""
+    from s5mars.comparison.job import run_job  # imports torch, while the parent is watched
 
-
-def _command(arguments: list[str]) -> int:
-    sys.argv = ["s5mars", *arguments]  # the run records the command that made it
-    return main(arguments)
+    return exit_code(lambda: run_job(job))
 
 
 def _end_with_parent() -> None:

@@ -6,16 +6,11 @@ import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s5mars.comparison.results import STOPPED, is_trained
+from s5mars.comparison.job import run_job
 from s5mars.errors import UserError
-from s5mars.evaluation.command import evaluate
-from s5mars.predict.inference import AUTO_DEVICE
-from s5mars.training import command
-from s5mars.training.environment import recorded_as
 from s5mars.types import Method
 
 _USER_ERROR = 2
@@ -43,23 +38,11 @@ class Here:
 
 
 def _do(job: Mapping[str, Any], own: Method) -> int:
-    run = Path(job["run"])
     try:
-        with recorded_as(job["train"]):
-            if job["train"][1] == "--resume":  # also a trained run, as in ``cli.child``
-                command.resume(run, own=own)
-            else:
-                command.train(job["train"][1:], own=own, one_process=True)
-        if not is_trained(run):
-            return STOPPED
-        how = dict(job["evaluate"])
-        lists = Path(how.pop("splits")) if "splits" in how else None
-        inference = replace(AUTO_DEVICE, device=how.pop("device"))
-        evaluate(run, splits=lists, inference=inference, **how)
+        return run_job(job, own=own)
     except (UserError, OSError) as error:
         print(f"s5mars: {error}", file=sys.stderr)
         return _USER_ERROR
     except Exception:  # a fault of the method fails its cell alone, as in a child process
         traceback.print_exc()
         return 1
-    return 0
