@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
+from s5mars.objective.losses import cross_entropy
+from s5mars.objective.thresholds import above_threshold
 from s5mars.randomness import Generators, generators
-from s5mars.types import Batch, Crops
+from s5mars.types import Batch, Crops, Progress, as_predicted
 
 
 class PixelNet(nn.Module):
@@ -39,6 +42,19 @@ class PixelNet(nn.Module):
 
     def decode(self, low: Tensor, high: Tensor, *, size: tuple[int, int]) -> Tensor:
         return self.classify(self.fuse(low, high), size=size)
+
+
+def progress_at(*, step: int, total: int, seed: int = 0, **changes: Any) -> Progress:
+    """Progress of a run in one process, with the settings of the papers."""
+    settings = {
+        "ramp": 1.0,
+        "first": 0,
+        "pool_from": 0,
+        "criterion": cross_entropy,
+        "pseudo_labels": as_predicted,
+        "keep": above_threshold,
+    }
+    return Progress(seed=seed, step=step, total=total, **{**settings, **changes})
 
 
 def rngs(seed: int, size: int) -> Generators:

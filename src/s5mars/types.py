@@ -6,7 +6,7 @@ indices use ``s5mars.classes.IGNORE`` (255) where the class is unknown for any r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -141,20 +141,7 @@ class Criterion(Protocol):
         ...
 
 
-# Imported when a run begins: reading a folder of images must not wait seconds for torch.
-def _cross_entropy() -> Criterion:
-    from s5mars.objective.losses import cross_entropy
-
-    return cross_entropy
-
-
-def _above_threshold() -> Keep:
-    from s5mars.objective.thresholds import above_threshold
-
-    return above_threshold
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """The progress of a run, and the settings that all methods share.
 
@@ -164,13 +151,12 @@ class Progress:
     seed: int
     step: int  # counted from 0
     total: int
-    ramp: float = 1.0  # factor on unsupervised terms, above 0
-    first: int = 0  # index of this process's first image in the batch of all processes
-    pool_from: int = 0  # first step after the warm-up, from which on batches hold the pool
-    criterion: Criterion = field(default_factory=_cross_entropy)  # of labelled images
-    pseudo_labels: PseudoLabels = as_predicted  # aligned if the run uses alignment
-    # Which pseudo-labels count, see ``objective/thresholds.py``.
-    keep: Keep = field(default_factory=_above_threshold)
+    ramp: float  # factor on unsupervised terms, above 0
+    first: int  # index of this process's first image in the batch of all processes
+    pool_from: int  # first step after the warm-up, from which on batches hold the pool
+    criterion: Criterion  # of labelled images
+    pseudo_labels: PseudoLabels  # aligned if the run uses alignment
+    keep: Keep  # which pseudo-labels count, see ``objective/thresholds.py``
 
     @property
     def share(self) -> float:

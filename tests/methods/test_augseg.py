@@ -15,10 +15,10 @@ from s5mars.methods.augseg import AugSeg, confidence
 from s5mars.methods.views import as_float, kept_pixels, weak_view
 from s5mars.objective.losses import cross_entropy
 from s5mars.randomness import each
-from s5mars.types import Batch, Progress, Targets, View
-from tiny import PixelNet, batch, crops
+from s5mars.types import Batch, Targets, View
+from tiny import PixelNet, batch, crops, progress_at
 
-PROGRESS = Progress(seed=3, step=7, total=20)
+PROGRESS = progress_at(seed=3, step=7, total=20)
 SIZE = (24, 24)
 
 

@@ -13,10 +13,10 @@ from s5mars.methods.classmix import ClassMix
 from s5mars.methods.views import as_float
 from s5mars.objective.losses import cross_entropy
 from s5mars.randomness import each
-from s5mars.types import Batch, Progress, View
-from tiny import PixelNet, batch, unlabelled_pool
+from s5mars.types import Batch, View
+from tiny import PixelNet, batch, progress_at, unlabelled_pool
 
-PROGRESS = Progress(seed=3, step=7, total=20)
+PROGRESS = progress_at(seed=3, step=7, total=20)
 
 
 def networks() -> tuple[PixelNet, PixelNet]:

@@ -10,10 +10,10 @@ import torch
 
 from s5mars.classes import IGNORE
 from s5mars.methods import METHODS, method_class
-from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, as_predicted
-from tiny import PixelNet, batch
+from s5mars.types import Batch, Crops, Needs, Targets, Term, as_predicted
+from tiny import PixelNet, batch, progress_at
 
-PROGRESS = Progress(seed=0, step=5, total=10)
+PROGRESS = progress_at(seed=0, step=5, total=10)
 
 
 @pytest.fixture(params=sorted(METHODS))

@@ -16,10 +16,10 @@ from s5mars.classes import IGNORE
 from s5mars.methods.fixmatch import FixMatch, strong_view
 from s5mars.methods.views import kept_pixels, weak_view
 from s5mars.objective.losses import cross_entropy
-from s5mars.types import Progress, View
-from tiny import PixelNet, batch
+from s5mars.types import View
+from tiny import PixelNet, batch, progress_at
 
-PROGRESS = Progress(seed=3, step=7, total=20)
+PROGRESS = progress_at(seed=3, step=7, total=20)
 PLAIN = FixMatch(photometric="none", rectangle=0.0)
 
 

@@ -13,10 +13,10 @@ from s5mars.classes import IGNORE
 from s5mars.methods.mean_teacher import MeanTeacher, dropout
 from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import as_float
-from s5mars.types import Batch, Progress
-from tiny import PixelNet, batch, unlabelled_pool
+from s5mars.types import Batch
+from tiny import PixelNet, batch, progress_at, unlabelled_pool
 
-PROGRESS = Progress(seed=3, step=7, total=20, ramp=0.5)
+PROGRESS = progress_at(seed=3, step=7, total=20, ramp=0.5)
 
 
 class Recorder(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 
@@ -16,14 +15,14 @@ from oracles.prevmatch import ensemble, ramp
 from s5mars.methods.prevmatch import PrevMatch
 from s5mars.methods.unimatch import UniMatch
 from s5mars.types import Crops, Progress, Targets, as_predicted
-from tiny import PixelNet, batch
+from tiny import PixelNet, batch, progress_at
 
 TOTAL = 20
 PLAIN = UniMatch(photometric="none", rectangle=0.0, dropped=0.0, threshold=0.3)
 
 
 def progress(step: int, **changes: object) -> Progress:
-    return dataclasses.replace(Progress(seed=5, step=step, total=TOTAL), **changes)
+    return progress_at(seed=5, step=step, total=TOTAL, **changes)
 
 
 def network(seed: int) -> PixelNet:

@@ -16,10 +16,10 @@ from s5mars.classes import IGNORE
 from s5mars.methods.ranpaste import RanPaste
 from s5mars.methods.views import weak_views
 from s5mars.objective.losses import cross_entropy
-from s5mars.types import Batch, Progress, View
-from tiny import PixelNet, batch, crops, rngs, unlabelled_pool
+from s5mars.types import Batch, View
+from tiny import PixelNet, batch, crops, progress_at, rngs, unlabelled_pool
 
-PROGRESS = Progress(seed=3, step=7, total=20)
+PROGRESS = progress_at(seed=3, step=7, total=20)
 
 
 def networks() -> tuple[PixelNet, PixelNet]:

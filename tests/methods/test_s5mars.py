@@ -16,10 +16,10 @@ from s5mars.methods.supervised import Supervised
 from s5mars.methods.views import as_float
 from s5mars.objective.losses import cross_entropy
 from s5mars.settings.recipes import find_recipe
-from s5mars.types import Batch, Progress, Term
-from tiny import PixelNet, batch, unlabelled_pool
+from s5mars.types import Batch, Term
+from tiny import PixelNet, batch, progress_at, unlabelled_pool
 
-PROGRESS = Progress(seed=3, step=7, total=20)
+PROGRESS = progress_at(seed=3, step=7, total=20)
 PLAIN = S5Mars(mix=SamMix(source="none"), swap="none")
 
 

@@ -12,10 +12,10 @@ from oracles import san as oracle
 from s5mars.classes import IGNORE
 from s5mars.methods.san import San, match, share_labelled
 from s5mars.models.san import QueryOutput
-from s5mars.types import Batch, Crops, Progress, Term
-from tiny import crops
+from s5mars.types import Batch, Crops, Term
+from tiny import crops, progress_at
 
-PROGRESS = Progress(seed=0, step=3, total=10)
+PROGRESS = progress_at(seed=0, step=3, total=10)
 SIZE = 8
 
 

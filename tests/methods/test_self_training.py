@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from s5mars.classes import IGNORE
 from s5mars.methods.self_training import SelfTraining, erase
-from s5mars.types import Progress, Targets, View
-from tiny import PixelNet, batch
+from s5mars.types import Targets, View
+from tiny import PixelNet, batch, progress_at
 
-PROGRESS = Progress(seed=0, step=5, total=10)
+PROGRESS = progress_at(seed=0, step=5, total=10)
 
 
 def test_without_augmentation_it_is_cross_entropy_with_what_the_teacher_says() -> None:

@@ -20,9 +20,9 @@ from s5mars.objective.alignment import Alignment
 from s5mars.objective.losses import cross_entropy
 from s5mars.settings.parsing import parse_training
 from s5mars.types import Batch, Crops, Progress, Targets, as_predicted
-from tiny import PixelNet, batch
+from tiny import PixelNet, batch, progress_at
 
-PROGRESS = Progress(seed=3, step=5, total=20)
+PROGRESS = progress_at(seed=3, step=5, total=20)
 CLASSES = 5
 
 

@@ -13,10 +13,10 @@ from oracles import unimatch as oracle
 from s5mars.methods.fixmatch import FixMatch, consistency, strong_view
 from s5mars.methods.unimatch import UniMatch
 from s5mars.methods.views import as_float, kept_pixels, weak_view
-from s5mars.types import Progress, Targets, Term, View
-from tiny import PixelNet, batch
+from s5mars.types import Targets, Term, View
+from tiny import PixelNet, batch, progress_at
 
-PROGRESS = Progress(seed=5, step=2, total=20)
+PROGRESS = progress_at(seed=5, step=2, total=20)
 
 
 def network() -> PixelNet:

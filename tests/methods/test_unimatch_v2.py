@@ -10,10 +10,9 @@ from torch import Tensor
 
 from s5mars.methods.fixmatch import FixMatch
 from s5mars.methods.unimatch_v2 import UniMatchV2
-from s5mars.types import Progress
-from tiny import PixelNet, batch
+from tiny import PixelNet, batch, progress_at
 
-PROGRESS = Progress(seed=5, step=2, total=20)
+PROGRESS = progress_at(seed=5, step=2, total=20)
 PLAIN = UniMatchV2(photometric="none", rectangle=0.0)
 
 

@@ -19,10 +19,10 @@ from s5mars.methods.views import kept_pixels, weak_view
 from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
 from s5mars.objective.teacher import evaluating
 from s5mars.objective.thresholds import above_threshold
-from s5mars.types import Criterion, Progress, Term
-from tiny import PixelNet, batch, unlabelled_pool
+from s5mars.types import Criterion, Term
+from tiny import PixelNet, batch, progress_at, unlabelled_pool
 
-PROGRESS = Progress(seed=3, step=7, total=20)
+PROGRESS = progress_at(seed=3, step=7, total=20)
 METHODS: list[FixMatch | UniMatch | UniMatchV2 | AugSeg] = [
     FixMatch(), UniMatch(), UniMatchV2(), AugSeg(),
 ]  # fmt: skip

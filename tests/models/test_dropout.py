@@ -9,8 +9,9 @@ import torch
 
 from s5mars.models.dropout import ChannelDropout, drawing, drop_channels
 from s5mars.types import Progress
+from tiny import progress_at
 
-PROGRESS = Progress(seed=3, step=7, total=20)
+PROGRESS = progress_at(seed=3, step=7, total=20)
 FEATURES = torch.ones(8, 400, 2, 3)  # two streams of four images
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from s5mars.objective.thresholds import ClassThresholds, above_threshold
-from s5mars.types import Progress
 
 # Four pixels, three classes: confidences 0.8 and 0.6 for class 0, 0.9 for class 1, 0.5 for class 2.
 PROBABILITY = (
@@ -18,8 +17,8 @@ EVENLY = torch.ones(3)
 VALID = torch.ones(1, 2, 2, dtype=torch.bool)
 
 
-def test_a_run_asks_for_a_fixed_threshold_unless_told_otherwise() -> None:
-    kept = Progress(seed=0, step=0, total=1).keep(PROBABILITY, VALID, above=0.7)
+def test_a_fixed_threshold() -> None:
+    kept = above_threshold(PROBABILITY, VALID, above=0.7)
     assert kept.flatten().tolist() == [True, False, True, False]
     assert not above_threshold(PROBABILITY, ~VALID, above=0.0).any()
 

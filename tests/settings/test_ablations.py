@@ -19,8 +19,8 @@ from s5mars.methods.s5mars import S5Mars
 from s5mars.settings.ablations import ABLATIONS, find_ablation
 from s5mars.settings.parsing import parse_training, training_from_yaml
 from s5mars.settings.recipes import find_recipe
-from s5mars.types import Batch, Progress
-from tiny import PixelNet, batch
+from s5mars.types import Batch
+from tiny import PixelNet, batch, progress_at
 
 DEFAULT = find_recipe("default").method("s5mars", S5Mars())
 BASE = ["--data", "d", "--out", "o", "--steps", "5"]
@@ -91,7 +91,7 @@ def test_a_row_says_what_it_needs_and_trains(name: str) -> None:
     given = batch(valid=0.8, pool_labelled=0.0)
     if not method.needs.objects:
         given = Batch(dataclasses.replace(given.labelled, objects=None), given.pool)
-    terms = method.losses(student, teacher, given, Progress(seed=0, step=5, total=10))
+    terms = method.losses(student, teacher, given, progress_at(seed=0, step=5, total=10))
     unsupervised = [term for key, term in terms.items() if key != "supervised" and term.weight]
     assert len(unsupervised) == (1 if name in {"labels/soft", "labels/hard", "soft_weight/0",
                                                "soft_labels/without"} else 2)  # fmt: skip
@@ -109,7 +109,7 @@ def test_a_row_shows_another_image_unless_it_is_the_identity(name: str) -> None:
     )
     given = batch()
     assert given.pool is not None
-    view = method.strong_view(PixelNet(), given, given.pool, Progress(seed=0, step=0, total=9))
+    view = method.strong_view(PixelNet(), given, given.pool, progress_at(seed=0, step=0, total=9))
     unchanged = torch.equal(view.image, given.pool.image.float() / 255)
     assert unchanged == (name.partition("/")[2] in {"identity", "cutmix", "sam_mix"})
 

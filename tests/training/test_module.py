@@ -12,6 +12,7 @@ from torch import nn
 from s5mars.methods import METHODS
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
+from s5mars.objective.thresholds import above_threshold
 from s5mars.settings.config import TrainConfig
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import before_the_pool, few_pool_crops
@@ -81,6 +82,11 @@ def test_the_pool_alone_is_averaged_and_aligned() -> None:
 def test_the_criterion_is_a_setting_of_the_run() -> None:
     assert module_of().progress(0).criterion is cross_entropy
     assert module_of(ohem=True).progress(0).criterion is ohem_cross_entropy
+
+
+def test_a_run_asks_for_a_fixed_threshold_unless_told_otherwise() -> None:
+    assert module_of().progress(0).keep is above_threshold
+    assert module_of(thresholds="flexmatch").progress(0).keep is not above_threshold
 
 
 def test_the_encoder_has_a_rate_of_its_own() -> None:
