@@ -116,8 +116,9 @@ def test_tensors_of_the_logits_size() -> None:
 
 def test_nothing_waits_for_the_device() -> None:
     module = Step("s5mars", SIZES, CPU).module
-    module.alignment = Alignment(torch.ones(SIZES.classes))
-    module.thresholds = ClassThresholds(torch.ones(SIZES.classes), kind="freematch")
+    module.alignment = Alignment(torch.ones(SIZES.classes), momentum=0.98, power=1.0)
+    shares = torch.ones(SIZES.classes)
+    module.thresholds = ClassThresholds(shares, kind="freematch", momentum=0.99)
     batch = random_batch(SIZES, CPU, pool=True)
     with Recorder(SIZES.classes, SIZES.crop) as recorder:
         loss = module(lambda: batch)

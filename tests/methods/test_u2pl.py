@@ -172,7 +172,7 @@ def test_a_real_network_runs_each_encoder_once_and_embeds_every_fourth_pixel(
     student.encoder.register_forward_hook(lambda *_: count("student"))
     teacher.encoder.register_forward_hook(lambda *_: count("teacher"))
     given = batch(size=50, classes=CLASSES)
-    alignment = Alignment(torch.arange(1.0, 1 + CLASSES))
+    alignment = Alignment(torch.arange(1.0, 1 + CLASSES), momentum=0.98, power=1.0)
 
     def aligned(probability: Tensor, pool: Crops) -> Targets:
         return as_predicted(alignment(probability, pool.valid), pool)

@@ -93,11 +93,11 @@ def test_pixels_that_are_not_valid_say_nothing(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["flexmatch", "freematch"])
 def test_a_method_without_a_threshold_gets_every_valid_pixel(kind: str) -> None:
-    rule = ClassThresholds(EVENLY, kind=kind)  # type: ignore[arg-type]
+    rule = ClassThresholds(EVENLY, kind=kind, momentum=0.99)  # type: ignore[arg-type]
     assert torch.equal(rule(PROBABILITY, VALID, above=0.0), VALID)
     assert rule(PROBABILITY, ~VALID, above=-0.7).sum() == 0
 
 
 def test_an_unknown_kind_names_the_choices() -> None:
     with pytest.raises(ValueError, match="flexmatch or freematch"):
-        ClassThresholds(EVENLY, kind="fixed")
+        ClassThresholds(EVENLY, kind="fixed", momentum=0.99)

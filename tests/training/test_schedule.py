@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s5mars.training.schedule import momentum_limit, polynomial, ramp
+from s5mars.training import schedule
+from s5mars.training.schedule import ramp, teacher_momentum
+
+polynomial = partial(schedule.polynomial, power=0.9, freeze_at=1.0)
 
 
 def test_polynomial_at_known_places() -> None:
@@ -34,11 +38,11 @@ def test_polynomial_never_rises(total: int, power: float) -> None:
 
 
 def test_ramp() -> None:
-    assert ramp(0, length=0) == 1  # the paper: none
-    assert ramp(0, length=100) == pytest.approx(math.exp(-5))
-    assert ramp(50, length=100) == pytest.approx(math.exp(-5 / 4))
-    assert ramp(100, length=100) == ramp(500, length=100) == 1
-    values = [ramp(step, length=37.5) for step in range(60)]
+    assert ramp(0, start=0, length=0) == 1  # the paper: none
+    assert ramp(0, start=0, length=100) == pytest.approx(math.exp(-5))
+    assert ramp(50, start=0, length=100) == pytest.approx(math.exp(-5 / 4))
+    assert ramp(100, start=0, length=100) == ramp(500, start=0, length=100) == 1
+    values = [ramp(step, start=0, length=37.5) for step in range(60)]
     assert values == sorted(values) and values[37] < 1 == values[38]
 
 
@@ -50,8 +54,17 @@ def test_the_warm_up_comes_before_the_ramp() -> None:
     assert [ramp(step, start=3, length=0) for step in (2, 3)] == [0.0, 1.0]
 
 
+@pytest.mark.parametrize(("step", "momentum"), [(0, 0.0), (1, 0.5), (9, 0.9), (10_000, 0.996)])
+def test_the_teachers_momentum_grows_from_a_copy_of_the_student(step: int, momentum: float) -> None:
+    of_paper = teacher_momentum(step, total=150_000, limit=0.996, span=0)
+    assert of_paper == pytest.approx(momentum)
+
+
 def test_the_teachers_memory_fits_the_run() -> None:
-    assert momentum_limit(150_000, limit=0.996, span=0.05) == 0.996
-    assert momentum_limit(600, limit=0.996, span=0.05) == pytest.approx(1 - 1 / 30)
-    assert momentum_limit(600, limit=0.996, span=0) == 0.996
-    assert momentum_limit(10, limit=0.996, span=0.05) == 0  # less than one step
+    def largest(total: int, *, span: float) -> float:
+        return teacher_momentum(10**9, total=total, limit=0.996, span=span)
+
+    assert largest(150_000, span=0.05) == 0.996
+    assert largest(600, span=0.05) == pytest.approx(1 - 1 / 30)
+    assert largest(600, span=0) == 0.996
+    assert largest(10, span=0.05) == 0  # less than one step

@@ -33,7 +33,7 @@ class Alignment(nn.Module):
 
     wanted: Tensor
 
-    def __init__(self, shares: Tensor, *, momentum: float = 0.98, power: float = 1.0) -> None:
+    def __init__(self, shares: Tensor, *, momentum: float, power: float) -> None:
         super().__init__()
         shares = shares.float() / shares.sum().clamp(min=1e-12)
         wanted = shares.clamp(min=FLOOR) ** power

@@ -8,16 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-MAXIMUM_MOMENTUM = 0.996
-
-
-def momentum_at(step: int, *, maximum: float = MAXIMUM_MOMENTUM) -> float:
-    """m = min(1 − 1/(step + 1), 0.996), section V-B; ``step`` counts from 0.
-
-    The first update copies the student, and early averages forget quickly.
-    """
-    return min(1 - 1 / (step + 1), maximum)
-
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, *, momentum: float) -> None:

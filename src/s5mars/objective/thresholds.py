@@ -69,7 +69,7 @@ class ClassThresholds(nn.Module):
 
     prior: Tensor
 
-    def __init__(self, shares: Tensor, *, kind: Thresholds, momentum: float = 0.99) -> None:
+    def __init__(self, shares: Tensor, *, kind: Thresholds, momentum: float) -> None:
         super().__init__()
         if kind not in get_args(Thresholds)[1:]:
             raise UserError(f"kind must be flexmatch or freematch (got {kind!r})")

@@ -17,12 +17,12 @@ from s5mars.models.licences import as_facts
 from s5mars.models.tuning import layer_rates
 from s5mars.objective.alignment import Alignment
 from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
-from s5mars.objective.teacher import momentum_at, update_teacher
+from s5mars.objective.teacher import update_teacher
 from s5mars.objective.thresholds import ClassThresholds, above_threshold
 from s5mars.parallel import distributed
 from s5mars.randomness import integer_seed
 from s5mars.settings.config import TrainConfig, first_pool_step, reads_class_shares
-from s5mars.training.schedule import momentum_limit, polynomial, ramp
+from s5mars.training.schedule import polynomial, ramp, teacher_momentum
 from s5mars.types import Batch, Crops, Method, Progress, Targets, Term, as_predicted
 
 
@@ -194,10 +194,12 @@ class SegmentationModule(nn.Module):
         self.schedule.step()
         if self.teacher is not None:
             config = self.config
-            limit = momentum_limit(
-                self.total_steps, limit=config.teacher_momentum, span=config.teacher_span
+            momentum = teacher_momentum(
+                self.step,
+                total=self.total_steps,
+                limit=config.teacher_momentum,
+                span=config.teacher_span,
             )
-            momentum = momentum_at(self.step, maximum=limit)
             update_teacher(self.teacher, self.student, momentum=momentum)
         self.step += 1
 
