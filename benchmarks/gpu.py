@@ -261,7 +261,7 @@ def training_batches(run: Run, folder: Path) -> Any:
 
 def loader_speed(run: Run, batches: Any) -> dict[str, Any]:
     """Images per second for a consumer that never waits."""
-    from s5mars.training.loader import training_loader
+    from s5mars.training.loader_processes import training_loader
 
     workers = run.options.workers
     loader = iter(training_loader(batches, start=0, workers=workers))
@@ -278,7 +278,7 @@ def loader_speed(run: Run, batches: Any) -> dict[str, Any]:
 def through_loop(run: Run, batches: Any) -> dict[str, Any]:
     """Training from the loader, as ``s5mars train`` does it, without validation."""
     from loop import times_of_steps
-    from s5mars.training.loader import training_loader
+    from s5mars.training.loader_processes import training_loader
 
     count = 3 * run.options.steps
     times = times_of_steps(

@@ -39,7 +39,8 @@ from s5mars.data.layouts import open_dataset
 from s5mars.data.synthetic import render_scene
 from s5mars.proposals.proposal import proposal_from_mask
 from s5mars.proposals.store import ObjectStore, write_store
-from s5mars.training.loader import LoaderSettings, TrainingBatches, training_loader
+from s5mars.training.loader import LoaderSettings, TrainingBatches
+from s5mars.training.loader_processes import training_loader
 from s5mars.types import Batch, Sample
 
 CODING = MaskCoding.identity(9, ignored=(IGNORE,))

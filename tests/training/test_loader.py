@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -24,14 +23,8 @@ from s5mars.proposals.draw import ObjectFilter
 from s5mars.proposals.proposal import proposal_from_mask
 from s5mars.proposals.store import ObjectStore, write_store
 from s5mars.randomness import generator
-from s5mars.training.loader import (
-    LoaderSettings,
-    TrainingBatches,
-    _failure,
-    load_crop,
-    training_loader,
-)
-from s5mars.training.shared_memory import NO_ROOM
+from s5mars.training.loader import LoaderSettings, TrainingBatches, load_crop
+from s5mars.training.loader_processes import training_loader
 from s5mars.types import Batch, Crops, Sample
 
 SIZE = 40
@@ -367,23 +360,3 @@ def test_image_and_mask_of_different_size_are_named(tmp_path: Path) -> None:
     sample = sample_of(tmp_path, "a", grey(), np.zeros((SIZE, SIZE - 1), np.uint8))
     with pytest.raises(ValueError, match=r"a_image\.png: 40×40 pixels, .*a_mask\.png has 39×40"):
         crop_of(sample)
-
-
-def test_the_exit_code_of_a_dead_process_is_waited_for() -> None:
-    """Its sentinel may be ready a moment before its exit code."""
-
-    class Dying:
-        exitcode: int | None = None
-
-        def __init__(self) -> None:
-            reader, writer = os.pipe()
-            os.close(writer)
-            self.sentinel = reader
-
-        def join(self, timeout: float) -> None:
-            self.exitcode = NO_ROOM
-
-    worker = Dying()
-    reason = _failure([worker], ConnectionResetError("Connection reset by peer"))
-    os.close(worker.sentinel)
-    assert "found no space in /dev/shm" in reason

@@ -20,7 +20,8 @@ import torch
 
 from apart import run_command
 from s5mars.cli import main
-from s5mars.training import loader, signals
+from s5mars.training import loader, loader_processes, signals
+from s5mars.training.shared_memory import NO_ROOM
 
 NO_RIGHT = 77
 
@@ -120,7 +121,7 @@ def test_a_batch_that_never_comes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     at_step(monkeypatch, 3, lambda: time.sleep(600))
-    monkeypatch.setattr(loader, "PATIENCE_SECONDS", 2)
+    monkeypatch.setattr(loader_processes, "PATIENCE_SECONDS", 2)
     assert main(arguments(scenes, tmp_path / "out")) == 2
     line = said(capsys.readouterr().err)
     assert line.startswith("s5mars: no batch came for ") and "step 3 is saved" in line
@@ -213,7 +214,7 @@ def with_little_room(*, seen: bool) -> None:
     ):
         raise SystemExit(NO_RIGHT)
     if not seen:
-        loader.fitting_workers = lambda *_, **__: (2, 4)
+        loader_processes.fitting_workers = lambda *_, **__: (2, 4)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -232,3 +233,23 @@ def test_little_shared_memory(seen: bool, scenes: Path, tmp_path: Path) -> None:
     else:
         assert done.code == 2, done.err
         assert said(done.err).startswith("s5mars: a loader process found no space in /dev/shm: ")
+
+
+def test_the_exit_code_of_a_dead_process_is_waited_for() -> None:
+    """Its sentinel may be ready a moment before its exit code."""
+
+    class Dying:
+        exitcode: int | None = None
+
+        def __init__(self) -> None:
+            reader, writer = os.pipe()
+            os.close(writer)
+            self.sentinel = reader
+
+        def join(self, timeout: float) -> None:
+            self.exitcode = NO_ROOM
+
+    worker = Dying()
+    reason = loader_processes._failure([worker], ConnectionResetError("Connection reset by peer"))
+    os.close(worker.sentinel)
+    assert "found no space in /dev/shm" in reason

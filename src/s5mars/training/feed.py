@@ -14,7 +14,8 @@ from s5mars.proposals.draw import Coverage, ObjectFilter
 from s5mars.proposals.prepare import object_store
 from s5mars.proposals.store import ObjectStore
 from s5mars.settings.config import TrainConfig, first_pool_step
-from s5mars.training.loader import LoaderSettings, TrainingBatches, training_loader
+from s5mars.training.loader import LoaderSettings, TrainingBatches
+from s5mars.training.loader_processes import training_loader
 from s5mars.training.streams import Streams, crop_settings
 from s5mars.types import Batch
 

@@ -38,7 +38,7 @@ from s5mars.training.environment import check_devices, processes, versions
 from s5mars.training.feed import Feed
 from s5mars.training.finished import is_finished
 from s5mars.training.finite import NotFiniteError
-from s5mars.training.loader import LoaderError, worker_failure
+from s5mars.training.loader_processes import LoaderError, worker_failure
 from s5mars.training.loop import Loop, read_checkpoint
 from s5mars.training.lost import LOST, is_lost
 from s5mars.training.module import SegmentationModule
