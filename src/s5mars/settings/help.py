@@ -6,7 +6,8 @@ import re
 from argparse import SUPPRESS
 from collections.abc import Sequence
 
-from s5mars.settings.parsing import Parser, chosen, training_parser
+from s5mars.settings.argument_parser import Parser
+from s5mars.settings.parsing import chosen, training_parser
 
 _AUTOMATIC = ("out", "model", "resolution", "crop", "steps")
 """Options that ``s5mars train`` chooses if they are not given (``training/automatic.py``)."""

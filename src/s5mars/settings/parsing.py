@@ -6,41 +6,29 @@ network and of the chosen method's class, so that every option is a field and ev
 
 from __future__ import annotations
 
-import re
-from argparse import ArgumentError, ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jsonargparse
 import yaml
 
-from s5mars.errors import MissingFileError, UserError, did_you_mean
-from s5mars.files.reading import parse_yaml, read_yaml, reading
+from s5mars.errors import MissingFileError, UserError
+from s5mars.files.reading import read_yaml
 from s5mars.settings.ablations import Row, find_ablation
+from s5mars.settings.argument_parser import Parser, SettingsFile
 from s5mars.settings.config import DataSettings, EncoderSettings, TrainConfig
-from s5mars.settings.keywords import as_option
-from s5mars.settings.networks import (
-    DeepLab,
-    NetworkOptions,
-    misplaced,
-    network_options,
-    with_groups,
-)
+from s5mars.settings.networks import DeepLab, NetworkOptions, network_options
 from s5mars.settings.recipes import find_recipe
 
 if TYPE_CHECKING:
     from s5mars.types import Method
 
 DEFAULT_METHOD = "s5mars"
-
-_MODE = "s5mars"
-# A settings file may come from a stranger: jsonargparse reads it with the same guarded parser.
-jsonargparse.set_loader(_MODE, parse_yaml, exceptions=(yaml.YAMLError, ValueError))
 
 
 class Training(NamedTuple):
@@ -49,101 +37,6 @@ class Training(NamedTuple):
     config: TrainConfig
     method: Method
     text: str  # both as YAML, which ``training_from_yaml`` reads back
-
-
-class _SettingsFile(jsonargparse.ActionConfigFile):  # type: ignore[name-defined,misc]
-    """``--config``: a file of this version or an earlier one."""
-
-    def __call__(
-        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
-    ) -> None:
-        content = read_yaml(Path(values))
-        if isinstance(content, dict):
-            with reading(Path(values), kind="settings file", way_out="correct it"):
-                values = yaml.safe_dump(with_groups(content))
-        super().__call__(parser, cfg, values, option_string)
-
-
-class Parser(jsonargparse.ArgumentParser):
-    """jsonargparse with dashes in option names, and errors that offer the nearest option."""
-
-    def __init__(self, *args: Any, model: str, **kwargs: Any) -> None:
-        self.model = model  # whose options it has
-        super().__init__(
-            *args,
-            exit_on_error=False,
-            allow_abbrev=False,
-            parser_mode=_MODE,
-            print_config="--print-%s",
-            **kwargs,
-        )
-
-    def set_known_defaults(self, values: Mapping[str, Any], *, source: str) -> None:
-        """Set defaults, or raise a UserError that names an option that does not exist."""
-        known = {action.dest for action in self._actions}
-        if unknown := [name for name in values if name not in known]:
-            raise UserError(f"{source} sets {unknown[0]}, which --model {self.model} does not have")
-        self.set_defaults(dict(values))
-
-    def dashes(self) -> None:
-        """Show ``--save-every`` for the field ``save_every``; let a boolean go without a value."""
-        for action in self._actions:
-            renamed = [option.replace("_", "-") for option in action.option_strings]
-            action.option_strings = renamed
-            self._option_string_actions.update(dict.fromkeys(renamed, action))
-            if getattr(action, "_typehint", None) is bool:
-                action.nargs, action.const = "?", True
-
-    def parse(self, arguments: Sequence[str]) -> jsonargparse.Namespace:
-        """Parse, or raise a UserError of one line."""
-        try:
-            namespace = self.parse_args([_dashed(a) for a in arguments])
-        except (ArgumentError, jsonargparse.ParserError) as error:
-            raise UserError(self._explain(str(error))) from error
-        self._require_values(namespace)
-        return namespace
-
-    def _require_values(self, namespace: jsonargparse.Namespace) -> None:
-        """Raise for a key of a settings file without a value, which jsonargparse accepts."""
-        types = {action.dest: getattr(action, "_typehint", None) for action in self._actions}
-        for key, value in namespace.items():
-            # The key of a group has no type.
-            if value is None and key != "config" and NoneType not in get_args(types.get(key)):
-                raise UserError(f"{key} has no value in the settings: give one, or remove the key")
-
-    def _explain(self, message: str) -> str:
-        message = " ".join(message.split())
-        if found := re.search(r"unrecognized arguments: (\S+)", message):
-            wrong = found.group(1).partition("=")[0]
-            if not wrong.startswith("--"):
-                return f"unexpected argument {wrong!r}; see --help"
-            return f"unknown option {wrong}" + self._nearest(wrong)
-        if found := re.search(
-            r"(?:Group '(?P<group>\S+)' does not accept option|Option|Key) '(?P<key>[^']+)'",
-            message,
-        ):
-            wrong = ".".join(part for part in (found["group"], found["key"]) if part)
-            return f"unknown key {wrong!r} in the settings" + self._nearest(wrong)
-        if found := re.search(r'key "(\S+)":.*(?:value: |Got value: )(.*)$', message):
-            kind = re.search(r"Literal(\[.*?\])", message)
-            types = re.findall(r"Expected a <class '(\w+)'>", message)
-            types = [name for name in dict.fromkeys(types) if name != "NoneType"]
-            wanted = kind.group(1) if kind else " or ".join(types) or "another type"
-            return f"{found[1]} is {found[2]!r}: expected {wanted}"
-        if found := re.search(r"arguments are required: (.*)", message):
-            return f"missing options: --{found[1].replace(', ', ', --')}; see --help"
-        return message
-
-    def _nearest(self, wrong: str) -> str:
-        name = wrong.lstrip("-").replace("-", "_")
-        if name in EncoderSettings.__dataclass_fields__:
-            return f"; it is for a timm encoder, not {self.model}"
-        if reason := misplaced(name, self.model):
-            return f"; {reason}"
-        known = [a.dest for a in self._actions if a.dest not in {"help", "config"}]
-        if wrong.startswith("--"):
-            known = [as_option(dest) for dest in known]
-        return did_you_mean(wrong, known) or "; see --help"
 
 
 def parse_training(arguments: Sequence[str], *, own: Method | None = None) -> Training:
@@ -235,7 +128,7 @@ def _parser(
     """The parser for what ``chosen`` returns and the class of the method."""
     settings, network = find_recipe(recipe), network_options(model)
     parser = Parser(prog="s5mars train", description=_ABOUT, epilog=_EXAMPLE, model=model)
-    parser.add_argument("--config", action=_SettingsFile, help="Path to a YAML file of settings.")
+    parser.add_argument("--config", action=SettingsFile, help="Path to a YAML file of settings.")
     for part in TrainConfig.__bases__:
         if part is EncoderSettings and network is not DeepLab:
             continue
@@ -380,13 +273,6 @@ def _defaults(settings: Any, *, prefix: str) -> dict[str, Any]:
             _defaults(value, prefix=key) if hasattr(value, "__dataclass_fields__") else {key: value}
         )
     return values
-
-
-def _dashed(argument: str) -> str:
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument.partition("=")
-    return name.replace("_", "-") + equals + value
 
 
 _ABOUT = "Train a segmentation model on a folder of images with few, sparse labels."
