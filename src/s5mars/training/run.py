@@ -44,10 +44,10 @@ from s5mars.training.lost import LOST, is_lost
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record, few_pool_crops
 from s5mars.training.stages import (
+    earlier_stages,
     given_teacher,
     stages_of,
     steps_of_last,
-    train_stages,
     trains_in_stages,
 )
 from s5mars.training.streams import (
@@ -242,10 +242,10 @@ def _fit(
     if trains_in_stages(config, module.method):
         total = _total_steps(config, streams)
         pool = streams.pool or ()
-        if not train_stages(
-            out, config, module.method, pool, steps=total // 3, train_part=train_part
-        ):
-            return out
+        for stage, own, text in earlier_stages(out, config, module.method, pool, steps=total // 3):
+            title = f"stage {stage.out.name}"
+            if not train_part(out, stage, own, config_text=text, title=title):
+                return out
         module.given_teacher = _frozen(out / "stages" / "reliable", dataset.taxonomy, config)
     feed = Feed(
         config=config,

@@ -7,10 +7,10 @@ Each is an ordinary run that can be resumed, scored and loaded separately.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import yaml
@@ -76,33 +76,14 @@ def steps_of_last(total: int) -> int:
     return total - 2 * (total // 3)
 
 
-class TrainPart(Protocol):
-    """``training.run.train_part``."""
+def earlier_stages(
+    run: Path, config: TrainConfig, method: Method, pool: Sequence[Sample], *, steps: int
+) -> Iterator[tuple[TrainConfig, Method, str]]:
+    """Settings, method and ``config.yaml`` of the first two stages, of ``steps`` each.
 
-    def __call__(
-        self, whole: Path, config: TrainConfig, method: Method, *, config_text: str, title: str
-    ) -> bool:
-        """Train a part of a run, or go on with it; whether it is at its end."""
-
-
-def train_stages(
-    run: Path,
-    config: TrainConfig,
-    method: Method,
-    pool: Sequence[Sample],
-    *,
-    steps: int,
-    train_part: TrainPart,
-) -> bool:
-    """Train what is missing of the first two stages, of ``steps`` each; whether both are finished.
-
-    Run folder, settings and pool, which is ranked, are those of the last stage.
+    The caller trains the first one before it asks for the second, which needs the ranking of the
+    pool. Run folder, settings and pool are those of the last stage.
     """
-
-    def finish(stage: TrainConfig, method: Method) -> bool:
-        title = f"stage {stage.out.name}"
-        return train_part(run, stage, method, config_text=_text(run, stage), title=title)
-
     folder = run / "stages"
     first = replace(
         config,
@@ -115,8 +96,7 @@ def train_stages(
         snapshots=CHECKPOINTS,
         class_biases="none",
     )
-    if not finish(first, Supervised()):
-        return False
+    yield first, Supervised(), _text(run, first)
     reliable = folder / RELIABLE
     if not reliable.is_file():
         _rank(first, pool, folder)
@@ -128,7 +108,7 @@ def train_stages(
         out=folder / "reliable",
         snapshots=config.snapshots,
     )
-    return finish(second, method)
+    yield second, method, _text(run, second)
 
 
 def stages_of(run: Path) -> list[Stage]:
