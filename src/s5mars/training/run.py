@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -20,8 +20,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.resolution import Resolution
 from s5mars.data.trained_on import dataset_of
-from s5mars.devices import is_out_of_memory
-from s5mars.errors import UserError, as_typed, first_line
+from s5mars.errors import UserError, as_typed
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import is_empty, locked
 from s5mars.files.reading import read_text
@@ -35,12 +34,10 @@ from s5mars.training.announce import plan
 from s5mars.training.class_biases import add_class_biases, lacks_class_biases
 from s5mars.training.domain import has_domain, record_domain
 from s5mars.training.environment import check_devices, processes, versions
+from s5mars.training.failures import explained
 from s5mars.training.feed import Feed
 from s5mars.training.finished import is_finished
-from s5mars.training.finite import NotFiniteError
-from s5mars.training.loader_processes import LoaderError, worker_failure
 from s5mars.training.loop import Loop, read_checkpoint
-from s5mars.training.lost import LOST, is_lost
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record, few_pool_crops
 from s5mars.training.stages import (
@@ -256,35 +253,8 @@ def _fit(
     )
     record = Record(config, dataset, streams, feed, stages=stages_of(out))
     loop = Loop(module, feed, record)
-    try:
+    with closing(record), explained(loop, checkpoint):
         loop.run(checkpoint)
-    except NotFiniteError as error:
-        if not loop.fabric.is_global_zero:  # only the first process reports
-            raise SystemExit(LOST) from error
-        raise UserError(f"{error}; {_way_on(loop)}") from error
-    except LoaderError as error:
-        raise UserError(f"{error}; {loop.kept()}") from error
-    except (RuntimeError, MemoryError) as error:
-        if "loading state_dict" in str(error):
-            raise UserError(
-                f"{checkpoint} does not fit the network of these data and settings: they have "
-                "changed, or another version wrote it; train again into another folder"
-            ) from error
-        if reason := worker_failure(error):
-            raise UserError(f"{reason}; {loop.kept()}") from error
-        if is_lost(error):
-            message = loop.lost.message(error, first=loop.fabric.is_global_zero)
-            if message and not loop.fabric.is_global_zero:
-                print(file=sys.stderr)  # ends the line of the progress bar
-            raise (UserError(message) if message else SystemExit(LOST)) from error
-        if not is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"out of memory after step {module.step} ({first_line(error)}): use a smaller "
-            "--batch or --crop, or fewer --workers"
-        ) from error
-    finally:
-        record.close()
     if not loop.fabric.is_global_zero:
         return out
     if module.step < module.total_steps or loop.is_pending:
@@ -307,13 +277,6 @@ def _complete(run: Path, config: TrainConfig, dataset: Dataset, streams: Streams
         record_domain(run, streams, accelerator=config.accelerator)
     if lacks_class_biases(run, config):
         add_class_biases(run, config, dataset, streams)
-
-
-def _way_on(loop: Loop) -> str:
-    """How to resume from before the loss diverged; the checkpoint fixes the learning rate."""
-    if loop.saved_step is None or loop.config.precision == "fp32":
-        return loop.saved
-    return f"set `precision: fp32` in {loop.config.out / 'config.yaml'}; {loop.kept()}"
 
 
 def _build_module(
