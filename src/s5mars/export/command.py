@@ -26,9 +26,9 @@ from s5mars.export.parity import (
     torch_probabilities,
 )
 from s5mars.export.quantise import quantise
-from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import LoadedModel, load_model
 from s5mars.models.facts import FORMAT, recorded_class_biases, without_folders
+from s5mars.models.network import SegmentationNetwork
 from s5mars.models.opened import ONNX, result_path
 from s5mars.models.segmenter import Segmenter
 from s5mars.predict.inference import SMALLEST_SIDE
@@ -139,7 +139,7 @@ def export(
     return _compared(loaded, target, paths)
 
 
-def _exportable(loaded: LoadedModel[AnyNetwork]) -> LoadedModel[Segmenter]:
+def _exportable(loaded: LoadedModel[SegmentationNetwork]) -> LoadedModel[Segmenter]:
     """Raise an error for networks that are not over a timm encoder, whose export was not tested."""
     model = loaded.model
     if not isinstance(model, Segmenter):

@@ -13,6 +13,7 @@ from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.dpt import Dpt
 from s5mars.models.encoders import is_columnar
 from s5mars.models.linear import Linear
+from s5mars.models.network import SegmentationNetwork
 from s5mars.models.segmenter import Segmenter
 from s5mars.models.tuning import check_tuning
 from s5mars.settings.config import TrainConfig
@@ -20,14 +21,11 @@ from s5mars.settings.keywords import as_option
 from s5mars.settings.networks import DeepLab, NetworkOptions, SamCls, SideAdapter
 from s5mars.types import Method
 
-AnyNetwork = Segmenter | sam.SamCls | side.San
-"""Networks that can be trained, evaluated and shared."""
-
 HEADS: Mapping[str, type[Any]] = {"deeplab": DeepLabV3Plus, "dpt": Dpt, "linear": Linear}
 """Decoders over timm encoders."""
 
 
-def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> AnyNetwork:
+def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> SegmentationNetwork:
     """Build the network of a new run, on the CPU.
 
     Raises:
@@ -129,7 +127,7 @@ def check_network(config: TrainConfig, method: Method) -> None:
         )
 
 
-def rebuild_network(description: Mapping[str, Any]) -> AnyNetwork:
+def rebuild_network(description: Mapping[str, Any]) -> SegmentationNetwork:
     """Build the network that a checkpoint describes, without its weights.
 
     Raises:

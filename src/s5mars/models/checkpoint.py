@@ -17,7 +17,7 @@ from s5mars.data.resolution import FULL, Resolution
 from s5mars.errors import DamagedFileError, UserError, first_line, require_choice
 from s5mars.files import write_bytes, write_json
 from s5mars.files.reading import reading
-from s5mars.models.build import AnyNetwork, rebuild_network
+from s5mars.models.build import rebuild_network
 from s5mars.models.domain import Domain
 from s5mars.models.facts import (
     FORMAT,
@@ -29,6 +29,7 @@ from s5mars.models.facts import (
     read_taxonomy,
     temperature_of,
 )
+from s5mars.models.network import SegmentationNetwork
 from s5mars.models.state_files import below_prefix
 from s5mars.models.tuning import shared_state
 
@@ -62,7 +63,7 @@ class LoadedModel(Generic[Model]):
 
 def save_model(
     path: Path,
-    networks: Mapping[str, AnyNetwork],
+    networks: Mapping[str, SegmentationNetwork],
     *,
     taxonomy: Taxonomy,
     training: dict[str, Any],
@@ -99,7 +100,9 @@ def save_model(
     write_json(path.with_suffix(".json"), facts)
 
 
-def load_model(path: str | PathLike[str], *, network: str = "teacher") -> LoadedModel[AnyNetwork]:
+def load_model(
+    path: str | PathLike[str], *, network: str = "teacher"
+) -> LoadedModel[SegmentationNetwork]:
     """Read a checkpoint written by ``save_model``.
 
     Args:

@@ -89,7 +89,6 @@ class DeepLabV3Plus(Segmenter):
         joined = shape.pyramid_channels + shape.low_level_channels
         self.decoder = nn.Sequential(*_refining(joined, shape))
         self.classifier = nn.Conv2d(shape.decoder_channels, classes, 1)
-        self.representation = None
         if representation:
             self.representation = nn.Sequential(
                 *_refining(joined, shape), nn.Conv2d(shape.decoder_channels, representation, 1)

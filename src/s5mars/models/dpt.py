@@ -66,7 +66,6 @@ class Dpt(Segmenter):
         )
         self.decoder = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True))
         self.classifier = nn.Conv2d(width, classes, 1)
-        self.representation = None
         if representation:
             # The fused map has twice the resolution that embeddings of DeepLabV3+ have.
             self.representation = nn.Sequential(

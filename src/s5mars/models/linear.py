@@ -37,7 +37,6 @@ class Linear(Segmenter):
         (channels,) = self.layout.channels
         self.decoder = nn.BatchNorm2d(channels)
         self.classifier = nn.Conv2d(channels, classes, 1)
-        self.representation = None
         if representation:
             self.representation = nn.Sequential(
                 nn.Conv2d(channels, representation, 1),

@@ -1,10 +1,38 @@
-"""Interface of networks for methods that perturb or compare features."""
+"""Interfaces of networks: for training and checkpoints, and for methods that use features."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from s5mars.models.licences import Licence
+    from s5mars.models.weights import Report
+
+
+class SegmentationNetwork(nn.Module):
+    """A network that can be trained, evaluated and shared.
+
+    A subclass maps (B, 3, H, W) images, uint8 or float in [0, 1], to (B, C, H, W) float32 logits,
+    and sets:
+
+    - ``description``: what ``build.rebuild_network`` needs;
+    - ``weights_report``: where its weights come from;
+    - ``mean`` and ``std``: (1, 3, 1, 1) buffers, the normalisation of images in [0, 1].
+    """
+
+    description: dict[str, Any]
+    weights_report: Report
+    mean: Tensor
+    std: Tensor
+    licence: Licence | None  # of the weights that the encoder started from
+    representation: nn.Module | None  # a second head, from fused features to an embedding of pixels
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.licence = None
+        self.representation = None
 
 
 class Network(Protocol):

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from s5mars.errors import needed
 from s5mars.models.feature_cache import DTYPE, FeatureCache
+from s5mars.models.network import SegmentationNetwork
 from s5mars.models.pretrained import digest, pretrained_folder
 from s5mars.models.sam_weights import FAMILIES, family, input_side, load_sam
 from s5mars.models.upsample import upsample
@@ -41,7 +42,7 @@ table."""
 _GROUPS = 32
 
 
-class SamCls(nn.Module):
+class SamCls(SegmentationNetwork):
     """A frozen encoder and a trained decoder.
 
     Args:
@@ -49,9 +50,6 @@ class SamCls(nn.Module):
         facts: description to rebuild the encoder without its weights.
         cache: cache of features; may be set later, and is not part of a checkpoint.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -72,7 +70,7 @@ class SamCls(nn.Module):
         self.register_buffer("std", torch.tensor(facts["std"]).view(1, 3, 1, 1))
         self.weights_report = report
         self.cache = cache
-        self.description: dict[str, Any] = {
+        self.description = {
             "network": NAME,
             "encoder": facts["family"],
             "classes": classes,

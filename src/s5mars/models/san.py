@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from s5mars.classes import Taxonomy
 from s5mars.errors import needed
 from s5mars.models.clip_tower import ClipTower
+from s5mars.models.network import SegmentationNetwork
 from s5mars.models.pretrained import digest, load_pretrained, pretrained_folder
 from s5mars.models.prompts import text_embeddings
 from s5mars.models.san_weights import AdapterReport, load_san
@@ -57,7 +58,7 @@ class QueryOutput(NamedTuple):
     classes: Tensor  # (B, Q, C + 1) float32 logits; the last one is "no object"
 
 
-class San(nn.Module):
+class San(SegmentationNetwork):
     """SAN, as described in the module docstring.
 
     Args:
@@ -68,8 +69,6 @@ class San(nn.Module):
         side: shorter side to which images are resized, in pixels.
     """
 
-    mean: Tensor
-    std: Tensor
     text: Tensor
     logit_scale: Tensor
 
@@ -96,7 +95,7 @@ class San(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
         self.side = side
         self.weights_report = report or WeightsReport("none", 0, len(self.state_dict()))
-        self.description: dict[str, Any] = {
+        self.description = {
             "network": NAME,
             "encoder": "clip",
             "classes": len(text),

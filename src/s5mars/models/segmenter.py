@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from s5mars.errors import UserError
 from s5mars.models.encoders import build_encoder, encode
 from s5mars.models.feature_cache import FeatureCache
-from s5mars.models.licences import Licence
+from s5mars.models.network import SegmentationNetwork
 from s5mars.models.upsample import upsample
-from s5mars.models.weights import Report, load_encoder_weights, named_weights
+from s5mars.models.weights import load_encoder_weights, named_weights
 
 RELEASED_MEAN = (0.625, 0.519, 0.363)
 RELEASED_DIVISOR = (0.01803789, 0.01469946, 0.00991374)
@@ -35,14 +35,14 @@ class EncoderOptions(TypedDict, total=False):
     drop_path: float
 
 
-class Segmenter(nn.Module, ABC):
+class Segmenter(SegmentationNetwork, ABC):
     """Encoder, decoder and normalisation.
 
     A subclass implements ``fuse``, and after ``super().__init__`` builds what it needs for it, and:
 
     - ``decoder``: from fused features to what is classified;
     - ``classifier``: a 1×1 convolution to the classes;
-    - ``representation``: from fused features to an embedding of pixels, or None.
+    - ``representation``, if it is asked for.
 
     Args:
         encoder: timm name of an encoder, such as ``resnet50`` or ``vit_small_patch14_dinov2``.
@@ -58,11 +58,8 @@ class Segmenter(nn.Module, ABC):
     LEVELS: ClassVar[int]  # number of feature maps that it reads
     DECODER: ClassVar[tuple[str, ...]]  # modules between encoder and classifier; the last one last
 
-    mean: Tensor
-    std: Tensor
     decoder: nn.Module
     classifier: nn.Conv2d
-    representation: nn.Module | None
 
     def __init__(
         self,
@@ -79,15 +76,14 @@ class Segmenter(nn.Module, ABC):
             encoder, levels=self.LEVELS, output_stride=output_stride, drop_path=drop_path
         )
         self.encoder: nn.Module = built
-        self.weights_report: Report = load_encoder_weights(built, encoder, weights=weights)
-        self.licence: Licence | None = None  # of the weights that the encoder started from
+        self.weights_report = load_encoder_weights(built, encoder, weights=weights)
         mean, std = _statistics(named_weights(weights) or encoder, normalisation)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.frozen = False
         self.cache_folder: Path | None = None
         self._cache: FeatureCache | None = None
-        self.description: dict[str, object] = {
+        self.description = {
             "network": self.NAME,
             "encoder": encoder,
             "output_stride": self.layout.strides[-1] if self.layout.strided else None,

@@ -13,9 +13,10 @@ from torch import Tensor
 from s5mars.classes import Taxonomy, plain_name
 from s5mars.errors import UserError
 from s5mars.models.box import installed_folder
-from s5mars.models.build import AnyNetwork, build_network
+from s5mars.models.build import build_network
 from s5mars.models.checkpoint import LoadedModel
 from s5mars.models.licences import from_facts, licence_of, require_agreement
+from s5mars.models.network import SegmentationNetwork
 from s5mars.models.opened import HUB, open_model
 from s5mars.models.segmenter import Segmenter
 from s5mars.models.tuning import tune
@@ -49,7 +50,9 @@ class StartReport:
         return f"encoder weights: {self.source} (--start-from); {'; '.join(parts)}"
 
 
-def starting_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> AnyNetwork:
+def starting_network(
+    config: TrainConfig, method: Method, taxonomy: Taxonomy
+) -> SegmentationNetwork:
     """Build the network of a new run as ``build_network`` does, start it and ``tune`` it.
 
     Raises:
@@ -84,7 +87,7 @@ def starting_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) ->
 
 
 def take(
-    network: Segmenter, loaded: LoadedModel[AnyNetwork], taxonomy: Taxonomy, *, source: str
+    network: Segmenter, loaded: LoadedModel[SegmentationNetwork], taxonomy: Taxonomy, *, source: str
 ) -> StartReport:
     """Copy the parts of a model that fit into a network, in place.
 

@@ -16,7 +16,7 @@ from s5mars.settings.config import TrainConfig
 from s5mars.settings.keywords import as_option
 
 if TYPE_CHECKING:
-    from s5mars.models.build import AnyNetwork
+    from s5mars.models.network import SegmentationNetwork
 
 _ATTENTION = re.compile(r"\.attn\.(qkv|q_proj|k_proj|v_proj|proj)$")
 """Linear layers that get adapters: all four of Hu et al., "LoRA", ICLR 2022, section 4.2."""
@@ -123,7 +123,7 @@ def shared_state(network: nn.Module) -> Mapping[str, Tensor]:
     return dict(merged.state_dict())
 
 
-def describe_network(network: AnyNetwork, config: TrainConfig) -> list[str]:
+def describe_network(network: SegmentationNetwork, config: TrainConfig) -> list[str]:
     """Describe the network of a new run: decoder, parameters, settings, and its initial weights."""
     start = [str(network.weights_report), *network.weights_report.details]
     if not isinstance(network, Segmenter):

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.methods.supervised import Supervised
-from s5mars.models.build import AnyNetwork
 from s5mars.models.dropout import drawing
 from s5mars.models.licences import as_facts
+from s5mars.models.network import SegmentationNetwork
 from s5mars.models.tuning import layer_rates
 from s5mars.objective.alignment import Alignment
 from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
@@ -37,7 +37,7 @@ class SegmentationModule(nn.Module):
 
     def __init__(
         self,
-        student: AnyNetwork,
+        student: SegmentationNetwork,
         method: Method,
         *,
         config: TrainConfig,
@@ -48,8 +48,8 @@ class SegmentationModule(nn.Module):
         super().__init__()
         self.student = student
         self.encoder_weights = str(student.weights_report)  # where the run started from
-        self.encoder_licence = as_facts(getattr(student, "licence", None))
-        self.teacher: AnyNetwork | None = None
+        self.encoder_licence = as_facts(student.licence)
+        self.teacher: SegmentationNetwork | None = None
         if method.needs.teacher:
             self.teacher = copy.deepcopy(student).requires_grad_(False).eval()
         self.given_teacher = None if given_teacher is None else given_teacher.requires_grad_(False)
@@ -86,14 +86,9 @@ class SegmentationModule(nn.Module):
         return "student" if self.teacher is None else "teacher"
 
     @property
-    def scored(self) -> AnyNetwork:
+    def scored(self) -> SegmentationNetwork:
         """The network that is scored and shared."""
         return self.student if self.teacher is None else self.teacher
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return int(str(self.student.description["classes"]))
 
     def train(self, mode: bool = True) -> SegmentationModule:
         """Set the mode; the teacher and frozen batch statistics stay in evaluation mode."""
@@ -167,7 +162,7 @@ class SegmentationModule(nn.Module):
 
     def _with_every_parameter(self, terms: dict[str, Term]) -> dict[str, Term]:
         """Give a head that the warm-up does not use a zero gradient, which DDP waits for."""
-        head = getattr(self.student, "representation", None)
+        head = self.student.representation
         if head is None:
             return terms
         self._unused = tuple(head.parameters())

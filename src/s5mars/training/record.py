@@ -19,8 +19,8 @@ from s5mars.data.resolution import Resolution
 from s5mars.errors import as_typed
 from s5mars.evaluation.confusion import score_text
 from s5mars.files import write_json
-from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import save_model
+from s5mars.models.network import SegmentationNetwork
 from s5mars.models.state_files import below_prefix
 from s5mars.parallel import distributed
 from s5mars.predict.predictor import Predictor
@@ -168,7 +168,7 @@ class Record:
         self._save(path, {"student": module.scored}, facts)
 
     def _save(
-        self, path: Path, networks: Mapping[str, AnyNetwork], training: dict[str, Any]
+        self, path: Path, networks: Mapping[str, SegmentationNetwork], training: dict[str, Any]
     ) -> None:
         save_model(
             path,

@@ -24,7 +24,7 @@ from s5mars.errors import UserError, as_typed
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import is_empty, locked
 from s5mars.files.reading import read_text
-from s5mars.models.build import AnyNetwork
+from s5mars.models.network import SegmentationNetwork
 from s5mars.models.start import starting_network
 from s5mars.proposals.prepare import check_given, check_store
 from s5mars.settings.config import TrainConfig
@@ -305,7 +305,7 @@ def _total_steps(config: TrainConfig, streams: Streams) -> int:
     return max(1, math.ceil((config.epochs or 0) * images / config.batch))
 
 
-def _frozen(teacher: Path, taxonomy: Taxonomy, config: TrainConfig) -> AnyNetwork:
+def _frozen(teacher: Path, taxonomy: Taxonomy, config: TrainConfig) -> SegmentationNetwork:
     network = given_teacher(
         teacher,
         taxonomy,

@@ -29,8 +29,8 @@ from s5mars.files import write_text
 from s5mars.files.reading import read_object, read_yaml
 from s5mars.files.spreadsheet import csv_text
 from s5mars.methods.supervised import Supervised
-from s5mars.models.build import AnyNetwork
 from s5mars.models.checkpoint import load_model
+from s5mars.models.network import SegmentationNetwork
 from s5mars.predict.inference import Inference
 from s5mars.predict.predictor import Predictor
 from s5mars.settings.config import TrainConfig
@@ -185,7 +185,7 @@ def _text(run: Path, config: TrainConfig) -> str:
 
 def given_teacher(
     path: Path, taxonomy: Taxonomy, *, data: Path, resolution: Resolution
-) -> AnyNetwork:
+) -> SegmentationNetwork:
     """The network that labels the pool: the scored one of a run, frozen, without class biases.
 
     Raises:
