@@ -237,7 +237,7 @@ def test_skip_bad_counts_what_it_left_out(
     assert metrics["labelled_images"] == 4
     assert metrics["selection_images"] == 2
     assert metrics["pool_images"] == 6 + 3 - 2  # the image of the broken mask is a good image
-    assert "4 unreadable files" in " ".join(metrics["notes"])
+    assert "4 unreadable files" in " ".join(note["text"] for note in metrics["notes"])
     assert len((out / "splits" / "skipped.txt").read_text().splitlines()) == 4
 
 
@@ -310,11 +310,12 @@ def test_too_few_labels_are_told_and_noted(
     assert main(train(scenes, out, f"--labelled={listed}")) == 0
     notes = json.loads((out / "metrics.json").read_text())["notes"]
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert said == [f"warning: {note}" for note in notes]
-    assert "There is one labelled image: " in notes[0]
-    assert "No labelled pixel of sky among the labelled images (1): " in notes[1]
-    assert "count as 0 in the mIoU" in notes[1]
-    assert "The batch of 2 is larger than the number of labelled images (1): " in notes[2]
+    texts = [note["text"] for note in notes]
+    assert said == [f"warning: {text}" for text in texts]
+    assert "There is one labelled image: " in texts[0]
+    assert "No labelled pixel of sky among the labelled images (1): " in texts[1]
+    assert "count as 0 in the mIoU" in texts[1]
+    assert "The batch of 2 is larger than the number of labelled images (1): " in texts[2]
 
     # A resumed run says the same of its scores.
     (out / "metrics.json").unlink()
@@ -334,7 +335,8 @@ def test_damaged_masks_are_skipped_also_where_the_lists_are_made(
         truncate(scenes / f"masks/{name}.png", keep=60)
     assert main(train(scenes, tmp_path / "out", "--skip-bad", "--crop=64")) == 0
     notes = json.loads((tmp_path / "out/metrics.json").read_text())["notes"]
-    assert any("unreadable files were skipped" in note for note in notes)
+    warnings = [note["text"] for note in notes if note["kind"] == "warning"]
+    assert any("unreadable files were skipped" in text for text in warnings)
     assert re.search(r"sol_0\d\d\.png: damaged image", fails(*train(scenes, tmp_path / "b")))
     assert not (tmp_path / "b").exists()
 

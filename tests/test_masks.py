@@ -287,7 +287,7 @@ def test_a_run_notes_what_got_rectangles(data: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert main(command) == 0
     notes = json.loads((run / "metrics.json").read_text())["notes"]
-    assert any("1 of 6 images have no qualified object mask" in note for note in notes)
+    assert any("1 of 6 images have no qualified object mask" in note["text"] for note in notes)
 
 
 def test_the_loader_refuses_masks_of_another_size(data: Path, tmp_path: Path) -> None:

@@ -208,6 +208,7 @@ def test_only_what_the_protocol_scores_is_shown(make_run, network, open_page) ->
             {"protocol": {"name": "full", "split": "val"}},
             "which is also the one that is scored",
         ),
+        ({"notes": [{"kind": "warning", "text": "A storm."}]}, {}, "A storm."),
         ({"notes": ["3 unreadable files were left out."]}, {}, "3 unreadable files"),
         ({"notes": ["The images are synthetic."]}, {}, "The images are synthetic."),
         ({"steps": 300}, {}, "stopped at step 300 of 600"),
@@ -222,17 +223,24 @@ def test_warnings(make_run, network, open_page, metrics, evaluation, expected) -
 def test_no_warning_without_a_reason_and_plain_notes_are_notes(
     make_run, network, open_page
 ) -> None:
-    page = open_page(write_report(make_run(metrics={"notes": ["A walk."]}), examples=0))
+    notes = ["A walk.", {"kind": "note", "text": "No skipped or synthetic images."}]
+    page = open_page(write_report(make_run(metrics={"notes": notes}), examples=0))
     classes = [a["class"] for a in page.of("li") if "class" in a]
     assert classes.count("warning") == 0
-    assert classes.count("note") == 1
+    assert classes.count("note") == 2
+    assert "No skipped or synthetic images." in page.text
 
 
-def test_the_choice_on_the_test_split_is_said_once(make_run, network, open_page) -> None:
-    note = "The checkpoint was chosen on the test split: the score on it is too good."
-    run = make_run(metrics={"split_for_selection": "test", "notes": [note]})
+@pytest.mark.parametrize("split", ["test", "test_gold"])
+@pytest.mark.parametrize("recorded", ["with its kind", "as a text"])
+def test_the_choice_on_the_test_split_is_said_once(
+    make_run, network, open_page, split, recorded
+) -> None:
+    text = f"The checkpoint was chosen on the {split} split: the score on it is too good."
+    note = {"kind": "selection", "text": text} if recorded == "with its kind" else text
+    run = make_run(metrics={"split_for_selection": split, "notes": [note]})
     page = open_page(write_report(run, examples=0))
-    assert page.text.count("The checkpoint was chosen on the test split") == 1
+    assert page.text.count(f"The checkpoint was chosen on the {split} split") == 1
 
 
 def test_weights_newer_than_the_evaluation_are_noticed(make_run, network, open_page) -> None:

@@ -105,7 +105,7 @@ def test_classes_that_val_does_not_show_are_named(
     data, run = fake_data.plain(tmp_path / "data"), tmp_path / "run"
     assert main(arguments(data, run, method="supervised")) == 0
     assert "No labelled pixel of bedrock in the val split" in capsys.readouterr().err
-    assert "bedrock in the val split" in " ".join(metrics_of(run)["notes"])
+    assert "bedrock in the val split" in " ".join(note["text"] for note in metrics_of(run)["notes"])
 
 
 # --- folders that move ------------------------------------------------------------------------

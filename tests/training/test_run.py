@@ -103,9 +103,11 @@ def test_a_run_leaves_everything_behind(unbroken: Path) -> None:
     assert set(first["validation"]["classes"]) == set(
         s5mars.open_dataset(metrics["data"]).taxonomy.names
     )
-    assert "synthetic" in " ".join(metrics["notes"])
+    warnings = [note["text"] for note in metrics["notes"] if note["kind"] == "warning"]
+    assert "synthetic" in " ".join(warnings)
     assert (metrics["pool_from"], metrics["pool_crops"]) == (3, 2 * 3)
-    assert "6 crops of the pool" in " ".join(metrics["notes"])
+    notes = [note["text"] for note in metrics["notes"] if note["kind"] == "note"]
+    assert "6 crops of the pool" in " ".join(notes)
     assert metrics["encoder_weights"].startswith(f"encoder weights: {WEIGHTS}; ")
     facts = json.loads((unbroken / "best.json").read_text())
     assert facts["training"]["method"] == "s5mars"
@@ -481,7 +483,8 @@ def test_as_released_runs_and_says_that_it_chose_on_the_test_split(
     assert main(command) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["split_for_selection"] == "test"
-    assert any("test split" in note for note in metrics["notes"])
+    (note,) = (note for note in metrics["notes"] if note["kind"] == "selection")
+    assert "test split" in note["text"]
 
 
 @pytest.mark.parametrize("balanced", [0.0, 1.0])

@@ -89,6 +89,6 @@ def test_a_run_says_that_alignment_is_off(
     off = "off, because only 50 % of the pixels of the labelled crops have a label"
     assert f"alignment: {off}" in capsys.readouterr().err
     notes = json.loads((out / "metrics.json").read_text())["notes"]
-    assert any(note.startswith(f"Distribution alignment was {off}") for note in notes)
+    assert any(note["text"].startswith(f"Distribution alignment was {off}") for note in notes)
     # What was asked for stays in the settings, by which a comparison recognises its runs.
     assert training_from_yaml(out / "config.yaml").config.alignment == 0.98

@@ -12,13 +12,14 @@ from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_json
 from s5mars.files.reading import object_in, reading, require_format
 from s5mars.training.finished import is_finished
+from s5mars.training.notes import read_notes
 
 FILE = "comparison.json"
 FORMAT = 1
 STOPPED = 75
 """Exit code of a cell's process that was told to stop and has saved."""
 
-_OF_TRAINING = ("seconds", "pool_crops", "labelled_images", "encoder_weights", "notes")
+_OF_TRAINING = ("seconds", "pool_crops", "labelled_images", "encoder_weights")
 
 Status = Literal["waiting", "running", "stopped", "failed", "done", "unavailable"]
 
@@ -183,6 +184,7 @@ def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:
         return {
             **{key: evaluation[key] for key in ("mIoU", "mAcc", "pixel_accuracy", "classes")},
             **{key: metrics[key] for key in _OF_TRAINING},
+            "notes": [note.text for note in read_notes(metrics)],
             "curve": [[e["step"], e["validation"]["mIoU"]] for e in metrics["history"]],
             "best_step": metrics["best"]["step"],
             "network": evaluation["protocol"]["network"],

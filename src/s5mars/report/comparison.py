@@ -16,7 +16,7 @@ from s5mars.report.folder import Run, read_run
 from s5mars.report.numbers import UNKNOWN, count, duration, number, score
 from s5mars.report.pictures import Shown, legend
 from s5mars.report.render import write_page
-from s5mars.report.words import Notice
+from s5mars.training.notes import Note
 
 
 def write_comparison(
@@ -137,8 +137,8 @@ def _lead(runs: Sequence[Run]) -> str:
 
 def _notices(
     runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], labels: Sequence[str]
-) -> list[Notice]:
-    found: list[Notice] = []
+) -> list[Note]:
+    found: list[Note] = []
     for what, values in (
         ("data", [str(run.data and run.data.resolve()) for run in runs]),
         ("protocols", [words.comparable(evaluation) for evaluation in evaluations]),
@@ -150,18 +150,19 @@ def _notices(
                 f"{label}: {value}" for label, value in zip(labels, values, strict=True)
             )
             found.append(
-                Notice(
+                Note(
                     "warning",
                     f"The runs differ in their {what}, so their scores are not "
                     f"directly comparable. {listed}",
                 )
             )
-    by_text: dict[tuple[str, str], list[str]] = {}
+    labels_of: dict[Note, list[str]] = {}
     for run, evaluation, label in zip(runs, evaluations, labels, strict=True):
         for notice in words.notices(run, evaluation, stale=is_stale(run)):
-            by_text.setdefault((notice.kind, notice.text), []).append(label)
-    for (kind, text), who in by_text.items():
-        found.append(Notice(kind, text if len(who) == len(runs) else f"{', '.join(who)}: {text}"))
+            labels_of.setdefault(notice, []).append(label)
+    for notice, who in labels_of.items():
+        whose = "" if len(who) == len(runs) else f"{', '.join(who)}: "
+        found.append(Note(notice.kind, f"{whose}{notice.text}"))
     return sorted(found, key=lambda notice: notice.kind != "warning")
 
 

@@ -19,7 +19,7 @@ from s5mars.files.reading import reading
 from s5mars.report import tables, words
 from s5mars.report.folder import Run
 from s5mars.report.numbers import score
-from s5mars.report.words import Notice
+from s5mars.training.notes import Note
 
 
 def evaluation_of(run: Run) -> Mapping[str, Any]:
@@ -70,11 +70,11 @@ def cross_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def cross_notices(folder: Path) -> list[Notice]:
+def cross_notices(folder: Path) -> list[Note]:
     """A warning if an evaluation is of other weights or class biases than those of the run."""
     old = [p.name for p in cross_evaluations(folder) if is_outdated(p, folder / "best.safetensors")]
     text = (
         f"The weights or their class biases are newer than {', '.join(old)}; run `s5mars evaluate "
         "--data` again."
     )
-    return [Notice("warning", text)] if old else []
+    return [Note("warning", text)] if old else []

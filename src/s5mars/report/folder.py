@@ -16,6 +16,7 @@ from s5mars.files.reading import object_in, parse_yaml, read_object, read_text, 
 from s5mars.methods import method_title
 from s5mars.models.box import installed_folder
 from s5mars.report.numbers import number
+from s5mars.training.notes import Note, read_notes
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,9 @@ class Run:
         return str(self.metrics.get("split_for_selection") or "")
 
     @property
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note]:
         """Remarks and warnings of the training."""
-        notes = self.metrics.get("notes")
-        return [str(note) for note in notes] if isinstance(notes, list) else []
+        return read_notes(self.metrics)
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from s5mars.errors import as_typed
 from s5mars.evaluation.bootstrap import FEWEST
 from s5mars.report.folder import Run
 from s5mars.report.numbers import count, interval, mapping, number, plural, share
-
-_GRAVE = ("synthetic", "unreadable", "skipped")  # notes that make a score unreliable
-
-
-@dataclass(frozen=True)
-class Notice:
-    """A remark that affects how to read the numbers."""
-
-    kind: str  # "warning" or "note"
-    text: str
+from s5mars.training.notes import Note
 
 
 def protocol_of(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -98,15 +88,12 @@ def interval_sentence(evaluation: Mapping[str, Any]) -> str:
     )
 
 
-def notices(run: Run, evaluation: Mapping[str, Any], *, stale: bool = False) -> list[Notice]:
+def notices(run: Run, evaluation: Mapping[str, Any], *, stale: bool = False) -> list[Note]:
     """Return remarks on the reliability of the scores; warnings first."""
-    # ``_warnings`` replaces what training noted about the test split.
-    notes = [note for note in run.notes if "chosen on the test split" not in note]
-    grave = [note for note in notes if any(word in note.lower() for word in _GRAVE)]
-    return [
-        *(Notice("warning", text) for text in (*_warnings(run, evaluation, stale), *grave)),
-        *(Notice("note", note) for note in notes if note not in grave),
-    ]
+    found = [Note("warning", text) for text in _warnings(run, evaluation, stale)]
+    # ``_warnings`` replaces what training noted about the choice of the checkpoint.
+    found += [note for note in run.notes if note.kind != "selection"]
+    return sorted(found, key=lambda note: note.kind != "warning")
 
 
 def _warnings(run: Run, evaluation: Mapping[str, Any], stale: bool) -> Iterator[str]:

@@ -28,6 +28,7 @@ from s5mars.settings.config import TrainConfig
 from s5mars.training.environment import choose_precision
 from s5mars.training.feed import Feed
 from s5mars.training.module import SegmentationModule
+from s5mars.training.notes import Kind, Note
 from s5mars.training.stages import Stage
 from s5mars.training.streams import Streams, no_alignment
 from s5mars.training.validate import pseudo_label_record, validate
@@ -118,7 +119,7 @@ class Record:
                 "steps": module.step,
                 "best": best and {"step": best["step"], **_headline(best["validation"])},
                 "seconds": round(module.seconds + sum(s.seconds for s in self.stages), 1),
-                "notes": self._notes(module),
+                "notes": [asdict(note) for note in self._notes(module)],
                 "history": module.history,
             },
         )
@@ -217,34 +218,41 @@ class Record:
             "objects": None if self.feed.objects is None else self.feed.objects.description,
         }
 
-    def _notes(self, module: SegmentationModule) -> list[str]:
-        facts = self._facts(module)
-        notes = [note] if (note := few_pool_crops(facts["pool_crops"])) else []
-        best = module.kept_entry()
-        if best is not None and (note := before_the_pool(best["step"], facts)):
-            notes.append(note)
-        if note := no_alignment(self.config, self.streams):
-            notes.append(f"Distribution alignment was {note}.")
+    def _notes(self, module: SegmentationModule) -> list[Note]:
+        notes: list[Note] = []
+
+        def add(text: str, kind: Kind = "note") -> None:
+            if text:
+                notes.append(Note(kind, text))
+
+        facts, best = self._facts(module), module.kept_entry()
+        add(few_pool_crops(facts["pool_crops"]))
+        if best is not None:
+            add(before_the_pool(best["step"], facts))
+        if off := no_alignment(self.config, self.streams):
+            add(f"Distribution alignment was {off}.")
         if self.config.select_on.startswith("test"):
-            notes.append(
+            add(
                 f"The checkpoint was chosen on the {self.config.select_on} split: the score on it "
-                "is too good."
+                "is too good.",
+                "selection",
             )
         if not self.streams.selection:
-            notes.append("There is no val split, so the last checkpoint was kept.")
+            add("There is no val split, so the last checkpoint was kept.")
             if not self._tested:
-                notes.append(
+                add(
                     "No labelled image was set aside, so there is no score: "
                     f"{way_to_score(len(self.streams.labelled))}."
                 )
-        if self.streams.skipped:
-            notes.append(f"{len(self.streams.skipped)} unreadable files were skipped (--skip-bad).")
-        notes += self.streams.warnings
+        if skipped := len(self.streams.skipped):
+            add(f"{skipped} unreadable files were skipped (--skip-bad).", "warning")
+        for warning in self.streams.warnings:
+            add(warning)
         coverage = self.feed.coverage
         if coverage is not None and coverage.without:
-            notes.append(coverage.sentence)
+            add(coverage.sentence)
         if "synthetic" in self.dataset.taxonomy.name:
-            notes.append("The images are synthetic: no score on them means anything about Mars.")
+            add("The images are synthetic: no score on them means anything about Mars.", "warning")
         return notes
 
 
