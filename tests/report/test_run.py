@@ -236,7 +236,7 @@ def test_no_warning_without_a_reason_and_plain_notes_are_notes(
 def test_the_choice_on_the_test_split_is_said_once(
     make_run, network, open_page, split, recorded
 ) -> None:
-    text = f"The checkpoint was chosen on the {split} split: the score on it is too good."
+    text = f"The checkpoint was chosen on the {split} split: the score on it is too high."
     note = {"kind": "selection", "text": text} if recorded == "with its kind" else text
     run = make_run(metrics={"split_for_selection": split, "notes": [note]})
     page = open_page(write_report(run, examples=0))

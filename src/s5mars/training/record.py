@@ -234,7 +234,7 @@ class Record:
         if self.config.select_on.startswith("test"):
             add(
                 f"The checkpoint was chosen on the {self.config.select_on} split: the score on it "
-                "is too good.",
+                "is too high.",
                 "selection",
             )
         if not self.streams.selection:
