@@ -222,6 +222,14 @@ def test_differences_in_the_docs_are_those_of_the_result_files(
         assert line.partition(" | ")[2] in page, line
 
 
+def test_every_comparison_of_the_docs_can_be_read() -> None:
+    paths = (BENCHMARKS.parent / "docs" / "results").glob("*.json")
+    comparisons = [path for path in paths if not path.stem.endswith("-scores")]
+    assert len(comparisons) > 15
+    for path in comparisons:
+        assert read_comparison(path).done(), path.name
+
+
 def test_pairs_of_several_results(script: Any) -> None:
     results = BENCHMARKS.parent / "docs" / "results"
     few, more, other = (

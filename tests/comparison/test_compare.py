@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,21 +64,19 @@ def killed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def without_groups(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as they were written before the options of a network had a group."""
-    deeplab = {**settings.pop("deeplab"), "adapter": None, "input_side": None}
-    return settings | {"head": deeplab.pop("decoder"), **deeplab}
+def without(settings: Mapping[str, Any], option: str) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != option}
 
 
-def as_an_earlier_version(out: Path) -> None:
-    """Turn comparison.json and the runs' config.yaml into those of an earlier version."""
+def as_before(option: str, out: Path) -> None:
+    """Turn comparison.json and the runs' config.yaml into those of a version without an option."""
     now = read_comparison(out)
-    training = without_groups(dict(now.settings["training"]))
+    training = without(now.settings["training"], option)
     old = replace(now, settings={**now.settings, "training": training})
     cells = [replace(c, fingerprint=old.fingerprint(c.row, c.share)) for c in old.cells]
     write_comparison(out, replace(old, cells=tuple(cells)))
     for path in out.rglob("config.yaml"):
-        path.write_text(yaml.safe_dump(without_groups(yaml.safe_load(path.read_text()))))
+        path.write_text(yaml.safe_dump(without(yaml.safe_load(path.read_text()), option)))
 
 
 def statuses(out: Path) -> dict[tuple[str, int], str]:
@@ -162,7 +161,7 @@ def test_a_row_that_is_the_whole_method_is_not_trained_again(
     killed: Path, scenes: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = shutil.copytree(killed, tmp_path / "x")
-    as_an_earlier_version(out)
+    as_before("partition_seed", out)
     command = [*arguments(scenes, out), "--ablation", "soft_labels", "--seeds", "0"]
     assert main([*arguments(scenes, out), "--methods", "s5mars", "--seeds", "0"]) == 0
     assert main(command) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,30 +13,26 @@ import pytest
 from s5mars.comparison.grid import Row, arguments_of, method_rows, with_files_read
 from s5mars.comparison.plan import Request, plan, with_choices
 from s5mars.comparison.results import read_comparison, write_comparison
-from s5mars.comparison.settings import as_of_now, describe_row, differences, same_run
+from s5mars.comparison.settings import describe_row, differences, same_run, with_new_options
 from s5mars.errors import UserError
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.networks import DeepLab
 from s5mars.settings.parsing import parse_training
 from s5mars.training.automatic import LIGHT, Machine, complete
 
 from .handmade import SETTINGS, comparison
 
 BASE = {**SETTINGS["training"], "recipe": "paper", "model": "resnet18"}
-OLD = {"head": "light", "output_stride": 16, "normalisation": "encoder", "multi_grid": None,
-       "adapter": None, "input_side": None}  # fmt: skip
-SAN = {"model": "san", "weights": "clip", "adapter": "a.pth", "head": "auto"}
 
 
-def test_options_that_came_later_or_moved(tmp_path: Path) -> None:
-    old = comparison(settings={**SETTINGS, "training": {**BASE, **OLD}})
+def test_an_option_that_was_added_later_has_its_default(tmp_path: Path) -> None:
+    old = comparison(settings={**SETTINGS, "training": {**BASE, "deeplab": {"decoder": "light"}}})
     assert "keep" not in old.settings["training"]
     write_comparison(tmp_path, old)
     found = read_comparison(tmp_path)
     training = found.settings["training"]
     assert training["keep"] == "best" and training["steps"] == 600
-    assert training["deeplab"]["decoder"] == "light"
-    assert training["head"] == "auto"  # another option has had the name since then
-    assert not (OLD.keys() - {"head"}) & training.keys() and "side_adapter" not in training
+    assert training["deeplab"] == {**asdict(DeepLab()), "decoder": "light"}
     for cell in found.cells:
         assert cell.fingerprint == found.fingerprint(cell.row, cell.share)
         assert cell.fingerprint != old.cells[0].fingerprint
@@ -48,14 +44,17 @@ def test_options_that_came_later_or_moved(tmp_path: Path) -> None:
     ("old", "arguments"),
     [
         ({}, []),
-        (SAN, ["--model=san", "--weights=clip", "--side-adapter.checkpoint=a.pth"]),
         (
-            {"model": "sam-cls", "weights": "sam", "head": "auto"},
+            {"model": "san", "weights": "clip", "side_adapter": {"checkpoint": "a.pth"}},
+            ["--model=san", "--weights=clip", "--side-adapter.checkpoint=a.pth"],
+        ),
+        (
+            {"model": "sam-cls", "weights": "sam"},
             ["--model=sam-cls", "--weights=sam", "--sam.features=f"],
         ),
     ],
 )
-def test_a_row_of_an_earlier_version_is_the_row_of_this_one(
+def test_a_row_has_the_options_of_its_network_that_were_added_later(
     old: dict[str, Any], arguments: list[str]
 ) -> None:
     common = ["--data=d", "--out=o", "--recipe=paper", "--steps=600", "--model=resnet18"]
@@ -64,7 +63,7 @@ def test_a_row_of_an_earlier_version_is_the_row_of_this_one(
     row = Row("r", "R", "g", "supervised", arguments=("--method=supervised", *arguments))
     there = parse_training(arguments_of(row, common))
     now = json.loads(json.dumps(describe_row(there, base)["training"]))
-    assert differences(as_of_now(old, of_row=True), now) == []
+    assert differences(with_new_options(old, of_row=True), now) == []
 
 
 def test_a_settings_file_gives_each_row_its_own_options(tmp_path: Path) -> None:
@@ -169,6 +168,6 @@ def test_a_changed_label_or_file_of_an_option_is_another_comparison(
             path.unlink()
         else:
             path.write_bytes(before)
-    # One that an earlier version began has no content: it goes on, and has one from then on.
+    # Without a record of the content, it goes on and has one from then on.
     write_comparison(request.out, replace(recorded, content={}))
     assert plan(request).comparison == recorded

@@ -13,7 +13,7 @@ import torch
 import s5mars
 from s5mars.cli import main
 from s5mars.data.layouts import open_dataset
-from s5mars.evaluation.calibrate import at_threshold, calibrate
+from s5mars.evaluation.calibrate import calibrate
 from s5mars.models.checkpoint import load_model, save_model
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.predict.inference import Inference
@@ -69,13 +69,6 @@ def test_the_student_has_its_own(tmp_path: Path, data: Path) -> None:
     assert found["fitted_on"]["pixels"] == 200 and (run / "calibration-student.json").is_file()
     temperatures = [load_model(run, network=name).temperature for name in ("teacher", "student")]
     assert temperatures[1] == found["temperature"] != temperatures[0]
-
-
-def test_thresholds_read_the_curve() -> None:
-    curve = {"coverage": [0.25, 0.5, 1.0], "risk": [0.0, 0.1, 0.3], "threshold": [0.9, 0.8, 0.4]}
-    assert at_threshold({"risk_coverage": curve}, 0.8) == (0.5, 0.1)
-    assert at_threshold({"risk_coverage": curve}, 0.0) == (1.0, 0.3)
-    assert at_threshold({"risk_coverage": curve}, 0.95) == (0.0, None)
 
 
 def test_images_that_it_was_trained_on_are_counted(

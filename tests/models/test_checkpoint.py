@@ -80,18 +80,6 @@ def test_shape_that_no_tensor_tells_comes_back(tmp_path: Path) -> None:
         assert torch.equal(model(IMAGE), student(IMAGE))
 
 
-def test_multi_grid_of_earlier_versions_keeps_its_dilation(tmp_path: Path) -> None:
-    old = DeepLabV3Plus("resnet26", 3, multi_grid=(1, 2), grid_of_stage=False).eval()
-    assert [block.conv2.dilation for block in old.encoder.layer4] == [(1, 1), (4, 4)]
-    del old.description["grid_of_stage"]  # which they did not write
-    save_model(tmp_path / "a.safetensors", {"student": old}, taxonomy=THREE, training={})
-    model = load_model(tmp_path / "a.safetensors").model
-    with torch.no_grad():
-        assert torch.equal(model(IMAGE), old(IMAGE))
-    save_model(tmp_path / "b.safetensors", {"student": model}, taxonomy=THREE, training={})
-    assert load_model(tmp_path / "b.safetensors").model.description == model.description
-
-
 def test_files_are_plain_and_readable_by_others(run: Path) -> None:
     assert sorted(path.name for path in run.iterdir()) == ["best.json", "best.safetensors"]
     modes = {path.stat().st_mode & 0o777 for path in run.iterdir()}

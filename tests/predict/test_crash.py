@@ -118,15 +118,3 @@ def test_what_was_in_hand_when_a_run_died_comes_last(tmp_path: Path) -> None:
     assert (out / "sol0/a.png").stat().st_mtime_ns > (out / "sol2/a.png").stat().st_mtime_ns
     with Manifest(out) as manifest:
         assert manifest.suspects() == []
-
-
-def test_an_older_manifest_goes_on(tmp_path: Path) -> None:
-    image = save(tmp_path / "a.png")
-    out = tmp_path / "maps"
-    predict = partial(predict_images, Predictor(Brightness(), THREE), [image], out=out)
-    predict(write=["labels"])
-    with Manifest(out) as manifest:
-        for column in ("hand", "deaths"):
-            manifest._database.execute(f"ALTER TABLE products DROP COLUMN {column}")
-        manifest._database.execute("PRAGMA user_version = 1")
-    assert predict(write=["labels"], resume=True).counts == Counts(1, 0, 0)

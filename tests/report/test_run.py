@@ -135,7 +135,6 @@ def test_what_is_missing_does_not_stop_it(make_run, network, open_page, metrics)
         {"intervals": {"mIoU": [None, math.nan], "draws": 10, "classes": {}}},
         {"per_image": []},
         {"per_image": [{"name": "image_2", "mIoU": None}]},
-        {"protocol": "full"},
         {"protocol": None},
     ],
 )

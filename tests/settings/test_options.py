@@ -15,7 +15,7 @@ from s5mars.methods import METHODS
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.networks import GENERAL_MODELS, NETWORKS, DeepLab, SamCls, SideAdapter
+from s5mars.settings.networks import GENERAL_MODELS, NETWORKS, DeepLab
 from s5mars.settings.parsing import parse_training, training_from_yaml, training_parser
 from s5mars.settings.recipes import RECIPES, find_recipe
 
@@ -193,7 +193,6 @@ def test_a_recipe_may_stand_in_the_file(tmp_path: Path) -> None:
         (["--model=san", "--freeze=encoder"], "--freeze; it is for a timm encoder, not san"),
         (["--model=sam-cls", "--crops=tiles"], "--crops; --model sam-cls has fixed crops"),
         (["--layer-decay", "0"], r"--layer-decay must be in \(0, 1\]"),
-        (["--model=san", "--adapter=a"], "it is now --side-adapter.checkpoint"),
         (["--side-adapter.checkpoint", "a"], "it is for --model san, not resnet50"),
         (["--model=san", "--deeplab.decoder=light"], "it is for a timm encoder, not san"),
         (["--model=sam-cls", "--scale", "[1, 1]"], "--scale; --model sam-cls has fixed crops"),
@@ -212,6 +211,7 @@ def test_mistakes_on_the_command_line(arguments: list[str], message: str) -> Non
         ("batch:", "batch has no value in the settings: give one, or remove the key"),
         ("scale:\n- 0.5\n-", "scale"),
         ("deeplab:", "deeplab has no value in the settings"),
+        ("deeplab: 5", "deeplab is 5: expected a group of options"),
         ("s5mars:\n  mix:\n    flip:", r"s5mars\.mix\.flip has no value in the settings"),
         ("batchh: 3", "unknown key 'batchh' in the settings; did you mean 'batch'"),
         ("s5mars: {soft_wieght: 3}", "'s5mars.soft_wieght'.* did you mean 's5mars.soft_weight'"),
@@ -224,48 +224,6 @@ def test_mistakes_in_the_file(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(f"data: d\nout: o\nsteps: 5\n{text}\n")
     with pytest.raises(ValueError, match=message):
-        training_from_yaml(path)
-
-
-OF_OLD = {"head": "auto", "output_stride": 16, "normalisation": "encoder", "multi_grid": None,
-          "adapter": None, "input_side": None, "features": None}  # fmt: skip
-"""What every config.yaml had before the options of a network were in a group of their own."""
-
-
-@pytest.mark.parametrize(
-    ("written", "network"),
-    [
-        ({}, DeepLab()),
-        ({"head": "light", "output_stride": 32}, DeepLab(decoder="light", output_stride=32)),
-        # What the file says wins over the recipe, although it is the default.
-        ({"recipe": "as_released"}, DeepLab()),
-        ({"recipe": "as_released", "multi_grid": [1, 2]}, DeepLab(multi_grid=[1, 2])),
-        ({"model": "sam-cls", "scale": [0.5, 2.0]}, SamCls()),
-        ({"model": "sam-cls", "features": "f"}, SamCls(features=Path("f"))),
-        ({"model": "san"}, SideAdapter()),
-        (
-            {"model": "san", "adapter": "a.pth", "input_side": 64},
-            SideAdapter(checkpoint="a.pth", input_side=64),
-        ),
-    ],
-)
-def test_files_of_earlier_versions(
-    tmp_path: Path, written: dict[str, object], network: object
-) -> None:
-    path = tmp_path / "config.yaml"
-    required = {"data": "d", "out": "o", "steps": 5, "method": "supervised"}
-    path.write_text(yaml.safe_dump(required | OF_OLD | written))
-    settings = training_from_yaml(path)
-    assert settings.config.network == network
-    if isinstance(network, DeepLab):
-        assert settings.config.head == "auto"  # another option has had the name since then
-    assert not (OF_OLD.keys() - {"head"}) & yaml.safe_load(settings.text).keys()
-
-
-def test_an_old_file_cannot_set_what_its_network_ignores(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text("data: d\nout: o\nsteps: 5\nmodel: san\nhead: light\n")
-    with pytest.raises(UserError, match=r"'deeplab\.decoder'.*; it is for a timm encoder, not san"):
         training_from_yaml(path)
 
 
@@ -294,7 +252,6 @@ def test_files_that_are_no_settings(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("a: &a [x, x]\nb: &b [*a, *a]\nlabelled: *b\n", "aliases such as .a are not supported"),
-        ("deeplab: 5\nhead: light\n", "damaged settings file .*: correct it"),
         ("labelled: " + "[" * 2000 + "]" * 2000, "nested more than 64 deep"),
         ("# " + "x" * (1 << 20), "larger than the limit of 1,048,576 bytes"),
     ],

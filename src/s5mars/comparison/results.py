@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from s5mars.comparison.settings import as_of_now, digest, fingerprint
+from s5mars.comparison.settings import digest, fingerprint, with_new_options
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_json
 from s5mars.files.reading import object_in, reading, require_format
@@ -110,7 +110,7 @@ def read_comparison(source: Path) -> Comparison:
         for cell in cells:
             below(path.parent, cell.folder, source=path)
         wrong = [c for c in cells if c.fingerprint != comparison.fingerprint(c.row, c.share)]
-        current = _as_of_now(comparison)
+        current = _with_new_options(comparison)
     if wrong:
         raise UserError(
             f"{path}: {', '.join(cell.name for cell in wrong)} were trained with other settings "
@@ -121,16 +121,16 @@ def read_comparison(source: Path) -> Comparison:
     return current
 
 
-def _as_of_now(read: Comparison) -> Comparison:
-    """A comparison of any version with the settings and fingerprints of this one."""
+def _with_new_options(read: Comparison) -> Comparison:
+    """A comparison with the options that were added since it was written, and its fingerprints."""
 
     def row_now(row: Mapping[str, Any]) -> dict[str, Any]:
-        changed = as_of_now(row["settings"].get("training", {}), of_row=True)
+        changed = with_new_options(row["settings"].get("training", {}), of_row=True)
         return {**row, "settings": {**row["settings"], "training": changed}}
 
     new = replace(
         read,
-        settings={**read.settings, "training": as_of_now(read.settings["training"])},
+        settings={**read.settings, "training": with_new_options(read.settings["training"])},
         rows={name: row_now(row) for name, row in read.rows.items()},
     )
     if (new.settings, new.rows) == (read.settings, read.rows):

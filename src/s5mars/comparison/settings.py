@@ -18,7 +18,7 @@ from s5mars.data.layouts.files import read_names
 from s5mars.data.partition import POOLS, partition_list
 from s5mars.files.reading import read_text
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.networks import NetworkOptions, network_options, with_groups
+from s5mars.settings.networks import NetworkOptions, network_options
 from s5mars.settings.parsing import Training
 from s5mars.settings.paths import with_absolute_paths
 
@@ -104,16 +104,16 @@ def facts_of(row: Row, training: Training, base: Training) -> dict[str, Any]:
     }
 
 
-def as_of_now(training: Mapping[str, Any], *, of_row: bool = False) -> dict[str, Any]:
-    """Training settings that any version has recorded, in the names of this one.
+def with_new_options(training: Mapping[str, Any], *, of_row: bool = False) -> dict[str, Any]:
+    """Recorded training settings with the options that were added since then.
 
-    Options that came later have their default, which leaves behaviour as it was.
+    These have their default, which leaves behaviour as it was.
 
     Args:
         training: of the baseline, or the changes of a row.
         of_row: whether they are the changes of a row.
     """
-    found = with_groups(training)
+    found = dict(training)
     if not of_row:
         defaults = {
             field.name: field.default

@@ -183,19 +183,16 @@ def at_threshold(measured: Mapping[str, Any], threshold: float) -> tuple[float, 
 
     Args:
         measured: result of ``reliability.measure``.
+        threshold: 0 or one of ``THRESHOLDS``.
 
     Returns:
         Fraction of pixels kept, and fraction of wrong pixels among them; (0, None) if none is kept.
-        They are exact at 0 and at ``THRESHOLDS``; at others, and in files of earlier versions,
-        they have the precision of the stored curve.
     """
-    exact = measured.get("thresholds")
-    if exact is not None and threshold in exact["threshold"]:
-        index = exact["threshold"].index(threshold)
-        return exact["coverage"][index], exact["risk"][index]
-    curve = measured["risk_coverage"]
-    left = [i for i, least in enumerate(curve["threshold"]) if least >= threshold]
-    return (curve["coverage"][left[-1]], curve["risk"][left[-1]]) if left else (0.0, None)
+    if threshold == 0:
+        return 1.0, measured["risk_coverage"]["risk"][-1]
+    at = measured["thresholds"]
+    index = at["threshold"].index(threshold)
+    return at["coverage"][index], at["risk"][index]
 
 
 def _table(result: Mapping[str, Any], path: Path) -> str:

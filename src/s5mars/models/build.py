@@ -145,7 +145,6 @@ def rebuild_network(description: Mapping[str, Any]) -> SegmentationNetwork:
     of_deeplab: dict[str, Any] = {}
     if kind == DeepLabV3Plus.NAME:
         of_deeplab = {name: description[name] for name in ("head", "multi_grid")}
-        of_deeplab["grid_of_stage"] = description.get("grid_of_stage", False)
     network: Segmenter = kinds[kind](
         description["encoder"],
         description["classes"],

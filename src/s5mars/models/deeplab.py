@@ -53,9 +53,8 @@ class DeepLabV3Plus(Segmenter):
         encoder, classes, options: see ``Segmenter``; the paper's output stride is 16.
         head: ``paper``, ``light``, or ``auto``: paper for encoders with 1024 output channels or
             more, light for others.
-        multi_grid: dilation factors of the blocks of the last stage; ResNets only.
-        grid_of_stage: whether they multiply the dilation of the stage, or each block's own, as in
-            networks of versions up to November 2026.
+        multi_grid: dilation of the blocks of the last stage, as factors on that of the stage;
+            ResNets only.
         representation: number of channels of a second head that embeds every pixel, for methods
             that compare pixels (U²PL: 256); 0 omits it.
     """
@@ -71,14 +70,13 @@ class DeepLabV3Plus(Segmenter):
         *,
         head: str = "auto",
         multi_grid: Sequence[int] | None = None,
-        grid_of_stage: bool = True,
         representation: int = 0,
         **options: Unpack[EncoderOptions],
     ) -> None:
         super().__init__(encoder, classes, **options)
         low, high = self.layout.channels
         if multi_grid:
-            _apply_multi_grid(self.encoder, encoder, multi_grid, of_stage=grid_of_stage)
+            _apply_multi_grid(self.encoder, encoder, multi_grid)
         if head == "auto":
             head = "paper" if high >= 1024 else "light"
         require_choice(head, ("auto", *HEADS), name="--deeplab.decoder")
@@ -99,8 +97,6 @@ class DeepLabV3Plus(Segmenter):
             "head_shape": asdict(shape),
             "multi_grid": list(multi_grid) if multi_grid else None,
         }
-        if multi_grid:
-            self.description["grid_of_stage"] = grid_of_stage
 
     def fuse(self, *features: Tensor) -> Tensor:
         """Features → (B, C, H/4, W/4): pyramid and skip connection, concatenated."""
@@ -155,9 +151,7 @@ def _conv3x3(inputs: int, outputs: int, *, dilation: int = 1, separable: bool) -
     return nn.Sequential(depthwise, Conv2dNormActivation(inputs, outputs, 1))
 
 
-def _apply_multi_grid(
-    encoder: nn.Module, name: str, factors: Sequence[int], *, of_stage: bool
-) -> None:
+def _apply_multi_grid(encoder: nn.Module, name: str, factors: Sequence[int]) -> None:
     blocks = getattr(encoder, "layer4", None)
     if blocks is None or len(blocks) != len(factors):
         raise UserError(
@@ -167,6 +161,5 @@ def _apply_multi_grid(
     # timm's first block keeps the dilation of the stage before it.
     of_last = blocks[-1].conv2.dilation[0]
     for block, factor in zip(blocks, factors, strict=True):
-        convolution = block.conv2
-        dilation = (of_last if of_stage else convolution.dilation[0]) * factor
-        convolution.dilation = convolution.padding = (dilation, dilation)
+        dilation = of_last * factor
+        block.conv2.dilation = block.conv2.padding = (dilation, dilation)

@@ -57,12 +57,6 @@ CREATE TABLE products (
 # hand: reading; begun (read, not yet recorded); suspect (one of these when a run died).
 # deaths: number of runs that died while reading it.
 
-_SINCE_1 = """
-ALTER TABLE products ADD COLUMN hand TEXT;
-ALTER TABLE products ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
-"""
-
-
 _SOURCE = "CAST(path AS BLOB), name"
 
 
@@ -250,8 +244,8 @@ class Manifest:
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute("BEGIN IMMEDIATE")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version in (0, 1):
-                for statement in (_SINCE_1 if version else _TABLES).split(";"):
+            if version == 0:  # a new file
+                for statement in _TABLES.split(";"):
                     self._database.execute(statement)
                 self._database.execute(f"PRAGMA user_version = {FORMAT}")
             elif version != FORMAT:

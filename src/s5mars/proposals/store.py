@@ -181,7 +181,7 @@ class ObjectStore:
         self.proposer = ""
         self.settings: dict[str, object] = {}
         self.masks = 0  # total number of masks
-        self.digests: dict[str, str] = {}  # of the image files; earlier versions wrote none
+        self.digests: dict[str, str] = {}  # of the image files; an older store has none
         self._shards = _shards(self.path)
         self._place: dict[str, tuple[int, int]] = {}  # name → shard, row group (-1: no masks)
         for number, shard in enumerate(self._shards):

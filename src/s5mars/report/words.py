@@ -14,15 +14,12 @@ from s5mars.training.notes import Note
 
 def protocol_of(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the protocol of the evaluation; empty if it was not recorded."""
-    protocol = evaluation.get("protocol")
-    if isinstance(protocol, str):
-        return {"name": protocol}
-    return mapping(protocol)
+    return mapping(evaluation.get("protocol"))
 
 
 def split_of(evaluation: Mapping[str, Any]) -> str:
     """Return the split that was scored; "" if it was not recorded."""
-    return str(protocol_of(evaluation).get("split") or evaluation.get("split") or "")
+    return str(protocol_of(evaluation).get("split") or "")
 
 
 def protocol_sentence(evaluation: Mapping[str, Any], *, several: bool = False) -> str:
@@ -221,7 +218,7 @@ def _network(protocol: Mapping[str, Any]) -> str:
 
 
 def _name(protocol: Mapping[str, Any]) -> str:
-    return str(protocol.get("name") or protocol.get("protocol") or "")
+    return str(protocol.get("name") or "")
 
 
 def _geometry(protocol: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
 
@@ -13,28 +12,14 @@ import jsonargparse
 import yaml
 
 from s5mars.errors import UserError, did_you_mean
-from s5mars.files.reading import parse_yaml, read_yaml, reading
+from s5mars.files.reading import parse_yaml
 from s5mars.settings.config import EncoderSettings
 from s5mars.settings.keywords import as_option
-from s5mars.settings.networks import misplaced, with_groups
+from s5mars.settings.networks import misplaced
 
 _MODE = "s5mars"
 # A settings file may come from a stranger: jsonargparse reads it with the same guarded parser.
 jsonargparse.set_loader(_MODE, parse_yaml, exceptions=(yaml.YAMLError, ValueError))
-
-
-class SettingsFile(jsonargparse.ActionConfigFile):  # type: ignore[name-defined,misc]
-    """``--config``: a file of this version or an earlier one."""
-
-    def __call__(
-        self, parser: Any, cfg: Any, values: Any, option_string: str | None = None
-    ) -> None:
-        """Read the file, and give its content to jsonargparse."""
-        content = read_yaml(Path(values))
-        if isinstance(content, dict):
-            with reading(Path(values), kind="settings file", way_out="correct it"):
-                values = yaml.safe_dump(with_groups(content))
-        super().__call__(parser, cfg, values, option_string)
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -77,9 +62,14 @@ class Parser(jsonargparse.ArgumentParser):
         return namespace
 
     def _require_values(self, namespace: jsonargparse.Namespace) -> None:
-        """Raise for a key of a settings file without a value, which jsonargparse accepts."""
+        """Raise for a key of a settings file without its value or options.
+
+        jsonargparse accepts both.
+        """
         types = {action.dest: getattr(action, "_typehint", None) for action in self._actions}
         for key, value in namespace.items():
+            if value is not None and any(name.startswith(f"{key}.") for name in types):
+                raise UserError(f"{key} is {value!r}: expected a group of options")
             # The key of a group has no type.
             if value is None and key != "config" and NoneType not in get_args(types.get(key)):
                 raise UserError(f"{key} has no value in the settings: give one, or remove the key")

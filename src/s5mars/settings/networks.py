@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from s5mars.errors import UserError
 
@@ -101,52 +101,12 @@ class SideAdapter(NetworkOptions):
 GENERAL_MODELS: Mapping[str, type[NetworkOptions]] = {"sam-cls": SamCls, "san": SideAdapter}
 """Models of table VI, built on SAM and CLIP; any other model is a timm encoder."""
 
-_MOVED: Mapping[str, tuple[type[NetworkOptions], str]] = {
-    "head": (DeepLab, "decoder"),
-    "output_stride": (DeepLab, "output_stride"),
-    "normalisation": (DeepLab, "normalisation"),
-    "multi_grid": (DeepLab, "multi_grid"),
-    "features": (SamCls, "features"),
-    "adapter": (SideAdapter, "checkpoint"),
-    "input_side": (SideAdapter, "input_side"),
-}
-"""Former options without a group → their present names."""
-
-_OLD_HEADS = ("paper", "light")
-"""Former values of ``head``, which named the decoder of DeepLabV3+."""
-
 NETWORKS: tuple[type[NetworkOptions], ...] = (DeepLab, *GENERAL_MODELS.values())
 
 
 def network_options(model: str) -> type[NetworkOptions]:
     """Options class of a model."""
     return GENERAL_MODELS.get(model, DeepLab)
-
-
-def with_groups(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of any version in the names of this one: options of networks are in groups.
-
-    Earlier versions wrote the options of all networks: those of others are left out if they have
-    their default.
-
-    Args:
-        settings: from ``config.yaml`` or ``comparison.json``; those of this version do not change.
-    """
-    own = network_options(str(settings.get("model")))
-    old = [name for name in _MOVED if name in settings]
-    if settings.get("head") not in _OLD_HEADS and own is DeepLab:
-        old = [name for name in old if name != "head"]  # the option of today
-    found = {name: value for name, value in settings.items() if name not in old}
-    for name in old:
-        kind, field = _MOVED[name]
-        value, default = settings[name], getattr(kind, field)
-        if value is None and default is not None:
-            continue  # None was the default
-        if kind is own or value != default:
-            found[kind.group] = {field: value, **found.get(kind.group, {})}
-    if old and own.fixed_crops:
-        found.pop("scale", None)  # it had its default, and no effect
-    return found
 
 
 def misplaced(option: str, model: str) -> str:
@@ -156,9 +116,6 @@ def misplaced(option: str, model: str) -> str:
         option: as a key, such as ``side_adapter.checkpoint``.
         model: value of ``--model``.
     """
-    if option in _MOVED:
-        kind, field = _MOVED[option]
-        return f"it is now --{kind.group}.{field}".replace("_", "-")
     group = option.partition(".")[0]
     own = network_options(model)
     owners = {kind.group: f"--model {name}" for name, kind in GENERAL_MODELS.items()}

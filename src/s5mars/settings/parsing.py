@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jsonargparse
 import yaml
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files.reading import read_yaml
 from s5mars.settings.ablations import Row, find_ablation
-from s5mars.settings.argument_parser import Parser, SettingsFile
+from s5mars.settings.argument_parser import Parser
 from s5mars.settings.config import DataSettings, EncoderSettings, TrainConfig
 from s5mars.settings.networks import DeepLab, NetworkOptions, network_options
 from s5mars.settings.recipes import find_recipe
@@ -78,12 +79,9 @@ def training_from_yaml(path: Path, *, own: Method | None = None) -> Training:
     """
     if not path.exists():
         raise MissingFileError(f"{path} is missing: {path.parent} is not a training run")
-    content = read_yaml(path)  # an error in the file itself names the file
-    words = ["--config", str(path)]
-    if isinstance(content, dict) and "class_biases" not in content:
-        words.append("--class-biases=none")  # of a version that did not have them
+    read_yaml(path)  # an error in the file itself names the file
     try:
-        return parse_training(words, own=own)
+        return parse_training(["--config", str(path)], own=own)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -128,7 +126,9 @@ def _parser(
     """The parser for what ``chosen`` returns and the class of the method."""
     settings, network = find_recipe(recipe), network_options(model)
     parser = Parser(prog="s5mars train", description=_ABOUT, epilog=_EXAMPLE, model=model)
-    parser.add_argument("--config", action=SettingsFile, help="Path to a YAML file of settings.")
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="Path to a YAML file of settings."
+    )
     for part in TrainConfig.__bases__:
         if part is EncoderSettings and network is not DeepLab:
             continue

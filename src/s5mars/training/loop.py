@@ -174,12 +174,12 @@ class Loop:
         self.saved_step = module.step
 
     def _load(self, path: Path) -> None:
-        """Restore what ``_save``, or Lightning's Trainer in earlier versions, has written."""
+        """Restore what ``_save`` has written."""
         module, state = self.module, read_checkpoint(path)
         module.load_state_dict(state["state_dict"])
         module.optimizer.load_state_dict(state["optimizer_states"][0])
         module.schedule.load_state_dict(state["lr_schedulers"][0])
-        self.fabric.strategy.precision.load_state_dict(state.get("MixedPrecision", {}))
+        self.fabric.strategy.precision.load_state_dict(state["MixedPrecision"])
         module.step = self.saved_step = state["global_step"]
         module.restore_records(state["s5mars"])
 

@@ -135,7 +135,7 @@ def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None 
             return run
         missing = not has_domain(run) or lacks_class_biases(run, config)
         if missing and config.data.exists():
-            # Stopped after its last step, or trained by an earlier version.
+            # Stopped after its last step.
             with locked(run):
                 dataset = open_dataset(config.data, splits=config.splits)
                 streams = recorded_streams(dataset, run, config, method)
