@@ -41,6 +41,7 @@ from s5mars.labels.loop.queue import Candidate, rank
 from s5mars.labels.loop.superpixels import SuperpixelCache, enlarged, smoothed, superpixels
 from s5mars.products.names import parse_name
 from s5mars.randomness import generator
+from s5mars.text.numbers import plural
 from s5mars.types import Sample
 
 WAYS = ("queue", "random", "whole")
@@ -273,7 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     results = run(options)
     seeds = len({result["seed"] for result in results})
-    print(f"\nmIoU in percent on the val split, mean ± standard deviation over {seeds} seed(s)\n")
+    over = f"mean ± standard deviation over {plural(seeds, 'seed')}"
+    print(f"\nmIoU in percent on the val split, {over}\n")
     print(table(results, "minutes", MINUTES))
     print()
     print(table(results, "superpixels", SUPERPIXELS))

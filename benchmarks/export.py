@@ -228,7 +228,7 @@ def facts(settings: argparse.Namespace) -> dict[str, object]:
 def words(result: dict) -> str:
     m = result["machine"]
     return (
-        f"{m['processor']} ({'with' if m['vnni'] else 'without'} VNNI), {m['threads']} thread(s), "
+        f"{m['processor']} ({'with' if m['vnni'] else 'without'} VNNI), threads: {m['threads']}, "
         f"load {m['load']:.1f}; image {result['size']} × {result['size']}; torch {m['torch']}, "
         f"onnxruntime {m['onnxruntime']}"
     )

@@ -178,7 +178,7 @@ def test_no_image_to_predict(run: Path, tmp_path: Path, fails: Fails) -> None:
         ),
         (
             lambda d: (d / "splits/train.txt").write_text("sol_000\nsol_0001\nno\n"),
-            r"train\.txt lists 2 unknown file\(s\): sol_0001, no: .*did you mean 'sol_001'",
+            r"train\.txt lists 2 unknown files: sol_0001, no: .*did you mean 'sol_001'",
         ),
         (lambda d: (d / "splits/train.txt").write_text(""), r"train\.txt is empty"),
         (lambda d: truncate(d / "images/sol_001.jpg"), r"sol_001\.jpg: damaged .*--skip-bad"),

@@ -7,6 +7,7 @@ import os
 import torch
 
 from s5mars.errors import UserError
+from s5mars.text.numbers import plural
 
 
 def find_device(device: str | torch.device) -> torch.device:
@@ -25,7 +26,7 @@ def find_device(device: str | torch.device) -> torch.device:
         raise UserError(f"device must be auto, cpu, cuda or mps (got {device!r})") from None
     number = torch.accelerator.device_count() if here and here.type == found.type else 0
     if found.type != "cpu" and (found.index or 0) >= number:
-        there = f"cpu and {number} {here.type} device(s)" if here else "only cpu"
+        there = f"cpu and {plural(number, f'{here.type} device')}" if here else "only cpu"
         raise UserError(
             f"device {str(device)!r} is not available: this machine has {there}; use auto"
         )

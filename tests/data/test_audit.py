@@ -66,7 +66,7 @@ def test_damage_stops_unless_it_may_be_skipped(root, caplog):
     good, lines = readable_samples(dataset.split("train"), dataset.coding, skip_bad=True)
     assert len(good) == 4
     report_skipped(lines)
-    assert "2 image(s) with damaged files were left out; the first: " in caplog.text
+    assert "2 images with damaged files were left out; the first: " in caplog.text
 
 
 def test_skip_bad_does_not_skip_mistakes(root):

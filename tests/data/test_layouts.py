@@ -157,7 +157,7 @@ def test_ai4mars_perseverance_has_two_taxonomies(tmp_path, fake_data, caplog):
     folder = fake_data.ai4mars_perseverance(tmp_path)
     dataset = open_dataset(folder)
     assert dataset.layout == "ai4mars" and dataset.taxonomy is AI4MARS
-    assert "1 label(s) without a frame" in caplog.text and "VgncRawLeft" in caplog.text
+    assert "1 label without a frame is left out" in caplog.text and "VgncRawLeft" in caplog.text
     everything = [s for split in dataset.splits.values() for s in split]
     assert len(everything) == 40
     assert all(s.image.stem == s.mask.stem.partition("_merged")[0] for s in everything)
@@ -332,7 +332,7 @@ def test_split_list_with_unknown_names(tmp_path, fake_data):
     root = fake_data.plain(tmp_path)
     fake_data.write_split(root, "val", ["sol_006", "sool_007", "nonsense"])
     with pytest.raises(
-        ValueError, match=r"val\.txt lists 2 unknown file\(s\): sool_007, nonsense.*'sol_007'"
+        ValueError, match=r"val\.txt lists 2 unknown files: sool_007, nonsense.*'sol_007'"
     ):
         open_dataset(root)
 
@@ -369,10 +369,10 @@ def test_an_entry_with_folders_is_never_another_image(
 def test_image_in_two_splits_or_twice_in_one(tmp_path, fake_data):
     root = fake_data.plain(tmp_path)
     fake_data.write_split(root, "val", ["sol_000"])
-    with pytest.raises(ValueError, match=r"split 'val' are also in 'train': sol_000"):
+    with pytest.raises(ValueError, match=r"split 'val' is also in 'train': sol_000"):
         open_dataset(root)
     fake_data.write_split(root, "val", ["sol_006", "sol_006"])
-    with pytest.raises(ValueError, match=r"val\.txt has 1 duplicate name\(s\): sol_006"):
+    with pytest.raises(ValueError, match=r"val\.txt has 1 duplicate name: sol_006"):
         open_dataset(root)
 
 

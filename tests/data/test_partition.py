@@ -126,7 +126,7 @@ def test_bad_lists(root, tmp_path):
     dataset = open_dataset(root)
     path = tmp_path / "list.txt"
     for text, message in [
-        ("sol_001\nsol_0xx\n", r"list\.txt lists 1 unknown file\(s\): sol_0xx"),
+        ("sol_001\nsol_0xx\n", r"list\.txt lists 1 unknown file: sol_0xx"),
         ("sol_021\n", r"list\.txt: sol_021 is in the val split"),
         ("\n# nothing\n", r"list\.txt is empty"),
     ]:

@@ -14,6 +14,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import LAYOUTS, open_dataset, splitting
 from s5mars.data.layouts.files import read_names
 from s5mars.errors import UserError, warn_once
+from s5mars.text.numbers import plural
 from s5mars.types import Sample
 
 
@@ -58,7 +59,7 @@ def test_few_labels_are_all_for_training_and_nothing_is_written(
     dataset = open_dataset(root)
     assert sizes(dataset) == {"train": images}
     assert files(root) == before
-    assert f"{images} labelled image(s) and no split lists" in caplog.text
+    assert f"{plural(images, 'labelled image')} and no split lists" in caplog.text
     way = "needs a second one" if images == 1 else f"`s5mars train --folds {min(images, 5)}`"
     assert way in caplog.text
     open_dataset(root)
@@ -184,7 +185,7 @@ def test_new_labels_join_the_train_list_that_the_package_wrote(
     assert after.split("test") == before.split("test")
     train = root / "splits" / "train.txt"
     assert [record.getMessage() for record in caplog.records] == [
-        f"2 image(s) with new masks were added to {train}, such as sol_041"
+        f"2 images with new masks were added to {train}, such as sol_041"
     ]
     assert read_names(train) == names(after.split("train"))
     caplog.clear()
@@ -205,7 +206,7 @@ def test_lists_of_the_user_are_kept_and_what_they_leave_out_is_counted(
     assert open_dataset(root).splits == before.splits
     assert (root / "splits" / "train.txt").read_text() == text
     lists = root / "splits"
-    assert f"{lists}: the lists leave out 2 labelled image(s), such as sol_050" in caplog.text
+    assert f"{lists}: the lists leave out 2 labelled images, such as sol_050" in caplog.text
 
 
 def test_no_mask_is_opened_beside_lists(
@@ -226,7 +227,7 @@ def test_a_list_without_its_first_line_is_the_users(
     path.write_text("".join(path.read_text().splitlines(keepends=True)[2:]))
     caplog.clear()
     assert sizes(open_dataset(root))["train"] == 27
-    assert "leave out 1 labelled image(s)" in caplog.text
+    assert "leave out 1 labelled image, such" in caplog.text
 
 
 def test_lists_that_leave_out_images_on_purpose_say_nothing(

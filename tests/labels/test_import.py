@@ -429,7 +429,7 @@ def test_shapes_of_label_studio_in_percent(tmp_path: Path, images: Path) -> None
     np.testing.assert_array_equal(found == 1, polygon & ~box)
     np.testing.assert_array_equal(found == 2, box)
     assert np.count_nonzero((found == 3) ^ oval) <= 4
-    assert "type choices, which cover no area" in (folder / "warnings.txt").read_text()
+    assert "type choices, which has no area" in (folder / "warnings.txt").read_text()
 
 
 def test_bitmasks_of_label_studio(tmp_path: Path, images: Path) -> None:
@@ -479,7 +479,7 @@ def test_shapes_of_labelme(tmp_path: Path, images: Path) -> None:
     canvas = Image.new("L", (40, 30))
     ImageDraw.Draw(canvas).ellipse((15, 15, 25, 25), outline=1, fill=1)
     np.testing.assert_array_equal((found == 3)[14:], np.array(canvas, bool)[14:])
-    assert "type point, which cover no area" in (folder / "warnings.txt").read_text()
+    assert "type point, which has no area" in (folder / "warnings.txt").read_text()
 
 
 def test_polygons_of_coco_are_filled_as_the_coco_api_does(tmp_path: Path, images: Path) -> None:

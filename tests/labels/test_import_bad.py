@@ -22,7 +22,7 @@ from s5mars.labels import unpack as unpacking
 from s5mars.labels.brush import decode_brush
 from s5mars.labels.images import Images
 from s5mars.labels.importing import import_labels
-from s5mars.report.numbers import plural
+from s5mars.text.numbers import plural
 
 GOOD = {"category_id": 10, "segmentation": exports.coco_rle(blocks(2) > 0), "iscrowd": 1}
 
@@ -91,7 +91,7 @@ def test_a_part_of_a_polygon_without_an_area_leaves_the_others(
     annotation = {"category_id": 10, "segmentation": parts, "iscrowd": 0}
     lines = warnings_of(coco_of(tmp_path, {"a.jpg": ((40, 30), [annotation])}), images, capsys)
     assert lines == [
-        f"a.jpg: {tmp_path}/coco.json: 2 polygon part(s) of 'soil' with fewer than three points; "
+        f"a.jpg: {tmp_path}/coco.json: 2 polygon parts of 'soil' with fewer than three points; "
         "the other parts are used"
     ]
     mask = np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png"))
@@ -176,8 +176,8 @@ def test_unknown_labels(tmp_path: Path, images: Path, capsys: pytest.CaptureFixt
     entries = {"a.jpg": ((40, 30), [unknown, unknown, box])}
     lines = warnings_of(coco_of(tmp_path, entries), images, capsys)
     assert lines == [
-        "a.jpg: 2 annotation(s) of the unknown category 99",
-        "a.jpg: 1 annotation(s) of 'big rock' without a segmentation",
+        "a.jpg: 2 annotations of the unknown category 99",
+        "a.jpg: 1 annotation of 'big rock' without a segmentation",
     ]
 
 
@@ -189,7 +189,7 @@ def test_unknown_colours(tmp_path: Path, images: Path, capsys: pytest.CaptureFix
     files["SegmentationClass/a.png"] = exports.png(strange)
     (line,) = warnings_of(exports.pack(tmp_path / "x.zip", files), images, capsys)
     assert line == (
-        f"a.jpg: {tmp_path}/x.zip:SegmentationClass/a.png: 80 pixel(s) have colours of no "
+        f"a.jpg: {tmp_path}/x.zip:SegmentationClass/a.png: 80 pixels have colours of no "
         "label and are ignored: #010203 (80)"
     )
 
@@ -266,7 +266,7 @@ def test_annotations_of_label_studio_that_are_no_labels(
     path = tmp_path / "ls.json"
     path.write_text(json.dumps([task, "nonsense", {"id": 3, "data": {}}]))
     lines = warnings_of(path, images, capsys)
-    assert lines[0] == "good.jpg: 1 skipped annotation(s)"
+    assert lines[0] == "good.jpg: 1 skipped annotation"
     for line, reason in zip(
         lines[1:5],
         ("turned by 90 degrees", "drawn on 20×30 pixels", "end too early", "damaged region 4"),
@@ -316,7 +316,7 @@ def test_tasks_with_two_images(
     path = tmp_path / "ls.json"
     path.write_text(json.dumps([good, pair, other]))
     lines = warnings_of(path, images, capsys)
-    assert "type choices, which cover no area" in lines[0]
+    assert "type choices, which has no area" in lines[0]
     assert (
         "'data/upload/1/0a1b2c3d-a.jpg' and 'data/upload/1/0a1b2c3e-b.jpg' are different images"
     ) in lines[1]

@@ -378,8 +378,8 @@ def test_images_that_are_added_later_are_linked(
         "a", "b", "sol 7/sol0", "sol 7/sol1", "sol 7/sol2",
     ]  # fmt: skip
     added, left = caplog.messages
-    assert "added links to 2 new file(s)" in added and str(root / "b.png") in added
-    assert "2 image(s) outside images/ are not shown" in left and str(root / "a.tif") in left
+    assert "added links to 2 new files" in added and str(root / "b.png") in added
+    assert "2 images outside images/ are not shown" in left and str(root / "a.tif") in left
 
 
 def test_images_beside_a_folder_of_images_are_mentioned(
@@ -392,7 +392,7 @@ def test_images_beside_a_folder_of_images_are_mentioned(
         shutil.copy(root / "photos/sol0.png", root / place)
     assert list(open_folder(root, CLASSES).images) == ["sol0", "sol1", "sol2", "sol3"]
     outside, pool = caplog.messages
-    assert "1 image(s) outside images/ are not shown" in outside
+    assert "1 image outside images/ is not shown" in outside
     assert str(root / "new.png") in outside and "only in the pool" in pool
 
 

@@ -26,6 +26,7 @@ from s5mars.devices import find_device
 from s5mars.errors import UserError
 from s5mars.files import write_json
 from s5mars.methods import method_title
+from s5mars.text.numbers import plural
 
 _STEPS_A_TURN = 2
 
@@ -170,8 +171,7 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     if device.type == "cpu":
-        threads = torch.get_num_threads()
-        return f"the CPU with {threads} thread{'s' if threads > 1 else ''}"
+        return f"the CPU with {plural(torch.get_num_threads(), 'thread')}"
     return str(device)
 
 

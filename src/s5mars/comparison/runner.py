@@ -36,8 +36,8 @@ from s5mars.errors import UserError, as_typed, listed
 from s5mars.files import write_text
 from s5mars.files.locking import locked
 from s5mars.parallel.workers import ended
-from s5mars.report.numbers import duration, plural
 from s5mars.settings.parsing import parse_training, training_from_yaml
+from s5mars.text.numbers import duration, plural
 from s5mars.types import Method
 
 _LOOK_SECONDS = 0.2  # polling interval of the running cells

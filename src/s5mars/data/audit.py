@@ -9,6 +9,7 @@ from s5mars.classes import MaskCoding
 from s5mars.data.read import open_hidden, open_image, open_pair
 from s5mars.errors import DamagedFileError, UserError
 from s5mars.parallel.ahead import map_images
+from s5mars.text.numbers import plural
 from s5mars.types import Sample
 
 logger = logging.getLogger("s5mars")
@@ -55,8 +56,8 @@ def report_skipped(messages: Collection[str]) -> None:
     """Log how many samples were left out, and the first message; nothing if there are none."""
     if messages:
         logger.warning(
-            "%d image(s) with damaged files were left out; the first: %s",
-            len(messages),
+            "%s left out; the first: %s",
+            plural(len(messages), "image with damaged files was", "images with damaged files were"),
             next(iter(messages)),
         )
 

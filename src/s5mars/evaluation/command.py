@@ -17,7 +17,7 @@ from s5mars.data.trained_on import dataset_of, is_of_training, labelled_names
 from s5mars.errors import UserError
 from s5mars.evaluation.bootstrap import DRAWS, FEWEST, LEVEL, Interval, bootstrap
 from s5mars.evaluation.class_map import ClassMap, describe_map
-from s5mars.evaluation.confusion import merged_taxonomy, percent, score_text
+from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.found import CROSS, NO_CLASS_BIASES, SAME_CLASSES, read_evaluation
 from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
 from s5mars.files import write_json, write_text
@@ -26,6 +26,7 @@ from s5mars.models.facts import class_biases_of, recorded_class_biases
 from s5mars.models.opened import open_model, result_path
 from s5mars.predict.inference import AUTO_DEVICE, Inference
 from s5mars.predict.predictor import Predictor
+from s5mars.text.numbers import score
 
 
 def evaluate(
@@ -272,7 +273,7 @@ def as_table(result: Mapping[str, Any]) -> str:
     lines = [f"{'class':<{wide}}  {'pixels':>13}  {'share':>6}  {'IoU':>6}  {'accuracy':>8}"]
     lines += [
         f"{name:<{wide}}  {entry['support']:>13,}  {100 * entry['support'] / total:>5.1f}%"
-        f"  {score_text(entry['iou']):>6}  {score_text(entry['acc']):>8}"
+        f"  {score(entry['iou']):>6}  {score(entry['acc']):>8}"
         for name, entry in classes.items()
     ]
     absent = [name for name, entry in classes.items() if not entry["support"]]
@@ -281,10 +282,10 @@ def as_table(result: Mapping[str, Any]) -> str:
         low, high = ranges[key]
         interval = (
             f"   {100 * ranges['level']:.0f} % bootstrap interval over images: "
-            f"{score_text(low)} to {score_text(high)}"
+            f"{score(low)} to {score(high)}"
         )
-        score = f"{key.replace('_', ' '):<{wide + 2}}{score_text(result[key]):>6} %"
-        lines.append(score if low is None else score + interval)
+        line = f"{key.replace('_', ' '):<{wide + 2}}{score(result[key]):>6} %"
+        lines.append(line if low is None else line + interval)
     lines.append("")
     if ranges["mIoU"][0] is None:
         lines.append(

@@ -199,11 +199,6 @@ def percent(share: float) -> float | None:
     return None if math.isnan(share) else 100.0 * float(share)
 
 
-def score_text(score: float | None) -> str:
-    """``51.256`` → ``"51.26"``; a dash for a score that does not exist."""
-    return "–" if score is None else f"{score:.2f}"
-
-
 def merged_positions(classes: int, groups: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     """(C,) int64: index of each class after merging; see ``Confusion.merged``."""
     leader = np.arange(classes)

@@ -13,8 +13,8 @@ from s5mars.evaluation.class_biases import describe_class_biases
 from s5mars.methods import method_title
 from s5mars.models.domain import Domain
 from s5mars.models.licences import Licence, from_facts
-from s5mars.report.numbers import at, interval, number, plural, score
 from s5mars.report.words import interval_sentence, protocol_sentence
+from s5mars.text.numbers import at, interval, number, plural, score
 
 LICENCE_FILE = "LICENSE.md"
 

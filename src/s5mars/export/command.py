@@ -35,6 +35,7 @@ from s5mars.predict.inference import SMALLEST_SIDE
 from s5mars.predict.sources import spread
 from s5mars.products.files import IMAGE_ENDINGS, files_below
 from s5mars.randomness import generator
+from s5mars.text.numbers import plural
 
 CALIBRATION_IMAGES = 32
 """Number of evenly spaced images for the ranges of ``int8``."""
@@ -189,7 +190,8 @@ def _words(result: dict[str, Any], found: Parity) -> str:
         f"{result['file']}: {result['bytes'] / 1e6:.1f} MB, temperature "
         f"{result['temperature']:.3f}\n{found} ({result['on']})\n"
         f"{times['onnx']:.3f} s per megapixel, {times['torch']:.3f} s with torch in float32 "
-        f"({times['torch'] / times['onnx']:.2f} times as fast, {result['threads']} thread(s))"
+        f"({times['torch'] / times['onnx']:.2f} times as fast, "
+        f"{plural(result['threads'], 'thread')})"
     )
 
 

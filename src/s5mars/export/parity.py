@@ -15,6 +15,7 @@ from torch import nn
 
 from s5mars.errors import UserError
 from s5mars.models.onnx_network import INPUT, OUTPUT, open_session
+from s5mars.text.numbers import plural
 
 Probabilities = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """(H, W, 3) uint8 → (C, H, W) float32 probabilities."""
@@ -32,9 +33,9 @@ class Parity:
 
     def __str__(self) -> str:
         return (
-            f"{100 * self.equal:.4f} % of {self.pixels:,} pixels of {self.images} image(s) have "
-            f"the same class; probabilities differ by at most {self.worst:.2g}, on average "
-            f"{self.mean:.2g}"
+            f"{100 * self.equal:.4f} % of {self.pixels:,} pixels of "
+            f"{plural(self.images, 'image')} have the same class; probabilities differ by at most "
+            f"{self.worst:.2g}, on average {self.mean:.2g}"
         )
 
 

@@ -27,6 +27,7 @@ from s5mars.labels.colours import shown_colour
 from s5mars.labels.regions import WAY_OUT, Entry, Export, Note, Region, Size, Writer, attempt
 from s5mars.proposals.coco import checked_rle
 from s5mars.proposals.proposal import run_lengths
+from s5mars.text.numbers import plural
 
 TITLE = "COCO JSON"
 FILE = "instances_default.json"
@@ -72,7 +73,7 @@ def _entries(path: Path, content: Any, names: Mapping[object, str]) -> Iterator[
         else:
             unusable += 1
     if unusable:
-        yield f"{path}: {unusable} annotation(s) without an image_id: {WAY_OUT}"
+        yield f"{path}: {plural(unusable, 'annotation')} without an image_id: {WAY_OUT}"
 
     def entry(image: Any) -> Entry:
         name = str(image["file_name"])
@@ -87,8 +88,8 @@ def _entries(path: Path, content: Any, names: Mapping[object, str]) -> Iterator[
     if left:
         first = next(iter(of_image))
         yield (
-            f"{path}: {left} annotation(s) of {len(of_image)} image(s) that the file does not "
-            f"list, such as image_id {first!r}: {WAY_OUT}"
+            f"{path}: {plural(left, 'annotation')} of {plural(len(of_image), 'image')} that the "
+            f"file does not list, such as image_id {first!r}: {WAY_OUT}"
         )
 
 
@@ -112,14 +113,14 @@ def _regions(
             short[label] += left_out
             yield attempt(path, kind, partial(_region, label, usable, size))
     for number, amount in unknown.items():
-        yield f"{amount} annotation(s) of the unknown category {number}"
+        yield f"{plural(amount, 'annotation')} of the unknown category {number}"
     for label, amount in boxes.items():
-        yield f"{amount} annotation(s) of {label!r} without a segmentation"
+        yield f"{plural(amount, 'annotation')} of {label!r} without a segmentation"
     for label, amount in short.items():
         if amount:
             yield (
-                f"{path}: {amount} polygon part(s) of {label!r} with fewer than three points; the "
-                "other parts are used"
+                f"{path}: {plural(amount, 'polygon part')} of {label!r} with fewer than three "
+                "points; the other parts are used"
             )
 
 

@@ -14,6 +14,7 @@ from s5mars.errors import UserError, listed
 from s5mars.labels.regions import Note, Region, Size
 from s5mars.products.decode import decode
 from s5mars.products.raster import Raster
+from s5mars.text.numbers import plural
 
 
 @dataclass(frozen=True)
@@ -104,5 +105,9 @@ def _unknown_colours(codes: NDArray[np.int32]) -> str:
         f"({counts[k]:,})"
         for k in np.argsort(-counts)
     ]
-    pixels = f"{len(codes):,} pixel(s) have colours of no label and are ignored"
+    pixels = plural(
+        len(codes),
+        "pixel has a colour of no label and is ignored",
+        "pixels have colours of no label and are ignored",
+    )
     return f"{pixels}: {listed(named, 4)}"

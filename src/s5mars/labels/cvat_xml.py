@@ -25,6 +25,7 @@ from s5mars.files.reading import reading
 from s5mars.labels import shapes
 from s5mars.labels.colours import shown_colour
 from s5mars.labels.regions import MAX_JSON, WAY_OUT, Entry, Export, Note, Region, Size, attempt
+from s5mars.text.numbers import plural
 
 TITLE = "CVAT for images 1.1 (XML)"
 
@@ -117,9 +118,9 @@ def _regions(
         kind = f"{shape.tag} {place} ({shape.get('label')}) of {image.get('name')}"
         yield attempt(path, kind, partial(_region, shape, size))
     for tag, amount in left_out.items():
-        yield f"{amount} annotation(s) of the type {tag}, which cover no area"
+        yield f"{plural(amount, 'annotation')} of the type {tag}, which has no area"
     for label, amount in unknown.items():
-        yield f"{amount} annotation(s) of the unknown label {label!r}"
+        yield f"{plural(amount, 'annotation')} of the unknown label {label!r}"
 
 
 def _region(shape: ElementTree.Element, size: Size) -> Region:

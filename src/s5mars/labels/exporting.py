@@ -26,7 +26,7 @@ from s5mars.labels.regions import Writer
 from s5mars.predict.index import INDEX, read_index
 from s5mars.products.decode import decode_mask
 from s5mars.products.files import IMAGE_ENDINGS
-from s5mars.report.numbers import count, plural
+from s5mars.text.numbers import count, plural
 
 ORDER = "order.csv"
 WARNINGS = "warnings.txt"

@@ -24,7 +24,7 @@ from s5mars.labels.regions import Entry, Export
 from s5mars.labels.unpack import unpack
 from s5mars.predict.overlay import indexed_png
 from s5mars.products.decode import decode_mask
-from s5mars.report.numbers import count, plural, share
+from s5mars.text.numbers import count, plural, share
 
 PAGE = "import.html"
 WARNINGS = "warnings.txt"

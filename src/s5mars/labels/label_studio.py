@@ -26,6 +26,7 @@ from s5mars.labels.brush import decode_brush
 from s5mars.labels.regions import Entry, Export, Note, Region, Size, attempt, mask_entry
 from s5mars.products.decode import decode_mask
 from s5mars.products.files import PRODUCT_ENDINGS
+from s5mars.text.numbers import plural
 
 TITLE = "Label Studio"
 
@@ -120,7 +121,7 @@ def _task(path: Path, item: dict[str, Any]) -> _Task:
     annotations = item.get("annotations", item.get("completions", []))
     used = [each for each in annotations if not _is_skipped(each)]
     if len(used) < len(annotations):
-        notes.append(f"{len(annotations) - len(used)} skipped annotation(s)")
+        notes.append(plural(len(annotations) - len(used), "skipped annotation"))
     if len(used) > 1:
         notes.append(f"{len(used)} annotations; the later one wins where they overlap")
     results = [result for each in used for result in each["result"]]
@@ -202,7 +203,7 @@ def _regions(task: _Task, size: Size) -> Iterator[Region | Note]:
             yield attempt(task.source, what, partial(_region, str(label), kind, result, size))
     for kind, amount in left_out.items():
         if amount:
-            yield f"{amount} result(s) of the type {kind}, which cover no area"
+            yield f"{plural(amount, 'result')} of the type {kind}, which has no area"
 
 
 def _kind(result: Any) -> str | None:

@@ -36,6 +36,7 @@ from s5mars.labels.regions import (
     Writer,
     attempt,
 )
+from s5mars.text.numbers import plural
 
 TITLE = "labelme JSON"
 
@@ -88,7 +89,7 @@ def _regions(path: Path, given: list[Any], size: Size) -> Iterator[Region | Note
             what = f"shape {place} ({label})"
             yield attempt(path, what, partial(_region, shape, size))
     for kind, amount in left_out.items():
-        yield f"{amount} shape(s) of the type {kind}, which cover no area"
+        yield f"{plural(amount, 'shape')} of the type {kind}, which has no area"
 
 
 def _region(shape: dict[str, Any], size: Size) -> Region:

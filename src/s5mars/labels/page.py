@@ -17,9 +17,9 @@ from s5mars.labels.regions import Note
 from s5mars.predict.overlay import overlay
 from s5mars.predict.sources import spread
 from s5mars.products.decode import decode_mask
-from s5mars.report.numbers import count, plural, share
 from s5mars.report.pictures import Panel, Shown, class_map, legend, photograph, shrunk
 from s5mars.report.render import write_page
+from s5mars.text.numbers import count, plural, share
 
 OVERLAYS = 12
 

@@ -18,6 +18,7 @@ from s5mars.labels.naming import Classes
 from s5mars.labels.regions import WAY_OUT, Entry, Note, Region, Size
 from s5mars.products.decode import head_size, turned_array
 from s5mars.products.files import IMAGE_ENDINGS
+from s5mars.text.numbers import plural
 
 _SWAPPED = (5, 6, 7, 8)
 """EXIF orientations that exchange width and height."""
@@ -116,5 +117,4 @@ def _regions(labels: Counter[str]) -> str:
     named = ", ".join(
         label if amount == 1 else f"{label} ({amount})" for label, amount in labels.items()
     )
-    total = sum(labels.values())
-    return f"{total} region{'s' * (total > 1)} ({named})"
+    return f"{plural(labels.total(), 'region')} ({named})"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from s5mars.errors import warn_once
 from s5mars.files.reading import special_kind
+from s5mars.text.numbers import plural
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 """Endings of image files without a label, in lower case."""
@@ -69,10 +70,10 @@ def files_below(
                     else:
                         problems.append(f"{path} ({special})")
     if problems:
-        warn_once(
-            f"{folder}: {len(problems)} unreadable file(s) or folder(s) are left out; the first: "
-            f"{problems[0]}"
+        left_out = plural(
+            len(problems), "unreadable file or folder is", "unreadable files or folders are"
         )
+        warn_once(f"{folder}: {left_out} left out; the first: {problems[0]}")
     return sorted(found)
 
 

@@ -13,9 +13,9 @@ from s5mars.report import curves, examples, tables, words
 from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.figures import Curve
 from s5mars.report.folder import Run, read_run
-from s5mars.report.numbers import UNKNOWN, count, duration, number, score
 from s5mars.report.pictures import Shown, legend
 from s5mars.report.render import write_page
+from s5mars.text.numbers import UNKNOWN, count, duration, number, score
 from s5mars.training.notes import Note
 
 

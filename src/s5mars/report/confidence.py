@@ -8,7 +8,7 @@ from typing import Any
 from s5mars.evaluation.calibrate import at_threshold
 from s5mars.report.curves import Drawing, drawing, present
 from s5mars.report.figures import Curve
-from s5mars.report.numbers import score
+from s5mars.text.numbers import score
 
 _SHOWN_THRESHOLD = 0.6
 

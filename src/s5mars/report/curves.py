@@ -11,7 +11,7 @@ from markupsafe import Markup
 from s5mars.classes import Taxonomy, hex_colour
 from s5mars.report.figures import Curve, chart, stacked_shares
 from s5mars.report.folder import Run
-from s5mars.report.numbers import UNKNOWN, at, mapping, number, score
+from s5mars.text.numbers import UNKNOWN, at, mapping, number, score
 
 _PERCENT = (0.0, 100.0)
 _SCORES = {"mIoU": "mIoU", "mAcc": "mAcc", "pixel accuracy": "pixel_accuracy"}  # title → key

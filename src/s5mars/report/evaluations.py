@@ -18,7 +18,7 @@ from s5mars.evaluation.found import (
 from s5mars.files.reading import reading
 from s5mars.report import tables, words
 from s5mars.report.folder import Run
-from s5mars.report.numbers import score
+from s5mars.text.numbers import score
 from s5mars.training.notes import Note
 
 

@@ -15,8 +15,8 @@ from s5mars.data.trained_on import dataset_of, labelled_list
 from s5mars.evaluation.protocols import centre
 from s5mars.predict.predictor import load
 from s5mars.report.folder import Run
-from s5mars.report.numbers import number, score
 from s5mars.report.pictures import Panel, Shown, class_map, photograph, wrong_pixels
+from s5mars.text.numbers import number, score
 from s5mars.types import Sample
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]

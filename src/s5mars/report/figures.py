@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from s5mars.report.numbers import number
+from s5mars.text.numbers import number
 
 INK, GRID = "#010203", "#010204"
 SERIES = tuple(f"#0102{0x10 + index:02x}" for index in range(8))

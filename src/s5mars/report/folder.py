@@ -15,7 +15,7 @@ from s5mars.errors import MissingFileError, UserError, as_typed
 from s5mars.files.reading import object_in, parse_yaml, read_object, read_text, reading
 from s5mars.methods import method_title
 from s5mars.models.box import installed_folder
-from s5mars.report.numbers import number
+from s5mars.text.numbers import number
 from s5mars.training.notes import Note, read_notes
 
 

@@ -13,9 +13,9 @@ from s5mars.files.reading import reading
 from s5mars.report import confidence, curves, examples, tables, words
 from s5mars.report.evaluations import cross_notices, cross_rows, evaluation_of, is_stale
 from s5mars.report.folder import Run, read_run
-from s5mars.report.numbers import at, count, duration, mapping, number, plural, score
 from s5mars.report.pictures import legend
 from s5mars.report.render import write_page
+from s5mars.text.numbers import at, count, duration, mapping, number, plural, score
 
 _KINDS = {
     "typical": ("Typical", "Images around the median score."),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s5mars.classes import Taxonomy, hex_colour
-from s5mars.report.numbers import UNKNOWN, at, count, interval, mapping, number, score, share
+from s5mars.text.numbers import UNKNOWN, at, count, interval, mapping, number, score, share
 
 
 def overall(evaluation: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from s5mars.errors import as_typed
 from s5mars.evaluation.bootstrap import FEWEST
 from s5mars.report.folder import Run
-from s5mars.report.numbers import count, interval, mapping, number, plural, share
+from s5mars.text.numbers import count, interval, mapping, number, plural, share
 from s5mars.training.notes import Note
 
 

@@ -14,6 +14,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.models.tuning import describe_network
 from s5mars.parallel import distributed
 from s5mars.settings.config import TrainConfig
+from s5mars.text.numbers import duration, plural
 from s5mars.training.class_biases import no_class_biases
 from s5mars.training.environment import device_kind
 from s5mars.training.module import SegmentationModule
@@ -123,16 +124,16 @@ class Display:
         before_pool = max(0, self.module.pool_from - step)
         ratio = OF_POOL if before_pool else 1.0
         seconds = each * (before_pool + ratio * (total - step - before_pool))
-        about = f"{each:.2g} s per step, about {words(seconds)} left"
+        about = f"{each:.2g} s per step, about {duration(seconds)} left"
         if self.validated:
             validations = -(-(total - step) // self.every)
-            times = "1 validation" if validations == 1 else f"{validations} validations"
-            about += f", and {times} on {self.validated} images"
+            about += f", and {plural(validations, 'validation')} on "
+            about += plural(self.validated, "image")
         if seconds > LONG_SECONDS:
             shorter = max(50, int(total * LONG_SECONDS / seconds) // 50 * 50)
             about += "; for a shorter run use"
             if self.module.config.steps is not None and shorter < total:
-                about += f" --steps {shorter} (about {words(seconds * shorter / total)}), or"
+                about += f" --steps {shorter} (about {duration(seconds * shorter / total)}), or"
             about += " a smaller --crop, --resolution or --model"
         return about
 
@@ -146,19 +147,11 @@ class Display:
         score = entry["validation"]["mIoU"]
         said = "" if score is None else f", mIoU {score:.2f} % on {self.module.config.select_on}"
         loss = "" if entry["loss"] is None else f", loss {entry['loss']:.3f}"
-        rest = f", about {words(left)} left" if left else ""
+        rest = f", about {duration(left)} left" if left else ""
         print(
-            f"step {step} of {total}{loss}{said}, {words(seconds)}{rest}",
+            f"step {step} of {total}{loss}{said}, {duration(seconds)}{rest}",
             file=sys.stderr, flush=True,
         )  # fmt: skip
-
-
-def words(seconds: float) -> str:
-    """``3725`` → ``"1 h 2 min"``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _device(kind: str) -> str:

@@ -29,6 +29,7 @@ from s5mars.settings.config import TrainConfig
 from s5mars.settings.networks import DeepLab, network_options
 from s5mars.settings.parsing import given, parse_training
 from s5mars.settings.recipes import find_recipe
+from s5mars.text.numbers import plural
 from s5mars.training.announce import OF_POOL
 from s5mars.training.record import ENOUGH_POOL_CROPS
 from s5mars.training.stages import trains_in_stages
@@ -76,7 +77,7 @@ class Machine:
     def __str__(self) -> str:
         if self.gpu:
             return "a GPU"
-        return f"a CPU with {self.cores} thread{'s' * (self.cores > 1)}"
+        return f"a CPU with {plural(self.cores, 'thread')}"
 
 
 def complete(arguments: Sequence[str], *, own: Method | None = None) -> tuple[list[str], str]:

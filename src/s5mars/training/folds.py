@@ -26,7 +26,7 @@ from s5mars.data.stratify import Areas, label_areas, stratified_order
 from s5mars.devices import device_of
 from s5mars.errors import UserError, as_typed
 from s5mars.evaluation.command import evaluate
-from s5mars.evaluation.confusion import Confusion, score_text
+from s5mars.evaluation.confusion import Confusion
 from s5mars.evaluation.found import find_evaluation, is_outdated, read_evaluation
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import locked
@@ -36,6 +36,7 @@ from s5mars.predict.inference import Inference
 from s5mars.products import read_info
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import with_values
+from s5mars.text.numbers import score
 from s5mars.training.environment import processes, versions
 from s5mars.training.run import (
     located,
@@ -199,7 +200,7 @@ def as_table(summary: Mapping[str, Any]) -> str:
     wide = max(map(len, (*summary["classes"], "class")))
     lines = [f"{'fold':>6}  {'images':>6}  {'mIoU':>7}"]
     lines += [
-        f"{number:>6}  {images:>6}  {score_text(value):>7}"
+        f"{number:>6}  {images:>6}  {score(value):>7}"
         for number, (images, value) in enumerate(
             zip(summary["images"], whole["values"], strict=True), 1
         )
@@ -208,11 +209,11 @@ def as_table(summary: Mapping[str, Any]) -> str:
     for name, entry in summary["classes"].items():
         having = sum(value is not None for value in entry["values"])
         iou = together["classes"][name]["iou"]
-        lines.append(f"{name:<{wide}}  {_plus_minus(entry):>15}  {having:>5}  {score_text(iou):>8}")
+        lines.append(f"{name:<{wide}}  {_plus_minus(entry):>15}  {having:>5}  {score(iou):>8}")
     lines += [
         "",
         f"mIoU {_plus_minus(whole)} % (mean ± standard deviation over {summary['folds']} folds); "
-        f"{score_text(together['mIoU'])} % over all {sum(summary['images'])} images together",
+        f"{score(together['mIoU'])} % over all {sum(summary['images'])} images together",
     ]
     return "\n".join(lines)
 
@@ -276,5 +277,5 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any]:
 
 def _plus_minus(entry: Mapping[str, Any]) -> str:
     if entry["standard_deviation"] is None:
-        return score_text(entry["mean"])
-    return f"{score_text(entry['mean'])} ± {score_text(entry['standard_deviation'])}"
+        return score(entry["mean"])
+    return f"{score(entry['mean'])} ± {score(entry['standard_deviation'])}"

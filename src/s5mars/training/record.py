@@ -17,7 +17,6 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from s5mars.data.dataset import Dataset, way_to_score
 from s5mars.data.resolution import Resolution
 from s5mars.errors import as_typed
-from s5mars.evaluation.confusion import score_text
 from s5mars.files import write_json
 from s5mars.models.checkpoint import save_model
 from s5mars.models.network import SegmentationNetwork
@@ -25,6 +24,7 @@ from s5mars.models.state_files import below_prefix
 from s5mars.parallel import distributed
 from s5mars.predict.predictor import Predictor
 from s5mars.settings.config import TrainConfig
+from s5mars.text.numbers import score
 from s5mars.training.environment import choose_precision
 from s5mars.training.feed import Feed
 from s5mars.training.module import SegmentationModule
@@ -143,7 +143,7 @@ class Record:
         else:
             print(
                 f"{self.config.method}: {module.scored_name} mIoU "
-                f"{score_text(best['validation']['mIoU'])} % on {self.config.select_on} at {when}"
+                f"{score(best['validation']['mIoU'])} % on {self.config.select_on} at {when}"
             )
         if _is_part(out):
             return  # what comes next is said at the end of the whole

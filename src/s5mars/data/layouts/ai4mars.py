@@ -37,6 +37,7 @@ from s5mars.classes import (
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import forbid_overlap, list_images, read_names, select
 from s5mars.errors import MissingFileError, UserError
+from s5mars.text.numbers import plural
 from s5mars.types import Sample
 
 SIGNATURE = (
@@ -182,9 +183,9 @@ def _read_part(root: Path, part: _Part, lists: Path | None) -> Dataset:
             masks[frame] = path
     if orphans:
         logger.warning(
-            "%s: %d label(s) without a frame are left out; the first: %s",
+            "%s: %s left out; the first: %s",
             part.labels,
-            len(orphans),
+            plural(len(orphans), "label without a frame is", "labels without a frame are"),
             orphans[0].name,
         )
     labelled = {name: Sample(name, frames[name], masks[name]) for name in sorted(masks)}

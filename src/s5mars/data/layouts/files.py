@@ -11,6 +11,7 @@ from s5mars.errors import MissingFileError, UserError, did_you_mean, listed
 from s5mars.files import printable
 from s5mars.files.reading import read_json, read_text
 from s5mars.products.files import LISTED_ENDINGS, files_below, product_files
+from s5mars.text.numbers import plural
 from s5mars.types import Sample
 
 MASK_SUFFIX = re.compile(
@@ -122,12 +123,13 @@ def select(names: Iterable[str], samples: Mapping[str, Sample], source: Path) ->
             chosen[sample.name] = sample
     if unknown:
         raise UserError(
-            f"{source} lists {len(unknown)} unknown file(s): {listed(unknown)}: correct the list "
-            f"or add the images{did_you_mean(unknown[0], list(samples)[:20000])}"
+            f"{source} lists {plural(len(unknown), 'unknown file')}: {listed(unknown)}: correct "
+            f"the list or add the images{did_you_mean(unknown[0], list(samples)[:20000])}"
         )
     if duplicates:
         raise UserError(
-            f"{source} has {len(duplicates)} duplicate name(s): {listed(duplicates)}: remove them"
+            f"{source} has {plural(len(duplicates), 'duplicate name')}: {listed(duplicates)}: keep each "
+            "name once"
         )
     return tuple(chosen.values())
 
@@ -176,8 +178,9 @@ def forbid_overlap(splits: Mapping[str, Sequence[Sample]], root: Path) -> None:
     for split, samples in splits.items():
         shared = [sample.name for sample in samples if sample.name in seen]
         if shared:
+            of = f"of split {split!r}"
             raise UserError(
-                f"{root}: {len(shared)} image(s) of split {split!r} are also in "
-                f"{seen[shared[0]]!r}: {listed(shared)}: remove them from one of the two"
+                f"{root}: {plural(len(shared), f'image {of} is', f'images {of} are')} also in "
+                f"{seen[shared[0]]!r}: {listed(shared)}: keep each image in one list"
             )
         seen |= dict.fromkeys((sample.name for sample in samples), split)

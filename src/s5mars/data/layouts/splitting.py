@@ -17,6 +17,7 @@ from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_o
 from s5mars.errors import UserError, as_typed, warn_once
 from s5mars.files import write_text
 from s5mars.files.reading import read_text
+from s5mars.text.numbers import plural
 from s5mars.types import Sample
 
 FEW = 40
@@ -92,7 +93,7 @@ def _first_splits(
         )
     if (number := len(labelled)) < FEW:
         warn_once(
-            f"{root}: {number} labelled image(s) and no split lists, so all of them are "
+            f"{root}: {plural(number, 'labelled image')} and no split lists, so all labels are "
             f"used for training, and val and test are empty; {way_to_score(number)}"
         )
         return {"train": tuple(labelled)}
@@ -133,12 +134,13 @@ def _with_new(
         return splits  # such as the lists of a fold, which leave out images on purpose
     if head != GROWS:
         warn_once(
-            f"{folder}: the lists leave out {len(new)} labelled image(s), such as {new[0].name}; "
-            "they are not used"
+            f"{folder}: the lists leave out {plural(len(new), 'labelled image')}, such as "
+            f"{new[0].name}; images outside the lists are not used"
         )
         return splits
     splits = {**splits, "train": (*splits["train"], *new)}
-    done = f"{len(new)} image(s) with new masks were added to {path}, such as {new[0].name}"
+    added = plural(len(new), "image with a new mask was", "images with new masks were")
+    done = f"{added} added to {path}, such as {new[0].name}"
     try:
         write_text(path, GROWS + as_lines(sample.name for sample in splits["train"]))
     except OSError as error:

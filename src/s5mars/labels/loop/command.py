@@ -17,6 +17,7 @@ from s5mars.labels.loop.folder import STATE, named_classes, open_folder
 from s5mars.labels.loop.store import Store
 from s5mars.labels.loop.trainer import RunMaps, Trainer
 from s5mars.models.opened import open_model
+from s5mars.text.numbers import plural
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -112,6 +113,6 @@ def _announce(
         )
         if host in ("0.0.0.0", "::"):
             shown = socket.gethostname()
-    print(f"{folder}: {images} image(s), classes {', '.join(taxonomy.names)}")
+    print(f"{folder}: {plural(images, 'image')}, classes {', '.join(taxonomy.names)}")
     print(f"http://{shown}:{port}/#{token}", flush=True)
     print("open this address in a browser; stop with Ctrl-C", flush=True)

@@ -13,6 +13,7 @@ from s5mars.data.layouts.files import list_images
 from s5mars.data.layouts.plain import DESCRIPTION, read_description, write_description
 from s5mars.errors import MissingFileError, UserError
 from s5mars.products.files import LISTED_ENDINGS, PDS_ENDINGS, PRODUCT_ENDINGS, files_below
+from s5mars.text.numbers import plural
 
 STATE = "labelling"
 """Folder of what the loop keeps beside the data set: the history, caches, runs."""
@@ -83,9 +84,9 @@ def open_folder(root: Path, classes: Taxonomy | None) -> LabelFolder:
     aside = root / "unlabelled"
     if aside.is_dir() and (unpaintable := list_images(aside)):
         logger.warning(
-            "%s: %d image(s) are only in the pool; move them to images/ to paint them",
+            "%s: %s only in the pool; only images in images/ can be painted",
             aside,
-            len(unpaintable),
+            plural(len(unpaintable), "image is", "images are"),
         )
     coding = replace(coding, ignored=frozenset(k for k in coding.ignored if k <= IGNORE))
     return LabelFolder(root, taxonomy, coding, images)
@@ -154,7 +155,7 @@ def _link_images(root: Path) -> None:
     for path in files:
         _link(path, new / path.relative_to(root))
     new.rename(root / "images")
-    logger.warning("%s: made images/ with links to %d file(s)", root, len(files))
+    logger.warning("%s: made images/ with links to %s", root, plural(len(files), "file"))
 
 
 def _link_new_images(root: Path) -> None:
@@ -181,14 +182,16 @@ def _link_new_images(root: Path) -> None:
             left.append(path)
     if linked:
         logger.warning(
-            "%s: added links to %d new file(s), the first: %s", images, len(linked), linked[0]
+            "%s: added links to %s, the first: %s",
+            images,
+            plural(len(linked), "new file"),
+            linked[0],
         )
     if left:
         logger.warning(
-            "%s: %d image(s) outside images/ are not shown, the first: %s; move them to images/ to "
-            "paint them",
+            "%s: %s not shown, the first: %s; only images in images/ can be painted",
             root,
-            len(left),
+            plural(len(left), "image outside images/ is", "images outside images/ are"),
             left[0],
         )
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from s5mars.report.numbers import UNKNOWN, count, duration, interval, number, plural, score, share
+from s5mars.text.numbers import UNKNOWN, count, duration, interval, number, plural, score, share
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "3", True, [1]])
@@ -24,12 +24,20 @@ def test_numbers() -> None:
     assert share(3, 10_000) == "0.03\u202f%"
     assert share(1, 0) == UNKNOWN
     assert plural(1, "image") == "1 image"
-    assert plural(0, "entry", "entries") == "0 entries"
+    assert plural(2, "image is", "images are") == "2 images are"
+    assert plural(1, "image is", "images are") == "1 image is"
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (59.4, "59 s"), (61, "1 min"), (3599, "1 h 0 min"), (86_400, "24 h 0 min")],
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (61, "1 min"),
+        (3725, "1 h 2 min"),
+        (3599, "1 h 0 min"),
+        (86_400, "24 h 0 min"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds).replace("\u202f", " ") == text

@@ -64,7 +64,10 @@ def duration(seconds: object) -> str:
 
 
 def plural(amount: int, singular: str, many: str | None = None) -> str:
-    """``(1, "image")`` → ``"1 image"``, ``(2, "image")`` → ``"2 images"``."""
+    """``(1, "image")`` → ``"1 image"``, ``(2, "image")`` → ``"2 images"``.
+
+    ``many`` is given where a verb follows, as in ``(2, "image is", "images are")``.
+    """
     return f"{count(amount)} {singular if amount == 1 else many or singular + 's'}"
 
 
