@@ -1,4 +1,4 @@
-"""Numbers computed by hand: means, spreads, and Student's t interval of paired differences."""
+"""Student's t interval of paired differences, computed by hand."""
 
 from __future__ import annotations
 
@@ -6,17 +6,7 @@ import math
 
 import pytest
 
-from s5mars.comparison.intervals import Difference, paired_difference, summary
-
-
-def test_mean_and_spread() -> None:
-    found = summary([40.0, 42.0, 47.0])
-    assert found.mean == pytest.approx(43.0)
-    assert found.spread == pytest.approx(math.sqrt((9 + 1 + 16) / 2))
-    assert found.n == 3
-    assert summary([40.0]).spread is None
-    with pytest.raises(ValueError, match="at least one value"):
-        summary([])
+from s5mars.comparison.intervals import Difference, paired_difference
 
 
 def test_paired_interval_by_hand() -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from s5mars.comparison import general, paper, words
 from s5mars.comparison.grid import METHODS_GROUP
-from s5mars.comparison.intervals import Difference, Summary
+from s5mars.comparison.intervals import Difference
 from s5mars.comparison.results import Comparison
 from s5mars.comparison.standings import Group, Standing, groups_of
 from s5mars.errors import UserError
+from s5mars.text.spread import Summary
 
 ABSENT = "-"
 NO_DIFFERENCE = "no difference shown"
@@ -61,8 +62,8 @@ def _scores(group: Group, protocol: Sequence[str]) -> Block:
         row = [
             standing.title,
             str(standing.mIoU.n),
-            spread_text(standing.mIoU),
-            spread_text(standing.mAcc),
+            str(standing.mIoU),
+            _spread(standing.mAcc),
         ]
         if group.reference is not None:
             is_reference = standing.title == group.reference
@@ -91,8 +92,8 @@ def _classes(group: Group, protocol: Sequence[str]) -> Block:
     rows = tuple(
         (
             standing.title,
-            *(spread_text(standing.classes.get(name)) for name in names),
-            spread_text(standing.mIoU),
+            *(_spread(standing.classes.get(name)) for name in names),
+            str(standing.mIoU),
         )
         for standing in group.standings
     )
@@ -143,11 +144,8 @@ def _paper_blocks(table: paper.PaperTable | None, group: Group) -> list[Block]:
     ]
 
 
-def spread_text(found: Summary | None) -> str:
-    """``"51.20 ± 1.30"``; ``"51.20"`` for one seed."""
-    if found is None:
-        return ABSENT
-    return f"{found.mean:.2f}" + ("" if found.spread is None else f" ± {found.spread:.2f}")
+def _spread(found: Summary | None) -> str:
+    return ABSENT if found is None else str(found)
 
 
 def difference_text(found: Difference | None) -> str:

@@ -17,7 +17,6 @@ from PIL import Image
 
 from s5mars.classes import IGNORE, Taxonomy, hex_colour
 from s5mars.comparison.grid import BASELINE, METHODS_GROUP
-from s5mars.comparison.intervals import summary
 from s5mars.comparison.joined import read_joined
 from s5mars.comparison.results import Comparison, Result
 from s5mars.comparison.standings import Group, Standing, by_seed, groups_of
@@ -31,6 +30,7 @@ from s5mars.report.examples import open_data, open_network, scored
 from s5mars.report.folder import read_run
 from s5mars.report.pictures import class_picture, shrunk
 from s5mars.report.words import crop_of
+from s5mars.text.spread import summary
 
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f",

@@ -1,25 +1,14 @@
-"""Means over seeds, and paired differences between two rows with Student's t interval."""
+"""Paired differences between two rows over seeds, with Student's t interval."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scipy import stats
 
-from s5mars.errors import UserError
-
 LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Mean and spread of one row over its seeds."""
-
-    mean: float
-    spread: float | None  # standard deviation, divisor n − 1; None for one seed
-    n: int
 
 
 @dataclass(frozen=True)
@@ -35,18 +24,6 @@ class Difference:
     def shown(self) -> bool:
         """Whether the interval excludes zero."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
-
-
-def summary(values: Sequence[float]) -> Summary:
-    """Return the mean and standard deviation.
-
-    Raises:
-        UserError: if ``values`` is empty.
-    """
-    if not values:
-        raise UserError("the mean needs at least one value")
-    spread = statistics.stdev(values) if len(values) > 1 else None
-    return Summary(statistics.fmean(values), spread, len(values))
 
 
 def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Difference | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from s5mars.comparison.intervals import Difference, Summary, paired_difference, summary
+from s5mars.comparison.intervals import Difference, paired_difference
 from s5mars.comparison.results import Comparison, Result
+from s5mars.text.spread import Summary, summary, summary_of_known
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _group(comparison: Comparison, kind: str, share: str) -> Group:
                 title=titles[name],
                 cells=of_row[name],
                 mIoU=means[name],
-                mAcc=_summary([cell.mAcc for cell in of_row[name]]),
+                mAcc=summary_of_known(cell.mAcc for cell in of_row[name]),
                 classes=_classes(of_row[name]),
                 to_reference=paired_difference(found, compared),
                 best_other=None if best is None else titles[best],
@@ -108,9 +109,4 @@ def by_seed(cells: Iterable[Result]) -> dict[int, float]:
 
 def _classes(cells: tuple[Result, ...]) -> dict[str, Summary | None]:
     names = dict.fromkeys(name for cell in cells for name in cell.classes)
-    return {name: _summary([cell.classes[name]["iou"] for cell in cells]) for name in names}
-
-
-def _summary(values: list[float | None]) -> Summary | None:
-    known = [value for value in values if value is not None]
-    return summary(known) if known else None
+    return {name: summary_of_known(c.classes[name]["iou"] for c in cells) for name in names}

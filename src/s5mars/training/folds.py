@@ -7,7 +7,6 @@ the fold are the test split, all other images of the train split are used for tr
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,7 +35,8 @@ from s5mars.predict.inference import Inference
 from s5mars.products import read_info
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import with_values
-from s5mars.text.numbers import score
+from s5mars.text.numbers import UNKNOWN, score
+from s5mars.text.spread import summary_of_known
 from s5mars.training.environment import processes, versions
 from s5mars.training.run import (
     located,
@@ -267,15 +267,13 @@ def _names_without(samples: Sequence[Sample], part: Sequence[Sample]) -> list[st
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any]:
-    known = [value for value in values if value is not None]
+    found = summary_of_known(values)
     return {
-        "mean": statistics.fmean(known) if known else None,
-        "standard_deviation": statistics.stdev(known) if len(known) > 1 else None,
+        "mean": None if found is None else found.mean,
+        "standard_deviation": None if found is None else found.spread,
         "values": list(values),
     }
 
 
 def _plus_minus(entry: Mapping[str, Any]) -> str:
-    if entry["standard_deviation"] is None:
-        return score(entry["mean"])
-    return f"{score(entry['mean'])} ± {score(entry['standard_deviation'])}"
+    return str(summary_of_known(entry["values"]) or UNKNOWN)
