@@ -40,7 +40,8 @@ from s5mars.export.command import export
 from s5mars.export.parity import onnx_probabilities, seconds_per_megapixel, torch_probabilities
 from s5mars.files import replacing, write_json, write_text
 from s5mars.files.reading import read_object
-from s5mars.models.box import BOX, CARD, DEFAULT, FACTS, TENSORS
+from s5mars.files.run_folder import FACTS, TENSORS
+from s5mars.models.box import BOX, CARD, DEFAULT
 from s5mars.models.checkpoint import load_model, save_model, write_domain
 from s5mars.models.facts import (
     read_facts,

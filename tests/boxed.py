@@ -9,7 +9,8 @@ import torch
 
 from s5mars.classes import Class, Taxonomy
 from s5mars.files import write_json, write_text
-from s5mars.models.box import CARD, FACTS, TENSORS
+from s5mars.files.run_folder import FACTS, TENSORS
+from s5mars.models.box import CARD
 from s5mars.models.checkpoint import save_model, write_domain
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.domain import Domain, FeatureCloud

@@ -19,6 +19,7 @@ from s5mars.comparison.table import table
 from s5mars.errors import MissingFileError, UserError
 from s5mars.evaluation.command import as_table
 from s5mars.files.reading import read_object
+from s5mars.files.run_folder import CONFIG, FOLDS, METRICS
 from s5mars.methods import method_name, method_title
 from s5mars.models.opened import is_model
 from s5mars.predict.predictor import Predictor, load
@@ -69,13 +70,13 @@ class Run:
         Raises:
             MissingFileError: if the run was stopped before its first validation.
         """
-        folds = self.folder / "folds.json"
-        return read_object(folds if folds.is_file() else self.folder / "metrics.json")
+        folds = self.folder / FOLDS
+        return read_object(folds if folds.is_file() else self.folder / METRICS)
 
     @property
     def folds(self) -> list[Run]:
         """The runs of a cross-validation (``folds=5``), which have a model each."""
-        numbers = range(1, 1 + len(list(self.folder.glob("fold-*/config.yaml"))))
+        numbers = range(1, 1 + len(list(self.folder.glob(f"fold-*/{CONFIG}"))))
         return [Run(self.folder / f"fold-{number}") for number in numbers]
 
     @cached_property

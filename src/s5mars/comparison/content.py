@@ -9,6 +9,7 @@ from pathlib import Path
 from s5mars.comparison.settings import digest
 from s5mars.data.dataset import Dataset
 from s5mars.files import file_digest
+from s5mars.files.run_folder import TENSORS
 from s5mars.settings.config import TrainConfig
 
 _OPTIONS = ("objects", "weights", "start_from", "teacher")
@@ -52,7 +53,7 @@ def _of_path(path: Path) -> str:
     if path.is_file():
         return digest([file_digest(path)])
     # Scores and reports that are added to a run leave the model as it is.
-    model = path / "best.safetensors"
+    model = path / TENSORS
     files = [model] if model.is_file() else _files_below(path)
     return digest(f"{file.relative_to(path).as_posix()} {file_digest(file)}" for file in files)
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from s5mars.comparison.results import STOPPED, is_trained
+from s5mars.comparison.results import STOPPED
 from s5mars.evaluation.command import evaluate
+from s5mars.files.run_folder import is_trained
 from s5mars.predict.inference import AUTO_DEVICE
 from s5mars.training import command
 from s5mars.training.environment import recorded_as

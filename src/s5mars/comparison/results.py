@@ -11,7 +11,7 @@ from s5mars.comparison.settings import digest, fingerprint, with_new_options
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_json
 from s5mars.files.reading import object_in, reading, require_format
-from s5mars.training.finished import is_finished
+from s5mars.files.run_folder import CHECKPOINT, LABELLED, METRICS
 from s5mars.training.notes import read_notes
 
 FILE = "comparison.json"
@@ -155,15 +155,9 @@ def check_partitions(source: str, comparison: Comparison) -> None:
             )
 
 
-def is_trained(run: Path) -> bool:
-    """Return whether a run folder contains the scores and weights of a finished run."""
-    weights = (run / "best.json", run / "best.safetensors")
-    return is_finished(run) and all(file.is_file() for file in weights)
-
-
 def saved_states(run: Path) -> list[Path]:
     """Checkpoints from which a run can be resumed: ``last.ckpt`` and those of its stages."""
-    return [*run.glob("last.ckpt"), *run.glob("stages/*/last.ckpt")]
+    return [*run.glob(CHECKPOINT), *run.glob(f"stages/*/{CHECKPOINT}")]
 
 
 def evaluation_path(run: Path, *, split: str, protocol: str) -> Path:
@@ -177,7 +171,7 @@ def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:
     Raises:
         MissingFileError, UserError: if a file is missing or damaged.
     """
-    path = run / "metrics.json"
+    path = run / METRICS
     with reading(path, kind="run", way_out=f"remove the folder {run}"):
         metrics = object_in(path)
         evaluation = object_in(evaluation_path(run, split=split, protocol=protocol))
@@ -189,5 +183,5 @@ def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:
             "best_step": metrics["best"]["step"],
             "network": evaluation["protocol"]["network"],
             "scored_images": evaluation["protocol"]["images"],
-            "partition": digest((run / "splits" / "labelled.txt").read_text("utf-8").splitlines()),
+            "partition": digest((run / LABELLED).read_text("utf-8").splitlines()),
         }

@@ -26,7 +26,6 @@ from s5mars.comparison.results import (
     Comparison,
     Result,
     evaluation_path,
-    is_trained,
     read_scores,
     saved_states,
     write_comparison,
@@ -35,6 +34,7 @@ from s5mars.devices import device_of
 from s5mars.errors import UserError, as_typed, listed
 from s5mars.files import write_text
 from s5mars.files.locking import locked
+from s5mars.files.run_folder import CONFIG, is_trained
 from s5mars.parallel.workers import ended
 from s5mars.settings.parsing import parse_training, training_from_yaml
 from s5mars.text.numbers import duration, plural
@@ -214,7 +214,7 @@ class _Work:
             chosen["object-cache"] = self.out.resolve() / OBJECTS
         arguments += [f"--{name}={value}" for name, value in (where | chosen).items()]
         if is_trained(run) or saved_states(run):
-            recorded = training_from_yaml(run / "config.yaml", own=own).config
+            recorded = training_from_yaml(run / CONFIG, own=own).config
             if different := settings.same_run(training.config, recorded):
                 raise UserError(
                     f"{run} contains a run with other settings ({'; '.join(different)}); remove it"

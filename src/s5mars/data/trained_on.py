@@ -10,6 +10,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.layouts.files import read_names
 from s5mars.errors import MissingFileError
+from s5mars.files.run_folder import LABELLED
 
 
 def dataset_of(
@@ -82,7 +83,7 @@ def is_of_training(
 
 def labelled_list(run: Path | str) -> list[str]:
     """Names of the images whose labels a run was trained on, in the order of its list, if any."""
-    listed = Path(run) / "splits" / "labelled.txt"
+    listed = Path(run) / LABELLED
     return read_names(listed) if listed.is_file() else []
 
 

@@ -69,11 +69,11 @@ def demo(
     from s5mars.data.layouts import open_dataset
     from s5mars.data.synthetic import write_synthetic
     from s5mars.evaluation.command import evaluate
+    from s5mars.files.run_folder import is_finished
     from s5mars.predict.archive import predict_images
     from s5mars.predict.predictor import load
     from s5mars.report.comparison import write_comparison
     from s5mars.settings.parsing import parse_training
-    from s5mars.training.finished import is_finished
     from s5mars.training.run import train
 
     if data is not None and synthetic:

@@ -17,7 +17,7 @@ from s5mars.evaluation.found import find_evaluation, is_outdated, read_evaluatio
 from s5mars.export.card import LICENCE_FILE, model_card
 from s5mars.files import replacing, write_json, write_text
 from s5mars.files.reading import read_text
-from s5mars.models.box import FACTS, TENSORS
+from s5mars.files.run_folder import FACTS, TENSORS
 from s5mars.models.checkpoint import load_model
 from s5mars.models.facts import checkpoint_path, without_folders
 from s5mars.models.hub import unreachable

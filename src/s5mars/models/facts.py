@@ -15,6 +15,7 @@ from s5mars.classes import Taxonomy
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import write_json
 from s5mars.files.reading import read_object, reading, require_format
+from s5mars.files.run_folder import FOLDS, TENSORS
 from s5mars.models.box import contains, installed, installed_folder
 from s5mars.models.domain import Domain
 
@@ -35,18 +36,18 @@ def checkpoint_path(path: Path) -> Path:
         raise UserError(f"{path} is an ONNX file; give the run that it was exported from")
     if path.is_file():
         return path
-    candidate = path / "best.safetensors"
+    candidate = path / TENSORS
     if candidate.is_file():
         return candidate
     if folder := installed_folder(path):
-        return folder / "best.safetensors"
-    if (path / "folds.json").is_file():
+        return folder / TENSORS
+    if (path / FOLDS).is_file():
         raise UserError(
             f"{path} has one model for each fold; give one of them, such as {path / 'fold-1'}"
         )
     if path.is_dir():
         raise MissingFileError(
-            f"{path} contains no best.safetensors; give the folder of a finished `s5mars train` run"
+            f"{path} contains no {TENSORS}; give the folder of a finished `s5mars train` run"
         )
     names = installed()
     known = f", or the name of an installed model ({', '.join(names)})" if names else ""

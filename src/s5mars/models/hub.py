@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from s5mars.errors import MissingFileError, UserError, first_line
-from s5mars.models.box import FACTS, TENSORS
+from s5mars.files.run_folder import FACTS, TENSORS
 from s5mars.models.facts import read_facts
 
 HUB_PREFIX = "hf-hub:"

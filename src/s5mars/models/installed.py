@@ -7,7 +7,8 @@ from typing import Any
 
 from s5mars.errors import UserError
 from s5mars.files.reading import read_text, reading
-from s5mars.models.box import CARD, DEFAULT, TENSORS, installed, installed_folder
+from s5mars.files.run_folder import TENSORS
+from s5mars.models.box import CARD, DEFAULT, installed, installed_folder
 from s5mars.models.facts import read_domain, read_facts, read_taxonomy
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.errors import MissingFileError, UserError
+from s5mars.files.run_folder import CHECKPOINT, CONFIG, FACTS, METRICS, TENSORS
 from s5mars.models.box import DEFAULT, installed, installed_folder
 from s5mars.models.checkpoint import LoadedModel, load_model
 from s5mars.models.facts import is_installed
@@ -16,7 +17,7 @@ from s5mars.models.facts import is_installed
 HUB = "hf:"
 ONNX = ".onnx"
 _ENDINGS = (ONNX, ".safetensors")
-_OF_A_RUN = ("best.safetensors", "best.json", "last.ckpt", "metrics.json", "config.yaml")
+_OF_A_RUN = (TENSORS, FACTS, CHECKPOINT, METRICS, CONFIG)
 
 
 def is_model(path: str | PathLike[str]) -> bool:

@@ -16,6 +16,7 @@ from s5mars.evaluation.found import (
     read_evaluation,
 )
 from s5mars.files.reading import reading
+from s5mars.files.run_folder import TENSORS
 from s5mars.report import tables, words
 from s5mars.report.folder import Run
 from s5mars.text.numbers import score
@@ -43,7 +44,7 @@ def evaluation_of(run: Run) -> Mapping[str, Any]:
 
 def is_stale(run: Run) -> bool:
     """Return whether the evaluation of the run is of other weights or class biases."""
-    found, weights = find_evaluation(run.folder), run.folder / "best.safetensors"
+    found, weights = find_evaluation(run.folder), run.folder / TENSORS
     return found is not None and is_outdated(found, weights)
 
 
@@ -72,7 +73,7 @@ def cross_rows(folder: Path) -> list[dict[str, Any]]:
 
 def cross_notices(folder: Path) -> list[Note]:
     """A warning if an evaluation is of other weights or class biases than those of the run."""
-    old = [p.name for p in cross_evaluations(folder) if is_outdated(p, folder / "best.safetensors")]
+    old = [p.name for p in cross_evaluations(folder) if is_outdated(p, folder / TENSORS)]
     text = (
         f"The weights or their class biases are newer than {', '.join(old)}; run `s5mars evaluate "
         "--data` again."

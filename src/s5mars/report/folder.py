@@ -13,6 +13,7 @@ import yaml
 from s5mars.classes import Taxonomy
 from s5mars.errors import MissingFileError, UserError, as_typed
 from s5mars.files.reading import object_in, parse_yaml, read_object, read_text, reading
+from s5mars.files.run_folder import CONFIG, FACTS, FOLDS, METRICS, VERSIONS
 from s5mars.methods import method_title
 from s5mars.models.box import installed_folder
 from s5mars.text.numbers import number
@@ -113,29 +114,29 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
         raise MissingFileError(
             f"{folder}: no such run folder; `s5mars train --out {as_typed(folder)}` creates one"
         )
-    if (folder / "folds.json").is_file():
+    if (folder / FOLDS).is_file():
         raise UserError(
             f"{folder} is a cross-validation: give its runs instead, such as {folder / 'fold-1'}"
         )
-    needed = ("metrics.json", "best.json")
+    needed = (METRICS, FACTS)
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
         raise MissingFileError(
             f"{folder} is not a finished run: {' and '.join(missing)} missing; "
             f"`s5mars train --out {as_typed(folder)}` writes them"
         )
-    with reading(folder / "best.json", kind="run", way_out="train the run again"):
-        best = object_in(folder / "best.json")
+    with reading(folder / FACTS, kind="run", way_out="train the run again"):
+        best = object_in(folder / FACTS)
         taxonomy = Taxonomy.from_dict(best["taxonomy"])
-    config = folder / "config.yaml"
+    config = folder / CONFIG
     return Run(
         folder=folder,
-        metrics=_json(folder / "metrics.json")
+        metrics=_json(folder / METRICS)
         | {key: str(path) for key, path in (("data", data), ("splits", splits)) if path},
         best=best,
         taxonomy=taxonomy,
         config=read_text(config) if config.is_file() else "",
-        versions=_json(folder / "versions.json") if (folder / "versions.json").is_file() else {},
+        versions=_json(folder / VERSIONS) if (folder / VERSIONS).is_file() else {},
     )
 
 

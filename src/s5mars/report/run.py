@@ -10,6 +10,7 @@ from s5mars.errors import UserError
 from s5mars.evaluation.calibrate import read_calibration
 from s5mars.evaluation.class_biases import describe_class_biases
 from s5mars.files.reading import reading
+from s5mars.files.run_folder import FACTS
 from s5mars.report import confidence, curves, examples, tables, words
 from s5mars.report.evaluations import cross_notices, cross_rows, evaluation_of, is_stale
 from s5mars.report.folder import Run, read_run
@@ -153,7 +154,7 @@ def _class_biases(run: Run) -> str:
     entry = mapping(at(run.best, "class_biases", words.network_word(run)))
     if not entry:
         return ""
-    with reading(run.folder / "best.json", kind="description of a checkpoint"):
+    with reading(run.folder / FACTS, kind="description of a checkpoint"):
         return describe_class_biases(entry, run.taxonomy.names)
 
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from s5mars.files.run_folder import TENSORS
 from s5mars.settings.config import TrainConfig
 
 
 def _is_model(text: str) -> bool:
     """Whether a text is a path to a model, and not the name of an installed one."""
     path = Path(text)
-    return path.is_file() or (path / "best.safetensors").is_file() or path.name != text
+    return path.is_file() or (path / TENSORS).is_file() or path.name != text
 
 
 _MAY_BE_PATHS: Mapping[str, Callable[[str], bool]] = {

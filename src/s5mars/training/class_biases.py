@@ -17,6 +17,7 @@ from s5mars.evaluation.class_biases import (
     no_biases,
 )
 from s5mars.evaluation.reliability import collect_pixels
+from s5mars.files.run_folder import TENSORS
 from s5mars.models.checkpoint import load_model
 from s5mars.models.facts import checkpoint_path, read_facts, write_class_biases
 from s5mars.predict.inference import Inference
@@ -27,7 +28,7 @@ from s5mars.training.streams import Streams
 
 def lacks_class_biases(run: Path, config: TrainConfig) -> bool:
     """Whether a run wants class biases, and its best weights have no record of them."""
-    if config.class_biases == "none" or not (run / "best.safetensors").is_file():
+    if config.class_biases == "none" or not (run / TENSORS).is_file():
         return False
     return read_facts(checkpoint_path(run)).get("class_biases") is None
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from s5mars.errors import UserError
+from s5mars.files.run_folder import CONFIG
 from s5mars.settings.parsing import given, parse_training, training_from_yaml
 from s5mars.training import run
 from s5mars.training.automatic import complete
@@ -47,6 +48,6 @@ def train(
 
 def resume(folder: Path, *, data: Path | None = None, own: Method | None = None) -> Path:
     """Resume a run, whose data may be at ``data`` now; arguments and errors as ``train``."""
-    settings = training_from_yaml(folder / "config.yaml", own=own)
+    settings = training_from_yaml(folder / CONFIG, own=own)
     go_on = resume_folds if settings.config.folds else run.resume
     return go_on(folder, settings.config, settings.method, data=data)

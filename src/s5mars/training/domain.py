@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from s5mars.devices import device_of
+from s5mars.files.run_folder import TENSORS
 from s5mars.models.checkpoint import load_model, write_domain
 from s5mars.models.facts import checkpoint_path, read_facts
 from s5mars.predict.describe import describe_images
@@ -15,7 +16,7 @@ from s5mars.training.streams import Streams
 
 def has_domain(run: Path) -> bool:
     """Whether the best weights of a run have a record of its training images, or do not exist."""
-    if not (run / "best.safetensors").is_file():
+    if not (run / TENSORS).is_file():
         return True
     return read_facts(checkpoint_path(run)).get("domain") is not None
 

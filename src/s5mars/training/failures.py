@@ -9,6 +9,7 @@ from pathlib import Path
 
 from s5mars.devices import is_out_of_memory
 from s5mars.errors import UserError, first_line
+from s5mars.files.run_folder import CONFIG
 from s5mars.training.finite import NotFiniteError
 from s5mars.training.loader_processes import LoaderError, worker_failure
 from s5mars.training.loop import Loop
@@ -57,4 +58,4 @@ def _way_on(loop: Loop) -> str:
     """How to resume from before the loss diverged; the checkpoint fixes the learning rate."""
     if loop.saved_step is None or loop.config.precision == "fp32":
         return loop.saved
-    return f"set `precision: fp32` in {loop.config.out / 'config.yaml'}; {loop.kept()}"
+    return f"set `precision: fp32` in {loop.config.out / CONFIG}; {loop.kept()}"

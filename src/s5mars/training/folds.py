@@ -30,6 +30,7 @@ from s5mars.evaluation.found import find_evaluation, is_outdated, read_evaluatio
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import locked
 from s5mars.files.reading import read_text
+from s5mars.files.run_folder import CONFIG, FOLDS, TENSORS, VERSIONS
 from s5mars.models.checkpoint import load_model
 from s5mars.predict.inference import Inference
 from s5mars.products import read_info
@@ -46,8 +47,6 @@ from s5mars.training.run import (
     train_part,
 )
 from s5mars.types import Method, Sample
-
-SUMMARY = "folds.json"
 
 
 def cross_validate(
@@ -87,8 +86,8 @@ def cross_validate(
             _write_fold(out, number, part, labelled, dataset, folds=config.folds)
             if listed:
                 write_text(_pool_of(out, number), as_lines(_names_without(listed, part)))
-        write_json(out / "versions.json", versions())
-        write_text(out / "config.yaml", config_text)  # last: it says that the folds are complete
+        write_json(out / VERSIONS, versions())
+        write_text(out / CONFIG, config_text)  # last: it says that the folds are complete
     if chosen:
         print(chosen, file=sys.stderr)
     return resume_folds(out, config, method)
@@ -107,7 +106,7 @@ def resume_folds(
     """
     quieten_lightning()
     config = located(config, run, data)
-    text = read_text(run / "config.yaml")
+    text = read_text(run / CONFIG)
     scores: list[Mapping[str, Any]] = []
     with locked(run):
         for number in range(1, config.folds + 1):
@@ -129,7 +128,7 @@ def resume_folds(
             scores.append(_score(part))
         taxonomy = load_model(run / "fold-1").taxonomy
         summary = summarise(scores, taxonomy)
-        write_json(run / SUMMARY, summary)
+        write_json(run / FOLDS, summary)
     print(as_table(summary))
     print(
         "Each run was scored on the images of its fold, and trained on those of the others; its "
@@ -227,7 +226,7 @@ def _object_cache(config: TrainConfig) -> Path | None:
 
 def _score(part: TrainConfig) -> Mapping[str, Any]:
     found = find_evaluation(part.out)
-    if found is not None and not is_outdated(found, part.out / "best.safetensors"):
+    if found is not None and not is_outdated(found, part.out / TENSORS):
         return read_evaluation(found)
     inference = Inference(device=device_of(part.accelerator))
     return evaluate(part.out, data=part.data, splits=part.splits, inference=inference, show=False)

@@ -16,6 +16,7 @@ import torch
 from s5mars.errors import UserError, as_typed, first_line
 from s5mars.files import replacing
 from s5mars.files.reading import require_regular
+from s5mars.files.run_folder import CHECKPOINT
 from s5mars.models.synchronised import synchronise
 from s5mars.parallel import distributed
 from s5mars.training.announce import Display
@@ -53,7 +54,7 @@ class Loop:
         self.config = config = module.config
         self.fabric = fabric_of(config)
         self.every = config.validate_every or max(1, math.ceil(module.total_steps / VALIDATIONS))
-        self.path = config.out / "last.ckpt"
+        self.path = config.out / CHECKPOINT
         self.display = Display(module, validated=len(record.streams.selection), every=self.every)
         self.signals = StopSignals(self.kept)
         self.lost = LostProcess(self.kept)

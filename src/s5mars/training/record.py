@@ -18,6 +18,7 @@ from s5mars.data.dataset import Dataset, way_to_score
 from s5mars.data.resolution import Resolution
 from s5mars.errors import as_typed
 from s5mars.files import write_json
+from s5mars.files.run_folder import CONFIG, METRICS, TENSORS
 from s5mars.models.checkpoint import save_model
 from s5mars.models.network import SegmentationNetwork
 from s5mars.models.state_files import below_prefix
@@ -113,7 +114,7 @@ class Record:
         """Write ``metrics.json``."""
         best = module.kept_entry()
         write_json(
-            self.config.out / "metrics.json",
+            self.config.out / METRICS,
             {
                 **self._facts(module),
                 "steps": module.step,
@@ -161,7 +162,7 @@ class Record:
         if module.teacher is not None:
             networks["teacher"] = module.teacher
         facts = {**self._facts(module), "step": step, "validation": _headline(scores)}
-        self._save(self.config.out / "best.safetensors", networks, facts)
+        self._save(self.config.out / TENSORS, networks, facts)
 
     def save_snapshot(self, path: Path, module: SegmentationModule) -> None:
         """Write the scored network as it is now."""
@@ -287,7 +288,7 @@ def before_the_pool(step: int, facts: Mapping[str, Any]) -> str:
 
 def _is_part(run: Path) -> bool:
     """Whether a run is a fold or a stage, which is in the folder of a run."""
-    return any((folder / "config.yaml").is_file() for folder in run.absolute().parents[:2])
+    return any((folder / CONFIG).is_file() for folder in run.absolute().parents[:2])
 
 
 def _loggers(out: Path) -> list[Logger]:

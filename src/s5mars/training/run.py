@@ -24,6 +24,7 @@ from s5mars.errors import UserError, as_typed
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import is_empty, locked
 from s5mars.files.reading import read_text
+from s5mars.files.run_folder import CHECKPOINT, CONFIG, METRICS, VERSIONS, is_finished
 from s5mars.models.network import SegmentationNetwork
 from s5mars.models.start import starting_network
 from s5mars.proposals.prepare import check_given, check_store
@@ -36,7 +37,6 @@ from s5mars.training.domain import has_domain, record_domain
 from s5mars.training.environment import check_devices, processes, versions
 from s5mars.training.failures import explained
 from s5mars.training.feed import Feed
-from s5mars.training.finished import is_finished
 from s5mars.training.loop import Loop, read_checkpoint
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record, few_pool_crops
@@ -88,8 +88,8 @@ def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str 
     with _owned(out):
         if first:
             require_unused(out)  # another run may have begun in the meantime
-            write_text(out / "config.yaml", config_text)
-            write_json(out / "versions.json", versions())
+            write_text(out / CONFIG, config_text)
+            write_json(out / VERSIONS, versions())
             streams.write(out / "splits")
             text = plan(config, module, dataset, streams)
             print(*filter(None, (chosen, text)), sep="\n", file=sys.stderr)
@@ -144,7 +144,7 @@ def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None 
         return run
     with _owned(run):
         if data is not None and _is_first():
-            path = run / "config.yaml"
+            path = run / CONFIG
             write_text(path, with_values(read_text(path), config, ["data"]))
         return _go_on(run, config, method)
 
@@ -156,7 +156,7 @@ def located(config: TrainConfig, run: Path, data: Path | None) -> TrainConfig:
 
 
 def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
-    checkpoint = run / "last.ckpt"
+    checkpoint = run / CHECKPOINT
     saved = os.path.lexists(checkpoint)
     if saved:
         read_checkpoint(checkpoint)  # before anything else of the run is touched
@@ -192,7 +192,7 @@ def train_part(
     out = config.out
     if not is_finished(out):
         print(f"{whole}: {title}", file=sys.stderr)
-        if (out / "last.ckpt").is_file():
+        if (out / CHECKPOINT).is_file():
             resume(out, config, method)
         else:
             # Stopped before its first save: nothing is lost by a clean start.
@@ -216,7 +216,7 @@ def require_unused(out: Path) -> None:
         raise UserError(f"{out} has a finished run: choose another --out")
     hint = (
         f"resume it with `s5mars train --resume {as_typed(out)}`, or choose another --out"
-        if (out / "config.yaml").is_file()
+        if (out / CONFIG).is_file()
         else "choose another --out"
     )
     raise UserError(f"{out} is not empty: {hint}")
@@ -264,7 +264,7 @@ def _fit(
             file=sys.stderr,
         )
     else:
-        if checkpoint is not None and not (out / "metrics.json").is_file():
+        if checkpoint is not None and not (out / METRICS).is_file():
             record.write(module)
         _complete(out, config, dataset, streams)
         record.summarise(module)

@@ -27,6 +27,7 @@ from s5mars.errors import UserError
 from s5mars.evaluation.confusion import Confusion
 from s5mars.files import write_text
 from s5mars.files.reading import read_object, read_yaml
+from s5mars.files.run_folder import CONFIG, LABELLED, METRICS
 from s5mars.files.spreadsheet import csv_text
 from s5mars.methods.supervised import Supervised
 from s5mars.models.checkpoint import load_model
@@ -88,7 +89,7 @@ def earlier_stages(
     first = replace(
         config,
         method="supervised",
-        labelled=str(run / "splits" / "labelled.txt"),
+        labelled=str(run / LABELLED),
         pool="all",
         steps=steps,
         epochs=None,
@@ -115,7 +116,7 @@ def stages_of(run: Path) -> list[Stage]:
     """Records of the earlier stages of a run; empty for a run without stages."""
     found = []
     for name in ("labels", "reliable"):
-        path = run / "stages" / name / "metrics.json"
+        path = run / "stages" / name / METRICS
         if path.is_file():
             metrics = {**read_object(path), "name": name}
             found.append(Stage(**{field.name: metrics[field.name] for field in fields(Stage)}))
@@ -172,7 +173,7 @@ def _excluded_pixels(sample: Sample, image: Image.Image) -> NDArray[np.bool_]:
 
 def _text(run: Path, config: TrainConfig) -> str:
     """``config.yaml`` of a stage: that of the run, with other values of some fields."""
-    content = dict(read_yaml(run / "config.yaml"))
+    content = dict(read_yaml(run / CONFIG))
     own = content.pop("self_training", None)
     if config.method == "self_training":
         content["self_training"] = own

@@ -21,6 +21,7 @@ from s5mars.data.resolution import Resolution
 from s5mars.data.stratify import label_areas
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import write_text
+from s5mars.files.run_folder import CHECKPOINT, FACTS, METRICS
 from s5mars.settings.config import TrainConfig, reads_class_shares
 from s5mars.types import Method, Sample
 
@@ -251,7 +252,7 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
     """
     expected = ["labelled", *(["pool"] if method.needs.pool else [])]
     expected += ["selection"] if config.keep != "last" else []
-    begun = any((run / name).exists() for name in ("last.ckpt", "metrics.json", "best.json"))
+    begun = any((run / name).exists() for name in (CHECKPOINT, METRICS, FACTS))
     if not begun and not all((run / "splits" / f"{name}.txt").is_file() for name in expected):
         streams = choose_streams(dataset, config, method)
         streams.write(run / "splits")

@@ -128,8 +128,8 @@ def select(names: Iterable[str], samples: Mapping[str, Sample], source: Path) ->
         )
     if duplicates:
         raise UserError(
-            f"{source} has {plural(len(duplicates), 'duplicate name')}: {listed(duplicates)}: keep each "
-            "name once"
+            f"{source} has {plural(len(duplicates), 'duplicate name')}: {listed(duplicates)}: "
+            "keep each name once"
         )
     return tuple(chosen.values())
 

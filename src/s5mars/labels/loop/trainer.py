@@ -27,6 +27,7 @@ from s5mars.errors import UserError, require_choice
 from s5mars.files import encoded_picture, write_bytes
 from s5mars.files.locking import locked
 from s5mars.files.reading import read_object, reading
+from s5mars.files.run_folder import FACTS, METRICS
 from s5mars.labels.loop.assistant import Assistant, Suggestion, as_suggestion
 from s5mars.labels.loop.background import Background, Job
 from s5mars.labels.loop.features import ENCODER
@@ -103,7 +104,7 @@ class Trainer:
     def finished(self) -> list[str]:
         """The runs that have ended with a model."""
         ended = self.runs[:-1] if self.running else self.runs
-        return [run for run in ended if (self.folder / run / "best.json").is_file()]
+        return [run for run in ended if (self.folder / run / FACTS).is_file()]
 
     @property
     def running(self) -> bool:
@@ -191,8 +192,8 @@ class Trainer:
         text = self.log(run)
         if said := _STEP.findall(text):
             state["step"], state["steps"] = map(int, said[-1])
-        if (self.folder / run / "metrics.json").is_file():
-            metrics = read_object(self.folder / run / "metrics.json")
+        if (self.folder / run / METRICS).is_file():
+            metrics = read_object(self.folder / run / METRICS)
             state["scores"] = [
                 [entry["step"], entry["validation"]["mIoU"]] for entry in metrics["history"]
             ]

@@ -9,11 +9,13 @@ from __future__ import annotations
 from os import PathLike, fspath
 from pathlib import Path
 
+from s5mars.files.run_folder import TENSORS
+
 BOX = Path(__file__).parent
 DEFAULT = "navcam"
 """The model that ``s5mars predict`` uses if none is given."""
 
-TENSORS, FACTS, CARD = "best.safetensors", "best.json", "card.md"
+CARD = "card.md"
 
 
 def installed() -> list[str]:
