@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from s5mars.errors import UserError
@@ -31,12 +29,6 @@ def find_device(device: str | torch.device) -> torch.device:
             f"device {str(device)!r} is not available: this machine has {there}; use auto"
         )
     return found
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may use."""
-    here = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
-    return len(here) or os.cpu_count() or 1
 
 
 def device_of(accelerator: str) -> str:

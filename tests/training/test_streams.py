@@ -12,6 +12,7 @@ from PIL import Image
 from s5mars.classes import IGNORE
 from s5mars.cli import main
 from s5mars.data.layouts import open_dataset
+from s5mars.errors import DamagedFileError
 from s5mars.methods import METHODS
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import training_from_yaml
@@ -92,3 +93,14 @@ def test_a_run_says_that_alignment_is_off(
     assert any(note["text"].startswith(f"Distribution alignment was {off}") for note in notes)
     # What was asked for stays in the settings, by which a comparison recognises its runs.
     assert training_from_yaml(out / "config.yaml").config.alignment == 0.98
+
+
+def test_a_damaged_record_of_a_run_is_named(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", unlabelled_rows=0)
+    dataset, config = open_dataset(data), config_of(data)
+    method = METHODS["supervised"]()
+    streams = choose_streams(dataset, config, method)
+    streams.write(config.out / "splits")
+    (config.out / "splits" / "skipped.txt").write_bytes(b"\xff\n")
+    with pytest.raises(DamagedFileError, match=r"skipped\.txt"):
+        recorded_streams(dataset, config.out, config, method)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from s5mars.comparison.settings import digest, fingerprint, with_new_options
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_json
-from s5mars.files.reading import object_in, reading, require_format
+from s5mars.files.reading import object_in, read_text, reading, require_format
 from s5mars.files.run_folder import CHECKPOINT, LABELLED, METRICS
 from s5mars.training.notes import read_notes
 
@@ -183,5 +183,5 @@ def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:
             "best_step": metrics["best"]["step"],
             "network": evaluation["protocol"]["network"],
             "scored_images": evaluation["protocol"]["images"],
-            "partition": digest((run / LABELLED).read_text("utf-8").splitlines()),
+            "partition": digest(read_text(run / LABELLED).splitlines()),
         }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import TypeVar
+
+from s5mars.parallel.cores import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,10 +59,10 @@ def ahead(
 def map_images(
     work: Callable[[Item], Result], images: Sequence[Item], *, description: str
 ) -> Iterator[Result]:
-    """``ahead`` with a thread per core (at most 8) and a progress bar."""
+    """``ahead`` with a thread for each usable core (at most 8) and a progress bar."""
     from tqdm import tqdm
 
-    workers = min(8, os.cpu_count() or 1)
+    workers = min(8, usable_cores())
     quiet = True if len(images) < _QUIET_BELOW else None  # None: show it on terminals only
     with closing(ahead(work, images, workers=workers, waiting=4 * workers)) as results:
         yield from tqdm(results, total=len(images), desc=description, unit="image", disable=quiet)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from s5mars.errors import UserError, first_line, needed, require_choice
+from s5mars.parallel.cores import usable_cores
 from s5mars.parallel.workers import CrashError
 
 Engine = Literal["local", "ray"]
@@ -132,7 +133,7 @@ def _connect(ray: Any, address: str | None, workers: int) -> bool:
     if address is None:
         settings |= {
             "include_dashboard": False,
-            "num_cpus": max(workers + 1, os.cpu_count() or 1),
+            "num_cpus": max(workers + 1, usable_cores()),
         }
     try:
         ray.init(address=address or "local", **settings)

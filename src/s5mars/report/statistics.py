@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from s5mars.classes import Taxonomy
 from s5mars.data.layouts import open_dataset
 from s5mars.data.statistics import CHANNELS, Statistics, dataset_statistics
-from s5mars.files import write_figure, write_text
+from s5mars.files import write_figure, write_json
 
 
 def write_statistics(
@@ -30,8 +29,7 @@ def write_statistics(
     found = dataset_statistics(dataset, split=split)
     out.mkdir(parents=True, exist_ok=True)
     shares = {"labelled_share": found.labelled_share, "area_shares": found.area_shares}
-    text = json.dumps(_without_nan({**asdict(found), **shares}), indent=2)
-    write_text(out / "statistics.json", text + "\n")
+    write_json(out / "statistics.json", _without_nan({**asdict(found), **shares}))
     write_figure(out / "colours.png", colour_figure(found))
     write_figure(out / "labels.png", label_figure(found, dataset.taxonomy))
     print(as_table(found))

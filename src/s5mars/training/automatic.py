@@ -19,12 +19,12 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.read import image_size
 from s5mars.data.resolution import Resolution
-from s5mars.devices import usable_cores
 from s5mars.errors import UserError
 from s5mars.models.box import installed_folder
 from s5mars.models.encoders import is_columnar
 from s5mars.models.facts import checkpoint_path, read_facts
 from s5mars.models.weights import can_be_loaded
+from s5mars.parallel.cores import usable_cores
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.networks import DeepLab, network_options
 from s5mars.settings.parsing import given, parse_training

@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 
 from s5mars.classes import MaskCoding
 from s5mars.data.sampler import Balance
-from s5mars.devices import usable_cores
 from s5mars.parallel import distributed
+from s5mars.parallel.cores import usable_cores
 from s5mars.proposals.draw import Coverage, ObjectFilter
 from s5mars.proposals.prepare import object_store
 from s5mars.proposals.store import ObjectStore

@@ -21,6 +21,7 @@ from s5mars.data.resolution import Resolution
 from s5mars.data.stratify import label_areas
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import write_text
+from s5mars.files.reading import read_text
 from s5mars.files.run_folder import CHECKPOINT, FACTS, METRICS
 from s5mars.settings.config import TrainConfig, reads_class_shares
 from s5mars.types import Method, Sample
@@ -284,4 +285,4 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return read_text(path).splitlines() if path.is_file() else []
