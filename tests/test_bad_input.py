@@ -299,7 +299,7 @@ def test_no_labelled_image(scenes: Path, tmp_path: Path, fails: Fails) -> None:
 
 
 def test_too_few_labels_are_told_and_noted(
-    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mask = scenes / "masks" / "sol_000.png"
     ids = np.array(Image.open(mask))
@@ -309,9 +309,8 @@ def test_too_few_labels_are_told_and_noted(
     out = tmp_path / "out"
     assert main(train(scenes, out, f"--labelled={listed}")) == 0
     notes = json.loads((out / "metrics.json").read_text())["notes"]
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     texts = [note["text"] for note in notes]
-    assert said == [f"warning: {text}" for text in texts]
+    assert caplog.messages == texts
     assert "There is one labelled image: " in texts[0]
     assert "No labelled pixel of sky among the labelled images (1): " in texts[1]
     assert "count as 0 in the mIoU" in texts[1]

@@ -283,14 +283,17 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_the_printed_address_opens_the_page(
-    tmp_path: Path, served: list[Any], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    served: list[Any],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     root = write_images(tmp_path / "folder", count=2)
     assert main(["label", str(root), "--classes", "soil,sky", "--port", "0"]) == 0
     printed = capsys.readouterr()
     address = re.search(r"http://127\.0\.0\.1:\d+/#(\S{32,})", printed.out)
     assert address is not None
-    assert printed.err == ""
+    assert printed.err == "" and not caplog.messages
     headers = {"authorization": f"Bearer {address[1]}"}
     setup = Site(served[0], root).ask("GET", "/api/setup", headers=headers)
     assert [each["name"] for each in setup.json["classes"]] == ["soil", "sky"]
@@ -299,7 +302,7 @@ def test_the_printed_address_opens_the_page(
     options = ["--host", "0.0.0.0", "--method", "fixmatch", "--batch=3"]
     assert main(["label", str(root), "--port", "0", *options]) == 0
     printed = capsys.readouterr()
-    assert printed.err.startswith("warning: --host 0.0.0.0 lets every machine")
+    assert caplog.messages[-1].startswith("--host 0.0.0.0 lets every machine")
     other = re.search(r"/#(\S+)", printed.out)
     assert other is not None and other[1] != address[1]
     headers = {"authorization": f"Bearer {other[1]}", "host": "rover.example:1"}

@@ -239,7 +239,7 @@ def test_folds_need_images_and_a_single_run(
     assert "--folds is for s5mars train" in capsys.readouterr().err
 
 
-def test_images_of_one_sol_are_in_one_fold(capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_one_sol_are_in_one_fold(caplog: pytest.LogCaptureFixture) -> None:
     names = [f"{sol:04d}ML0001930000102057E01_DXXX_{i}" for sol in range(6) for i in range(4)]
     samples = [Sample(name, Path(name)) for name in names]
     areas = np.random.default_rng(0).integers(1, 100, (24, 3))
@@ -247,9 +247,9 @@ def test_images_of_one_sol_are_in_one_fold(capsys: pytest.CaptureFixture[str]) -
     assert sorted(s.name for part in parts for s in part) == names
     sols = [{s.name[:4] for s in part} for part in parts]
     assert [len(each) for each in sols] == [2, 2, 2] and len(set.union(*sols)) == 6
-    assert not capsys.readouterr().err
+    assert not caplog.text
     divide(samples, areas, 7, seed=0)
-    assert "divided individually" in capsys.readouterr().err
+    assert "divided individually" in caplog.text
 
 
 def test_folds_show_the_rare_classes() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from s5mars.cli.command import Command
+
+logger = logging.getLogger("s5mars")
 
 SHOWN = 20
 """Number of warnings that are printed; a file has all of them."""
@@ -93,9 +95,9 @@ def _export(options: Namespace) -> object:
 
 def _warn(warnings: Sequence[str]) -> None:
     for line in warnings[:SHOWN]:
-        print(f"s5mars: warning: {line}", file=sys.stderr)
+        logger.warning("%s", line)
     if len(warnings) > SHOWN:
-        print(f"s5mars: warning: and {len(warnings) - SHOWN} more", file=sys.stderr)
+        logger.warning("and %d more", len(warnings) - SHOWN)
 
 
 COMMANDS = {

@@ -7,6 +7,7 @@ the fold are the test split, all other images of the train split are used for tr
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -47,6 +48,8 @@ from s5mars.training.run import (
     train_part,
 )
 from s5mars.types import Method, Sample
+
+logger = logging.getLogger("s5mars")
 
 
 def cross_validate(
@@ -150,11 +153,9 @@ def divide(
     keys: list[object] = list(sols)
     if None in sols or len(set(sols)) < folds:
         keys = list(range(len(samples)))
-        print(
-            "warning: images are divided individually, because their names do not contain enough "
-            "different sols. Frames of one place may be in two folds, which makes the scores too "
-            "high.",
-            file=sys.stderr,
+        logger.warning(
+            "images are divided individually, because their names do not contain enough different "
+            "sols. Frames of one place may be in two folds, which makes the scores too high."
         )
     groups = list(dict.fromkeys(keys))
     members = [[i for i, key in enumerate(keys) if key == group] for group in groups]

@@ -56,6 +56,8 @@ from s5mars.training.streams import (
 )
 from s5mars.types import Method
 
+logger = logging.getLogger("s5mars")
+
 
 def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str = "") -> Path:
     """Train a new run, and return its folder.
@@ -94,7 +96,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str 
             text = plan(config, module, dataset, streams)
             print(*filter(None, (chosen, text)), sep="\n", file=sys.stderr)
             for line in filter(None, (*streams.warnings, few_pool_crops(module.pool_crops))):
-                print(f"warning: {line}", file=sys.stderr)
+                logger.warning("%s", line)
         return _fit(config, module, dataset, streams, checkpoint=None)
 
 

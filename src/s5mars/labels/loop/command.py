@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from s5mars.labels.loop.store import Store
 from s5mars.labels.loop.trainer import RunMaps, Trainer
 from s5mars.models.opened import open_model
 from s5mars.text.numbers import plural
+
+logger = logging.getLogger("s5mars")
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -105,12 +107,11 @@ def _announce(
     port = listener.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     if host not in LOOPBACK:
-        print(
-            f"warning: --host {host} lets every machine that reaches this port try the address "
-            "below, over a connection without encryption; an SSH tunnel is safer "
-            f"(ssh -L {port}:127.0.0.1:{port} {socket.gethostname()})",
-            file=sys.stderr,
-        )
+        logger.warning(
+            "--host %s lets every machine that reaches this port try the address below, over a "
+            "connection without encryption; an SSH tunnel is safer (ssh -L %d:127.0.0.1:%d %s)",
+            host, port, port, socket.gethostname(),
+        )  # fmt: skip
         if host in ("0.0.0.0", "::"):
             shown = socket.gethostname()
     print(f"{folder}: {plural(images, 'image')}, classes {', '.join(taxonomy.names)}")
