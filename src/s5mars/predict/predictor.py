@@ -196,7 +196,6 @@ class Predictor:
             classes, sure = self._decide(block)
             labels[rows, columns] = classes.cpu().numpy()
             confidence[rows, columns] = sure.mul_(255).round_().clamp_(0, 255).to(torch.uint8).cpu()
-        abstained = 0.0 if self.inference.abstain is None else float((labels == IGNORE).mean())
         verdict = None
         if self.domain is not None:
             features = _mean(seen) if seen else None
@@ -204,7 +203,7 @@ class Predictor:
             verdict = self.domain.with_camera(verdict, info)
         if empty is not None:
             labels[empty], confidence[empty] = IGNORE, 0
-        return Segmentation(labels, confidence, image, self.taxonomy, abstained, verdict)
+        return Segmentation(labels, confidence, image, self.taxonomy, verdict)
 
     def features(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The encoder's features at stride 4, averaged over the pixels of an image with data.

@@ -32,7 +32,6 @@ class Segmentation:
     confidence: NDArray[np.uint8]  # (H, W) largest class probability, 0..255 for 0..1
     image: NDArray[np.uint8]  # (H, W, 3) RGB, what was predicted
     taxonomy: Taxonomy
-    abstained: float = 0.0  # fraction of pixels below the confidence threshold
     verdict: Verdict | None = None  # like the training images? None if the model has no record
 
     @property

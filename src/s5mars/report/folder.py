@@ -83,13 +83,8 @@ class Run:
     @property
     def command(self) -> str:
         """The exact command that started the run; "" if it was not recorded."""
-        for source in (self.metrics, self.versions, self.settings):
-            value = source.get("command")
-            if isinstance(value, list):
-                return shlex.join(str(part) for part in value)
-            if value:
-                return str(value)
-        return ""
+        words = self.versions.get("command")
+        return shlex.join(map(str, words)) if isinstance(words, list) else ""
 
 
 def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | None = None) -> Run:
