@@ -83,5 +83,5 @@ def test_images_without_labels_and_nothing_at_all() -> None:
     assert found.mIoU[0] <= found.mIoU[1]
     with pytest.raises(ValueError, match="images must not be empty"):
         bootstrap([])
-    with pytest.raises(ValueError, match=r"level in \(0, 1\) \(got 1"):
-        bootstrap(images(2), level=1)
+    with pytest.raises(ValueError, match=r"draws must be at least 1 \(got 0\)"):
+        bootstrap(images(2), draws=0)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from s5mars.classes import IGNORE, MaskCoding
+from s5mars.evaluation import reliability as module
 from s5mars.evaluation.calibrate import at_threshold
 from s5mars.evaluation.reliability import (
     Pixels,
@@ -71,11 +72,12 @@ def test_likelihood_and_confidence_agree_with_a_loop() -> None:
     assert np.array_equal(found[1], right)
 
 
-def test_calibration_error_by_hand() -> None:
+def test_calibration_error_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     # Two bins: (0, 0.5] holds 0.3 wrong and 0.5 right; (0.5, 1] holds 0.9, 0.9, 0.6, one wrong.
     confidence = np.array([0.3, 0.5, 0.9, 0.9, 0.6])
     right = np.array([False, True, True, True, False])
-    found = reliability(confidence, right, bins=2)
+    monkeypatch.setattr(module, "BINS", 2)
+    found = reliability(confidence, right)
     assert found.count.tolist() == [2, 3]
     np.testing.assert_allclose(found.confidence, [0.4, 0.8])
     np.testing.assert_allclose(found.accuracy, [0.5, 2 / 3])
@@ -182,5 +184,3 @@ def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
         fit_temperature(Pixels(np.empty((0, 3), np.float32), empty, empty.astype(np.int32)))
     with pytest.raises(ValueError, match=r"shape \(2,\).*shape \(3,\)"):
         risk_coverage(np.ones(2), np.ones(3, bool))
-    with pytest.raises(ValueError, match=r"bins must be at least 1 \(got 0\)"):
-        reliability(np.ones(2), np.ones(2, bool), bins=0)

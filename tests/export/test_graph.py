@@ -29,7 +29,7 @@ def test_probabilities_are_those_of_torch_at_any_size(tmp_path: Path, encoder: s
     write_onnx(tmp_path / "a.onnx", model, THREE, temperature=1.7, facts={"format": 1})
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     images = [picture(i, *size) for i, size in enumerate(SIZES)]
-    theirs = onnx_probabilities(tmp_path / "a.onnx", threads=1)
+    theirs = onnx_probabilities(tmp_path / "a.onnx")
     ours = torch_probabilities(model, temperature=1.7)
     found = parity(ours, theirs, images)
     assert found.worst < 5e-3 and found.mean < 1e-5 and found.images == len(SIZES)

@@ -67,7 +67,7 @@ def test_the_file_answers_as_torch_at_any_size(tmp_path: Path, encoder: str, hea
                 parameter.fill_(0.5)
     write_onnx(tmp_path / "a.onnx", model, THREE, temperature=0.5, facts={})
     ours = torch_probabilities(model, temperature=0.5)
-    theirs = onnx_probabilities(tmp_path / "a.onnx", threads=1)
+    theirs = onnx_probabilities(tmp_path / "a.onnx")
     images = [picture(i, *size) for i, size in enumerate(SIZES)]
     found = parity(ours, theirs, images)
     assert found.worst < 1e-3 and found.mean < 1e-5

@@ -40,6 +40,7 @@ COLOURS = (
 
 _DOTS_PER_INCH = 150
 _SIDE = 448  # pixels of the longer side of a picture
+_LONGEST_NAME = 28  # characters of an image's name in a figure
 
 
 @dataclass(frozen=True)
@@ -336,8 +337,8 @@ def _coloured(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> Image.Image:
     return class_picture(labels, taxonomy, side=_SIDE).convert("RGB")
 
 
-def _short(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else "…" + name[-most:]
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else "…" + name[-_LONGEST_NAME:]
 
 
 def _save(figure: Figure, path: Path) -> Path:

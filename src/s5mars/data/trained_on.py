@@ -19,7 +19,6 @@ def dataset_of(
     *,
     data: Path | str | None = None,
     splits: Path | None = None,
-    layout: str | None = None,
 ) -> Dataset:
     """Open the given data set, or the one that a run was trained on, with the lists of the run.
 
@@ -52,7 +51,7 @@ def dataset_of(
                 f"{run} was trained with the lists in {splits}, which does not exist: give the "
                 "folder with --splits"
             )
-    return open_dataset(folder, layout=layout, splits=splits)
+    return open_dataset(folder, splits=splits)
 
 
 def is_of_training(

@@ -18,6 +18,7 @@ from s5mars.evaluation.confusion import (
 from s5mars.randomness import generator
 
 DRAWS = 1000
+SEED = 0
 LEVEL = 0.95
 
 FEWEST = 5
@@ -38,9 +39,7 @@ class Intervals:
     iou: tuple[Interval, ...]  # by class
 
 
-def bootstrap(
-    images: Sequence[Confusion], *, draws: int = DRAWS, seed: int = 0, level: float = LEVEL
-) -> Intervals:
+def bootstrap(images: Sequence[Confusion], *, draws: int = DRAWS, seed: int = SEED) -> Intervals:
     """Percentile bootstrap (Efron 1979) over images.
 
     Each draw takes as many images as there are, with replacement; their matrices are summed and
@@ -48,16 +47,15 @@ def bootstrap(
     interval covers the choice of images only, not the seed of the training. All ends are NaN if
     fewer than ``FEWEST`` images have a labelled pixel.
 
-    Args:
-        level: fraction of the draws inside the interval, in (0, 1).
+    The interval contains the fraction ``LEVEL`` of the draws.
 
     Raises:
-        ValueError: if there is no image, or ``draws`` or ``level`` is out of range.
+        ValueError: if there is no image, or ``draws`` is below 1.
     """
     if not images:
         raise ValueError("images must not be empty")
-    if draws < 1 or not 0 < level < 1:
-        raise ValueError(f"draws must be >= 1 (got {draws}) and level in (0, 1) (got {level})")
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1 (got {draws})")
     if sum(image.support.any() for image in images) < FEWEST:
         nothing = (float("nan"), float("nan"))
         return Intervals(nothing, nothing, nothing, (nothing,) * images[0].classes)
@@ -72,16 +70,16 @@ def bootstrap(
     drawn = sums.astype(np.int64)
     by_class = iou(drawn)
     return Intervals(
-        mIoU=_interval(mean_over_present(by_class), level),
-        mAcc=_interval(mean_over_present(accuracy(drawn)), level),
-        pixel_accuracy=_interval(pixel_accuracy(drawn), level),
-        iou=tuple(_interval(scores, level) for scores in by_class.T),
+        mIoU=_interval(mean_over_present(by_class)),
+        mAcc=_interval(mean_over_present(accuracy(drawn))),
+        pixel_accuracy=_interval(pixel_accuracy(drawn)),
+        iou=tuple(_interval(scores) for scores in by_class.T),
     )
 
 
-def _interval(scores: NDArray[np.float64], level: float) -> Interval:
+def _interval(scores: NDArray[np.float64]) -> Interval:
     known = scores[~np.isnan(scores)]
     if not known.size:
         return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from s5mars.classes import Taxonomy, same_classes
 from s5mars.data.trained_on import dataset_of, is_of_training, labelled_names
 from s5mars.errors import UserError
-from s5mars.evaluation.bootstrap import DRAWS, FEWEST, LEVEL, Interval, bootstrap
+from s5mars.evaluation.bootstrap import DRAWS, FEWEST, LEVEL, SEED, Interval, bootstrap
 from s5mars.evaluation.class_map import ClassMap, describe_map
 from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.found import CROSS, NO_CLASS_BIASES, SAME_CLASSES, read_evaluation
@@ -42,9 +42,7 @@ def evaluate(
     as_json: bool = False,
     inference: Inference = AUTO_DEVICE,
     class_biases: bool = True,
-    layout: str | None = None,
     draws: int = DRAWS,
-    seed: int = 0,
     out: str | Path | None = None,
     show: bool = True,
 ) -> dict[str, Any]:
@@ -104,7 +102,7 @@ def evaluate(
     biases = class_biases_of(loaded.facts, loaded.network) if class_biases else None
     fitted = (biases and recorded_class_biases(loaded.facts, loaded.network)) or {}
     facts = loaded.facts.get("training") or {}
-    dataset = dataset_of(run, facts, data=data, splits=splits, layout=layout)
+    dataset = dataset_of(run, facts, data=data, splits=splits)
     samples = dataset.split(split)
     if class_map is None:
         same_classes(
@@ -131,7 +129,7 @@ def evaluate(
             progress=bar.update,
         )
     result: dict[str, Any] = {
-        **_scores(found, taxonomy, groups, draws=draws, seed=seed),
+        **_scores(found, taxonomy, groups, draws=draws),
         "protocol": {
             "name": chosen.name,
             "words": chosen.words,
@@ -213,19 +211,19 @@ def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
 
 
 def _scores(
-    found: Evaluation, taxonomy: Taxonomy, groups: list[list[int]], *, draws: int, seed: int
+    found: Evaluation, taxonomy: Taxonomy, groups: list[list[int]], *, draws: int
 ) -> dict[str, Any]:
     taxonomy = merged_taxonomy(taxonomy, groups)
     total = found.confusion.merged(groups)
     images = {name: confusion.merged(groups) for name, confusion in found.images.items()}
-    ranges = bootstrap(list(images.values()), draws=draws, seed=seed)
+    ranges = bootstrap(list(images.values()), draws=draws)
     return {
         **total.to_dict(taxonomy),
         "intervals": {
             "level": LEVEL,
             "over": "images",
             "draws": draws,
-            "seed": seed,
+            "seed": SEED,
             "mIoU": _in_percent(ranges.mIoU),
             "mAcc": _in_percent(ranges.mAcc),
             "pixel_accuracy": _in_percent(ranges.pixel_accuracy),

@@ -131,22 +131,18 @@ def confidences(
     return np.concatenate(max_probability), np.concatenate(right)
 
 
-def reliability(
-    confidence: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = BINS
-) -> Reliability:
-    """Sort pixels into bins ((b - 1) / bins, b / bins] of confidence, by (N,) values in [0, 1].
+def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> Reliability:
+    """Sort pixels into bins ((b - 1) / BINS, b / BINS] of confidence, by (N,) values in [0, 1].
 
     Raises:
-        UserError: if there is no pixel, the lengths differ, or ``bins`` is below 1.
+        UserError: if there is no pixel, or the lengths differ.
     """
     _check(confidence, right)
-    if bins < 1:
-        raise UserError(f"bins must be at least 1 (got {bins})")
-    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    count = np.bincount(index, minlength=bins)
+    index = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    count = np.bincount(index, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(index, confidence, bins) / count
-        accuracy = np.bincount(index, right, bins) / count
+        mean = np.bincount(index, confidence, BINS) / count
+        accuracy = np.bincount(index, right, BINS) / count
     return Reliability(count, mean, accuracy)
 
 

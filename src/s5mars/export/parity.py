@@ -78,9 +78,9 @@ def torch_probabilities(
     return predict
 
 
-def onnx_probabilities(path: Path, *, threads: int | None = None) -> Probabilities:
+def onnx_probabilities(path: Path) -> Probabilities:
     """An ONNX file of ``write_onnx`` or ``quantise``."""
-    session = open_session(path, threads=threads)
+    session = open_session(path)
 
     def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = session.run([OUTPUT], {INPUT: image[None]})[0][0]

@@ -82,15 +82,15 @@ def _opened(path: Path, temperature: float) -> OnnxNetwork:
     return OnnxNetwork(path, session=open_session(path), temperature=temperature)
 
 
-def open_session(path: Path, *, threads: int | None = None) -> Any:
-    """An onnxruntime session on the CPU, by default with as many threads as torch.
+def open_session(path: Path) -> Any:
+    """An onnxruntime session on the CPU, with as many threads as torch.
 
     Raises:
         UserError: if onnxruntime cannot read the file, or is not installed.
     """
     runtime = needed("onnxruntime", extra="export")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: it warns about every constant that it folds
     with reading(path, kind="ONNX file", way_out="export it again"):

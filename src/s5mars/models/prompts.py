@@ -31,15 +31,13 @@ TEMPLATES = (
 """Prompts of ViLD (Gu et al., ICLR 2022), which SAN uses; written from memory."""
 
 
-def prompts_of(name: str, templates: Sequence[str] = TEMPLATES) -> list[str]:
+def prompts_of(name: str) -> list[str]:
     """``"big_rock"`` → "a photo of a big rock." and the others."""
-    return [template.format(name.replace("_", " ")) for template in templates]
+    return [template.format(name.replace("_", " ")) for template in TEMPLATES]
 
 
 @torch.no_grad()
-def text_embeddings(
-    clip: Any, folder: Path, names: Sequence[str], templates: Sequence[str] = TEMPLATES
-) -> Tensor:
+def text_embeddings(clip: Any, folder: Path, names: Sequence[str]) -> Tensor:
     """(C, E) float32 unit vectors: for each class the normalised mean over its prompts.
 
     ``clip`` is a ``CLIPModel`` of transformers; its folder contains its tokenizer.
@@ -52,7 +50,7 @@ def text_embeddings(
     found = []
     for name in names:
         tokens = tokenizer(
-            prompts_of(name, templates),
+            prompts_of(name),
             padding=True,
             truncation=True,
             max_length=length,

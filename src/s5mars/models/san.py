@@ -81,7 +81,6 @@ class San(SegmentationNetwork):
         facts: Mapping[str, Any],
         shape: AdapterShape | None = None,
         side: int = SIDE,
-        report: WeightsReport | None = None,
     ) -> None:
         super().__init__()
         shape = shape or AdapterShape()
@@ -94,7 +93,7 @@ class San(SegmentationNetwork):
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
         self.side = side
-        self.weights_report = report or WeightsReport("none", 0, len(self.state_dict()))
+        self.weights_report = WeightsReport("none", 0, len(self.state_dict()))
         self.description = {
             "network": NAME,
             "encoder": "clip",
