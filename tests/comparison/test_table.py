@@ -201,9 +201,9 @@ def test_time_left_is_of_the_same_method() -> None:
     )
     seconds = {"supervised": 60.0, "s5mars": 600.0}
     done = [replace(cell, elapsed=seconds[cell.row]) for cell in comparison().cells]
-    assert remaining_text([supervised], done, jobs=1) == "1 cell left, about 1\u202fmin"
-    assert remaining_text([s5mars] * 2, done, jobs=2) == "2 cells left, about 10\u202fmin"
-    assert remaining_text([supervised, s5mars], done[:3], jobs=1).endswith("about 2\u202fmin")
+    assert remaining_text([supervised], done, jobs=1) == "1 cell left, about 1 min"
+    assert remaining_text([s5mars] * 2, done, jobs=2) == "2 cells left, about 10 min"
+    assert remaining_text([supervised, s5mars], done[:3], jobs=1).endswith("about 2 min")
     assert remaining_text([s5mars], [], jobs=1) == "1 cell left"
 
 

@@ -293,8 +293,6 @@ def test_the_time_counts_the_pool_and_names_a_shorter_run(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
     # 80 s to the use of the pool, then 3900 steps of 2.6 s
-    assert said[0].startswith(
-        "1 s per step, about 2\u202fh 50\u202fmin left; for a shorter run use"
-    )
-    assert "--steps 1400 (about 1\u202fh 0\u202fmin)" in said[0]
-    assert said[1].startswith("3 s per step, about 3\u202fh 14\u202fmin left")
+    assert said[0].startswith("1 s per step, about 2 h 50 min left; for a shorter run use")
+    assert "--steps 1400 (about 1 h 0 min)" in said[0]
+    assert said[1].startswith("3 s per step, about 3 h 14 min left")

@@ -56,11 +56,11 @@ def duration(seconds: object) -> str:
     if found is None:
         return UNKNOWN
     if round(found) < 60:
-        return f"{found:.0f}\u202fs"
+        return f"{found:.0f} s"
     minutes = round(found / 60)
     if minutes < 60:
-        return f"{minutes}\u202fmin"
-    return f"{minutes // 60}\u202fh {minutes % 60}\u202fmin"
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def plural(amount: int, singular: str, many: str | None = None) -> str:
