@@ -34,6 +34,7 @@ default_cfgs = generate_default_cfgs(
         "tiny_patch14_reg4_dinov2": _config(SIDE, license="apache-2.0"),
         "tiny_patch16_dinov3": _config(64, license="dinov3-license"),
         "tiny_patch16_dinov3_qkvb": _config(64, license="dinov3-license"),
+        "tiny_patch14_eva02": _config(SIDE),
         "tiny_patch16_siglip": _config(64),
         "tiny_patch16_mae": _config(64),
         "tiny_swin": _config(64, classifier="head.fc"),
@@ -111,6 +112,15 @@ def tiny_patch16_dinov3(pretrained: bool = False, **more: Any) -> Eva:
 def tiny_patch16_dinov3_qkvb(pretrained: bool = False, **more: Any) -> Eva:
     """DINOv3 with biases of queries and values, which are parameters of the attention."""
     return _dinov3("tiny_patch16_dinov3_qkvb", **{"qkv_bias": True, **more})
+
+
+@register_model
+def tiny_patch14_eva02(pretrained: bool = False, **more: Any) -> Eva:
+    """EVA-02: positions as in DINOv2, and rotary ones that are interleaved."""
+    return _dinov3("tiny_patch14_eva02", **{
+        "patch_size": 14, "img_size": SIDE, "rope_type": "cat", "use_abs_pos_emb": True,
+        "num_reg_tokens": 0, "rope_rotate_half": False, "ref_feat_shape": (4, 4), **more,
+    })  # fmt: skip
 
 
 def _swin(kind: type[nn.Module], name: str, **options: Any) -> Any:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from s5mars.errors import UserError
 from s5mars.export.graph import write_onnx
-from s5mars.export.parity import onnx_probabilities, parity, torch_probabilities
+from s5mars.export.parity import deviation, onnx_probabilities, parity, torch_probabilities
 from ties import assert_same_labels
 
 from .networks import THREE, TINY, network, picture
@@ -42,6 +45,39 @@ def test_probabilities_are_those_of_torch_at_any_size(tmp_path: Path, encoder: s
     kinds = {node.op_type for node in graph.node}
     assert not kinds & {"BatchNormalization", "Identity", "Softmax"}
     assert "Pad" not in kinds
+
+
+# They resize their features to whole patches, if these are not whole.
+@pytest.mark.parametrize("encoder", ["mobilevit_xxs", "mobilevitv2_050"])
+def test_whole_patches_at_any_size(tmp_path: Path, encoder: str) -> None:
+    model = network(encoder)
+    write_onnx(tmp_path / "a.onnx", model, THREE, facts={})
+    ours, theirs = torch_probabilities(model), onnx_probabilities(tmp_path / "a.onnx", threads=1)
+    assert max(deviation(ours, theirs, picture(0, *size)) for size in ((64, 64), (70, 101))) < 1e-3
+
+
+def test_a_file_that_is_right_at_one_size_only_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = network()
+    encode = type(model).encode
+
+    def chosen_by_size(self: Any, x: Tensor) -> Any:
+        high, low = encode(self, x)
+        return high, low if int(x.shape[-1]) == 131 else low.flip(-1)
+
+    def of_fixed_size(self: Any, x: Tensor) -> Any:
+        return encode(self, x + torch.zeros([int(side) for side in x.shape[-2:]]))
+
+    path = tmp_path / "a.onnx"
+    path.write_text("an earlier file")
+    for computation, why in ((chosen_by_size, "differs from torch"), (of_fixed_size, "Add node")):
+        monkeypatch.setattr(type(model), "encode", computation)
+        with pytest.raises(UserError, match=rf"{TINY} cannot be exported to ONNX, .*{why}"):
+            write_onnx(path, model, THREE, facts={})
+        assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
+        assert path.read_text() == "an earlier file"
+    assert "onnxruntime" not in capfd.readouterr().err
 
 
 def test_several_images_at_once(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from timm.models import vision_transformer
 import tinyvit
 from s5mars.export.graph import write_onnx
 from s5mars.export.parity import onnx_probabilities, parity, torch_probabilities
-from s5mars.export.positions import bicubic_weights, resampled, traceable_positions
+from s5mars.export.positions import bicubic_weights, resampled
+from s5mars.export.tracing import traceable
 from s5mars.models.build import build_segmenter
 from ties import assert_same_labels
 
@@ -38,7 +39,7 @@ def test_the_whole_is_what_timm_computes(prefix: int) -> None:
         found = resampled(positions, size, num_prefix_tokens=prefix)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     original = vision_transformer.resample_abs_pos_embed
-    with traceable_positions():
+    with traceable():
         assert vision_transformer.resample_abs_pos_embed is resampled
     assert vision_transformer.resample_abs_pos_embed is original
 
@@ -50,6 +51,7 @@ def test_the_whole_is_what_timm_computes(prefix: int) -> None:
         ("tiny_patch14_reg4_dinov2", "linear"),
         ("tiny_patch16_siglip", "deeplab"),
         ("tiny_patch16_dinov3", "dpt"),
+        ("tiny_patch14_eva02", "dpt"),
         ("tiny_swin", "deeplab"),
         ("test_convnext", "dpt"),
     ],

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.layers.conv2d_same import Conv2dSame
@@ -24,10 +25,18 @@ from torch import Tensor, nn
 
 from s5mars.classes import Taxonomy
 from s5mars.errors import UserError, first_line, needed
-from s5mars.export.positions import traceable_positions
+from s5mars.export.parity import deviation, onnx_probabilities, torch_probabilities
+from s5mars.export.tracing import traceable
 from s5mars.files import replacing
 from s5mars.models.onnx_network import INPUT, METADATA_KEY, OUTPUT
 from s5mars.models.segmenter import Segmenter
+from s5mars.randomness import generator
+
+CHECKED_SIZES = ((64, 96), (150, 117), (193, 130))
+"""Sizes at which a file is compared with torch: even ones, odd ones, below and above the traced."""
+
+LARGEST_DEVIATION = 0.01
+"""Largest accepted ``deviation``; correct files of more than 30 encoders have at most 1e-4."""
 
 OPSET = 17
 """Operator set of ONNX 1.12 (2022), supported by runtimes of small devices."""
@@ -76,6 +85,8 @@ def write_onnx(
 ) -> None:
     """Write the file atomically, with facts about the model in its metadata.
 
+    The file is compared with torch at other sizes than the traced one before it gets its name.
+
     Input ``image``: (N, H, W, 3) uint8 RGB, H and W at least 32. Output
     ``probabilities``: (N, C, H, W) float32. The metadata entry ``s5mars`` is JSON.
 
@@ -83,15 +94,17 @@ def write_onnx(
         path: such as ``model.onnx``.
 
     Raises:
-        UserError: if the package onnx is not installed, or ONNX lacks what the encoder computes.
+        UserError: if onnx or onnxruntime is not installed, ONNX lacks what the encoder computes,
+            or the file differs from torch.
     """
     onnx = needed("onnx", extra="export")
+    needed("onnxruntime", extra="export")
     deployed = Deployed(_same_upper(model), temperature=temperature, class_biases=class_biases)
     deployed = deployed.cpu().eval()
     example = torch.zeros(2, 97, 131, 3, dtype=torch.uint8)  # sizes that no stride divides
     axes = {0: "images", 1: "height", 2: "width"}
     written = io.BytesIO()  # in memory, because the exporter does not report a full disk
-    with warnings.catch_warnings(), traceable_positions():
+    with warnings.catch_warnings(), traceable():
         warnings.simplefilter("ignore")  # about the old exporter and traced sizes
         try:
             torch.onnx.export(
@@ -117,6 +130,29 @@ def write_onnx(
     onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(about, ensure_ascii=False)})
     with replacing(path) as temporary:
         onnx.save(proto, temporary)
+        _check(temporary, model, temperature=temperature, class_biases=class_biases)
+
+
+def _check(path: Path, model: Segmenter, **calibration: Any) -> None:
+    """Compare a file with torch, because the encoder may choose by the size what it computes."""
+    encoder = model.description["encoder"]
+    # A copy, because the model may be on a GPU.
+    ours = torch_probabilities(copy.deepcopy(model), **calibration)
+    draw = generator(0, "export")
+    images = [draw.integers(0, 256, (*size, 3), np.uint8) for size in CHECKED_SIZES]
+    try:
+        theirs = onnx_probabilities(path)
+        found = [deviation(ours, theirs, image) for image in images]
+    except UserError as error:
+        raise UserError(
+            f"{encoder} cannot be exported to ONNX, because onnxruntime fails on the file "
+            f"({first_line(error.__cause__ or error)}); use another encoder, or predict with torch"
+        ) from error
+    if not max(found) <= LARGEST_DEVIATION:
+        raise UserError(
+            f"{encoder} cannot be exported to ONNX, because the file differs from torch at some "
+            "image sizes; use another encoder, or predict with torch"
+        )
 
 
 def _without_aliases(graph: Any) -> None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from s5mars.errors import UserError
+from s5mars.errors import UserError, first_line
 from s5mars.models.onnx_network import INPUT, OUTPUT, open_session
 from s5mars.text.numbers import plural
 
@@ -62,6 +62,29 @@ def parity(one: Probabilities, other: Probabilities, images: Sequence[NDArray[np
     return Parity(len(images), pixels, equal / pixels, worst, total / pixels)
 
 
+def deviation(one: Probabilities, other: Probabilities, image: NDArray[np.uint8]) -> float:
+    """Return the difference of the logits of two networks, relative to their variation.
+
+    Unlike a difference of probabilities, it does not depend on the temperature or on how much the
+    network was trained. About 1e-5 is usual for float32, and 1 for unrelated networks.
+    """
+    a, b = (_logits(probabilities(image)) for probabilities in (one, other))
+    varying = a - a.mean((1, 2), keepdims=True)
+    # The second term is for networks whose values do not depend on the image.
+    scale = _root_mean_square(varying) + 1e-3 * (1 + _root_mean_square(a))
+    return _root_mean_square(a - b) / scale
+
+
+def _logits(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The logits up to the temperature, with mean zero over the classes."""
+    found = np.log(np.maximum(probabilities.astype(np.float64), 1e-30))
+    return found - found.mean(0)  # type: ignore[no-any-return]
+
+
+def _root_mean_square(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.square(values).mean()))
+
+
 def torch_probabilities(
     model: nn.Module, *, temperature: float = 1.0, class_biases: Sequence[float] | None = None
 ) -> Probabilities:
@@ -79,11 +102,22 @@ def torch_probabilities(
 
 
 def onnx_probabilities(path: Path) -> Probabilities:
-    """An ONNX file of ``write_onnx`` or ``quantise``."""
+    """An ONNX file of ``write_onnx`` or ``quantise``.
+
+    Raises:
+        UserError: if onnxruntime is missing or cannot read the file; of the returned function, if
+            onnxruntime fails on an image.
+    """
     session = open_session(path)
 
     def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = session.run([OUTPUT], {INPUT: image[None]})[0][0]
+        try:
+            found: NDArray[np.float32] = session.run([OUTPUT], {INPUT: image[None]})[0][0]
+        except Exception as error:  # those of onnxruntime have no other common base class
+            size = f"{image.shape[0]} × {image.shape[1]}"
+            raise UserError(
+                f"{path}: onnxruntime fails on an image of {size} pixels ({first_line(error)})"
+            ) from error
         return found
 
     return predict

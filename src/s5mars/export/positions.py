@@ -7,29 +7,13 @@ weights are a polynomial of the distance, so they can be computed from the size 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.models import eva, vision_transformer
 from torch import Tensor
 
 _A = -0.5  # sharpness of torch's antialiased bicubic filter (without antialiasing it is -0.75)
-
-
-@contextmanager
-def traceable_positions() -> Iterator[None]:
-    """Within it, ViTs of timm interpolate their position embeddings by ``resampled``."""
-    modules: tuple[Any, ...] = (vision_transformer, eva)
-    original = modules[0].resample_abs_pos_embed
-    for module in modules:
-        module.resample_abs_pos_embed = resampled
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.resample_abs_pos_embed = original
 
 
 def resampled(

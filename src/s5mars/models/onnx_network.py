@@ -92,7 +92,8 @@ def open_session(path: Path) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only: it warns about every constant that it folds
+    # Nothing but fatal errors: it warns about every constant that it folds, and raises its errors.
+    options.log_severity_level = 4
     with reading(path, kind="ONNX file", way_out="export it again"):
         return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
