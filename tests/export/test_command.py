@@ -16,7 +16,8 @@ from PIL import Image
 
 import s5mars
 from s5mars.cli import main
-from s5mars.export.command import export
+from s5mars.errors import UserError
+from s5mars.export.command import LEAST_EQUAL, export
 from ties import assert_same_labels
 
 from .networks import picture, run
@@ -106,14 +107,34 @@ def test_evaluating_the_file_leaves_the_scores_of_the_run_alone(
     assert scores[1]["protocol"]["network"] == "teacher"
 
 
-def test_eight_bits_need_images_and_say_how_far_they_are(tmp_path: Path, images: Path) -> None:
+def test_eight_bits_need_images_and_say_how_far_they_are(
+    tmp_path: Path,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     folder = run(tmp_path / "run")
     with pytest.raises(ValueError, match="with --images"):
         export(folder, int8=True)
+    monkeypatch.setitem(LEAST_EQUAL, "int8", 0.999)
     found = export(folder, int8=True, images=images)
     assert found["file"].endswith("run/model.int8.onnx") and found["parity"]["equal"] > 0.6
+    other = round(100 * (1 - found["parity"]["equal"]))
+    assert f"warning: {other} % of the pixels have another class" in capsys.readouterr().err
     assert s5mars.load(found["file"]).predict(picture(1, 60, 60)).shape == (60, 60)
     assert export(folder)["on"].startswith("noise")
+
+
+def test_images_that_are_too_small_are_the_reason(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(tmp_path / "run", resolution="1/4")  # 72 × 80 becomes 18 × 20
+    reason = rf"images of {images} have less than 32 pixels .*\(1/4\)"
+    with pytest.raises(UserError, match=f"--int8 needs larger images: the {reason}"):
+        export(folder, int8=True, images=images)
+    assert not list(tmp_path.rglob("*.onnx"))
+    assert re.fullmatch(f"noise, because the {reason}", export(folder, images=images)["on"])
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_mistakes_are_named(tmp_path: Path, images: Path) -> None:

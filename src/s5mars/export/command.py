@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -42,6 +43,9 @@ CALIBRATION_IMAGES = 32
 
 CALIBRATION_SIDE = 512
 """Side of the centre crop of a calibration image: enough for ranges, and saves memory."""
+
+LEAST_EQUAL = {"float32": 0.99, "int8": 0.9}
+"""Fraction of pixels with the same class as in torch below which a warning is printed."""
 
 COMPARED_IMAGES = 8
 COMPARED_SIDE = 1024
@@ -117,6 +121,8 @@ def export(
     }
     if int8:
         seen = _read(spread(paths, CALIBRATION_IMAGES), loaded)
+        if not seen:
+            raise UserError(f"--int8 needs larger images: {_too_small(paths, loaded)}")
         with tempfile.TemporaryDirectory() as scratch:
             single = Path(scratch) / "float32.onnx"
             write_onnx(
@@ -137,7 +143,7 @@ def export(
             class_biases=loaded.class_biases,
             facts=facts,
         )
-    return _compared(loaded, target, paths)
+    return _compared(loaded, target, paths, least_equal=LEAST_EQUAL[facts["precision"]])
 
 
 def _exportable(loaded: LoadedModel[SegmentationNetwork]) -> LoadedModel[Segmenter]:
@@ -150,14 +156,15 @@ def _exportable(loaded: LoadedModel[SegmentationNetwork]) -> LoadedModel[Segment
 
 
 def _compared(
-    loaded: LoadedModel[Segmenter], target: Path, paths: Sequence[Path]
+    loaded: LoadedModel[Segmenter], target: Path, paths: Sequence[Path], *, least_equal: float
 ) -> dict[str, Any]:
     shown = [centre(i, COMPARED_SIDE) for i in _read(spread(paths, COMPARED_IMAGES), loaded)]
-    on = (
-        f"images of {paths[0].parent}"
-        if shown
-        else "noise, because no image of the run exists here"
-    )
+    if shown:
+        on = f"images of {paths[0].parent}"
+    elif paths:
+        on = f"noise, because {_too_small(paths, loaded)}"
+    else:
+        on = "noise, because no image of the run exists here"
     shown = shown or _noise()
     ours = torch_probabilities(
         loaded.model, temperature=loaded.temperature, class_biases=loaded.class_biases
@@ -176,6 +183,12 @@ def _compared(
         "seconds_per_megapixel": dict(zip(("torch", "onnx"), times, strict=True)),
     }
     print(_words(result, found))
+    if found.equal < least_equal:
+        print(
+            f"warning: {100 * (1 - found.equal):.0f} % of the pixels have another class than with "
+            "torch; compare the scores with `s5mars evaluate` before you use the file",
+            file=sys.stderr,
+        )
     if loaded.resolution != FULL:
         print(
             f"The file expects images at resolution {loaded.resolution}. s5mars resizes them; "
@@ -218,6 +231,13 @@ def _read(paths: Sequence[Path], loaded: LoadedModel[Segmenter]) -> list[NDArray
     """The images at the resolution of the model; those that are too small there are left out."""
     images = [np.array(loaded.resolution.resized(read_image(path))) for path in paths]
     return [image for image in images if min(image.shape[:2]) >= SMALLEST_SIDE]
+
+
+def _too_small(paths: Sequence[Path], loaded: LoadedModel[Segmenter]) -> str:
+    return (
+        f"the images of {paths[0].parent} have less than {SMALLEST_SIDE} pixels in height or width "
+        f"at the resolution of the model ({loaded.resolution})"
+    )
 
 
 def _noise() -> list[NDArray[np.uint8]]:
