@@ -113,6 +113,30 @@ def test_differences_that_spoil_the_comparison_are_said(
     assert "No images are shown because the runs were trained on different data." in page.text
 
 
+def test_runs_of_different_images_are_not_ranked(
+    make_run, network, open_page, tmp_path: Path
+) -> None:
+    def fold(name: str, miou: float, images: list[str], soil: int) -> Path:
+        per_image = [{"name": image, "mIoU": miou} for image in images]
+        classes = {
+            "soil": {"iou": miou, "acc": miou, "support": soil},
+            "rock": {"iou": miou, "acc": miou, "support": 100},
+        }
+        scores = {"mIoU": miou, "classes": classes, "confusion": None, "per_image": per_image}
+        return make_run(name, evaluation=scores)
+
+    runs = [fold("fold-1", 50.0, ["a", "b"], 100), fold("fold-2", 60.0, ["b", "c"], 300)]
+    page = open_page(write_comparison(runs, out=tmp_path / "x.html", images=0))
+    assert "The runs were scored on different images (2, 2; 1 in common)," in page.text
+    assert "Difference" not in page.within("th") and "+10.00" not in page.text
+    assert "50\u202f% / 75\u202f%" in page.text
+    assert not [a for a in page.of("td") if "best" in a.get("class", "").split()]
+    runs[1] = fold("same", 60.0, ["b", "a"], 100)
+    page = open_page(write_comparison(runs, out=tmp_path / "x.html", images=0))
+    assert "different images" not in page.text and "+10.00" in page.text
+    assert [a for a in page.of("td") if "best" in a.get("class", "").split()]
+
+
 def test_a_warning_of_one_run_names_it_and_of_all_runs_does_not(
     make_run, network, open_page, tmp_path: Path
 ) -> None:

@@ -76,6 +76,8 @@ def comparison_page(
         for key, evaluation in zip(keys, evaluations, strict=True)
         if (table := tables.confusion_table(evaluation, taxonomy)) is not None
     ]
+    same = words.same_images(evaluations)
+    has_gain = same and len(runs) == 2
     splits = sorted({run.selection_split or "val" for run in runs})
     return {
         "title": title,
@@ -94,10 +96,9 @@ def comparison_page(
         "score_note": words.interval_sentence(evaluations[0]),
         "runs": _rows(runs, evaluations, keys),
         "classes": classes,
-        "has_gain": len(runs) == 2,
+        "has_gain": has_gain,
         "gain": gain,
-        "classes_note": "The highest value of each row is bold."
-        + (" Difference: second run minus first run, in points." if len(runs) == 2 else ""),
+        "classes_note": _classes_note(same=same, has_gain=has_gain),
         "confusions": confusions,
         "run_keys": keys,
         "curves": curves.compared_curves(labelled),
@@ -109,6 +110,16 @@ def comparison_page(
         "legend": legend(taxonomy),
         "footer": "Written by s5mars. The page loads no other files.",
     }
+
+
+def _classes_note(*, same: bool, has_gain: bool) -> str:
+    if not same:
+        return (
+            "The runs were scored on different images, so no value is bold. Support: the share of "
+            "the labelled pixels in each run, in the order of the columns."
+        )
+    difference = " Difference: second run minus first run, in points." if has_gain else ""
+    return f"The highest value of each row is bold.{difference}"
 
 
 def _keys(runs: Sequence[Run]) -> list[Curve]:
@@ -156,6 +167,18 @@ def _notices(
                     f"directly comparable. {listed}",
                 )
             )
+    if not words.same_images(evaluations):
+        images = [words.images_of(evaluation) for evaluation in evaluations]
+        common = len(frozenset.intersection(*filter(None, images)))
+        found.append(
+            Note(
+                "warning",
+                "The runs were scored on different images "
+                f"({', '.join(str(len(each)) for each in images)}; {common} in common), so their "
+                "scores are not comparable. Score them on the same split with "
+                "`s5mars evaluate --data`.",
+            )
+        )
     labels_of: dict[Note, list[str]] = {}
     for run, evaluation, label in zip(runs, evaluations, labels, strict=True):
         for notice in words.notices(run, evaluation, stale=is_stale(run)):
@@ -170,11 +193,12 @@ def _rows(
     runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], keys: Sequence[Curve]
 ) -> list[dict[str, Any]]:
     scores = [number(evaluation.get("mIoU")) for evaluation in evaluations]
+    same = words.same_images(evaluations)
     return [
         {
             "label": key.label,
             "series": key.series,
-            "best": _is_best(value, scores),
+            "best": same and _is_best(value, scores),
             "percent": None if value is None else round(value, 2),
             "range": tables.range_of(evaluation, "mIoU") or UNKNOWN,
             **tables.overall(evaluation),
@@ -196,18 +220,23 @@ def _classes(
     tabled = [tables.class_rows(e, runs[0].taxonomy) for e in evaluations]
     by_name = [{row["name"]: row for row in rows} for rows in tabled]
     names = dict.fromkeys(row["name"] for rows in tabled for row in rows)
+    same = words.same_images(evaluations)
     result = []
     for name in names:
         found = [rows.get(name) for rows in by_name]
         values = [row["percent"] if row else None for row in found]
         first = next(row for row in found if row)
+        shares = [row["share"] if row else UNKNOWN for row in found]
         result.append(
             {
                 "name": name,
                 "colour": first["colour"],
-                "share": first["share"],
+                "share": " / ".join(shares if len(set(shares)) > 1 else shares[:1]),
                 "cells": [
-                    {"text": row["iou"] if row else UNKNOWN, "best": _is_best(value, values)}
+                    {
+                        "text": row["iou"] if row else UNKNOWN,
+                        "best": same and _is_best(value, values),
+                    }
                     for row, value in zip(found, values, strict=True)
                 ],
                 "gain": _gain(values),

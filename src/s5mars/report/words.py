@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from s5mars.errors import as_typed
@@ -67,6 +67,21 @@ def comparable(evaluation: Mapping[str, Any]) -> str:
     ]
     parts += [f"merged {merged}" for merged in protocol.get("merged") or []]
     return ", ".join(parts)
+
+
+def images_of(evaluation: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the scored images; empty if they were not recorded."""
+    entries = evaluation.get("per_image")
+    return frozenset(
+        str(entry["name"])
+        for entry in (entries if isinstance(entries, list) else [])
+        if isinstance(entry, Mapping) and "name" in entry
+    )
+
+
+def same_images(evaluations: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether all evaluations that recorded their images are of the same ones."""
+    return len({images_of(evaluation) for evaluation in evaluations} - {frozenset()}) < 2
 
 
 def interval_sentence(evaluation: Mapping[str, Any]) -> str:
