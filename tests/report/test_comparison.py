@@ -172,6 +172,16 @@ def test_errors(make_run, network, tmp_path: Path) -> None:
         write_comparison([run], out=out, images=-1)
     with pytest.raises(FileNotFoundError, match="no such run folder"):
         write_comparison([run, tmp_path / "missing"], out=out)
+    compared = tmp_path / "compared runs"
+    (compared / "cells" / "s5mars").mkdir(parents=True)
+    (compared / "comparison.json").touch()
+    with pytest.raises(
+        ValueError, match=r"is a comparison: `s5mars table '.*compared runs'` prints"
+    ):
+        write_comparison([compared], out=out)
+    make_run("cell").rename(compared / "cells" / "s5mars" / "seed-0")
+    with pytest.raises(ValueError, match=r"its runs, such as .*cells/s5mars/seed-0$"):
+        write_comparison([compared], out=out)
     other = make_run("b")
     best = json.loads((other / "best.json").read_text())
     best["taxonomy"]["classes"].pop()

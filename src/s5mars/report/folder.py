@@ -113,6 +113,12 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
         raise UserError(
             f"{folder} is a cross-validation: give its runs instead, such as {folder / 'fold-1'}"
         )
+    if (folder / "comparison.json").is_file():
+        run = min(folder.glob(f"cells/**/{METRICS}"), default=None)
+        raise UserError(
+            f"{folder} is a comparison: `s5mars table {as_typed(folder)}` prints its scores"
+            + ("" if run is None else f"; for a report give its runs, such as {run.parent}")
+        )
     needed = (METRICS, FACTS)
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
