@@ -13,9 +13,10 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from s5mars.comparison import figures
-from s5mars.comparison.figures import by_labels, lines_of, write_figures
+from s5mars.comparison.figures import COLOURS, by_labels, lines_of, write_figures
 from s5mars.comparison.results import Comparison, write_comparison
 from s5mars.comparison.standings import groups_of
+from s5mars.methods import METHODS
 
 from .handmade import SCORES, SETTINGS, comparison
 
@@ -59,6 +60,36 @@ def test_the_figure_shows_means_deviations_and_seeds() -> None:
     legend = axes.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["Supervised", "S5_Mars"]
+
+
+def legend_of_curves(made: Comparison) -> list[str]:
+    figure = figures._curves(made, [group for group in groups_of(made) if group.standings])
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_curves_name_the_rows_of_every_share() -> None:
+    made = two_shares()
+    cells = [c for c in made.cells if (c.row, c.share) != ("supervised", "0.25")]
+    assert legend_of_curves(replace(made, cells=tuple(cells))) == ["Supervised", "S5_Mars"]
+    cells = [c for c in made.cells if (c.row, c.share) != ("s5mars", "0.25")]
+    assert legend_of_curves(replace(made, cells=tuple(cells))) == ["Supervised", "S5_Mars"]
+
+
+def test_every_method_has_a_colour_and_more_rows_have_dashes() -> None:
+    assert len(METHODS) <= len(COLOURS) == len(set(COLOURS))
+    made = comparison()
+    names = [f"row{index}" for index in range(len(COLOURS) + 1)]
+    rows = {name: {**made.rows["s5mars"], "title": name} for name in names}
+    cells = [replace(made.cells[0], row=name) for name in names]
+    many = replace(made, rows=rows, cells=tuple(cells), references={"methods": names[0]})
+    lines = lines_of(many, groups_of(many))
+    assert lines[0].colour == lines[-1].colour and lines[0].dash != lines[-1].dash
+    assert len({(line.colour, line.dash) for line in lines}) == len(names)
+    for axes in (by_labels(lines).axes[0], figures._curves(many, groups_of(many)).axes[0]):
+        drawn = [line for line in axes.get_lines() if str(line.get_label()) in names]
+        assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == len(names)
+    bars = figures._bars(many, groups_of(many)).axes[0].patches
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == len(names)
 
 
 def test_captions_name_the_split_that_was_scored(

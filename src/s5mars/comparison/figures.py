@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
@@ -34,9 +35,12 @@ from s5mars.text.spread import summary
 
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f",
-    "#bcbd22", "#17becf", "#9467bd", "#000000",
+    "#bcbd22", "#17becf", "#9467bd", "#000000", "#332288",
 )  # fmt: skip
-"""The colour-blind safe palette of Okabe and Ito, extended for long ablations."""
+"""The colour-blind safe palette of Okabe and Ito, extended to one colour per method."""
+
+_DASHES, _HATCHES = ("-", "--", ":"), ("", "//", "..")
+"""Of the lines and bars of the first, second and third rows that share a colour."""
 
 _DOTS_PER_INCH = 150
 _SIDE = 448  # pixels of the longer side of a picture
@@ -122,7 +126,7 @@ def _bars(comparison: Comparison, groups: Sequence[Group]) -> Figure:
     for axes, group in zip(panels, groups, strict=True):
         standings = group.standings[::-1]
         places = np.arange(len(standings))
-        axes.barh(
+        bars = axes.barh(
             places,
             [s.mIoU.mean for s in standings],
             xerr=[s.mIoU.spread or 0.0 for s in standings],
@@ -130,7 +134,8 @@ def _bars(comparison: Comparison, groups: Sequence[Group]) -> Figure:
             alpha=0.75,
             error_kw={"ecolor": "#333333", "capsize": 3, "lw": 1},
         )
-        for place, standing in zip(places, standings, strict=True):
+        for place, standing, bar in zip(places, standings, bars, strict=True):
+            bar.set_hatch(_HATCHES[_turn(comparison, standing.row) % len(_HATCHES)])
             values = list(by_seed(standing.cells).values())
             axes.plot(values, [place] * len(values), "o", color="#333333", ms=3, alpha=0.7)
         axes.set_yticks(places, [f"{s.title} ({s.mIoU.n})" for s in standings])
@@ -151,6 +156,7 @@ class Line:
     title: str
     colour: str
     scores: Mapping[int, Sequence[float]]  # number of labelled images → mIoU of every seed, %
+    dash: str = "-"
 
 
 def lines_of(comparison: Comparison, groups: Sequence[Group]) -> list[Line]:
@@ -162,7 +168,7 @@ def lines_of(comparison: Comparison, groups: Sequence[Group]) -> list[Line]:
             if cell.labelled_images is not None and cell.mIoU is not None:
                 scores.setdefault(cell.labelled_images, []).append(cell.mIoU)
         title = str(comparison.rows[row]["title"])
-        lines.append(Line(title, _colour(comparison, row), scores))
+        lines.append(Line(title, _colour(comparison, row), scores, _dash(comparison, row)))
     return lines
 
 
@@ -176,7 +182,13 @@ def by_labels(lines: Sequence[Line]) -> Figure:
         low = [m.mean - (m.spread or 0.0) for m in means]
         high = [m.mean + (m.spread or 0.0) for m in means]
         axes.plot(
-            labelled, [m.mean for m in means], "o-", color=line.colour, label=line.title, ms=5
+            labelled,
+            [m.mean for m in means],
+            color=line.colour,
+            label=line.title,
+            ls=line.dash,
+            marker="o",
+            ms=5,
         )
         axes.fill_between(labelled, low, high, color=line.colour, alpha=0.15, lw=0)
         for count, scores in line.scores.items():
@@ -200,17 +212,29 @@ def _curves(comparison: Comparison, groups: Sequence[Group]) -> Figure:
     """Draw the validation mIoU over the steps: mean over seeds, and their spread as a band."""
     figure = Figure(figsize=(1.2 + 4.2 * len(groups), 3.8), layout="constrained")
     panels = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
+    drawn: dict[str, Line2D] = {}  # row → its line in the first panel that has one
     for axes, group in zip(panels, groups, strict=True):
         for standing in group.standings:
             steps, mean, low, high = _band(standing.cells)
             colour = _colour(comparison, standing.row)
-            axes.plot(steps, mean, color=colour, label=standing.title, lw=1.6, marker=".", ms=4)
+            (line,) = axes.plot(
+                steps,
+                mean,
+                color=colour,
+                label=standing.title,
+                ls=_dash(comparison, standing.row),
+                lw=1.6,
+                marker=".",
+                ms=4,
+            )
+            drawn.setdefault(standing.row, line)
             axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
         axes.set(xlabel="step", title=f"labelled share {group.share}")
         _quiet(axes, grid="both")
     split = comparison.settings["training"]["select_on"]
     panels[0].set_ylabel(f"mIoU on {split}, %")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    handles = [drawn[row] for row in comparison.rows if row in drawn]
+    figure.legend(handles=handles, loc="outside right upper", frameon=False)
     figure.supxlabel("line: mean over seeds; band: standard deviation", fontsize=8)
     return figure
 
@@ -228,9 +252,21 @@ def _band(cells: Sequence[Result]) -> tuple[list[float], list[float], list[float
 
 
 def _colour(comparison: Comparison, row: str) -> str:
+    return COLOURS[_place(comparison, row) % len(COLOURS)]
+
+
+def _dash(comparison: Comparison, row: str) -> str:
+    return _DASHES[_turn(comparison, row) % len(_DASHES)]
+
+
+def _turn(comparison: Comparison, row: str) -> int:
+    """Number of earlier rows of its kind that have the same colour."""
+    return _place(comparison, row) // len(COLOURS)
+
+
+def _place(comparison: Comparison, row: str) -> int:
     group = comparison.rows[row]["group"]
-    rows = [name for name, facts in comparison.rows.items() if facts["group"] == group]
-    return COLOURS[rows.index(row) % len(COLOURS)]
+    return [name for name, facts in comparison.rows.items() if facts["group"] == group].index(row)
 
 
 def _quiet(axes: Axes, *, grid: Any) -> None:
