@@ -90,6 +90,24 @@ def test_failed_and_unfinished_cells_are_named(tmp_path: Path) -> None:
     assert "Rows have different numbers of seeds" in table(tmp_path)
 
 
+def test_warnings_name_the_rows_and_seeds_they_are_about(tmp_path: Path) -> None:
+    made = comparison()
+    notes = {"supervised": ["all", "both"], "s5mars": ["all", "ours"]}
+    cells = [
+        replace(
+            cell, notes=[*notes[cell.row], *(["both"] if cell.key[::2] == ("s5mars", 1) else [])]
+        )
+        for cell in made.cells
+    ]
+    write_comparison(tmp_path, replace(made, cells=tuple(cells)))
+    lines = table(tmp_path).splitlines()
+    assert {line for line in lines if "Warning" in line} == {
+        "- Warning: all",
+        "- Warning (S5_Mars; seeds 0, 1, 2): ours",
+        "- Warning (Supervised; seeds 0, 1, 2 / S5_Mars; seed 1): both",
+    }
+
+
 def test_latex_escapes(tmp_path: Path) -> None:
     text = table(write(tmp_path, note="50% of a & b_c"), form="latex")
     assert r"S5\_Mars & 3 & 47.00 $\pm$ 1.80 &" in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from s5mars.comparison.general import GROUP
@@ -44,7 +44,7 @@ def protocol_lines(comparison: Comparison, group: Group) -> list[str]:
     ]
     if comparison.note:
         lines.append(f"Note: {comparison.note}")
-    return lines + _warnings(cells)
+    return lines + _warnings(group)
 
 
 def reading_lines(group: Group) -> list[str]:
@@ -111,18 +111,31 @@ def _seeds(standing: Standing) -> str:
     return ", ".join(str(seed) for seed in sorted(cell.seed for cell in standing.cells))
 
 
-def _warnings(cells: Sequence[Result]) -> list[str]:
-    """List the notes of the runs once each, with their cells unless they apply to all."""
-    whose: dict[str, list[str]] = {}
-    for cell in cells:
-        for note in cell.notes:
-            whose.setdefault(note, []).append(cell.name)
+def _warnings(group: Group) -> list[str]:
+    """List the notes of the runs once each, with rows and seeds unless they apply to all."""
+    whose: dict[str, dict[str, list[int]]] = {}  # note → title → seeds
+    for standing in group.standings:
+        for cell in standing.cells:
+            for note in dict.fromkeys(cell.notes):
+                whose.setdefault(note, {}).setdefault(standing.title, []).append(cell.seed)
+    everyone = {standing.title: len(standing.cells) for standing in group.standings}
     return [
         f"Warning: {note}"
-        if len(names) == len(cells)
-        else f"Warning ({', '.join(sorted({n.partition(' ')[2] for n in names}))}): {note}"
-        for note, names in whose.items()
+        if {title: len(seeds) for title, seeds in rows.items()} == everyone
+        else f"Warning ({_rows_and_seeds(rows)}): {note}"
+        for note, rows in whose.items()
     ]
+
+
+def _rows_and_seeds(rows: Mapping[str, Sequence[int]]) -> str:
+    """``"MT, S5Mars; seeds 0, 1 / FixMatch; seed 0"``."""
+    titles: dict[tuple[int, ...], list[str]] = {}
+    for title, seeds in rows.items():
+        titles.setdefault(tuple(sorted(seeds)), []).append(title)
+    return " / ".join(
+        f"{', '.join(names)}; seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        for seeds, names in titles.items()
+    )
 
 
 def _distinct(values: Any) -> str:
