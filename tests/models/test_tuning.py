@@ -14,7 +14,7 @@ from s5mars.methods.supervised import Supervised
 from s5mars.models.build import build_segmenter, check_network
 from s5mars.models.checkpoint import load_model, save_model
 from s5mars.models.segmenter import Segmenter
-from s5mars.models.tuning import add_adapters, describe_network, layer_rates, tune
+from s5mars.models.tuning import add_adapters, check_tuning, describe_network, layer_rates, tune
 from s5mars.settings.config import TrainConfig
 
 VIT = "tiny_patch14_dinov2"
@@ -199,6 +199,11 @@ def test_what_a_run_says_of_its_network(tmp_path: Path) -> None:
         ({"freeze": "encoder", "drop_path": 0.1}, "--drop-path has no effect"),
         ({"freeze": "encoder", "freeze_norm": True}, "--freeze-norm has no effect"),
         ({"freeze": "encoder", "layer_decay": 0.9}, "--layer-decay has no effect"),
+        ({"freeze": "encoder", "encoder_rate": 0.025}, "--encoder-rate has no effect"),
+        (
+            {"freeze": "encoder", "encoder_rate": 0.5, "recipe": "vit"},
+            "--encoder-rate has no effect",
+        ),
         ({"freeze": "encoder", "scale": (0.9, 1.1)}, "cannot be combined with tiles"),
         ({"crops": "tiles", "scale": (0.9, 1.1)}, "cannot be combined with tiles"),
         ({"feature_cache": Path("f")}, "--feature-cache requires --freeze encoder"),
@@ -211,6 +216,10 @@ def test_what_a_run_says_of_its_network(tmp_path: Path) -> None:
 def test_settings_that_contradict_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_network(config(**settings), Supervised())
+
+
+def test_a_frozen_encoder_may_have_the_rate_of_its_recipe() -> None:
+    check_tuning(config(freeze="encoder", recipe="vit", encoder_rate=0.025))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from s5mars.errors import UserError, needed
 from s5mars.models.segmenter import Segmenter
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.keywords import as_option
+from s5mars.settings.recipes import find_recipe
 
 if TYPE_CHECKING:
     from s5mars.models.network import SegmentationNetwork
@@ -42,8 +43,12 @@ def check_tuning(config: TrainConfig) -> None:
         raise UserError(
             "--feature-cache cannot be combined with --crops random; leave one of them out"
         )
-    for name in ("lora", "drop_path", "gradient_checkpointing", "freeze_norm", "layer_decay"):
-        if getattr(config, name) != getattr(TrainConfig, name):
+    of_recipe = find_recipe(config.recipe).training
+    for name in (
+        "lora", "drop_path", "gradient_checkpointing", "freeze_norm", "layer_decay", "encoder_rate"
+    ):  # fmt: skip
+        # A recipe may be for encoders that are trained as well.
+        if getattr(config, name) not in (getattr(TrainConfig, name), of_recipe.get(name)):
             raise UserError(
                 f"{as_option(name)} has no effect with --freeze encoder; leave one of them out"
             )
