@@ -16,11 +16,13 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from apart import run_command
@@ -262,11 +264,104 @@ def test_damage_in_the_pool_is_one_line_whoever_reads_it(
     more = ("--method=s5mars", "--steps=12", "--validate-every=12", f"--workers={workers}")
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert re.search(
-        r"^\S*unlabelled/later_00\d\.jpg: damaged image .*: replace it, .*--skip-bad\)$",
+        r"^\S*unlabelled/later_00\d\.jpg: damaged image .*: replace it, or leave it out with "
+        r"--skip-bad; nothing was saved yet; resume with: s5mars train --resume \S*out "
+        r"\[--skip-bad\]$",
         fails(*train(scenes, tmp_path / "out", *more)),
     )
     # A process that ignores SIGTERM after an error cannot be stopped, nor can its children.
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_damage_in_the_pool_has_ended_goes_on(
+    workers: int,
+    scenes: Path,
+    tmp_path: Path,
+    fails: Fails,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """After the file is replaced, after it is removed, and with --skip-bad."""
+    more = ("--method=fixmatch", "--warm-up=0", "--epochs=2", "--batch=2", "--save-every=1")
+    more = (*more, f"--workers={workers}", "--seed=1")
+    without_steps = [word for word in train(scenes, tmp_path, *more) if word != "--steps=2"]
+
+    def command(out: Path) -> list[str]:
+        return [f"--out={out}" if word == f"--out={tmp_path}" else word for word in without_steps]
+
+    def weights(out: Path) -> dict[str, torch.Tensor]:
+        state = torch.load(out / "last.ckpt", weights_only=True)
+        assert state["global_step"] == 9
+        return dict(state["state_dict"])
+
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert main(command(whole)) == 0
+    image = scenes / "unlabelled" / "later_001.jpg"
+    content = image.read_bytes()
+    truncate(image)
+    said = fails(*command(out))
+    assert re.search(
+        r"later_001\.jpg: damaged image .*: replace it, or leave it out with --skip-bad; "
+        rf"step \d is saved; resume with: s5mars train --resume {out} \[--skip-bad\]$",
+        said,
+    )
+    assert said == fails("train", "--resume", out)
+
+    skipped = shutil.copytree(out, tmp_path / "skipped")
+    assert main(["train", "--resume", str(skipped), "--skip-bad"]) == 0
+    metrics = json.loads((skipped / "metrics.json").read_text())
+    assert (metrics["skipped_files"], metrics["pool_images"], metrics["steps"]) == (1, 8, 9)
+
+    image.unlink()
+    removed = shutil.copytree(out, tmp_path / "removed")
+    caplog.clear()
+    assert main(["train", "--resume", str(removed)]) == 0
+    warning = "1 of the 9 images of the pool were removed after the run began"
+    assert warning in caplog.text
+    metrics = json.loads((removed / "metrics.json").read_text())
+    assert (metrics["pool_images"], metrics["steps"]) == (8, 9)
+    assert any(warning in note["text"] for note in metrics["notes"])
+
+    image.write_bytes(content)
+    assert main(["train", "--resume", str(out)]) == 0
+    expected, found = weights(whole), weights(out)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_run_without_any_image_of_its_pool_does_not_go_on(
+    scenes: Path, tmp_path: Path, fails: Fails
+) -> None:
+    out = tmp_path / "out"
+    words = ("--method=fixmatch", "--pool=unlabelled", "--warm-up=0", "--steps=4")
+    for path in (scenes / "unlabelled").iterdir():
+        truncate(path)
+    assert "resume with" in fails(*train(scenes, out, *words))
+    assert "no readable image of the pool is left" in fails("train", "--resume", out, "--skip-bad")
+    for path in (scenes / "unlabelled").iterdir():
+        path.rename(path.with_stem(f"x_{path.stem}"))
+    assert "no readable image of the pool is left" in fails("train", "--resume", out)
+
+
+def test_a_labelled_image_that_is_damaged_later_cannot_be_skipped(
+    scenes: Path, tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from s5mars.training.record import Record
+
+    score = Record.score
+
+    def score_and_damage(self: Record, module: Any, **others: Any) -> None:
+        score(self, module, **others)
+        for path in (scenes / "images").iterdir():
+            truncate(path)
+
+    monkeypatch.setattr(Record, "score", score_and_damage)
+    words = ("--method=fixmatch", "--steps=9", "--validate-every=2", "--save-every=1")
+    assert re.search(
+        r"sol_00\d\.jpg: damaged image .*: replace it; step 2 is saved; resume with: "
+        r"s5mars train --resume \S*out$",
+        fails(*train(scenes, tmp_path / "out", *words)),
+    )
 
 
 # too few labels --------------------------------------------------------------------------------

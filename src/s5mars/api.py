@@ -110,7 +110,11 @@ class Run:
         return write_report(options.pop("run")[0], **options)
 
     def resume(
-        self, *, method: Method | None = None, data: str | PathLike[str] | None = None
+        self,
+        *,
+        method: Method | None = None,
+        data: str | PathLike[str] | None = None,
+        skip_bad: bool = False,
     ) -> Run:
         """Continue a run that was stopped; a finished one is left as it is.
 
@@ -118,13 +122,16 @@ class Run:
             method: object of the run's method, with the settings of the run, if its class is
                 neither a part of s5mars nor registered.
             data: where its data is now, if it was moved.
+            skip_bad: leave out damaged images of the pool from now on.
 
         Raises:
             UserError: if the method or the data are not those of the run.
         """
         moved = None if data is None else Path(data)
         with recorded_as(["train", f"--resume={self.folder}"]):
-            return Run(command.resume(self.folder, data=moved, own=_checked(method)))
+            return Run(
+                command.resume(self.folder, data=moved, skip_bad=skip_bad, own=_checked(method))
+            )
 
     def __fspath__(self) -> str:
         return str(self.folder)

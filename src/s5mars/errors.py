@@ -38,6 +38,14 @@ def first_line(error: BaseException | str) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
+def raised_message(message: str) -> str:
+    """The message of an error; one from a loader process arrives as its whole traceback."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if len(lines) < 2 or not lines[0].startswith("Caught "):
+        return message
+    return lines[-1].partition(": ")[2] or lines[-1]
+
+
 def did_you_mean(name: str, known: Collection[str]) -> str:
     """``"; did you mean 'rock'?"``, or nothing if no known name is similar."""
     near = difflib.get_close_matches(name, known, n=1)

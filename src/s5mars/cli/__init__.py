@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from s5mars.cli import archive, data, export, grids, labels, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
-from s5mars.errors import UserError
+from s5mars.errors import UserError, raised_message
 from s5mars.files import has_remedy
 
 USER_ERROR = 2
@@ -117,10 +117,5 @@ def _one_line(error: BaseException) -> str:
         return f"{error.filename} exists and is a file: remove it, or choose another name"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    # An error from a loader process arrives as its whole traceback; the last line is the message.
-    if lines[0].startswith("Caught ") and len(lines) > 1:
-        return lines[-1].partition(": ")[2] or lines[-1]
-    return " ".join(lines)
+    lines = (line.strip() for line in raised_message(str(error)).splitlines())
+    return " ".join(filter(None, lines)) or type(error).__name__

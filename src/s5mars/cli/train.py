@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
 from s5mars.cli.command import OneLineParser, data_of, require_data_set
@@ -21,8 +21,8 @@ def train(arguments: list[str]) -> int:
     elif any(a.split("=")[0] == "--resume" for a in arguments):
         from s5mars.training import command
 
-        run, data = _resumed(arguments)
-        command.resume(run, data=data)
+        options = _resumed(arguments)
+        command.resume(options.resume, data=options.data, skip_bad=options.skip_bad)
     else:
         from s5mars.settings.parsing import check_recipe_and_ablation
 
@@ -35,11 +35,12 @@ def train(arguments: list[str]) -> int:
     return 0
 
 
-def _resumed(arguments: list[str]) -> tuple[Path, Path | None]:
-    """The run to resume, and where its data is now, if that is given."""
+def _resumed(arguments: list[str]) -> Namespace:
+    """The run to resume, where its data is now, and whether to skip damaged images."""
     parser = OneLineParser(prog="s5mars train", add_help=False, allow_abbrev=False)
     parser.add_argument("--resume", type=_path, required=True)
     parser.add_argument("--data", type=_path)
+    parser.add_argument("--skip-bad", action="store_true")
     try:
         given, others = parser.parse_known_args(arguments)
     except UserError:
@@ -48,10 +49,10 @@ def _resumed(arguments: list[str]) -> tuple[Path, Path | None]:
         ) from None
     if others:
         raise UserError(
-            "--resume accepts only the run folder and --data (if the data was moved), because a "
-            "resumed run keeps its settings"
+            "--resume accepts only the run folder, --data (if the data was moved) and --skip-bad "
+            "(to leave out damaged images of the pool), because a resumed run keeps its settings"
         )
-    return given.resume, given.data
+    return given
 
 
 def _path(text: str) -> Path:

@@ -46,8 +46,17 @@ def train(
     return begin(settings.config, settings.method, config_text=settings.text, chosen=chosen)
 
 
-def resume(folder: Path, *, data: Path | None = None, own: Method | None = None) -> Path:
-    """Resume a run, whose data may be at ``data`` now; arguments and errors as ``train``."""
+def resume(
+    folder: Path,
+    *,
+    data: Path | None = None,
+    skip_bad: bool = False,
+    own: Method | None = None,
+) -> Path:
+    """Resume a run, whose data may be at ``data`` now; arguments and errors as ``train``.
+
+    With ``skip_bad``, damaged images of the pool are left out from now on.
+    """
     settings = training_from_yaml(folder / CONFIG, own=own)
     go_on = resume_folds if settings.config.folds else run.resume
-    return go_on(folder, settings.config, settings.method, data=data)
+    return go_on(folder, settings.config, settings.method, data=data, skip_bad=skip_bad)

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from s5mars.devices import is_out_of_memory
-from s5mars.errors import UserError, first_line
+from s5mars.errors import (
+    WAY_OUT,
+    DamagedFileError,
+    MissingFileError,
+    UserError,
+    as_typed,
+    first_line,
+    raised_message,
+)
 from s5mars.files.run_folder import CONFIG
 from s5mars.training.finite import NotFiniteError
 from s5mars.training.loader_processes import LoaderError, worker_failure
 from s5mars.training.loop import Loop
 from s5mars.training.lost import LOST, is_lost
+from s5mars.training.streams import Streams
 
 
 @contextmanager
@@ -21,12 +30,18 @@ def explained(loop: Loop, checkpoint: Path | None) -> Iterator[None]:
     """Turn known errors of a loop, which began at a checkpoint if any, into ``UserError``.
 
     Raises:
-        UserError: if the loss is not finite, a process died, memory does not suffice, or the
-            checkpoint does not fit.
+        UserError: if the loss is not finite, a process died, memory does not suffice, the
+            checkpoint does not fit, or a file cannot be read.
         SystemExit: with ``LOST``, where another process reports the error.
     """
+
+    def saved() -> str:
+        # Until the checkpoint is loaded, nothing has changed.
+        return "" if loop.saved_step is None and checkpoint is not None else loop.saved
+
     try:
-        yield
+        with readable(loop.config.out, loop.record.streams, saved=saved):
+            yield
     except NotFiniteError as error:
         if not loop.fabric.is_global_zero:  # only the first process reports
             raise SystemExit(LOST) from error
@@ -51,6 +66,38 @@ def explained(loop: Loop, checkpoint: Path | None) -> Iterator[None]:
         raise UserError(
             f"out of memory after step {loop.module.step} ({first_line(error)}): use a smaller "
             "--batch or --crop, or fewer --workers"
+        ) from error
+
+
+@contextmanager
+def readable(run: Path, streams: Streams, *, saved: Callable[[], str]) -> Iterator[None]:
+    """Add what was saved, and how to resume, to the errors of files that cannot be read.
+
+    ``--skip-bad`` leaves out images of the pool, but no labelled ones. Without a text of ``saved``
+    the errors stay as they are.
+
+    Raises:
+        UserError: if a file is damaged or missing.
+    """
+    try:
+        yield
+    except (DamagedFileError, MissingFileError) as error:
+        if not (known := saved()):
+            raise
+        text = raised_message(str(error))
+        pool = {str(path) for sample in streams.pool or () for path in (sample.image, *sample.hide)}
+        kept = {
+            str(path)
+            for sample in (*streams.labelled, *streams.selection)
+            for path in (sample.image, sample.mask, *sample.hide)
+        }
+        skippable = isinstance(error, DamagedFileError) and any(p in text for p in pool - kept)
+        way_out, option = "replace it", ""
+        if skippable:
+            way_out, option = "replace it, or leave it out with --skip-bad", " [--skip-bad]"
+        raise UserError(
+            f"{text.replace(WAY_OUT, way_out)}; {known}; resume with: s5mars train --resume "
+            f"{as_typed(run)}{option}"
         ) from error
 
 

@@ -41,9 +41,9 @@ from s5mars.text.numbers import UNKNOWN, score
 from s5mars.text.spread import summary_of_known
 from s5mars.training.environment import processes, versions
 from s5mars.training.run import (
-    located,
     quieten_lightning,
     require_unused,
+    resumed_settings,
     settled,
     train_part,
 )
@@ -97,7 +97,12 @@ def cross_validate(
 
 
 def resume_folds(
-    run: Path, config: TrainConfig, method: Method, *, data: Path | None = None
+    run: Path,
+    config: TrainConfig,
+    method: Method,
+    *,
+    data: Path | None = None,
+    skip_bad: bool = False,
 ) -> Path:
     """Train and score the folds of a run that are missing, and print the scores of all.
 
@@ -108,7 +113,7 @@ def resume_folds(
             another process works on the run.
     """
     quieten_lightning()
-    config = located(config, run, data)
+    config = resumed_settings(config, run, data=data, skip_bad=skip_bad)
     text = read_text(run / CONFIG)
     scores: list[Mapping[str, Any]] = []
     with locked(run):
@@ -123,7 +128,9 @@ def resume_folds(
                 pool=str(pool_list) if pool_list.is_file() else config.pool,
                 object_cache=_object_cache(config),
             )
-            changed = ("folds", "out", "splits", "labelled", "pool", "data", "object_cache")
+            changed = (
+                "folds", "out", "splits", "labelled", "pool", "data", "object_cache", "skip_bad",
+            )  # fmt: skip
             own = with_values(text, part, changed)
             title = f"fold {number} of {config.folds}"
             if not train_part(run, part, method, config_text=own, title=title):

@@ -35,7 +35,7 @@ from s5mars.training.announce import plan
 from s5mars.training.class_biases import add_class_biases, lacks_class_biases
 from s5mars.training.domain import has_domain, record_domain
 from s5mars.training.environment import check_devices, processes, versions
-from s5mars.training.failures import explained
+from s5mars.training.failures import explained, readable
 from s5mars.training.feed import Feed
 from s5mars.training.loop import Loop, read_checkpoint
 from s5mars.training.module import SegmentationModule
@@ -119,19 +119,26 @@ def _check_teacher(config: TrainConfig, method: Method) -> None:
         )
 
 
-def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None = None) -> Path:
+def resume(
+    run: Path,
+    config: TrainConfig,
+    method: Method,
+    *,
+    data: Path | None = None,
+    skip_bad: bool = False,
+) -> Path:
     """Resume a run from its ``last.ckpt``; the result equals that of an uninterrupted run.
 
     A finished run is left as it is, apart from a missing record of its training images and missing
     class biases. Settings and method are those of its ``config.yaml``, which then names ``data``,
-    if the data was moved.
+    if the data was moved, and has ``skip_bad``, if damaged images of the pool are to be left out.
 
     Raises:
         MissingFileError: if the run or its data are missing.
         UserError: if the data have changed, or if another process works on the run.
     """
     quieten_lightning()
-    config = located(config, run, data)
+    config = resumed_settings(config, run, data=data, skip_bad=skip_bad)
     if is_finished(run):
         if not _is_first():
             return run
@@ -145,15 +152,18 @@ def resume(run: Path, config: TrainConfig, method: Method, *, data: Path | None 
         print(f"{run} is finished; next: s5mars evaluate {as_typed(run)}")
         return run
     with _owned(run):
-        if data is not None and _is_first():
+        changed = [name for name, new in (("data", data), ("skip_bad", skip_bad)) if new]
+        if changed and _is_first():
             path = run / CONFIG
-            write_text(path, with_values(read_text(path), config, ["data"]))
+            write_text(path, with_values(read_text(path), config, changed))
         return _go_on(run, config, method)
 
 
-def located(config: TrainConfig, run: Path, data: Path | None) -> TrainConfig:
+def resumed_settings(
+    config: TrainConfig, run: Path, *, data: Path | None, skip_bad: bool
+) -> TrainConfig:
     """The settings of a run that may have been moved to ``run``, and its data to ``data``."""
-    config = replace(config, out=run)
+    config = replace(config, out=run, skip_bad=config.skip_bad or skip_bad)
     return config if data is None else with_absolute_paths(replace(config, data=data))
 
 
@@ -241,10 +251,12 @@ def _fit(
     if trains_in_stages(config, module.method):
         total = _total_steps(config, streams)
         pool = streams.pool or ()
-        for stage, own, text in earlier_stages(out, config, module.method, pool, steps=total // 3):
-            title = f"stage {stage.out.name}"
-            if not train_part(out, stage, own, config_text=text, title=title):
-                return out
+        stages = earlier_stages(out, config, module.method, pool, steps=total // 3)
+        with readable(out, streams, saved=lambda: "the finished stages are saved"):
+            for stage, own, text in stages:
+                title = f"stage {stage.out.name}"
+                if not train_part(out, stage, own, config_text=text, title=title):
+                    return out
         module.given_teacher = _frozen(out / "stages" / "reliable", dataset.taxonomy, config)
     feed = Feed(
         config=config,
@@ -268,7 +280,8 @@ def _fit(
     else:
         if checkpoint is not None and not (out / METRICS).is_file():
             record.write(module)
-        _complete(out, config, dataset, streams)
+        with readable(out, streams, saved=lambda: loop.saved):
+            _complete(out, config, dataset, streams)
         record.summarise(module)
     return out
 
@@ -303,7 +316,8 @@ def _total_steps(config: TrainConfig, streams: Streams) -> int:
     """Optimiser steps of all stages together."""
     if config.steps is not None:
         return config.steps
-    images = max(len(streams.labelled), len(streams.pool or ()))
+    # As when the run began: its schedule must not change.
+    images = max(len(streams.labelled), len(streams.pool or ()) + streams.lost)
     return max(1, math.ceil((config.epochs or 0) * images / config.batch))
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from s5mars.classes import IGNORE, Taxonomy, same_classes
+from s5mars.data.layouts.files import read_names
 from s5mars.data.names import as_lines
 from s5mars.data.read import open_hidden, open_image, without_data
 from s5mars.data.resolution import Resolution
@@ -99,8 +100,13 @@ def earlier_stages(
     )
     yield first, Supervised(), _text(run, first)
     reliable = folder / RELIABLE
-    if not reliable.is_file():
+    known = {sample.name for sample in pool}
+    listed = read_names(reliable) if reliable.is_file() else []
+    left = [name for name in listed if name in known]  # some may have been removed since
+    if not left:
         _rank(first, pool, folder)
+    elif len(left) < len(listed):
+        write_text(reliable, as_lines(left))
     second = replace(
         first,
         method=config.method,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,12 +20,14 @@ from s5mars.data.partition import draw_partition, pool, withhold
 from s5mars.data.read import image_size
 from s5mars.data.resolution import Resolution
 from s5mars.data.stratify import label_areas
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, listed
 from s5mars.files import write_text
 from s5mars.files.reading import read_text
 from s5mars.files.run_folder import CHECKPOINT, FACTS, METRICS
 from s5mars.settings.config import TrainConfig, reads_class_shares
 from s5mars.types import Method, Sample
+
+logger = logging.getLogger("s5mars")
 
 SKIPPED = "skipped.txt"
 WARNINGS = "warnings.txt"
@@ -40,7 +43,8 @@ class Streams:
     areas: NDArray[np.float64] | None  # (N, C), see ``_shown``; None if not needed
     coverage: float = 1.0  # see ``_coverage``
     skipped: tuple[str, ...] = ()  # one line for each skipped image or label
-    warnings: tuple[str, ...] = ()  # one line for each warning about few labels
+    warnings: tuple[str, ...] = ()  # one line for each warning about labels or the pool
+    lost: int = 0  # number of images of the pool that are left out since the run began
 
     def write(self, folder: Path) -> None:
         """Write one list of names for each stream, so that the run can be repeated exactly."""
@@ -246,10 +250,12 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
     """The samples that a run recorded when it started.
 
     A run that was killed while it recorded them has trained nothing, so they are chosen again.
+    Images of the pool that were removed since are left out with a warning, and with ``skip_bad``
+    those that are damaged by now; then the others are drawn in another order.
 
     Raises:
         MissingFileError: if a list is missing.
-        UserError: if the data no longer hold a listed image.
+        UserError: if the data no longer hold a listed image with a label, or the whole pool.
     """
     expected = ["labelled", *(["pool"] if method.needs.pool else [])]
     expected += ["selection"] if config.keep != "last" else []
@@ -259,29 +265,57 @@ def recorded_streams(dataset: Dataset, run: Path, config: TrainConfig, method: M
         streams.write(run / "splits")
         return streams
 
-    def listed(name: str) -> list[Sample]:
+    def names_of(name: str) -> list[str]:
         path = run / "splits" / f"{name}.txt"
         if not path.is_file():
             raise MissingFileError(f"{path} is missing: {run} is not a complete run folder")
-        return [dataset.sample(name) for name in read_names(path)]
+        return read_names(path)
 
-    labelled = tuple(listed("labelled"))
+    labelled = tuple(map(dataset.sample, names_of("labelled")))
     # A run without a selection has written no list of it, and keeps its last checkpoint.
     selected = config.keep != "last" or (run / "splits" / "selection.txt").is_file()
-    candidates = None
+    candidates: tuple[Sample, ...] | None = None
+    damaged: tuple[str, ...] = ()
+    lost = 0
+    warnings = _lines(run / "splits" / WARNINGS)
     if method.needs.pool:
-        candidates = withhold(listed("pool"), labelled if config.pool_labels else ())
+        names = names_of("pool")
+        left = _left(dataset, names, warnings)
+        candidates = withhold(left, labelled if config.pool_labels else ())
+        if config.skip_bad:
+            candidates, damaged = readable_samples(candidates, dataset.coding, skip_bad=True)
+            report_skipped(damaged)
+        if not candidates:
+            raise UserError(
+                f"{dataset.root}: no readable image of the pool is left: repair the files or "
+                "restore them"
+            )
+        lost = len(names) - len(candidates)
     needed = config.balanced_crops or (method.needs.pool and reads_class_shares(config))
     areas = _shown(labelled, dataset, config) if needed else None
     return Streams(
         labelled=labelled,
         pool=candidates,
-        selection=tuple(listed("selection")) if selected else (),
+        selection=tuple(map(dataset.sample, names_of("selection"))) if selected else (),
         areas=areas,
         coverage=_coverage(areas, labelled, config, method),
-        skipped=tuple(_lines(run / "splits" / SKIPPED)),
-        warnings=tuple(_lines(run / "splits" / WARNINGS)),
+        skipped=tuple(dict.fromkeys((*_lines(run / "splits" / SKIPPED), *damaged))),
+        warnings=tuple(warnings),
+        lost=lost,
     )
+
+
+def _left(dataset: Dataset, names: Sequence[str], warnings: list[str]) -> list[Sample]:
+    """The images of a recorded pool that are still there; a warning about others is appended."""
+    gone = [name for name in names if not dataset.has([name])]
+    if gone:
+        line = (
+            f"{len(gone)} of the {len(names)} images of the pool were removed after the run began "
+            f"({listed(gone, 3)}), and it went on without them."
+        )
+        logger.warning("%s", line)
+        warnings.append(line)
+    return [dataset.sample(name) for name in names if dataset.has([name])]
 
 
 def _lines(path: Path) -> list[str]:
