@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -63,6 +64,17 @@ def test_all_takes_every_image(data: Path, tmp_path: Path) -> None:
     assert main(command) == 0
     assert len(ObjectStore(out)) == 12 + 3
     assert len(list(out.glob("*.parquet"))) == 4
+
+
+def test_all_takes_labelled_images_that_no_list_names(data: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(data, tmp_path / "data")
+    listed = copy / "splits" / "train.txt"
+    first, *others = listed.read_text().split()
+    listed.write_text("\n".join(others))
+    assert first not in names(copy)
+    out = tmp_path / "all"
+    assert main(["masks", str(copy), "--split", "all", "--out", str(out)]) == 0
+    assert first in ObjectStore(out).names
 
 
 def test_a_killed_command_goes_on_where_it_stopped(data: Path, tmp_path: Path) -> None:

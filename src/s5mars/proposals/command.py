@@ -41,7 +41,7 @@ def make_masks(
         sam: Fields of ``SamSettings``; empty for ``graph``. ``precision`` defaults to bf16 on GPUs
             that support it.
         hardware: Fields of ``Hardware``; empty for ``graph``.
-        split: Split of the images; ``all`` for all splits and the unlabelled images.
+        split: Split of the images; ``all`` for all images, also those without a label or a split.
         splits: Folder of the split lists; see ``open_dataset``.
         engine: ``local`` or ``ray``.
 
@@ -118,12 +118,12 @@ def _sam_settings(fields: dict[str, Any], device: str) -> Any:
 
 
 def samples_of(data: Path, split: str, splits: Path | None) -> Sequence[Sample]:
-    """The images of a split of a data set; of ``all`` those of every split, and unlabelled ones."""
+    """The images of a split of a data set; with ``all``, those that no list names, too."""
     dataset = open_dataset(data, splits=splits)
     if split != EVERYTHING:
         return dataset.split(split)
-    found = {s.name: s for each in (*dataset.splits.values(), dataset.unlabelled) for s in each}
-    return list(found.values())
+    parts = (*dataset.splits.values(), dataset.unlabelled, dataset.unlisted)
+    return list({sample.name: sample for part in parts for sample in part}.values())
 
 
 def _report(store: ObjectStore, samples: Sequence[Sample] | None) -> None:
