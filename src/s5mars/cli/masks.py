@@ -22,18 +22,14 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--proposer",
         choices=["graph", "sam"],
-        default="graph",
         help="Method that proposes objects (graph)",
     )
-    parser.add_argument(
-        "--split", default="train", help="Split of the images: train, val, test or all (train)"
-    )
+    parser.add_argument("--split", help="Split of the images: train, val, test or all (train)")
     splits_option(parser)
-    parser.add_argument("--workers", type=int, default=1, help="Number of processes (1)")
+    parser.add_argument("--workers", type=int, help="Number of processes (1)")
     engine_options(parser)
-    parser.add_argument(
-        "--shard", type=int, default=64, help="Number of images per file of the store (64)"
-    )
+    parser.set_defaults(engine=None)  # as for the others, so that an unused option is noticed
+    parser.add_argument("--shard", type=int, help="Number of images per file of the store (64)")
     sam = parser.add_argument_group("options of --proposer sam")
     sam.add_argument("--weights", help="Folder or hub id of SAM, SAM 2 or SAM-HQ (transformers)")
     sam.add_argument(
@@ -79,52 +75,67 @@ _SAM = (
     "weights", "points_per_side", "long_side", "minimum_iou", "minimum_stability", "precision",
 )  # fmt: skip
 _HARDWARE = ("device", "points", "compile")
+_CREATION = ("proposer", "workers", "engine", "address", "shard")
+_IMAGES = ("split", "splits")
 _PICTURE = ("images", "seed")
 
 
 def _masks(options: Namespace) -> None:
-    others = [o for o in ("import_json", "export_json", "show") if getattr(options, o) is not None]
-    if len(others) > 1:
+    actions = {"import_json": _import, "export_json": _export, "show": _show}
+    given = list(_given(options, tuple(actions)))
+    if len(given) > 1:
         raise UserError(
-            f"{' and '.join(map(as_option, others))} cannot be combined: give one at a time"
+            f"{' and '.join(map(as_option, given))} cannot be combined: give one at a time"
         )
-    if options.export_json is None:
-        _need(options, "out")
-    if others:
-        _refuse(options, (*_SAM, *_HARDWARE), "--proposer sam")
-    if options.show is None:
-        _refuse(options, _PICTURE, "--show")
-    if options.import_json is None:
-        _need(options, "data")
-    where = {"split": options.split, "splits": options.splits}
-    if options.import_json is not None:
-        from s5mars.proposals.command import import_masks
+    (actions[given[0]] if given else _make)(options)
 
-        import_masks(options.import_json, options.out, data=options.data, **where)
-    elif options.export_json is not None:
-        from s5mars.proposals.command import export_masks
 
-        export_masks(options.data, options.export_json)
-    elif options.show is not None:
-        from s5mars.report.masks import show_masks
+def _make(options: Namespace) -> None:
+    _need(options, "out")
+    _refuse(options, _PICTURE, "")
+    _need(options, "data")
+    from s5mars.proposals.command import make_masks
 
-        picture = _given(options, _PICTURE)
-        print(show_masks(options.data, options.show, options.out, **where, **picture))
-    else:
-        from s5mars.proposals.command import make_masks
+    settings = _given(options, (*_CREATION, *_IMAGES))
+    if "shard" in settings:
+        settings["shard_images"] = settings.pop("shard")
+    make_masks(
+        options.data,
+        options.out,
+        sam=_given(options, _SAM),
+        hardware=_given(options, _HARDWARE),
+        **settings,
+    )
 
-        make_masks(
-            options.data,
-            options.out,
-            proposer=options.proposer,
-            sam=_given(options, _SAM),
-            hardware=_given(options, _HARDWARE),
-            workers=options.workers,
-            shard_images=options.shard,
-            engine=options.engine,
-            address=options.address,
-            **where,
-        )
+
+def _import(options: Namespace) -> None:
+    _need(options, "out")
+    _refuse(options, (*_SAM, *_HARDWARE, *_PICTURE, *_CREATION), "--import-json")
+    if options.data is None:
+        _refuse(options, _IMAGES, "--import-json without DATA")
+    from s5mars.proposals.command import import_masks
+
+    where = _given(options, _IMAGES)
+    import_masks(options.import_json, options.out, data=options.data, **where)
+
+
+def _export(options: Namespace) -> None:
+    unused = (*_SAM, *_HARDWARE, *_PICTURE, *_CREATION, *_IMAGES, "out")
+    _refuse(options, unused, "--export-json")
+    _need(options, "data")
+    from s5mars.proposals.command import export_masks
+
+    export_masks(options.data, options.export_json)
+
+
+def _show(options: Namespace) -> None:
+    _need(options, "out")
+    _refuse(options, (*_SAM, *_HARDWARE, *_CREATION), "--show")
+    _need(options, "data")
+    from s5mars.report.masks import show_masks
+
+    settings = _given(options, (*_IMAGES, *_PICTURE))
+    print(show_masks(options.data, options.show, options.out, **settings))
 
 
 def _given(options: Namespace, names: tuple[str, ...]) -> dict[str, Any]:
@@ -137,10 +148,14 @@ def _need(options: Namespace, name: str) -> None:
         raise UserError(f"{what} is missing; see s5mars masks --help")
 
 
-def _refuse(options: Namespace, names: tuple[str, ...], belongs: str) -> None:
-    given = list(_given(options, names))
-    if given:
-        raise UserError(f"{as_option(given[0])} is an option of {belongs}")
+def _refuse(options: Namespace, names: tuple[str, ...], action: str) -> None:
+    """Raise a UserError if an option is given that an action does not use."""
+    for name in _given(options, names):
+        if name in (*_SAM, *_HARDWARE):
+            raise UserError(f"{as_option(name)} is an option of --proposer sam")
+        if name in _PICTURE:
+            raise UserError(f"{as_option(name)} is an option of --show")
+        raise UserError(f"{as_option(name)} has no effect with {action}: leave it out")
 
 
 COMMANDS = {

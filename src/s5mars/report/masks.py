@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from s5mars.data.read import read_image
 from s5mars.data.resolution import fitted
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_limit
 from s5mars.files import write_figure
 from s5mars.proposals.command import samples_of
 from s5mars.proposals.draw import ObjectFilter, check_size, decode_window, qualified
@@ -54,13 +54,14 @@ def show_masks(
 
     Raises:
         UserError: if the store has none of the images, a mask and its image differ in size,
-            ``images`` is below 1, or ``out`` does not end in .png.
+            ``images`` is below 1, ``seed`` is negative, or ``out`` does not end in .png.
         MissingFileError: if the data folder or the store does not exist.
     """
     if out.suffix.lower() != ".png":
         raise UserError(f"--out must end in .png (got {out})")
     if images < 1:
         raise UserError(f"--images must be at least 1 (got {images})")
+    require_limit("at least 0", **{"--seed": seed})
     opened = ObjectStore(store)
     samples = samples_of(data, split, splits)
     known = [sample for sample in samples if sample.name in opened]
