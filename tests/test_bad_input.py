@@ -537,6 +537,18 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
             ["--method=s5mars", "--objects=no.parquet"],
             r"no\.parquet does not exist: leave out --objects",
         ),
+        (
+            ["--objects=no.parquet"],
+            r"^--objects is for methods that paste objects, not for supervised: leave it out$",
+        ),
+        (
+            ["--method=fixmatch", "--object-cache=no"],
+            r"^--object-cache is for methods that paste objects, not for fixmatch: leave it out$",
+        ),
+        (
+            ["--pool=no.txt"],
+            r"^--pool is for methods that use a pool, not for supervised: leave it out$",
+        ),
         (["--accelerator=gpux"], r"cannot train with accelerator gpux.*; omit these options"),
         (["--strategy=foo"], r"cannot train with .*strategy foo"),
         (["--strategy=ddp_fork", "--devices=2"], r"cannot train with .*only strategies of the"),

@@ -13,6 +13,7 @@ import pytest
 from s5mars.comparison.grid import Row, arguments_of, method_rows, with_files_read
 from s5mars.comparison.plan import Request, plan, with_choices
 from s5mars.comparison.results import read_comparison, write_comparison
+from s5mars.comparison.runner import _Work
 from s5mars.comparison.settings import describe_row, differences, same_run, with_new_options
 from s5mars.errors import UserError
 from s5mars.settings.config import TrainConfig
@@ -135,6 +136,53 @@ def test_a_list_of_the_pool_counts_by_its_content(tmp_path: Path, fake_data: Mod
     listed.write_text(names[0])
     with pytest.raises(UserError, match=r"other settings \(.*training\.pool: pool\.txt, \w+ there"):
         plan(request)
+
+
+def test_a_row_gets_only_the_options_that_it_uses(tmp_path: Path, fake_data: ModuleType) -> None:
+    data = fake_data.plain(tmp_path / "data", images=6)
+    pool = tmp_path / "pool.txt"
+    pool.write_text((data / "splits" / "train.txt").read_text())
+    words = [f"--data={data}", "--steps=20", "--model=resnet18", f"--pool={pool}"]
+    methods = ["supervised", "fixmatch", "s5mars"]
+    request = Request(out=tmp_path / "x", arguments=words, methods=methods)
+    work = _Work(request, plan(request))
+
+    def config_of(name: str) -> TrainConfig:
+        cell = next(each for each in work.cells.values() if each.row.name == name)
+        return parse_training(work._job(cell, tmp_path / "run")["train"][1:]).config
+
+    supervised, fixmatch, s5mars = map(config_of, methods)
+    assert (supervised.pool, supervised.object_cache) == ("all", None)
+    assert (fixmatch.pool, fixmatch.object_cache) == (str(pool), None)
+    assert (s5mars.pool, s5mars.object_cache) == (str(pool), tmp_path / "x" / "objects")
+
+    # A cell that an earlier version began has recorded all options.
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "last.ckpt").touch()
+    cell = next(each for each in work.cells.values() if each.row.name == "supervised")
+    words = [*words, "--method=supervised", "--crop=512", "--resolution=full"]
+    old = [*words, f"--out={run}", "--labelled=1.0", "--seed=0", f"--object-cache={tmp_path}"]
+    (run / "config.yaml").write_text(parse_training(old).text)
+    assert work._job(cell, run)["train"] == ["train", "--resume", str(run)]
+
+
+@pytest.mark.parametrize(
+    ("option", "methods", "said"),
+    [
+        ("--objects=no", ["supervised", "fixmatch"], "not for supervised, fixmatch: leave it out"),
+        ("--pool=train", ["supervised"], "--pool is for methods that use a pool, not for superv"),
+        ("--objects=no", ["supervised", "s5mars"], "no does not exist: leave out --objects"),
+        ("--pool=no.txt", ["supervised", "s5mars"], "no.txt: no such file"),
+    ],
+)
+def test_an_option_that_no_row_uses_or_that_names_nothing(
+    option: str, methods: list[str], said: str, tmp_path: Path, fake_data: ModuleType
+) -> None:
+    data = fake_data.plain(tmp_path / "data", images=6)
+    words = [f"--data={data}", "--steps=20", "--model=resnet18", option]
+    with pytest.raises(UserError, match=said):
+        plan(Request(out=tmp_path / "x", arguments=words, methods=methods))
 
 
 def test_a_changed_label_or_file_of_an_option_is_another_comparison(

@@ -15,6 +15,7 @@ from PIL import Image
 from labels.loop_folder import CLASSES, open_store, paint, scene, write_images
 from s5mars.classes import Taxonomy
 from s5mars.data.resolution import Resolution
+from s5mars.errors import UserError
 from s5mars.labels.loop.assistant import Assistant
 from s5mars.labels.loop.features import PyramidCache, StartModel, open_start_model
 from s5mars.labels.loop.head import (
@@ -242,13 +243,17 @@ def test_the_train_button_starts_from_the_start_model(tmp_path: Path) -> None:
     for name in store.folder.images:
         paint(store, name, 0, 0, 9, 9, 1)
     start = str(tmp_path / "run"), model.encoder
-    trainer = Trainer(store, ["--crop=32", "--workers=0"], start=start)
+    cache = f"--object-cache={tmp_path / 'cache'}"  # for the default method, S5Mars
+    trainer = Trainer(store, ["--crop=32", "--workers=0", cache], start=start)
     assert trainer.start_from == start[0]
     trainer.start("supervised", 1)
     trainer.close()
     command = shlex.split(trainer.log("1").splitlines()[0])
     config = parse_training(command[2:]).config
     assert config.start_from == start[0]
+    assert config.object_cache is None
+    with pytest.raises(UserError, match="--object-cache is for methods that paste objects"):
+        Trainer(store, [cache, "--method=fixmatch"])
     network = starting_network(config, parse_training(command[2:]).method, CLASSES)
     assert network.weights_report.classes == list(CLASSES.names)
     for options in (["--model=test_resnet"], ["--weights=none"]):

@@ -128,6 +128,10 @@ def test_an_image_without_a_label_can_be_shown(data: Path, tmp_path: Path) -> No
             ["--objects", "nowhere", "--augmentations", "mixing"],
             "nowhere does not exist: leave out --objects",
         ),
+        (
+            ["--objects", "nowhere"],
+            "--objects is for --augmentations strong, mixing or objects, not for augin: leave it",
+        ),
     ],
 )
 def test_mistakes_are_one_line(

@@ -28,8 +28,10 @@ from s5mars.errors import UserError
 from s5mars.evaluation.protocols import find_protocol
 from s5mars.files.locking import is_empty
 from s5mars.models.encoders import architecture
+from s5mars.proposals.prepare import check_given
 from s5mars.settings.networks import DeepLab, network_options
 from s5mars.settings.parsing import Training, given, parse_training
+from s5mars.settings.used import require_used
 from s5mars.training.automatic import complete
 from s5mars.types import Method
 
@@ -156,7 +158,8 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     """Return the comparison with the existing cells, and the new ones as waiting.
 
     Raises:
-        UserError: if settings differ from those of the folder.
+        UserError: if settings differ from those of the folder, or no row uses an option.
+        MissingFileError: if there are no objects where the options say.
     """
     base = _training(request, method_rows([BASELINE])[0], cells[0])
     dataset = open_dataset(base.config.data, splits=base.config.splits)
@@ -166,8 +169,12 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
         dataset, base, split=request.split, protocol=request.protocol
     )
     content = describe_content(dataset, base.config)
+    trainings = {row.name: _training(request, row, cells[0]) for row in rows}
+    require_used(base.config, {name: each.method.needs for name, each in trainings.items()})
+    if base.config.objects is not None:
+        check_given(base.config.objects)
     facts: Mapping[str, Any] = {
-        row.name: settings.facts_of(row, _training(request, row, cells[0]), base) for row in rows
+        row.name: settings.facts_of(row, trainings[row.name], base) for row in rows
     }
     shares: Mapping[str, Any] = {
         cell.share: settings.describe_share(cell, dataset) for cell in cells

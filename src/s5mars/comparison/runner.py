@@ -37,6 +37,7 @@ from s5mars.files.locking import locked
 from s5mars.files.run_folder import CONFIG, is_trained
 from s5mars.parallel.workers import ended
 from s5mars.settings.parsing import parse_training, training_from_yaml
+from s5mars.settings.used import used_only, without_unused
 from s5mars.text.numbers import duration, plural
 from s5mars.types import Method
 
@@ -210,12 +211,16 @@ class _Work:
             where["splits"] = str(lists.resolve())
         # What was chosen for the comparison is the same in all cells.
         chosen = {name: getattr(training.config, name) for name in ("model", "resolution", "crop")}
-        if training.config.objects is None and training.config.object_cache is None:
+        needs, config = training.method.needs, training.config
+        arguments += without_unused(config, needs)
+        if needs.objects and config.objects is None and config.object_cache is None:
             chosen["object-cache"] = self.out.resolve() / OBJECTS
         arguments += [f"--{name}={value}" for name, value in (where | chosen).items()]
         if is_trained(run) or saved_states(run):
+            # An earlier version recorded unused options, too.
             recorded = training_from_yaml(run / CONFIG, own=own).config
-            if different := settings.same_run(training.config, recorded):
+            both = used_only(config, needs), used_only(recorded, needs)
+            if different := settings.same_run(*both):
                 raise UserError(
                     f"{run} contains a run with other settings ({'; '.join(different)}); remove it"
                 )

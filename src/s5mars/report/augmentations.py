@@ -82,10 +82,16 @@ def show_augmentations(
 
     Raises:
         UserError: if the ablation or the image is unknown, ``out`` does not end in .png, there is
-            no second labelled image, or a file cannot be read.
+            no second labelled image, a file cannot be read, or no row pastes the ``objects``.
         MissingFileError: if ``data`` does not exist.
     """
     require_choice(augmentations, BASES, name="--augmentations", suggest=True)
+    if objects is not None and not _pastes_objects(augmentations):
+        *using, last = filter(_pastes_objects, BASES)
+        raise UserError(
+            f"--objects is for --augmentations {', '.join(using)} or {last}, not for "
+            f"{augmentations}: leave it out"
+        )
     if out.suffix.lower() != ".png":
         raise UserError(f"--out must end in .png (got {out})")
     dataset = open_dataset(data, splits=splits)
@@ -166,12 +172,11 @@ def _views(
         crop=CropSettings(size=side, scale=(1.0, 1.0), flip=0.0),
         coding=dataset.coding,
     )
-    needs = [r.change(BASES[augmentations]).needs for r in ABLATIONS[augmentations].rows.values()]
     crops = []
     with TemporaryDirectory() as cache:
         for k, sample in enumerate(samples):
             store = None
-            if k == 1 and any(need.objects for need in needs):
+            if k == 1 and _pastes_objects(augmentations):
                 store, _ = object_store(objects, [sample], cache=Path(cache) / "objects")
             rng = generator(seed, "crop to show", sample=k)
             crops.append(load_crop(sample, rng=rng, settings=settings, objects=store))
@@ -188,6 +193,12 @@ def _views(
     image = torch.from_numpy(np.stack([crop["image"] for crop in crops])).permute(0, 3, 1, 2)
     mask = crops[1].get("objects", np.zeros((side, side), bool))
     return View(as_float(image), targets), torch.from_numpy(mask.astype(bool))[None]
+
+
+def _pastes_objects(augmentations: str) -> bool:
+    """Whether a row of an ablation pastes objects."""
+    rows = ABLATIONS[augmentations].rows.values()
+    return any(row.change(BASES[augmentations]).needs.objects for row in rows)
 
 
 def _nearest_label(label: NDArray[np.generic]) -> NDArray[np.generic]:

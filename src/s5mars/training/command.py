@@ -9,6 +9,7 @@ from pathlib import Path
 from s5mars.errors import UserError
 from s5mars.files.run_folder import CONFIG
 from s5mars.settings.parsing import given, parse_training, training_from_yaml
+from s5mars.settings.used import require_used
 from s5mars.training import run
 from s5mars.training.automatic import complete
 from s5mars.training.environment import processes
@@ -29,6 +30,7 @@ def train(
     """
     completed, chosen = complete(arguments, own=own)
     settings = parse_training(completed, own=own)
+    require_used(settings.config, {settings.config.method: settings.method.needs})
     run.quieten_lightning()
     if one_process and processes(settings.config) > 1:
         if given(arguments, ["devices", "num-nodes"]):

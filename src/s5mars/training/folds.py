@@ -126,7 +126,7 @@ def resume_folds(
                 splits=(run / "lists" / f"fold-{number}").absolute(),
                 labelled=str((run / "lists" / f"fold-{number}.txt").absolute()),
                 pool=str(pool_list) if pool_list.is_file() else config.pool,
-                object_cache=_object_cache(config),
+                object_cache=_object_cache(config) if method.needs.objects else None,
             )
             changed = (
                 "folds", "out", "splits", "labelled", "pool", "data", "object_cache", "skip_bad",

@@ -35,6 +35,7 @@ from s5mars.labels.loop.store import Store
 from s5mars.predict.overlay import indexed_png
 from s5mars.predict.predictor import Predictor, load
 from s5mars.settings.parsing import parse_training
+from s5mars.settings.used import require_used, without_unused
 
 METHODS = ("s5mars", "self_training", "supervised_averaged", "supervised")
 """Methods that the page offers, the first one first; ``--method`` adds another one."""
@@ -82,7 +83,9 @@ class Trainer:
             if name in given:
                 raise UserError(f"{name} is set by the label page; omit it")
         self._start = None if {"--model", "--weights"} & given else start
-        self.method = parse_training(self._arguments("N", None, STEPS)).config.method
+        default = parse_training(self._arguments("N", None, STEPS))
+        self.method = default.config.method
+        require_used(default.config, {self.method: default.method.needs})
         store.remove_empty()
 
     @property
@@ -147,7 +150,9 @@ class Trainer:
                 raise UserError(f"steps must be in 1..{MOST_STEPS}")
             run = str(int(self.runs[-1]) + 1 if self.runs else 1)
             arguments = self._arguments(run, method, steps)
-            parse_training(arguments)
+            # The options were given for the default method.
+            training = parse_training(arguments)
+            arguments += without_unused(training.config, training.method.needs)
             self.store.remove_empty()
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._log_file(run).open("xb") as log:
