@@ -17,7 +17,8 @@ from PIL import Image
 from apart import start_command
 from s5mars.cli import main
 from s5mars.data.layouts import open_dataset
-from s5mars.proposals.coco import import_json
+from s5mars.errors import UserError
+from s5mars.proposals.coco import export_json, import_json
 from s5mars.proposals.draw import ObjectFilter, coverage
 from s5mars.proposals.prepare import object_store
 from s5mars.proposals.proposal import Proposal, proposal_from_mask
@@ -270,6 +271,54 @@ def test_a_bad_store_stops_training_before_it_starts(
     error = capsys.readouterr().err
     assert re.search(rf"s\.parquet:? {said}", error) and error.count("\n") == 1
     assert not run.exists()
+
+
+def write_json(folder: Path, data: Path, *, size: tuple[int, int]) -> None:
+    """Masks of all train images, as JSON files of the authors."""
+    store = folder.with_suffix(".parquet")
+    write(store, [(name, [block(size=size)]) for name in names(data)])
+    export_json(ObjectStore(store), folder)
+
+
+def test_rejected_json_is_not_kept(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objects, run = tmp_path / "json", tmp_path / "run"
+    write_json(objects, data, size=(80, 96))
+    command = [
+        "train", f"--data={data}", f"--out={run}", "--method=s5mars", f"--objects={objects}",
+        "--model=test_resnet", "--weights=none", "--crop=32", "--steps=1", "--batch=2",
+        "--accelerator=cpu", "--devices=1", "--workers=0",
+    ]  # fmt: skip
+    rejected = rf"json: the masks of 6 of 6 images have another size .*, such as {names(data)[0]}"
+    for words in (command, [*command, "--folds=2"]):
+        assert main(words) == 2
+        assert re.search(rejected, capsys.readouterr().err)
+        assert not run.exists()
+    good = next(objects.rglob("*.json"))
+    good.write_text("[{}]")
+    assert main(command) == 2
+    assert "damaged mask 0" in capsys.readouterr().err and not run.exists()
+
+    write_json(objects, data, size=SIZE)
+    assert main(command) == 0
+    assert ObjectStore(run / "objects.parquet").masks == 6
+    assert not list(run.glob(".*"))
+
+
+def test_an_import_is_replaced_if_it_does_not_fit(data: Path, tmp_path: Path) -> None:
+    """Earlier versions left rejected imports in the folder of the run."""
+    samples, objects, cache = open_dataset(data).split("train"), tmp_path / "json", tmp_path / "c"
+    write_json(objects, data, size=(80, 96))
+    with pytest.raises(UserError, match="json: the masks of 6 of 6 images"):
+        object_store(objects, samples, cache=cache)
+    assert not cache.with_suffix(".parquet").exists()
+    import_json(objects, cache.with_suffix(".parquet"))
+    with pytest.raises(UserError, match="json: the masks of 6 of 6 images"):
+        object_store(objects, samples, cache=cache)
+    write_json(objects, data, size=SIZE)
+    store, found = object_store(objects, samples, cache=cache)
+    assert (store.path, found.without) == (cache.with_suffix(".parquet"), 0)
 
 
 def test_masks_of_other_images_are_not_imported(data: Path, tmp_path: Path) -> None:

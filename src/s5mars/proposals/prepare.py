@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from s5mars.errors import MissingFileError
+from s5mars.errors import MissingFileError, UserError
+from s5mars.files import replacing
 from s5mars.proposals.build import build_store
 from s5mars.proposals.coco import import_json
 from s5mars.proposals.draw import Coverage, ObjectFilter, coverage
@@ -24,10 +28,37 @@ def check_given(given: Path) -> None:
         )
 
 
-def check_store(given: Path, samples: Sequence[Sample]) -> None:
-    """Raise as ``object_store``, before anything is written; JSON is not checked."""
-    if not _is_json(given):
+@contextmanager
+def checked_objects(
+    given: Path | None, samples: Sequence[Sample], *, imports: bool = True
+) -> Iterator[Callable[[Path], None]]:
+    """Check that the given store, if any, has the objects of these samples.
+
+    JSON is imported to a temporary file. Yields a function that moves it to where ``object_store``
+    looks for it with a ``cache``, and that may be called once.
+
+    Args:
+        given: as for ``object_store``.
+        imports: whether JSON is imported and checked; only one process has to.
+
+    Raises:
+        MissingFileError, UserError: as ``object_store``.
+    """
+    if given is not None and not _is_json(given):
+        check_given(given)
         _opened(given, samples)
+    if given is None or not (imports and _is_json(given)):
+        yield lambda cache: None
+        return
+    with TemporaryDirectory(prefix="s5mars-") as folder:
+        made = Path(folder) / "objects.parquet"
+        _import(given, made, samples)
+
+        def keep(cache: Path) -> None:
+            with replacing(_place_of_import(cache)) as temporary:
+                shutil.move(made, temporary)
+
+        yield keep
 
 
 def object_store(
@@ -40,7 +71,8 @@ def object_store(
     Args:
         given: Parquet file, folder of Parquet shards, folder of JSON files as the authors
             distribute them, or None for graph segmentation, which needs no weights.
-        cache: Path for an imported or built store, which later runs reuse.
+        cache: Path for an imported or built store, which later runs reuse; an import that does not
+            fit the samples is made again.
 
     Raises:
         MissingFileError: if ``given`` does not exist.
@@ -51,18 +83,35 @@ def object_store(
         given = cache
     check_given(given)
     if _is_json(given):
-        imported = cache.with_suffix(".parquet")
-        if not imported.is_file():
-            import_json(given, imported)
-        given = imported
-    store, found = _opened(given, samples)
+        store, found = _imported(given, samples, _place_of_import(cache))
+    else:
+        store, found = _opened(given, samples)
     if found.without:
-        logger.warning("%s: %s", given, found.sentence)
+        logger.warning("%s: %s", store.path, found.sentence)
     return store, found
 
 
 def _is_json(given: Path) -> bool:
     return given.is_dir() and not any(given.glob("*.parquet"))
+
+
+def _place_of_import(cache: Path) -> Path:
+    return cache.with_suffix(".parquet")
+
+
+def _imported(given: Path, samples: Sequence[Sample], path: Path) -> tuple[ObjectStore, Coverage]:
+    if path.is_file():
+        with suppress(UserError):  # earlier versions left rejected imports
+            return _opened(path, samples)
+    with replacing(path) as temporary:
+        _import(given, temporary, samples)
+    return _opened(path, samples)
+
+
+def _import(given: Path, path: Path, samples: Sequence[Sample]) -> None:
+    store = import_json(given, path)
+    store.path = given  # errors name what the user gave
+    coverage(store, samples, filter=ObjectFilter())
 
 
 def _opened(given: Path, samples: Sequence[Sample]) -> tuple[ObjectStore, Coverage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch.utils.data import DataLoader
 
@@ -57,14 +58,18 @@ class Feed:
     def open_objects(self) -> None:
         """Open the object proposals; make them if they are missing."""
         if self.with_objects:
-            cache = self.config.object_cache or self.config.out / "objects"
             self.objects, self.coverage = object_store(
-                self.config.objects, self.streams.labelled, cache=cache
+                self.config.objects, self.streams.labelled, cache=objects_of(self.config)
             )
 
     def _balance(self) -> Balance | None:
         share, areas = self.config.balanced_crops, self.streams.areas
         return Balance.of(areas, share=share) if share and areas is not None else None
+
+
+def objects_of(config: TrainConfig) -> Path:
+    """Where a run keeps the object masks that it makes or imports."""
+    return config.object_cache or config.out / "objects"
 
 
 def loader_workers(asked: int, sharing: int = 1) -> int:

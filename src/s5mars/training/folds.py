@@ -35,6 +35,7 @@ from s5mars.files.run_folder import CONFIG, FOLDS, TENSORS, VERSIONS
 from s5mars.models.checkpoint import load_model
 from s5mars.predict.inference import Inference
 from s5mars.products import read_info
+from s5mars.proposals.prepare import check_given, checked_objects
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import with_values
 from s5mars.text.numbers import UNKNOWN, score
@@ -69,6 +70,8 @@ def cross_validate(
     quieten_lightning()
     if processes(config) > 1:
         raise UserError("--folds trains its runs in one process: use --devices 1")
+    if config.objects is not None:
+        check_given(config.objects)
     dataset = open_dataset(config.data, splits=config.splits)
     config, config_text = settled(config, config_text, dataset)
     labelled, _ = draw_partition(
@@ -81,6 +84,9 @@ def cross_validate(
     areas, _ = label_areas(
         labelled, dataset.coding, len(dataset.taxonomy), skip_bad=config.skip_bad
     )
+    if method.needs.objects:
+        with checked_objects(config.objects, labelled):  # before anything is written
+            pass
     parts = divide(labelled, areas, config.folds, seed=config.partition_seed)
     listed = () if config.pool in POOLS else pool(dataset, config.pool)
     with locked(out):

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import sys
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from s5mars.files.reading import read_text
 from s5mars.files.run_folder import CHECKPOINT, CONFIG, METRICS, VERSIONS, is_finished
 from s5mars.models.network import SegmentationNetwork
 from s5mars.models.start import starting_network
-from s5mars.proposals.prepare import check_given, check_store
+from s5mars.proposals.prepare import check_given, checked_objects
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import with_values
 from s5mars.settings.paths import with_absolute_paths
@@ -36,7 +36,7 @@ from s5mars.training.class_biases import add_class_biases, lacks_class_biases
 from s5mars.training.domain import has_domain, record_domain
 from s5mars.training.environment import check_devices, processes, versions
 from s5mars.training.failures import explained, readable
-from s5mars.training.feed import Feed
+from s5mars.training.feed import Feed, objects_of
 from s5mars.training.loop import Loop, read_checkpoint
 from s5mars.training.module import SegmentationModule
 from s5mars.training.record import Record, few_pool_crops
@@ -78,21 +78,23 @@ def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str 
     quieten_lightning()
     check_devices(config)
     _check_teacher(config, method)
-    if config.objects is not None and method.needs.objects:
-        check_given(config.objects)
+    objects = config.objects if method.needs.objects else None
+    if objects is not None:
+        check_given(objects)
     dataset = open_dataset(config.data, splits=config.splits)
     config, config_text = settled(config, config_text, dataset)
     streams = choose_streams(dataset, config, method)
-    if config.objects is not None and method.needs.objects:
-        check_store(config.objects, streams.labelled)
-    # Built before the folder exists, so that an error leaves nothing behind.
-    module = _build_module(config, method, dataset.taxonomy, streams)
-    with _owned(out):
+    with ExitStack() as stack:
+        # Made before the folder exists, so that an error leaves nothing behind.
+        keep = stack.enter_context(checked_objects(objects, streams.labelled, imports=first))
+        module = _build_module(config, method, dataset.taxonomy, streams)
+        stack.enter_context(_owned(out))
         if first:
             require_unused(out)  # another run may have begun in the meantime
             write_text(out / CONFIG, config_text)
             write_json(out / VERSIONS, versions())
             streams.write(out / "splits")
+            keep(objects_of(config))
             text = plan(config, module, dataset, streams)
             print(*filter(None, (chosen, text)), sep="\n", file=sys.stderr)
             for line in filter(None, (*streams.warnings, few_pool_crops(module.pool_crops))):
