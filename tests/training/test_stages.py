@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,25 @@ def test_what_cannot_work_is_refused(
     assert main(arguments(scenes, tmp_path / "run", **changes)) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_an_image_of_the_pool_that_is_damaged_and_then_removed(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = shutil.copytree(scenes, tmp_path / "scenes"), tmp_path / "out"
+    image = next((data / "unlabelled").iterdir())
+    image.write_bytes(image.read_bytes()[:300])
+    assert main(arguments(data, out)) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"{image}: " in said and said.endswith(
+        "replace it, or leave it out with --skip-bad; the finished stages are saved; resume with: "
+        f"s5mars train --resume {out} [--skip-bad]"
+    )
+    # As if it had been damaged after the ranking.
+    pool = names(out / "splits" / "pool.txt")
+    removed = f"unlabelled/{image.stem}"
+    (out / "stages" / "reliable.txt").write_text(f"{pool[0]}\n{removed}\n")
+    image.unlink()
+    assert main(["train", "--resume", str(out)]) == 0
+    assert names(out / "stages" / "reliable.txt") == [pool[0]]
+    assert metrics(out)["pool_images"] == len(pool) - 1
