@@ -100,11 +100,11 @@ def test_settings_that_need_val_say_so(
 
 
 def test_classes_that_val_does_not_show_are_named(
-    tmp_path: Path, fake_data: ModuleType, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, fake_data: ModuleType, caplog: pytest.LogCaptureFixture
 ) -> None:
     data, run = fake_data.plain(tmp_path / "data"), tmp_path / "run"
     assert main(arguments(data, run, method="supervised")) == 0
-    assert "No labelled pixel of bedrock in the val split" in capsys.readouterr().err
+    assert "No labelled pixel of bedrock in the val split" in caplog.text
     assert "bedrock in the val split" in " ".join(note["text"] for note in metrics_of(run)["notes"])
 
 
@@ -169,7 +169,10 @@ def test_lists_from_elsewhere_stay_with_the_run(
 
 
 def test_folds_score_every_image_once_by_a_run_that_has_not_seen_it(
-    tmp_path: Path, fake_data: ModuleType, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    fake_data: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     data, out = fake_data.plain(tmp_path / "data", images=5, splits=False), tmp_path / "runs"
     assert main(arguments(data, out, folds=3)) == 0
@@ -192,7 +195,7 @@ def test_folds_score_every_image_once_by_a_run_that_has_not_seen_it(
     assert f"mIoU {mean:.2f} ± {spread:.2f} % (mean ± standard deviation over 3 folds)" in shown.out
     assert "over all 5 images together" in shown.out
     assert "scored on the images of its fold, and trained on those of the others" in shown.out
-    assert "Frames of one place may be in two folds" in shown.err
+    assert "Frames of one place may be in two folds" in caplog.text
     assert {path.parent for path in out.rglob("part-*.parquet")} == {out / "objects"}
     assert not (data / "splits").exists()
     given, pool = tmp_path / "given", tmp_path / "pool.txt"
