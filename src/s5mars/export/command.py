@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -37,6 +37,8 @@ from s5mars.predict.sources import spread
 from s5mars.products.files import IMAGE_ENDINGS, files_below
 from s5mars.randomness import generator
 from s5mars.text.numbers import plural
+
+logger = logging.getLogger("s5mars")
 
 CALIBRATION_IMAGES = 32
 """Number of evenly spaced images for the ranges of ``int8``."""
@@ -184,10 +186,10 @@ def _compared(
     }
     print(_words(result, found))
     if found.equal < least_equal:
-        print(
-            f"warning: {100 * (1 - found.equal):.0f} % of the pixels have another class than with "
-            "torch; compare the scores with `s5mars evaluate` before you use the file",
-            file=sys.stderr,
+        logger.warning(
+            "%.0f %% of the pixels have another class than with torch; compare the scores with "
+            "`s5mars evaluate` before you use the file",
+            100 * (1 - found.equal),
         )
     if loaded.resolution != FULL:
         print(
