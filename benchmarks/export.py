@@ -84,7 +84,7 @@ def score(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
         export(settings.run, out=file, int8="int8" in file.name)
     loaded = load_model(settings.run)
     answers = [torch_probabilities(loaded.model, temperature=loaded.temperature)]
-    answers += [onnx_probabilities(file, threads=settings.threads) for file in files]
+    answers += [onnx_probabilities(file) for file in files]
     images = [centre(read_image(s.image), settings.size) for s in samples]
     times = seconds_per_megapixel(answers, images[0], rounds=settings.rounds, clock=clock(settings))
     sizes = [(settings.run / "best.safetensors").stat().st_size, *(f.stat().st_size for f in files)]
@@ -132,8 +132,7 @@ def card(settings: argparse.Namespace, folder: Path) -> dict[str, object]:
         single, eight = folder / f"{encoder}.onnx", folder / f"{encoder}.int8.onnx"
         write_onnx(single, model, taxonomy, facts={"format": 1})
         quantise(single, eight, [image])
-        answers = [torch_probabilities(model), *(onnx_probabilities(f, threads=settings.threads)
-                                          for f in (single, eight))]  # fmt: skip
+        answers = [torch_probabilities(model), *map(onnx_probabilities, (single, eight))]
         times = seconds_per_megapixel(answers, image, rounds=settings.rounds, clock=clock(settings))
         parameters = sum(p.numel() for p in model.parameters())
         sizes = [4 * parameters, single.stat().st_size, eight.stat().st_size]
