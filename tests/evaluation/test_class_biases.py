@@ -271,17 +271,6 @@ def test_a_selection_split_without_labels_gives_none(
     assert s5mars.load(run).class_biases is None
 
 
-def test_a_run_of_a_version_without_them_stays_as_it_is(tmp_path: Path, data: Path) -> None:
-    run = train(data, tmp_path / "run", recipe="paper")
-    text = (run / "config.yaml").read_text()
-    assert "class_biases: none\n" in text
-    text = text.replace("class_biases: none\n", "").replace("recipe: paper", "recipe: default")
-    (run / "config.yaml").write_text(text)
-    before = (run / "best.json").read_bytes()
-    assert main(["train", "--resume", str(run)]) == 0
-    assert (run / "best.json").read_bytes() == before
-
-
 def test_new_biases_remove_the_temperature_of_others(run: Path) -> None:
     assert main(["calibrate", str(run)]) == 0
     fitted = s5mars.load(run).temperature

@@ -129,7 +129,11 @@ def test_a_dry_run_writes_the_card_and_no_folder_of_this_machine(tmp_path: Path)
     curve = {"coverage": [0.5, 1.0], "risk": [0.1, 0.2], "threshold": [0.7, 0.3]}
     calibration = {
         "temperature": 1.25, "network": "teacher", "bins": 15, "before": {"ece": 0.08},
-        "after": {"ece": 0.02, "risk_coverage": curve},
+        "after": {
+            "ece": 0.02,
+            "risk_coverage": curve,
+            "thresholds": {"threshold": [0.6], "coverage": [0.5], "risk": [0.1]},
+        },
         "fitted_on": {"data": "/home/somebody/mars", "split": "val", "pixels": 1234},
     }  # fmt: skip
     (folder / "calibration.json").write_text(json.dumps(calibration))
