@@ -20,8 +20,8 @@ from s5mars.classes import (
     Taxonomy,
     hex_colour,
     plain_name,
+    require_same_classes,
     rgb,
-    same_classes,
 )
 from s5mars.errors import UserError
 
@@ -63,9 +63,9 @@ def test_several_classes_make_one() -> None:
 
 
 def test_other_classes_are_named_with_the_way_out() -> None:
-    same_classes(S5MARS, S5MARS, run=Path("run"), data=Path("data"))
+    require_same_classes(S5MARS, S5MARS, run=Path("run"), data=Path("data"))
     with pytest.raises(UserError, match=r"^data has .* big_rock, but run was .* hole: leave$"):
-        same_classes(S5MARS, AI4MARS, run=Path("run"), data=Path("data"), way_out="leave")
+        require_same_classes(S5MARS, AI4MARS, run=Path("run"), data=Path("data"), remedy="leave")
 
 
 def test_palette_is_what_pillow_takes() -> None:

@@ -164,23 +164,23 @@ def plain_name(name: str) -> str:
     return " ".join(re.split(r"[\s_-]+", name.casefold())).strip()
 
 
-def same_classes(
+def require_same_classes(
     model: Taxonomy,
     others: Taxonomy,
     *,
     run: Path,
     data: Path,
-    way_out: str = "give data with the same classes in this order",
+    remedy: str = "give data with the same classes in this order",
 ) -> None:
     """Check that the model of ``run`` has the classes of ``data`` (or of another run), in order.
 
     Raises:
-        UserError: if they differ; the message names both, and ends with the ``way_out``.
+        UserError: if they differ; the message names both, and ends with the ``remedy``.
     """
     if model.names != others.names:
         raise UserError(
             f"{data} has the classes {', '.join(others.names)}, but {run} was trained on "
-            f"{', '.join(model.names)}: {way_out}"
+            f"{', '.join(model.names)}: {remedy}"
         )
 
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-WAY_OUT = "replace it, or leave it out (train and predict do so with --skip-bad)"
+REMEDY = "replace it, or leave it out (train and predict do so with --skip-bad)"
 """What to do about a damaged file; also for commands that do not have the option."""
 
 

@@ -14,10 +14,10 @@ from s5mars.comparison.grid import Row, arguments_of, method_rows, with_files_re
 from s5mars.comparison.plan import Request, plan, with_choices
 from s5mars.comparison.results import read_comparison, write_comparison
 from s5mars.comparison.runner import _Work
-from s5mars.comparison.settings import describe_row, differences, same_run, with_new_options
+from s5mars.comparison.settings import describe_row, differences, run_differences, with_new_options
 from s5mars.errors import UserError
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.networks import DeepLab
+from s5mars.settings.networks import DeepLabOptions
 from s5mars.settings.parsing import parse_training
 from s5mars.training.automatic import LIGHT, Machine, complete
 
@@ -33,7 +33,7 @@ def test_an_option_that_was_added_later_has_its_default(tmp_path: Path) -> None:
     found = read_comparison(tmp_path)
     training = found.settings["training"]
     assert training["keep"] == "best" and training["steps"] == 600
-    assert training["deeplab"] == {**asdict(DeepLab()), "decoder": "light"}
+    assert training["deeplab"] == {**asdict(DeepLabOptions()), "decoder": "light"}
     for cell in found.cells:
         assert cell.fingerprint == found.fingerprint(cell.row, cell.share)
         assert cell.fingerprint != old.cells[0].fingerprint
@@ -87,8 +87,10 @@ def test_a_settings_file_gives_each_row_its_own_options(tmp_path: Path) -> None:
 
 def test_what_changes_no_result_makes_no_other_run() -> None:
     one = TrainConfig(data=Path("d"), out=Path("o"), steps=3)
-    assert not same_run(one, TrainConfig(data=Path("e"), out=Path("p"), steps=3, snapshots=3))
-    assert same_run(one, TrainConfig(data=Path("d"), out=Path("o"), steps=4)) == [
+    assert not run_differences(
+        one, TrainConfig(data=Path("e"), out=Path("p"), steps=3, snapshots=3)
+    )
+    assert run_differences(one, TrainConfig(data=Path("d"), out=Path("o"), steps=4)) == [
         "steps: 4 there, 3 now"
     ]
 

@@ -39,7 +39,7 @@ def test_whatever_is_raised_names_the_file(tmp_path: Path, error: Exception) -> 
     (tmp_path / "a.bin").touch()
     with (
         pytest.raises(DamagedFileError, match=r"a\.bin: damaged thing \(.+\): mend it") as raised,
-        reading(tmp_path / "a.bin", kind="thing", way_out="mend it"),
+        reading(tmp_path / "a.bin", kind="thing", remedy="mend it"),
     ):
         raise error
     assert raised.value.__cause__ is error and "\n" not in str(raised.value)

@@ -13,7 +13,7 @@ from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.dpt import Dpt, decoder_width, level_channels
 from s5mars.models.encoders import blocks_of_levels, build_encoder, encode, is_columnar, padded
 from s5mars.models.linear import Linear
-from s5mars.settings.networks import DeepLab
+from s5mars.settings.networks import DeepLabOptions
 
 PYRAMIDS = ("test_convnext", "test_resnet", "test_mambaout", "tiny_swin")
 
@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
 ) -> None:
     head = str(options.pop("head", "auto"))
     with pytest.raises(ValueError, match=message) as caught:
-        build_segmenter(name, 3, head=head, options=DeepLab(**options))  # type: ignore[arg-type]
+        build_segmenter(name, 3, head=head, options=DeepLabOptions(**options))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 

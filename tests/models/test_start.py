@@ -20,7 +20,7 @@ from s5mars.models.segmenter import Segmenter
 from s5mars.models.start import starting_network
 from s5mars.models.weights import load_encoder_weights
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.networks import DeepLab
+from s5mars.settings.networks import DeepLabOptions
 
 TINY = "mobilenetv3_small_050"
 
@@ -53,7 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(run: Path | str, **changes: object) -> TrainConfig:
     made = TrainConfig(
         data=Path("data"), out=Path("out"), method="supervised", steps=1, model=TINY,
-        network=DeepLab(normalisation="as_released"), start_from=str(run),
+        network=DeepLabOptions(normalisation="as_released"), start_from=str(run),
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -94,7 +94,7 @@ def test_rows_of_the_classifier_follow_the_names(run: Path) -> None:
 
 
 def test_a_decoder_of_another_shape_stays_at_random(run: Path) -> None:
-    made = started(run, network=DeepLab(decoder="paper", normalisation="as_released"))
+    made = started(run, network=DeepLabOptions(decoder="paper", normalisation="as_released"))
     assert equal(made.encoder, TEACHER.encoder)
     assert "random: decoder (pyramid, low_level, decoder)" in str(made.weights_report)
     assert "random classes: soil, Big_rock, sand" in str(made.weights_report)
@@ -102,7 +102,7 @@ def test_a_decoder_of_another_shape_stays_at_random(run: Path) -> None:
 
 def test_the_normalisation_is_that_of_the_run(run: Path) -> None:
     assert torch.equal(started(run).std, TEACHER.std)
-    assert not torch.equal(started(run, network=DeepLab()).std, TEACHER.std)
+    assert not torch.equal(started(run, network=DeepLabOptions()).std, TEACHER.std)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_other_decoders_and_adapters(tmp_path: Path, head: str) -> None:
         tmp_path / "best.safetensors", {"student": given}, taxonomy=GIVEN,
         training={"encoder_licence": as_facts(licence)},
     )  # fmt: skip
-    settings = {"model": "test_vit", "head": head, "lora": 2, "network": DeepLab()}
+    settings = {"model": "test_vit", "head": head, "lora": 2, "network": DeepLabOptions()}
     with pytest.raises(UserError, match=f"--accept-licence {DINOV3}"):
         starting_network(config(tmp_path, **settings), Supervised(), GIVEN)
     agreed = config(tmp_path, **settings, accept_licence=DINOV3)

@@ -43,7 +43,9 @@ def test_every_option_of_a_network_is_read_where_it_is_built(kind: type[NetworkO
 
 
 def test_the_network_has_the_options_of_its_model() -> None:
-    with pytest.raises(UserError, match="network is DeepLab, but model san takes SideAdapter"):
+    with pytest.raises(
+        UserError, match="network is DeepLabOptions, but model san takes SideAdapterOptions"
+    ):
         TrainConfig(data=Path("d"), out=Path("o"), steps=1, model="san")
 
 

@@ -15,7 +15,7 @@ from s5mars.methods import METHODS
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.networks import GENERAL_MODELS, NETWORKS, DeepLab
+from s5mars.settings.networks import GENERAL_MODELS, NETWORKS, DeepLabOptions
 from s5mars.settings.parsing import parse_training, training_from_yaml, training_parser
 from s5mars.settings.recipes import RECIPES, find_recipe
 
@@ -53,7 +53,7 @@ def test_every_kind_of_value() -> None:
     ).config  # fmt: skip
     assert config.labelled == 0.125 and isinstance(config.labelled, float)
     assert config.scale == (0.75, 1.5)
-    assert config.network == DeepLab(multi_grid=[1, 2, 4])
+    assert config.network == DeepLabOptions(multi_grid=[1, 2, 4])
     assert config.learning_rate == 0.001
     assert config.save_every == 7
     assert config.devices == 2
@@ -136,7 +136,9 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
 def test_a_recipe_changes_defaults_and_gives_way() -> None:
     released = parse_training([*BASE, "--recipe", "as_released"])
     assert released.config.model == "resnet50s"
-    assert released.config.network == DeepLab(normalisation="as_released", multi_grid=[1, 2, 4])
+    assert released.config.network == DeepLabOptions(
+        normalisation="as_released", multi_grid=[1, 2, 4]
+    )
     assert released.config.select_on == "test"
     assert released.config.ramp == released.config.teacher_span == 0
     assert released.config.freeze_at == pytest.approx(200 / 240)

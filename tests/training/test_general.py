@@ -23,7 +23,7 @@ from s5mars.data.synthetic import write_synthetic
 from s5mars.models import sam_cls
 from s5mars.models.build import check_network
 from s5mars.models.san import san
-from s5mars.settings.networks import SamCls
+from s5mars.settings.networks import SamClsOptions
 from s5mars.settings.parsing import parse_training
 
 pytest.importorskip("transformers")
@@ -211,7 +211,7 @@ def test_the_rows_of_table_vi_are_runs_of_train(
     assert [c.learning_rate for c in configs.values()] == [0.5, 1e-4, 1e-4]
     assert [c.optimiser for c in configs.values()] == ["adamw", "adamw", "adamw"]
     assert {c.seed for c in configs.values()} == {3}
-    assert configs["SAM-CLS"].network == SamCls(features=tmp_path / "features")
+    assert configs["SAM-CLS"].network == SamClsOptions(features=tmp_path / "features")
     missing = missing_weights(table_vi_rows(given, tmp_path)[1], replace(given, clip="nowhere"))
     assert missing.startswith("weights not available here: nowhere: no such folder")
 

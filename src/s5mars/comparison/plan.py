@@ -29,7 +29,7 @@ from s5mars.evaluation.protocols import find_protocol
 from s5mars.files.locking import is_empty
 from s5mars.models.encoders import architecture
 from s5mars.proposals.prepare import check_given
-from s5mars.settings.networks import DeepLab, network_options
+from s5mars.settings.networks import DeepLabOptions, network_options
 from s5mars.settings.parsing import Training, given, parse_training
 from s5mars.settings.used import require_used
 from s5mars.training.automatic import complete
@@ -95,7 +95,7 @@ def plan(request: Request) -> Plan:
     for row in rows:
         changed = planned.rows[row.name]["settings"]["training"]
         model = changed.get("model", planned.settings["training"]["model"])
-        if network_options(model) is DeepLab:
+        if network_options(model) is DeepLabOptions:
             architecture(model)  # raises here and not in each cell
     return Plan(tuple(cells), planned)
 

@@ -102,7 +102,7 @@ def read_comparison(source: Path) -> Comparison:
     path = source if source.is_file() else source / FILE
     if not path.is_file():
         raise MissingFileError(f"{source} has no {FILE}; give the --out folder of `s5mars compare`")
-    with reading(path, kind="comparison", way_out="copy it again"):
+    with reading(path, kind="comparison", remedy="copy it again"):
         content = object_in(path)
         require_format(path, content.pop("format", None), FORMAT)
         cells = tuple(Result(**cell) for cell in content.pop("cells"))
@@ -172,7 +172,7 @@ def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:
         MissingFileError, UserError: if a file is missing or damaged.
     """
     path = run / METRICS
-    with reading(path, kind="run", way_out=f"remove the folder {run}"):
+    with reading(path, kind="run", remedy=f"remove the folder {run}"):
         metrics = object_in(path)
         evaluation = object_in(evaluation_path(run, split=split, protocol=protocol))
         return {

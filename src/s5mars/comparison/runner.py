@@ -220,7 +220,7 @@ class _Work:
             # An earlier version recorded unused options, too.
             recorded = training_from_yaml(run / CONFIG, own=own).config
             both = used_only(config, needs), used_only(recorded, needs)
-            if different := settings.same_run(*both):
+            if different := settings.run_differences(*both):
                 raise UserError(
                     f"{run} contains a run with other settings ({'; '.join(different)}); remove it"
                 )

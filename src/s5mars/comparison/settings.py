@@ -158,7 +158,7 @@ def digest(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:_DIGITS]
 
 
-def same_run(config: TrainConfig, recorded: TrainConfig) -> list[str]:
+def run_differences(config: TrainConfig, recorded: TrainConfig) -> list[str]:
     """List the differences between the settings of an existing run and those of its cell."""
     there, now = (
         _relevant(asdict(each), each, without={"data", "splits", "out"})

@@ -205,10 +205,10 @@ def _refuse_unknown(mask: MaskFile, coding: MaskCoding, sample: Sample) -> None:
     unknown = {int(v): int(counts[v]) for v in np.flatnonzero(counts) if v not in known}
     if not unknown:
         return
-    way_out = "assign them to a class or to `ignore` in dataset.yaml"
+    remedy = "assign them to a class or to `ignore` in dataset.yaml"
     if mask.lossy:
-        way_out = "lossy compression changes ids: export the mask again as PNG"
-    raise UserError(f"{sample.mask}: unknown mask ids {listed_ids(unknown)}: {way_out}")
+        remedy = "lossy compression changes ids: export the mask again as PNG"
+    raise UserError(f"{sample.mask}: unknown mask ids {listed_ids(unknown)}: {remedy}")
 
 
 def listed_ids(unknown: Mapping[int, int]) -> str:

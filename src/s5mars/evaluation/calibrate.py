@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from s5mars.classes import same_classes
+from s5mars.classes import require_same_classes
 from s5mars.data.trained_on import dataset_of, labelled_names
 from s5mars.errors import UserError, require_choice
 from s5mars.evaluation.class_biases import class_biases_entry, describe_class_biases
@@ -106,7 +106,7 @@ def calibrate(
             len(samples),
             split,
         )
-    same_classes(loaded.taxonomy, dataset.taxonomy, run=run, data=dataset.root)
+    require_same_classes(loaded.taxonomy, dataset.taxonomy, run=run, data=dataset.root)
     if class_biases != "keep":
         loaded = replace(loaded, class_biases=None)
     predictor = Predictor.of(loaded, inference)
@@ -172,7 +172,7 @@ def read_calibration(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any] |
     path = folder / calibration_file("teacher")
     if not path.is_file():
         return None
-    with reading(path, kind="calibration", way_out="remove it, or run `s5mars calibrate` again"):
+    with reading(path, kind="calibration", remedy="remove it, or run `s5mars calibrate` again"):
         found = object_in(path)
         same = float(found["temperature"]) == temperature_of(facts, str(found["network"]))
     return found if same else None

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from s5mars.classes import Taxonomy, same_classes
+from s5mars.classes import Taxonomy, require_same_classes
 from s5mars.data.trained_on import dataset_of, is_of_training, labelled_names
 from s5mars.errors import UserError
 from s5mars.evaluation.bootstrap import DRAWS, FEWEST, LEVEL, SEED, Interval, bootstrap
@@ -105,12 +105,12 @@ def evaluate(
     dataset = dataset_of(run, facts, data=data, splits=splits)
     samples = dataset.split(split)
     if class_map is None:
-        same_classes(
+        require_same_classes(
             loaded.taxonomy,
             dataset.taxonomy,
             run=Path(run),
             data=dataset.root,
-            way_out="evaluate on data with the same classes in this order, or use --map",
+            remedy="evaluate on data with the same classes in this order, or use --map",
         )
         mapped, taxonomy = None, loaded.taxonomy
     else:

@@ -57,7 +57,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         DamagedFileError: if the file is damaged.
     """
-    with reading(path, kind="evaluation", way_out="remove it and evaluate again"):
+    with reading(path, kind="evaluation", remedy="remove it and evaluate again"):
         value = object_in(path)
         if not isinstance(value["classes"], dict):
             raise TypeError("`classes` is not a table")

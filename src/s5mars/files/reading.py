@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from s5mars.errors import WAY_OUT, DamagedFileError, MissingFileError, UserError, first_line
+from s5mars.errors import REMEDY, DamagedFileError, MissingFileError, UserError, first_line
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -47,7 +47,7 @@ _DAMAGE_ERRNOS = (None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
 
 
 @contextmanager
-def reading(path: Path, *, kind: str = "file", way_out: str = WAY_OUT) -> Iterator[None]:
+def reading(path: Path, *, kind: str = "file", remedy: str = REMEDY) -> Iterator[None]:
     """Convert exceptions in the block, which reads a file, to errors that name the file.
 
     The block should also contain the use of the parsed content, such as looking up its keys.
@@ -68,7 +68,7 @@ def reading(path: Path, *, kind: str = "file", way_out: str = WAY_OUT) -> Iterat
     except Exception as error:
         if isinstance(error, OSError) and error.errno not in _DAMAGE_ERRNOS:
             raise
-        raise DamagedFileError(f"{path}: damaged {kind} ({reason_of(error)}): {way_out}") from error
+        raise DamagedFileError(f"{path}: damaged {kind} ({reason_of(error)}): {remedy}") from error
 
 
 def require_regular(path: Path) -> None:
@@ -120,23 +120,23 @@ def require_format(path: Path, found: object, known: int) -> None:
         )
 
 
-def read_text(path: Path, *, kind: str = "text file", way_out: str = WAY_OUT) -> str:
+def read_text(path: Path, *, kind: str = "text file", remedy: str = REMEDY) -> str:
     """Read a UTF-8 text file of at most ``MAX_TEXT`` bytes; raises as ``reading``."""
-    with reading(path, kind=kind, way_out=way_out):
+    with reading(path, kind=kind, remedy=remedy):
         return _text(path, limit=MAX_TEXT)
 
 
 def read_json(
-    path: Path, *, kind: str = "JSON file", way_out: str = WAY_OUT, limit: int = MAX_TEXT
+    path: Path, *, kind: str = "JSON file", remedy: str = REMEDY, limit: int = MAX_TEXT
 ) -> Any:
     """Read a JSON file of at most ``limit`` bytes; raises as ``reading``."""
-    with reading(path, kind=kind, way_out=way_out):
+    with reading(path, kind=kind, remedy=remedy):
         return parse_json(_text(path, limit=limit))
 
 
-def read_object(path: Path, *, kind: str = "JSON file", way_out: str = WAY_OUT) -> dict[str, Any]:
+def read_object(path: Path, *, kind: str = "JSON file", remedy: str = REMEDY) -> dict[str, Any]:
     """Read a JSON file that contains an object; raises as ``reading``."""
-    with reading(path, kind=kind, way_out=way_out):
+    with reading(path, kind=kind, remedy=remedy):
         return object_in(path)
 
 
@@ -179,7 +179,7 @@ def read_yaml(path: Path, *, as_text: bool = False) -> Any:
 
     With ``as_text`` all scalars are strings, also ``1`` and ``null``.
     """
-    with reading(path, kind="YAML file", way_out="correct it"):
+    with reading(path, kind="YAML file", remedy="correct it"):
         return parse_yaml(_text(path, limit=MAX_YAML), as_text=as_text)
 
 

@@ -24,7 +24,7 @@ from s5mars.files import write_text
 from s5mars.files.reading import reading
 from s5mars.labels import shapes
 from s5mars.labels.colours import shown_colour
-from s5mars.labels.regions import WAY_OUT, Entry, Export, Note, Region, Size, Writer, attempt
+from s5mars.labels.regions import REMEDY, Entry, Export, Note, Region, Size, Writer, attempt
 from s5mars.proposals.coco import checked_rle
 from s5mars.proposals.proposal import run_lengths
 from s5mars.text.numbers import plural
@@ -50,7 +50,7 @@ def read(contents: Mapping[Path, Any], problems: Sequence[Note]) -> Export:
     labels: dict[str, Colour | None] = {}
     names: dict[Path, dict[object, str]] = {}
     for path, content in contents.items():
-        with reading(path, kind="list of categories", way_out=WAY_OUT):
+        with reading(path, kind="list of categories", remedy=REMEDY):
             names[path] = {each["id"]: str(each["name"]) for each in content["categories"]}
             for each in content["categories"]:
                 labels.setdefault(str(each["name"]), shown_colour(each.get("color")))
@@ -73,7 +73,7 @@ def _entries(path: Path, content: Any, names: Mapping[object, str]) -> Iterator[
         else:
             unusable += 1
     if unusable:
-        yield f"{path}: {plural(unusable, 'annotation')} without an image_id: {WAY_OUT}"
+        yield f"{path}: {plural(unusable, 'annotation')} without an image_id: {REMEDY}"
 
     def entry(image: Any) -> Entry:
         name = str(image["file_name"])
@@ -89,7 +89,7 @@ def _entries(path: Path, content: Any, names: Mapping[object, str]) -> Iterator[
         first = next(iter(of_image))
         yield (
             f"{path}: {plural(left, 'annotation')} of {plural(len(of_image), 'image')} that the "
-            f"file does not list, such as image_id {first!r}: {WAY_OUT}"
+            f"file does not list, such as image_id {first!r}: {REMEDY}"
         )
 
 

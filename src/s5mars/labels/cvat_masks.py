@@ -24,7 +24,7 @@ from s5mars.errors import UserError
 from s5mars.files import encoded_picture, replacing
 from s5mars.files.reading import read_text, reading
 from s5mars.labels.colours import regions_of_colours
-from s5mars.labels.regions import WAY_OUT, Entry, Export, Note, Writer, mask_entry
+from s5mars.labels.regions import REMEDY, Entry, Export, Note, Writer, mask_entry
 from s5mars.products.files import files_below
 
 TITLE = "CVAT Segmentation mask 1.1"
@@ -75,9 +75,9 @@ def read(folder: Path) -> Export:
 
 
 def _label_map(path: Path) -> dict[str, Colour]:
-    text = read_text(path, kind="label map", way_out=WAY_OUT)
+    text = read_text(path, kind="label map", remedy=REMEDY)
     labels: dict[str, Colour] = {}
-    with reading(path, kind="label map", way_out=WAY_OUT):
+    with reading(path, kind="label map", remedy=REMEDY):
         for line in text.splitlines():
             if not line.strip() or line.startswith("#"):
                 continue

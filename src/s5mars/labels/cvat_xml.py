@@ -24,7 +24,7 @@ from s5mars.errors import UserError
 from s5mars.files.reading import reading
 from s5mars.labels import shapes
 from s5mars.labels.colours import shown_colour
-from s5mars.labels.regions import MAX_JSON, WAY_OUT, Entry, Export, Note, Region, Size, attempt
+from s5mars.labels.regions import MAX_JSON, REMEDY, Entry, Export, Note, Region, Size, attempt
 from s5mars.text.numbers import plural
 
 TITLE = "CVAT for images 1.1 (XML)"
@@ -36,7 +36,7 @@ _WITHOUT_AREA = frozenset({"polyline", "points", "cuboid", "skeleton", "tag"})
 
 def is_cvat_xml(path: Path) -> bool:
     """Whether a file is of this format; only its head is read."""
-    with reading(path, kind="XML file", way_out=WAY_OUT), path.open("rb") as file:
+    with reading(path, kind="XML file", remedy=REMEDY), path.open("rb") as file:
         head = file.read(4096)
     return path.suffix.lower() == ".xml" and b"<annotations" in head
 
@@ -81,7 +81,7 @@ def read(paths: Sequence[Path]) -> Export:
 
 
 def _parsed(path: Path) -> ElementTree.Element:
-    with reading(path, kind="XML file", way_out=WAY_OUT), path.open("rb") as file:
+    with reading(path, kind="XML file", remedy=REMEDY), path.open("rb") as file:
         content = file.read(MAX_JSON + 1)
         if len(content) > MAX_JSON:
             raise ValueError(f"larger than the limit of {MAX_JSON:,} bytes")

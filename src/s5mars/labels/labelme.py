@@ -27,7 +27,7 @@ from s5mars.labels import pictures, shapes
 from s5mars.labels.naming import LEFT_OUT
 from s5mars.labels.regions import (
     MAX_JSON,
-    WAY_OUT,
+    REMEDY,
     Entry,
     Export,
     Note,
@@ -57,7 +57,7 @@ def read(root: Path, files: Sequence[Path]) -> Export:
     """The labels of the JSON files below a folder, read one at a time."""
 
     def entry(path: Path) -> Entry | Note:
-        content = read_json(path, kind="labelme file", way_out=WAY_OUT, limit=MAX_JSON)
+        content = read_json(path, kind="labelme file", remedy=REMEDY, limit=MAX_JSON)
         if not is_labelme(content):
             return f"{path}: not a file of labelme (no shapes and imagePath)"
         return _entry(path, path.relative_to(root), content)

@@ -15,7 +15,7 @@ from s5mars.data.read import image_size
 from s5mars.errors import UserError
 from s5mars.files.reading import reading
 from s5mars.labels.naming import Classes
-from s5mars.labels.regions import WAY_OUT, Entry, Note, Region, Size
+from s5mars.labels.regions import REMEDY, Entry, Note, Region, Size
 from s5mars.products.decode import head_size, turned_array
 from s5mars.products.files import IMAGE_ENDINGS
 from s5mars.text.numbers import plural
@@ -81,7 +81,7 @@ def paint(entry: Entry, image: Path, classes: Classes) -> Painted:
 def _readable(entry: Entry, size: Size) -> Iterator[Region | Note]:
     """The regions of an entry up to the first value that its reader does not expect."""
     try:
-        with reading(entry.source, kind="labels", way_out=WAY_OUT):
+        with reading(entry.source, kind="labels", remedy=REMEDY):
             yield from entry.regions(size)
     except UserError as error:
         yield str(error)

@@ -9,7 +9,7 @@ from typing import Any
 from s5mars.errors import MissingFileError, UserError, listed
 from s5mars.files.reading import read_json
 from s5mars.labels import coco, cvat_masks, cvat_xml, label_studio, labelme, mask_files
-from s5mars.labels.regions import MAX_JSON, WAY_OUT, Export, Note
+from s5mars.labels.regions import MAX_JSON, REMEDY, Export, Note
 from s5mars.products.files import IMAGE_ENDINGS, files_below
 
 ENDINGS = IMAGE_ENDINGS | {".json", ".xml", ".txt", ".yaml"}
@@ -79,7 +79,7 @@ def _by_json(root: Path, files: list[Path], form: str | None) -> Export | None:
 
 
 def _content(path: Path) -> Any:
-    return read_json(path, way_out=WAY_OUT, limit=MAX_JSON)
+    return read_json(path, remedy=REMEDY, limit=MAX_JSON)
 
 
 def _parsed(

@@ -30,7 +30,7 @@ _Decoded = TypeVar("_Decoded")
 MAX_JSON = 256 << 20
 """Bytes of one JSON or XML file of an export."""
 
-WAY_OUT = "correct it in the label tool and export it again"
+REMEDY = "correct it in the label tool and export it again"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def attempt(source: Path, kind: str, make: Callable[[], _Decoded]) -> _Decoded |
         make: decodes it.
     """
     try:
-        with reading(source, kind=kind, way_out=WAY_OUT):
+        with reading(source, kind=kind, remedy=REMEDY):
             return make()
     except UserError as error:
         return str(error)

@@ -30,9 +30,9 @@ def unpack(path: Path, folder: Path, *, endings: Collection[str]) -> Path:
             ``MAX_FILES`` or ``MAX_BYTES``.
         OSError: if the folder cannot be written to.
     """
-    way_out = "export it again, or unpack it and give the folder"
+    remedy = "export it again, or unpack it and give the folder"
     folder.mkdir()
-    with reading(path, kind="zip archive", way_out=way_out), zipfile.ZipFile(path) as archive:
+    with reading(path, kind="zip archive", remedy=remedy), zipfile.ZipFile(path) as archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
         if len(members) > MAX_FILES:
             raise UserError(f"{path}: {len(members):,} files, more than the {MAX_FILES:,} allowed")
@@ -60,7 +60,7 @@ def unpack(path: Path, folder: Path, *, endings: Collection[str]) -> Path:
             except OSError as error:
                 if error.errno in _BAD_NAME:
                     raise UserError(
-                        f"{path}: {name!r} cannot be the name of a file: {way_out}"
+                        f"{path}: {name!r} cannot be the name of a file: {remedy}"
                     ) from None
                 raise
     return folder

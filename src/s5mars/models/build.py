@@ -18,7 +18,12 @@ from s5mars.models.segmenter import Segmenter
 from s5mars.models.tuning import check_tuning
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.keywords import as_option
-from s5mars.settings.networks import DeepLab, NetworkOptions, SamCls, SideAdapter
+from s5mars.settings.networks import (
+    DeepLabOptions,
+    NetworkOptions,
+    SamClsOptions,
+    SideAdapterOptions,
+)
 from s5mars.types import Method
 
 HEADS: Mapping[str, type[Any]] = {"deeplab": DeepLabV3Plus, "dpt": Dpt, "linear": Linear}
@@ -34,10 +39,10 @@ def build_network(config: TrainConfig, method: Method, taxonomy: Taxonomy) -> Se
     """
     check_network(config, method)
     options = config.network
-    if isinstance(options, SamCls):
+    if isinstance(options, SamClsOptions):
         cache = options.features or config.out / "features"
         return sam.sam_cls(config.weights, len(taxonomy), cache=cache)
-    if isinstance(options, SideAdapter):
+    if isinstance(options, SideAdapterOptions):
         if config.steps == 0 and options.checkpoint is None:
             raise UserError(
                 "--steps 0 evaluates SAN without training, which requires a trained side adapter; "
@@ -75,8 +80,8 @@ def build_segmenter(
     Raises:
         UserError: if head, options and encoder do not fit together.
     """
-    options = options or DeepLab()
-    assert isinstance(options, DeepLab)
+    options = options or DeepLabOptions()
+    assert isinstance(options, DeepLabOptions)
     if head == "auto":
         head = "dpt" if is_columnar(encoder) else "deeplab"
     kind = HEADS[head]
@@ -92,7 +97,7 @@ def build_segmenter(
             encoder, classes, head=options.decoder, multi_grid=options.multi_grid, **common
         )
     for name in ("decoder", "multi_grid"):
-        if getattr(options, name) != getattr(DeepLab, name):
+        if getattr(options, name) != getattr(DeepLabOptions, name):
             raise UserError(
                 f"{as_option(f'deeplab.{name}')} is for --head deeplab, but {encoder} has "
                 f"--head {head}; leave it out"
@@ -109,13 +114,13 @@ def check_network(config: TrainConfig, method: Method) -> None:
     """
     needs, options = method.needs, config.network
     check_tuning(config)
-    if needs.queries and not isinstance(options, SideAdapter):
+    if needs.queries and not isinstance(options, SideAdapterOptions):
         raise UserError(f"--method {config.method} requires --model san (got {config.model})")
     if needs.pool and options.methods:
         raise UserError(
             f"--model {config.model} trains on labelled images only; use --method {options.methods}"
         )
-    if config.freeze_norm and isinstance(options, SideAdapter):
+    if config.freeze_norm and isinstance(options, SideAdapterOptions):
         raise UserError(
             f"--freeze-norm is for a timm encoder, not --model {config.model}, which has no batch "
             "statistics; leave it out"

@@ -175,5 +175,5 @@ def write_domain(run: Path, domain: Domain) -> None:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    with reading(path, kind="checkpoint", way_out="train again, or copy it again"):
+    with reading(path, kind="checkpoint", remedy="train again, or copy it again"):
         return load_file(path)

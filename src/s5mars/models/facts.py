@@ -72,7 +72,7 @@ def read_facts(tensors_path: Path) -> dict[str, Any]:
     path = tensors_path.with_suffix(".json")
     if not path.is_file():
         raise MissingFileError(f"{path} is missing; a checkpoint consists of two files, copy both")
-    facts = read_object(path, kind="description of a checkpoint", way_out="copy it again")
+    facts = read_object(path, kind="description of a checkpoint", remedy="copy it again")
     check_facts(facts, path)
     return facts
 
@@ -84,7 +84,7 @@ def check_facts(facts: Mapping[str, Any], path: Path) -> None:
         UserError: if they do not.
     """
     require_format(path, facts.get("format"), FORMAT)
-    with reading(path, kind="description of a checkpoint", way_out="copy it again"):
+    with reading(path, kind="description of a checkpoint", remedy="copy it again"):
         for key in ("taxonomy", "model", "training"):
             if not isinstance(facts[key], dict):
                 raise TypeError(f"{key} is not a table")
@@ -187,7 +187,7 @@ def read_domain(
     """
     if facts.get("domain") is None:
         return None
-    with reading(path, kind="description of training images", way_out="copy both files again"):
+    with reading(path, kind="description of training images", remedy="copy both files again"):
         same = facts["domain"]["network"] == network
         return Domain.from_dict(facts["domain"], arrays if same else {})
 
@@ -207,7 +207,7 @@ def read_taxonomy(facts: Mapping[str, Any], path: Path) -> Taxonomy:
     Raises:
         UserError: if they are damaged, or their number is not that of the network.
     """
-    with reading(path, kind="description of a model", way_out="copy it again"):
+    with reading(path, kind="description of a model", remedy="copy it again"):
         try:
             taxonomy = Taxonomy.from_dict(facts["taxonomy"])
         except UserError as error:

@@ -33,13 +33,13 @@ def is_hub_id(weights: str) -> bool:
     return bool(_HUB_ID.fullmatch(weights)) and not Path(weights).exists()
 
 
-def hub_folder(name: str, patterns: Collection[str], *, way_out: str) -> Path:
+def hub_folder(name: str, patterns: Collection[str], *, remedy: str) -> Path:
     """Download files of a repository, or find them in the local cache.
 
     Args:
         name: ``OWNER/NAME``, see ``is_hub_id``.
         patterns: files to download.
-        way_out: what the user can do if this fails, for the error message.
+        remedy: what the user can do if this fails, for the error message.
 
     Raises:
         MissingFileError: if the name is invalid or unknown, or the hub cannot be reached.
@@ -50,7 +50,7 @@ def hub_folder(name: str, patterns: Collection[str], *, way_out: str) -> Path:
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         raise MissingFileError(
             f"{repository}: no such file or folder, and it cannot be downloaded from the hub "
-            f"({first_line(error)}); {way_out}"
+            f"({first_line(error)}); {remedy}"
         ) from error
 
 

@@ -94,7 +94,7 @@ def open_session(path: Path) -> Any:
     options.inter_op_num_threads = 1
     # Nothing but fatal errors: it warns about every constant that it folds, and raises its errors.
     options.log_severity_level = 4
-    with reading(path, kind="ONNX file", way_out="export it again"):
+    with reading(path, kind="ONNX file", remedy="export it again"):
         return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
@@ -107,7 +107,7 @@ def onnx_facts(session: Any, path: Path) -> dict[str, Any]:
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
         raise UserError(f"{path} was not written by `s5mars export`: its metadata has no classes")
-    with reading(path, kind="description in an ONNX file", way_out="export it again"):
+    with reading(path, kind="description in an ONNX file", remedy="export it again"):
         facts = parse_object(text)
     check_facts(facts, path)
     return facts

@@ -52,8 +52,8 @@ def pretrained_folder(
             raise MissingFileError(f"{weights}: no such folder; {expected}")
         # transformers is optional: report that it is missing before a download.
         needed("transformers", extra="sam")
-        way_out = f"check name and network, or give {option} a local folder"
-        folder = hub_folder(weights, patterns, way_out=way_out)
+        remedy = f"check name and network, or give {option} a local folder"
+        folder = hub_folder(weights, patterns, remedy=remedy)
     kind_of(folder, kinds, expected=expected)
     if not tensor_files(folder):
         raise UserError(f"{weights} contains no *.safetensors; {expected}")
@@ -69,7 +69,7 @@ def kind_of(folder: Path, kinds: Collection[str], *, expected: str) -> str:
     path = folder / "config.json"
     if not path.is_file():
         raise MissingFileError(f"{folder} contains no config.json with a model_type; {expected}")
-    with reading(path, way_out=expected):
+    with reading(path, remedy=expected):
         kind = str(object_in(path)["model_type"])
     if kind not in kinds:
         raise UserError(f"{folder} contains weights of {kind!r}; supported are {', '.join(kinds)}")

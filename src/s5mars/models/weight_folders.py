@@ -32,7 +32,7 @@ def folder_state(folder: Path) -> dict[str, Tensor]:
     """
     config = folder / "config.json"
     if config.is_file():
-        with reading(config, way_out="copy it again"):
+        with reading(config, remedy="copy it again"):
             kind = object_in(config).get("model_type")
         if kind is not None and kind not in KINDS:
             raise UserError(

@@ -99,8 +99,8 @@ def load_encoder_weights(encoder: nn.Module, name: str, *, weights: str) -> Weig
         file = Path(weights)
         if is_hub_id(weights) and file.suffix not in _ENDINGS:
             repository = weights.removeprefix(HUB_PREFIX)
-            way_out = copy_instructions(repository)
-            folder = hub_folder(repository, ENCODER_FILES, way_out=way_out)
+            remedy = copy_instructions(repository)
+            folder = hub_folder(repository, ENCODER_FILES, remedy=remedy)
             return _fill(encoder, name, folder_state(folder), source=repository)
         if file.is_dir():
             report = _fill(encoder, name, folder_state(file), source=weights)

@@ -198,11 +198,11 @@ def _raise_with_way_out(
     # The manifest is complete; if the index cannot be written now, the next run writes it.
     with suppress(OSError):
         write_index(manifest, predictor.taxonomy)
-    way_out = f"{manifest.out}: {manifest.counts()}; run the same command with --resume to continue"
+    remedy = f"{manifest.out}: {manifest.counts()}; run the same command with --resume to continue"
     if isinstance(error, KeyboardInterrupt):
-        raise KeyboardInterrupt(way_out) from None
+        raise KeyboardInterrupt(remedy) from None
     reason = error.args[-1] if is_disk_full(error) else str(error)
-    raise numbered(error.errno, f"{reason}; {way_out}") from error
+    raise numbered(error.errno, f"{reason}; {remedy}") from error
 
 
 def _domain_note(manifest: Manifest, predictor: Predictor) -> str:

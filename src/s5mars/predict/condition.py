@@ -76,12 +76,12 @@ class Products:
         try:
             self._products.filter(sql)
         except duckdb.ParserException as error:
-            way_out = self._with_quoted_values(text) or (
+            remedy = self._with_quoted_values(text) or (
                 'give one such as "sand > 0.5 and sol < 100", with double quotes around names with '
                 "special characters"
             )
             raise UserError(
-                f"{text!r} is not a condition ({first_line(error)}); {way_out}"
+                f"{text!r} is not a condition ({first_line(error)}); {remedy}"
             ) from None
         except duckdb.Error:
             pass  # reported better below, or when rows are selected

@@ -96,7 +96,7 @@ def read_index(maps: Path) -> tuple[pa.Table, Taxonomy]:
     path = maps / INDEX if maps.is_dir() else maps
     if not path.exists():
         raise MissingFileError(f"{path} does not exist; `s5mars predict` writes it at its end")
-    with reading(path, kind="index", way_out="run `s5mars predict` with --resume"):
+    with reading(path, kind="index", remedy="run `s5mars predict` with --resume"):
         file = open_parquet(path)
         footer = (file.metadata.metadata or {}).get(FOOTER)
         if footer is None:
@@ -136,7 +136,7 @@ def _schema(shares: Sequence[str]) -> pa.Schema:
 def _blocks(
     manifest: Manifest, shares: Sequence[str], schema: pa.Schema
 ) -> Iterator[tuple[list[dict[str, Any]], pa.Table]]:
-    with reading(manifest.path, kind="manifest", way_out=START_OVER):
+    with reading(manifest.path, kind="manifest", remedy=START_OVER):
         found = (_row(entry, shares) for entry in manifest.entries())
         while rows := list(islice(found, _ROWS)):
             yield rows, pa.Table.from_pylist(rows, schema=schema)

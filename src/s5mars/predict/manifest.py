@@ -227,7 +227,7 @@ class Manifest:
         return Source(Path(os.fsdecode(path)), str(name))
 
     def _facts(self, text: object) -> Mapping[str, Any]:
-        with reading(self.path, kind="manifest", way_out=START_OVER):
+        with reading(self.path, kind="manifest", remedy=START_OVER):
             return parse_object(str(text)) if text else {}
 
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from s5mars.errors import WAY_OUT, UserError, as_typed
+from s5mars.errors import REMEDY, UserError, as_typed
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.predict.sources import Source
 from s5mars.products import open_product
@@ -138,7 +138,7 @@ class Readers(Processes[Source, Read | Failed]):
         try:
             return super().__call__(source)
         except CrashError as crash:
-            return Failed(source, f"{source.path}: the reader crashed ({crash}): {WAY_OUT}")
+            return Failed(source, f"{source.path}: the reader crashed ({crash}): {REMEDY}")
 
 
 def failed(source: Source, error: BaseException) -> Failed:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from s5mars.errors import WAY_OUT, DamagedFileError, UserError
+from s5mars.errors import REMEDY, DamagedFileError, UserError
 from s5mars.files.reading import reading
 from s5mars.products.errors import check_image_size, too_large
 from s5mars.products.raster import Raster, valid_values
@@ -158,7 +158,7 @@ def _head(path: Path) -> Iterator[ImageFile.ImageFile]:
     try:
         opened = Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError:
-        raise DamagedFileError(f"{path} is not an image: {WAY_OUT}") from None
+        raise DamagedFileError(f"{path} is not an image: {REMEDY}") from None
     except Image.DecompressionBombError:
         raise too_large(path, "more than") from None
     with opened as image:
@@ -170,7 +170,7 @@ def _is_tiff(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(4)
     if not start:
-        raise DamagedFileError(f"{path} is empty (0 bytes): {WAY_OUT}")
+        raise DamagedFileError(f"{path} is empty (0 bytes): {REMEDY}")
     return start in _TIFF_MAGIC
 
 

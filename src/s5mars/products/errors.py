@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s5mars.errors import WAY_OUT, DamagedFileError
+from s5mars.errors import REMEDY, DamagedFileError
 
 MAX_PIXELS = 178_956_970
 """Maximum number of pixels of an image: the limit of Pillow, about 16 000 × 11 000."""
@@ -19,7 +19,7 @@ def check_image_size(where: object, *, width: int, height: int, bytes_per_pixel:
     """
     if width < 1 or height < 1:
         raise DamagedFileError(
-            f"{where} declares {width}×{height} pixels, which is an empty image: {WAY_OUT}"
+            f"{where} declares {width}×{height} pixels, which is an empty image: {REMEDY}"
         )
     if width * height > MAX_PIXELS:
         raise too_large(where, f"{width}×{height} pixels, more than")

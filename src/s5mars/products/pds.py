@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.errors import WAY_OUT, DamagedFileError, MissingFileError, UserError, needed
+from s5mars.errors import REMEDY, DamagedFileError, MissingFileError, UserError, needed
 from s5mars.files.reading import reading, reason_of, require_regular
 from s5mars.products.errors import check_image_size
 from s5mars.products.info import ProductInfo
@@ -39,7 +39,7 @@ def read_pds(path: Path) -> Raster:
     """
     with reading(path, kind="product"):
         if path.stat().st_size == 0:
-            raise DamagedFileError(f"{path} is empty (0 bytes): {WAY_OUT}")
+            raise DamagedFileError(f"{path} is empty (0 bytes): {REMEDY}")
         label = _label_of(path)
         require_regular(label)
         if label != path or path.suffix.lower() != ".img":
@@ -51,7 +51,7 @@ def _refuse_long(label: Path) -> None:
     size = label.stat().st_size
     if size > MAX_LABEL:
         raise DamagedFileError(
-            f"{label} has {size:,} bytes, but labels have at most {MAX_LABEL:,}: {WAY_OUT}"
+            f"{label} has {size:,} bytes, but labels have at most {MAX_LABEL:,}: {REMEDY}"
         )
 
 
@@ -91,7 +91,7 @@ def _read_pds3(path: Path, label: Path) -> Raster:
         pointers = [str(name) for name in data.index]
     except Exception as error:  # parsers of damaged text raise anything
         raise DamagedFileError(
-            f"{path}: its label cannot be read ({reason_of(error)}): {WAY_OUT}"
+            f"{path}: its label cannot be read ({reason_of(error)}): {REMEDY}"
         ) from None
     names = [n for n in pointers if n.endswith("IMAGE")]
     if not names:
@@ -109,7 +109,7 @@ def _read_pds3(path: Path, label: Path) -> Raster:
         data.file_mapping[name] = str(where)
         array = data.load_from_pointer(name)[name]
     except Exception as error:
-        raise DamagedFileError(f"{where}: damaged image ({reason_of(error)}): {WAY_OUT}") from None
+        raise DamagedFileError(f"{where}: damaged image ({reason_of(error)}): {REMEDY}") from None
     return _raster(
         path,
         array,
@@ -155,13 +155,13 @@ def _check_size(
     bits = _number(block.get("SAMPLE_BITS"))
     if not lines or not samples or not bits:
         raise DamagedFileError(
-            f"{path}: its label does not define the size of its {name}: {WAY_OUT}"
+            f"{path}: its label does not define the size of its {name}: {REMEDY}"
         )
     bands = _channels(path, _number(block.get("BANDS")) or 1)
     check_image_size(path, width=int(samples), height=int(lines), bytes_per_pixel=bands * bits / 8)
     if bits not in (8, 16, 32, 64):
         raise DamagedFileError(
-            f"{path}: its label declares {bits:g} bits per pixel, not 8, 16, 32 or 64: {WAY_OUT}"
+            f"{path}: its label declares {bits:g} bits per pixel, not 8, 16, 32 or 64: {REMEDY}"
         )
     if offset < 0 or (path == where and offset == 0):
         raise DamagedFileError(
@@ -175,7 +175,7 @@ def _check_bytes(label: Path, where: Path, wanted: int) -> None:
     if found < wanted:
         raise DamagedFileError(
             f"{where} has {found:,} bytes, but {label.name if label != where else 'its label'} "
-            f"declares {wanted:,}: the file is truncated or the label is wrong: {WAY_OUT}"
+            f"declares {wanted:,}: the file is truncated or the label is wrong: {REMEDY}"
         )
 
 
@@ -212,7 +212,7 @@ def _read_pds4(path: Path) -> Raster:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, UnicodeError) as error:
         raise DamagedFileError(
-            f"{path} is not an XML label ({reason_of(error)}): {WAY_OUT}"
+            f"{path} is not an XML label ({reason_of(error)}): {REMEDY}"
         ) from None
     area, array = _image_array(root)
     if area is None or array is None:
@@ -234,13 +234,13 @@ def _read_pds4(path: Path) -> Raster:
         offset = int(float(texts.get("offset", "0")))
     except (ValueError, OverflowError) as error:
         raise DamagedFileError(
-            f"{path}: a size or offset is not a number ({reason_of(error)}): {WAY_OUT}"
+            f"{path}: a size or offset is not a number ({reason_of(error)}): {REMEDY}"
         ) from None
     size = _PDS4_BYTES.get(texts.get("data_type", ""))
     if size is None or "line" not in lengths or "sample" not in lengths:
         raise DamagedFileError(
             f"{path}: its image must have a PDS4 type and the axes Line and Sample (and Band); "
-            f"got {texts.get('data_type')!r} and {', '.join(lengths) or 'none'}: {WAY_OUT}"
+            f"got {texts.get('data_type')!r} and {', '.join(lengths) or 'none'}: {REMEDY}"
         )
     count = math.prod(lengths.values())
     width, height = lengths["sample"], lengths["line"]
@@ -252,7 +252,7 @@ def _read_pds4(path: Path) -> Raster:
         name = texts.get("local_identifier") or texts.get("name")
         values = data[_pds4_name(data, name)]
     except Exception as error:
-        raise DamagedFileError(f"{path}: damaged image ({reason_of(error)}): {WAY_OUT}") from None
+        raise DamagedFileError(f"{path}: damaged image ({reason_of(error)}): {REMEDY}") from None
     order = list(lengths)
     if values.ndim == 3:
         band = next(i for i, axis in enumerate(order) if axis not in ("line", "sample"))
@@ -350,7 +350,7 @@ def _check_values(
     if full_scale is not None:
         raise DamagedFileError(
             f"{path} has values from {least} to {largest}, but its label declares 0 to "
-            f"{full_scale}: label and data do not belong together: {WAY_OUT}"
+            f"{full_scale}: label and data do not belong together: {REMEDY}"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.errors import WAY_OUT, DamagedFileError, UserError
+from s5mars.errors import REMEDY, DamagedFileError, UserError
 from s5mars.products.bayer import debayer
 from s5mars.products.decode import decode
 from s5mars.products.files import PDS_ENDINGS
@@ -61,7 +61,7 @@ def open_product(path: str | Path, *, stretch: Rule = "auto") -> Product:
     values, valid = raster.values, raster.valid
     if valid is not None and not valid.any():
         raise DamagedFileError(
-            f"{path} has no valid pixel (all are missing, transparent or NaN): {WAY_OUT}"
+            f"{path} has no valid pixel (all are missing, transparent or NaN): {REMEDY}"
         )
     pattern = raster.mosaic
     if pattern is None and named is not None and named.mosaic:

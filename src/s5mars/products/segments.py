@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from s5mars.errors import WAY_OUT, DamagedFileError
+from s5mars.errors import REMEDY, DamagedFileError
 from s5mars.products.errors import MAX_BYTES, check_image_size
 
 _DEFLATE = (8, 32946)
@@ -54,7 +54,7 @@ def check_segments(path: Path, page: Any) -> None:
             if len(make().decompress(content, limit + 1)) > limit:
                 raise DamagedFileError(
                     f"{path}: {size:,} compressed bytes expand to more than the declared "
-                    f"{limit - _SLACK:,}: {WAY_OUT}"
+                    f"{limit - _SLACK:,}: {REMEDY}"
                 )
 
 

@@ -60,7 +60,7 @@ def import_json(folder: Path | str, path: Path | str) -> ObjectStore:
 def read_json(file: Path | str) -> list[Proposal]:
     """Read the proposals of one image from a JSON file; raises as ``import_json``."""
     file = Path(file)
-    content = json_of(file, way_out="make it again, or leave it out")
+    content = json_of(file, remedy="make it again, or leave it out")
     if isinstance(content, dict):
         content = content.get("annotations")
     if not isinstance(content, list):
@@ -69,8 +69,8 @@ def read_json(file: Path | str) -> list[Proposal]:
         )
     proposals = []
     for k, entry in enumerate(content):
-        way_out = "each needs 'segmentation' (COCO RLE) and 'predicted_iou'"
-        with reading(file, kind=f"mask {k}", way_out=way_out):
+        remedy = "each needs 'segmentation' (COCO RLE) and 'predicted_iou'"
+        with reading(file, kind=f"mask {k}", remedy=remedy):
             proposals.append(_proposal(entry))
     sizes = {proposal.size for proposal in proposals}
     if len(sizes) > 1:

@@ -322,4 +322,4 @@ def _read_footer(path: Path) -> dict[str, Any]:
 
 
 def _reading(path: Path) -> AbstractContextManager[None]:
-    return reading(path, kind="object store", way_out="delete it and make it again")
+    return reading(path, kind="object store", remedy="delete it and make it again")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s5mars.classes import same_classes
+from s5mars.classes import require_same_classes
 from s5mars.errors import UserError
 from s5mars.predict.sources import spread
 from s5mars.report import curves, examples, tables, words
@@ -52,10 +52,10 @@ def write_comparison(
     if repeated:
         raise UserError(f"{repeated[0]} is given twice; give each run once")
     read = [read_run(run, data=data, splits=splits) for run in runs]
-    first, way_out = read[0], "give runs with the same classes"
+    first, remedy = read[0], "give runs with the same classes"
     for run in read[1:]:
-        same_classes(
-            run.taxonomy, first.taxonomy, run=run.folder, data=first.folder, way_out=way_out
+        require_same_classes(
+            run.taxonomy, first.taxonomy, run=run.folder, data=first.folder, remedy=remedy
         )
     evaluations = [evaluation_of(run) for run in read]
     page = comparison_page(read, evaluations, title=title, images=images)

@@ -58,7 +58,7 @@ def cross_rows(folder: Path) -> list[dict[str, Any]]:
     for path in cross_evaluations(folder):
         evaluation = read_evaluation(path)
         protocol = words.protocol_of(evaluation)
-        with reading(path, kind="evaluation", way_out="remove it and evaluate again"):
+        with reading(path, kind="evaluation", remedy="remove it and evaluate again"):
             scores = [f"{k} {score(v['iou'], digits=1)}" for k, v in evaluation["classes"].items()]
             note = words.protocol_sentence(evaluation)
             if protocol.get("splits"):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from s5mars.classes import IGNORE, MaskCoding, Taxonomy, same_classes
+from s5mars.classes import IGNORE, MaskCoding, Taxonomy, require_same_classes
 from s5mars.data.dataset import Dataset
 from s5mars.data.read import read_image, read_label
 from s5mars.data.trained_on import dataset_of, labelled_list
@@ -81,7 +81,7 @@ def open_data(run: Run) -> Dataset:
         UserError: if it is not a data set, or has other classes.
     """
     dataset = dataset_of(run.folder, run.metrics)
-    same_classes(run.taxonomy, dataset.taxonomy, run=run.folder, data=dataset.root)
+    require_same_classes(run.taxonomy, dataset.taxonomy, run=run.folder, data=dataset.root)
     return dataset
 
 

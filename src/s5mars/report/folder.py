@@ -126,7 +126,7 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
             f"{folder} is not a finished run: {' and '.join(missing)} missing; "
             f"`s5mars train --out {as_typed(folder)}` writes them"
         )
-    with reading(folder / FACTS, kind="run", way_out="train the run again"):
+    with reading(folder / FACTS, kind="run", remedy="train the run again"):
         best = object_in(folder / FACTS)
         taxonomy = Taxonomy.from_dict(best["taxonomy"])
     config = folder / CONFIG
@@ -142,4 +142,4 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return read_object(path, way_out="remove it, or train the run again")
+    return read_object(path, remedy="remove it, or train the run again")

@@ -16,7 +16,7 @@ from typing import Literal
 from s5mars.data.resolution import Resolution
 from s5mars.errors import UserError, require_limit
 from s5mars.settings.keywords import as_option
-from s5mars.settings.networks import DeepLab, NetworkOptions, network_options
+from s5mars.settings.networks import DeepLabOptions, NetworkOptions, network_options
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Thresholds = Literal["fixed", "flexmatch", "freematch"]
@@ -317,7 +317,7 @@ class TrainConfig(
         network: options of the network that ``model`` names.
     """
 
-    network: NetworkOptions = field(default_factory=DeepLab)
+    network: NetworkOptions = field(default_factory=DeepLabOptions)
 
     def __post_init__(self) -> None:
         for limit, names in _LIMITS.items():

@@ -32,7 +32,7 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLab(NetworkOptions):
+class DeepLabOptions(NetworkOptions):
     """DeepLabV3+, and any timm encoder
 
     Args:
@@ -54,7 +54,7 @@ class DeepLab(NetworkOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamCls(NetworkOptions):
+class SamClsOptions(NetworkOptions):
     """SAM-CLS of table VI, --model sam-cls
 
     Args:
@@ -73,7 +73,7 @@ class SamCls(NetworkOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SideAdapter(NetworkOptions):
+class SideAdapterOptions(NetworkOptions):
     """The side adapter of SAN of table VI, --model san
 
     Args:
@@ -98,15 +98,18 @@ class SideAdapter(NetworkOptions):
             )
 
 
-GENERAL_MODELS: Mapping[str, type[NetworkOptions]] = {"sam-cls": SamCls, "san": SideAdapter}
+GENERAL_MODELS: Mapping[str, type[NetworkOptions]] = {
+    "sam-cls": SamClsOptions,
+    "san": SideAdapterOptions,
+}
 """Models of table VI, built on SAM and CLIP; any other model is a timm encoder."""
 
-NETWORKS: tuple[type[NetworkOptions], ...] = (DeepLab, *GENERAL_MODELS.values())
+NETWORKS: tuple[type[NetworkOptions], ...] = (DeepLabOptions, *GENERAL_MODELS.values())
 
 
 def network_options(model: str) -> type[NetworkOptions]:
     """Options class of a model."""
-    return GENERAL_MODELS.get(model, DeepLab)
+    return GENERAL_MODELS.get(model, DeepLabOptions)
 
 
 def misplaced(option: str, model: str) -> str:
@@ -119,7 +122,7 @@ def misplaced(option: str, model: str) -> str:
     group = option.partition(".")[0]
     own = network_options(model)
     owners = {kind.group: f"--model {name}" for name, kind in GENERAL_MODELS.items()}
-    owners[DeepLab.group] = "a timm encoder"
+    owners[DeepLabOptions.group] = "a timm encoder"
     if group in owners and group != own.group:
         return f"it is for {owners[group]}, not {model}"
     if option in {"scale", "crops"} and own.fixed_crops:

@@ -23,7 +23,7 @@ from s5mars.files.reading import read_yaml
 from s5mars.settings.ablations import Row, find_ablation
 from s5mars.settings.argument_parser import Parser
 from s5mars.settings.config import DataSettings, EncoderSettings, TrainConfig
-from s5mars.settings.networks import DeepLab, NetworkOptions, network_options
+from s5mars.settings.networks import DeepLabOptions, NetworkOptions, network_options
 from s5mars.settings.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _parser(
         "--config", action=ActionConfigFile, help="Path to a YAML file of settings."
     )
     for part in TrainConfig.__bases__:
-        if part is EncoderSettings and network is not DeepLab:
+        if part is EncoderSettings and network is not DeepLabOptions:
             continue
         skip = {"scale", "crops"} if part is DataSettings and network.fixed_crops else None
         parser.add_class_arguments(part, skip=skip)

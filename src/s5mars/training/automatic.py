@@ -26,7 +26,7 @@ from s5mars.models.facts import checkpoint_path, read_facts
 from s5mars.models.weights import can_be_loaded
 from s5mars.parallel.cores import usable_cores
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.networks import DeepLab, network_options
+from s5mars.settings.networks import DeepLabOptions, network_options
 from s5mars.settings.parsing import given, parse_training
 from s5mars.settings.recipes import find_recipe
 from s5mars.text.numbers import plural
@@ -158,7 +158,7 @@ def _of_data_and_machine(
         model, reason = _model(config, machine)
         found["model"] = (model, reason)
     sizes = _sizes(dataset)
-    if network_options(model) is DeepLab and sizes and not is_columnar(model):
+    if network_options(model) is DeepLabOptions and sizes and not is_columnar(model):
         options = _sides(config, fixed, sizes, machine)
         tried = [
             steps_for(config, method, model=model, crop=c, machine=machine) for _, c in options

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from s5mars.devices import is_out_of_memory
 from s5mars.errors import (
-    WAY_OUT,
+    REMEDY,
     DamagedFileError,
     MissingFileError,
     UserError,
@@ -92,11 +92,11 @@ def readable(run: Path, streams: Streams, *, saved: Callable[[], str]) -> Iterat
             for path in (sample.image, sample.mask, *sample.hide)
         }
         skippable = isinstance(error, DamagedFileError) and any(p in text for p in pool - kept)
-        way_out, option = "replace it", ""
+        remedy, option = "replace it", ""
         if skippable:
-            way_out, option = "replace it, or leave it out with --skip-bad", " [--skip-bad]"
+            remedy, option = "replace it, or leave it out with --skip-bad", " [--skip-bad]"
         raise UserError(
-            f"{text.replace(WAY_OUT, way_out)}; {known}; resume with: s5mars train --resume "
+            f"{text.replace(REMEDY, remedy)}; {known}; resume with: s5mars train --resume "
             f"{as_typed(run)}{option}"
         ) from error
 

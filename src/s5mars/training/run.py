@@ -197,15 +197,15 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
 
 
 def train_part(
-    whole: Path, config: TrainConfig, method: Method, *, config_text: str, title: str
+    run_folder: Path, config: TrainConfig, method: Method, *, config_text: str, title: str
 ) -> bool:
-    """Train a part of the run in the folder ``whole``, or go on with it; whether it is at its end.
+    """Train or resume a part of the run in ``run_folder``; return whether it is finished.
 
     ``title`` says what the part is, such as "stage labels"; the others are the part's own.
     """
     out = config.out
     if not is_finished(out):
-        print(f"{whole}: {title}", file=sys.stderr)
+        print(f"{run_folder}: {title}", file=sys.stderr)
         if (out / CHECKPOINT).is_file():
             resume(out, config, method)
         else:
@@ -215,8 +215,8 @@ def train_part(
     finished = is_finished(out)
     if not finished:
         print(
-            f"{out} is a part of {whole}; resume all of it with: s5mars train --resume "
-            f"{as_typed(whole)}",
+            f"{out} is a part of {run_folder}; resume all of it with: s5mars train --resume "
+            f"{as_typed(run_folder)}",
             file=sys.stderr,
         )
     return finished

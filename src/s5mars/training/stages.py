@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from s5mars.classes import IGNORE, Taxonomy, same_classes
+from s5mars.classes import IGNORE, Taxonomy, require_same_classes
 from s5mars.data.layouts.files import read_names
 from s5mars.data.names import as_lines
 from s5mars.data.read import open_hidden, open_image, without_data
@@ -201,8 +201,8 @@ def given_teacher(
             resolution than this run does.
     """
     loaded = load_model(path)
-    way_out = "give a teacher that was trained on the same classes"
-    same_classes(loaded.taxonomy, taxonomy, run=path, data=data, way_out=way_out)
+    remedy = "give a teacher that was trained on the same classes"
+    require_same_classes(loaded.taxonomy, taxonomy, run=path, data=data, remedy=remedy)
     if loaded.resolution != resolution:
         raise UserError(
             f"teacher {path} was trained with --resolution {loaded.resolution}, but this run has "

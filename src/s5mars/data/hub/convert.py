@@ -106,7 +106,7 @@ def _rows(shard: Path, source: Source) -> Iterator[Mapping[str, object]]:
 
 
 def _opened(shard: Path, columns: Sequence[str]) -> pq.ParquetFile:
-    with reading(shard, kind="Parquet file", way_out="remove it and run fetch again"):
+    with reading(shard, kind="Parquet file", remedy="remove it and run fetch again"):
         file = open_parquet(shard)
     lacking = [name for name in columns if name not in file.schema_arrow.names]
     if lacking:

@@ -96,8 +96,8 @@ def find_layout(path: Path | str, *, layout: str | None = None) -> Layout:
     for candidate in LAYOUTS.values():
         if not candidate.missing(root):
             return candidate
-    if way_out := _suffixed(root):
-        raise UserError(f"{root} has no known layout; {way_out}")
+    if remedy := _suffixed(root):
+        raise UserError(f"{root} has no known layout; {remedy}")
     if not_yet := _unlabelled(root):
         raise UserError(f"{root} has no known layout; {not_yet}")
     looked = "; ".join(f"{name}: {each.signature}" for name, each in LAYOUTS.items())

@@ -55,10 +55,10 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
     if orphans:
         first = mask_of[min(orphans)]
         more = f" (and {len(orphans) - 1} more masks)" if len(orphans) > 1 else ""
-        way_out = _without_suffix(min(orphans), image_of, images, masks)
+        remedy = _without_suffix(min(orphans), image_of, images, masks)
         raise UserError(
             f"{first}{more} has no image in {images}: "
-            f"{way_out or 'add the image or remove the mask'}"
+            f"{remedy or 'add the image or remove the mask'}"
         )
     return {name: Sample(name, image, mask_of.get(name)) for name, image in image_of.items()}
 
@@ -90,14 +90,14 @@ def read_names(path: Path) -> list[str]:
         MissingFileError: if the file does not exist.
         UserError: if it is not text, not a JSON list of names or numbers, or empty.
     """
-    way_out = "give a list with one name per line"
+    remedy = "give a list with one name per line"
     if path.suffix.lower() == ".json":
-        entries = read_json(path, kind="JSON list", way_out=way_out)
+        entries = read_json(path, kind="JSON list", remedy=remedy)
         if not isinstance(entries, list) or not all(isinstance(e, str | int) for e in entries):
             raise UserError(f"{path} is not a JSON list of names")
         names = [str(entry) for entry in entries]
     else:
-        names = names_in(read_text(path, kind="list", way_out=way_out))
+        names = names_in(read_text(path, kind="list", remedy=remedy))
     if not names:
         raise UserError(f"{path} is empty: list at least one image")
     return names

@@ -39,7 +39,7 @@ class History:
         if not self.path.exists():
             return []
         records = []
-        with reading(self.path, kind="history", way_out="repair or remove it"):
+        with reading(self.path, kind="history", remedy="repair or remove it"):
             content = self.path.read_bytes()
             whole = content.rfind(b"\n") + 1
             if whole < len(content):
