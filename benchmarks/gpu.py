@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import re
 import statistics
 import sys
@@ -39,6 +38,7 @@ from torch.profiler import ProfilerActivity, profile
 from machine import machine
 from s5mars.comparison.step import CostSettings, Step
 from s5mars.devices import find_device
+from s5mars.parallel.cores import usable_cores
 from shares import NETWORK, timed_parts
 from variants import fixmatch_step, supervised_step
 
@@ -333,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--scenes", type=int, default=12, help="Number of scenes generated for the loader"
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="Duration of the loader part")
-    parser.add_argument("--workers", type=int, default=max(0, min(12, (os.cpu_count() or 1) - 1)))
+    parser.add_argument("--workers", type=int, default=max(0, min(12, usable_cores() - 1)))
     parser.add_argument(
         "--minutes", type=float, default=7.0, help="Time after which no further part starts"
     )

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -37,6 +36,7 @@ from s5mars.classes import IGNORE, MaskCoding
 from s5mars.data.crops import CropSettings
 from s5mars.data.layouts import open_dataset
 from s5mars.data.synthetic import render_scene
+from s5mars.parallel.cores import usable_cores
 from s5mars.proposals.proposal import proposal_from_mask
 from s5mars.proposals.store import ObjectStore, write_store
 from s5mars.training.loader import LoaderSettings, TrainingBatches
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/loader.json"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     with tempfile.TemporaryDirectory() as name:
         if options.data:
             dataset = open_dataset(options.data)

@@ -329,6 +329,20 @@ def test_a_run_that_damage_in_the_pool_has_ended_goes_on(
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+def test_folds_that_damage_in_the_pool_has_ended_go_on(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(scenes / "splits")
+    out = tmp_path / "out"
+    truncate(scenes / "unlabelled" / "later_001.jpg")
+    words = ("--method=fixmatch", "--warm-up=0", "--folds=2", "--steps=4", "--pool=unlabelled")
+    assert main(train(scenes, out, *words)) == 2
+    assert f"resume with: s5mars train --resume {out} [--skip-bad]\n" in capsys.readouterr().err
+    assert main(["train", "--resume", str(out), "--skip-bad"]) == 0
+    assert "skip_bad: true\n" in (out / "config.yaml").read_text()
+    assert (out / "folds.json").is_file()
+
+
 def test_a_run_without_any_image_of_its_pool_does_not_go_on(
     scenes: Path, tmp_path: Path, fails: Fails
 ) -> None:

@@ -73,16 +73,27 @@ def test_a_settings_file_gives_each_row_its_own_options(tmp_path: Path) -> None:
         "method: s5mars\nseed: 3\nlabelled: 0.5\nout: o\nsteps: 7\nscale:\n- 0.5\n- 1.5\n"
         "ablation: ''\nobjects: null\ns5mars: {soft_weight: 0.25}\ndeeplab: {decoder: light}\n"
     )
-    words = with_files_read(["--data=d", "--config", str(file), f"--config={file}", "--batch=2"])
-    once = ["--steps=7", "--scale=[0.5, 1.5]"]
+    given = ["--data=d", "--config", str(file), f"--config={file}", "--batch=2"]
+    words = with_files_read(given, ["s5mars", "supervised"])
+    once = ["--steps=7", "--scale=[0.5, 1.5]", "--objects=null"]
     once += ["--s5mars.soft-weight=0.25", "--deeplab.decoder=light"]
     assert words == ["--data=d", *once, *once, "--batch=2"]
     ours, other = method_rows(["s5mars", "supervised"])
     assert parse_training([*arguments_of(ours, words), "--out=o"]).method.soft_weight == 0.25
     assert not [word for word in arguments_of(other, words) if "s5mars" in word]
-    file.write_text("- 1\n")
-    with pytest.raises(UserError, match=r"--config .*a\.yaml must contain options"):
-        with_files_read([f"--config={file}"])
+    alone = with_files_read(given, ["supervised"])
+    assert [word for word in words if word not in alone] == [once[3]] * 2
+    for text, said in [
+        ("- 1\n", r"--config .*a\.yaml must contain options"),
+        ("1: 2\n", r"--config .*a\.yaml must contain options"),
+        ("s5mars: 3\n", r"a\.yaml: s5mars is 3: expected a group of options"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(UserError, match=said):
+            with_files_read([f"--config={file}"], ["s5mars"])
+    for words in (["--config"], ["--config", "x.yaml", "y.yaml"]):
+        with pytest.raises(UserError, match=r"--config must be given one file \(got "):
+            with_files_read(words, ["s5mars"])
 
 
 def test_what_changes_no_result_makes_no_other_run() -> None:
@@ -115,6 +126,19 @@ def test_a_comparison_chooses_as_train_does_and_keeps_its_choice(
     write_comparison(asked.out, plan(request).comparison)
     monkeypatch.setattr(Machine, "here", lambda accelerator: on_gpu)
     assert with_choices(asked) == (request, "")
+
+
+def test_a_comparison_is_extended_with_its_options(tmp_path: Path, fake_data: ModuleType) -> None:
+    data = fake_data.plain(tmp_path / "data", images=6)
+    words = [f"--data={data}", "--steps=20", "--model=resnet18", "--weights=none"]
+    words += ["--pool=train", "--s5mars.soft-weight=0.5"]
+    asked = Request(out=tmp_path / "x", arguments=words, methods=["supervised"])
+    with pytest.raises(UserError, match="no row uses s5mars"):
+        plan(asked)
+    with pytest.raises(UserError, match="--pool is for methods that use a pool"):
+        plan(replace(asked, arguments=words[:-1]))
+    write_comparison(asked.out, plan(replace(asked, methods=["supervised", "s5mars"])).comparison)
+    assert [cell.seed for cell in plan(replace(asked, seeds=[0, 1])).cells] == [0, 1]
 
 
 def test_a_misspelled_encoder_is_refused_before_the_first_cell(

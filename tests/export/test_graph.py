@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from s5mars.errors import UserError
+from s5mars.export import graph
 from s5mars.export.graph import write_onnx
 from s5mars.export.parity import deviation, onnx_probabilities, parity, torch_probabilities
 from ties import assert_same_labels
@@ -54,6 +55,15 @@ def test_whole_patches_at_any_size(tmp_path: Path, encoder: str) -> None:
     write_onnx(tmp_path / "a.onnx", model, THREE, facts={})
     ours, theirs = torch_probabilities(model), onnx_probabilities(tmp_path / "a.onnx")
     assert max(deviation(ours, theirs, picture(0, *size)) for size in ((64, 64), (70, 101))) < 1e-3
+
+
+def test_a_file_with_nan_at_one_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter((0.0, float("nan"), 0.0))
+    monkeypatch.setattr(graph, "deviation", lambda *_: next(found))
+    with pytest.raises(UserError, match="differs from torch"):
+        write_onnx(tmp_path / "a.onnx", network(), THREE, facts={})
 
 
 def test_a_file_that_is_right_at_one_size_only_is_refused(

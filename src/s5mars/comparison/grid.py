@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from s5mars.data.partition import as_fraction
 from s5mars.errors import UserError, nearest_first
@@ -149,27 +150,51 @@ def cells_of(rows: Sequence[Row], labelled: Sequence[str], seeds: Sequence[int])
     ]
 
 
-def with_files_read(arguments: Sequence[str]) -> list[str]:
+def with_files_read(arguments: Sequence[str], methods: Collection[str]) -> list[str]:
     """Replace ``--config FILE`` by the options in the file, so that each row gets its own.
 
-    What the comparison sets itself (method, ablation, seed, share and folder) is left out, so that
-    the ``config.yaml`` of a run is a settings file.
+    What the comparison sets itself (method, ablation, seed, share and folder) and the settings of
+    other ``methods`` are left out, so that the ``config.yaml`` of a run is a settings file.
 
     Raises:
-        UserError: if a file is no mapping or cannot be read.
+        UserError: if a file has another content than options with values, or cannot be read.
     """
+    known = {*METHODS, *OF_A_NETWORK, *registered()}
+    groups = {*known, *(kind.group for kind in NETWORKS)}
     words: list[str] = []
     for option in _options(arguments):
         name, _, value = option[0].partition("=")
         if name != "--config":
             words += option
             continue
-        path = Path(value or "".join(option[1:]))
+        files = [value] if value else option[1:]
+        if len(files) != 1:
+            raise UserError(f"--config must be given one file (got {' '.join(files) or 'none'})")
+        path = Path(files[0])
         content = read_yaml(path)
-        if not isinstance(content, dict):
+        if not isinstance(content, dict) or not _has_names(content):
             raise UserError(f"--config {path} must contain options with their values")
-        words += as_arguments({k: v for k, v in content.items() if k not in _OF_THE_GRID})
+        for key, found in content.items():
+            if key in _OF_THE_GRID or (key in known and key not in methods):
+                continue
+            if key in groups and not isinstance(found, dict):
+                raise UserError(f"{path}: {key} is {found!r}: expected a group of options")
+            words += as_arguments({key: _with_null(found)})
     return words
+
+
+def _has_names(content: Mapping[Any, Any]) -> bool:
+    return all(
+        isinstance(key, str) and (not isinstance(value, dict) or _has_names(value))
+        for key, value in content.items()
+    )
+
+
+def _with_null(value: Any) -> Any:
+    """The value with the word for None, so that an option without a value is checked, too."""
+    if isinstance(value, dict):
+        return {key: _with_null(inner) for key, inner in value.items()}
+    return "null" if value is None else value
 
 
 def require_use(rows: Sequence[Row], arguments: Sequence[str]) -> None:

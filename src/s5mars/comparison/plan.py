@@ -89,7 +89,8 @@ def plan(request: Request) -> Plan:
         rows += ablation_rows(request.ablation)
     if request.table_vi:
         rows += general.table_vi_rows(request.weights, request.out)
-    require_use(rows, request.arguments)
+    if _old(request.out) is None:
+        require_use(rows, request.arguments)
     cells = cells_of(rows, request.labelled, request.seeds)
     planned = _planned(request, rows, cells)
     for row in rows:
@@ -170,7 +171,9 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     )
     content = describe_content(dataset, base.config)
     trainings = {row.name: _training(request, row, cells[0]) for row in rows}
-    require_used(base.config, {name: each.method.needs for name, each in trainings.items()})
+    old = _old(request.out)
+    if old is None:  # rows that are there already may use what these rows do not
+        require_used(base.config, {name: each.method.needs for name, each in trainings.items()})
     if base.config.objects is not None:
         check_given(base.config.objects)
     facts: Mapping[str, Any] = {
@@ -182,7 +185,6 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     # A round trip through JSON, so that lists and tuples are equal.
     common, facts, shares = json.loads(json.dumps([common, facts, shares]))
     references = _references(request, rows, facts, base, cells[0])
-    old = _old(request.out)
     if old is not None:
         old = _without_unavailable(old, facts)
         different = settings.differences(old.settings, common)

@@ -21,6 +21,7 @@ from s5mars.files import write_json, write_text
 from s5mars.files.reading import read_object, reading
 
 RECORD = "partitions.json"
+_REMEDY = "remove it, or choose another --out"
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,14 @@ def _others(
     path = out / RECORD
     if not path.is_file():
         return []
-    recorded = read_object(path)
+    recorded = read_object(path, remedy=_REMEDY)
     for key in ("layout", "seed", "train_images"):
         if recorded.get(key) != head[key]:
             raise UserError(
                 f"{path} has {key} {recorded.get(key)} (got {head[key]}), so these lists would not "
                 "be nested in those; choose another --out"
             )
-    with reading(path, kind="record"):
+    with reading(path, kind="record", remedy=_REMEDY):
         entries: list[dict[str, Any]] = recorded["partitions"]
         return [entry for entry in entries if entry["labelled"] not in fractions]
 

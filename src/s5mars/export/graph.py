@@ -148,7 +148,7 @@ def _check(path: Path, model: Segmenter, **calibration: Any) -> None:
             f"{encoder} cannot be exported to ONNX, because onnxruntime fails on the file "
             f"({first_line(error.__cause__ or error)}); use another encoder, or predict with torch"
         ) from error
-    if not max(found) <= LARGEST_DEVIATION:
+    if not all(each <= LARGEST_DEVIATION for each in found):  # also for NaN
         raise UserError(
             f"{encoder} cannot be exported to ONNX, because the file differs from torch at some "
             "image sizes; use another encoder, or predict with torch"

@@ -112,7 +112,7 @@ def predict_images(
         try:
             _work(manifest, predictor, settings, workers=workers, engine=engine, address=address)
         except (KeyboardInterrupt, OSError) as error:
-            _raise_with_way_out(manifest, predictor, error)
+            _raise_with_remedy(manifest, predictor, error)
         finally:
             with suppress(OSError):
                 manifest.end()
@@ -192,7 +192,7 @@ def _remove_half_files(out: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _raise_with_way_out(
+def _raise_with_remedy(
     manifest: Manifest, predictor: Predictor, error: KeyboardInterrupt | OSError
 ) -> None:
     # The manifest is complete; if the index cannot be written now, the next run writes it.

@@ -168,8 +168,8 @@ def _notices(
                 )
             )
     if not words.same_images(evaluations):
-        images = [words.images_of(evaluation) for evaluation in evaluations]
-        common = len(frozenset.intersection(*filter(None, images)))
+        images = [names for each in evaluations if (names := words.images_of(each))]
+        common = len(frozenset.intersection(*images))
         found.append(
             Note(
                 "warning",

@@ -123,6 +123,9 @@ def resume_folds(
     text = read_text(run / CONFIG)
     scores: list[Mapping[str, Any]] = []
     with locked(run):
+        if skip_bad:
+            text = with_values(text, config, ["skip_bad"])
+            write_text(run / CONFIG, text)
         for number in range(1, config.folds + 1):
             pool_list = _pool_of(run, number)
             part = replace(

@@ -206,12 +206,17 @@ def train_part(
     out = config.out
     if not is_finished(out):
         print(f"{run_folder}: {title}", file=sys.stderr)
-        if (out / CHECKPOINT).is_file():
-            resume(out, config, method)
-        else:
-            # Stopped before its first save: nothing is lost by a clean start.
-            shutil.rmtree(out, ignore_errors=True)
-            train(config, method, config_text=config_text)
+        try:
+            if (out / CHECKPOINT).is_file():
+                resume(out, config, method)
+            else:
+                # Stopped before its first save: nothing is lost by a clean start.
+                shutil.rmtree(out, ignore_errors=True)
+                train(config, method, config_text=config_text)
+        except UserError as error:
+            # What is said of the part is true of the whole run, which has to be resumed.
+            part, whole = (f"--resume {as_typed(path)}" for path in (out, run_folder))
+            raise UserError(str(error).replace(part, whole)) from error
     finished = is_finished(out)
     if not finished:
         print(

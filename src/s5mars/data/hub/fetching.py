@@ -117,7 +117,7 @@ def _all_splits(
 def _one_shard(
     source: Source, shard: Shard, path: Path, names: Sequence[str], out: Path
 ) -> dict[str, list[str]]:
-    mark = out / SHARDS / "done" / f"{shard.split}-{shard.number}.json"
+    mark = out / SHARDS / "done" / f"{shard.split}-{shard.number}-files.json"
     try:
         return {column: list(paths) for column, paths in read_object(mark).items()}
     except (OSError, UserError):
