@@ -54,16 +54,12 @@ def _compare_options(parser: ArgumentParser) -> None:
 def compare(options: Namespace) -> object:
     """Compare methods, with the parsed options of the command."""
     from s5mars.comparison.general import GeneralWeights
-    from s5mars.comparison.grid import ABLATED, method_rows, with_files_read
     from s5mars.comparison.plan import Request
     from s5mars.comparison.runner import compare as run
 
     given = vars(options)
     weights = {name: given.pop(f"{name}_weights") for name in ("sam", "clip", "san")}
-    methods = {row.method for row in method_rows(options.methods)}
-    if options.ablation is not None:
-        methods.add(ABLATED)
-    arguments = with_files_read(given.pop("passed_on"), methods)
+    arguments = given.pop("passed_on")
     return run(Request(arguments=arguments, weights=GeneralWeights(**weights), **given))
 
 

@@ -197,7 +197,7 @@ def _with_null(value: Any) -> Any:
     return "null" if value is None else value
 
 
-def require_use(rows: Sequence[Row], arguments: Sequence[str]) -> None:
+def refuse_options_of_others(rows: Sequence[Row], arguments: Sequence[str]) -> None:
     """Check that every option of a method or a network applies to a row.
 
     Raises:

@@ -20,7 +20,8 @@ from s5mars.comparison.grid import (
     arguments_of,
     cells_of,
     method_rows,
-    require_use,
+    refuse_options_of_others,
+    with_files_read,
 )
 from s5mars.comparison.results import FILE, Comparison, Result, read_comparison
 from s5mars.data.layouts import open_dataset
@@ -84,13 +85,7 @@ def plan(request: Request) -> Plan:
         UserError, MissingFileError: if settings or data are invalid, or the folder contains a
             comparison with other settings.
     """
-    rows = method_rows(request.methods)
-    if request.ablation is not None:
-        rows += ablation_rows(request.ablation)
-    if request.table_vi:
-        rows += general.table_vi_rows(request.weights, request.out)
-    if _old(request.out) is None:
-        require_use(rows, request.arguments)
+    rows = _rows(request)
     cells = cells_of(rows, request.labelled, request.seeds)
     planned = _planned(request, rows, cells)
     for row in rows:
@@ -99,6 +94,25 @@ def plan(request: Request) -> Plan:
         if network_options(model) is DeepLabOptions:
             architecture(model)  # raises here and not in each cell
     return Plan(tuple(cells), planned)
+
+
+def _rows(request: Request) -> tuple[Row, ...]:
+    rows = method_rows(request.methods)
+    if request.ablation is not None:
+        rows += ablation_rows(request.ablation)
+    if request.table_vi:
+        rows += general.table_vi_rows(request.weights, request.out)
+    return rows
+
+
+def with_files(request: Request) -> Request:
+    """Replace the settings files of a request by their options, see ``grid.with_files_read``.
+
+    Raises:
+        UserError, MissingFileError: if a file cannot be read or has another content.
+    """
+    methods = {row.method for row in _rows(request)}
+    return replace(request, arguments=with_files_read(request.arguments, methods))
 
 
 def with_choices(request: Request) -> tuple[Request, str]:
@@ -173,6 +187,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     trainings = {row.name: _training(request, row, cells[0]) for row in rows}
     old = _old(request.out)
     if old is None:  # rows that are there already may use what these rows do not
+        refuse_options_of_others(rows, request.arguments)
         require_used(base.config, {name: each.method.needs for name, each in trainings.items()})
     if base.config.objects is not None:
         check_given(base.config.objects)

@@ -20,7 +20,7 @@ from s5mars.comparison import settings
 from s5mars.comparison.general import missing_weights
 from s5mars.comparison.grid import Cell
 from s5mars.comparison.here import Here
-from s5mars.comparison.plan import Plan, Request, plan, train_arguments, with_choices
+from s5mars.comparison.plan import Plan, Request, plan, train_arguments, with_choices, with_files
 from s5mars.comparison.results import (
     STOPPED,
     Comparison,
@@ -66,7 +66,7 @@ def compare(request: Request) -> Comparison:
             settings, or another process uses it; nothing is written then. Also at the end, if
             cells failed.
     """
-    request, chosen = with_choices(request)
+    request, chosen = with_choices(with_files(request))
     plan(request)  # raises before a folder is created
     if chosen:
         print(chosen, file=sys.stderr)
