@@ -317,7 +317,7 @@ def test_a_run_that_damage_in_the_pool_has_ended_goes_on(
     removed = shutil.copytree(out, tmp_path / "removed")
     caplog.clear()
     assert main(["train", "--resume", str(removed)]) == 0
-    warning = "1 of the 9 images of the pool were removed after the run began"
+    warning = "Removed since the run began: 1 of the 9 images of the pool"
     assert warning in caplog.text
     metrics = json.loads((removed / "metrics.json").read_text())
     assert (metrics["pool_images"], metrics["steps"]) == (8, 9)

@@ -310,8 +310,8 @@ def _left(dataset: Dataset, names: Sequence[str], warnings: list[str]) -> list[S
     gone = [name for name in names if not dataset.has([name])]
     if gone:
         line = (
-            f"{len(gone)} of the {len(names)} images of the pool were removed after the run began "
-            f"({listed(gone, 3)}), and it went on without them."
+            f"Removed since the run began: {len(gone)} of the {len(names)} images of the pool "
+            f"({listed(gone, 3)}). The run continues with the others."
         )
         logger.warning("%s", line)
         warnings.append(line)
