@@ -467,7 +467,7 @@ def test_predict_with_damaged_images(
     assert len(list(out.glob("*.png"))) == 11
     for path in images.iterdir():
         path.write_text("hello")
-    assert "no image could be read (12 failed)" in fails(*arguments, "--skip-bad")
+    assert "no product could be predicted (12 failed)" in fails(*arguments, "--skip-bad")
 
 
 def test_an_archive_of_bad_products(run: Path, tmp_path: Path, fails: Fails) -> None:

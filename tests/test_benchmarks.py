@@ -214,12 +214,21 @@ def test_differences_in_the_docs_are_those_of_the_result_files(
         for line in re.findall(r"^\|.*(?:mIoU|accuracy|IoU of).*$", shown, re.MULTILINE):
             numbers = line.partition(" | ")[2]
             assert numbers in page, line
-    results = str(docs / "results" / "marsscapes-eighth.json")
-    script("pairs").main([results])
-    lines = re.findall(r"^\| (?:mIoU|pixel|IoU of).*$", capsys.readouterr().out, re.MULTILINE)
-    assert len(lines) == 8
-    for line in lines:
-        assert line.partition(" | ")[2] in page, line
+    class_biases, methods = "ai4mars-fiftieth-class-biases", "ai4mars-fiftieth-methods"
+    for names, rows in (
+        (["ai4mars-fiftieth"], []),
+        ([class_biases], []),
+        ([class_biases, methods], ["--rows", "s5mars", "supervised"]),
+        (["ai4mars-fiftieth-partition-1"], []),
+        (["marsscapes-eighth"], []),
+        (["marsscapes-eighth-second-seeds"], []),
+    ):
+        script("pairs").main([*(str(docs / "results" / f"{name}.json") for name in names), *rows])
+        shown = capsys.readouterr().out
+        lines = re.findall(r"^\| (?:mIoU|pixel|IoU of).*$", shown, re.MULTILINE)
+        assert len(lines) >= 6, names
+        for line in lines:
+            assert line.partition(" | ")[2] in page, f"{names}: {line}"
 
 
 def test_every_comparison_of_the_docs_can_be_read() -> None:

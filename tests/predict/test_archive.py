@@ -204,7 +204,7 @@ def test_a_bad_file_is_named_or_skipped_and_counted(tmp_path: Path, kind: str) -
 
 def test_nothing_readable_is_an_error_even_when_skipping(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("not an image")
-    with pytest.raises(ValueError, match=r"no image could be read.*a\.png"):
+    with pytest.raises(ValueError, match=r"no product could be predicted.*a\.png"):
         predict_images(predictor(), [tmp_path / "a.png"], out=tmp_path / "maps", skip_bad=True)
 
 

@@ -200,7 +200,7 @@ def test_another_model_or_other_settings_are_refused_by_name(tmp_path: Path) -> 
 def test_a_folder_without_any_map_takes_new_settings(tmp_path: Path) -> None:
     bad = tmp_path / "a.png"
     bad.write_bytes(b"")
-    with pytest.raises(ValueError, match="no image could be read"):
+    with pytest.raises(ValueError, match="no product could be predicted"):
         predict(bad, tmp_path / "maps")
     save(bad)
     assert predict(bad, tmp_path / "maps", write=["labels"]) == Counts(1, 0, 0)

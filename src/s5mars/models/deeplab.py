@@ -2,7 +2,7 @@
 
 With ``resnet50`` and the ``paper`` head this is the network of the S5Mars paper. Its table XIII
 reports 40.47 M parameters for 9 classes; here it has 40.35 M. The released network replaces the 7×7
-stem by three 3×3 convolutions that end in 128 channels, which adds 0.13 M parameters: use the
+stem by three 3×3 convolutions that end in 128 channels, which adds 0.12 M parameters: use the
 encoder ``resnet50s`` for that architecture.
 """
 

@@ -33,7 +33,7 @@ def is_model(path: str | PathLike[str]) -> bool:
 
 
 def open_model(path: str | PathLike[str], *, network: str = "teacher") -> LoadedModel[Any]:
-    """Open a model of any kind. Nothing is ever unpickled.
+    """Open a model of any kind without running code of its files.
 
     Args:
         path: name of an installed model; a run folder; a checkpoint (``.safetensors`` with its
