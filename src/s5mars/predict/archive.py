@@ -233,7 +233,8 @@ def _check_failures(summary: Summary, *, skip_bad: bool) -> None:
     counts = summary.counts
     if not counts.done:
         raise UserError(
-            f"no product could be predicted ({counts.failed} failed); first failure: {summary.failure}"
+            f"no product could be predicted ({counts.failed} failed); "
+            f"first failure: {summary.failure}"
         )
     if counts.failed and not skip_bad:
         raise UserError(
