@@ -563,6 +563,14 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
             ["--pool=no.txt"],
             r"^--pool is for methods that use a pool, not for supervised: leave it out$",
         ),
+        (
+            ["--thresholds=flexmatch"],
+            r"^--thresholds is for methods that use a pool, not for supervised: leave it out$",
+        ),
+        (
+            ["--method=fixmatch", "--teacher-momentum=0.9"],
+            r"^--teacher-momentum is for methods that have a moving average, not for fixmatch",
+        ),
         (["--accelerator=gpux"], r"cannot train with accelerator gpux.*; omit these options"),
         (["--strategy=foo"], r"cannot train with .*strategy foo"),
         (["--strategy=ddp_fork", "--devices=2"], r"cannot train with .*only strategies of the"),

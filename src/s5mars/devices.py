@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 
 from s5mars.errors import UserError
@@ -43,6 +45,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     of_torch = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, of_torch) or "DefaultCPUAllocator" in str(error)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Switch autocast off, for geometry and sums that half precision would round visibly."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

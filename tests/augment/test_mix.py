@@ -58,6 +58,25 @@ def test_identity_transform_is_the_identity() -> None:
     assert torch.equal(where, region)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_objects_keep_their_place_under_autocast(dtype: torch.dtype) -> None:
+    """Half precision has 256 levels between -1 and 1, so that pixels would move by up to one."""
+    labels = (torch.arange(512) // 4 % CLASSES).expand(1, 4, 512).contiguous()
+    image = torch.rand(1, 3, 4, 512, generator=torch.Generator().manual_seed(0))
+    probability = torch.full((1, CLASSES, 4, 512), 1 / CLASSES)
+    source = View(image, Targets(probability, labels, torch.ones_like(labels, dtype=torch.bool)))
+    region = torch.zeros(1, 4, 512, dtype=torch.bool)
+    region[:, 1:3, 330:501] = True
+    settings = {"rotation": 20.0, "flip": 0.5, "rescale": (0.8, 1.2)}
+    expected = object_transforms(region, rngs(1, 1), **settings)  # type: ignore[arg-type]
+    with torch.autocast("cpu", dtype=dtype):
+        theta = object_transforms(region, rngs(1, 1), rotation=0, flip=0, rescale=(1.0, 1.0))
+        moved, where = warp(source, region, theta=theta)
+        assert torch.equal(object_transforms(region, rngs(1, 1), **settings), expected)  # type: ignore[arg-type]
+    assert torch.equal(moved.targets.label, labels) and torch.equal(where, region)
+    torch.testing.assert_close(moved.image, image, atol=1e-3, rtol=0)
+
+
 def test_flip_mirrors_about_the_objects_own_centre() -> None:
     source, region = view(1), torch.zeros(3, SIZE, SIZE, dtype=torch.bool)
     region[:, 4:10, 6:12] = True

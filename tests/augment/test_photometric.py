@@ -150,6 +150,12 @@ def test_filters_keep_a_constant_image_up_to_the_border_of_the_valid_area(sigma:
     torch.testing.assert_close(intensity.sharpness(given_image, valid, factor=0), given_image)
 
 
+def test_filters_keep_a_constant_image_under_autocast() -> None:
+    flat, valid = torch.full((3, HEIGHT, WIDTH), 0.7), torch.ones(HEIGHT, WIDTH, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(intensity.gaussian_blur(flat, valid, sigma=1.5), flat)
+
+
 def test_greyscale_and_hue() -> None:
     given_image, valid = image(5), everywhere()
     grey = intensity.grayscale(given_image, valid)

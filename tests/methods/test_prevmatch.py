@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +100,13 @@ def test_copies_are_spaced_over_the_steps_with_a_pool_and_the_oldest_is_dropped(
             kept_at.append(step)
     assert kept_at == [4, 8, 12, 16]
     assert [float(copy["convolution.bias"][0]) for copy in method.past] == [8, 12, 16]
+
+
+def test_an_interval_is_not_one_step_longer_than_its_share() -> None:
+    """0.07 · 100 is 7.000000000000001 in floating point."""
+    method, student = PrevMatch(spacing=0.07, copies=3), network(0)
+    method.remember(student, replace(progress(7, pool_from=0), total=100))
+    assert len(method.past) == 1
 
 
 def test_a_copy_has_what_is_trained_and_batch_statistics_alone() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from oracles import san as oracle
 from s5mars.classes import IGNORE
-from s5mars.methods.san import San, match, share_labelled
+from s5mars.methods.san import Drawn, San, bce, dice, match, share_labelled
 from s5mars.models.san import QueryOutput
 from s5mars.types import Batch, Crops, Term
 from tiny import crops, progress_at
@@ -48,6 +48,18 @@ def test_against_the_equations() -> None:
     for key, value in zip(("class", "mask", "dice"), expected, strict=True):
         assert found[key].value.item() == pytest.approx(value, rel=1e-4), key
     assert [t.weight for t in found.values()] == [2.0, 5.0, 5.0]
+
+
+def test_losses_of_correct_masks_are_not_negative_under_autocast() -> None:
+    """The cross-entropy is a difference of sums that half precision would round to multiples."""
+    truth = torch.zeros(1, 2, 12544)
+    truth[0, 0, :6000] = truth[0, 1, 6000:] = 1
+    drawn = Drawn(torch.zeros(1, 12544, 1, 2), torch.ones(1, 12544), truth)
+    masks = 12 * (2 * truth - 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for loss in (bce, dice):
+            correct = loss(masks, drawn)[0].diagonal()
+            assert (correct >= 0).all() and (correct < 1e-4).all()
 
 
 def test_the_mean_over_masks_not_images() -> None:

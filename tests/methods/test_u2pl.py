@@ -15,6 +15,7 @@ from oracles import u2pl as oracle
 from s5mars.classes import IGNORE
 from s5mars.methods.memory_bank import MemoryBank
 from s5mars.methods.u2pl import U2PL, by_sample, nearest, quantile
+from s5mars.methods.views import pool_of
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.objective.alignment import Alignment
 from s5mars.objective.losses import cross_entropy
@@ -33,6 +34,17 @@ def networks() -> tuple[PixelNet, PixelNet]:
 
 def given_batch(seed: int = 0, **kwargs: float) -> Batch:
     return batch(seed=seed, size=8, classes=CLASSES, **kwargs)  # type: ignore[arg-type]
+
+
+def test_a_rectangle_is_pasted_whole() -> None:
+    """As in FixMatch and the authors' code: what is not valid covers the pixels below it."""
+    _, teacher = networks()
+    given = given_batch(seed=5, pool_labelled=0.0)
+    valid = pool_of(given).valid
+    valid[:] = True
+    valid[1] = False
+    _, mixed, _ = U2PL(cutmix=1.0).weak_predictions(teacher, given, PROGRESS)
+    assert not mixed.targets.valid[[0, 2]].all()
 
 
 @pytest.mark.parametrize("cutmix", [0.0, 1.0])

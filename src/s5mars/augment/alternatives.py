@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from s5mars.augment.statistics import moments
+from s5mars.devices import full_precision
 
 Alternative = Literal["efdm", "wct", "fda"]
 
@@ -67,8 +68,7 @@ def wct(
     mean, _ = moments(image, valid)
     weight = valid.unsqueeze(1).to(image.dtype)
     count = weight.sum((2, 3)).clamp(min=1).unsqueeze(2)
-    # Half precision is too coarse for a covariance.
-    with torch.autocast(image.device.type, enabled=False):
+    with full_precision(image.device):  # half precision is too coarse for a covariance
         centred = (image - mean).masked_fill(~valid.unsqueeze(1), 0).flatten(2)
         covariance = centred @ centred.transpose(1, 2) / count
         variances, axes = torch.linalg.eigh(covariance)

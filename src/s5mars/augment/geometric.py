@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from s5mars.classes import IGNORE
-from s5mars.devices import send
+from s5mars.devices import full_precision, send
 from s5mars.randomness import Generators, each
 from s5mars.types import Targets, View
 
@@ -51,7 +51,8 @@ def object_transforms(
     )
     linear = send(torch.from_numpy(matrix).float(), region.device)
     centre = _box_centre(region)
-    shift = centre - (linear @ centre.unsqueeze(-1)).squeeze(-1)
+    with full_precision(region.device):
+        shift = centre - (linear @ centre.unsqueeze(-1)).squeeze(-1)
     return torch.cat([linear, shift.unsqueeze(-1)], dim=-1)
 
 
@@ -61,7 +62,8 @@ def warp(view: View, region: Tensor, *, theta: Tensor) -> tuple[View, Tensor]:
     Labels, validity and the region use the nearest pixel; pixels from outside the image are
     ignored, not valid, and not in the region.
     """
-    grid = F.affine_grid(theta, list(view.image.shape), align_corners=False).to(view.image.dtype)
+    with full_precision(theta.device):  # autocast would place pixels up to one pixel off
+        grid = F.affine_grid(theta, list(view.image.shape), align_corners=False)
     targets = view.targets
     smooth = torch.cat([view.image, targets.probability.to(view.image.dtype)], dim=1)
     smooth = F.grid_sample(smooth, grid, padding_mode="border", align_corners=False)

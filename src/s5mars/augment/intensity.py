@@ -15,6 +15,8 @@ import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
+from s5mars.devices import full_precision
+
 BLUR_RADIUS = 3.0
 """Radius of a Gaussian kernel in standard deviations."""
 
@@ -113,8 +115,9 @@ def _normalised_convolution(image: Tensor, valid: Tensor, *kernels: Tensor) -> T
     """Weighted means of the valid pixels under the kernels (h, w), applied one after the other."""
     weight = valid.unsqueeze(0).to(image.dtype)
     stack = torch.cat([image.where(valid, 0), weight]).unsqueeze(1)
-    for kernel in kernels:
-        stack = F.conv2d(stack, kernel[None, None], padding="same")
+    with full_precision(image.device):
+        for kernel in kernels:
+            stack = F.conv2d(stack, kernel[None, None], padding="same")
     smooth, mass = torch.split(stack.squeeze(1), [3, 1])
     # A valid pixel contributes its own weight, so its mass is above 0.
     mean: Tensor = smooth / mass.where(valid, 1)

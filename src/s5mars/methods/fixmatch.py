@@ -9,8 +9,8 @@ with p_w the prediction for the weak view and p_s that for the strong view, whic
 colours and, with probability 0.5, a CutMix rectangle of another image of the pool. There is no
 moving average: the student is scored.
 
-- λ_u = 1, as the paper. The baseline's code halves the whole sum, which equals half the learning
-  rate.
+- λ_u = 1, as the paper. The baseline's code halves the whole sum, which with its SGD is much like
+  half the learning rate, and with AdamW changes almost nothing.
 - The mean is over the valid pixels, kept or not (paper and code).
 - The network predicts labels in evaluation mode, without dropout and with its running batch
   statistics, which this pass does not update. The baseline's code does so for the pasted image,

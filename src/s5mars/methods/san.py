@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s5mars.classes import IGNORE
+from s5mars.devices import full_precision
 from s5mars.errors import require_limit
 from s5mars.objective.losses import mean_of_all
 from s5mars.parallel import distributed
@@ -163,15 +164,18 @@ def bce(masks: Tensor, drawn: Drawn) -> Tensor:
     """
     masks = masks * drawn.known[:, None]
     # softplus(−m) where the mask should be, softplus(m) elsewhere; they differ by m.
-    outside = (F.softplus(masks) * drawn.known[:, None]).sum(2, keepdim=True)
-    total = outside - masks @ drawn.truth.transpose(1, 2)
+    with full_precision(masks.device):  # this difference of large sums must not be negative
+        masks = masks.float()
+        outside = (F.softplus(masks) * drawn.known[:, None]).sum(2, keepdim=True)
+        total = outside - masks @ drawn.truth.transpose(1, 2)
     return total / drawn.known.sum(1).clamp(min=1)[:, None, None]
 
 
 def dice(masks: Tensor, drawn: Drawn) -> Tensor:
     """1 − (2 Σ σ(m) t + 1) / (Σ σ(m) + Σ t + 1) over the drawn pixels; shapes as ``bce``."""
-    probability = masks.sigmoid() * drawn.known[:, None]
-    common = probability @ drawn.truth.transpose(1, 2)
+    probability = masks.float().sigmoid() * drawn.known[:, None]
+    with full_precision(masks.device):
+        common = probability @ drawn.truth.transpose(1, 2)
     sizes = probability.sum(2, keepdim=True) + drawn.truth.sum(2)[:, None]
     return 1 - (2 * common + 1) / (sizes + 1)
 
@@ -205,5 +209,6 @@ def share_labelled(masks: Tensor, crops: Crops) -> Tensor:
         F.adaptive_avg_pool2d(region.float()[:, None], size).flatten(2).transpose(1, 2)
         for region in (labelled(crops), crops.valid)
     )
-    probability = masks.detach().sigmoid().flatten(2)
-    return (probability @ known / (probability @ valid).clamp(min=1e-6))[..., 0]
+    probability = masks.detach().float().sigmoid().flatten(2)
+    with full_precision(masks.device):
+        return (probability @ known / (probability @ valid).clamp(min=1e-6))[..., 0]

@@ -55,6 +55,7 @@ from s5mars.augment.geometric import rectangles
 from s5mars.augment.mix import paste, select
 from s5mars.augment.statistics import partners
 from s5mars.classes import IGNORE
+from s5mars.devices import full_precision
 from s5mars.errors import require_limit
 from s5mars.methods.memory_bank import MemoryBank
 from s5mars.methods.views import as_float, pool_of
@@ -152,7 +153,7 @@ class U2PL(nn.Module):
         order = by_sample(first, len(mixed.image)).to(embedding.device)
         no_pixel = torch.zeros_like(labelled_known)
         # Sums over many pixels leave the range of half precision.
-        with torch.autocast(embedding.device.type, enabled=False):
+        with full_precision(embedding.device):
             contrast, share = self.contrast(
                 embedding.index_select(0, order),
                 teacher_embedding[order],
@@ -201,7 +202,6 @@ class U2PL(nn.Module):
         other = select(pool, partner)
         rngs = progress.generators("rectangles", batch_size)
         region = rectangles(_size(images), rngs).to(images.device)
-        region &= other.targets.valid
         of_labelled, of_pool = embedding[: len(labelled.image)], embedding[len(labelled.image) :]
         small = nearest(region, _size(embedding)).unsqueeze(1)
         mixed_embedding = torch.where(small, of_pool[partner], of_pool)

@@ -8,8 +8,8 @@ Yang et al., CVPR 2023:
     L_fp         the same on the weak view, decoded from features of which half the channels
                  are dropped
 
-with λ_u = 1, μ_1 = μ_2 = 0.25 and λ_fp = 0.5. The published loss is half of this sum, which equals
-half the learning rate; here the labels weigh the same for every method, as in ``fixmatch.py``.
+with λ_u = 1, μ_1 = μ_2 = 0.25 and λ_fp = 0.5. The published loss is half of this sum (see
+``fixmatch.py``); here the labels weigh the same for every method, as in ``fixmatch.py``.
 There is no moving average: the student is scored.
 
 - The means are over the valid pixels, kept or not (paper and code).

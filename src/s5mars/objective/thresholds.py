@@ -1,7 +1,7 @@
 """Thresholds of pseudo-labels: a fixed one, or adaptive ones for each class.
 
-Every method calls ``progress.keep(probability, valid, above=τ)``, so that all of them can use each
-of these rules:
+A method with a threshold calls ``progress.keep(probability, valid, above=τ)``, so that it can use
+each of these rules (Mean Teacher, U²PL and self-training have no threshold):
 
 - ``fixed``: confidence above τ, as in FixMatch;
 - ``flexmatch``: τ_c = β_c / (2 − β_c) · τ, where β_c is how often class c is predicted above τ,

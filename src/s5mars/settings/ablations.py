@@ -161,8 +161,8 @@ ABLATIONS: Mapping[str, Ablation] = {
     ),
     "soft_threshold": Ablation(
         about="t_soft, below which a pixel gets a soft label; the paper's text names no value, "
-        "0.9 is the released code's, the others are this project's; 1 means every pixel without a "
-        "true label",
+        "0.9 is the released code's, the others are this project's; 1 means every pixel that has "
+        "no true label and is not certain (a confidence of 1 in single precision)",
         source="table XII",
         rows=_values("soft_threshold", 0.5, 0.7, 0.8, 0.9, 0.95, 1.0),
     ),

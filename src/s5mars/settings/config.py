@@ -364,6 +364,10 @@ class TrainConfig(
         return self.crops == "tiles" or (self.crops == "auto" and self.freeze == "encoder")
 
 
+ROUNDING = 1e-6
+"""What a product of a share and a number of steps may exceed a whole number by: 0.07 · 100 does."""
+
+
 def reads_class_shares(config: TrainConfig) -> bool:
     """Whether a run with a pool uses the class shares of the labels for pseudo-labels."""
     return bool(config.alignment) or config.thresholds != "fixed"
@@ -371,4 +375,4 @@ def reads_class_shares(config: TrainConfig) -> bool:
 
 def first_pool_step(config: TrainConfig, total: int) -> int:
     """The first step, counted from 0, after the warm-up of a run of ``total`` steps."""
-    return min(total, math.ceil(config.warm_up * total))
+    return min(total, math.ceil(config.warm_up * total - ROUNDING))

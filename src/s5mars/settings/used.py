@@ -15,6 +15,10 @@ _USERS = {
     "objects": ("objects", "paste objects"),
     "object_cache": ("objects", "paste objects"),
     "pool": ("pool", "use a pool"),
+    "pool_labels": ("pool", "use a pool"),
+    "alignment": ("pool", "use a pool"),
+    "thresholds": ("pool", "use a pool"),
+    "teacher_momentum": ("teacher", "have a moving average"),
 }
 """Option → what a method needs that uses it, and what such methods do, in words."""
 
