@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from s5mars.classes import require_same_classes
-from s5mars.data.trained_on import dataset_of, labelled_names
 from s5mars.errors import UserError, require_choice
 from s5mars.evaluation.class_biases import class_biases_entry, describe_class_biases
+from s5mars.evaluation.opening import open_split
 from s5mars.evaluation.reliability import (
     BINS,
     HIGHEST,
@@ -37,7 +36,6 @@ from s5mars.models.facts import (
     write_class_biases,
 )
 from s5mars.predict.inference import AUTO_DEVICE, Inference
-from s5mars.predict.predictor import Predictor
 
 logger = logging.getLogger("s5mars")
 
@@ -70,6 +68,7 @@ def calibrate(
         split: split to fit on; must not be used in training.
         splits: folder of the split lists (see ``data.trained_on``).
         network: ``"teacher"`` or ``"student"``.
+        inference: device, windows and precision.
         pixels: maximum number of labelled pixels to fit and measure on, drawn uniformly.
         class_biases: ``"keep"`` those of the model, ``"fit"`` new ones (see
             ``evaluation.class_biases``), or remove them, ``"none"``.
@@ -94,25 +93,27 @@ def calibrate(
         raise UserError(f"--pixels must be at least 1 (got {pixels})")
     require_choice(class_biases, CLASS_BIASES, name="--class-biases")
     loaded = load_model(run, network=network)
-    facts = loaded.facts.get("training") or {}
-    dataset = dataset_of(run, facts, data=data, splits=splits)
-    samples = dataset.split(split)
-    known = labelled_names(run, facts, dataset)
-    if trained := sum(sample.name in known for sample in samples):
+    if class_biases != "keep":
+        loaded = replace(loaded, class_biases=None)
+    opened = open_split(run, loaded, split, data=data, splits=splits, inference=inference)
+    if opened.trained_on:
         logger.warning(
             "The model was trained on the labels of %d of the %d images of %s. It is surer there "
             "than on new images, so its confidence will be too high: use another --split",
-            trained,
-            len(samples),
+            opened.trained_on,
+            len(opened.samples),
             split,
         )
-    require_same_classes(loaded.taxonomy, dataset.taxonomy, run=run, data=dataset.root)
-    if class_biases != "keep":
-        loaded = replace(loaded, class_biases=None)
-    predictor = Predictor.of(loaded, inference)
-    with tqdm(total=len(samples), unit="image", desc=f"calibrate {split}", disable=None) as bar:
+    with tqdm(
+        total=len(opened.samples), unit="image", desc=f"calibrate {split}", disable=None
+    ) as bar:
         found = collect_pixels(
-            predictor, samples, dataset.coding, limit=pixels, seed=seed, progress=bar.update
+            opened.predictor,
+            opened.samples,
+            opened.dataset.coding,
+            limit=pixels,
+            seed=seed,
+            progress=bar.update,
         )
     entry = recorded_class_biases(loaded.facts, loaded.network)
     if class_biases == "none":
@@ -123,9 +124,9 @@ def calibrate(
         found = replace(found, logits=found.logits + biases)
     temperature = fit_temperature(found)
     fitted_on = {
-        "data": str(dataset.root),
+        "data": str(opened.dataset.root),
         "split": split,
-        "images": len(samples),
+        "images": len(opened.samples),
         "pixels": len(found),
         "seed": seed,
         "window": inference.window,

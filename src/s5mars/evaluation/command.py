@@ -12,20 +12,20 @@ from typing import Any
 
 from tqdm import tqdm
 
-from s5mars.classes import Taxonomy, require_same_classes
-from s5mars.data.trained_on import dataset_of, is_of_training, labelled_names
+from s5mars.classes import Taxonomy
+from s5mars.data.trained_on import is_of_training
 from s5mars.errors import UserError
 from s5mars.evaluation.bootstrap import DRAWS, FEWEST, LEVEL, SEED, Interval, bootstrap
-from s5mars.evaluation.class_map import ClassMap, describe_map
+from s5mars.evaluation.class_map import ClassMap, MappedClasses, describe_map
 from s5mars.evaluation.confusion import merged_taxonomy, percent
 from s5mars.evaluation.found import CROSS, NO_CLASS_BIASES, SAME_CLASSES, read_evaluation
-from s5mars.evaluation.protocols import Evaluation, evaluate_samples, find_protocol
+from s5mars.evaluation.opening import OpenedSplit, open_split
+from s5mars.evaluation.protocols import Evaluation, Protocol, evaluate_samples, find_protocol
 from s5mars.files import write_json, write_text
 from s5mars.models.checkpoint import without_class_biases
 from s5mars.models.facts import class_biases_of, recorded_class_biases
 from s5mars.models.opened import open_model, result_path
 from s5mars.predict.inference import AUTO_DEVICE, Inference
-from s5mars.predict.predictor import Predictor
 from s5mars.text.numbers import score
 
 
@@ -68,8 +68,8 @@ def evaluate(
             as ``"ai4mars-marsscapes"``, pairs such as ``"big rock=rock, sky=-"``, or a ``ClassMap``
             (see ``evaluation.class_map``).
         as_json: print one JSON object on standard output instead of a table.
+        inference: device, windows and precision; it must not abstain.
         class_biases: whether the class biases of the model are used, if it has any.
-        layout: layout of ``data``; None detects it.
         draws: number of bootstrap draws for the 95 % interval over images.
         out: folder of the scores, which also gets the table as a text file; the run folder if None
             (see ``models.opened.result_path``).
@@ -83,12 +83,76 @@ def evaluate(
     Raises:
         MissingFileError: if the run, the data or one of its files is missing.
         UserError: if the data set has other classes than the checkpoint and there is no class map,
-            the map does not fit, split or protocol does not exist, ``inference`` abstains, ``out``
-            is a file, or a file is damaged.
+            the map does not fit, classes are to be merged that do not exist or that the map merges,
+            split, protocol or device does not exist, ``inference`` abstains, the class biases are a
+            part of the file and are to be left out, no pixel of the split is labelled, ``out`` is a
+            file, or a file is damaged.
     """
     chosen = find_protocol(protocol)
+    class_map = _checked_map(class_map, merge)
     if out is not None and (Path(out).suffix == ".json" or Path(out).is_file()):
         raise UserError(f"--out must be a folder, where the scores get their name (got {out})")
+    loaded = open_model(run, network=network)
+    if not class_biases:
+        loaded = without_class_biases(loaded, run)
+    opened = open_split(
+        run,
+        loaded,
+        split,
+        data=data,
+        splits=splits,
+        inference=inference,
+        class_map=class_map,
+        remedy="evaluate on data with the same classes in this order, or use --map",
+    )
+    groups = _groups(merge, opened.taxonomy)
+    with tqdm(
+        total=len(opened.samples), unit="image", desc=f"evaluate {split}", disable=None
+    ) as bar:
+        found = evaluate_samples(
+            opened.predictor,
+            opened.samples,
+            opened.dataset.coding,
+            protocol=protocol,
+            mapped=opened.mapped,
+            progress=bar.update,
+        )
+    dataset = opened.dataset
+    own = is_of_training(run, loaded.facts.get("training") or {}, dataset, splits)
+    record = _protocol(opened, found, chosen, merge=merge, class_biases=class_biases)
+    if not own:
+        record["splits"] = None if splits is None else str(splits)
+    if opened.mapped is not None:
+        record["map"] = _map_record(opened.mapped, found, loaded.temperature)
+    result = {
+        **_scores(found, opened.taxonomy, groups, draws=draws),
+        "protocol": record,
+        "run": str(run),
+    }
+    if class_map is not None:
+        kind = [CROSS, dataset.root.resolve().name, class_map.label]
+    elif not own:
+        lists = [] if splits is None else [splits.resolve().name]
+        kind = [CROSS, dataset.root.resolve().name, *lists, SAME_CLASSES]
+    else:
+        kind = ["evaluation"]
+    variants = [
+        *([] if network == "teacher" else [network]),
+        *([] if class_biases else [NO_CLASS_BIASES]),
+        *merge,
+    ]
+    path = _destination(run, kind, [split, protocol, *variants], root=dataset.root.resolve())
+    if out is not None:
+        path = Path(out) / path.name
+        write_text(path.with_suffix(".txt"), f"{as_table(result)}\n")
+    write_json(path, result)
+    if show:
+        _show(result, path, as_json=as_json)
+    return result
+
+
+def _checked_map(class_map: str | ClassMap | None, merge: Sequence[str]) -> ClassMap | None:
+    """The class map, parsed if it is text."""
     if isinstance(class_map, str):
         class_map = ClassMap.parse(class_map)
     if class_map is not None and merge:
@@ -96,96 +160,76 @@ def evaluate(
             "--merge cannot be combined with --map; merge classes in the map, as in "
             "soil=soil+gravel"
         )
-    loaded = open_model(run, network=network)
-    if not class_biases:
-        loaded = without_class_biases(loaded, run)
+    return class_map
+
+
+def _protocol(
+    opened: OpenedSplit,
+    found: Evaluation,
+    protocol: Protocol,
+    *,
+    merge: Sequence[str],
+    class_biases: bool,
+) -> dict[str, Any]:
+    """The entry ``protocol`` of the file: what was scored, and how."""
+    loaded, dataset = opened.loaded, opened.dataset
+    inference = opened.predictor.inference
     biases = class_biases_of(loaded.facts, loaded.network) if class_biases else None
     fitted = (biases and recorded_class_biases(loaded.facts, loaded.network)) or {}
-    facts = loaded.facts.get("training") or {}
-    dataset = dataset_of(run, facts, data=data, splits=splits)
-    samples = dataset.split(split)
-    if class_map is None:
-        require_same_classes(
-            loaded.taxonomy,
-            dataset.taxonomy,
-            run=Path(run),
-            data=dataset.root,
-            remedy="evaluate on data with the same classes in this order, or use --map",
-        )
-        mapped, taxonomy = None, loaded.taxonomy
-    else:
-        mapped = class_map.between(loaded.taxonomy, dataset.taxonomy)
-        taxonomy = mapped.taxonomy
-    groups = _groups(merge, taxonomy)
-    labelled = labelled_names(run, facts, dataset)
-    predictor = Predictor.of(loaded, inference)
-    with tqdm(total=len(samples), unit="image", desc=f"evaluate {split}", disable=None) as bar:
-        found = evaluate_samples(
-            predictor,
-            samples,
-            dataset.coding,
-            protocol=protocol,
-            mapped=mapped,
-            progress=bar.update,
-        )
-    result: dict[str, Any] = {
-        **_scores(found, taxonomy, groups, draws=draws),
-        "protocol": {
-            "name": chosen.name,
-            "words": chosen.words,
-            "crop": chosen.crop,
-            "window": inference.window,
-            "overlap": inference.overlap,
-            "precision": inference.precision,
-            "resolution": str(loaded.resolution),
-            "network": loaded.network,
-            "class_biases": biases,
-            "class_biases_fitted_on": fitted.get("split"),
-            "data": str(dataset.root),
-            "split": split,
-            "images": len(found.images),
-            "images_of_training": sum(sample.name in labelled for sample in samples),
-            "images_without_labels": found.without_labels,
-            "ignored": sorted(dataset.coding.ignored),
-            "ignored_by": dataset.ignored_by,
-            "merged": list(merge),
-        },
-        "run": str(run),
+    return {
+        "name": protocol.name,
+        "words": protocol.words,
+        "crop": protocol.crop,
+        "window": inference.window,
+        "overlap": inference.overlap,
+        "precision": inference.precision,
+        "resolution": str(loaded.resolution),
+        "network": loaded.network,
+        "class_biases": biases,
+        "class_biases_fitted_on": fitted.get("split"),
+        "data": str(dataset.root),
+        "split": opened.name,
+        "images": len(found.images),
+        "images_of_training": opened.trained_on,
+        "images_without_labels": found.without_labels,
+        "ignored": sorted(dataset.coding.ignored),
+        "ignored_by": dataset.ignored_by,
+        "merged": list(merge),
     }
-    kind = ["evaluation"]
-    root = dataset.root.resolve()
-    if not is_of_training(run, facts, dataset, splits):
-        lists = [] if splits is None else [splits.resolve().name]
-        kind = [CROSS, root.name, *lists, SAME_CLASSES]
-        result["protocol"]["splits"] = None if splits is None else str(splits)
-    if mapped is not None and class_map is not None:
-        scored = int(found.confusion.support.sum())
-        result["protocol"]["map"] = {
-            **mapped.to_dict(),
-            "ignored_pixels": percent(found.ignored_by_map / (scored + found.ignored_by_map)),
-            "temperature": loaded.temperature,
-        }
-        kind = [CROSS, root.name, class_map.label]
-    variants = [
-        *([] if network == "teacher" else [network]),
-        *([] if class_biases else [NO_CLASS_BIASES]),
-        *merge,
-    ]
-    path = result_path(run, _file_name([*kind, split, protocol, *variants]))
+
+
+def _map_record(mapped: MappedClasses, found: Evaluation, temperature: float) -> dict[str, Any]:
+    """The entry ``map`` of the protocol."""
+    scored = int(found.confusion.support.sum())
+    return {
+        **mapped.to_dict(),
+        "ignored_pixels": percent(found.ignored_by_map / (scored + found.ignored_by_map)),
+        "temperature": temperature,
+    }
+
+
+def _destination(
+    run: str | Path, kind: Sequence[str], details: Sequence[str], *, root: Path
+) -> Path:
+    """Path of the file; data in another folder of the same name get a file of their own.
+
+    Args:
+        kind: ``["evaluation"]``, or ``CROSS``, the name of the data set, and what differs.
+        details: split, protocol and variants.
+        root: the folder of the data set.
+    """
+    path = result_path(run, _file_name([*kind, *details]))
     if kind[0] == CROSS and _is_of_other_data(path, root):
-        kind[1] += f"~{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
-        path = result_path(run, _file_name([*kind, split, protocol, *variants]))
-    if out is not None:
-        path = Path(out) / path.name
-        write_text(path.with_suffix(".txt"), f"{as_table(result)}\n")
-    write_json(path, result)
-    if show:
-        print(
-            json.dumps(result, ensure_ascii=False)
-            if as_json
-            else f"{as_table(result)}\nWritten to {path}"
-        )
-    return result
+        name = f"{kind[1]}~{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+        path = result_path(run, _file_name([CROSS, name, *kind[2:], *details]))
+    return path
+
+
+def _show(result: Mapping[str, Any], path: Path, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        print(f"{as_table(result)}\nWritten to {path}")
 
 
 def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
