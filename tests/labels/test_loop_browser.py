@@ -22,7 +22,8 @@ from s5mars.data.layouts import open_dataset
 from s5mars.data.resolution import Resolution
 from s5mars.labels.loop.assistant import Assistant
 from s5mars.labels.loop.features import StartModel
-from s5mars.labels.loop.trainer import RunMaps, Trainer
+from s5mars.labels.loop.run_maps import RunMaps
+from s5mars.labels.loop.trainer import Trainer
 
 TOKEN = "token"
 TRAINING = [

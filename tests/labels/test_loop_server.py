@@ -25,7 +25,8 @@ from s5mars.cli import main
 from s5mars.data.resolution import Resolution
 from s5mars.labels.loop.assistant import Assistant
 from s5mars.labels.loop.features import StartModel
-from s5mars.labels.loop.trainer import RunMaps, Trainer
+from s5mars.labels.loop.run_maps import RunMaps
+from s5mars.labels.loop.trainer import Trainer
 
 TOKEN = "secret"
 HOSTS = {"127.0.0.1", "localhost"}

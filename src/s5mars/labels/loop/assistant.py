@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from s5mars.classes import IGNORE
 from s5mars.errors import UserError
 from s5mars.evaluation.confusion import Confusion
 from s5mars.files import file_digest
@@ -39,6 +38,7 @@ from s5mars.labels.loop.head import (
 )
 from s5mars.labels.loop.queue import Candidate, Ranked, rank
 from s5mars.labels.loop.store import Store
+from s5mars.labels.loop.suggestion import Suggestion, as_suggestion
 from s5mars.labels.loop.superpixels import SuperpixelCache, smoothed, start_segmenting
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.products import open_product
@@ -70,14 +70,6 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """(H, W)."""
         return self.image.shape[0], self.image.shape[1]
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """A class map that is not a label yet."""
-
-    labels: NDArray[np.uint8]  # (H, W) class index, 255 where there is no data
-    confidence: NDArray[np.uint8]  # (H, W), 0..255 for 0..1
 
 
 class Assistant:
@@ -403,12 +395,3 @@ def overview(pyramid: Pyramid) -> tuple[NDArray[np.float32], Tensor]:
     # Colours and height, the first map, would say more about the time of day than about terrain.
     means = torch.cat([F.adaptive_avg_pool2d(m.float(), 1)[:, 0, 0] for m in pyramid[1:]])
     return means.numpy(), gathered(pyramid, rows.ravel(), columns.ravel())
-
-
-def as_suggestion(
-    labels: NDArray[Any], confidence: NDArray[Any], valid: NDArray[np.bool_]
-) -> Suggestion:
-    """A suggestion from class indices and confidences in 0..1."""
-    shown = np.where(valid, labels, IGNORE).astype(np.uint8)
-    sure = np.where(valid, np.round(confidence * 255), 0).astype(np.uint8)
-    return Suggestion(shown, sure)

@@ -14,8 +14,9 @@ from s5mars.files.locking import locked
 from s5mars.labels.loop.assistant import Assistant
 from s5mars.labels.loop.features import open_start_model
 from s5mars.labels.loop.folder import STATE, named_classes, open_folder
+from s5mars.labels.loop.run_maps import RunMaps
 from s5mars.labels.loop.store import Store
-from s5mars.labels.loop.trainer import RunMaps, Trainer
+from s5mars.labels.loop.trainer import Trainer
 from s5mars.models.opened import open_model
 from s5mars.text.numbers import plural
 

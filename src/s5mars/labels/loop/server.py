@@ -25,9 +25,10 @@ from s5mars.files import encoded_picture
 from s5mars.files.reading import parse_object
 from s5mars.labels.loop.assistant import Assistant
 from s5mars.labels.loop.guard import Guard
+from s5mars.labels.loop.run_maps import RunMaps
 from s5mars.labels.loop.store import STATUSES, ConflictError, Store
 from s5mars.labels.loop.superpixels import LEVELS, enlarged
-from s5mars.labels.loop.trainer import STEPS, RunMaps, Trainer
+from s5mars.labels.loop.trainer import STEPS, Trainer
 from s5mars.predict.overlay import overlay
 from s5mars.report.pictures import legend
 

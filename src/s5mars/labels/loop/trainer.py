@@ -1,4 +1,4 @@
-"""``s5mars train`` on the folder, in a process of its own, and the maps of its runs.
+"""``s5mars train`` on the folder, in a process of its own.
 
 A run is the folder ``labelling/runs/N`` and its output ``N.log``. A process that outlives a killed
 server goes on; the next server finds it by the lock on its folder.
@@ -6,34 +6,25 @@ server goes on; the next server finds it by the lock on its folder.
 
 from __future__ import annotations
 
-import logging
 import re
 import shlex
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from s5mars.data.read import image_size
 from s5mars.errors import UserError, require_choice
-from s5mars.files import encoded_picture, write_bytes
 from s5mars.files.locking import locked
-from s5mars.files.reading import read_object, reading
+from s5mars.files.reading import read_object
 from s5mars.files.run_folder import FACTS, METRICS
-from s5mars.labels.loop.assistant import Assistant, Suggestion, as_suggestion
-from s5mars.labels.loop.background import Background, Job
 from s5mars.labels.loop.features import ENCODER
 from s5mars.labels.loop.store import Store
-from s5mars.predict.overlay import indexed_png
-from s5mars.predict.predictor import Predictor, load
 from s5mars.settings.parsing import parse_training
 from s5mars.settings.used import require_used, without_unused
 
@@ -53,8 +44,6 @@ _STEP = re.compile(r"^step (\d+) of (\d+)", re.MULTILINE)  # of training/announc
 
 # Below the server in priority, so that strokes stay quick.
 _MAIN = "import os, sys; os.nice(5); from s5mars.cli import main; sys.exit(main(sys.argv[1:]))"
-
-logger = logging.getLogger("s5mars")
 
 
 class Trainer:
@@ -249,86 +238,6 @@ class Trainer:
             f"--method={METHODS[0]}", *self.options,
         ]  # fmt: skip
         return chosen if method is None else [*chosen, f"--method={method}"]
-
-
-class RunMaps(Background):
-    """The maps of finished runs, made in a thread of their own and kept as files of the run."""
-
-    MOST = 12
-    """Maps beside that of the image in view: those of held-back images and of the next ones."""
-
-    def __init__(self, trainer: Trainer, assistant: Assistant, *, device: str) -> None:
-        self.trainer = trainer
-        self.assistant = assistant
-        self.device = device
-        self._model: tuple[str, Predictor] | None = None
-        self._wanted: tuple[str, str] | None = None
-        self._failed: set[tuple[str, str]] = set()
-        super().__init__("maps", self._next_job, wake=threading.Condition(), pause=lambda: 2.0)
-
-    def get(self, run: str, name: str) -> Suggestion | None:
-        """The map of an image; None if it is not made yet, and then it is made next."""
-        paths = self._paths(run, name)
-        if not all(path.is_file() for path in paths):
-            with self._wake:
-                self._wanted = run, name
-                self._wake.notify_all()
-            return None
-        arrays = []
-        for path in paths:
-            with reading(path, kind="map"), Image.open(path) as file:
-                arrays.append(np.array(file))
-        return Suggestion(arrays[0], arrays[1])
-
-    def has(self, run: str, name: str) -> bool:
-        """Whether the map of an image is there."""
-        return all(path.is_file() for path in self._paths(run, name))
-
-    def shown(self, run: str) -> list[str]:
-        """Images whose maps the page shows."""
-        return [name for name in self._order() if self.has(run, name)]
-
-    def _paths(self, run: str, name: str) -> tuple[Path, Path]:
-        folder = self.trainer.folder / run / "maps"
-        return folder / f"{name}.png", folder / f"{name}_confidence.png"
-
-    def _order(self) -> list[str]:
-        store = self.assistant.store
-        held = [name for name in store.painted if store.splits.of(name) == "val"][: self.MOST // 2]
-        ahead = [ranked.name for ranked in self.assistant.queue]
-        rest = [name for name in store.painted if name not in held]
-        return [*held, *ahead, *rest][: self.MOST]
-
-    def _next_job(self) -> Job | None:
-        finished = self.trainer.finished
-        if not finished or (self.trainer.running and self._wanted is None):
-            return None
-        wanted: Iterable[tuple[str, str]] = [(finished[-1], name) for name in self._order()]
-        if self._wanted is not None and self._wanted[0] in finished:
-            wanted = [self._wanted, *wanted]
-        missing = (each for each in wanted if each not in self._failed and not self.has(*each))
-        job = next(missing, None)
-        return None if job is None else partial(self._make, *job)
-
-    def _make(self, run: str, name: str) -> None:
-        try:
-            self._predict(run, name)
-        except Exception as error:
-            self._failed.add((run, name))
-            logger.warning("no map of %s: %s", name, error)
-
-    def _predict(self, run: str, name: str) -> None:
-        if self._model is None or self._model[0] != run:
-            self._model = run, load(self.trainer.folder / run, device=self.device)
-        picture = self.assistant.picture(name)
-        found = self._model[1].segment(picture.image)
-        made = as_suggestion(found.labels, found.confidence / 255, picture.valid)
-        labels, confidence = self._paths(run, name)
-        write_bytes(
-            confidence, encoded_picture(Image.fromarray(made.confidence), ".png", compress_level=1)
-        )
-        drawn = indexed_png(made.labels, self.assistant.store.folder.taxonomy)
-        write_bytes(labels, encoded_picture(drawn, ".png", compress_level=1))
 
 
 def _is_held(folder: Path) -> bool:
