@@ -1,4 +1,4 @@
-"""Figures of a comparison: bars (5), scores by labels, curves (9), predictions (10), worst (11)."""
+"""Figures of a comparison: bars (5), scores by labels, curves (9); ``pictures`` has (10), (11)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from numpy.typing import NDArray
-from PIL import Image
 
-from s5mars.classes import IGNORE, Taxonomy, hex_colour
-from s5mars.comparison.grid import BASELINE, METHODS_GROUP
+from s5mars.comparison.grid import METHODS_GROUP
 from s5mars.comparison.joined import read_joined
+from s5mars.comparison.pictures import predictions, worst
 from s5mars.comparison.results import Comparison, Result
 from s5mars.comparison.standings import Group, Standing, by_seed, groups_of
 from s5mars.errors import UserError, require_choice
-from s5mars.evaluation.protocols import read_pair
 from s5mars.files import write_figure
-from s5mars.predict.sources import spread
-from s5mars.products.no_data import no_data
-from s5mars.report.evaluations import evaluation_of
-from s5mars.report.examples import open_data, open_network, scored
-from s5mars.report.folder import read_run
-from s5mars.report.pictures import class_picture, shrunk
-from s5mars.report.words import crop_of
 from s5mars.text.spread import summary
 
 COLOURS = (
@@ -43,18 +32,6 @@ _DASHES, _HATCHES = ("-", "--", ":"), ("", "//", "..")
 """Of the lines and bars of the first, second and third rows that share a colour."""
 
 _DOTS_PER_INCH = 150
-_SIDE = 448  # pixels of the longer side of a picture
-_LONGEST_NAME = 28  # characters of an image's name in a figure
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A column of pictures: the predictions of one run."""
-
-    run: Path
-    title: str
-    predict: Any
-    scores: Mapping[str, float]  # image → mIoU, lowest first
 
 
 def write_figures(
@@ -104,12 +81,12 @@ def write_figures(
         seed = _common_seed(group)
         split = str(comparison.settings["evaluation"]["split"])
         if seed is not None:
-            grid = _qualitative(folder, group, seed, images, data, split)
+            grid = predictions(folder, group, seed, images, data, split)
             written.append(_save(grid, out / f"predictions{ending}.png"))
         standing = _chosen(group, row)
         if standing is not None:
-            worst = _worst(folder, group, standing, images, data, split)
-            written.append(_save(worst, out / f"worst{ending}.png"))
+            lowest = worst(folder, group, standing, images, data, split)
+            written.append(_save(lowest, out / f"worst{ending}.png"))
     return written
 
 
@@ -287,94 +264,6 @@ def _chosen(group: Group, row: str | None) -> Standing | None:
         return by_row.get(row)
     best = max(group.standings, key=lambda standing: standing.mIoU.mean)
     return by_row.get("s5mars", best)
-
-
-def _qualitative(
-    folder: Path, group: Group, seed: int, amount: int, data: Path | None, split: str
-) -> Figure:
-    # The baseline comes first, as in the paper.
-    standings = sorted(group.standings, key=lambda standing: standing.row != BASELINE)
-    columns = [_column(folder, standing, seed) for standing in standings]
-    common = set(columns[0].scores).intersection(*(column.scores for column in columns[1:]))
-    means = {name: statistics.fmean(c.scores[name] for c in columns) for name in common}
-    names = spread(sorted(common, key=lambda name: (means[name], name)), amount)
-    return _pictures(
-        names,
-        columns,
-        data,
-        f"Labelled share {group.share}, seed {seed}. Images are evenly spaced in the ranking of "
-        f"the {split} split by mean mIoU, lowest first. Below each prediction is its mIoU.",
-    )
-
-
-def _worst(
-    folder: Path, group: Group, standing: Standing, amount: int, data: Path | None, split: str
-) -> Figure:
-    seed = min(by_seed(standing.cells))
-    column = _column(folder, standing, seed)
-    return _pictures(
-        list(column.scores)[:amount],
-        [column],
-        data,
-        f"{standing.title}, labelled share {group.share}, seed {seed}: images of the {split} split "
-        "with the lowest mIoU, lowest first.",
-    )
-
-
-def _column(folder: Path, standing: Standing, seed: int) -> _Column:
-    run = folder / next(cell.folder for cell in standing.cells if cell.seed == seed)
-    read = read_run(run)
-    return _Column(run, standing.title, open_network(read), dict(scored(evaluation_of(read))))
-
-
-def _pictures(
-    names: Sequence[str], columns: Sequence[_Column], data: Path | None, text: str
-) -> Figure:
-    read = read_run(columns[0].run, data=data)
-    dataset = open_data(read)
-    crop = crop_of(evaluation_of(read))
-    heads = ["image", "ground truth", *(column.title for column in columns)]
-    size = (max(4.0, 1.75 * len(heads)), 1.95 * len(names) + 1.1)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(names), len(heads), squeeze=False)
-    for axes_row, name in zip(grid, names, strict=True):
-        image, truth = read_pair(dataset.sample(name), dataset.coding, crop=crop)
-        shown = [shrunk(image, side=_SIDE), _coloured(truth, read.taxonomy)]
-        empty = no_data(image)
-        for column in columns:
-            predicted = np.where(empty, np.uint8(IGNORE), column.predict(image))
-            shown.append(_coloured(predicted, read.taxonomy))
-        below = ["", "", *(f"{column.scores[name]:.1f} %" for column in columns)]
-        for axes, picture, score, head in zip(axes_row, shown, below, heads, strict=True):
-            axes.imshow(np.asarray(picture))
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.set_xlabel(score, fontsize=8)
-            if axes in grid[0]:
-                axes.set_title(head, fontsize=9)
-        axes_row[0].set_ylabel(_short(name), fontsize=6)
-    figure.legend(
-        handles=[
-            *(Patch(color=hex_colour(c.colour), label=c.name) for c in read.taxonomy.classes),
-            Patch(
-                facecolor="#26262a", edgecolor="#77777d", hatch="////", label="no data or no label"
-            ),
-        ],
-        loc="outside lower center",
-        ncols=min(len(read.taxonomy), 2 + 2 * len(heads) // 2),
-        fontsize=8,
-        frameon=False,
-    )
-    figure.suptitle(text, fontsize=8, wrap=True)
-    return figure
-
-
-def _coloured(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> Image.Image:
-    return class_picture(labels, taxonomy, side=_SIDE).convert("RGB")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else "…" + name[-_LONGEST_NAME:]
 
 
 def _save(figure: Figure, path: Path) -> Path:
