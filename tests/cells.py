@@ -7,7 +7,6 @@ in ``comparison/test_compare.py``.
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -31,7 +30,7 @@ class Cell:
     def poll(self) -> int:
         if self.returncode is None:
             with self.log.open("w") as log, redirect_stdout(log), redirect_stderr(log):
-                self.returncode = child.do(json.loads(self.stdin.getvalue()))
+                self.returncode = child.do(self.stdin.getvalue())
         return self.returncode
 
 

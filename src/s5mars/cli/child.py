@@ -7,11 +7,9 @@ the job arrives as one line of JSON on standard input, which is closed when the 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
-from typing import Any
 
 from s5mars.cli import exit_code, main
 
@@ -22,16 +20,16 @@ def work() -> int:
     """Run the job that standard input describes; return the exit code."""
     if len(sys.argv) > 1:  # a further process of a distributed run, started by Lightning
         return main(sys.argv[1:])
-    job = json.loads(sys.stdin.readline())
+    job = sys.stdin.readline()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     return do(job)
 
 
-def do(job: dict[str, Any]) -> int:
-    """Train and score one cell; return the exit code."""
-    from s5mars.comparison.job import run_job  # imports torch, while the parent is watched
+def do(job: str) -> int:
+    """Train and score the cell of a ``Job`` as JSON; return the exit code."""
+    from s5mars.comparison.job import Job, run_job  # imports torch, while the parent is watched
 
-    return exit_code(lambda: run_job(job))
+    return exit_code(lambda: run_job(Job.from_json(job)))
 
 
 def _end_with_parent() -> None:

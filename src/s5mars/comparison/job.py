@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from s5mars.comparison.results import STOPPED
 from s5mars.evaluation.command import evaluate
@@ -16,23 +15,59 @@ from s5mars.training.environment import recorded_as
 from s5mars.types import Method
 
 
-def run_job(job: Mapping[str, Any], *, own: Method | None = None) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The work of one cell; paths are absolute."""
+
+    run: Path
+    arguments: tuple[str, ...] | None  # of ``s5mars train``; None resumes the run
+    data: Path
+    splits: Path | None  # folder of the split lists, if it is not that of the data
+    split: str  # that is scored
+    protocol: str  # of the evaluation
+    device: str  # of the evaluation
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """The job that ``to_json`` wrote."""
+        fields = json.loads(text)
+        arguments, splits = fields["arguments"], fields["splits"]
+        return cls(
+            **{
+                **fields,
+                "run": Path(fields["run"]),
+                "arguments": None if arguments is None else tuple(arguments),
+                "data": Path(fields["data"]),
+                "splits": None if splits is None else Path(splits),
+            }
+        )
+
+
+def run_job(job: Job, *, own: Method | None = None) -> int:
     """Train and score one cell, and return the exit code; an ``own`` method takes one process.
 
     Raises:
         UserError, OSError: if training or scoring fails.
     """
-    run, words = Path(job["run"]), job["train"]
-    with recorded_as(words):
+    arguments = ["--resume", str(job.run)] if job.arguments is None else [*job.arguments]
+    with recorded_as(["train", *arguments]):
         # Also a run that is trained: it may have been stopped before its class biases were fitted.
-        if words[1] == "--resume":
-            command.resume(run, own=own)
+        if job.arguments is None:
+            command.resume(job.run, own=own)
         else:
-            command.train(words[1:], own=own, one_process=own is not None)
-    if not is_trained(run):
+            command.train(arguments, own=own, one_process=own is not None)
+    if not is_trained(job.run):
         return STOPPED
-    how = dict(job["evaluate"])
-    lists = Path(how.pop("splits")) if "splits" in how else None
-    inference = replace(AUTO_DEVICE, device=how.pop("device"))
-    evaluate(run, splits=lists, inference=inference, **how)
+    evaluate(
+        job.run,
+        data=job.data,
+        splits=job.splits,
+        split=job.split,
+        protocol=job.protocol,
+        inference=replace(AUTO_DEVICE, device=job.device),
+    )
     return 0

@@ -72,7 +72,7 @@ def worst(
 ) -> Figure:
     """Draw the images with the lowest mIoU of a row, and its predictions.
 
-    Args: as of ``predictions``; ``standing`` is that of the row.
+    ``standing`` is that of the row; the other arguments are as of ``predictions``.
     """
     seed = min(by_seed(standing.cells))
     column = _column(folder, standing, seed)

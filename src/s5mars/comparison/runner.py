@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 import signal
@@ -11,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +18,8 @@ from typing import IO, Any
 from s5mars.comparison import settings
 from s5mars.comparison.general import missing_weights
 from s5mars.comparison.grid import Cell
-from s5mars.comparison.here import Here
+from s5mars.comparison.in_process import InProcess
+from s5mars.comparison.job import Job
 from s5mars.comparison.plan import Plan, Request, plan, train_arguments, with_choices, with_files
 from s5mars.comparison.results import (
     STOPPED,
@@ -53,7 +53,7 @@ class Running:
     """A cell whose process is running, or that this process has trained."""
 
     cell: Cell
-    process: subprocess.Popen[str] | Here
+    process: subprocess.Popen[str] | InProcess
     log: Path
     since: float = field(default_factory=time.monotonic)
 
@@ -104,10 +104,10 @@ class _Work:
                 while todo and len(self.running) < self.request.jobs:
                     self._start(todo.pop(0))
                 time.sleep(_LOOK_SECONDS)
-                for job in [r for r in self.running if r.process.poll() is not None]:
-                    self.running.remove(job)
-                    self._record_end(job)
-                    self._report(job.cell, todo)
+                for finished in [r for r in self.running if r.process.poll() is not None]:
+                    self.running.remove(finished)
+                    self._record_end(finished)
+                    self._report(finished.cell, todo)
         except KeyboardInterrupt:
             self._stop()
             raise
@@ -171,9 +171,9 @@ class _Work:
         _send(process.stdin, job)
         self.running.append(Running(cell, process, log))
 
-    def _train_here(self, cell: Cell, job: dict[str, Any], own: Method, *, log: Path) -> None:
+    def _train_here(self, cell: Cell, job: Job, own: Method, *, log: Path) -> None:
         since = time.monotonic()
-        done = Here(job, own, log=log)
+        done = InProcess(job, own, log=log)
         self.running.append(Running(cell, done, log, since))
         if done.returncode == STOPPED:  # the run has caught the Ctrl-C that is for all cells
             raise KeyboardInterrupt
@@ -196,7 +196,7 @@ class _Work:
             None,
         )
 
-    def _job(self, cell: Cell, run: Path) -> dict[str, Any]:
+    def _job(self, cell: Cell, run: Path) -> Job:
         """Return what the child process has to do; an unfinished run is resumed.
 
         Raises:
@@ -206,9 +206,9 @@ class _Work:
         own = cell.row.own
         training = parse_training(arguments, own=own)
         lists = training.config.splits
-        where = {"data": str(training.config.data.resolve())}
+        where = {"data": training.config.data.resolve()}
         if lists is not None:
-            where["splits"] = str(lists.resolve())
+            where["splits"] = lists.resolve()
         # What was chosen for the comparison is the same in all cells.
         chosen = {name: getattr(training.config, name) for name in ("model", "resolution", "crop")}
         needs, config = training.method.needs, training.config
@@ -224,21 +224,20 @@ class _Work:
                 raise UserError(
                     f"{run} contains a run with other settings ({'; '.join(different)}); remove it"
                 )
-            train = ["train", "--resume", str(run.resolve())]
+            resumed = True
         else:
             # The run stopped before its first save, so nothing is lost.
             shutil.rmtree(run, ignore_errors=True)
-            train = ["train", *arguments]
-        return {
-            "run": str(run.resolve()),
-            "train": train,
-            "evaluate": where
-            | {
-                "split": self.request.split,
-                "protocol": self.request.protocol,
-                "device": str(device_of(training.config.accelerator)),
-            },
-        }
+            resumed = False
+        return Job(
+            run=run.resolve(),
+            arguments=None if resumed else tuple(arguments),
+            data=where["data"],
+            splits=where.get("splits"),
+            split=self.request.split,
+            protocol=self.request.protocol,
+            device=str(device_of(training.config.accelerator)),
+        )
 
     def _record_end(self, running: Running, *, stopping: bool = False) -> None:
         """Record how a cell ended; an early end is not a failure while ``stopping``."""
@@ -271,12 +270,12 @@ class _Work:
             "\nwaiting for the running cells to save; the same command continues them",
             file=sys.stderr,
         )
-        for job in self.running:
-            if job.process.poll() is None:
-                job.process.send_signal(signal.SIGTERM)
-        for job in self.running:
-            job.process.wait()
-            self._record_end(job, stopping=True)
+        for running in self.running:
+            if running.process.poll() is None:
+                running.process.send_signal(signal.SIGTERM)
+        for running in self.running:
+            running.process.wait()
+            self._record_end(running, stopping=True)
         self.running = []
 
     def _delete_trainer_state(self) -> None:
@@ -334,12 +333,12 @@ def _names(cells: Sequence[Cell]) -> str:
     return listed([cell.name for cell in cells], 12) or "nothing"
 
 
-def _send(stream: IO[str] | None, job: Mapping[str, Any]) -> None:
+def _send(stream: IO[str] | None, job: Job) -> None:
     # The stream stays open: when it closes, the child knows that its parent died. If the child
     # dies at once, its exit code shows it.
     with contextlib.suppress(BrokenPipeError):
         if stream is not None:
-            stream.write(json.dumps(job) + "\n")
+            stream.write(job.to_json() + "\n")
             stream.flush()
 
 

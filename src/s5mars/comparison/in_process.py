@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
-from s5mars.comparison.job import run_job
+from s5mars.comparison.job import Job, run_job
 from s5mars.errors import UserError
 from s5mars.types import Method
 
 _USER_ERROR = 2
 
 
-class Here:
+class InProcess:
     """In the place of a child process: the cell is trained and scored when this is made."""
 
     stdin = None
 
-    def __init__(self, job: Mapping[str, Any], own: Method, *, log: Path) -> None:
+    def __init__(self, job: Job, own: Method, *, log: Path) -> None:
         with log.open("w", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
             self.returncode = _do(job, own)
 
@@ -37,7 +35,7 @@ class Here:
         """Do nothing: the work has ended."""
 
 
-def _do(job: Mapping[str, Any], own: Method) -> int:
+def _do(job: Job, own: Method) -> int:
     try:
         return run_job(job, own=own)
     except (UserError, OSError) as error:
