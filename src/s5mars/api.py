@@ -18,10 +18,12 @@ from s5mars.comparison.results import read_comparison
 from s5mars.comparison.table import table
 from s5mars.errors import MissingFileError, UserError
 from s5mars.evaluation.command import as_table
+from s5mars.evaluation.command import evaluate as score
 from s5mars.files.reading import read_object
 from s5mars.files.run_folder import CONFIG, FOLDS, METRICS
 from s5mars.methods import method_name, method_title
 from s5mars.models.opened import is_model
+from s5mars.predict.inference import take_inference
 from s5mars.predict.predictor import Predictor, load
 from s5mars.predict.reading import Picture
 from s5mars.predict.segmentation import Segmentation
@@ -261,11 +263,11 @@ def evaluate(model: str | PathLike[str], **settings: Any) -> Scores:
     Raises:
         UserError, MissingFileError: if model, data or settings are wrong.
     """
-    from s5mars.cli.models import evaluate as run
-
     if "json" in settings:
         raise UserError("json is an option of the command line only: leave it out")
-    return Scores(run(_parsed("evaluate", [os.fspath(model)], settings), show=False))
+    options = vars(_parsed("evaluate", [os.fspath(model)], settings))
+    inference, others = take_inference(options)
+    return Scores(score(**others, inference=inference, show=False))
 
 
 def compare(
@@ -294,7 +296,7 @@ def compare(
     Raises:
         UserError, MissingFileError: if settings or data are wrong, or a run failed.
     """
-    from s5mars.cli.grids import compare as run
+    from s5mars.comparison.command import compare as run
 
     if methods is None:
         listed: list[str | Method] = []
@@ -306,10 +308,9 @@ def compare(
         if not isinstance(each, str):
             _checked(each)
     where = {} if folder is None else {"data": folder}
-    options = _parsed("compare", [], {**where, **settings})
-    options.methods = listed
-    run(options)
-    return Comparison(options.out)
+    options = vars(_parsed("compare", [], {**where, **settings}))
+    run(**{**options, "methods": listed})
+    return Comparison(options["out"])
 
 
 def _parsed(name: str, positional: Sequence[str], settings: dict[str, Any]) -> Any:

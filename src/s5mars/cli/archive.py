@@ -7,7 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from s5mars.cli.command import Command, engine_options
-from s5mars.cli.models import inference_of, inference_options
+from s5mars.cli.models import inference_options
+from s5mars.predict.inference import take_inference
 
 
 def _predict_options(parser: ArgumentParser) -> None:
@@ -51,7 +52,8 @@ def _predict(options: Namespace) -> object:
     from s5mars.predict.predictor import load
 
     model, images = model_and_images(options.model, options.images)
-    predictor = load(model, network=options.network, inference=inference_of(options))
+    inference, _ = take_inference(vars(options))
+    predictor = load(model, network=options.network, inference=inference)
     if model != options.model:
         print(f"model: {model}; classes: {', '.join(predictor.taxonomy.names)}", file=sys.stderr)
     return predict_images(

@@ -6,7 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from s5mars.cli.command import Command, splits_option
-from s5mars.cli.models import data_option, inference_of, inference_options, network_option
+from s5mars.cli.models import data_option, inference_options, network_option
+from s5mars.predict.inference import take_inference
 
 
 def _calibrate_options(parser: ArgumentParser) -> None:
@@ -34,8 +35,8 @@ def _calibrate_options(parser: ArgumentParser) -> None:
 def _calibrate(options: Namespace) -> object:
     from s5mars.evaluation.calibrate import calibrate
 
-    inference = inference_of(options)
-    return calibrate(**vars(options), inference=inference)
+    inference, others = take_inference(vars(options))
+    return calibrate(**others, inference=inference)
 
 
 def _export_options(parser: ArgumentParser) -> None:

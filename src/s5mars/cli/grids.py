@@ -51,18 +51,6 @@ def _compare_options(parser: ArgumentParser) -> None:
     )
 
 
-def compare(options: Namespace) -> object:
-    """Compare methods, with the parsed options of the command."""
-    from s5mars.comparison.general import GeneralWeights
-    from s5mars.comparison.plan import Request
-    from s5mars.comparison.runner import compare as run
-
-    given = vars(options)
-    weights = {name: given.pop(f"{name}_weights") for name in ("sam", "clip", "san")}
-    arguments = given.pop("passed_on")
-    return run(Request(arguments=arguments, weights=GeneralWeights(**weights), **given))
-
-
 def _table_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "comparison",
@@ -156,7 +144,7 @@ COMMANDS = {
         "s5mars compare --data DATA --methods all --labelled 0.125 0.25 --seeds 0 1 2 --steps 600 "
         "--out results/x",
         _compare_options,
-        compare,
+        "s5mars.comparison.command.compare",
         passes_on=True,
         reads_data=True,
     ),

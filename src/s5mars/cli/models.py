@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from s5mars.cli.command import Command, splits_option
 from s5mars.errors import UserError
-from s5mars.predict.inference import PRECISIONS, Inference
+from s5mars.predict.inference import PRECISIONS, take_inference
 
 
 def network_option(parser: ArgumentParser) -> None:
@@ -21,7 +20,7 @@ def network_option(parser: ArgumentParser) -> None:
 
 
 def inference_options(parser: ArgumentParser) -> None:
-    """The network and the settings of ``Inference``; ``inference_of`` reads them."""
+    """The network and the settings of ``Inference``; ``take_inference`` reads them."""
     network_option(parser)
     parser.add_argument("--device", default="auto", help="Device: auto, cpu, cuda or mps (auto)")
     parser.add_argument("--window", type=int, default=1024, help="Window side in pixels (1024)")
@@ -35,12 +34,6 @@ def inference_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="Floating-point precision (fp32)"
     )
-
-
-def inference_of(options: Namespace) -> Inference:
-    """Remove the settings of inference from the parsed options and return them."""
-    names = [field.name for field in fields(Inference) if field.name in options]
-    return Inference(**{name: vars(options).pop(name) for name in names})
 
 
 def data_option(parser: ArgumentParser) -> None:
@@ -85,16 +78,15 @@ def _evaluate_options(parser: ArgumentParser) -> None:
         help="Path to a folder for the scores as JSON and text (JSON only, in the run folder)",
     )  # fmt: skip
     parser.add_argument(
-        "--json", action="store_true", help="Print a JSON object instead of a table"
+        "--json", dest="as_json", action="store_true", help="Print a JSON object instead of a table"
     )
 
 
-def evaluate(options: Namespace, *, show: bool = True) -> dict[str, Any]:
-    """Score a model, with the parsed options of the command."""
-    from s5mars.evaluation import command
+def _evaluate(options: Namespace) -> object:
+    from s5mars.evaluation.command import evaluate
 
-    inference, as_json = inference_of(options), vars(options).pop("json")
-    return command.evaluate(**vars(options), as_json=as_json, inference=inference, show=show)
+    inference, others = take_inference(vars(options))
+    return evaluate(**others, inference=inference)
 
 
 def _report_options(parser: ArgumentParser) -> None:
@@ -186,7 +178,7 @@ COMMANDS = {
         "Score a model on a labelled split.",
         "s5mars evaluate runs/a --split test",
         _evaluate_options,
-        evaluate,
+        _evaluate,
         reads_data=True,
     ),
     "report": Command(

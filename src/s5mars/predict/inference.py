@@ -6,8 +6,9 @@ imports torch, so that ``--help`` stays quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from s5mars.errors import UserError, require_choice
 
@@ -63,6 +64,17 @@ class Inference:
         require_choice(self.precision, PRECISIONS, name="precision")
         if self.abstain is not None and not 0 <= self.abstain <= 1:
             raise UserError(f"abstain must be in [0, 1] (got {self.abstain})")
+
+
+def take_inference(settings: Mapping[str, Any]) -> tuple[Inference, dict[str, Any]]:
+    """The settings of inference among others, and these others.
+
+    Raises:
+        UserError: if a setting of inference is out of range.
+    """
+    names = {field.name for field in fields(Inference)}
+    others = {name: value for name, value in settings.items() if name not in names}
+    return Inference(**{k: v for k, v in settings.items() if k in names}), others
 
 
 DEFAULT = Inference()
