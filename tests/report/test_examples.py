@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s5mars.predict.sources import spread
+from s5mars.predict.spacing import evenly_spaced
 from s5mars.report.examples import best_worst_typical, scored
 from s5mars.report.pictures import Panel, Shown
 
@@ -50,7 +50,7 @@ def test_no_image_is_shown_twice(images: int, each: int) -> None:
 @given(st.integers(1, 50), st.integers(2, 12))
 def test_a_spread_has_both_ends_and_no_image_twice(images: int, amount: int) -> None:
     names = [str(place) for place in range(images)]
-    chosen = spread(names, amount)
+    chosen = evenly_spaced(names, amount)
     assert len(chosen) == len(set(chosen)) == min(images, amount)
     assert chosen[0] == names[0]
     assert chosen[-1] == names[-1]

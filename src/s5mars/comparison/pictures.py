@@ -18,7 +18,7 @@ from s5mars.classes import IGNORE, Taxonomy, hex_colour
 from s5mars.comparison.grid import BASELINE
 from s5mars.comparison.standings import Group, Standing, by_seed
 from s5mars.evaluation.protocols import read_pair
-from s5mars.predict.sources import spread
+from s5mars.predict.spacing import evenly_spaced
 from s5mars.products.no_data import no_data
 from s5mars.report.evaluations import evaluation_of
 from s5mars.report.examples import open_data, open_network, scored
@@ -57,7 +57,7 @@ def predictions(
     columns = [_column(folder, standing, seed) for standing in standings]
     common = set(columns[0].scores).intersection(*(column.scores for column in columns[1:]))
     means = {name: statistics.fmean(c.scores[name] for c in columns) for name in common}
-    names = spread(sorted(common, key=lambda name: (means[name], name)), amount)
+    names = evenly_spaced(sorted(common, key=lambda name: (means[name], name)), amount)
     return _pictures(
         names,
         columns,

@@ -33,7 +33,7 @@ from s5mars.models.network import SegmentationNetwork
 from s5mars.models.opened import ONNX, result_path
 from s5mars.models.segmenter import Segmenter
 from s5mars.predict.inference import SMALLEST_SIDE
-from s5mars.predict.sources import spread
+from s5mars.predict.spacing import evenly_spaced
 from s5mars.products.files import IMAGE_ENDINGS, files_below
 from s5mars.randomness import generator
 from s5mars.text.numbers import plural
@@ -122,7 +122,7 @@ def export(
         "precision": "int8" if int8 else "float32",
     }
     if int8:
-        seen = _read(spread(paths, CALIBRATION_IMAGES), loaded)
+        seen = _read(evenly_spaced(paths, CALIBRATION_IMAGES), loaded)
         if not seen:
             raise UserError(f"--int8 needs larger images: {_too_small(paths, loaded)}")
         with tempfile.TemporaryDirectory() as scratch:
@@ -160,7 +160,7 @@ def _exportable(loaded: LoadedModel[SegmentationNetwork]) -> LoadedModel[Segment
 def _compared(
     loaded: LoadedModel[Segmenter], target: Path, paths: Sequence[Path], *, least_equal: float
 ) -> dict[str, Any]:
-    shown = [centre(i, COMPARED_SIDE) for i in _read(spread(paths, COMPARED_IMAGES), loaded)]
+    shown = [centre(i, COMPARED_SIDE) for i in _read(evenly_spaced(paths, COMPARED_IMAGES), loaded)]
     if shown:
         on = f"images of {paths[0].parent}"
     elif paths:

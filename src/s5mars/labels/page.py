@@ -15,7 +15,7 @@ from s5mars.data.read import read_image
 from s5mars.errors import UserError
 from s5mars.labels.regions import Note
 from s5mars.predict.overlay import overlay
-from s5mars.predict.sources import spread
+from s5mars.predict.spacing import evenly_spaced
 from s5mars.products.decode import decode_mask
 from s5mars.report.pictures import Panel, Shown, class_map, legend, photograph, shrunk
 from s5mars.report.render import write_page
@@ -137,7 +137,7 @@ def choose(made: Sequence[Made], *, amount: int) -> list[Made]:
         for index in pixels.sum(0).argsort(kind="stable")
         if pixels[:, index].any()
     ]
-    order = [*noted, *largest, *spread(made, amount), *made]
+    order = [*noted, *largest, *evenly_spaced(made, amount), *made]
     return list({each.name: each for each in order}.values())
 
 

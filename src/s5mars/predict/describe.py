@@ -19,7 +19,7 @@ from s5mars.models.domain import (
     shape_of,
 )
 from s5mars.predict.predictor import Predictor
-from s5mars.predict.sources import spread
+from s5mars.predict.spacing import evenly_spaced
 from s5mars.products import open_product
 
 IMAGES = 400
@@ -71,7 +71,7 @@ def describe_images(
 
 def _within_limits(predictor: Predictor, paths: Sequence[Path]) -> list[Path]:
     """As many evenly spaced paths as ``IMAGES`` and ``PIXELS`` allow."""
-    few = spread(paths, IMAGES)
+    few = evenly_spaced(paths, IMAGES)
     pixels = 0
     for path in few:
         try:
@@ -79,4 +79,4 @@ def _within_limits(predictor: Predictor, paths: Sequence[Path]) -> list[Path]:
         except UserError:
             continue
         pixels += width * height
-    return spread(few, max(FEWEST, int(len(few) * min(1, PIXELS / max(1, pixels)))))
+    return evenly_spaced(few, max(FEWEST, int(len(few) * min(1, PIXELS / max(1, pixels)))))

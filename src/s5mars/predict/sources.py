@@ -7,9 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
-
-import numpy as np
 
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import printable
@@ -25,9 +22,6 @@ ENDINGS = {
 }
 """Suffix of each kind of output file, in the order of writing: the class map comes last, so that
 its presence means that the product is complete."""
-
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -75,12 +69,6 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
             absolute = Path(os.path.abspath(path))  # noqa: PTH100
             found.setdefault(absolute, Source(absolute, printable(name)))
     return list(found.values())
-
-
-def spread(items: Sequence[_Item], number: int) -> list[_Item]:
-    """``number`` evenly spaced items, both ends included; all if there are fewer."""
-    at = np.linspace(0, len(items) - 1, min(number, len(items))).round().astype(int)
-    return [items[i] for i in at]
 
 
 class Names:

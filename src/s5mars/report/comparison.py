@@ -8,7 +8,7 @@ from typing import Any
 
 from s5mars.classes import require_same_classes
 from s5mars.errors import UserError
-from s5mars.predict.sources import spread
+from s5mars.predict.spacing import evenly_spaced
 from s5mars.report import curves, examples, tables, words
 from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.figures import Curve
@@ -269,7 +269,7 @@ def _images(
     scores = [dict(examples.scored(evaluation)) for evaluation in evaluations]
     common = set(scores[0]).intersection(*scores[1:])
     mean = {name: sum(known[name] for known in scores) / len(scores) for name in common}
-    names = spread(sorted(mean, key=lambda name: (mean[name], name)), amount)
+    names = evenly_spaced(sorted(mean, key=lambda name: (mean[name], name)), amount)
     if not names:
         return [], "No image has a score in every evaluation."
     if len({run.data.resolve() if run.data else None for run in runs}) > 1:
