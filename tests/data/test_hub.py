@@ -113,7 +113,7 @@ def test_s5mars_becomes_a_folder_that_data_reads(tmp_path: Path, capsys):
     assert "licence cc0-1.0" in said and "5 files, 0.00 GB" in said
     assert SOURCES["s5mars"].published in said
     dataset = open_dataset(out)
-    assert dataset.layout == SOURCES["s5mars"].layout
+    assert dataset.layout == "mars-bench"
     assert {split: len(samples) for split, samples in dataset.splits.items()} == {
         "train": 7, "val": 2, "test": 3,
     }  # fmt: skip

@@ -26,7 +26,6 @@ def test_every_layout_is_recognised_and_its_labels_can_be_read(tmp_path, fake_da
     root = fake_data.LAYOUTS[layout](tmp_path / "data")
     dataset = open_dataset(root)
     assert dataset.layout == layout
-    assert open_dataset(root, layout=layout).splits == dataset.splits
     for split in ("train", "val", "test"):
         for sample in dataset.split(split):
             assert sample.image.is_file()
@@ -310,14 +309,6 @@ def test_a_described_folder_is_not_taken_for_a_release(tmp_path, fake_data):
         dataset = open_dataset(root)
         assert (dataset.layout, dataset.taxonomy.names) == (layout, ("ground",))
         assert (read_label(dataset.split("train")[0], dataset.coding) == 0).any()
-
-
-def test_layout_by_name(tmp_path, fake_data):
-    root = fake_data.plain(tmp_path)
-    with pytest.raises(ValueError, match=r"s5mars, plain \(got 'plane'\); did you mean 'plain'"):
-        open_dataset(root, layout="plane")
-    with pytest.raises(ValueError, match=r"not have the layout 's5mars': labels/ missing; found"):
-        open_dataset(root, layout="s5mars")
 
 
 def test_folder_without_images(tmp_path, fake_data):

@@ -32,11 +32,12 @@ def test_indexed_png_keeps_indices_and_shows_the_taxonomys_colours() -> None:
     assert tuple(colours[3, 4]) == S5MARS.classes[labels[3, 4]].colour
 
 
-def test_overlay_mixes_by_opacity_and_leaves_ignored_pixels_alone() -> None:
+def test_overlay_mixes_by_opacity_and_leaves_ignored_pixels_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("s5mars.predict.overlay.OUTLINE_OPACITY", 0.0)
     image, labels = picture(20, 30)
-    mixed = np.asarray(
-        overlay(image, labels, S5MARS, opacity=0.25, outline=False, legend=False)
-    ).astype(float)
+    mixed = np.asarray(overlay(image, labels, S5MARS, opacity=0.25, legend=False)).astype(float)
     assert mixed.shape == image.shape
     colours = np.array([c.colour for c in S5MARS.classes])
     expected = 0.75 * image[1:] + 0.25 * colours[labels[1:]]
@@ -44,10 +45,11 @@ def test_overlay_mixes_by_opacity_and_leaves_ignored_pixels_alone() -> None:
     assert np.array_equal(mixed[0, 0], image[0, 0])
 
 
-def test_opacity_zero_is_the_image_and_one_is_the_map() -> None:
+def test_opacity_zero_is_the_image_and_one_is_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s5mars.predict.overlay.OUTLINE_OPACITY", 0.0)
     image, labels = picture(20, 30)
     assert np.array_equal(overlay(image, labels, S5MARS, opacity=0, legend=False), image)
-    full = np.asarray(overlay(image, labels, S5MARS, opacity=1, outline=False, legend=False))
+    full = np.asarray(overlay(image, labels, S5MARS, opacity=1, legend=False))
     colours = np.asarray(indexed_png(labels, S5MARS).convert("RGB"))
     assert np.array_equal(full[1:], colours[1:])
 

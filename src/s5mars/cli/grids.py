@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import get_args
 
 from s5mars.cli.command import Command
 from s5mars.errors import UserError
@@ -110,13 +111,15 @@ def _table(options: Namespace) -> None:
 
 
 def _cost_options(parser: ArgumentParser) -> None:
+    from s5mars.settings.config import Head
+
     parser.add_argument(
         "--methods", nargs="+", default=["all"], help="Names of methods, or all (all)"
     )
     parser.add_argument("--model", default="resnet50", help="Name of the encoder (resnet50)")
     parser.add_argument(
         "--head",
-        choices=["auto", "deeplab", "dpt", "linear"],
+        choices=get_args(Head),
         default="auto",
         help="Name of the decoder (auto)",
     )

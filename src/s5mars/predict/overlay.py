@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from s5mars.classes import IGNORE, Taxonomy
 from s5mars.errors import UserError
+from s5mars.predict.regions import class_counts
 
 LEGEND_BACKGROUND = (24, 24, 24)
 LEGEND_TEXT = (240, 240, 240)
@@ -56,7 +57,6 @@ def overlay(
     taxonomy: Taxonomy,
     *,
     opacity: float = 0.5,
-    outline: bool = True,
     legend: bool = True,
     badge: str = "",
 ) -> Image.Image:
@@ -102,7 +102,7 @@ def overlay(
         colours.putpalette(taxonomy.palette)
         mixed = Image.blend(picture, colours.convert("RGB"), opacity)
         picture.paste(mixed, mask=Image.fromarray(labels[rows] != IGNORE))
-        if outline and opacity > 0:
+        if opacity > 0:
             edges = _edges(labels, rows, width=max(1, round(max(height, width) * OUTLINE_SHARE)))
             colours.putpalette(_outline_colours(taxonomy))
             lines = Image.blend(picture, colours.convert("RGB"), OUTLINE_OPACITY)
@@ -181,7 +181,7 @@ def above_legend(
 
 
 def _entries(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> list[Entry]:
-    counts = np.array(Image.fromarray(labels).histogram())
+    counts = class_counts(labels)
     entries: list[Entry] = [
         (f"{entry.name} {_share(int(count), labels.size)}", entry.colour)
         for entry, count in zip(taxonomy.classes, counts, strict=False)
@@ -202,7 +202,7 @@ def _check(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> None:
         raise UserError(
             f"labels must be (height, width) uint8 (got {labels.shape}, {labels.dtype})"
         )
-    present = np.flatnonzero(Image.fromarray(labels).histogram())
+    present = np.flatnonzero(class_counts(labels))
     wrong = [int(i) for i in present if i >= len(taxonomy) and i != IGNORE]
     if wrong:
         raise UserError(f"labels contain {wrong}: {taxonomy.name!r} has {len(taxonomy)} classes")

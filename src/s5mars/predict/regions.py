@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-_ROWS = 1 << 22  # pixels counted at a time: numpy widens each to 8 bytes
+_PIXELS = 1 << 22  # pixels counted at a time: numpy widens each to 8 bytes
 
 
 def class_counts(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -37,7 +37,7 @@ def _largest(mask: NDArray[np.bool_]) -> int:
         return int(np.count_nonzero(box))
     flat = regions.ravel()
     sizes = np.zeros(number + 1, np.int64)
-    for start in range(0, flat.size, _ROWS):
-        part = np.bincount(flat[start : start + _ROWS])
+    for start in range(0, flat.size, _PIXELS):
+        part = np.bincount(flat[start : start + _PIXELS])
         sizes[: len(part)] += part
     return int(sizes[1:].max())

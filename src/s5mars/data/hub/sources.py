@@ -19,7 +19,6 @@ class Source:
     """One data set on the hub."""
 
     repo: str
-    layout: str  # key of ``data.layouts.LAYOUTS`` that reads the folder
     splits: tuple[str, ...]
     columns: tuple[str, ...]  # image columns; the first is the image itself
     flags: tuple[str, ...]  # boolean columns
@@ -47,7 +46,6 @@ def _ai4mars(split: str, name: str, row: Row) -> dict[str, str]:
 SOURCES: Mapping[str, Source] = {
     "s5mars": Source(
         repo="Mirali33/mb-s5mars",
-        layout="mars-bench",
         splits=("train", "val", "test"),
         columns=("image", "mask"),
         flags=(),
@@ -57,7 +55,6 @@ SOURCES: Mapping[str, Source] = {
     ),
     "ai4mars": Source(
         repo="hassanjbara/AI4MARS",
-        layout="ai4mars",
         splits=("train", "test_min1", "test_min2", "test_min3"),
         columns=("image", "label_mask", "rover_mask", "range_mask"),
         flags=("has_masks", "has_labels"),

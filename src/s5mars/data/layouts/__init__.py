@@ -12,7 +12,7 @@ from pathlib import Path
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import ai4mars, mars_bench, mars_seg, plain, s5mars_release
 from s5mars.data.layouts.files import MASK_SUFFIX
-from s5mars.errors import MissingFileError, UserError, as_typed, listed, require_choice
+from s5mars.errors import MissingFileError, UserError, as_typed, listed
 from s5mars.products.files import LISTED_ENDINGS, files_below
 
 
@@ -36,9 +36,7 @@ LAYOUTS: dict[str, Layout] = {
 """In the order in which they are tried, the most specific first."""
 
 
-def open_dataset(
-    path: Path | str, *, layout: str | None = None, splits: Path | None = None
-) -> Dataset:
+def open_dataset(path: Path | str, *, splits: Path | None = None) -> Dataset:
     """Open a folder of rover images and labels.
 
     No file is decoded, with one exception: for a folder of 40 labelled images or more without split
@@ -47,15 +45,14 @@ def open_dataset(
 
     Args:
         path: Path to the folder.
-        layout: Key of ``LAYOUTS``; recognised by default.
         splits: Path to the folder of the split lists, read and written there, not in ``path``.
 
     Raises:
         MissingFileError: if the folder does not exist, is empty or has no image.
-        UserError: if the layout is unknown (the message lists what was expected and found), its
+        UserError: if no layout is recognised (the message lists what was expected and found), its
             description is wrong, or a split list names unknown files.
     """
-    return find_layout(path, layout=layout).read(Path(path), lists=splits)
+    return find_layout(path).read(Path(path), lists=splits)
 
 
 def check_data_set(path: Path | str) -> None:
@@ -69,7 +66,7 @@ def check_data_set(path: Path | str) -> None:
         layout.check(Path(path))
 
 
-def find_layout(path: Path | str, *, layout: str | None = None) -> Layout:
+def find_layout(path: Path | str) -> Layout:
     """The layout of a folder, from the names in it; raises as ``open_dataset``."""
     root = Path(path)
     if not root.exists():
@@ -79,16 +76,6 @@ def find_layout(path: Path | str, *, layout: str | None = None) -> Layout:
     found = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
     if not found:
         raise MissingFileError(f"{root}: the folder is empty")
-    if layout is not None:
-        require_choice(layout, LAYOUTS, name="layout", suggest=True)
-        chosen = LAYOUTS[layout]
-        lacks = chosen.missing(root)
-        if lacks:
-            raise UserError(
-                f"{root} does not have the layout {layout!r}: {', '.join(lacks)} missing; "
-                f"found {listed(found)}"
-            )
-        return chosen
     # Another layout's folders, such as `labels/` of another tool, may lie beside those of a data
     # set that somebody has described.
     if (root / plain.DESCRIPTION).is_file() and not plain.missing(root):
