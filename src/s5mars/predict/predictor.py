@@ -371,9 +371,8 @@ def load(
 
     Raises:
         MissingFileError: if there is no checkpoint, or the hub cannot be reached.
-        UserError: if the checkpoint is damaged, a setting is out of range, or an ONNX file contains
-            class biases that are not wanted.
-        UserError: if ``settings`` contains an unknown field.
+        UserError: if the checkpoint is damaged, a setting is unknown or out of range, or an ONNX
+            file contains class biases that are not wanted.
     """
     from s5mars.models.checkpoint import without_class_biases
     from s5mars.models.opened import open_model

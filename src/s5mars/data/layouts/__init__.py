@@ -76,8 +76,8 @@ def find_layout(path: Path | str) -> Layout:
     found = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
     if not found:
         raise MissingFileError(f"{root}: the folder is empty")
-    # Another layout's folders, such as `labels/` of another tool, may lie beside those of a data
-    # set that somebody has described.
+    # A data set with a `dataset.yaml` may also contain folders of another layout, such as `labels/`
+    # of a label tool.
     if (root / plain.DESCRIPTION).is_file() and not plain.missing(root):
         return LAYOUTS["plain"]
     for candidate in LAYOUTS.values():

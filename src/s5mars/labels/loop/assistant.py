@@ -1,4 +1,4 @@
-"""What happens beside the painting: features, fits, the score, superpixels, the queue.
+"""Background work of the label page: features, head, score, superpixels, queue.
 
 One thread computes features and fits heads, one has superpixels made by a process of low priority.
 A request returns the latest result; nothing here waits for the page.
@@ -45,10 +45,10 @@ from s5mars.products import open_product
 from s5mars.products.no_data import empty_pixels
 
 PAUSE_SECONDS = 0.35
-"""After the last stroke, before a head is fitted."""
+"""Pause in seconds after the last stroke before a head is fitted."""
 
 GRID = 10
-"""Places along the longer side at which an unpainted image is ranked."""
+"""Number of grid points along the longer side of an unpainted image, for ranking."""
 
 SCORED_PIXELS = 4000
 """Painted pixels of a held-back image that the score is measured on."""
@@ -166,7 +166,7 @@ class Assistant:
         return self.superpixels.get(self._digest(name))
 
     def suggestion_key(self, name: str) -> str | None:
-        """Changes whenever a better suggestion can be had; None: there is none yet."""
+        """A key that changes when a better suggestion is available; None if there is none yet."""
         if self.head is None or name not in self.featured:
             return None
         return f"{self.fits}-{name in self.segmented:d}"

@@ -6,7 +6,7 @@ from s5mars.errors import UserError
 from s5mars.parallel.workers import CrashError
 
 RETRY_SECONDS = 30.0
-"""After an error of the disk, such as a full one, before one more image is tried."""
+"""Seconds to wait after a disk error, such as a full disk, before another image is tried."""
 
 
 class Failures:

@@ -1,8 +1,8 @@
-"""Masks on disk, their versions, and undo without end.
+"""Masks on disk, their versions, and unlimited undo.
 
-Every change goes through one lock: the mask appears by rename, then the history gets its line. A
-change names the version of the mask that it was made on; another version is a conflict, and nothing
-is written. Undo works on the image, from the history, so it survives a restart.
+Every change goes through one lock: the mask is renamed into place, then a line is appended to the
+history. A change names the version of the mask that it was made on; another version is a conflict,
+and nothing is written. Undo works on the image, from the history, so it survives a restart.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Superpixels at several levels, from the graph segmentation that proposals are drawn from.
 
-They are made in one process of low priority, ahead of the person who paints, and kept on disk at
+They are made in one process of low priority, before the user opens the image, and kept on disk at
 the size at which they were segmented.
 """
 
@@ -26,7 +26,7 @@ SETTINGS = GraphSettings(
     minimum_area=2e-4,
     minimum_width=0.008,
 )
-"""Finer than those of proposals: what is no object still has to be painted."""
+"""Finer than those of proposals: terrain that is not an object must be painted, too."""
 
 LEVELS = len(SETTINGS.scales)
 

@@ -214,7 +214,7 @@ class Trainer:
         paths = list(self.store.folder.images.values())
         sizes = []
         for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
-            with suppress(UserError):  # it is told where the image is opened
+            with suppress(UserError):  # the error is shown when the image is opened
                 sizes.append(image_size(path))
         if not sizes:
             return "full", _CROP
