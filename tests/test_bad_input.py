@@ -533,10 +533,13 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--labelled=0"], r"labelled must be a fraction in \(0, 1\] or a list file \(got 0\.0\)"),
+        (
+            ["--labelled=0"],
+            r"--labelled must be a fraction in \(0, 1\] or a list file \(got 0\.0\)",
+        ),
         (
             ["--labelled=1.5"],
-            r"labelled must be a fraction in \(0, 1\] or a list file \(got 1\.5\)",
+            r"--labelled must be a fraction in \(0, 1\] or a list file \(got 1\.5\)",
         ),
         (["--labelled=no.txt"], r"such as 0\.125 or an existing list file \(got no\.txt\)"),
         (["--stepz=3"], r"unknown option --stepz; did you mean '--steps'"),
@@ -577,11 +580,11 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
         (["--devices=x"], r"cannot train with .*devices x"),
         (
             ["--devices=2", "--batch=3"],
-            r"batch must be a multiple of 2, the number of processes \(got 3\)",
+            r"--batch must be a multiple of 2, the number of processes \(got 3\)",
         ),
         (
             ["--batch=1"],
-            r"batch must be at least 2 \(got 1\): batch normalisation and mixing need two images",
+            r"--batch must be at least 2 \(got 1\): batch normalisation and mixing need two images",
         ),
         (["--batch=0"], r"--batch must be above 0 \(got 0\)"),
         (["--crop=16"], r"--crop must be at least 32 pixels \(got 16\)"),

@@ -124,7 +124,7 @@ def test_black_and_repeated_colours_are_replaced_for_names_alone() -> None:
         ({"classes": ["soil"]}, "class 0 of the taxonomy has no `name`"),
         ({"classes": [{"name": "a", "color": "red"}]}, "'red' is not a colour"),
         ({"classes": [{"name": "a", "color": "#12345g"}]}, "'#12345g' is not a colour"),
-        ({"classes": [{"name": "a"}, {"name": "a"}]}, r"duplicate class names: \['a'\]"),
+        ({"classes": [{"name": "a"}, {"name": "a"}]}, r"has the class name 'a' twice: rename one"),
         ({"classes": [{"name": str(i)} for i in range(255)]}, "1 to 254 classes .got 255"),
     ],
 )

@@ -61,7 +61,9 @@ class Taxonomy:
         names = self.names
         doubles = sorted({n for n in names if names.count(n) > 1})
         if doubles:
-            raise UserError(f"taxonomy {self.name!r} has duplicate class names: {doubles}")
+            raise UserError(
+                f"taxonomy {self.name!r} has the class name {doubles[0]!r} twice: rename one"
+            )
         if not 1 <= len(names) < IGNORE:
             raise UserError(
                 f"taxonomy {self.name!r} must have 1 to {IGNORE - 1} classes (got {len(names)})"

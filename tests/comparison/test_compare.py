@@ -245,7 +245,7 @@ def test_a_failed_cell_and_its_retry(
         (["--methods", "all", "--stepz", "3"], "unknown option --stepz; did you mean '--steps'"),
         (
             ["--methods", "all", "--labelled", "2"],
-            "labelled must be a fraction in (0, 1] or a list file (got 2)",
+            "--labelled must be a fraction in (0, 1] or a list file (got 2)",
         ),
         (["--methods", "all", "--labelled", "no.txt"], "existing list file (got no.txt)"),
         (

@@ -229,7 +229,9 @@ def test_a_mask_as_jpeg_is_refused(tmp_path: Path):
     copy = s5mars_copy(tmp_path / "copy")
     rows = [{"image": struct(image_of(0), "a.jpg"), "mask": struct(image_of(1), "a.jpg")}]
     write_shards(copy, "test", rows, count=1)
-    with pytest.raises(ValueError, match=r"'mask' of 'a' is JPEG, which changes ids"):
+    with pytest.raises(
+        ValueError, match=r"'mask' of 'a' is JPEG, which changes ids: use another copy"
+    ):
         fetch("s5mars", out=tmp_path / "out", local=copy)
 
 

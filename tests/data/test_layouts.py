@@ -420,12 +420,12 @@ def test_unknown_split_or_name_offers_the_nearest(tmp_path, fake_data):
         ("classes: [{name: a, colour: red}]", "unknown key 'colour'; did you mean 'color'"),
         ("classes: [{name: a, color: red}]", "not a colour"),
         ("classes: [{name: a, ids: [0]}, {name: b, ids: [0]}]", "id 0 is in 'a' and in 'b'"),
-        ("classes: [{name: a, ids: [255]}]", "id 255 of 'a' is also in `ignore`"),
+        ("classes: [{name: a, ids: [255]}]", "id 255 of 'a' is also in `ignore`: remove"),
         (
             "classes: [{name: a, ids: [one]}]",
             "ids of 'a' must be integers from 0 to 65535 (got 'one')",
         ),
-        ("classes: [{name: a}, {name: a}]", "duplicate class names"),
+        ("classes: [{name: a}, {name: a}]", "has the class name 'a' twice: rename one"),
     ],
 )
 def test_bad_descriptions(tmp_path, fake_data, text, message):

@@ -60,7 +60,7 @@ def test_a_fraction_as_text_is_a_fraction(root):
     assert labelled_partition(dataset, "0.25") == labelled_partition(dataset, 0.25)
     assert as_fraction("lists/0.2.txt") is None
     for wrong in (0, 1.5, "-1", "nan"):
-        with pytest.raises(ValueError, match=r"labelled must be a fraction in \(0, 1\]"):
+        with pytest.raises(ValueError, match=r"--labelled must be a fraction in \(0, 1\]"):
             labelled_partition(dataset, wrong)
 
 
@@ -145,8 +145,16 @@ def test_chosen_images_need_masks_and_others_do_not(root, tmp_path):
     assert names(labelled_partition(dataset, path)) == ["sol_001"]
     path.write_text("sol_001\nsol_005\n")
     for labelled in (path, 0.5):
-        with pytest.raises(ValueError, match=r"sol_005\.jpg is in the labelled .* no mask"):
+        with pytest.raises(
+            ValueError, match=r"sol_005\.jpg is in the labelled .* no mask: add the mask"
+        ):
             labelled_partition(dataset, labelled)
+    (root / "masks" / "sol_001.png").unlink()
+    message = (
+        r"2 images of the labelled partition have no mask, such as .*sol_001\.jpg: add the masks"
+    )
+    with pytest.raises(ValueError, match=message):
+        labelled_partition(open_dataset(root), path)
 
 
 def test_a_partition_without_a_labelled_pixel(root, tmp_path, fake_data):

@@ -30,7 +30,7 @@ def test_what_is_written(text: str, expected: tuple[int, int], size: Resolution)
 
 @pytest.mark.parametrize("text", ["half", "1/0", "1/0.5", "-3", "8", "2/3", "", "256px"])
 def test_what_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="resolution must be full, a fraction"):
+    with pytest.raises(UserError, match="--resolution must be full, a fraction"):
         Resolution.parse(text)
 
 

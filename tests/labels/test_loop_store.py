@@ -473,7 +473,7 @@ def test_classes_may_be_added_and_nothing_else(root: Path) -> None:
         open_folder(root, named_classes("soil,sky"))
     with pytest.raises(UserError, match="--classes must be names"):
         named_classes("soil,,sky")
-    with pytest.raises(UserError, match="duplicate class names"):
+    with pytest.raises(UserError, match=r"has the class name .* twice: rename one"):
         named_classes("soil,soil")
 
 

@@ -164,5 +164,5 @@ def test_processes_without_two_images_each_are_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(folder, "single", devices=2, batch=2)) == 2
-    assert "batch must be at least 4 (got" in capsys.readouterr().err
+    assert "--batch must be at least 4 (got" in capsys.readouterr().err
     assert not (folder / "single").exists()

@@ -70,7 +70,7 @@ def as_fraction(labelled: float | str | Path) -> float | None:
     except ValueError:
         return None
     if not 0 < fraction <= 1:
-        raise UserError(f"labelled must be a fraction in (0, 1] or a list file (got {labelled})")
+        raise UserError(f"--labelled must be a fraction in (0, 1] or a list file (got {labelled})")
     return fraction
 
 
@@ -194,18 +194,24 @@ def _names_of_csv(path: Path) -> list[str]:
     if not all(names):
         raise UserError(f"{path}: a row with the split `train` has no file_id: add it")
     if not names:
-        raise UserError(f"{path} has no row with the split `train`")
+        raise UserError(
+            f"{path} has no row with the split `train`: give a list with rows of the train split"
+        )
     return names
 
 
 def require_masks(samples: Sequence[Sample]) -> None:
     """Raise a UserError that names the first of these samples without a mask."""
     without = [sample for sample in samples if sample.mask is None]
-    if without:
-        more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
+    if len(without) == 1:
         raise UserError(
-            f"{without[0].image}{more} is in the labelled partition but has no mask: add the mask, "
-            "or remove the image from the list"
+            f"{without[0].image} is in the labelled partition but has no mask: add the mask, or "
+            "remove the image from the list"
+        )
+    if without:
+        raise UserError(
+            f"{len(without)} images of the labelled partition have no mask, such as "
+            f"{without[0].image}: add the masks, or remove the images from the list"
         )
 
 

@@ -55,7 +55,7 @@ def write_partitions(
     """
     fractions = sorted({_checked(fraction) for fraction in labelled})
     if not fractions:
-        raise UserError("labelled must contain at least one fraction, such as 0.2")
+        raise UserError("--labelled must contain at least one fraction, such as 0.2")
     dataset = open_dataset(data, splits=splits)
     train = dataset.split("train")
     require_masks(train)
@@ -92,7 +92,7 @@ def write_partitions(
 def _checked(fraction: float) -> float:
     value = as_fraction(fraction)
     if value is None:
-        raise UserError(f"labelled must contain fractions in (0, 1] (got {fraction!r})")
+        raise UserError(f"--labelled must contain fractions in (0, 1] (got {fraction!r})")
     return value
 
 

@@ -43,7 +43,7 @@ class Resolution:
         if text.isdecimal() and int(text) >= _SMALLEST_SIDE:
             return cls(side=int(text))
         raise UserError(
-            f"resolution must be {_WHOLE}, a fraction such as 1/2, or the longer side in pixels, "
+            f"--resolution must be {_WHOLE}, a fraction such as 1/2, or the longer side in pixels, "
             f"at least {_SMALLEST_SIDE} (got {text!r})"
         )
 

@@ -95,13 +95,13 @@ def check_devices(config: TrainConfig) -> None:
         ) from error
     if config.batch % number:
         raise UserError(
-            f"batch must be a multiple of {number}, the number of processes (got {config.batch})"
+            f"--batch must be a multiple of {number}, the number of processes (got {config.batch})"
         )
     if config.batch < 2 * number:
         # The pooled branch of the spatial pyramid has one value per image and channel, and images
         # are mixed within one process.
         raise UserError(
-            f"batch must be at least {2 * number} (got {config.batch}): batch normalisation and "
+            f"--batch must be at least {2 * number} (got {config.batch}): batch normalisation and "
             "mixing need two images per process"
         )
 

@@ -114,7 +114,9 @@ def settled(config: TrainConfig, text: str, dataset: Dataset) -> tuple[TrainConf
 def _check_teacher(config: TrainConfig, method: Method) -> None:
     """Check that the method uses the teacher, and that stages run in one process."""
     if config.teacher is not None and not method.needs.given_teacher:
-        raise UserError(f"teacher is for --method self_training, not {config.method}: leave it out")
+        raise UserError(
+            f"--teacher is for --method self_training, not {config.method}: leave it out"
+        )
     if trains_in_stages(config, method) and processes(config) > 1:
         raise UserError(
             f"{config.method} trains its stages in one process: use --devices 1, or give --teacher"

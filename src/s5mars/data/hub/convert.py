@@ -78,7 +78,9 @@ def convert(
             ending = _ending(content)
             if ending is None or (ending == ".jpg" and column != source.columns[0]):
                 kind = "JPEG, which changes ids" if ending else "neither PNG nor JPEG"
-                raise UserError(f"{shard}: {column!r} of {name!r} is {kind}")
+                raise UserError(
+                    f"{shard}: {column!r} of {name!r} is {kind}: use another copy of the data set"
+                )
             path = below(out, f"{place}{ending}", source=shard)
             if not path.exists():
                 write_bytes(path, content)

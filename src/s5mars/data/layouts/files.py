@@ -94,7 +94,7 @@ def read_names(path: Path) -> list[str]:
     if path.suffix.lower() == ".json":
         entries = read_json(path, kind="JSON list", remedy=remedy)
         if not isinstance(entries, list) or not all(isinstance(e, str | int) for e in entries):
-            raise UserError(f"{path} is not a JSON list of names")
+            raise UserError(f'{path} is not a JSON list of names: write ["a", "b"]')
         names = [str(entry) for entry in entries]
     else:
         names = names_in(read_text(path, kind="list", remedy=remedy))

@@ -124,10 +124,16 @@ def _coding(data: Mapping[str, object]) -> MaskCoding:
         _known_keys(entry, ("name", "ids", "color", "criterion"))
         for file_id in _ids(entry.get("ids", [str(index)]), f"ids of {entry['name']!r}"):
             if file_id in ignored:
-                raise UserError(f"id {file_id} of {entry['name']!r} is also in `ignore`")
+                raise UserError(
+                    f"id {file_id} of {entry['name']!r} is also in `ignore`: remove it from one of "
+                    "them"
+                )
             if index_of.setdefault(file_id, index) != index:
                 other = classes[index_of[file_id]]["name"]
-                raise UserError(f"id {file_id} is in {other!r} and in {entry['name']!r}")
+                raise UserError(
+                    f"id {file_id} is in {other!r} and in {entry['name']!r}: remove it from one of "
+                    "them"
+                )
     return MaskCoding(index_of, ignored)
 
 
