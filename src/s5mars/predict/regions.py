@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 _PIXELS = 1 << 22  # pixels counted at a time: numpy widens each to 8 bytes
 
@@ -29,6 +28,8 @@ def largest_regions(labels: NDArray[np.uint8], classes: int) -> list[int]:
 
 
 def _largest(mask: NDArray[np.bool_]) -> int:
+    from scipy import ndimage  # slow to import, and overlays need only the counts
+
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     regions = np.empty(box.shape, np.int32)
