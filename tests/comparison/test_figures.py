@@ -12,7 +12,7 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
-from s5mars.comparison import figures
+from s5mars.comparison import figures, pictures
 from s5mars.comparison.figures import COLOURS, by_labels, lines_of, write_figures
 from s5mars.comparison.results import Comparison, write_comparison
 from s5mars.comparison.standings import groups_of
@@ -97,13 +97,13 @@ def test_captions_name_the_split_that_was_scored(
 ) -> None:
     captions = []
 
-    def pictures(names: object, columns: object, data: object, text: str) -> Figure:
+    def drawn(names: object, columns: object, data: object, text: str) -> Figure:
         captions.append(text)
         return Figure()
 
     column = SimpleNamespace(scores={"a": 50.0})
-    monkeypatch.setattr(figures, "_column", lambda *_: column)
-    monkeypatch.setattr(figures, "_pictures", pictures)
+    monkeypatch.setattr(pictures, "_column", lambda *_: column)
+    monkeypatch.setattr(pictures, "_pictures", drawn)
     scored = SETTINGS["evaluation"] | {"split": "val"}
     write_comparison(tmp_path, comparison(settings=SETTINGS | {"evaluation": scored}))
     write_figures(tmp_path, tmp_path / "figures")
@@ -119,8 +119,8 @@ def test_it_is_drawn_for_several_shares_only(
     def without_runs(*_: Any) -> Figure:
         return Figure()
 
-    monkeypatch.setattr(figures, "_qualitative", without_runs)
-    monkeypatch.setattr(figures, "_worst", without_runs)
+    monkeypatch.setattr(figures, "predictions", without_runs)
+    monkeypatch.setattr(figures, "worst", without_runs)
     write_comparison(tmp_path, made)
     written = write_figures(tmp_path, tmp_path / "figures")
     assert (tmp_path / "figures" / "labels.png" in written) == drawn
