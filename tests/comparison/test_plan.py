@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from s5mars.comparison.grid import Row, arguments_of, method_rows, with_files_read
+from s5mars.comparison.job import Job
 from s5mars.comparison.plan import Request, plan, with_choices
 from s5mars.comparison.results import read_comparison, write_comparison
 from s5mars.comparison.runner import _Work
@@ -175,7 +176,9 @@ def test_a_row_gets_only_the_options_that_it_uses(tmp_path: Path, fake_data: Mod
 
     def config_of(name: str) -> TrainConfig:
         cell = next(each for each in work.cells.values() if each.row.name == name)
-        return parse_training(work._job(cell, tmp_path / "run")["train"][1:]).config
+        job = work._job(cell, tmp_path / "run")
+        assert job.arguments is not None and Job.from_json(job.to_json()) == job
+        return parse_training(job.arguments).config
 
     supervised, fixmatch, s5mars = map(config_of, methods)
     assert (supervised.pool, supervised.object_cache) == ("all", None)
@@ -190,7 +193,8 @@ def test_a_row_gets_only_the_options_that_it_uses(tmp_path: Path, fake_data: Mod
     words = [*words, "--method=supervised", "--crop=512", "--resolution=full"]
     old = [*words, f"--out={run}", "--labelled=1.0", "--seed=0", f"--object-cache={tmp_path}"]
     (run / "config.yaml").write_text(parse_training(old).text)
-    assert work._job(cell, run)["train"] == ["train", "--resume", str(run)]
+    job = work._job(cell, run)
+    assert (job.run, job.arguments) == (run, None)
 
 
 @pytest.mark.parametrize(
