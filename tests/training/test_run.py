@@ -467,6 +467,15 @@ def test_supervised_needs_neither_pool_nor_teacher(scenes: Path, tmp_path: Path)
     assert not any(key.startswith("teacher") for key in final_state(out))
 
 
+def test_the_next_command_is_said_below_a_folder_with_a_config_of_its_own(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("name: rocks\n")
+    out = tmp_path / "run"
+    assert main(arguments(scenes, out, method="supervised", steps=1)) == 0
+    assert capsys.readouterr().out.endswith(f"next: s5mars evaluate {out}\n")
+
+
 def test_a_used_folder_is_refused(
     scenes: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

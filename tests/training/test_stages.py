@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from s5mars.cli import main
 from s5mars.comparison.results import saved_states
 from s5mars.data.read import open_image
 from s5mars.data.synthetic import write_synthetic
+from s5mars.methods.supervised import Supervised
 from s5mars.training.record import Record
 from s5mars.training.stages import _excluded_pixels, reliability
-from s5mars.types import Sample
+from s5mars.types import Sample, Term
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,8 @@ def test_a_run_stopped_in_any_stage_goes_on_to_the_same_end(
     with monkeypatch.context() as patch:
         patch.setattr(Record, "score", score_and_stop)
         assert main(arguments(scenes, out)) == 0
-    assert f"--resume {out}\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"--resume {out}\n" in said and f"--resume {out}/" not in said
     assert saved_states(out)  # so that a comparison goes on with it
     assert main(["train", "--resume", str(out)]) == 0
     one, other = (load_file(run / "best.safetensors") for run in (out, unbroken))
@@ -149,6 +152,33 @@ def test_a_run_stopped_in_any_stage_goes_on_to_the_same_end(
     )
     assert all(torch.equal(one[key], other[key]) for key in other)
     assert metrics(out)["history"] == metrics(unbroken)["history"]
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_an_error_of_a_part_names_the_run_to_resume(
+    folds: int,
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A stage, or the stage of a fold."""
+    losses = Supervised.losses
+
+    def broken(self: Supervised, *arguments: Any) -> dict[str, Term]:
+        terms = losses(self, *arguments)
+        factor = torch.nan if arguments[-1].step == 1 else 1.0
+        return {name: replace(term, value=term.value * factor) for name, term in terms.items()}
+
+    monkeypatch.setattr(Supervised, "losses", broken)
+    out = tmp_path / "out"
+    assert main(arguments(scenes, out, folds=folds, save_every=1)) == 2
+    said = capsys.readouterr().err
+    assert f"{out / 'fold-1' if folds else out}: stage labels\n" in said
+    assert said.endswith(
+        f"set `precision: fp32` in {out / 'config.yaml'}; step 1 is saved; resume with: s5mars "
+        f"train --resume {out}\n"
+    )
 
 
 def test_a_given_teacher_needs_one_stage(scenes: Path, unbroken: Path, tmp_path: Path) -> None:

@@ -141,8 +141,8 @@ def resume_folds(
                 "folds", "out", "splits", "labelled", "pool", "data", "object_cache", "skip_bad",
             )  # fmt: skip
             own = with_values(text, part, changed)
-            title = f"fold {number} of {config.folds}"
-            if not train_part(run, part, method, config_text=own, title=title):
+            title = f"{run}: fold {number} of {config.folds}"
+            if not train_part(part, method, config_text=own, title=title, part_of=run):
                 return run
             scores.append(_score(part))
         taxonomy = load_model(run / "fold-1").taxonomy

@@ -192,7 +192,7 @@ class Loop:
 
     def kept(self) -> str:
         """The last saved step and how to resume from it, for a message."""
-        return f"{self.saved}; resume with: s5mars train --resume {as_typed(self.config.out)}"
+        return f"{self.saved}; resume with: s5mars train --resume {as_typed(self.record.resumed)}"
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from s5mars.data.dataset import Dataset, way_to_score
 from s5mars.data.resolution import Resolution
 from s5mars.errors import as_typed
 from s5mars.files import write_json
-from s5mars.files.run_folder import CONFIG, METRICS, TENSORS
+from s5mars.files.run_folder import METRICS, TENSORS
 from s5mars.models.checkpoint import save_model
 from s5mars.models.network import SegmentationNetwork
 from s5mars.models.state_files import below_prefix
@@ -44,10 +44,16 @@ class Record:
     streams: Streams
     feed: Feed
     stages: Sequence[Stage] = ()  # that were trained before, for this one
+    part_of: Path | None = None  # folder of the run whose fold or stage this is
 
     def __post_init__(self) -> None:
         self.loggers = _loggers(self.config.out)
         self.start_clock()
+
+    @property
+    def resumed(self) -> Path:
+        """Folder to resume the run by: its own, or that of the run that it is a part of."""
+        return self.part_of or self.config.out
 
     def start_clock(self) -> None:
         """Count the time of training from now on."""
@@ -146,7 +152,7 @@ class Record:
                 f"{self.config.method}: {module.scored_name} mIoU "
                 f"{score(best['validation']['mIoU'])} % on {self.config.select_on} at {when}"
             )
-        if _is_part(out):
+        if self.part_of is not None:
             return  # what comes next is said at the end of the whole
         run = as_typed(out)
         following = f"evaluate {run}" if self._tested else f"predict {run} IMAGES --out maps"
@@ -284,11 +290,6 @@ def before_the_pool(step: int, facts: Mapping[str, Any]) -> str:
         f"{facts['pool_from']}): it was trained on labels alone. --keep after-warm-up or last "
         "keeps a later one."
     )
-
-
-def _is_part(run: Path) -> bool:
-    """Whether a run is a fold or a stage, which is in the folder of a run."""
-    return any((folder / CONFIG).is_file() for folder in run.absolute().parents[:2])
 
 
 def _loggers(out: Path) -> list[Logger]:

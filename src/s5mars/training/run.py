@@ -59,13 +59,21 @@ from s5mars.types import Method
 logger = logging.getLogger("s5mars")
 
 
-def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str = "") -> Path:
+def train(
+    config: TrainConfig,
+    method: Method,
+    *,
+    config_text: str,
+    chosen: str = "",
+    part_of: Path | None = None,
+) -> Path:
     """Train a new run, and return its folder.
 
     Args:
         config_text: settings and method as YAML for ``config.yaml``, from which a resumed run
             reads them.
         chosen: which of them were chosen and why, for the user.
+        part_of: folder of the run whose fold or stage this is, which is the one to resume.
 
     Raises:
         UserError, MissingFileError: if settings or data are wrong.
@@ -74,7 +82,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str 
     # Only the first process of a distributed run checks and makes the folder.
     first = _is_first()
     if first:
-        require_unused(out)
+        require_unused(out, part_of=part_of)
     quieten_lightning()
     check_devices(config)
     _check_teacher(config, method)
@@ -90,7 +98,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str 
         module = _build_module(config, method, dataset.taxonomy, streams)
         stack.enter_context(_owned(out))
         if first:
-            require_unused(out)  # another run may have begun in the meantime
+            require_unused(out, part_of=part_of)  # another run may have begun in the meantime
             write_text(out / CONFIG, config_text)
             write_json(out / VERSIONS, versions())
             streams.write(out / "splits")
@@ -99,7 +107,7 @@ def train(config: TrainConfig, method: Method, *, config_text: str, chosen: str 
             print(*filter(None, (chosen, text)), sep="\n", file=sys.stderr)
             for line in filter(None, (*streams.warnings, few_pool_crops(module.pool_crops))):
                 logger.warning("%s", line)
-        return _fit(config, module, dataset, streams, checkpoint=None)
+        return _fit(config, module, dataset, streams, checkpoint=None, part_of=part_of)
 
 
 def settled(config: TrainConfig, text: str, dataset: Dataset) -> tuple[TrainConfig, str]:
@@ -130,12 +138,14 @@ def resume(
     *,
     data: Path | None = None,
     skip_bad: bool = False,
+    part_of: Path | None = None,
 ) -> Path:
     """Resume a run from its ``last.ckpt``; the result equals that of an uninterrupted run.
 
     A finished run is left as it is, apart from a missing record of its training images and missing
     class biases. Settings and method are those of its ``config.yaml``, which then names ``data``,
     if the data was moved, and has ``skip_bad``, if damaged images of the pool are to be left out.
+    ``part_of`` as for ``train``.
 
     Raises:
         MissingFileError: if the run or its data are missing.
@@ -160,7 +170,7 @@ def resume(
         if changed and _is_first():
             path = run / CONFIG
             write_text(path, with_values(read_text(path), config, changed))
-        return _go_on(run, config, method)
+        return _go_on(run, config, method, part_of=part_of)
 
 
 def resumed_settings(
@@ -171,7 +181,7 @@ def resumed_settings(
     return config if data is None else with_absolute_paths(replace(config, data=data))
 
 
-def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
+def _go_on(run: Path, config: TrainConfig, method: Method, *, part_of: Path | None) -> Path:
     checkpoint = run / CHECKPOINT
     saved = os.path.lexists(checkpoint)
     if saved:
@@ -185,7 +195,7 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
                 f"{run} was stopped before its first save; training starts again", file=sys.stderr
             )
         module = _build_module(config, method, dataset.taxonomy, streams)
-        return _fit(config, module, dataset, streams, checkpoint=None)
+        return _fit(config, module, dataset, streams, checkpoint=None, part_of=part_of)
     # Where the network needs weights, they define its architecture.
     weights = config.weights if config.network.weights else "none"
     module = _build_module(
@@ -195,48 +205,42 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Path:
         dataset.taxonomy,
         streams,
     )
-    return _fit(config, module, dataset, streams, checkpoint=checkpoint)
+    return _fit(config, module, dataset, streams, checkpoint=checkpoint, part_of=part_of)
 
 
 def train_part(
-    run_folder: Path, config: TrainConfig, method: Method, *, config_text: str, title: str
+    config: TrainConfig, method: Method, *, config_text: str, title: str, part_of: Path
 ) -> bool:
-    """Train or resume a part of the run in ``run_folder``; return whether it is finished.
+    """Train or resume a fold or a stage; return whether it is finished.
 
-    ``title`` says what the part is, such as "stage labels"; the others are the part's own.
+    Args:
+        title: printed before, such as "runs/a: fold 1 of 3".
+        part_of: folder of the run to resume, in which the part is.
     """
     out = config.out
     if not is_finished(out):
-        print(f"{run_folder}: {title}", file=sys.stderr)
-        try:
-            if (out / CHECKPOINT).is_file():
-                resume(out, config, method)
-            else:
-                # Stopped before its first save: nothing is lost by a clean start.
-                shutil.rmtree(out, ignore_errors=True)
-                train(config, method, config_text=config_text)
-        except UserError as error:
-            # What is said of the part is true of the whole run, which has to be resumed.
-            part, whole = (f"--resume {as_typed(path)}" for path in (out, run_folder))
-            raise UserError(str(error).replace(part, whole)) from error
-    finished = is_finished(out)
-    if not finished:
-        print(
-            f"{out} is a part of {run_folder}; resume all of it with: s5mars train --resume "
-            f"{as_typed(run_folder)}",
-            file=sys.stderr,
-        )
-    return finished
+        print(title, file=sys.stderr)
+        if (out / CHECKPOINT).is_file():
+            resume(out, config, method, part_of=part_of)
+        else:
+            # Stopped before its first save: nothing is lost by a clean start.
+            shutil.rmtree(out, ignore_errors=True)
+            train(config, method, config_text=config_text, part_of=part_of)
+    return is_finished(out)
 
 
-def require_unused(out: Path) -> None:
-    """Raise a UserError if a folder holds anything; it says how to resume a run."""
+def require_unused(out: Path, *, part_of: Path | None = None) -> None:
+    """Raise a UserError if a folder holds anything; it says how to resume a run.
+
+    ``part_of`` as for ``train``.
+    """
     if not out.exists() or (out.is_dir() and is_empty(out)):
         return
     if is_finished(out):
         raise UserError(f"{out} has a finished run: choose another --out")
+    resumed = as_typed(part_of or out)
     hint = (
-        f"resume it with `s5mars train --resume {as_typed(out)}`, or choose another --out"
+        f"resume it with `s5mars train --resume {resumed}`, or choose another --out"
         if (out / CONFIG).is_file()
         else "choose another --out"
     )
@@ -255,16 +259,18 @@ def _fit(
     streams: Streams,
     *,
     checkpoint: Path | None,
+    part_of: Path | None,
 ) -> Path:
     out = config.out
+    resumed = part_of or out  # by the command in messages
     if trains_in_stages(config, module.method):
         total = _total_steps(config, streams)
         pool = streams.pool or ()
         stages = earlier_stages(out, config, module.method, pool, steps=total // 3)
-        with readable(out, streams, saved=lambda: "the finished stages are saved"):
+        with readable(resumed, streams, saved=lambda: "the finished stages are saved"):
             for stage, own, text in stages:
-                title = f"stage {stage.out.name}"
-                if not train_part(out, stage, own, config_text=text, title=title):
+                title = f"{out}: stage {stage.out.name}"
+                if not train_part(stage, own, config_text=text, title=title, part_of=resumed):
                     return out
         module.given_teacher = _frozen(out / "stages" / "reliable", dataset.taxonomy, config)
     feed = Feed(
@@ -274,7 +280,7 @@ def _fit(
         total_steps=module.total_steps,
         with_objects=module.method.needs.objects,
     )
-    record = Record(config, dataset, streams, feed, stages=stages_of(out))
+    record = Record(config, dataset, streams, feed, stages=stages_of(out), part_of=part_of)
     loop = Loop(module, feed, record)
     with closing(record), explained(loop, checkpoint):
         loop.run(checkpoint)
@@ -283,13 +289,13 @@ def _fit(
     if module.step < module.total_steps or loop.is_pending:
         print(
             f"stopped by {loop.signals.stopped_by} after step {module.step} of "
-            f"{module.total_steps}, saved; resume with: s5mars train --resume {as_typed(out)}",
+            f"{module.total_steps}, saved; resume with: s5mars train --resume {as_typed(resumed)}",
             file=sys.stderr,
         )
     else:
         if checkpoint is not None and not (out / METRICS).is_file():
             record.write(module)
-        with readable(out, streams, saved=lambda: loop.saved):
+        with readable(resumed, streams, saved=lambda: loop.saved):
             _complete(out, config, dataset, streams)
         record.summarise(module)
     return out
