@@ -99,6 +99,12 @@ def with_values(text: str, config: TrainConfig, names: Iterable[str]) -> str:
     return str(yaml.safe_dump(content, sort_keys=False))
 
 
+def with_changes(text: str, old: TrainConfig, new: TrainConfig) -> str:
+    """``config.yaml`` of ``old``, with the fields in which ``new`` differs from it."""
+    changed = [f.name for f in fields(new) if getattr(new, f.name) != getattr(old, f.name)]
+    return with_values(text, new, changed)
+
+
 def check_recipe_and_ablation(arguments: Sequence[str]) -> None:
     """Raise a UserError for a wrong recipe or ablation; this does not import torch."""
     early = chosen(arguments)

@@ -37,7 +37,7 @@ from s5mars.predict.inference import Inference
 from s5mars.products import read_info
 from s5mars.proposals.prepare import check_given, checked_objects
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.parsing import with_values
+from s5mars.settings.parsing import with_changes, with_values
 from s5mars.text.numbers import UNKNOWN, score
 from s5mars.text.spread import summary_of_known
 from s5mars.training.environment import processes, versions
@@ -119,6 +119,7 @@ def resume_folds(
             another process works on the run.
     """
     quieten_lightning()
+    recorded = config
     config = resumed_settings(config, run, data=data, skip_bad=skip_bad)
     text = read_text(run / CONFIG)
     scores: list[Mapping[str, Any]] = []
@@ -137,10 +138,7 @@ def resume_folds(
                 pool=str(pool_list) if pool_list.is_file() else config.pool,
                 object_cache=_object_cache(config) if method.needs.objects else None,
             )
-            changed = (
-                "folds", "out", "splits", "labelled", "pool", "data", "object_cache", "skip_bad",
-            )  # fmt: skip
-            own = with_values(text, part, changed)
+            own = with_changes(text, recorded, part)
             title = f"{run}: fold {number} of {config.folds}"
             if not train_part(part, method, config_text=own, title=title, part_of=run):
                 return run

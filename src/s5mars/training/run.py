@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from s5mars.models.network import SegmentationNetwork
 from s5mars.models.start import starting_network
 from s5mars.proposals.prepare import check_given, checked_objects
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.parsing import with_values
+from s5mars.settings.parsing import with_changes, with_values
 from s5mars.settings.paths import with_absolute_paths
 from s5mars.training.announce import plan
 from s5mars.training.class_biases import add_class_biases, lacks_class_biases
@@ -115,8 +115,7 @@ def settled(config: TrainConfig, text: str, dataset: Dataset) -> tuple[TrainConf
     new = with_absolute_paths(config)
     if new.keep == "best" and not selection_of(dataset, new):
         new = replace(new, keep="last")
-    changed = [f.name for f in fields(new) if getattr(new, f.name) != getattr(config, f.name)]
-    return new, with_values(text, new, changed)
+    return new, with_changes(text, config, new)
 
 
 def _check_teacher(config: TrainConfig, method: Method) -> None:

@@ -36,7 +36,7 @@ from s5mars.models.network import SegmentationNetwork
 from s5mars.predict.inference import Inference
 from s5mars.predict.predictor import Predictor
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.parsing import with_values
+from s5mars.settings.parsing import with_changes
 from s5mars.training.snapshots import snapshots
 from s5mars.types import Method, Sample
 
@@ -98,7 +98,7 @@ def earlier_stages(
         snapshots=CHECKPOINTS,
         class_biases="none",
     )
-    yield first, Supervised(), _text(run, first)
+    yield first, Supervised(), _text(run, config, first)
     reliable = folder / RELIABLE
     known = {sample.name for sample in pool}
     listed = read_names(reliable) if reliable.is_file() else []
@@ -115,7 +115,7 @@ def earlier_stages(
         out=folder / "reliable",
         snapshots=config.snapshots,
     )
-    yield second, method, _text(run, second)
+    yield second, method, _text(run, config, second)
 
 
 def stages_of(run: Path) -> list[Stage]:
@@ -177,17 +177,13 @@ def _excluded_pixels(sample: Sample, image: Image.Image) -> NDArray[np.bool_]:
     return without_data(image) | hidden
 
 
-def _text(run: Path, config: TrainConfig) -> str:
-    """``config.yaml`` of a stage: that of the run, with other values of some fields."""
+def _text(run: Path, config: TrainConfig, stage: TrainConfig) -> str:
+    """``config.yaml`` of a stage: that of the run, with the fields in which the stage differs."""
     content = dict(read_yaml(run / CONFIG))
     own = content.pop("self_training", None)
-    if config.method == "self_training":
+    if stage.method == "self_training":
         content["self_training"] = own
-    changed = (
-        "method", "labelled", "pool", "steps", "epochs", "out", "snapshots", "teacher",
-        "class_biases",
-    )  # fmt: skip
-    return with_values(yaml.safe_dump(content, sort_keys=False), config, changed)
+    return with_changes(yaml.safe_dump(content, sort_keys=False), config, stage)
 
 
 def given_teacher(
