@@ -15,7 +15,7 @@ from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
 from s5mars.objective.thresholds import above_threshold
 from s5mars.settings.config import TrainConfig
 from s5mars.training.module import SegmentationModule
-from s5mars.training.record import before_the_pool, few_pool_crops
+from s5mars.training.notes import before_the_pool, few_pool_crops
 from tiny import batch
 
 AREAS = torch.tensor([4.0, 3.0, 2.0, 1.0])

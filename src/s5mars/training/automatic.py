@@ -31,7 +31,7 @@ from s5mars.settings.parsing import given, parse_training
 from s5mars.settings.recipes import find_recipe
 from s5mars.text.numbers import plural
 from s5mars.training.announce import OF_POOL
-from s5mars.training.record import ENOUGH_POOL_CROPS
+from s5mars.training.notes import ENOUGH_POOL_CROPS
 from s5mars.training.stages import trains_in_stages
 from s5mars.types import Method
 

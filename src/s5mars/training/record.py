@@ -29,7 +29,7 @@ from s5mars.text.numbers import score
 from s5mars.training.environment import choose_precision
 from s5mars.training.feed import Feed
 from s5mars.training.module import SegmentationModule
-from s5mars.training.notes import Kind, Note
+from s5mars.training.notes import Note, before_the_pool, run_notes
 from s5mars.training.stages import Stage
 from s5mars.training.streams import Streams, no_alignment
 from s5mars.training.validate import pseudo_label_record, validate
@@ -226,70 +226,15 @@ class Record:
         }
 
     def _notes(self, module: SegmentationModule) -> list[Note]:
-        notes: list[Note] = []
-
-        def add(text: str, kind: Kind = "note") -> None:
-            if text:
-                notes.append(Note(kind, text))
-
-        facts, best = self._facts(module), module.kept_entry()
-        add(few_pool_crops(facts["pool_crops"]))
-        if best is not None:
-            add(before_the_pool(best["step"], facts))
-        if off := no_alignment(self.config, self.streams):
-            add(f"Distribution alignment was {off}.")
-        if self.config.select_on.startswith("test"):
-            add(
-                f"The checkpoint was chosen on the {self.config.select_on} split: the score on it "
-                "is too high.",
-                "selection",
-            )
-        if not self.streams.selection:
-            add("There is no val split, so the last checkpoint was kept.")
-            if not self._tested:
-                add(
-                    "No labelled image was set aside, so there is no score: "
-                    f"{way_to_score(len(self.streams.labelled))}."
-                )
-        if skipped := len(self.streams.skipped):
-            add(f"{skipped} unreadable files were skipped (--skip-bad).", "warning")
-        for warning in self.streams.warnings:
-            add(warning)
-        coverage = self.feed.coverage
-        if coverage is not None and coverage.without:
-            add(coverage.sentence)
-        if "synthetic" in self.dataset.taxonomy.name:
-            add("The images are synthetic: no score on them means anything about Mars.", "warning")
-        return notes
-
-
-ENOUGH_POOL_CROPS = 20_000
-"""Number of pool crops after which the teacher passes the best labels-only score in published logs
-(UniMatch V2) with 92 to 183 labels; on Cityscapes it takes twice as many."""
-
-
-def few_pool_crops(crops: int) -> str:
-    """A warning if a run uses few crops of the pool (0: it has none), else ""."""
-    if not 0 < crops < ENOUGH_POOL_CROPS:
-        return ""
-    return (
-        f"The run uses {crops:,} crops of the pool. Published runs needed {ENOUGH_POOL_CROPS:,} or "
-        "more before the pool improved the score: use more --steps or a larger --batch."
-    )
-
-
-def before_the_pool(step: int, facts: Mapping[str, Any]) -> str:
-    """A note if the weights of a step were kept before the pool was used, else "".
-
-    ``facts`` are those of the run, with ``pool_images`` and ``pool_from``.
-    """
-    if not facts.get("pool_images") or step > facts.get("pool_from", 0):
-        return ""
-    return (
-        f"The kept checkpoint is of step {step}, before the pool was used (step "
-        f"{facts['pool_from']}): it was trained on labels alone. --keep after-warm-up or last "
-        "keeps a later one."
-    )
+        kept, coverage = module.kept_entry(), self.feed.coverage
+        return run_notes(
+            self._facts(module),
+            kept=None if kept is None else kept["step"],
+            tested=self._tested,
+            alignment=no_alignment(self.config, self.streams),
+            warnings=self.streams.warnings,
+            objects="" if coverage is None else coverage.sentence,
+        )
 
 
 def _loggers(out: Path) -> list[Logger]:

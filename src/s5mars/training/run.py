@@ -39,7 +39,8 @@ from s5mars.training.failures import explained, readable
 from s5mars.training.feed import Feed, objects_of
 from s5mars.training.loop import Loop, read_checkpoint
 from s5mars.training.module import SegmentationModule
-from s5mars.training.record import Record, few_pool_crops
+from s5mars.training.notes import few_pool_crops
+from s5mars.training.record import Record
 from s5mars.training.stages import (
     earlier_stages,
     given_teacher,
