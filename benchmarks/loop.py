@@ -43,7 +43,9 @@ def times_of_steps(
         changed = {"out": Path(out), "validate_every": 10**9, "devices": 1, **settings}
         step.module.config = replace(step.module.config, **changed)
         no_split = SimpleNamespace(selection=())
-        record: Any = SimpleNamespace(streams=no_split, start_clock=lambda: None)
+        record: Any = SimpleNamespace(
+            streams=no_split, start_clock=lambda: None, history=[], state=dict
+        )
         loop = Loop(step.module, Feed(), record)  # type: ignore[arg-type]
         with contextlib.redirect_stderr(io.StringIO()):
             loop.run()

@@ -91,7 +91,7 @@ def unbroken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     before = supervised_loss(module)
     fit(module, BATCH, out, stop=STOP)
     state = {key: copied(value) for key, value in module.state_dict().items()}
-    averages = module.take_averages()
+    averages = module.sums.take_averages()
     return Run(name, before, supervised_loss(module), state, averages, out / STOPPED)
 
 
@@ -117,7 +117,7 @@ def test_a_resumed_run_equals_the_unbroken_one(unbroken: Run, tmp_path: Path) ->
     state = resumed.state_dict()
     assert state.keys() == unbroken.state.keys()
     assert [key for key in state if not same(state[key], unbroken.state[key])] == []
-    assert resumed.take_averages() == unbroken.averages
+    assert resumed.sums.take_averages() == unbroken.averages
 
 
 def copied(value: Any) -> Any:

@@ -13,9 +13,10 @@ from s5mars.methods import METHODS
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
 from s5mars.objective.thresholds import above_threshold
-from s5mars.settings.config import TrainConfig
+from s5mars.settings.config import Kept, TrainConfig
 from s5mars.training.module import SegmentationModule
 from s5mars.training.notes import before_the_pool, few_pool_crops
+from s5mars.training.record import kept_entry
 from tiny import batch
 
 AREAS = torch.tensor([4.0, 3.0, 2.0, 1.0])
@@ -127,13 +128,12 @@ def test_frozen_statistics_do_not_move() -> None:
 
 
 @pytest.mark.parametrize(("keep", "expected"), [("best", 10), ("last", 100), ("after-warm-up", 50)])
-def test_which_checkpoint_is_kept(keep: str, expected: int) -> None:
-    module = module_of(keep=keep)
-    module.history = [
+def test_which_checkpoint_is_kept(keep: Kept, expected: int) -> None:
+    history = [
         {"step": step, "validation": {"mIoU": score}}
         for step, score in ((5, 30.0), (10, 60.0), (50, 50.0), (75, 50.0), (100, 40.0))
     ]
-    kept = module.kept_entry()
+    kept = kept_entry(history, keep=keep, pool_from=10)
     assert kept is not None and kept["step"] == expected
 
 

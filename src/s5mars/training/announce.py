@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,11 +138,11 @@ class Display:
             about += " a smaller --crop, --resolution or --model"
         return about
 
-    def scored(self) -> None:
-        """Print a line for a validation, where there is no bar."""
+    def scored(self, entry: Mapping[str, Any]) -> None:
+        """Print a line for a validation, whose record is ``entry``, where there is no bar."""
         if not self._lines:
             return
-        entry, total, step = self.module.history[-1], self.module.total_steps, self.module.step
+        total, step = self.module.total_steps, self.module.step
         seconds = time.monotonic() - self._since
         left = seconds / max(1, step - self._resumed_at) * (total - step)
         score = entry["validation"]["mIoU"]

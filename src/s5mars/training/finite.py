@@ -52,5 +52,8 @@ def _refuse(module: SegmentationModule, finite: dict[str, Tensor]) -> None:
 
 def _losses(module: SegmentationModule) -> dict[str, Tensor]:
     """Name → whether the sum since the last validation is finite; a NaN stays in a sum."""
-    sums = {name.removeprefix("terms/"): value for name, value in module.sums("loss", "terms/")}
+    sums = {
+        name.removeprefix("terms/"): value
+        for name, value in module.sums.starting_with("loss", "terms/")
+    }
     return {name: value.isfinite().all() for name, value in sums.items()}

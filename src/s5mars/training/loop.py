@@ -115,7 +115,7 @@ class Loop:
         """Whether the current step has to be scored and is not yet."""
         step = self.module.step
         due = step == self.module.total_steps or (step > 0 and step % self.every == 0)
-        return due and not any(entry["step"] == step for entry in self.module.history)
+        return due and not any(entry["step"] == step for entry in self.record.history)
 
     def _look_at(self, loss: torch.Tensor) -> None:
         if seen := self.fabric.device.type == "cpu" or self.module.step % SELDOM == 0:
@@ -131,7 +131,7 @@ class Loop:
         with suppress(InterruptedValidation):
             self.signals.end_validation()
             self.record.score(self.module, between=self.signals.end_validation)
-            self.display.scored()
+            self.display.scored(self.record.history[-1])
         self.signals.doing = "busy"
 
     def _keep_snapshot(self) -> None:
@@ -166,7 +166,7 @@ class Loop:
             "lr_schedulers": [module.schedule.state_dict()],
             "global_step": module.step,
             "MixedPrecision": self.fabric.strategy.precision.state_dict(),
-            "s5mars": module.records(),
+            "s5mars": {**self.record.state(), **module.records()},
         }
         if self.fabric.is_global_zero:
             write_checkpoint(self.path, state)
@@ -183,6 +183,7 @@ class Loop:
         self.fabric.strategy.precision.load_state_dict(state["MixedPrecision"])
         module.step = self.saved_step = state["global_step"]
         module.restore_records(state["s5mars"])
+        self.record.restore(state["s5mars"])
 
     @property
     def saved(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from s5mars.parallel import distributed
 from s5mars.randomness import integer_seed
 from s5mars.settings.config import TrainConfig, first_pool_step, reads_class_shares
 from s5mars.training.schedule import polynomial, ramp, teacher_momentum
+from s5mars.training.sums import RunningSums
 from s5mars.types import Batch, Crops, Method, Progress, Targets, Term, as_predicted
 
 
@@ -70,11 +71,8 @@ class SegmentationModule(nn.Module):
         self.method = method
         self.config = config
         self.total_steps = total_steps
-        self.history: list[dict[str, Any]] = []
-        self.seconds = 0.0  # of training and validation, over all parts of the run
         self.pool_from = first_pool_step(config, total_steps) if method.needs.pool else 0
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self.sums = RunningSums()
         self.step = 0  # number of steps taken
         self._unused: tuple[nn.Parameter, ...] = ()  # in the last step
         self.optimizer, self.schedule = _optimiser(student, config, total_steps)
@@ -122,11 +120,11 @@ class SegmentationModule(nn.Module):
             torch.manual_seed(integer_seed(progress.seed, "layers", step=self.step, sample=rank))
             terms = self.objective(batch, progress)
         loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
-        self._add("loss", loss)
+        self.sums.add("loss", loss)
         for name, term in terms.items():
-            self._add(f"terms/{name}", term.value)
+            self.sums.add(f"terms/{name}", term.value)
             if term.share is not None:
-                self._add(f"shares/{name}", term.share)
+                self.sums.add(f"shares/{name}", term.share)
         return loss
 
     def progress(self, step: int, *, first: int = 0) -> Progress:
@@ -209,62 +207,19 @@ class SegmentationModule(nn.Module):
         """How many crops of the pool the method sees in the whole run."""
         return self.config.batch * (self.total_steps - self.pool_from) * self.method.needs.pool
 
-    def kept_entry(self) -> dict[str, Any] | None:
-        """The record whose weights are kept, see ``--keep``.
-
-        By default the one with the highest validation mIoU so far; the first of equals.
-        """
-        scored = [e for e in self.history if e["validation"]["mIoU"] is not None]
-        if self.config.keep == "last":
-            return self.history[-1] if self.history else None
-        if self.config.keep == "after-warm-up":
-            scored = [e for e in scored if e["step"] > self.pool_from]
-        return max(scored, key=lambda e: e["validation"]["mIoU"], default=None)
-
-    def take_averages(self) -> dict[str, float]:
-        """Return averages of loss, terms and shares since the last call, and reset them."""
-        averages = {
-            k: float(distributed.total(v)) / distributed.number() / self._counts[k]
-            for k, v in self._sums.items()
-        }
-        self._sums, self._counts = {}, {}
-        return averages
-
-    def sums(self, *prefixes: str) -> Iterator[tuple[str, Tensor]]:
-        """The sums since the last ``take_averages`` whose names start with a prefix."""
-        return ((name, x) for name, x in self._sums.items() if name.startswith(prefixes))
-
     def records(self) -> dict[str, Any]:
-        """What a resumed run needs to continue its records."""
+        """What a resumed run needs besides the states of modules; all processes call this."""
         return {
-            "history": self.history,
-            # One per process: each resumes with its own.
-            "sums": {k: distributed.joined(v.unsqueeze(0)).cpu() for k, v in self._sums.items()},
-            "counts": self._counts,
-            "seconds": self.seconds,
+            **self.sums.state(),
             "encoder_weights": self.encoder_weights,
             "encoder_licence": self.encoder_licence,
         }
 
     def restore_records(self, state: dict[str, Any]) -> None:
         """Restore what ``records`` returned."""
-        self.history = state["history"]
-        self._sums = {k: self._own(v).to(self.device) for k, v in state["sums"].items()}
-        self._counts = state["counts"]
-        self.seconds = state["seconds"]
+        self.sums.restore(state, device=self.device)
         self.encoder_weights = state.get("encoder_weights", self.encoder_weights)
         self.encoder_licence = state.get("encoder_licence", self.encoder_licence)
-
-    def _own(self, sums: Tensor) -> Tensor:
-        """This process's sum, or the mean if the number of processes has changed."""
-        if sums.ndim and len(sums) == distributed.number():
-            return sums[distributed.rank()]
-        return sums.mean()
-
-    def _add(self, name: str, value: Tensor) -> None:
-        value = value.detach().double() if value.device.type == "cpu" else value.detach()
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] = self._counts.get(name, 0) + 1
 
 
 def _optimiser(

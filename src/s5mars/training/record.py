@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from s5mars.models.network import SegmentationNetwork
 from s5mars.models.state_files import below_prefix
 from s5mars.parallel import distributed
 from s5mars.predict.predictor import Predictor
-from s5mars.settings.config import TrainConfig
+from s5mars.settings.config import Kept, TrainConfig
 from s5mars.text.numbers import score
 from s5mars.training.environment import choose_precision
 from s5mars.training.feed import Feed
@@ -45,6 +45,8 @@ class Record:
     feed: Feed
     stages: Sequence[Stage] = ()  # that were trained before, for this one
     part_of: Path | None = None  # folder of the run whose fold or stage this is
+    history: list[dict[str, Any]] = field(default_factory=list, init=False)
+    seconds: float = field(default=0.0, init=False)  # of all parts of the run, with validation
 
     def __post_init__(self) -> None:
         self.loggers = _loggers(self.config.out)
@@ -86,9 +88,9 @@ class Record:
             )
         finally:
             module.train()  # each part in its own mode: teacher and frozen statistics at rest
-        averages = module.take_averages()
+        averages = module.sums.take_averages()
         now = time.monotonic()
-        module.seconds += now - self._since
+        self.seconds += now - self._since
         self._since = now
         scores = everything.to_dict(self.dataset.taxonomy)
         entry: dict[str, Any] = {
@@ -100,15 +102,23 @@ class Record:
             "validation": scores,
             "pseudo_labels": pseudo_label_record(everything, confident, self.dataset.taxonomy),
         }
-        module.history.append(entry)
+        self.history.append(entry)
         for logger in self.loggers:
             logger.log_metrics(_flat(entry), step=step)
             logger.save()
-        kept = module.kept_entry()
+        kept = self._kept(module)
         if distributed.rank() == 0:
             if kept is None or kept["step"] == step:
                 self._save_best(module, step, scores)
             self.write(module)
+
+    def state(self) -> dict[str, Any]:
+        """State for a checkpoint."""
+        return {"history": self.history, "seconds": self.seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restore what ``state`` returned."""
+        self.history, self.seconds = state["history"], state["seconds"]
 
     def close(self) -> None:
         """Close the log files and end the thread that writes TensorBoard's."""
@@ -118,28 +128,28 @@ class Record:
 
     def write(self, module: SegmentationModule) -> None:
         """Write ``metrics.json``."""
-        best = module.kept_entry()
+        best = self._kept(module)
         write_json(
             self.config.out / METRICS,
             {
                 **self._facts(module),
                 "steps": module.step,
                 "best": best and {"step": best["step"], **_headline(best["validation"])},
-                "seconds": round(module.seconds + sum(s.seconds for s in self.stages), 1),
+                "seconds": round(self.seconds + sum(s.seconds for s in self.stages), 1),
                 "notes": [asdict(note) for note in self._notes(module)],
-                "history": module.history,
+                "history": self.history,
             },
         )
 
     def summarise(self, module: SegmentationModule) -> None:
         """Print the final score and the next command."""
-        best = module.kept_entry()
+        best = self._kept(module)
         if best is None:
             return
         if note := before_the_pool(best["step"], self._facts(module)):
             print(note, file=sys.stderr)
         out, when = self.config.out, f"step {best['step']} of {module.total_steps}"
-        when += f", {module.seconds / 60:.1f} min; {out}"
+        when += f", {self.seconds / 60:.1f} min; {out}"
         if not self.streams.selection:
             way = way_to_score(len(self.streams.labelled))
             no_score = f"; no score, since no labelled image was set aside: {way}"
@@ -157,6 +167,9 @@ class Record:
         run = as_typed(out)
         following = f"evaluate {run}" if self._tested else f"predict {run} IMAGES --out maps"
         print(f"next: s5mars {following}")
+
+    def _kept(self, module: SegmentationModule) -> dict[str, Any] | None:
+        return kept_entry(self.history, keep=self.config.keep, pool_from=module.pool_from)
 
     @property
     def _tested(self) -> bool:
@@ -226,7 +239,7 @@ class Record:
         }
 
     def _notes(self, module: SegmentationModule) -> list[Note]:
-        kept, coverage = module.kept_entry(), self.feed.coverage
+        kept, coverage = self._kept(module), self.feed.coverage
         return run_notes(
             self._facts(module),
             kept=None if kept is None else kept["step"],
@@ -235,6 +248,21 @@ class Record:
             warnings=self.streams.warnings,
             objects="" if coverage is None else coverage.sentence,
         )
+
+
+def kept_entry(
+    history: Sequence[dict[str, Any]], *, keep: Kept, pool_from: int
+) -> dict[str, Any] | None:
+    """The record whose weights are kept, see ``--keep``.
+
+    By default the one with the highest validation mIoU so far; the first of equals.
+    """
+    scored = [e for e in history if e["validation"]["mIoU"] is not None]
+    if keep == "last":
+        return history[-1] if history else None
+    if keep == "after-warm-up":
+        scored = [e for e in scored if e["step"] > pool_from]
+    return max(scored, key=lambda e: e["validation"]["mIoU"], default=None)
 
 
 def _loggers(out: Path) -> list[Logger]:
