@@ -11,7 +11,7 @@ from s5mars.data.partition import as_fraction
 from s5mars.errors import UserError, nearest_first
 from s5mars.files.reading import read_yaml
 from s5mars.methods import METHODS, OF_A_NETWORK, method_name, method_title, registered
-from s5mars.settings.ablations import ABLATIONS
+from s5mars.settings.ablations import ABLATED, ABLATIONS
 from s5mars.settings.keywords import as_arguments
 from s5mars.settings.networks import NETWORKS, network_options
 from s5mars.settings.parsing import chosen
@@ -19,7 +19,6 @@ from s5mars.types import Method
 
 METHODS_GROUP = "methods"
 BASELINE = "supervised"
-ABLATED = "s5mars"
 
 _TAKEN = {
     "--seed": "--seeds",

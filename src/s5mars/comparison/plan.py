@@ -11,7 +11,6 @@ from typing import Any
 from s5mars.comparison import general, settings
 from s5mars.comparison.content import content_differences, describe_content
 from s5mars.comparison.grid import (
-    ABLATED,
     BASELINE,
     METHODS_GROUP,
     Cell,
@@ -30,6 +29,7 @@ from s5mars.evaluation.protocols import find_protocol
 from s5mars.files.locking import is_empty
 from s5mars.models.encoders import architecture
 from s5mars.proposals.prepare import check_given
+from s5mars.settings.ablations import ABLATED
 from s5mars.settings.networks import DeepLabOptions, network_options
 from s5mars.settings.parsing import Training, given, parse_training
 from s5mars.settings.used import require_used

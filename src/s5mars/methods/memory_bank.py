@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s5mars.errors import UserError
 from s5mars.parallel import distributed
 
 
@@ -18,18 +17,12 @@ class MemoryBank(nn.Module):
     so that their banks are the same.
 
     Args:
-        size: largest length of the queue of a class.
-        first_size: largest length of the queue of class 0.
-
-    Raises:
-        UserError: if a size is below 1.
+        size: largest length of the queue of a class, at least 1.
+        first_size: the same for class 0.
     """
 
     def __init__(self, *, size: int, first_size: int) -> None:
         super().__init__()
-        for name, value in (("size", size), ("first_size", first_size)):
-            if value < 1:
-                raise UserError(f"{name} of a memory bank must be at least 1 (got {value})")
         self.size = size
         self.first_size = first_size
         self._queues: dict[int, Tensor] = {}

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from s5mars.methods.s5mars import S5Mars
 
 
+ABLATED = "s5mars"
+"""Name of the method that the rows change."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One row of a table."""

@@ -20,7 +20,7 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files.reading import read_yaml
-from s5mars.settings.ablations import Row, find_ablation
+from s5mars.settings.ablations import ABLATED, Row, find_ablation
 from s5mars.settings.argument_parser import Parser
 from s5mars.settings.config import DataSettings, EncoderSettings, TrainConfig
 from s5mars.settings.networks import DeepLabOptions, NetworkOptions, network_options
@@ -28,8 +28,6 @@ from s5mars.settings.recipes import find_recipe
 
 if TYPE_CHECKING:
     from s5mars.types import Method
-
-DEFAULT_METHOD = "s5mars"
 
 
 class Training(NamedTuple):
@@ -172,8 +170,8 @@ _kept_parser = lru_cache(maxsize=32)(_parser)
 
 def _row(ablation: str, method: str) -> Row | None:
     row = find_ablation(ablation) if ablation else None
-    if row is not None and method != DEFAULT_METHOD:
-        raise UserError(f"ablation {ablation!r} needs --method {DEFAULT_METHOD} (got {method})")
+    if row is not None and method != ABLATED:
+        raise UserError(f"ablation {ablation!r} needs --method {ABLATED} (got {method})")
     return row
 
 

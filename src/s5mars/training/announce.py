@@ -163,8 +163,7 @@ def _device(kind: str) -> str:
 
 def _shares(streams: Streams, names: Sequence[str]) -> str:
     """Share of each class in the labelled area, the largest first, and classes without a label."""
-    if streams.areas is None:
-        return ", ".join(names)
+    assert streams.areas is not None  # they are always known where streams are chosen
     areas = streams.areas.sum(0)
     order = np.argsort(-areas, kind="stable")
     shown = [f"{names[i]} {100 * areas[i] / areas.sum():.1f} %" for i in order if areas[i]]

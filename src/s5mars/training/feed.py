@@ -11,10 +11,10 @@ from s5mars.classes import MaskCoding
 from s5mars.data.sampler import Balance
 from s5mars.parallel import distributed
 from s5mars.parallel.cores import usable_cores
-from s5mars.proposals.draw import Coverage, ObjectFilter
+from s5mars.proposals.draw import Coverage
 from s5mars.proposals.prepare import object_store
 from s5mars.proposals.store import ObjectStore
-from s5mars.settings.config import TrainConfig, first_pool_step
+from s5mars.settings.config import TrainConfig
 from s5mars.training.loader import LoaderSettings, TrainingBatches
 from s5mars.training.loader_processes import training_loader
 from s5mars.training.streams import Streams, crop_settings
@@ -29,6 +29,7 @@ class Feed:
     streams: Streams
     coding: MaskCoding
     total_steps: int
+    pool_from: int  # first step with pool and objects
     with_objects: bool
     objects: ObjectStore | None = field(default=None, init=False)
     coverage: Coverage | None = field(default=None, init=False)
@@ -45,8 +46,7 @@ class Feed:
             coding=self.coding,
             objects=self.objects,
             balance=self._balance(),
-            object_filter=ObjectFilter(),
-            pool_from=first_pool_step(self.config, self.total_steps),
+            pool_from=self.pool_from,
             rank=distributed.rank(),
             world=distributed.number(),
         )

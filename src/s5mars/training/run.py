@@ -278,6 +278,7 @@ def _fit(
         streams=streams,
         coding=dataset.coding,
         total_steps=module.total_steps,
+        pool_from=module.pool_from,
         with_objects=module.method.needs.objects,
     )
     record = Record(config, dataset, streams, feed, stages=stages_of(out), part_of=part_of)

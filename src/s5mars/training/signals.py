@@ -118,10 +118,10 @@ class StopSignals:
         return f"stopped by {self.stopped_by}{_WHERE[self.doing]}; {self.kept()}"
 
 
-def _tell_nobody() -> None:
-    """Signals to children that are forked, such as loader processes, are none to this process."""
+def _detach_in_child() -> None:
+    """Detach the wake-up pipe in a forked child, so that its signals do not stop this process."""
     with suppress(ValueError):  # forked by another thread than the main one, which has no pipe
         signal.set_wakeup_fd(-1)
 
 
-os.register_at_fork(after_in_child=_tell_nobody)
+os.register_at_fork(after_in_child=_detach_in_child)

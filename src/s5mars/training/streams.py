@@ -73,14 +73,14 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
         dataset, config.labelled, seed=config.partition_seed, skip_bad=skip_bad
     )
     labelled, damaged_labelled = readable_samples(partition, coding, skip_bad=skip_bad)
-    selection = selection_of(dataset, config)
-    for sample in selection:
+    chosen = selection_of(dataset, config)
+    for sample in chosen:
         if sample.mask is None:
             raise UserError(
                 f"{sample.image} is in the {config.select_on} split but has no mask: add one, or "
                 "remove the image from the list"
             )
-    selection, damaged_selection = readable_samples(selection, coding, skip_bad=skip_bad)
+    selection, damaged_selection = readable_samples(chosen, coding, skip_bad=skip_bad)
     candidates: tuple[Sample, ...] | None = None
     damaged_pool: tuple[str, ...] = ()
     if method.needs.pool:
@@ -91,7 +91,7 @@ def choose_streams(dataset: Dataset, config: TrainConfig, method: Method) -> Str
     lines = dict.fromkeys((*damaged, *damaged_labelled, *damaged_selection, *damaged_pool))
     report_skipped(lines)
     named = [("labelled", labelled)]
-    if selection_of(dataset, config):
+    if chosen:
         named.append((config.select_on, selection))
     if candidates is not None:
         named.append(("pool", candidates))
