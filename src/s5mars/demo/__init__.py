@@ -73,8 +73,8 @@ def demo(
     from s5mars.predict.archive import predict_images
     from s5mars.predict.predictor import load
     from s5mars.report.comparison import write_comparison
-    from s5mars.settings.parsing import parse_training
-    from s5mars.training.run import train
+    from s5mars.settings.keywords import as_arguments
+    from s5mars.training.command import train
 
     if data is not None and synthetic:
         raise UserError("--data and --synthetic exclude each other; give one of them")
@@ -100,24 +100,23 @@ def demo(
             how = ", ".join([f"{settings.steps} steps", f"seed {seed}", *options])
             print(f"\n[{number} of 3] training {method}, {how}")
             run = out / f"{method}-{seed}"
-            training = parse_training(
-                [
-                    f"--data={data}",
-                    f"--out={run}",
-                    f"--method={method}",
-                    f"--labelled={settings.labelled}",
-                    f"--steps={settings.steps}",
-                    f"--batch={settings.batch}",
-                    f"--resolution={settings.resolution}",
-                    f"--crop={settings.crop}",
-                    f"--model={settings.model}",
-                    f"--seed={seed}",
-                    "--keep=last",
-                    f"--validate-every={max(1, settings.steps // 2)}",
-                    *options,
-                ]
+            arguments = as_arguments(
+                {
+                    "data": data,
+                    "out": run,
+                    "method": method,
+                    "labelled": settings.labelled,
+                    "steps": settings.steps,
+                    "batch": settings.batch,
+                    "resolution": settings.resolution,
+                    "crop": settings.crop,
+                    "model": settings.model,
+                    "seed": seed,
+                    "keep": "last",
+                    "validate_every": max(1, settings.steps // 2),
+                }
             )
-            train(training.config, training.method, config_text=training.text)
+            train([*arguments, *options])
             if not is_finished(run):  # it has caught the Ctrl-C that is for the demo
                 raise KeyboardInterrupt("the same command begins the demo again")
             scores[method].append(evaluate(run, data=data, split="test")["mIoU"])
