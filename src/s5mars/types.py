@@ -151,7 +151,9 @@ class Progress:
     seed: int
     step: int  # counted from 0
     total: int
-    ramp: float  # factor on unsupervised terms, above 0
+    # Factor on unsupervised terms: --unsupervised times the ramp; above 0 where a method with a
+    # pool is called.
+    ramp: float
     first: int  # index of this process's first image in the batch of all processes
     pool_from: int  # first step after the warm-up, from which on batches hold the pool
     criterion: Criterion  # of labelled images

@@ -9,7 +9,7 @@ Zhao et al., CVPR 2023, with an EMA teacher:
     x'_j ← x_j with a patch of a labelled image, at the probability 1 − ρ_j, λ ~ Beta(8, 2)
     x_i  ← x_i with a patch of x'_j of another image j, λ ~ Beta(4, 4)
 
-A patch is a rectangle of side √(1 − λ). So labels are pasted inside of CutMix patches.
+A patch is a rectangle of side √(1 − λ). Labels are therefore pasted inside CutMix patches.
 
 - λ_u = 1: one released configuration, for Cityscapes, has 2; the others and all logs have 1.
 - No threshold, as in the released settings for Cityscapes, the nearest data set (0.95 for VOC). A

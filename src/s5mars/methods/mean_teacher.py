@@ -17,8 +17,8 @@ Interpretations for segmentation, and choices of this project:
   not give the value; it was not tuned on rover images here.
 - The standard deviation of the noise is 0.15 of a normalised channel in the paper's CIFAR-10
   runs; with the usual deviation of a channel, 0.226, this is 0.034 of an image in [0, 1].
-- The ramp is that of the run instead of exp(−5 (1 − t)²) over 80 epochs, and a warm-up has no
-  noise.
+- The ramp has the paper's form, but spans ``--ramp`` of the run after the warm-up instead of 80
+  epochs; the warm-up has no noise.
 - The teacher uses dropout, but its batch statistics are the averaged ones, as for every method
   here; the authors' teacher normalises by the batch.
 - A pool pixel whose label is known is compared with that label, as in every method here. The paper

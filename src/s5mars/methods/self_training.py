@@ -52,8 +52,8 @@ class SelfTraining:
     """The method, with the constants of its released code.
 
     Args:
-        unsupervised_weight: λ_u, of the unsupervised term.
-        photometric: Colours of the strong view.
+        unsupervised_weight: Weight λ_u of the unsupervised term.
+        photometric: Photometric augmentation of the strong view.
         erased: Probability that a rectangle of the strong view becomes noise.
     """
 

@@ -18,9 +18,9 @@ and every pixel passes. So p̃_c is divided by the class's share of the labels, 
 where classes are equally frequent, and no threshold falls below one half, where the class is more
 likely than all others together.
 
-Left out: FreeMatch's loss L_f, which makes predictions fair. FlexMatch counts over its whole data
-set, here a running average counts. Its momentum is .99, FreeMatch's .999, for which runs of a few
-thousand steps are too short.
+FreeMatch's loss L_f, which makes predictions fair, is left out. FlexMatch counts over its whole
+data set; here a running average is used. The momentum is 0.99, because FreeMatch's 0.999 is too
+slow for runs of a few thousand steps.
 
 With τ ≤ 0 every rule keeps all valid pixels.
 """

@@ -248,9 +248,9 @@ class ScheduleSettings:
             full weight (the paper: 0).
         validate_every: Number of steps between validations; 0 validates twenty times in a run.
         select_on: Name of the split that chooses the best checkpoint.
-        keep: Checkpoint that becomes the model: the ``best`` on the val split (the last if the data
-            has none), the ``last``, or, with ``after-warm-up``, the best after the pool is
-            first used.
+        keep: Checkpoint that becomes the model: the ``best`` on the split of ``--select-on`` (the
+            last if there is no val split), the ``last``, or, with ``after-warm-up``, the best after
+            the pool is first used.
         class_biases: Whether the model gets class biases that raise its mIoU: ``fit`` fits them on
             the split of ``--select-on`` after training, and cross-validation decides whether they
             are used (docs/method.md); the paper: ``none``.

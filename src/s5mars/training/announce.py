@@ -67,7 +67,9 @@ def plan(
 
 
 class Display:
-    """How far a run is, from its first process: a bar in a terminal, else a line per validation.
+    """Show the progress of a run from its first process.
+
+    It is a bar in a terminal, otherwise a line per validation.
 
     After twenty steps, and again after twenty with the pool, it says how long the run will take.
 
@@ -96,7 +98,7 @@ class Display:
         self._bar.close()  # an error message starts on its own line
 
     def begin_step(self) -> None:
-        """Begin to measure, anew where the pool comes in."""
+        """Start the clock, and restart it at the first step that uses the pool."""
         step = self.module.step
         if self._measured_from is None or step == self.module.pool_from > 0:
             self._measured_from = step

@@ -33,15 +33,14 @@ VALIDATIONS = 20
 """Number of validations in a run if ``validate_every`` is 0."""
 
 LONGEST_GAP_SECONDS = 90
-"""Longest time between two writes of ``last.ckpt``: even with a slow step and a slow write, less
-than two minutes of work can be lost."""
+"""Seconds after which the next finished step is saved."""
 
 SLOW_SECONDS = 5.0
 """A step that takes longer is saved if the write takes less than a tenth of its time."""
 
-SELDOM = 10
-"""Steps between two looks at the loss on an accelerator, which each make the step wait; a CPU looks
-at every step."""
+CHECK_EVERY = 10
+"""Steps between two checks of the loss on an accelerator, because each check waits for the device;
+on a CPU every step is checked."""
 
 
 class Loop:
@@ -118,12 +117,12 @@ class Loop:
         return due and not any(entry["step"] == step for entry in self.record.history)
 
     def _look_at(self, loss: torch.Tensor) -> None:
-        if seen := self.fabric.device.type == "cpu" or self.module.step % SELDOM == 0:
+        if seen := self.fabric.device.type == "cpu" or self.module.step % CHECK_EVERY == 0:
             require_finite_losses(self.module)
         self.display.end_step(loss.item() if seen else None)
 
     def _score(self) -> None:
-        """Validate if it is due; a stopped run leaves that to the resumed one, which begins so."""
+        """Validate if it is due. A run that was stopped first does it when it is resumed."""
         if not self.is_pending:
             return
         require_finite(self.module)

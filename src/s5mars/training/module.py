@@ -31,9 +31,10 @@ class SegmentationModule(nn.Module):
     """A student, the teacher if the method has one, and running sums for the records.
 
     Args:
-        areas: (C,) how much of each class plain crops of the labelled images show; alignment and
-            class-wise thresholds need it.
-        given_teacher: what labels the pool for a method that asks for one; it is never trained.
+        areas: (C,) expected pixels of each class in an average crop of the labelled images, without
+            balancing; alignment and class-wise thresholds need it.
+        given_teacher: frozen network that labels the pool, for methods with
+            ``needs.given_teacher``.
     """
 
     def __init__(

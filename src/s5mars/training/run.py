@@ -332,7 +332,7 @@ def _total_steps(config: TrainConfig, streams: Streams) -> int:
     """Optimiser steps of all stages together."""
     if config.steps is not None:
         return config.steps
-    # As when the run began: its schedule must not change.
+    # Count images that were removed since, because the schedule must not change.
     images = max(len(streams.labelled), len(streams.pool or ()) + streams.lost)
     return max(1, math.ceil((config.epochs or 0) * images / config.batch))
 
@@ -349,7 +349,7 @@ def _frozen(teacher: Path, taxonomy: Taxonomy, config: TrainConfig) -> Segmentat
 
 def _is_first() -> bool:
     """Whether this is the process that prints and writes."""
-    # Started by hand on another machine, Lightning sets its rank only later.
+    # If processes are started by hand on several machines, Lightning sets the rank only later.
     node = os.environ.get("NODE_RANK", "0")
     return bool(getattr(rank_zero_only, "rank", 0) == 0 and node == "0")
 
