@@ -17,12 +17,13 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from s5mars.classes import IGNORE
+from s5mars.errors import UserError
 from s5mars.predict.archive import predict_images
-from s5mars.predict.manifest import Counts
+from s5mars.predict.manifest import Counts, Manifest
 from s5mars.predict.predictor import Predictor
-from s5mars.predict.sources import find_sources
+from s5mars.predict.sources import Source, find_sources
 
-from .folders import save
+from .folders import contents, save
 from .standin import THREE, Brightness
 
 ALWAYS = {"index.parquet", "summary.csv", "manifest.sqlite"}
@@ -160,6 +161,46 @@ def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is an input folder"):
         predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "in")
     assert image.read_bytes() == before and files_below(tmp_path / "in") == {"a.png"}
+
+
+def test_a_file_of_the_user_in_the_output_folder_is_never_overwritten(tmp_path: Path) -> None:
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    save(images / "a.png")
+    save(masks / "a.png")
+    before = contents(tmp_path)
+    said = r"masks/a\.png exists and was not written by a prediction.*another --out, or move"
+    with pytest.raises(UserError, match=said):
+        predict_images(predictor(), [images], out=masks, write=["labels"])
+    save(images / "a.jpg")
+    with pytest.raises(UserError, match=r"images/a\.png (is an input|exists)"):
+        predict_images(predictor(), [images / "a.jpg"], out=images, write=["labels"])
+    (images / "a.jpg").unlink()
+    (tmp_path / "summary.csv").touch()
+    with pytest.raises(UserError, match=r"summary\.csv exists and was not written"):
+        predict_images(predictor(), [images], out=tmp_path, write=["labels"])
+    (tmp_path / "summary.csv").unlink()
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.usefixtures("readers_here")
+def test_a_folder_of_maps_rewrites_its_own_files_only(tmp_path: Path) -> None:
+    first, second = save(tmp_path / "in/a.png"), save(tmp_path / "in/b.png")
+    out = tmp_path / "maps"
+    for _ in range(2):
+        predict_images(predictor(), [first], out=out, write=["labels"])
+    save(out / "b.png", grey=9)
+    before = contents(out)
+    for resume in (False, True):
+        with pytest.raises(UserError, match=r"maps/b\.png exists and was not written"):
+            predict_images(predictor(), [first, second], out=out, write=["labels"], resume=resume)
+    assert contents(out) == before
+    # A product of a killed run is its own, although nothing records the files that it has.
+    (out / "b.png").unlink()
+    with Manifest(out) as manifest:
+        manifest.add([Source(second, "b")], again=False)
+    save(out / "b.png", grey=9)
+    summary = predict_images(predictor(), [second], out=out, write=["labels"], resume=True)
+    assert summary.counts == Counts(done=2, failed=0, to_do=0)
 
 
 def test_missing_and_empty_inputs_are_named(tmp_path: Path) -> None:

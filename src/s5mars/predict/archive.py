@@ -18,14 +18,21 @@ from s5mars.files import is_disk_full, numbered, write_bytes
 from s5mars.files.locking import locked
 from s5mars.parallel.ahead import ahead
 from s5mars.parallel.cluster import Engine, check_engine
-from s5mars.predict.index import INDEX, write_index
+from s5mars.predict.index import INDEX, TABLE, write_index
 from s5mars.predict.local import local_engine
-from s5mars.predict.manifest import Counts, Manifest
+from s5mars.predict.manifest import FILE, Counts, Manifest
 from s5mars.predict.predictor import Predictor
 from s5mars.predict.product_maps import DEFAULT_WRITE, Maps, MapSettings
 from s5mars.predict.reading import Failed, Readers, failed
 from s5mars.predict.settings import settings_of
-from s5mars.predict.sources import find_sources, refuse_overwriting
+from s5mars.predict.sources import (
+    Names,
+    Source,
+    find_sources,
+    refuse_existing,
+    refuse_overwriting_inputs,
+    refuse_overwriting_others,
+)
 
 WRITERS = 2
 """Number of threads that write finished files, and largest number of products that wait."""
@@ -92,10 +99,10 @@ def predict_images(
 
     Raises:
         MissingFileError: if an input does not exist.
-        UserError: if a folder contains no image, an image would be overwritten, ``out`` was started
-            with another model or other settings, or another run is writing to it; at the end, if
-            all products failed, or some failed and ``skip_bad`` is off; if Ray is requested but not
-            installed.
+        UserError: if a folder contains no image, an image or a file that no earlier run into
+            ``out`` wrote would be overwritten, ``out`` was started with another model or other
+            settings, or another run is writing to it; at the end, if all products failed, or some
+            failed and ``skip_bad`` is off; if Ray is requested but not installed.
         OSError: if writing fails, for example because the disk is full. Finished products are kept.
     """
     out = Path(out)
@@ -104,10 +111,12 @@ def predict_images(
         raise UserError(f"--workers must be at least 1 (got {workers})")
     check_engine(engine, address)
     sources = find_sources(inputs, out=out)
-    refuse_overwriting(sources, out)
+    refuse_overwriting_inputs(sources, out)
+    if not (out / FILE).exists():
+        _check_new_folder(out, sources, settings.write)
     with locked(out), Manifest(out) as manifest:
-        manifest.begin(settings_of(predictor, write=settings.write, opacity=opacity), resume=resume)
-        manifest.add(sources, again=not resume)
+        described = settings_of(predictor, write=settings.write, opacity=opacity)
+        manifest.start(sources, described, resume=resume)
         _remove_half_files(out)
         try:
             _work(manifest, predictor, settings, workers=workers, engine=engine, address=address)
@@ -127,6 +136,14 @@ def predict_images(
         )
     _check_failures(summary, skip_bad=skip_bad)
     return summary
+
+
+def _check_new_folder(out: Path, sources: Sequence[Source], write: Sequence[str]) -> None:
+    """Raise before the folder has a manifest if a file in it would be overwritten."""
+    names = Names()
+    refuse_overwriting_others((names.free(source) for source in sources), out, write)
+    for file in (INDEX, TABLE):
+        refuse_existing(out / file)
 
 
 def _work(

@@ -24,7 +24,7 @@ from typing import Any, Literal, Self
 from s5mars.errors import DamagedFileError, UserError
 from s5mars.files import below, disk_full, numbered, printable
 from s5mars.files.reading import parse_json, parse_object, reading, require_regular
-from s5mars.predict.sources import Names, Source
+from s5mars.predict.sources import Names, Source, refuse_overwriting_others
 
 FILE = "manifest.sqlite"
 FORMAT = 2
@@ -32,7 +32,7 @@ FORMAT = 2
 DEATHS = 2
 """Number of runs that may die while reading a product before it counts as failed."""
 
-START_OVER = "remove it to start over, or choose another --out"
+START_OVER = "remove it and the maps to start over, or choose another --out"
 """What to do about a damaged manifest."""
 
 _OF_THE_SYSTEM = {
@@ -110,6 +110,22 @@ class Manifest:
 
     def __exit__(self, *error: object) -> None:
         self._database.close()
+
+    def start(
+        self, sources: Iterable[Source], settings: Mapping[str, object], *, resume: bool
+    ) -> None:
+        """Begin a run and add its products; if that is refused, the manifest is as before.
+
+        Raises:
+            UserError: as ``begin``, or if a file that is not of a product of the manifest would be
+                overwritten.
+        """
+        with self._transaction():
+            known = {source.name for source in self._sources()}
+            self.begin(settings, resume=resume)
+            self.add(sources, again=not resume)
+            new = (source for source in self._sources() if source.name not in known)
+            refuse_overwriting_others(new, self.out, _kinds(settings))
 
     def begin(self, settings: Mapping[str, object], *, resume: bool) -> None:
         """Check the settings and mark products that have to be repeated as to do.
@@ -291,8 +307,7 @@ class Manifest:
         )
 
     def _with_missing_files(self, settings: Mapping[str, object]) -> list[str]:
-        write = settings.get("write")
-        kinds = [str(kind) for kind in write] if isinstance(write, list) else []
+        kinds = _kinds(settings)
         return [
             entry.source.name
             for entry in self.entries("done")
@@ -309,6 +324,9 @@ class Manifest:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._database.in_transaction:  # the outer one commits
+            yield
+            return
         with self._errors():
             self._database.execute("BEGIN IMMEDIATE")
             try:
@@ -339,6 +357,11 @@ class Manifest:
 
     def _damaged(self, reason: str) -> DamagedFileError:
         return DamagedFileError(f"{self.path}: damaged manifest ({reason}): {START_OVER}")
+
+
+def _kinds(settings: Mapping[str, object]) -> list[str]:
+    write = settings.get("write")
+    return [str(kind) for kind in write] if isinstance(write, list) else []
 
 
 def _short(value: str | None) -> str:

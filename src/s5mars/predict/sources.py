@@ -103,7 +103,7 @@ class Names:
         self._folders.update(_folders(name))
 
 
-def refuse_overwriting(sources: Sequence[Source], out: Path) -> None:
+def refuse_overwriting_inputs(sources: Sequence[Source], out: Path) -> None:
     """Raise an error if a map would overwrite an input.
 
     Raises:
@@ -126,6 +126,33 @@ def refuse_overwriting(sources: Sequence[Source], out: Path) -> None:
                 raise UserError(
                     f"{out / file} is an input and would be overwritten; choose another --out"
                 )
+
+
+def refuse_overwriting_others(sources: Iterable[Source], out: Path, write: Iterable[str]) -> None:
+    """Raise an error if a map of a new product would overwrite a file, which someone else wrote.
+
+    Args:
+        sources: products that are not in the manifest of the folder.
+        write: kinds of files that will be written (keys of ``ENDINGS``).
+
+    Raises:
+        UserError: with the path of the file.
+    """
+    if not out.is_dir():
+        return
+    kinds = set(write)
+    for source in sources:
+        for file in source.outputs(kinds).values():
+            refuse_existing(out / file)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise a UserError if a path is a file or a link; a folder cannot be overwritten."""
+    if os.path.lexists(path) and not path.is_dir():
+        raise UserError(
+            f"{path} exists and was not written by a prediction in this folder; choose another "
+            "--out, or move the file"
+        )
 
 
 def _candidates(source: Source) -> Iterator[str]:
