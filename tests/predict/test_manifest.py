@@ -20,11 +20,12 @@ from s5mars.errors import DamagedFileError, UserError
 from s5mars.predict.archive import predict_images
 from s5mars.predict.find import find
 from s5mars.predict.index import read_index, write_index
-from s5mars.predict.manifest import FILE, Counts, Manifest
+from s5mars.predict.manifest import Counts, Manifest
 from s5mars.predict.predictor import Predictor
 from s5mars.predict.regions import largest_regions
 from s5mars.predict.settings import model_hash
-from s5mars.predict.sources import ENDINGS, Names, Source
+from s5mars.predict.sources import ENDINGS, OWN, Names, Source
+from s5mars.predict.sources import MANIFEST as FILE
 
 from .folders import save
 from .standin import THREE, Brightness, Convolutions
@@ -104,6 +105,12 @@ def test_a_folder_with_the_name_of_a_map() -> None:
     assert names.free(Source(Path("/in/a.jpg"), "a")).name == "a"
     assert names.free(Source(Path("/in/a.png/b.jpg"), "a.png/b")).name == "~2/a.png/b.jpg"
     assert names.free(Source(Path("/in/a.png/c.jpg"), "a.png/c")).name == "~2/a.png/c.jpg"
+
+
+@pytest.mark.parametrize("own", OWN)
+def test_a_folder_with_the_name_of_a_file_of_the_output_folder(own: str) -> None:
+    name = f"{own}/a"
+    assert Names().free(Source(Path(f"/in/{name}.png"), name)).name == f"~2/{name}.png"
 
 
 def test_names_that_are_taken_stay_taken(tmp_path: Path) -> None:

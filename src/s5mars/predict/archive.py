@@ -18,14 +18,17 @@ from s5mars.files import is_disk_full, numbered, write_bytes
 from s5mars.files.locking import locked
 from s5mars.parallel.ahead import ahead
 from s5mars.parallel.cluster import Engine, check_engine
-from s5mars.predict.index import INDEX, TABLE, write_index
+from s5mars.predict.index import write_index
 from s5mars.predict.local import local_engine
-from s5mars.predict.manifest import FILE, Counts, Manifest
+from s5mars.predict.manifest import Counts, Manifest
 from s5mars.predict.predictor import Predictor
 from s5mars.predict.product_maps import DEFAULT_WRITE, Maps, MapSettings
 from s5mars.predict.reading import Failed, Readers, failed
 from s5mars.predict.settings import settings_of
 from s5mars.predict.sources import (
+    INDEX,
+    MANIFEST,
+    TABLE,
     Names,
     Source,
     find_sources,
@@ -112,7 +115,7 @@ def predict_images(
     check_engine(engine, address)
     sources = find_sources(inputs, out=out)
     refuse_overwriting_inputs(sources, out)
-    if not (out / FILE).exists():
+    if not (out / MANIFEST).exists():
         _check_new_folder(out, sources, settings.write)
     with locked(out), Manifest(out) as manifest:
         described = settings_of(predictor, write=settings.write, opacity=opacity)
@@ -250,8 +253,8 @@ def _check_failures(summary: Summary, *, skip_bad: bool) -> None:
     counts = summary.counts
     if not counts.done:
         raise UserError(
-            f"no product could be predicted ({counts.failed} failed); "
-            f"first failure: {summary.failure}"
+            f"no product could be predicted ({counts.failed} failed); first failure: "
+            f"{summary.failure}"
         )
     if counts.failed and not skip_bad:
         raise UserError(

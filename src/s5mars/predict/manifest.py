@@ -24,9 +24,8 @@ from typing import Any, Literal, Self
 from s5mars.errors import DamagedFileError, UserError
 from s5mars.files import below, disk_full, numbered, printable
 from s5mars.files.reading import parse_json, parse_object, reading, require_regular
-from s5mars.predict.sources import Names, Source, refuse_overwriting_others
+from s5mars.predict.sources import MANIFEST, Names, Source, refuse_overwriting_others
 
-FILE = "manifest.sqlite"
 FORMAT = 2
 
 DEATHS = 2
@@ -93,7 +92,7 @@ class Manifest:
             OSError: if the disk is full.
         """
         self.out = out
-        self.path = out / FILE
+        self.path = out / MANIFEST
         out.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             require_regular(self.path)

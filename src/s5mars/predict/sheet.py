@@ -14,7 +14,6 @@ from s5mars.classes import IGNORE, Taxonomy
 from s5mars.errors import UserError
 from s5mars.files import below, encoded_picture, write_bytes
 from s5mars.files.reading import reading
-from s5mars.predict.index import INDEX
 from s5mars.predict.overlay import (
     LEGEND_BACKGROUND,
     LEGEND_TEXT,
@@ -23,7 +22,7 @@ from s5mars.predict.overlay import (
     overlay,
 )
 from s5mars.predict.reading import Failed, read_product
-from s5mars.predict.sources import Source
+from s5mars.predict.sources import INDEX, Source
 
 SIDE = 320
 """Longer side of each picture in pixels."""

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import printable
+from s5mars.files.locking import LOCK
 from s5mars.files.reading import require_regular
 from s5mars.products import PRODUCT_ENDINGS, product_files
 from s5mars.products.files import files_below, without_labels
@@ -22,6 +23,13 @@ ENDINGS = {
 }
 """Suffix of each kind of output file, in the order of writing: the class map comes last, so that
 its presence means that the product is complete."""
+
+
+MANIFEST, INDEX, TABLE = "manifest.sqlite", "index.parquet", "summary.csv"
+OWN = (
+    MANIFEST, f"{MANIFEST}-wal", f"{MANIFEST}-shm", f"{MANIFEST}-journal", INDEX, TABLE, LOCK,
+)  # fmt: skip
+"""Files of an output folder that belong to no product."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +80,10 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
 
 
 class Names:
-    """Assigns unique names to products."""
+    """Assigns unique names to products; the folder's own files (``OWN``) are taken."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
-        self._files: set[str] = set()
+        self._files: set[str] = set(OWN)
         self._folders: set[str] = set()
         for name in taken:
             self._take(name)
