@@ -18,10 +18,11 @@ from PIL import Image
 from s5mars.data.read import image_size, open_image, read_image
 from s5mars.errors import UserError
 from s5mars.products import DamagedFileError, open_product, product_files
+from s5mars.products.decode import decode_mask
 from s5mars.products.raster import valid_values
 
 from .test_bayer import mosaic_of
-from .written import MASTCAM, NAVCAM, pds3, pds4
+from .written import MASTCAM, NAVCAM, chunk, grey_png, pds3, pds4
 
 RAMP = np.linspace(1, 4095, 20 * 30).astype(np.uint16).reshape(20, 30)
 EXPECTED = np.floor(RAMP * 255.0 / 4095 + 0.5)
@@ -201,6 +202,37 @@ def test_png_of_16_bits_of_any_channels(tmp_path: Path, channels: int):
     assert (read_image(tmp_path / "a.png") == product.image).all()
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_grey_png_of_few_bits_is_white_as_an_image_and_has_its_ids_as_a_mask(
+    tmp_path: Path, bits: int
+):
+    ids = np.arange(30, dtype=np.uint8).reshape(5, 6) % 2**bits
+    path = grey_png(tmp_path / "a.png", ids, bits=bits)
+    assert (decode_mask(path).ids == ids).all()
+    assert (open_product(path).image == ids[..., None] * (255 // (2**bits - 1))).all()
+    grey_png(path, ids, bits=bits, transparent=1)
+    assert (decode_mask(path).valid == (ids != 1)).all()
+    assert (open_product(path).valid == (ids != 1)).all()
+
+
+def test_ids_of_tiff_masks_that_pillow_decodes(tmp_path: Path):
+    """Those of LZW and CCITT, for which tifffile needs another package."""
+    ids = np.arange(30, dtype=np.uint8).reshape(5, 6) % 4
+    indexed = Image.fromarray(ids, "P")
+    indexed.putpalette([0, 0, 9, 9, 9, 9, 200, 0, 0, 0, 200, 0])
+    indexed.save(tmp_path / "indexed.tif", compression="tiff_lzw")
+    mask = decode_mask(tmp_path / "indexed.tif")
+    assert (mask.ids == ids).all() and (mask.colours == np.asarray(indexed.convert("RGB"))).all()
+    Image.fromarray(ids > 1).save(tmp_path / "bilevel.tif", compression="group4")
+    assert (decode_mask(tmp_path / "bilevel.tif").ids == (ids > 1)).all()
+    tifffile.imwrite(tmp_path / "few.tif", np.packbits(ids[:, :4] & 1, axis=1))
+    with tifffile.TiffFile(tmp_path / "few.tif", mode="r+b") as file:
+        for tag, value in (("BitsPerSample", 2), ("ImageWidth", 4)):
+            file.pages.first.tags[tag].overwrite(value)
+    few = np.packbits(ids[:, :4] & 1, axis=1) >> np.array([6, 4, 2, 0]) & 3
+    assert (decode_mask(tmp_path / "few.tif").ids == few).all()
+
+
 @pytest.mark.parametrize("damage", ["stream", "short", "bytes"])
 def test_a_damaged_png_of_16_bits_is_an_error_and_no_crash(tmp_path: Path, damage: str):
     """libpng jumped out of torchvision's frame over it, and the process was gone."""
@@ -291,11 +323,6 @@ def test_truncated_files(tmp_path: Path):
 def _png(values: np.ndarray, *, declared: tuple[int, int] | None = None, colour: int = 2) -> bytes:
     """16 bits of a PNG colour type (RGB), which Pillow cannot write."""
     width, height = declared or values.shape[1::-1]
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
 
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
     head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)

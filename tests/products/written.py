@@ -1,7 +1,9 @@
-"""Writes tiny products: PDS3 with an attached or a detached label, PDS4."""
+"""Writes tiny products: PDS3 with an attached or a detached label, PDS4; PNG of few bits."""
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,26 @@ MASTCAM = "0042ML0001930000102057C00_DXXX"
 TYPES = {">u1": ("MSB_UNSIGNED_INTEGER", 8), ">i2": ("MSB_INTEGER", 16),
          ">u2": ("MSB_UNSIGNED_INTEGER", 16), "<i2": ("LSB_INTEGER", 16),
          "<f4": ("PC_REAL", 32)}  # fmt: skip
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def grey_png(path: Path, values: np.ndarray, *, bits: int, transparent: int | None = None) -> Path:
+    """Write a grey PNG of 1, 2 or 4 bits, which Pillow cannot write."""
+    height, width = values.shape
+    split = (values[..., None] >> np.arange(bits)[::-1] & 1).astype(bool)
+    lines = np.packbits(split.reshape(height, -1), axis=1)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0))
+        + (b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent)))
+        + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + line.tobytes() for line in lines)))
+        + chunk(b"IEND", b"")
+    )
+    return path
 
 
 def pds3(

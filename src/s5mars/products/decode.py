@@ -7,6 +7,7 @@ not valid.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -108,19 +109,13 @@ def decode_mask(path: Path) -> MaskFile:
     """Decode the ids of a mask file; raises as ``decode``."""
     with _opened(path) as image:
         if image is None:
-            raster = _tiff(path, palette=False)
+            raster = _tiff(path, mask=True)
             return MaskFile(raster.values, raster.valid, lossy=False, palette=_tiff_palette(path))
         lossy = image.format in ("JPEG", "MPO", "WEBP")
         if _is_deep_png(image):
             return MaskFile(*_deep_png(image), lossy)
-        turned = _turned(image)
-        if turned.mode == "P":
-            ids = np.asarray(turned)
-        elif turned.mode == "1":
-            ids = np.asarray(turned).astype(np.uint8)
-        else:
-            ids = _values(turned)
-        return MaskFile(ids, _opaque(turned), lossy, palette=_palette(turned))
+        step, turned = _step(image), _turned(image)
+        return MaskFile(_ids(turned, step), _opaque(turned), lossy, palette=_palette(turned))
 
 
 def head_size(path: Path) -> tuple[tuple[int, int], int]:
@@ -163,7 +158,17 @@ def _head(path: Path) -> Iterator[ImageFile.ImageFile]:
         raise too_large(path, "more than") from None
     with opened as image:
         check_image_size(path, width=image.width, height=image.height)
+        if isinstance(transparent := image.info.get("transparency"), int):
+            image.info["transparency"] = transparent * _step(image)
         yield image
+
+
+def _step(image: ImageFile.ImageFile) -> int:
+    """By what Pillow multiplies the values of the file: grey of 2 or 4 bits fills 0..255."""
+    # The last entry of a tile is Pillow's name for the pixel layout of the file, alone or first.
+    layout = str(image.tile[0][3]) if image.tile else ""
+    found = re.match(r"\W*L;([24])(?!\d)", layout)
+    return 1 if found is None else 255 // (2 ** int(found[1]) - 1)
 
 
 def _is_tiff(path: Path) -> bool:
@@ -194,6 +199,15 @@ def _values(image: Image.Image) -> NDArray[Any]:
     if image.mode in ("L", "RGB", "F") or image.mode.startswith("I"):
         return np.asarray(image)
     return np.asarray(image.convert("L" if image.mode in ("1", "LA", "La") else "RGB"))
+
+
+def _ids(image: Image.Image, step: int) -> NDArray[Any]:
+    """The values of a mask as stored: indices of a palette, 0 and 1 of a bilevel image."""
+    if image.mode == "P":
+        return np.asarray(image)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    return _values(image) // step if step > 1 else _values(image)
 
 
 def _opaque(image: Image.Image) -> NDArray[np.bool_] | None:
@@ -258,8 +272,11 @@ def turned_array(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     return values[::-1] if orientation in (3, 4, 7, 8) else values
 
 
-def _tiff(path: Path, *, palette: bool = True) -> Raster:
-    """Decode a TIFF with tifffile, which keeps all bits, or else with Pillow."""
+def _tiff(path: Path, *, mask: bool = False) -> Raster:
+    """Decode a TIFF with tifffile, which keeps all bits, or else with Pillow.
+
+    With ``mask``, the values are ids: palettes are not applied, and set bits are 1.
+    """
     import tifffile
 
     with tifffile.TiffFile(path) as file:
@@ -284,17 +301,18 @@ def _tiff(path: Path, *, palette: bool = True) -> Raster:
                 f"{path} has complex numbers ({kind}), but real ones are needed: leave it out"
             )
         missing = _no_data_value(page)
+        few_bits = page.samplesperpixel == 1 and page.bitspersample in (2, 4)
         # Pillow decodes the others (palettes, YCbCr, ...).
-        if page.photometric in ((0, 1, 2) if palette else (0, 1, 2, 3)):
+        if page.photometric in ((0, 1, 2, 3) if mask else (0, 1, 2)) and not few_bits:
             check_segments(path, page)
             try:
-                values = _arranged(page.asarray(), page, white=255 if palette else 1)
+                values = _arranged(page.asarray(), page, white=1 if mask else 255)
             except Exception as error:
                 if "imagecodecs" not in str(error):
                     raise
-                return _by_pillow(path, missing)  # tifffile has few codecs of its own
+                return _by_pillow(path, missing, mask=mask)  # tifffile has few codecs itself
             return _without_alpha(turned_array(values, _tag(page, _ORIENTATION, 1)), page, missing)
-        return _by_pillow(path, missing)
+        return _by_pillow(path, missing, mask=mask)
 
 
 def _palette(image: Image.Image) -> NDArray[np.uint8] | None:
@@ -317,10 +335,11 @@ def _tiff_palette(path: Path) -> NDArray[np.uint8] | None:
         return np.asarray(page.colormap >> 8, np.uint8).T
 
 
-def _by_pillow(path: Path, missing: tuple[float, ...]) -> Raster:
+def _by_pillow(path: Path, missing: tuple[float, ...], *, mask: bool) -> Raster:
     with _head(path) as image:
+        step = _step(image)
         image.load()  # this also applies the orientation of a TIFF
-        values, opaque = _values(image), _opaque(image)
+        values, opaque = _ids(image, step) if mask else _values(image), _opaque(image)
     valid = valid_values(values, missing=missing)
     return Raster(values, _both(opaque, valid))
 
