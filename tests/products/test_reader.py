@@ -233,6 +233,34 @@ def test_ids_of_tiff_masks_that_pillow_decodes(tmp_path: Path):
     assert (decode_mask(tmp_path / "few.tif").ids == few).all()
 
 
+def test_a_compressed_tiff_of_more_than_8_bits_is_exact_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Pillow drops the low byte of colours of 16 bits, and does not invert MINISWHITE."""
+    path = tmp_path / "a.tif"
+    floats = RAMP.astype(np.float32)
+    tifffile.imwrite(tmp_path / "floats.tif", floats)
+    for values, expected in ((RAMP, EXPECTED), (floats, None)):
+        Image.fromarray(values).save(path, compression="tiff_lzw")
+        if expected is None:
+            expected = open_product(tmp_path / "floats.tif").image[..., 0]
+        assert (open_product(path).image == expected[..., None]).all()
+
+    def without(*_: object, **__: object) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", without)
+    for values, kind, said in (
+        (np.stack([RAMP] * 3, -1), "rgb", "3 channels of 16 bits with NONE"),
+        (RAMP, "miniswhite", "1 channel of 16 bits with NONE"),
+    ):
+        tifffile.imwrite(path, values, photometric=kind)
+        with pytest.raises(UserError, match=rf"{said}.: run `pip install imagecodecs`, or write"):
+            open_product(path)
+    tifffile.imwrite(path, COLOUR, photometric="rgb")
+    assert (open_product(path).image == COLOUR).all()
+
+
 @pytest.mark.parametrize("damage", ["stream", "short", "bytes"])
 def test_a_damaged_png_of_16_bits_is_an_error_and_no_crash(tmp_path: Path, damage: str):
     """libpng jumped out of torchvision's frame over it, and the process was gone."""

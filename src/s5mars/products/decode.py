@@ -24,6 +24,7 @@ from s5mars.files.reading import reading
 from s5mars.products.errors import check_image_size, too_large
 from s5mars.products.raster import Raster, valid_values
 from s5mars.products.segments import check_segments
+from s5mars.text.numbers import plural
 
 # Panoramas are large; `check_image_size` has its own limits.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -308,11 +309,32 @@ def _tiff(path: Path, *, mask: bool = False) -> Raster:
             try:
                 values = _arranged(page.asarray(), page, white=1 if mask else 255)
             except Exception as error:
-                if "imagecodecs" not in str(error):
+                if "imagecodecs" not in str(error):  # tifffile has few codecs of its own
                     raise
-                return _by_pillow(path, missing, mask=mask)  # tifffile has few codecs itself
+                if not _keeps_all_bits(page):
+                    raise UserError(
+                        f"{path} cannot be read without the package imagecodecs "
+                        f"({_described(page)}): run `pip install imagecodecs`, or write the file "
+                        "without compression"
+                    ) from None
+                return _by_pillow(path, missing, mask=mask)
             return _without_alpha(turned_array(values, _tag(page, _ORIENTATION, 1)), page, missing)
         return _by_pillow(path, missing, mask=mask)
+
+
+def _keeps_all_bits(page: Any) -> bool:
+    """Whether Pillow reads the values exactly; it reduces others to 8 bits, or inverts them."""
+    if page.bitspersample <= 8:
+        return True
+    plain = page.photometric == 1 and page.samplesperpixel == 1
+    return bool(plain and page.dtype in ("u2", "i4", "f4"))
+
+
+def _described(page: Any) -> str:
+    """Such as ``"3 channels of 16 bits with LZW"``."""
+    channels = plural(page.samplesperpixel, "channel")
+    compression = getattr(page.compression, "name", page.compression)
+    return f"{channels} of {page.bitspersample} bits with {compression}"
 
 
 def _palette(image: Image.Image) -> NDArray[np.uint8] | None:
