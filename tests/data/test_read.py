@@ -22,6 +22,8 @@ from s5mars.errors import DamagedFileError, UserError
 from s5mars.products import open_product
 from s5mars.types import Sample
 
+from ..products.written import chunk
+
 CODING = MaskCoding({0: 0, 3: 1, 4: 1}, frozenset({255, 9}))
 
 
@@ -88,7 +90,11 @@ def test_the_exif_orientation_turns_images_and_masks(tmp_path, orientation):
     tifffile.imwrite(tmp_path / "c.tif", deep, photometric="rgb", extratags=[tag])
     shown = TURNED[orientation]
     coding = MaskCoding({int(v): int(v) // 20 for v in ARROW.ravel()}, frozenset())
-    for name in ("a.png", "b.tif", "c.tif"):
+    head, _, rest = (tmp_path / "a.png").read_bytes().partition(chunk(b"eXIf", exif.tobytes()[6:]))
+    pixels, end = rest[:-12], rest[-12:]
+    late = head + pixels + chunk(b"eXIf", exif.tobytes()[6:]) + end
+    (tmp_path / "late.png").write_bytes(late)
+    for name in ("a.png", "b.tif", "c.tif", "late.png"):
         assert (read_image(tmp_path / name) == shown[..., None]).all(), name
         assert image_size(tmp_path / name) == shown.shape[::-1]
         if name != "c.tif":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,6 +38,9 @@ for _library in ("tifffile", "PIL.TiffImagePlugin"):
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION, _GDAL_NODATA = 0x0112, 42113
+_PNG_PROFILE = b"Raw profile type exif"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_EXIF = {"exif", _PNG_PROFILE.decode()}
 _NO_PAGE = 0b101  # overviews and transparency masks
 
 _BILEVEL = ((0, 0, 0), (255, 255, 255))
@@ -134,6 +138,8 @@ def head_size(path: Path) -> tuple[tuple[int, int], int]:
                 size, orientation = (page.imagewidth, page.imagelength), _tag(page, _ORIENTATION, 1)
         else:
             with _head(path) as image:
+                if image.format == "PNG" and not _EXIF & image.info.keys() and _has_exif(path):
+                    image.load()
                 size, orientation = image.size, _orientation(image)
     return (size[::-1] if orientation in (5, 6, 7, 8) else size), orientation
 
@@ -180,9 +186,23 @@ def _is_tiff(path: Path) -> bool:
     return start in _TIFF_MAGIC
 
 
+def _has_exif(path: Path) -> bool:
+    """Whether a PNG has EXIF data, also after its pixels; only the heads of its chunks are read."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            end = file.tell() + length + 4
+            named = kind in _PNG_TEXTS and file.read(len(_PNG_PROFILE)) == _PNG_PROFILE
+            if kind == b"eXIf" or named:
+                return True
+            file.seek(end)
+    return False
+
+
 def _orientation(image: Image.Image) -> int:
-    # A PNG may store it after its pixels; reading it there would decode the image.
-    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+    # A PNG may store it after its pixels; before they are loaded, getexif() would load them.
+    if image.format == "PNG" and not _EXIF & image.info.keys():
         return 1
     with suppress(Exception):  # damaged EXIF data are ignored
         return int(image.getexif().get(_ORIENTATION, 1))
@@ -190,8 +210,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _turned(image: Image.Image) -> Image.Image:
-    turn = _TURNS.get(_orientation(image))
     image.load()
+    turn = _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
@@ -242,14 +262,15 @@ def _deep_png(image: ImageFile.ImageFile) -> tuple[NDArray[Any], NDArray[np.bool
         image.filename, width=image.width, height=image.height,
         bytes_per_pixel=4 if grey else 2 * len(image.getbands()),
     )  # fmt: skip
-    orientation, transparent = _orientation(image), image.info.get("transparency")
-    halves = []
+    transparent = image.info.get("transparency")
+    halves, orientation = [], 1
     for raw in (first, second):
         if raw is not None:
             with Image.open(image.filename, formats=_FORMATS) as half:
                 half.tile = [tile._replace(args=raw)]
                 half.load()
                 halves.append(np.asarray(half))
+                orientation = _orientation(half)
     if grey:
         (whole,) = halves
         halves = [whole[..., 0::2], whole[..., 1::2]]
