@@ -310,6 +310,15 @@ def test_nan_in_part_is_not_valid_and_nan_throughout_is_refused(tmp_path: Path):
         open_product(tmp_path / "all.IMG")
 
 
+def test_half_floats_are_read_without_a_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder):
+    values = np.linspace(0, 1, 600, dtype=np.float16).reshape(20, 30)
+    values[:4] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    valid = open_product(tmp_path / "a.tif").valid
+    assert valid is not None and not valid[:4].any() and valid[4:].all()
+    assert not recwarn.list
+
+
 # what is wrong ---------------------------------------------------------------------------------
 
 

@@ -37,7 +37,8 @@ def valid_values(
     """
     valid = np.ones(values.shape[:2], bool)
     if values.dtype.kind == "f":
-        good = np.isfinite(values) & (values >= ISIS_LEAST)
+        with np.errstate(over="ignore"):  # float16 has no special pixels
+            good = np.isfinite(values) & (values >= ISIS_LEAST)
         valid &= good if good.ndim == 2 else good.all(-1)
     for constant in missing:
         with np.errstate(over="ignore", invalid="ignore"):
