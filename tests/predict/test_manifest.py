@@ -140,6 +140,25 @@ def test_a_damaged_or_later_manifest_is_named(tmp_path: Path) -> None:
         Manifest(tmp_path)
 
 
+def test_a_manifest_of_the_format_before(tmp_path: Path) -> None:
+    """It has no record of the images, so that none of them has changed."""
+    image = save(tmp_path / "a.png")
+    out = tmp_path / "maps"
+    with Manifest(out) as manifest:
+        manifest.start([Source(image, "a")], SETTINGS, resume=False)
+        manifest.record_done("a", {"width": 3})
+    save(out / "a.png")
+    with closing(sqlite3.connect(out / FILE)) as database:
+        database.execute("ALTER TABLE products DROP COLUMN input")
+        database.execute("PRAGMA user_version = 2")
+        database.commit()
+    os.utime(image, ns=(0, 0))
+    for _ in range(2):
+        with Manifest(out) as manifest:
+            manifest.start([Source(image, "a")], SETTINGS, resume=True)
+            assert manifest.counts() == Counts(done=1, failed=0, to_do=0)
+
+
 @pytest.mark.parametrize(
     "hurt",
     [

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.predict.archive import predict_images
 from s5mars.predict.manifest import Counts, Manifest
 from s5mars.predict.predictor import Predictor, load
+from s5mars.products.files import state_of
 
 from .folders import archive, contents, save
 from .standin import THREE, Brightness, Convolutions
@@ -171,6 +174,41 @@ def test_failed_and_new_products_and_lost_files_are_made_when_going_on(tmp_path:
     assert (tmp_path / "maps/sol3/a.png").stat().st_mtime_ns == stamp
     predict(products, tmp_path / "anew")
     assert contents(tmp_path / "maps") == contents(tmp_path / "anew")
+
+
+def test_images_that_changed_are_predicted_again_and_lost_ones_are_counted(
+    tmp_path: Path,
+) -> None:
+    products, out = archive(tmp_path / "in", products=4), tmp_path / "maps"
+    before = predict(products, out, write=["labels"])
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    changed = save(products / "sol0/a.png", size=(40, 36), grey=200)
+    (products / "sol3/a.png").unlink()
+    predictor = Predictor(Brightness(), THREE)
+    settings: dict[str, Any] = {"write": ["labels"], "skip_bad": True, "resume": True}
+    summary = predict_images(predictor, [products], out=out, **settings)
+    assert summary.counts == before
+    gone = f"1 product of the index is no longer among the images; the first: {products}/sol3/a.png"
+    assert str(summary).endswith(f"\n{gone}")
+    again = [path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp]
+    assert again == [out / "sol0/a.png"]
+    # The time alone, and a manifest that knows no times.
+    os.utime(changed, ns=(0, 0))
+    with closing(sqlite3.connect(out / "manifest.sqlite")) as database:
+        database.execute("UPDATE products SET input = NULL WHERE name = 'sol1/a'")
+        database.commit()
+    os.utime(products / "sol1/a.png", ns=(0, 0))
+    with Manifest(out) as manifest:
+        assert manifest._changed() == ["sol0/a"]
+
+
+def test_a_label_beside_its_product_is_a_part_of_the_image(tmp_path: Path) -> None:
+    image = tmp_path / "a.IMG"
+    image.touch()
+    state = state_of(image)
+    (tmp_path / "a.LBL").touch()
+    assert state_of(image) != state
+    assert state_of(tmp_path / "b.IMG") is None
 
 
 def test_a_finished_folder_takes_more_images_of_the_same_model(tmp_path: Path) -> None:

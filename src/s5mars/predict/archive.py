@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from s5mars.errors import UserError
-from s5mars.files import is_disk_full, numbered, write_bytes
+from s5mars.files import is_disk_full, numbered, printable, write_bytes
 from s5mars.files.locking import locked
 from s5mars.parallel.ahead import ahead
 from s5mars.parallel.cluster import Engine, check_engine
@@ -36,6 +36,7 @@ from s5mars.predict.sources import (
     refuse_overwriting_inputs,
     refuse_overwriting_others,
 )
+from s5mars.text.numbers import plural
 
 WRITERS = 2
 """Number of threads that write finished files, and largest number of products that wait."""
@@ -53,12 +54,13 @@ class Summary:
     failure: str | None = None  # reason of the first failed product by name
     confidence_note: str = ""  # see ``Predictor.confidence_note``
     domain_note: str = ""  # how many products are out of domain and how that was decided
+    gone_note: str = ""  # how many products have lost their image since they were predicted
 
     def __str__(self) -> str:
         note = f"; {self.confidence_note}" if self.confidence_note else ""
         first = f"; first failure: {self.failure}" if self.failure else ""
-        domain = f"\n{self.domain_note}" if self.domain_note else ""
-        return f"{self.index}: {self.counts}{note}{first}{domain}"
+        more = "".join(f"\n{line}" for line in (self.domain_note, self.gone_note) if line)
+        return f"{self.index}: {self.counts}{note}{first}{more}"
 
 
 def predict_images(
@@ -91,9 +93,9 @@ def predict_images(
     Args:
         predictor: see ``s5mars.load``.
         write: some of ``labels``, ``confidence``, ``overlay``, ``rle``.
-        resume: continue an unfinished run, retry failed products, and add new ones. Without it, a
-            finished folder is accepted: the inputs are predicted again and its other files are
-            kept.
+        resume: continue an unfinished run, retry failed products, repeat those whose image has
+            changed, and add new ones. Without it, a finished folder is accepted: the inputs are
+            predicted again and its other files are kept.
         workers: number of reading processes and of encoding threads, or with Ray, number of models;
             it does not change the files.
         engine: ``"local"`` or ``"ray"``.
@@ -136,6 +138,7 @@ def predict_images(
             next(reasons, None),
             predictor.confidence_note,
             _domain_note(manifest, predictor),
+            _gone_note(manifest, sources),
         )
     _check_failures(summary, skip_bad=skip_bad)
     return summary
@@ -247,6 +250,14 @@ def _domain_note(manifest: Manifest, predictor: Predictor) -> str:
         f"their maps may be wrong; {known}. {domain.rule(predictor.resolution)} "
         f"List them with: s5mars find {manifest.out} out_of_domain"
     )
+
+
+def _gone_note(manifest: Manifest, sources: Sequence[Source]) -> str:
+    gone = manifest.without_image(sources)
+    if not gone:
+        return ""
+    number = plural(len(gone), "product of the index is", "products of the index are")
+    return f"{number} no longer among the images; the first: {printable(str(gone[0].path))}"
 
 
 def _check_failures(summary: Summary, *, skip_bad: bool) -> None:

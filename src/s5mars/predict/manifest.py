@@ -25,8 +25,9 @@ from s5mars.errors import DamagedFileError, UserError
 from s5mars.files import below, disk_full, numbered, printable
 from s5mars.files.reading import parse_json, parse_object, reading, require_regular
 from s5mars.predict.sources import MANIFEST, Names, Source, refuse_overwriting_others
+from s5mars.products.files import state_of
 
-FORMAT = 2
+FORMAT = 3
 
 DEATHS = 2
 """Number of runs that may die while reading a product before it counts as failed."""
@@ -50,11 +51,14 @@ CREATE TABLE products (
     reason TEXT,
     facts TEXT,
     hand TEXT,
-    deaths INTEGER NOT NULL DEFAULT 0
+    deaths INTEGER NOT NULL DEFAULT 0,
+    input TEXT
 ) WITHOUT ROWID;
 """
+_OF_FORMAT_2 = "ALTER TABLE products ADD COLUMN input TEXT"
 # hand: reading; begun (read, not yet recorded); suspect (one of these when a run died).
 # deaths: number of runs that died while reading it.
+# input: size and time of its files before they were read (``state_of``); null: not known.
 
 _SOURCE = "CAST(path AS BLOB), name"
 
@@ -123,6 +127,7 @@ class Manifest:
             known = {source.name for source in self._sources()}
             self.begin(settings, resume=resume)
             self.add(sources, again=not resume)
+            self._record_inputs()
             new = (source for source in self._sources() if source.name not in known)
             refuse_overwriting_others(new, self.out, _kinds(settings))
 
@@ -131,7 +136,7 @@ class Manifest:
 
         If no product is done, the manifest stores the settings; otherwise they must be the same.
         With ``resume``, failed products are retried, except those that killed runs, and products
-        whose files are missing are repeated.
+        whose files are missing or whose image has changed are repeated.
 
         Args:
             resume: continue an unfinished run; without it nothing may be left to do.
@@ -161,6 +166,7 @@ class Manifest:
                 failed = "SELECT name FROM products WHERE state = 'failed' AND deaths < ?"
                 self._reset([name for (name,) in self._rows(failed, (DEATHS,))])
                 self._reset(self._with_missing_files(settings))
+                self._reset(self._changed())
             self._suspect()
 
     def add(self, sources: Iterable[Source], *, again: bool) -> None:
@@ -221,6 +227,12 @@ class Manifest:
         found = dict(self._rows("SELECT state, count(*) FROM products GROUP BY state"))
         return Counts(found.get("done", 0), found.get("failed", 0), found.get("to do", 0))
 
+    def without_image(self, sources: Iterable[Source]) -> list[Source]:
+        """Done products whose image is gone; the sources were found and are not checked again."""
+        found = {source.path for source in sources}
+        done = self._sources("WHERE state = 'done' ORDER BY name")
+        return [s for s in done if s.path not in found and not os.path.lexists(s.path)]
+
     def entries(self, state: State | None = None) -> Iterator[Entry]:
         """Products sorted by name, all or those in one state."""
         rows = self._rows(
@@ -262,6 +274,9 @@ class Manifest:
             if version == 0:  # a new file
                 for statement in _TABLES.split(";"):
                     self._database.execute(statement)
+                self._database.execute(f"PRAGMA user_version = {FORMAT}")
+            elif version == 2:
+                self._database.execute(_OF_FORMAT_2)
                 self._database.execute(f"PRAGMA user_version = {FORMAT}")
             elif version != FORMAT:
                 raise UserError(
@@ -312,6 +327,30 @@ class Manifest:
             for entry in self.entries("done")
             if not all((self.out / f).is_file() for f in entry.source.outputs(kinds).values())
         ]
+
+    def _changed(self) -> list[str]:
+        """Done products whose image is there and is not the one that was read."""
+        rows = self._rows(
+            f"SELECT {_SOURCE}, input FROM products WHERE state = 'done' AND input IS NOT NULL"
+        )
+        changed = []
+        for path, name, read in rows:
+            now = state_of(self._source(path, name).path)
+            if now is not None and now != read:
+                changed.append(name)
+        return changed
+
+    def _record_inputs(self) -> None:
+        """Record the images of the products to do as they are now.
+
+        The process that writes does this before any is read: it compares them when it resumes, and
+        workers on other machines may see other times. An image that changes meanwhile is repeated.
+        """
+        states = [
+            (state_of(source.path), source.name)
+            for source in self._sources("WHERE state = 'to do'")
+        ]
+        self._database.executemany("UPDATE products SET input = ? WHERE name = ?", states)
 
     def _differences(self, given: Mapping[str, str]) -> str:
         kept = dict(self._rows("SELECT name, value FROM settings"))

@@ -104,6 +104,28 @@ def product_files(paths: Iterable[Path]) -> list[Path]:
     return list(_standing(kept, _images(kept)))
 
 
+def state_of(path: Path) -> str | None:
+    """Name, size and modification time of each file of a product, as text to compare.
+
+    Those are the file and, for PDS, the label or data beside it of the same name. None if the file
+    cannot be found, as for a broken link.
+    """
+    files = [path]
+    if path.suffix.lower() in PDS_ENDINGS:
+        endings = sorted({e for ending in PDS_ENDINGS for e in (ending, ending.upper())})
+        files += [other for e in endings if (other := path.with_suffix(e)) != path]
+    states = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            if file == path:
+                return None
+        else:
+            states.append(f"{file.suffix} {status.st_size} {status.st_mtime_ns}")
+    return "\n".join(states)
+
+
 def without_labels(paths: Sequence[Path]) -> list[Path]:
     """Leave out the label of a product whose ``.IMG`` is among the paths, too."""
     images = _images(paths)
