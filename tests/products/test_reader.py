@@ -75,6 +75,23 @@ def test_unk_in_a_label_is_not_known(tmp_path: Path):
     assert info.camera == "CAM"
 
 
+@pytest.mark.parametrize("digits", [9, 20, 5000])
+def test_an_absurd_sol_is_not_known(tmp_path: Path, digits: int):
+    """The index has 64 bits for it, and failed for the whole folder."""
+    number = "9" * digits
+    if digits < 5000:  # for the parser of pdr
+        more = f'PLANET_DAY_NUMBER = {number}\nSPACECRAFT_CLOCK_START_COUNT = "{"9" * 400}"'
+        info = open_product(
+            pds3(tmp_path / "a.IMG", RAMP.astype(">u2"), declared=">u2", more=more)
+        ).info
+        assert (info.sol, info.sclk) == (None, None)
+    path = pds4(
+        tmp_path / "b.xml", RAMP.astype(">u2"), kind="UnsignedMSB2",
+        more=f"<x:start_sol_number xmlns:x='urn:x'>{number}</x:start_sol_number>",
+    )  # fmt: skip
+    assert open_product(path).info.sol is None
+
+
 def test_missing_pixels_are_not_valid(tmp_path: Path):
     values = RAMP.copy()
     values[3:5] = 0

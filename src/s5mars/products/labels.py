@@ -18,6 +18,8 @@ MISSIONS = {
 
 _UNKNOWN = {"", "N/A", "UNK", "NULL", "NONE", "UNKNOWN", "NIL"}
 
+_SOL = r"-?0*\d{1,8}"  # no more than a column of 64 bits holds, and any rover lives
+
 Lookup = Callable[[str], object]
 """Keyword → its value anywhere in the label, or None."""
 
@@ -91,7 +93,7 @@ def _info(
         "label",
         mission=short,
         rover=ROVERS.get(short or ""),
-        sol=int(sol) if sol and re.fullmatch(r"-?\d+", sol) else None,
+        sol=int(sol) if sol and re.fullmatch(_SOL, sol) else None,
         product_id=product_id,
         utc=utc,
         sclk=_seconds(clock),
@@ -104,7 +106,7 @@ def _info(
 
 def _seconds(clock: str | None) -> float | None:
     """``"516721703.665"``, ``"1/516721703-665"`` → seconds, without the partition."""
-    found = re.fullmatch(r"(?:\d+/)?(\d+)(?:[.:-](\d+))?", clock or "")
+    found = re.fullmatch(r"(?:\d+/)?(\d{1,15})(?:[.:-](\d+))?", clock or "")
     return float(f"{found[1]}.{found[2] or 0}") if found else None
 
 
