@@ -243,6 +243,16 @@ def test_a_bad_file_is_named_or_skipped_and_counted(tmp_path: Path, kind: str) -
     assert summary.failure is not None and "b.png" in summary.failure
 
 
+@pytest.mark.usefixtures("readers_here")
+def test_a_link_to_itself_is_a_failed_product(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    for name in ("self.png", "self"):
+        (tmp_path / "in" / name).symlink_to(name)
+    said = r"1 done, 1 failed, .*in/self\.png is a link that leads to itself: leave it out$"
+    with pytest.raises(UserError, match=said):
+        predict_images(predictor(), [tmp_path / "in"], out=tmp_path / "maps", write=["labels"])
+
+
 def test_nothing_readable_is_an_error_even_when_skipping(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("not an image")
     with pytest.raises(ValueError, match=r"no product could be predicted.*a\.png"):

@@ -83,6 +83,10 @@ def require_regular(path: Path) -> None:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFileError(f"{path}: no such file") from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise MissingFileError(f"{path} is a link that leads to itself: leave it out") from None
     if stat.S_ISDIR(mode):
         raise UserError(f"{path} is a folder: give a file")
     special = special_kind(mode)

@@ -61,7 +61,7 @@ def files_below(
                 path = here / entry.name
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     (linked if entry.is_symlink() else direct).append(path)
                 elif os.path.splitext(entry.name)[1].lower() in endings:  # noqa: PTH122
                     special = _special(path)
@@ -75,6 +75,13 @@ def files_below(
         )
         warn_once(f"{folder}: {left_out} left out; the first: {problems[0]}")
     return sorted(found)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself is a broken one
+        return False
 
 
 def _identity(folder: Path) -> tuple[int, int]:
