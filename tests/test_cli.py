@@ -161,6 +161,13 @@ def test_overview_has_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--steps", "5", "--resume=a"], "a resumed run keeps its settings"),
         (["train", "--resume", "no where"], "no where is not a training run"),
         (["report", "a", "b"], "a report of several runs needs --out"),
+        (["evaluate", ""], "argument run: the path is empty: give one, or . for the current"),
+        (["find", "", "soil > 0"], "argument maps: the path is empty"),
+        (["predict", "i", "--out", ""], "argument --out: the path is empty"),
+        (["predict", "r", "", "--out", "o"], "s5mars: the path is empty"),
+        (["predict", "", "i", "--out", "o"], "s5mars: the path is empty"),
+        (["train", ""], "s5mars: the path is empty"),
+        (["train", "--data="], "s5mars: the path is empty"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from argparse import ArgumentError, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import (
+    ArgumentError,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from s5mars.errors import UserError, did_you_mean
+from s5mars.files import given_path
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,17 @@ class Command:
             allow_abbrev=False,
         )
         self.options(parser)
+        for action in parser._actions:
+            if action.type is Path:
+                action.type = _path
         return parser
+
+
+def _path(text: str) -> Path:
+    try:
+        return given_path(text)
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def splits_option(parser: ArgumentParser) -> None:
@@ -92,7 +109,7 @@ def require_data_set(data: Path | str | None) -> None:
     Raises:
         UserError, MissingFileError: as ``open_dataset``.
     """
-    if data:
+    if data is not None:
         from s5mars.data.layouts import check_data_set
 
         check_data_set(data)

@@ -56,6 +56,20 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def given_path(path: str | os.PathLike[str]) -> Path:
+    """A path as the user gave it.
+
+    Raises:
+        UserError: if it is empty, which would be the current folder, or contains a zero byte.
+    """
+    text = os.fspath(path)
+    if not text:
+        raise UserError("the path is empty: give one, or . for the current folder")
+    if "\0" in text:
+        raise UserError(f"the path {text!r} contains a zero byte: correct it")
+    return Path(path)
+
+
 def below(folder: Path, name: object, *, source: Path | str) -> Path:
     """Join a folder and a name that was read from the file ``source``.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.errors import MissingFileError, UserError
+from s5mars.files import given_path
 from s5mars.files.run_folder import CHECKPOINT, CONFIG, FACTS, METRICS, TENSORS
 from s5mars.models.box import DEFAULT, installed, installed_folder
 from s5mars.models.checkpoint import LoadedModel, load_model
@@ -54,7 +55,7 @@ def open_model(path: str | PathLike[str], *, network: str = "teacher") -> Loaded
         from s5mars.models.onnx_network import load_onnx
 
         return load_onnx(Path(text), network=network)
-    return load_model(path, network=network)
+    return load_model(given_path(path), network=network)
 
 
 def model_and_images(first: str | None, others: Sequence[str]) -> tuple[str, list[str]]:
@@ -72,6 +73,8 @@ def model_and_images(first: str | None, others: Sequence[str]) -> tuple[str, lis
         MissingFileError: if the first argument is not a model and does not exist.
         UserError: if there is a model but no image, or no model is given or installed.
     """
+    for each in others if first is None else (first, *others):
+        given_path(each)
     if first is not None and is_model(first):
         return first, list(others)
     images = [*others] if first is None else [first, *others]

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from s5mars.errors import UserError
-from s5mars.files import is_disk_full, numbered, printable, write_bytes
+from s5mars.files import given_path, is_disk_full, numbered, printable, write_bytes
 from s5mars.files.locking import locked
 from s5mars.parallel.ahead import ahead
 from s5mars.parallel.cluster import Engine, check_engine
@@ -110,7 +110,7 @@ def predict_images(
             failed and ``skip_bad`` is off; if Ray is requested but not installed.
         OSError: if writing fails, for example because the disk is full. Finished products are kept.
     """
-    out = Path(out)
+    out = given_path(out)
     settings = MapSettings(predictor.taxonomy, tuple(write), opacity)
     if workers < 1:
         raise UserError(f"--workers must be at least 1 (got {workers})")

@@ -10,6 +10,7 @@ from typing import Any
 
 from s5mars.classes import Taxonomy
 from s5mars.errors import UserError
+from s5mars.files import given_path
 from s5mars.files.spreadsheet import csv_text
 from s5mars.predict.condition import Condition, Products
 from s5mars.predict.index import class_columns, read_index
@@ -89,7 +90,7 @@ def find(
         raise UserError(f"--top must be at least 1 (got {top})")
     if sheet is not None:
         check_ending(Path(sheet))
-    folder = Path(maps)
+    folder = given_path(maps)
     table, taxonomy = read_index(folder)
     products = Products(table)
     checked = products.condition(condition)

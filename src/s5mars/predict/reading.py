@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from s5mars.errors import REMEDY, UserError, as_typed
+from s5mars.files import given_path
 from s5mars.parallel.workers import CrashError, Processes
 from s5mars.predict.sources import Source
 from s5mars.products import open_product
@@ -78,7 +78,7 @@ def open_picture(
             8 bits, or dtype or shape of the array is wrong.
     """
     if isinstance(picture, str | PathLike):
-        path = Path(picture)
+        path = given_path(picture)
         if path.is_dir():
             raise UserError(
                 f"{path} is a folder: give one image, or map all of them with "

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from s5mars.errors import MissingFileError, UserError
-from s5mars.files import printable
+from s5mars.files import given_path, printable
 from s5mars.files.locking import LOCK
 from s5mars.files.reading import require_regular
 from s5mars.products import PRODUCT_ENDINGS, product_files
@@ -58,7 +58,7 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
     if not inputs:
         raise UserError("no inputs; give image files or folders")
     found: dict[Path, Source] = {}
-    for given in without_labels([Path(each) for each in inputs]):
+    for given in without_labels([given_path(each) for each in inputs]):
         if given.is_dir():
             if given.resolve() == out.resolve():
                 raise UserError(f"--out {out} is an input folder; choose another folder")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
 
@@ -54,12 +55,21 @@ class Parser(jsonargparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str]) -> jsonargparse.Namespace:
         """Parse, or raise a UserError of one line."""
+        self._require_paths(arguments)
         try:
             namespace = self.parse_args([_dashed(a) for a in arguments])
         except (ArgumentError, jsonargparse.ParserError) as error:
             raise UserError(self._explain(str(error))) from error
         self._require_values(namespace)
         return namespace
+
+    def _require_paths(self, arguments: Sequence[str]) -> None:
+        """Raise for an empty path, which would be the current folder."""
+        for argument, after in zip(arguments, [*arguments[1:], "-"], strict=True):
+            option, equals, value = _dashed(argument).partition("=")
+            kind = getattr(self._option_string_actions.get(option), "_typehint", None)
+            if Path in (kind, *get_args(kind)) and not (value if equals else after):
+                raise UserError(f"{option}: the path is empty: give one, or leave the option out")
 
     def _require_values(self, namespace: jsonargparse.Namespace) -> None:
         """Raise for a key of a settings file without its value or options.

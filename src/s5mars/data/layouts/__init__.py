@@ -13,6 +13,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import ai4mars, mars_bench, mars_seg, plain, s5mars_release
 from s5mars.data.layouts.files import MASK_SUFFIX
 from s5mars.errors import MissingFileError, UserError, as_typed, listed
+from s5mars.files import given_path
 from s5mars.products.files import LISTED_ENDINGS, files_below
 
 
@@ -68,7 +69,7 @@ def check_data_set(path: Path | str) -> None:
 
 def find_layout(path: Path | str) -> Layout:
     """The layout of a folder, from the names in it; raises as ``open_dataset``."""
-    root = Path(path)
+    root = given_path(path)
     if not root.exists():
         raise MissingFileError(f"{root}: no such folder")
     if not root.is_dir():
