@@ -205,6 +205,17 @@ def test_a_sheet_of_the_queried_class_alone(
     assert "--only needs --sheet" in capsys.readouterr().err
 
 
+def test_a_sheet_overwrites_no_product_or_map(maps: Path, tmp_path: Path) -> None:
+    name = "0044ML0001930000102057E01_DXXX"
+    image = maps.parent / f"in/{name}.jpg"
+    (tmp_path / "link").symlink_to(maps.parent)
+    before = image.read_bytes()
+    for sheet in (image, tmp_path / f"link/in/{name}.jpg", maps / f"{name}_confidence.png"):
+        with pytest.raises(UserError, match="is a product or map of the index and would be overw"):
+            find(maps, "true", sheet=sheet)
+    assert image.read_bytes() == before
+
+
 def test_a_sheet_without_overlays_or_products(maps: Path, tmp_path: Path) -> None:
     for overlay in list(maps.glob("004[1-5]*_overlay.jpg")):
         overlay.rename(tmp_path / overlay.name)

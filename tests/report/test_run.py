@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from s5mars.errors import UserError
 from s5mars.report import evaluations, render
+from s5mars.report.comparison import write_comparison
 from s5mars.report.run import write_report
 
 SECTIONS = ["scores", "classes", "confusion", "training", "teacher", "images", "setup"]
@@ -300,6 +302,15 @@ def test_data_that_is_gone_is_said_in_place_of_the_images(make_run, network, ope
 def test_weights_that_are_gone_are_said_in_place_of_the_images(make_run, open_page) -> None:
     page = open_page(write_report(make_run()))
     assert "contains no best.safetensors" in page.text
+
+
+@pytest.mark.parametrize("write", [write_report, lambda run, out: write_comparison([run], out=out)])
+def test_a_page_overwrites_no_image(write, make_run, tmp_path: Path) -> None:
+    image = tmp_path / "a.jpg"
+    image.touch()
+    with pytest.raises(UserError, match=r"--out must be a \.html file \(got .*a\.jpg\)"):
+        write(make_run(), out=image)
+    assert not image.read_bytes()
 
 
 def test_another_place(make_run, network, tmp_path: Path) -> None:

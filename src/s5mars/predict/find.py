@@ -14,7 +14,7 @@ from s5mars.files import given_path
 from s5mars.files.spreadsheet import csv_text
 from s5mars.predict.condition import Condition, Products
 from s5mars.predict.index import class_columns, read_index
-from s5mars.predict.sheet import Tile, check_ending, write_sheet
+from s5mars.predict.sheet import Tile, check_ending, refuse_overwriting_index, write_sheet
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def find(
     Raises:
         MissingFileError: if there is no index.
         UserError: if the index is damaged, the condition is invalid, a column or class does not
-            exist, or the extension of the sheet is not supported.
+            exist, the extension of the sheet is not supported, or the sheet would overwrite a
+            product or map of the index.
     """
     if only is not None and sheet is None:
         raise UserError("--only needs --sheet, because it colours the sheet")
@@ -92,6 +93,9 @@ def find(
         check_ending(Path(sheet))
     folder = given_path(maps)
     table, taxonomy = read_index(folder)
+    if sheet is not None:
+        root = folder if folder.is_dir() else folder.parent
+        refuse_overwriting_index(Path(sheet), table, maps=root)
     products = Products(table)
     checked = products.condition(condition)
     classes = class_columns(taxonomy)
@@ -105,7 +109,6 @@ def find(
     matter = dict.fromkeys(("name", "sol", "camera", *checked.columns, order))
     drawn = Path(sheet) if sheet is not None and rows else None
     if drawn is not None:
-        root = folder if folder.is_dir() else folder.parent
         about = [c for c in matter if c not in ("name", "path")]
         tiles = [
             Tile(

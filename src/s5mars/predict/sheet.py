@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont
 
 from s5mars.classes import IGNORE, Taxonomy
@@ -22,7 +23,7 @@ from s5mars.predict.overlay import (
     overlay,
 )
 from s5mars.predict.reading import Failed, read_product
-from s5mars.predict.sources import INDEX, Source
+from s5mars.predict.sources import ENDINGS, INDEX, Source
 
 SIDE = 320
 """Longer side of each picture in pixels."""
@@ -88,6 +89,27 @@ def check_ending(path: Path) -> None:
     """Raise UserError if the extension of a sheet is not supported."""
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UserError(f"--sheet must be a .png or .jpg file (got {path})")
+
+
+def refuse_overwriting_index(path: Path, table: pa.Table, *, maps: Path) -> None:
+    """Raise a UserError if a sheet would overwrite a product or a map of an index."""
+    if not path.exists():
+        return
+    for row in table.select(["path", "name"]).to_pylist():
+        files = Source(Path(row["path"]), row["name"]).outputs(ENDINGS).values()
+        for file in (Path(row["path"]), *(maps / file for file in files)):
+            if file.name in (path.name, path.resolve().name) and _is_same(file, path):
+                raise UserError(
+                    f"--sheet {path} is a product or map of the index and would be overwritten: "
+                    "give another path"
+                )
+
+
+def _is_same(file: Path, other: Path) -> bool:
+    try:
+        return file.samefile(other)
+    except OSError:
+        return False
 
 
 def _picture(

@@ -14,7 +14,7 @@ from s5mars.report.evaluations import evaluation_of, is_stale
 from s5mars.report.figures import Curve
 from s5mars.report.folder import Run, read_run
 from s5mars.report.pictures import Shown, legend
-from s5mars.report.render import write_page
+from s5mars.report.render import check_page, write_page
 from s5mars.text.numbers import UNKNOWN, count, duration, number, score
 from s5mars.training.notes import Note
 
@@ -39,14 +39,15 @@ def write_comparison(
 
     Raises:
         MissingFileError: if a folder is not a run, or has no evaluation and the data is missing.
-        UserError: if no run is given, a run is given twice, classes differ, or a file of a run is
-            damaged.
+        UserError: if no run is given, a run is given twice, classes differ, a file of a run is
+            damaged, or ``out`` does not end in .html.
         OSError: if the page cannot be written.
     """
     if not runs:
         raise UserError("give at least one run folder")
     if images < 0:
         raise UserError(f"images must be at least 0 (got {images})")
+    check_page(out)
     folders = [Path(run).resolve() for run in runs]
     repeated = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
     if repeated:

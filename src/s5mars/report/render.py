@@ -25,14 +25,27 @@ def rendered(template: str, page: object) -> str:
     return _TEMPLATES.get_template(template).render(page=page) + "\n"
 
 
+def check_page(out: Path | str | None) -> None:
+    """Refuse the path of a page before any work.
+
+    Raises:
+        UserError: if it is a folder, or does not end in .html and may be another kind of file.
+    """
+    if out is None:
+        return
+    if Path(out).is_dir():
+        raise UserError(f"--out must be a file (got the folder {out}); use {out}/report.html")
+    if Path(out).suffix.lower() != ".html":
+        raise UserError(f"--out must be a .html file (got {out})")
+
+
 def write_page(template: str, page: Mapping[str, Any], out: Path) -> Path:
     """Render a template and write it atomically.
 
     Raises:
-        UserError: if ``out`` is a folder.
+        UserError: as ``check_page``.
         OSError: if the file cannot be written.
     """
-    if out.is_dir():
-        raise UserError(f"--out must be a file (got the folder {out}); use {out}/report.html")
+    check_page(out)
     write_text(out, rendered(template, page))
     return out

@@ -15,7 +15,7 @@ from s5mars.report import confidence, curves, examples, tables, words
 from s5mars.report.evaluations import cross_notices, cross_rows, evaluation_of, is_stale
 from s5mars.report.folder import Run, read_run
 from s5mars.report.pictures import legend
-from s5mars.report.render import write_page
+from s5mars.report.render import check_page, write_page
 from s5mars.text.numbers import at, count, duration, mapping, number, plural, score
 
 _KINDS = {
@@ -49,11 +49,13 @@ def write_report(
 
     Raises:
         MissingFileError: if the folder is not a run, or has no evaluation and the data is missing.
-        UserError: if a file of the run is damaged, or ``examples`` is negative.
+        UserError: if a file of the run is damaged, ``examples`` is negative, or ``out`` does not
+            end in .html.
         OSError: if the page cannot be written.
     """
     if examples < 0:
         raise UserError(f"examples must be at least 0 (got {examples})")
+    check_page(out)
     found = read_run(run, data=data, splits=splits)
     page = report_page(found, evaluation_of(found), amount=examples)
     return write_page(
