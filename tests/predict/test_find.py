@@ -216,6 +216,14 @@ def test_a_sheet_overwrites_no_product_or_map(maps: Path, tmp_path: Path) -> Non
     assert image.read_bytes() == before
 
 
+def test_a_cast_is_a_part_of_a_condition(maps: Path) -> None:
+    assert sols(maps, "cast(sol as varchar) = '42'") == [42]
+    assert sols(maps, "sol::varchar like '%3' and try_cast(camera as int) is null") == [43]
+    for condition in ("cast((select 1) as int) = 1", "cast(getenv('HOME') as varchar) = ''"):
+        with pytest.raises(UserError, match=r"not allowed|unknown function getenv"):
+            find(maps, condition)
+
+
 def test_a_sheet_without_overlays_or_products(maps: Path, tmp_path: Path) -> None:
     for overlay in list(maps.glob("004[1-5]*_overlay.jpg")):
         overlay.rename(tmp_path / overlay.name)

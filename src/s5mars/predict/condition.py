@@ -21,7 +21,7 @@ from s5mars.errors import UserError, first_line, nearest_first
 
 _EXPRESSIONS = {
     "BETWEEN", "CASE", "CAST", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION",
-    "OPERATOR",
+    "OPERATOR", "TYPE",
 }  # fmt: skip
 _OPERATORS = {"+", "-", "*", "/", "//", "%", "||", "~~", "!~~", "~~*", "!~~*"}
 _FUNCTIONS = (
