@@ -73,6 +73,23 @@ def test_a_folder_of_images_with_the_name_of_a_model(navcam: Path, images: Path)
     assert load_model("navcam").taxonomy == TERRAIN
 
 
+def test_two_folders_of_images_with_the_names_of_models(navcam: Path, images: Path) -> None:
+    images.rename("navcam")
+    with pytest.raises(UserError, match=r"navcam is an installed model and also a folder of imag"):
+        model_and_images("navcam", ["navcam"])
+    assert model_and_images("./navcam", ["more"])[1:] == (["./navcam", "more"],)
+    for image in Path("navcam").iterdir():
+        image.unlink()
+    assert model_and_images("navcam", ["more"]) == ("navcam", ["more"])
+
+
+def test_a_model_after_the_images(navcam: Path, images: Path) -> None:
+    said = "is a model, which must come first: s5mars predict .* IMAGES"
+    for model in (str(navcam), "a.onnx", "navcam"):
+        with pytest.raises(UserError, match=said):
+            model_and_images(str(images), [str(images), model])
+
+
 def test_a_run_with_the_name_of_a_model_goes_first(navcam: Path, images: Path) -> None:
     shutil.copytree(navcam, "navcam")
     Path("navcam/best.safetensors").write_bytes(b"")

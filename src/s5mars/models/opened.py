@@ -8,12 +8,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, as_typed
 from s5mars.files import given_path
 from s5mars.files.run_folder import CHECKPOINT, CONFIG, FACTS, METRICS, TENSORS
 from s5mars.models.box import DEFAULT, installed, installed_folder
 from s5mars.models.checkpoint import LoadedModel, load_model
 from s5mars.models.facts import is_installed
+from s5mars.products.files import PRODUCT_ENDINGS, files_below
 
 HUB = "hf:"
 ONNX = ".onnx"
@@ -71,17 +72,26 @@ def model_and_images(first: str | None, others: Sequence[str]) -> tuple[str, lis
 
     Raises:
         MissingFileError: if the first argument is not a model and does not exist.
-        UserError: if there is a model but no image, or no model is given or installed.
+        UserError: if there is a model but no image, the model is not first, the first argument may
+            be a model or images, or no model is given or installed.
     """
     for each in others if first is None else (first, *others):
         given_path(each)
+    if first is not None and _is_ambiguous(first):
+        raise UserError(
+            f"{first} is an installed model and also a folder of images here: give ./{first} for "
+            "the folder; for the model, rename the folder or run the command elsewhere"
+        )
     if first is not None and is_model(first):
         return first, list(others)
     images = [*others] if first is None else [first, *others]
-    if len(images) == 1 and is_model(images[0]):
-        at = Path(images[0])
-        if _is_run(at) or not at.is_dir():  # a folder of images may have the name of a model
-            raise UserError(f"{images[0]} is a model; give images to predict after it")
+    if len(images) == 1 and _is_model_only(images[0]):
+        raise UserError(f"{images[0]} is a model; give images to predict after it")
+    if first is not None and (models := [each for each in others if _is_model_only(each)]):
+        raise UserError(
+            f"{models[0]} is a model, which must come first: s5mars predict {as_typed(models[0])} "
+            "IMAGES"
+        )
     if first is not None and not Path(first).exists():
         raise MissingFileError(
             f"{first} is neither a model nor an image: it does not exist; `s5mars models` lists "
@@ -93,6 +103,17 @@ def model_and_images(first: str | None, others: Sequence[str]) -> tuple[str, lis
             "folder of `s5mars train`"
         )
     return DEFAULT, images
+
+
+def _is_model_only(path: str) -> bool:
+    """Whether an argument is a model; a folder of images may have the name of an installed one."""
+    return is_model(path) and (_is_run(Path(path)) or not Path(path).is_dir())
+
+
+def _is_ambiguous(path: str) -> bool:
+    if installed_folder(path) is None or _is_run(Path(path)):
+        return False
+    return bool(files_below(Path(path), PRODUCT_ENDINGS))
 
 
 def _is_run(folder: Path) -> bool:
