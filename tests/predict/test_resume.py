@@ -265,4 +265,12 @@ def test_two_processes_on_one_folder(tmp_path: Path) -> None:
 def test_a_name_too_long_fails_alone(tmp_path: Path) -> None:
     save(tmp_path / "in/a.png")
     save(tmp_path / f"in/{'b' * 250}.png")
-    assert predict(tmp_path / "in", tmp_path / "maps") == Counts(1, 1, 0)
+    predictor = Predictor(Brightness(), THREE)
+    summary = predict_images(
+        predictor, [tmp_path / "in"], out=tmp_path / "maps", write=["labels"], skip_bad=True
+    )
+    assert summary.counts == Counts(1, 1, 0)
+    assert str(summary.failure) == (
+        f"{tmp_path}/in/{'b' * 250}.png: the name of its maps is too long for the file system: "
+        "give the image a shorter name"
+    )

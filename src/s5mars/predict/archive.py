@@ -201,6 +201,12 @@ def _write(out: Path, result: Maps | Failed) -> Maps | Failed:
         for name, content in result.files.items():
             write_bytes(out / name, content)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return Failed(
+                result.source,
+                f"{printable(str(result.source.path))}: the name of its maps is too long for the "
+                "file system: give the image a shorter name",
+            )
         if error.errno in _BAD_NAME:  # the fault of this product alone
             return failed(result.source, error)
         raise
