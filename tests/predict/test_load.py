@@ -60,5 +60,5 @@ def test_paths_that_name_nothing(path: str, said: str, tmp_path: Path) -> None:
 def test_what_is_not_there_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="must be one of teacher, student"):
+    with pytest.raises(ValueError, match=r"^network must be one of teacher, student"):
         load(run, network="pupil")

@@ -153,6 +153,12 @@ def test_a_model_that_answers_at_another_size_is_refused() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ({"window": 64.5}, r"window must be a whole number \(got 64\.5\)"),
+        ({"batch": 1.5}, r"batch must be a whole number \(got 1\.5\)"),
+        ({"batch": True}, r"batch must be a whole number \(got True\)"),
+        ({"overlap": "a"}, r"overlap must be a number \(got 'a'\)"),
+        ({"abstain": "x"}, r"abstain must be a number \(got 'x'\)"),
+        ({"tta": "no"}, r"tta must be True or False \(got 'no'\)"),
         ({"window": 8}, r"window must be at least 32 pixels \(got 8\)"),
         ({"overlap": -0.1}, r"overlap must be in \[0, 0\.9\] \(got -0\.1\)"),
         ({"overlap": float("nan")}, "overlap must be"),

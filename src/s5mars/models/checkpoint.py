@@ -114,7 +114,7 @@ def load_model(
         MissingFileError: if there is no checkpoint.
         UserError: if it is damaged, needs a newer version of s5mars, or lacks the chosen network.
     """
-    require_choice(network, NETWORKS, name="--network")
+    require_choice(network, NETWORKS, name="network")
     tensors_path = checkpoint_path(Path(path))
     facts = read_facts(tensors_path)
     tensors = _read_tensors(tensors_path)

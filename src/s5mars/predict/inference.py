@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Literal, get_args
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from s5mars.errors import UserError, require_choice
@@ -43,7 +46,7 @@ class Inference:
             this threshold, in [0, 1]. None assigns a class to every pixel.
 
     Raises:
-        UserError: if a setting is out of range.
+        UserError: if a setting is out of range or of another type.
     """
 
     window: int = 1024
@@ -55,6 +58,10 @@ class Inference:
     abstain: float | None = None
 
     def __post_init__(self) -> None:
+        self._require("whole number", Integral, "window", "batch")
+        self._require("number", Real, "overlap", "abstain")
+        if not isinstance(self.tta, bool):
+            raise UserError(f"tta must be True or False (got {self.tta!r})")
         if self.window < SMALLEST_SIDE:
             raise UserError(f"window must be at least {SMALLEST_SIDE} pixels (got {self.window})")
         if not 0 <= self.overlap <= LARGEST_OVERLAP:
@@ -64,6 +71,13 @@ class Inference:
         require_choice(self.precision, PRECISIONS, name="precision")
         if self.abstain is not None and not 0 <= self.abstain <= 1:
             raise UserError(f"abstain must be in [0, 1] (got {self.abstain})")
+
+    def _require(self, kind: str, base: type, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            optional = name == "abstain" and value is None
+            if not optional and (not isinstance(value, base) or isinstance(value, bool)):
+                raise UserError(f"{name} must be a {kind} (got {value!r})")
 
 
 def take_inference(settings: Mapping[str, Any]) -> tuple[Inference, dict[str, Any]]:
