@@ -130,6 +130,8 @@ def test_merged_classes_are_scored_as_one_and_do_not_overwrite(run: Path, data: 
         evaluate(run, data=data, merge=["sky+cloud"])
     with pytest.raises(ValueError, match="only one class"):
         evaluate(run, data=data, merge=["sky"])
+    with pytest.raises(UserError, match=r"--merge sand\+rock\+sky\+ridge: fewer than two classes"):
+        evaluate(run, data=data, merge=["sand+rock+sky+ridge"])
     for twice in (["sky+ridge", "ridge+sand"], ["ridge+ridge"]):
         with pytest.raises(UserError, match="join each class once, but 'ridge' occurs twice"):
             evaluate(run, data=data, merge=twice)

@@ -251,6 +251,8 @@ def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
             f"--merge can join each class once, but {twice[0]!r} occurs twice (got "
             f"{' '.join(merge)})"
         )
+    if len(taxonomy) - sum(len(group) - 1 for group in groups) < 2:
+        raise UserError(f"--merge {' '.join(merge)}: fewer than two classes are left to score")
     return groups
 
 
