@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Literal, get_args
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from s5mars.errors import UserError, require_choice
