@@ -19,6 +19,7 @@ from apart import start_command
 from s5mars.cli import main
 from s5mars.data.synthetic import write_synthetic
 from s5mars.methods import METHODS as ALL
+from s5mars.methods import method_class
 from s5mars.settings.parsing import parse_training
 from trainers import STOP, together
 
@@ -48,9 +49,11 @@ def arguments(folder: Path, name: str, *, devices: int, **changes: object) -> li
         "data": folder / "scenes", "out": folder / name, "labelled": 0.5, "steps": STEPS,
         "batch": 4, "crop": 48, "model": "test_resnet", "weights": "none", "workers": 0,
         "validate-every": 1, "save-every": 9, "precision": "fp32", "accelerator": "cpu",
-        "devices": devices, "learning-rate": 0.001, "warm-up": 0, "ramp": 0, "alignment": 0.9,
-        "thresholds": "flexmatch", "optimiser": "sgd",
+        "devices": devices, "learning-rate": 0.001, "warm-up": 0, "ramp": 0,
+        "optimiser": "sgd",
     }  # fmt: skip
+    if method_class(str(changes.get("method", "s5mars")))().needs.pool:
+        settings |= {"alignment": 0.9, "thresholds": "flexmatch"}
     settings |= {key.replace("_", "-"): value for key, value in changes.items()}
     return ["train", *(f"--{key}={value}" for key, value in settings.items())]
 
