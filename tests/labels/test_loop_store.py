@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,61 @@ def test_a_mask_that_another_program_wrote_is_not_overwritten(root: Path) -> Non
     with pytest.raises(ConflictError, match="since that stroke"):
         store.undo("sol0", mask.version, by=BY)
     assert (on_disk(root, "sol0") == 2).all()
+
+
+def _unknown_id(path: Path) -> None:
+    Image.new("L", (64, 48), 77).save(path)
+
+
+def _damaged(path: Path) -> None:
+    path.write_bytes(b"junk")
+
+
+def _smaller(path: Path) -> None:
+    Image.new("L", (10, 10), 1).save(path)
+
+
+@pytest.mark.parametrize("write", [_unknown_id, _damaged, _smaller])
+def test_a_mask_that_cannot_be_read_is_never_overwritten(
+    root: Path, write: Callable[[Path], None]
+) -> None:
+    store = open_store(root)
+    version = paint(store, "sol0", 0, 0, 4, 4, 1)
+    path = root / "masks/sol0.png"
+    write(path)
+    other = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(UserError):
+            store.open("sol0", (48, 64))
+        with pytest.raises(UserError):
+            store.paint(
+                "sol0", store.version("sol0"), **rectangle(0, 0, 9, 9, 0), tool="brush", by=BY
+            )
+        with pytest.raises(UserError):
+            store.undo("sol0", store.version("sol0"), by=BY)
+    assert path.read_bytes() == other
+    assert len((root / "labelling/history.jsonl").read_text().splitlines()) == 1
+    Image.new("L", (64, 48), 2).save(path)  # repaired
+    with pytest.raises(ConflictError, match="another program"):
+        store.paint("sol0", version, **rectangle(0, 0, 9, 9, 0), tool="brush", by=BY)
+    assert (store.open("sol0", (48, 64)).ids == 2).all()
+    paint(store, "sol0", 0, 0, 9, 9, 0)
+
+
+def test_nothing_is_painted_on_an_image_that_is_gone(root: Path) -> None:
+    store = open_store(root)
+    version = paint(store, "sol1", 0, 0, 4, 4, 1)
+    store.open("sol0", (48, 64))
+    for name in ("sol0", "sol1"):
+        (root / f"images/{name}.png").rename(root / f"{name}.gone")
+    before = on_disk(root, "sol1")
+    with pytest.raises(MissingFileError, match=r"sol0\.png does not exist any more"):
+        store.paint("sol0", 0, **rectangle(0, 0, 9, 9, 0), tool="brush", by=BY)
+    with pytest.raises(MissingFileError, match=r"sol1\.png does not exist any more"):
+        store.undo("sol1", version, by=BY)
+    assert not (root / "masks/sol0.png").exists() and (on_disk(root, "sol1") == before).all()
+    (root / "sol1.gone").rename(root / "images/sol1.png")
+    assert store.undo("sol1", version, by=BY)[0] == version + 1
 
 
 def test_a_stroke_beyond_a_smaller_image_cannot_be_undone(root: Path) -> None:
@@ -462,6 +518,33 @@ def test_lists_keep_the_mark_that_says_who_wrote_them(tmp_path: Path) -> None:
     assert (root / "splits/train.txt").read_text().startswith(f"{head}sol0\n")
     (root / "masks/sol4.png").write_bytes((root / "masks/sol0.png").read_bytes())
     assert "sol4" not in [sample.name for sample in open_dataset(root).split("train")]
+
+
+def test_images_that_are_gone_leave_the_lists_of_s5mars(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_images(tmp_path / "folder", count=5)
+    store = open_store(root)
+    for name in ("sol0", "sol1", "sol2"):
+        paint(store, name, 0, 0, 9, 9, 1)
+    assert store.splits.of("sol2") == "val"
+    for name in ("sol1", "sol2"):
+        (root / f"images/{name}.png").unlink()
+    store = open_store(root)
+    assert {split: names for split, names in store.splits.lists.items() if names} == {
+        "train": ["sol0"]
+    }
+    assert [message.partition(": ")[2] for message in caplog.messages] == [
+        f"removed 1 image without a file, the first: {name}" for name in ("sol1", "sol2")
+    ]
+    assert (root / "splits/train.txt").read_text().splitlines()[1:] == ["sol0"]
+    assert not (root / "splits/val.txt").exists()
+    # Lists of the user stay as they are.
+    for own in ("sol0\nsol1\n", "# mine\nsol0\nsol1\n"):
+        (root / "splits/train.txt").write_text(own)
+        with pytest.raises(UserError, match=r"train\.txt lists 1 unknown file: sol1"):
+            open_store(root)
+        assert (root / "splits/train.txt").read_text() == own
 
 
 def test_classes_may_be_added_and_nothing_else(root: Path) -> None:

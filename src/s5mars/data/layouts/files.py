@@ -134,6 +134,12 @@ def select(names: Iterable[str], samples: Mapping[str, Sample], source: Path) ->
     return tuple(chosen.values())
 
 
+def unknown_names(names: Iterable[str], samples: Mapping[str, Sample]) -> list[str]:
+    """The names that ``select`` does not find."""
+    ambiguous = frozenset(ending for name in samples for ending in _endings(name))
+    return [entry for entry in names if _find(entry, samples, ambiguous) is None]
+
+
 def _find(entry: str, samples: Mapping[str, Sample], ambiguous: Collection[str]) -> Sample | None:
     """The sample of an entry; its folders may be those of the data set or of another machine."""
     if entry in samples:

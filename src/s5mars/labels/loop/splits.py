@@ -6,16 +6,20 @@ reads. An image of another list, such as ``test``, stays there.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from pathlib import Path
 
-from s5mars.data.layouts.files import read_names, select
+from s5mars.data.layouts.files import read_names, select, unknown_names
 from s5mars.data.layouts.splitting import GROWS
 from s5mars.data.names import as_lines
 from s5mars.files import write_text
 from s5mars.files.reading import read_text
+from s5mars.text.numbers import plural
 from s5mars.types import Sample
+
+logger = logging.getLogger("s5mars")
 
 SHARE = 0.1
 FIRST = 3
@@ -35,8 +39,10 @@ class Splits:
         sols: sol of each image, where it is known: images of one sol are kept in one list while the
             shares allow it.
 
+    Images whose files are gone are removed from the lists that s5mars wrote, with a warning.
+
     Raises:
-        UserError: if a list names unknown images.
+        UserError: if a list of the user names unknown images.
     """
 
     def __init__(
@@ -45,14 +51,31 @@ class Splits:
         self.folder = folder
         self.sols = sols
         self.lists: dict[str, list[str]] = {"train": [], "val": []}
-        self._heads: dict[str, str] = {}
-        for path in sorted(folder.glob("*.txt")):
-            chosen = select(read_names(path), samples, path)
+        paths = sorted(folder.glob("*.txt"))
+        self._heads = {path.stem: _head(path) for path in paths}
+        # Without the mark in train.txt, all lists are the user's.
+        own = self._heads.get("train", GROWS).startswith(GROWS)
+        shortened = []
+        for path in paths:
+            names = read_names(path)
+            if (
+                own
+                and self._heads[path.stem].startswith(GROWS)
+                and (gone := set(unknown_names(names, samples)))
+            ):
+                names = [name for name in names if name not in gone]
+                shortened.append(path.stem)
+                logger.warning(
+                    "%s: removed %s without a file, the first: %s",
+                    path, plural(len(gone), "image"), min(gone),
+                )  # fmt: skip
+            chosen = select(names, samples, path)
             self.lists[path.stem] = [sample.name for sample in chosen]
-            self._heads[path.stem] = _head(path)
         # Other commands add new masks to lists that s5mars began, and to no others.
         self._head_of_new = self._heads.get("train", GROWS)
         self._of = {name: split for split, names in self.lists.items() for name in names}
+        if shortened:
+            self._write(shortened)
 
     def of(self, name: str) -> str | None:
         """The list that an image stands in."""
@@ -107,9 +130,9 @@ class Splits:
         new_sol = sol is not None and not in_train
         return "val" if missing >= (0 if new_sol else 0.5) else "train"
 
-    def _write(self) -> None:
+    def _write(self, splits: Iterable[str] = ("train", "val")) -> None:
         # The shrinking list first: an image must never stand in two.
-        for split in ("train", "val"):
+        for split in splits:
             path = self.folder / f"{split}.txt"
             if self.lists[split]:
                 head = self._heads.get(split, self._head_of_new)

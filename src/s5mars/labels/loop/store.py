@@ -23,7 +23,7 @@ from PIL import Image
 from s5mars.classes import IGNORE
 from s5mars.data.layouts.files import list_images
 from s5mars.data.read import mask_ids, open_label
-from s5mars.errors import UserError
+from s5mars.errors import MissingFileError, UserError
 from s5mars.files import encoded_picture, write_bytes
 from s5mars.labels.loop.folder import LabelFolder
 from s5mars.labels.loop.history import NAME, History
@@ -113,9 +113,6 @@ class Store:
             if name in self._masks and self._stamp.get(name, stamp) == stamp:
                 self._masks.move_to_end(name)
                 return Mask(self._masks[name], self._version[name])
-            if name in self._stamp and self._stamp[name] != stamp:
-                self._version[name] += 1  # another program has written it
-            self._stamp[name] = stamp
             path = self._existing(name)
             if path is None:
                 ids = np.full(size, self.folder.ignored_id, np.uint8)
@@ -126,6 +123,11 @@ class Store:
                     f"{path}: {ids.shape[1]}×{ids.shape[0]} pixels, but the image has "
                     f"{size[1]}×{size[0]}: replace or remove the mask"
                 )
+            # Only now that the file has been read: after an error, the mask in memory stays an old
+            # one, and a stroke on it would overwrite the file.
+            if name in self._stamp and self._stamp[name] != stamp:
+                self._version[name] += 1  # another program has written it
+            self._stamp[name] = stamp
             self._remember(name, ids)
             self._count(name, ids)
             return Mask(ids, self._version[name])
@@ -151,7 +153,7 @@ class Store:
 
         Raises:
             ConflictError: if the mask has another version.
-            UserError: if the patch is wrong.
+            UserError: if the patch is wrong, the image is gone, or its mask cannot be read.
         """
         with self.lock:
             mask = self._current(name, version)
@@ -252,6 +254,12 @@ class Store:
         size = self._sizes.get(name)
         if size is None:
             raise ConflictError(f"{name} has not been opened since the server started; reload it")
+        image = self.folder.images[name]
+        if not image.is_file():  # a mask without an image would be an error in all commands
+            raise MissingFileError(
+                f"{image} does not exist any more, so nothing was saved; restore the image, or "
+                "restart the label page to leave it out"
+            )
         mask = self.open(name, size)
         if mask.version != version:
             raise ConflictError(
