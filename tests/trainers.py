@@ -77,7 +77,7 @@ def _train(rank: int, number: int, port: int, commands: list[list[str]], folder:
     ):
         try:
             for command in commands:
-                _run(command, stopped=rank == number - 1)
+                _run(command, rank=rank, number=number)
         except BaseException:
             traceback.print_exc()
             raise
@@ -85,19 +85,22 @@ def _train(rank: int, number: int, port: int, commands: list[list[str]], folder:
     (folder / f"written_{rank}").write_text("".join(f"{path}\n" for path in found))
 
 
-def _run(command: list[str], *, stopped: bool) -> None:
+def _run(command: list[str], *, rank: int, number: int) -> None:
     score = Record.score
 
     def score_and_stop(self: Record, module: Any, **others: Any) -> None:
         score(self, module, **others)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    if command[0] == STOP:
+    if stops := command[0] == STOP:
         command = command[1:]
-        if stopped:
+        if rank == number - 1:
             Record.score = score_and_stop  # type: ignore[method-assign]
+    # Only the first process ends with the code of the signal: to torchrun and srun, another code
+    # than 0 means that the others, one of which may be saving, have to be killed.
+    code = 143 if stops and not rank else 0
     try:
-        assert main(command) == 0
+        assert main(command) == code
     finally:
         Record.score = score  # type: ignore[method-assign]
 

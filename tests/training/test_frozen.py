@@ -96,7 +96,7 @@ def test_a_stopped_run_with_a_cache_equals_the_unbroken_one(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Record, "score", score_and_stop)
         cache = f"--feature-cache={tmp_path / 'cache'}"
-        assert train(scenes, out, "--freeze=encoder", "--head=linear", cache) == 0
+        assert train(scenes, out, "--freeze=encoder", "--head=linear", cache) == 143
     assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == EPOCHS // 2
     shutil.rmtree(tmp_path / "cache")  # what is computed again is the same
     assert main(["train", "--resume", str(out)]) == 0

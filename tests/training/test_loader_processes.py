@@ -170,7 +170,7 @@ def test_a_sigterm_to_all_processes_saves_the_run(
 
     at_step(monkeypatch, 12, stop_all)
     out = tmp_path / "out"
-    assert main(arguments(scenes, out, save_every=100)) == 0
+    assert main(arguments(scenes, out, save_every=100)) == 143
     line = said(capsys.readouterr().err)
     assert re.match(r"stopped by SIGTERM after step \d+ of 20, saved; resume with", line)
     assert (out / "last.ckpt").is_file()

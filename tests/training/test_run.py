@@ -160,7 +160,7 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(Record, "score", score_and_stop)
-        assert main(arguments(scenes, out, save_every=100)) == 0
+        assert main(arguments(scenes, out, save_every=100)) == 128 + number
     assert f"--resume {out}" in capsys.readouterr().err
     assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 3
     assert main(["train", "--resume", str(out)]) == 0
@@ -191,7 +191,7 @@ def test_a_signal_in_a_validation_ends_it_and_resumed_runs_begin_with_it(
     with monkeypatch.context() as patch:
         patch.setattr(validate, "open_pair", stop_at_the_first_image)
         for command in (arguments(scenes, out, save_every=100), ["train", "--resume", str(out)]):
-            assert main(command) == 0
+            assert main(command) == 130
             said = capsys.readouterr().err
             assert f"stopped by SIGINT after step {step} of {STEPS}, saved" in said
     assert len(read) == before + 2

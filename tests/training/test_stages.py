@@ -140,7 +140,7 @@ def test_a_run_stopped_in_any_stage_goes_on_to_the_same_end(
 
     with monkeypatch.context() as patch:
         patch.setattr(Record, "score", score_and_stop)
-        assert main(arguments(scenes, out)) == 0
+        assert main(arguments(scenes, out)) == 143
     said = capsys.readouterr().err
     assert f"--resume {out}\n" in said and f"--resume {out}/" not in said
     assert saved_states(out)  # so that a comparison goes on with it

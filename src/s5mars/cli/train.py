@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 from s5mars.cli.command import OneLineParser, data_of, require_data_set
@@ -13,7 +14,12 @@ EXAMPLE = "s5mars train DATA"
 
 
 def train(arguments: list[str]) -> int:
-    """Train, resume a run, or print help; jsonargparse parses these options."""
+    """Train, resume a run, or print help; jsonargparse parses these options.
+
+    Returns:
+        The exit code: 128 + the number of the signal that has stopped the run, so that a shell does
+        not go on with a model that is half trained; else 0.
+    """
     if {"-h", "--help", "--help-all"} & set(arguments):
         from s5mars.settings.help import help_of_training
 
@@ -22,7 +28,9 @@ def train(arguments: list[str]) -> int:
         from s5mars.training import command
 
         options = _resumed(arguments)
-        command.resume(options.resume, data=options.data, skip_bad=options.skip_bad)
+        return _exit_code(
+            lambda: command.resume(options.resume, data=options.data, skip_bad=options.skip_bad)
+        )
     else:
         from s5mars.settings.parsing import check_recipe_and_ablation
 
@@ -31,8 +39,16 @@ def train(arguments: list[str]) -> int:
             require_data_set(data_of(arguments))
         from s5mars.training import command
 
-        command.train(arguments)
+        return _exit_code(lambda: command.train(arguments))
     return 0
+
+
+def _exit_code(work: Callable[[], object]) -> int:
+    from s5mars.training import signals
+
+    signals.ended_run = 0
+    work()
+    return 128 + signals.ended_run if signals.ended_run else 0
 
 
 def _resumed(arguments: list[str]) -> Namespace:

@@ -288,6 +288,7 @@ def _fit(
     if not loop.fabric.is_global_zero:
         return out
     if module.step < module.total_steps or loop.is_pending:
+        loop.signals.note_end()
         print(
             f"stopped by {loop.signals.stopped_by} after step {module.step} of "
             f"{module.total_steps}, saved; resume with: s5mars train --resume {as_typed(resumed)}",

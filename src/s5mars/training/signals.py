@@ -31,6 +31,14 @@ _WHERE = {
 }
 
 
+ended_run = 0
+"""Number of the signal that has ended the last run of this process; the command line resets it.
+
+Set in the first process of a run only: if another one ended with an exit code, torchrun and srun
+would kill the first while it may be saving.
+"""
+
+
 class InterruptedValidation(Exception):  # noqa: N818 - nothing is wrong
     """A validation ends early, because the run has to stop."""
 
@@ -67,6 +75,12 @@ class StopSignals:
         os.close(self._writing)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def note_end(self) -> None:
+        """Note in ``ended_run`` that a signal has ended the run before its last step."""
+        global ended_run
+        # Of a signal to another process, only the arrival is known.
+        ended_run = int(getattr(signal, self.stopped_by, signal.SIGTERM))
 
     def end_validation(self) -> None:
         """End a validation, if a signal asks this only process to stop.
