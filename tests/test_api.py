@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import random
 import re
 import subprocess
 import sys
@@ -13,9 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from lightning_fabric import seed_everything
 from PIL import Image
 
 import s5mars
+import s5mars.api
 from s5mars.cli import main
 from s5mars.data.synthetic import write_synthetic
 from s5mars.methods.s5mars import S5Mars
@@ -85,6 +90,32 @@ def test_without_options_it_chooses_as_the_command(
     assert here == there
     assert here[0].out == Path("runs/DATA-s5mars-1")
     assert sys.argv == arguments
+
+
+def test_the_random_states_of_a_script_are_its_own(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draws() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), torch.rand(()).item()  # noqa: NPY002
+
+    def train(config: Any, method: Any, **_: Any) -> Path:
+        drawn.append((*draws(), *(seed_everything(0, verbose=False), *draws())))
+        return tmp_path
+
+    drawn: list[tuple[float, ...]] = []
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    monkeypatch.setattr("s5mars.training.run.train", train)
+    monkeypatch.setattr(s5mars.api, "Run", Path)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    expected = [draws(), draws()]
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    found = []
+    for _ in range(2):
+        s5mars.train(scenes, method="supervised", out=tmp_path / "x", **TINY)
+        found.append(draws())
+    assert found == expected
+    assert drawn[0][3:] == drawn[1][3:]  # those of the runs do not depend on them
+    assert "PL_GLOBAL_SEED" not in os.environ
 
 
 def test_keywords_mean_what_the_options_mean(

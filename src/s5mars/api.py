@@ -30,7 +30,7 @@ from s5mars.predict.segmentation import Segmentation
 from s5mars.report.run import write_report
 from s5mars.settings.keywords import as_arguments, as_words
 from s5mars.training import command
-from s5mars.training.environment import recorded_as
+from s5mars.training.environment import kept_randomness, recorded_as
 from s5mars.types import Method
 
 
@@ -130,7 +130,7 @@ class Run:
             UserError: if the method or the data are not those of the run.
         """
         moved = None if data is None else Path(data)
-        with recorded_as(["train", f"--resume={self.folder}"]):
+        with kept_randomness(), recorded_as(["train", f"--resume={self.folder}"]):
             return Run(
                 command.resume(self.folder, data=moved, skip_bad=skip_bad, own=_checked(method))
             )
@@ -241,7 +241,7 @@ def train(
     if where.keys() & settings.keys():
         raise UserError(f"the data is given twice, as {folder} and as data: give one")
     arguments = as_arguments({**where, "method": name, **settings})
-    with recorded_as(["train", *arguments]):
+    with kept_randomness(), recorded_as(["train", *arguments]):
         return Run(command.train(arguments, own=own, one_process=True))
 
 
@@ -309,7 +309,8 @@ def compare(
             _checked(each)
     where = {} if folder is None else {"data": folder}
     options = vars(_parsed("compare", [], {**where, **settings}))
-    run(**{**options, "methods": listed})
+    with kept_randomness():
+        run(**{**options, "methods": listed})
     return Comparison(options["out"])
 
 

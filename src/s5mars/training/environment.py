@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from datetime import timedelta
 from importlib import metadata
 from typing import Literal
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
@@ -61,6 +64,31 @@ def recorded_as(words: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = before
+
+
+@contextmanager
+def kept_randomness() -> Iterator[None]:
+    """Restore the random states of Python, NumPy and torch after a block that trains.
+
+    A run seeds all of them for its layers. A script that draws random numbers between two runs,
+    as for a random search, would draw the same ones each time.
+    """
+    python, of_numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        if gpus is not None:
+            torch.cuda.set_rng_state_all(gpus)
+        for name, value in seeds.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def choose_precision(asked: str, accelerator: str) -> LightningPrecision:
