@@ -120,6 +120,14 @@ def warn_once(line: str) -> None:
     logging.getLogger("s5mars").warning(line)
 
 
+def warn_of_all(lines: Sequence[str], most: int = 20) -> None:
+    """Log warnings, the first ones one by one, and then how many more there are."""
+    for line in lines[:most]:
+        logging.getLogger("s5mars").warning("%s", line)
+    if len(lines) > most:
+        logging.getLogger("s5mars").warning("and %d more", len(lines) - most)
+
+
 def as_typed(path: Path | str) -> str:
     """A path as one types it in a shell, quoted where it must be."""
     return shlex.quote(str(path))

@@ -90,6 +90,29 @@ def test_polygons_outside_the_image(
     np.testing.assert_array_equal(mask, expected)
 
 
+@pytest.mark.parametrize("number", [2, 30])
+def test_if_nothing_is_imported_all_reasons_are_printed(
+    number: int,
+    tmp_path: Path,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exports.photos(images, ["c.png"])  # beside c.jpg, which has nothing to do with the reason
+    export = tmp_path / "coco.json"
+    export.write_bytes(exports.coco({f"x{k}.jpg": ((40, 30), [GOOD]) for k in range(number)}))
+    out = tmp_path / "out"
+    assert main(["import", str(export), "--images", str(images), "--out", str(out)]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "no label could be imported from this export" in error
+    assert f"; {number + 1} warnings)" in error
+    assert "first warning about a label: " in error and "no image named 'x0.jpg'" in error
+    assert "c.png: has the same name as c.jpg, and is left out" in caplog.messages
+    assert sum("no image named" in message for message in caplog.messages) == min(number, 19)
+    assert ("and 11 more" in caplog.messages) == (number == 30)
+    assert not out.exists()
+
+
 def test_a_part_of_a_polygon_without_an_area_leaves_the_others(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
 from s5mars.cli.command import Command
-
-logger = logging.getLogger("s5mars")
-
-SHOWN = 20
-"""Number of warnings that are printed; a file has all of them."""
+from s5mars.errors import warn_of_all
 
 
 def _label_options(parser: ArgumentParser) -> None:
@@ -70,7 +64,7 @@ def _import(options: Namespace) -> object:
     from s5mars.labels.importing import import_labels
 
     imported = import_labels(**vars(options))
-    _warn(imported.warnings)
+    warn_of_all(imported.warnings)
     return imported
 
 
@@ -89,15 +83,8 @@ def _export(options: Namespace) -> object:
     from s5mars.labels.exporting import export_labels
 
     exported = export_labels(**vars(options))
-    _warn(exported.warnings)
+    warn_of_all(exported.warnings)
     return exported
-
-
-def _warn(warnings: Sequence[str]) -> None:
-    for line in warnings[:SHOWN]:
-        logger.warning("%s", line)
-    if len(warnings) > SHOWN:
-        logger.warning("and %d more", len(warnings) - SHOWN)
 
 
 COMMANDS = {

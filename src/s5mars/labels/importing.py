@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy
 from s5mars.data.layouts.plain import DESCRIPTION, write_description
-from s5mars.errors import MissingFileError, UserError, require_choice
+from s5mars.errors import MissingFileError, UserError, require_choice, warn_of_all
 from s5mars.files import below, encoded_picture, printable, write_bytes, write_text
 from s5mars.labels.images import Images, place
 from s5mars.labels.naming import Classes
@@ -145,6 +145,7 @@ class _Import:
 
     def __post_init__(self) -> None:
         self.kept = self._one_of_a_name()
+        self.clashes = len(self.warnings)  # about names of images
 
     def __call__(self) -> Imported:
         for item in tqdm(self.export.entries(), unit="image", desc="import", disable=None):
@@ -156,10 +157,13 @@ class _Import:
             hint = self.classes.hint(label)
             self._warn(f"--classes names the label {label!r}, which the export does not have{hint}")
         if not self.made:
-            first = f"; first warning: {self.warnings[0]}" if self.warnings else ""
+            warn_of_all(self.warnings)  # no folder is made, and so no file with them
+            # A clash of names may have nothing to do with it.
+            first = [*self.warnings[self.clashes :], *self.warnings][:1]
             raise UserError(
                 f"{self.shown_as[1]}: no label could be imported from this export "
-                f"({self.export.title}; {plural(len(self.warnings), 'warning')}){first}"
+                f"({self.export.title}; {plural(len(self.warnings), 'warning')})"
+                + "".join(f"; first warning about a label: {line}" for line in first)
             )
         return self._finish()
 
