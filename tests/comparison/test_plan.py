@@ -249,3 +249,29 @@ def test_a_changed_label_or_file_of_an_option_is_another_comparison(
     # Without a record of the content, it goes on and has one from then on.
     write_comparison(request.out, replace(recorded, content={}))
     assert plan(request).comparison == recorded
+
+
+def test_training_images_are_not_scored() -> None:
+    with pytest.raises(UserError, match=r"--split must not be train, .*; use val or test"):
+        Request(out=Path("x"), arguments=[], methods=["supervised"], split="train")
+
+
+def test_a_list_is_checked_before_the_first_cell(tmp_path: Path, fake_data: ModuleType) -> None:
+    data = fake_data.plain(tmp_path / "data", images=6)
+    words = [f"--data={data}", "--steps=20", "--model=resnet18", "--weights=none"]
+    names = tmp_path / "names.txt"
+    asked = Request(
+        out=tmp_path / "x", arguments=words, methods=["supervised"], labelled=["0.5", str(names)]
+    )
+    (tested,) = (data / "splits" / "test.txt").read_text().split()[-1:]
+    trained = (data / "splits" / "train.txt").read_text().split()[-1]
+    for text, said in [
+        (f"{trained}\n{tested}\n", f"names.txt: {tested} is in the test split"),
+        ("nowhere\n", "names.txt lists 1 unknown file: nowhere"),
+        ("99\n", "positions must be below"),
+    ]:
+        names.write_text(text)
+        with pytest.raises(UserError, match=said):
+            plan(asked)
+    names.write_text(f"{trained}\n")
+    assert len(plan(asked).cells) == 2

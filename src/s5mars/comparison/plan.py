@@ -23,7 +23,9 @@ from s5mars.comparison.grid import (
     with_files_read,
 )
 from s5mars.comparison.results import FILE, Comparison, Result, read_comparison
+from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
+from s5mars.data.partition import as_fraction, draw_partition
 from s5mars.errors import UserError
 from s5mars.evaluation.protocols import find_protocol
 from s5mars.files.locking import is_empty
@@ -67,6 +69,11 @@ class Request:
             raise UserError("--sam-weights, --clip-weights and --san-weights require --table-vi")
         if self.jobs < 1:
             raise UserError(f"--jobs must be at least 1 (got {self.jobs})")
+        if self.split == "train":
+            raise UserError(
+                "--split must not be train, because scores on images that the models were trained "
+                "on say nothing about others; use val or test"
+            )
         find_protocol(self.protocol)
 
 
@@ -183,6 +190,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     common = settings.describe_comparison(
         dataset, base, split=request.split, protocol=request.protocol
     )
+    _check_lists(dataset, cells, base)
     content = describe_content(dataset, base.config)
     trainings = {row.name: _training(request, row, cells[0]) for row in rows}
     old = _old(request.out)
@@ -240,6 +248,13 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
             ),
         )
     return replace(planned, cells=tuple(known_cells.values()))
+
+
+def _check_lists(dataset: Dataset, cells: Sequence[Cell], base: Training) -> None:
+    """Check the lists of labelled images as ``train`` does, and before the first cell."""
+    for labelled in dict.fromkeys(cell.labelled for cell in cells):
+        if as_fraction(labelled) is None:
+            draw_partition(dataset, labelled, skip_bad=base.config.skip_bad)
 
 
 def _without_unavailable(old: Comparison, facts: Mapping[str, Any]) -> Comparison:
