@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +129,7 @@ def test_bad_lists(root, tmp_path):
     for text, message in [
         ("sol_001\nsol_0xx\n", r"list\.txt lists 1 unknown file: sol_0xx"),
         ("sol_021\n", r"list\.txt: sol_021 is in the val split"),
+        ("sol_000\nsol_021.png\n", r"list\.txt: sol_021\.png is in the val split"),
         ("\n# nothing\n", r"list\.txt is empty"),
     ]:
         path.write_text(text)
@@ -135,6 +137,13 @@ def test_bad_lists(root, tmp_path):
             labelled_partition(dataset, path)
     with pytest.raises(FileNotFoundError, match=r"existing list file \(got .*nowhere\.txt\)"):
         labelled_partition(dataset, tmp_path / "nowhere.txt")
+    for nothing in ("", Path()):
+        with pytest.raises(
+            UserError, match=r"a fraction in \(0, 1\] or a list file \(got nothing\)"
+        ):
+            labelled_partition(dataset, nothing)
+    with pytest.raises(UserError, match="--seed must be at least 0"):
+        write_partitions(root, labelled=[0.5], seed=-1, out=tmp_path / "x")
 
 
 def test_chosen_images_need_masks_and_others_do_not(root, tmp_path):
@@ -290,6 +299,11 @@ def test_the_pool_can_be_a_part(root, tmp_path):
     path.write_text(f"{unlabelled[1].name}\n{train[0].name}\n")
     assert pool(dataset, str(path)) == (unlabelled[1], train[0])
     path.write_text(f"{dataset.split('test')[0].name}\n")
+    with pytest.raises(
+        UserError, match=r"list\.txt: \S+ is in the test split: list only images of"
+    ):
+        pool(dataset, str(path))
+    path.write_text("nowhere\n")
     with pytest.raises(UserError, match=r"list\.txt lists 1 unknown"):
         pool(dataset, str(path))
     with pytest.raises(UserError, match="no unlabelled image"):

@@ -25,7 +25,7 @@ from s5mars.comparison.grid import (
 from s5mars.comparison.results import FILE, Comparison, Result, read_comparison
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
-from s5mars.data.partition import as_fraction, draw_partition
+from s5mars.data.partition import POOLS, as_fraction, draw_partition, pool
 from s5mars.errors import UserError
 from s5mars.evaluation.protocols import find_protocol
 from s5mars.files.locking import is_empty
@@ -255,6 +255,8 @@ def _check_lists(dataset: Dataset, cells: Sequence[Cell], base: Training) -> Non
     for labelled in dict.fromkeys(cell.labelled for cell in cells):
         if as_fraction(labelled) is None:
             draw_partition(dataset, labelled, skip_bad=base.config.skip_bad)
+    if base.config.pool not in POOLS:
+        pool(dataset, base.config.pool)
 
 
 def _without_unavailable(old: Comparison, facts: Mapping[str, Any]) -> Comparison:

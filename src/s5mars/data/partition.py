@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from s5mars.classes import IGNORE
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts.files import read_names, select
+from s5mars.data.layouts.files import read_names, select, unknown_names
 from s5mars.data.read import read_label
 from s5mars.data.stratify import label_areas, prefix_length, stratified_order
 from s5mars.errors import DamagedFileError, MissingFileError, UserError
@@ -65,6 +65,8 @@ def as_fraction(labelled: float | str | Path) -> float | None:
     Raises:
         UserError: if it is a number outside (0, 1].
     """
+    if not str(labelled).strip() or labelled == Path():
+        raise UserError("labelled must be a fraction in (0, 1] or a list file (got nothing)")
     try:
         fraction = float(str(labelled))
     except ValueError:
@@ -123,7 +125,11 @@ def pool(dataset: Dataset, which: str = "all") -> tuple[Sample, ...]:
         raise MissingFileError(
             f"--pool must be all, train, unlabelled or an existing list file (got {which!r})"
         )
-    return select(read_names(path), {sample.name: sample for sample in everything}, path)
+    names, by_name = read_names(path), {sample.name: sample for sample in everything}
+    _refuse_other_splits(
+        names, dataset, by_name, path, allowed="images of the train split and unlabelled ones"
+    )
+    return select(names, by_name, path)
 
 
 def withhold(samples: Iterable[Sample], labelled: Iterable[Sample]) -> tuple[Sample, ...]:
@@ -151,22 +157,38 @@ def _stratified(
 def _listed(dataset: Dataset, train: tuple[Sample, ...], path: Path) -> tuple[Sample, ...]:
     names = _names_of_csv(path) if path.suffix.lower() == ".csv" else read_names(path)
     by_name = {sample.name: sample for sample in train}
-    elsewhere = {
-        sample.name: split
-        for split, samples in dataset.splits.items()
-        for sample in samples
-        if split != "train"
-    }
-    known = by_name.keys() | elsewhere.keys() | {sample.name for sample in dataset.unlabelled}
+    splits = (dataset.unlabelled, *dataset.splits.values())
+    known = {sample.name for samples in splits for sample in samples}
     if all(name.isdecimal() for name in names) and known.isdisjoint(names):
         return _at_positions([int(name) for name in names], train, path)
-    for name in names:
-        if name in elsewhere:
-            raise UserError(
-                f"{path}: {name} is in the {elsewhere[name]} split: list only images of the train "
-                "split"
-            )
+    _refuse_other_splits(names, dataset, by_name, path, allowed="images of the train split")
     return select(names, by_name, path)
+
+
+def _refuse_other_splits(
+    names: Sequence[str],
+    dataset: Dataset,
+    allowed_of: Mapping[str, Sample],
+    path: Path,
+    *,
+    allowed: str,
+) -> None:
+    """Raise a UserError that names the split of the first image that must not be in a list."""
+    elsewhere: dict[str, str] = {}
+    others: dict[str, Sample] = {}
+    for split, samples in dataset.splits.items():
+        if split != "train":
+            elsewhere |= dict.fromkeys((sample.name for sample in samples), split)
+            others |= {sample.name: sample for sample in samples}
+    unknown = unknown_names(names, allowed_of)
+    nowhere = set(unknown_names(unknown, others))
+    wrong = [name for name in names if name in elsewhere and name not in allowed_of]
+    wrong += [name for name in unknown if name not in nowhere]
+    if wrong:
+        (found,) = select(wrong[:1], others, path)
+        raise UserError(
+            f"{path}: {wrong[0]} is in the {elsewhere[found.name]} split: list only {allowed}"
+        )
 
 
 def _at_positions(

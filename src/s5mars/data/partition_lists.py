@@ -16,7 +16,7 @@ from s5mars.data.layouts.files import read_names
 from s5mars.data.names import as_lines
 from s5mars.data.partition import as_fraction, require_masks
 from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_limit
 from s5mars.files import write_json, write_text
 from s5mars.files.reading import read_object, reading
 
@@ -53,6 +53,7 @@ def write_partitions(
         UserError: if a fraction is outside (0, 1], or ``out`` contains different lists with these
             names, or lists of another seed or train split, in which these would not be nested.
     """
+    require_limit("at least 0", **{"--seed": seed})
     fractions = sorted({_checked(fraction) for fraction in labelled})
     if not fractions:
         raise UserError("--labelled must contain at least one fraction, such as 0.2")
