@@ -79,6 +79,7 @@ def require_choice(
 LIMITS: Mapping[str, Callable[[float], bool]] = {
     "above 0": lambda x: x > 0,
     "at least 0": lambda x: x >= 0,
+    "at least -1": lambda x: x >= -1,
     "at least 1": lambda x: x >= 1,
     "at least 32 pixels": lambda x: x >= 32,
     "in [0, 1]": lambda x: 0 <= x <= 1,

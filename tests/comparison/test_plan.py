@@ -78,7 +78,11 @@ def test_a_settings_file_gives_each_row_its_own_options(tmp_path: Path) -> None:
     words = with_files_read(given, ["s5mars", "supervised"])
     once = ["--steps=7", "--scale=[0.5, 1.5]", "--objects=null"]
     once += ["--s5mars.soft-weight=0.25", "--deeplab.decoder=light"]
-    assert words == ["--data=d", *once, *once, "--batch=2"]
+    assert words == [*once, *once, "--data=d", "--batch=2"]
+    (of_train, *_) = method_rows(["supervised"])
+    for order in (["--steps=5", *given], [*given, "--steps=5"]):
+        options = arguments_of(of_train, with_files_read(order, ["supervised"]))
+        assert parse_training([*options, "--out=o"]).config.steps == 5
     ours, other = method_rows(["s5mars", "supervised"])
     assert parse_training([*arguments_of(ours, words), "--out=o"]).method.soft_weight == 0.25
     assert not [word for word in arguments_of(other, words) if "s5mars" in word]
@@ -86,6 +90,7 @@ def test_a_settings_file_gives_each_row_its_own_options(tmp_path: Path) -> None:
     assert [word for word in words if word not in alone] == [once[3]] * 2
     for text, said in [
         ("- 1\n", r"--config .*a\.yaml must contain options"),
+        ("", r"--config .*a\.yaml must contain options"),
         ("1: 2\n", r"--config .*a\.yaml must contain options"),
         ("s5mars: 3\n", r"a\.yaml: s5mars is 3: expected a group of options"),
     ]:

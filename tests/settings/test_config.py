@@ -68,7 +68,7 @@ def test_every_field_of_the_paste_is_read() -> None:
     ("changes", "words"),
     [
         ({"steps": None}, "either --steps or --epochs"),
-        ({"epochs": 2.0}, "either --steps or --epochs"),
+        ({"epochs": 2.0}, "--steps and --epochs are both given"),
         ({"steps": 0}, "above 0"),
         ({"objects": Path("o"), "object_cache": Path("c")}, "leave one of them out"),
         ({"batch": 0}, "--batch must be above 0"),

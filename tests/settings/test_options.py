@@ -18,6 +18,7 @@ from s5mars.settings.config import TrainConfig
 from s5mars.settings.networks import GENERAL_MODELS, NETWORKS, DeepLabOptions
 from s5mars.settings.parsing import parse_training, training_from_yaml, training_parser
 from s5mars.settings.recipes import RECIPES, find_recipe
+from s5mars.settings.used import require_used
 
 BASE = ["--data", "d", "--out", "o", "--steps", "5"]
 
@@ -193,7 +194,7 @@ def test_a_recipe_may_stand_in_the_file(tmp_path: Path) -> None:
         (["--batch", "0"], r"--batch must be above 0 \(got 0\)"),
         (["--crop", "16"], r"--crop must be at least 32 pixels \(got 16\)"),
         (["--scale", "[2.0, 0.5]"], "smallest and the largest"),
-        (["--epochs", "2"], "either --steps or --epochs"),
+        (["--epochs", "2"], "--steps and --epochs are both given"),
         (["--deeplab.decodr", "light"], "did you mean '--deeplab.decoder'"),
         (["--deeplab.decoder", "ligth"], "deeplab.decoder is 'ligth': expected .*'light'"),
         (["--deeplab.output-stride", "7"], r"output_stride is '7': expected \[8, 16, 32\]"),
@@ -362,3 +363,59 @@ def test_a_threshold_that_freematch_would_not_read_is_refused() -> None:
 def test_numbers_that_no_method_can_work_with(method: str, option: str, words: str) -> None:
     said = refused("--method", method, option)
     assert said.startswith(f"{method}: ") and words in said
+
+
+def test_options_override_a_settings_file_in_any_order(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("steps: 7\nbatch: 3\nscale: [0.5, 1.5]\n")
+    for words in (["--config", str(file), *BASE], [*BASE, f"--config={file}"]):
+        config = parse_training(words).config
+        assert (config.steps, config.batch, config.scale) == (5, 3, (0.5, 1.5))
+    later = tmp_path / "b.yaml"
+    later.write_text("batch: 4\n")
+    assert parse_training([*BASE, f"--config={file}", f"--config={later}"]).config.batch == 4
+    assert parse_training([*BASE, f"--config={later}", f"--config={file}"]).config.batch == 3
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "7\n", "1: 2\n"])
+def test_a_settings_file_without_options_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(text)
+    said = refused(f"--config={tmp_path / 'e.yaml'}")
+    assert said == f"--config {tmp_path / 'e.yaml'} must contain options with their values"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--deeplab=x", "deeplab is 'x': expected a group of options, such as --deeplab.decoder"),
+        ("--deeplab x", "deeplab is 'x': expected a group of options, such as --deeplab.decoder"),
+        ("--s5mars.mix=x", "s5mars.mix is 'x': expected a group of options, such as --s5mars.mix."),
+        ("--scale=[1]", "scale is '[1]': expected 2 numbers, such as [0.5, 2.0]"),
+        ("--epochs=0", "--epochs must be above 0 (got 0)"),
+        ("--epochs=2", "--steps and --epochs are both given: leave one of them out"),
+        ("--model=", "--model is empty: give a value, or leave it out"),
+        ("--workers=-2", "--workers must be at least -1 (got -2)"),
+        ("--resolution=3000000000", "the longer side in pixels, from 32 to 65536 (got '30000"),
+        ("--resolution=1/70000", "the longer side in pixels, from 32 to 65536 (got '1/70000')"),
+        (f"--resolution={'9' * 5000}", f"from 32 to 65536 (got '{'9' * 40}…')"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused_in_one_line(arguments: str, message: str) -> None:
+    assert message in refused(*arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "message"),
+    [
+        ("s5mars", "--snapshots=6", "--snapshots must be at most the number of steps, 5 (got 6)"),
+        ("supervised", "--keep=after-warm-up", "--keep after-warm-up is for methods that use a po"),
+    ],
+)
+def test_options_without_an_effect_are_refused(method: str, option: str, message: str) -> None:
+    config, kind, _ = parse_training([*BASE, f"--method={method}", option])
+    with pytest.raises(UserError) as caught:
+        require_used(config, {method: kind.needs})
+    assert message in str(caught.value)
+    for allowed in ("--keep=last", "--snapshots=5"):
+        config, kind, _ = parse_training([*BASE, f"--method={method}", allowed])
+        require_used(config, {method: kind.needs})

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from s5mars.data.partition import as_fraction
 from s5mars.errors import UserError, nearest_first
-from s5mars.files.reading import read_yaml
 from s5mars.methods import METHODS, OF_A_NETWORK, method_name, method_title, registered
 from s5mars.settings.ablations import ABLATED, ABLATIONS
 from s5mars.settings.keywords import as_arguments
 from s5mars.settings.networks import NETWORKS, network_options
-from s5mars.settings.parsing import chosen
+from s5mars.settings.parsing import chosen, read_settings
 from s5mars.types import Method
 
 METHODS_GROUP = "methods"
@@ -152,6 +151,8 @@ def cells_of(rows: Sequence[Row], labelled: Sequence[str], seeds: Sequence[int])
 def with_files_read(arguments: Sequence[str], methods: Collection[str]) -> list[str]:
     """Replace ``--config FILE`` by the options in the file, so that each row gets its own.
 
+    They come first, because other options override them, as in ``train``.
+
     What the comparison sets itself (method, ablation, seed, share and folder) and the settings of
     other ``methods`` are left out, so that the ``config.yaml`` of a run is a settings file.
 
@@ -160,6 +161,7 @@ def with_files_read(arguments: Sequence[str], methods: Collection[str]) -> list[
     """
     known = {*METHODS, *OF_A_NETWORK, *registered()}
     groups = {*known, *(kind.group for kind in NETWORKS)}
+    of_files: list[str] = []
     words: list[str] = []
     for option in _options(arguments):
         name, _, value = option[0].partition("=")
@@ -170,23 +172,13 @@ def with_files_read(arguments: Sequence[str], methods: Collection[str]) -> list[
         if len(files) != 1:
             raise UserError(f"--config must be given one file (got {' '.join(files) or 'none'})")
         path = Path(files[0])
-        content = read_yaml(path)
-        if not isinstance(content, dict) or not _has_names(content):
-            raise UserError(f"--config {path} must contain options with their values")
-        for key, found in content.items():
+        for key, found in read_settings(path).items():
             if key in _OF_THE_GRID or (key in known and key not in methods):
                 continue
             if key in groups and not isinstance(found, dict):
                 raise UserError(f"{path}: {key} is {found!r}: expected a group of options")
-            words += as_arguments({key: _with_null(found)})
-    return words
-
-
-def _has_names(content: Mapping[Any, Any]) -> bool:
-    return all(
-        isinstance(key, str) and (not isinstance(value, dict) or _has_names(value))
-        for key, value in content.items()
-    )
+            of_files += as_arguments({key: _with_null(found)})
+    return [*of_files, *words]
 
 
 def _with_null(value: Any) -> Any:

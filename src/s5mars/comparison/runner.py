@@ -117,9 +117,10 @@ class _Work:
         figures = as_typed(self.out / "figures")
         print(f"next: s5mars table {as_typed(self.out)} --format md --figures {figures}")
         if failed:
+            rest = ", all others are done" if len(failed) < total else ""
             raise UserError(
-                f"{len(failed)} of {plural(total, 'cell')} failed, all others are done; repeat the "
-                "command with --retry-failed to run them again"
+                f"{len(failed)} of {plural(total, 'cell')} failed{rest}; repeat the command with "
+                f"--retry-failed to run {'it' if len(failed) == 1 else 'them'} again"
             )
         return self.comparison
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _WHOLE = "full"
 _DIVIDED = re.compile(r"1/(\d+(?:\.\d+)?)")
-_SMALLEST_SIDE = 32
+_SMALLEST_SIDE, _LARGEST_SIDE = 32, 65_536
+_SHOWN = 40  # characters of a wrong value
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,15 @@ class Resolution:
         text = str(text).strip()
         if text == _WHOLE:
             return cls()
-        if (divided := _DIVIDED.fullmatch(text)) and float(divided[1]) >= 1:
+        if (divided := _DIVIDED.fullmatch(text)) and 1 <= float(divided[1]) <= _LARGEST_SIDE:
             return cls(divisor=float(divided[1]))
-        if text.isdecimal() and int(text) >= _SMALLEST_SIDE:
+        short = len(text) <= len(str(_LARGEST_SIDE))  # Python refuses to read thousands of digits
+        if text.isdecimal() and short and _SMALLEST_SIDE <= int(text) <= _LARGEST_SIDE:
             return cls(side=int(text))
+        got = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
         raise UserError(
             f"--resolution must be {_WHOLE}, a fraction such as 1/2, or the longer side in pixels, "
-            f"at least {_SMALLEST_SIDE} (got {text!r})"
+            f"from {_SMALLEST_SIDE} to {_LARGEST_SIDE} (got {got!r})"
         )
 
     def __str__(self) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import jsonargparse
 import yaml
@@ -57,7 +59,7 @@ class Parser(jsonargparse.ArgumentParser):
         """Parse, or raise a UserError of one line."""
         self._require_paths(arguments)
         try:
-            namespace = self.parse_args([_dashed(a) for a in arguments])
+            namespace = self.parse_args([_dashed(a) for a in files_first(arguments)])
         except (ArgumentError, jsonargparse.ParserError) as error:
             raise UserError(self._explain(str(error))) from error
         self._require_values(namespace)
@@ -97,15 +99,28 @@ class Parser(jsonargparse.ArgumentParser):
         ):
             wrong = ".".join(part for part in (found["group"], found["key"]) if part)
             return f"unknown key {wrong!r} in the settings" + self._nearest(wrong)
+        if found := re.search(r'key "(\S+)": Unable to load config [\'"]?(.*?)[\'"]? - ', message):
+            within = next(a.dest for a in self._actions if a.dest.startswith(f"{found[1]}."))
+            example = as_option(within)
+            return f"{found[1]} is {found[2]!r}: expected a group of options, such as {example}"
         if found := re.search(r'key "(\S+)":.*(?:value: |Got value: )(.*)$', message):
             kind = re.search(r"Literal(\[.*?\])", message)
             types = re.findall(r"Expected a <class '(\w+)'>", message)
             types = [name for name in dict.fromkeys(types) if name != "NoneType"]
-            wanted = kind.group(1) if kind else " or ".join(types) or "another type"
+            of_tuple = self._numbers_of(found[1])
+            wanted = of_tuple or (kind.group(1) if kind else " or ".join(types) or "another type")
             return f"{found[1]} is {found[2]!r}: expected {wanted}"
         if found := re.search(r"arguments are required: (.*)", message):
             return f"missing options: --{found[1].replace(', ', ', --')}; see --help"
         return message
+
+    def _numbers_of(self, dest: str) -> str:
+        """What an option for several numbers expects; empty for another one."""
+        hints = {action.dest: getattr(action, "_typehint", None) for action in self._actions}
+        if get_origin(hint := hints.get(dest)) is not tuple:
+            return ""
+        default = json.dumps(self.get_defaults()[dest])
+        return f"{len(get_args(hint))} numbers, such as {default}"
 
     def _nearest(self, wrong: str) -> str:
         name = wrong.lstrip("-").replace("-", "_")
@@ -117,6 +132,19 @@ class Parser(jsonargparse.ArgumentParser):
         if wrong.startswith("--"):
             known = [as_option(dest) for dest in known]
         return did_you_mean(wrong, known) or "; see --help"
+
+
+def files_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with all ``--config FILE`` before the others, which override the files."""
+    files: list[str] = []
+    others: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--config":
+            files += [word, *itertools.islice(words, 1)]
+        else:
+            (files if word.startswith("--config=") else others).append(word)
+    return [*files, *others]
 
 
 def _dashed(argument: str) -> str:

@@ -34,6 +34,7 @@ _LIMITS: Mapping[str, tuple[str, ...]] = {
         "momentum", "weight_decay", "clip", "power", "unsupervised", "validate_every",
         "save_every", "encoder_rate", "partition_seed", "snapshots", "lora",
     ),
+    "at least -1": ("workers",),
     "in [0, 4294967295]": ("seed",),
     "in [0, 1)": (
         "warm_up", "ramp", "alignment", "threshold_momentum", "teacher_momentum", "teacher_span",
@@ -344,13 +345,18 @@ class TrainConfig(
                 f"network is {type(self.network).__name__}, but model {self.model} takes "
                 f"{kind.__name__}"
             )
-        if (self.steps is None) == (self.epochs is None):
+        for name in ("model", "weights", "pool"):
+            if not getattr(self, name).strip():
+                raise UserError(f"--{name} is empty: give a value, or leave it out")
+        if self.steps is None and self.epochs is None:
             raise UserError("give either --steps or --epochs (such as --steps 600)")
         for name in ("steps", "epochs"):
             length = getattr(self, name)
             zero_shot = name == "steps" and length == 0 and self.network.zero_shot
             if length is not None and length <= 0 and not zero_shot:
-                raise UserError(f"--{name} must be above 0 (got {length})")
+                raise UserError(f"--{name} must be above 0 (got {length:g})")
+        if self.steps is not None and self.epochs is not None:
+            raise UserError("--steps and --epochs are both given: leave one of them out")
         if self.objects is not None and self.object_cache is not None:
             raise UserError(
                 "--object-cache keeps the masks that a run makes, and --objects gives masks that "

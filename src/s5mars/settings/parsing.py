@@ -7,7 +7,7 @@ network and of the chosen method's class, so that every option is a field and ev
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import lru_cache
@@ -131,7 +131,9 @@ def _parser(
     settings, network = find_recipe(recipe), network_options(model)
     parser = Parser(prog="s5mars train", description=_ABOUT, epilog=_EXAMPLE, model=model)
     parser.add_argument(
-        "--config", action=ActionConfigFile, help="Path to a YAML file of settings."
+        "--config",
+        action=ActionConfigFile,
+        help="Path to a YAML file of settings, which other options override.",
     )
     for part in TrainConfig.__bases__:
         if part is EncoderSettings and network is not DeepLabOptions:
@@ -260,10 +262,29 @@ def given(arguments: Sequence[str], names: Iterable[str]) -> dict[str, Any]:
     words = vars(parser.parse_known_args(arguments)[0])
     found: dict[str, Any] = {}
     for path in filter(None, words.pop("config")):
-        content = read_yaml(Path(path))
-        if isinstance(content, dict):
-            found |= {k: v for k in words if (v := content.get(k)) is not None}
+        content = read_settings(Path(path))
+        found |= {k: v for k in words if (v := content.get(k)) is not None}
     return found | {k: v for k, v in words.items() if v is not None}
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Content of a settings file.
+
+    Raises:
+        MissingFileError: if there is none.
+        UserError: if it has another content than options with values.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict) or not _has_names(content):
+        raise UserError(f"--config {path} must contain options with their values")
+    return content
+
+
+def _has_names(content: Mapping[Any, Any]) -> bool:
+    return all(
+        isinstance(key, str) and (not isinstance(value, dict) or _has_names(value))
+        for key, value in content.items()
+    )
 
 
 def _defaults(settings: Any, *, prefix: str) -> dict[str, Any]:

@@ -19,8 +19,12 @@ _USERS = {
     "alignment": ("pool", "use a pool"),
     "thresholds": ("pool", "use a pool"),
     "teacher_momentum": ("teacher", "have a moving average"),
+    "keep": ("pool", "use a pool"),
 }
 """Option → what a method needs that uses it, and what such methods do, in words."""
+
+_WITHOUT = {"keep": ("last",)}
+"""Option → values that all methods use, besides the default."""
 
 _DEFAULTS: dict[str, Any] = {
     field.name: field.default for field in fields(TrainConfig) if field.name in _USERS
@@ -31,9 +35,15 @@ def require_used(config: TrainConfig, needs: Mapping[str, Needs]) -> None:
     """Raise a UserError if an option is given that none of these methods, by their names, uses."""
     left = [set(_unused(config, each)) for each in needs.values()]
     for name in sorted(set.intersection(*left)):
+        value = f" {config.keep}" if name == "keep" else ""
         raise UserError(
-            f"{as_option(name)} is for methods that {_USERS[name][1]}, not for "
+            f"{as_option(name)}{value} is for methods that {_USERS[name][1]}, not for "
             f"{listed(list(needs))}: leave it out"
+        )
+    if config.steps is not None and config.snapshots > config.steps:
+        raise UserError(
+            f"--snapshots must be at most the number of steps, {config.steps} (got "
+            f"{config.snapshots})"
         )
 
 
@@ -55,5 +65,6 @@ def _unused(config: TrainConfig, needs: Needs) -> list[str]:
     return [
         name
         for name, (need, _) in _USERS.items()
-        if getattr(config, name) != _DEFAULTS[name] and not getattr(needs, need)
+        if getattr(config, name) not in (_DEFAULTS[name], *_WITHOUT.get(name, ()))
+        and not getattr(needs, need)
     ]
