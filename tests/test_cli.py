@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +17,8 @@ import pytest
 from PIL import Image
 
 from s5mars import __version__
-from s5mars.cli import COMMANDS, USER_ERROR, main
+from s5mars.__main__ import start
+from s5mars.cli import COMMANDS, USER_ERROR, exit_code, main
 from s5mars.errors import UserError
 from s5mars.files import numbered
 
@@ -184,6 +187,29 @@ def test_mistakes_are_one_line(
     assert shown.err.startswith("s5mars: ") and shown.err.count("\n") == 1
     assert message in shown.err
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_during_the_imports_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    def failed_import() -> int:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("multiarray failed to import") from error
+
+    assert exit_code(failed_import) == 130
+    monkeypatch.setitem(sys.modules, "s5mars.cli", Interrupted("s5mars.cli"))
+    assert start() == 130
+    assert capsys.readouterr().err == "s5mars: interrupted\n" * 2
+    with pytest.raises(ImportError):
+        exit_code(lambda: bool(importlib.import_module("s5mars.nothing")))
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"s5mars": f"{start.__module__}:start"}
 
 
 def test_exit_code_of_the_program() -> None:

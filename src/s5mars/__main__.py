@@ -1,5 +1,20 @@
-"""``python -m s5mars``."""
+"""The program ``s5mars``, also as ``python -m s5mars``."""
 
-from s5mars.cli import main
+from __future__ import annotations
 
-raise SystemExit(main())
+import sys
+
+
+def start() -> int:
+    """Run the command line; Ctrl-C during its imports is one line, too."""
+    try:
+        from s5mars.cli import main
+
+        return main()
+    except KeyboardInterrupt:
+        print("s5mars: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(start())

@@ -18,6 +18,7 @@ from s5mars.errors import UserError, raised_message
 from s5mars.files import has_remedy
 
 USER_ERROR = 2
+INTERRUPTED = 130
 
 COMMANDS = (
     data.COMMANDS
@@ -68,7 +69,12 @@ def exit_code(work: Callable[[], int]) -> int:
     except KeyboardInterrupt as interrupted:
         details = f"; {interrupted}" if str(interrupted) else ""
         print(f"s5mars: interrupted{details}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+    except (ImportError, SystemError) as error:
+        if not _is_interrupted(error):
+            raise
+        print("s5mars: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -110,6 +116,14 @@ def _overview() -> str:
         lines += [f"  {name:<{width}}  {about}", f"  {'':<{width}}    {example}"]
     lines += ["", "Run s5mars COMMAND --help for the options of a command."]
     return "\n".join(lines)
+
+
+def _is_interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C has caused an error, as during the import of a module in C."""
+    chain: BaseException | None = error
+    while chain is not None and not isinstance(chain, KeyboardInterrupt):
+        chain = chain.__cause__ or chain.__context__
+    return chain is not None
 
 
 def _one_line(error: BaseException) -> str:
