@@ -257,7 +257,7 @@ def test_links_lead_to_no_folder_twice(tmp_path, fake_data, caplog):
     (images / "gone.jpg").symlink_to("nowhere")
     dataset = open_dataset(root)
     found = {sample.name for sample in dataset.unlabelled}
-    assert found == {"zreal/x", "gone", *(f"unlabelled/later_00{i}" for i in range(3))}
+    assert found == {"zreal/x", *(f"unlabelled/later_00{i}" for i in range(3))}
     assert "1 unreadable file" in caplog.text and "pipe.jpg (a named pipe)" in caplog.text
     assert [source.name for source in find_sources([images], out=tmp_path / "out")] == sorted(
         ["gone", "zreal/x", *(f"sol_{i:03d}" for i in range(12))]
@@ -485,3 +485,24 @@ def test_real_folders(real_data):
     navcam = open_dataset(real_data / "ai4mars256")
     assert [len(navcam.split(s)) for s in ("train", "val", "test")] == [700, 100, 200]
     assert len(navcam.unlabelled) == 1500
+
+
+def test_broken_links_without_a_mask_are_left_out_with_a_warning(tmp_path, fake_data, caplog):
+    root = fake_data.plain(tmp_path / "data", images=6)
+    before = open_dataset(root)
+    caplog.clear()
+    (root / "unlabelled").mkdir(exist_ok=True)
+    for link in ("images/x1.png", "images/x2.png", "unlabelled/x3.png"):
+        (root / link).symlink_to("nowhere.png")
+    dataset = open_dataset(root)
+    assert (dataset.splits, dataset.unlabelled) == (before.splits, before.unlabelled)
+    assert caplog.messages == [
+        f"{root / 'images'}: 2 broken links are left out; the first: {root / 'images/x1.png'}",
+        f"{root / 'unlabelled'}: 1 broken link is left out; the first: "
+        f"{root / 'unlabelled/x3.png'}",
+    ]
+    # One with a mask stays, and its reader says what is wrong.
+    image = before.split("train")[0].image
+    image.unlink()
+    image.symlink_to("nowhere.png")
+    assert open_dataset(root).split("train") == before.split("train")

@@ -26,14 +26,19 @@ _LABEL = b"Product_Observational"
 
 
 def files_below(
-    folder: Path, endings: Collection[str], *, without: Path | None = None
+    folder: Path,
+    endings: Collection[str],
+    *,
+    without: Path | None = None,
+    broken: list[Path] | None = None,
 ) -> list[Path]:
     """List the files below a folder with these endings, sorted.
 
     Linked folders are searched too. No folder is searched twice, and its real path is preferred to
     a link. Hidden files and folders are skipped. Pipes, sockets, devices and unreadable folders are
     skipped with one warning, and the folder ``without`` is skipped. Endings are in lower case, such
-    as ``{".jpg"}``. There are no files if the folder does not exist.
+    as ``{".jpg"}``. There are no files if the folder does not exist. Broken links are files whose
+    reader reports them; ``broken`` gets them, too.
     """
     if not folder.is_dir():
         return []
@@ -64,7 +69,12 @@ def files_below(
                 if _is_folder(entry):
                     (linked if entry.is_symlink() else direct).append(path)
                 elif os.path.splitext(entry.name)[1].lower() in endings:  # noqa: PTH122
-                    special = _special(path)
+                    try:
+                        special = special_kind(path.stat().st_mode)
+                    except OSError:
+                        special = None
+                        if broken is not None:
+                            broken.append(path)
                     if special is None:
                         found.append(path)
                     else:
@@ -87,13 +97,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
-
-
-def _special(path: Path) -> str | None:
-    try:
-        return special_kind(path.stat().st_mode)
-    except OSError:
-        return None  # a broken link is reported when it is opened
 
 
 def product_files(paths: Iterable[Path]) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from s5mars.data.names import names_in
-from s5mars.errors import MissingFileError, UserError, did_you_mean, listed
+from s5mars.errors import MissingFileError, UserError, did_you_mean, listed, warn_once
 from s5mars.files import printable
 from s5mars.files.reading import read_json, read_text
 from s5mars.products.files import LISTED_ENDINGS, files_below, product_files
@@ -21,16 +21,17 @@ MASK_SUFFIX = re.compile(
 """What many tools append to the name of an image to name its mask."""
 
 
-def list_images(folder: Path) -> dict[str, Path]:
+def list_images(folder: Path, *, broken: list[Path] | None = None) -> dict[str, Path]:
     """List the images below a folder: name (relative path without the ending) → file, sorted.
 
-    If a product has a browse picture, only the product is listed.
+    If a product has a browse picture, only the product is listed. ``broken`` gets the broken links
+    among the files.
 
     Raises:
         UserError: if two files differ only in their ending.
     """
     images: dict[str, Path] = {}
-    for path in product_files(files_below(folder, LISTED_ENDINGS)):
+    for path in product_files(files_below(folder, LISTED_ENDINGS, broken=broken)):
         name = printable(path.relative_to(folder).with_suffix("").as_posix())
         if name in images:
             raise UserError(f"{path} has the same name as {images[name].name}: remove one of them")
@@ -48,7 +49,9 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
     for folder in (images, masks):
         if not folder.is_dir():
             raise MissingFileError(f"{folder}: no such folder")
-    image_of, mask_of = list_images(images), list_images(masks)
+    broken: list[Path] = []
+    image_of, mask_of = list_images(images, broken=broken), list_images(masks)
+    image_of = _without_broken(images, image_of, broken, masks=mask_of)
     if not image_of:
         raise MissingFileError(f"{images} contains no image ({', '.join(sorted(LISTED_ENDINGS))})")
     orphans = mask_of.keys() - image_of.keys()
@@ -61,6 +64,29 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
             f"{remedy or 'add the image or remove the mask'}"
         )
     return {name: Sample(name, image, mask_of.get(name)) for name, image in image_of.items()}
+
+
+def _without_broken(
+    folder: Path,
+    image_of: Mapping[str, Path],
+    broken: Collection[Path],
+    *,
+    masks: Collection[str] = (),
+) -> dict[str, Path]:
+    """The images without broken links, which a run would find in its pool after hours.
+
+    A broken link that has a mask stays: its reader reports it.
+    """
+    if not broken:
+        return dict(image_of)
+    links = set(broken)
+    lost = {name: path for name, path in image_of.items() if path in links and name not in masks}
+    if lost:
+        warn_once(
+            f"{folder}: {plural(len(lost), 'broken link is', 'broken links are')} left out; the "
+            f"first: {next(iter(lost.values()))}"
+        )
+    return {name: path for name, path in image_of.items() if name not in lost}
 
 
 def _without_suffix(
@@ -80,7 +106,9 @@ def unlabelled_samples(folder: Path) -> tuple[Sample, ...]:
     """The images of a folder ``unlabelled/``, if it exists, with names ``unlabelled/...``."""
     if not folder.is_dir():
         return ()
-    return tuple(Sample(f"unlabelled/{name}", path) for name, path in list_images(folder).items())
+    broken: list[Path] = []
+    images = _without_broken(folder, list_images(folder, broken=broken), broken)
+    return tuple(Sample(f"unlabelled/{name}", path) for name, path in images.items())
 
 
 def read_names(path: Path) -> list[str]:
