@@ -23,7 +23,7 @@ from s5mars.classes import IGNORE
 from s5mars.cli import main
 from s5mars.data.layouts import open_dataset
 from s5mars.data.read import read_label
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import DamagedFileError, MissingFileError, UserError
 from s5mars.files.locking import locked
 from s5mars.labels.loop.folder import STATE, named_classes, open_folder
 from s5mars.labels.loop.history import History
@@ -350,6 +350,42 @@ def test_a_torn_line_is_cut_off(root: Path) -> None:
     path.write_bytes(b"not json\n" + whole)
     with pytest.raises(UserError, match=r"history\.jsonl: damaged history"):
         open_store(root)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"do":"undo","image":"sol0"}',
+        '{"do":"undo","image":"sol0","version":"x"}',
+        '{"do":"redo","image":"sol0","version":null}',
+        '{"do":"undo","version":2}',
+        '{"do":"status","image":"sol0"}',
+        '{"do":"status","image":"sol0","status":["done"]}',
+        '{"do":"score"}',
+        '{"do":"score","minutes":"1","miou":2}',
+        '{"do":"paint","image":"sol0","version":2,"box":[0,0,1],"before":[1,1],"after":[1,1]}',
+        '{"do":"paint","image":"sol0","version":2,"box":[0,0,1,1],"before":[1,1]}',
+        '{"do":"paint","image":"sol0","version":2,"box":[0,0,1,1],"before":[1,1],"after":[2,1]}',
+        '{"do":"paint","image":"sol0","version":2,"box":[0,0,2147483647,1],'
+        '"before":[2147483647,1],"after":[2147483647,1]}',
+        '{"do":["undo"]}',
+        "{}",
+    ],
+)
+def test_an_incomplete_record_is_a_damaged_history(root: Path, line: str) -> None:
+    store = open_store(root)
+    paint(store, "sol0", 0, 0, 4, 4, 1)
+    path = root / "labelling/history.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + line.replace("{", '{"time":1,', 1).replace(",}", "}") + "\n")
+    with pytest.raises(
+        DamagedFileError, match=r"history\.jsonl: damaged history \(.*\): repair or"
+    ):
+        open_store(root)
+    for time_of in ("1e400", '"x"', "true"):
+        path.write_text(whole + f'{{"time":{time_of},"do":"open","image":"sol0","by":"me"}}\n')
+        with pytest.raises(DamagedFileError, match="damaged history"):
+            open_store(root)
 
 
 _FILLED_UP = """

@@ -90,7 +90,10 @@ class Store:
         self.may_remove: Callable[[], bool] = lambda: True  # no training reads the masks
         self.history = History(folder.state / NAME)
         for record in self.history.read():
-            self._replay(record)
+            try:
+                self._replay(record)
+            except UserError as error:
+                raise self.history.damaged(error) from None
         self._scan()
         samples = {name: Sample(name, path) for name, path in folder.images.items()}
         self.splits = Splits(folder.root / "splits", samples, self.sols)
@@ -283,7 +286,7 @@ class Store:
             box = record["box"]
             size = (box[1] + box[3], box[0] + box[2])
             before, after = (
-                read_patch(box, record[key], size=size, allowed=every)
+                read_patch(box, record.get(key), size=size, allowed=every)
                 for key in ("before", "after")
             )
             self._done.setdefault(name, []).append(_Change(before, after))
