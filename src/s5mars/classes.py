@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,6 +160,27 @@ class MaskCoding:
     def identity(cls, number_of_classes: int, *, ignored: Iterable[int] = (IGNORE,)) -> MaskCoding:
         """Return a coding whose ids are the class indices."""
         return cls({i: i for i in range(number_of_classes)}, frozenset(ignored))
+
+
+def without_controls(name: str) -> str:
+    """A name with a space for control characters, line breaks and marks that turn text around."""
+    if not any(map(_is_control, name)):
+        return name
+    return " ".join("".join(" " if _is_control(c) else c for c in name).split())
+
+
+def require_printable(names: Iterable[str]) -> None:
+    """Raise a UserError for a name with a control character, which would garble every output."""
+    for name in names:
+        if any(map(_is_control, name)):
+            raise UserError(f"a class name must not contain control characters (got {name!r})")
+
+
+def _is_control(character: str) -> bool:
+    # Joiners are formatting characters that some scripts need.
+    return character not in "\u200c\u200d" and unicodedata.category(character) in {
+        "Cc", "Cf", "Zl", "Zp",
+    }  # fmt: skip
 
 
 def plain_name(name: str) -> str:

@@ -19,6 +19,7 @@ from PIL import Image
 from labels import exports
 from labels.exports import blocks
 from s5mars.cli import main
+from s5mars.data.layouts.plain import read_description
 from s5mars.errors import UserError
 from s5mars.labels import unpack as unpacking
 from s5mars.labels.brush import decode_brush
@@ -88,6 +89,21 @@ def test_polygons_outside_the_image(
     expected = np.full((30, 40), 255)
     expected[5:15, :10] = expected[20:, 5:] = 0
     np.testing.assert_array_equal(mask, expected)
+
+
+def test_control_characters_of_a_label_are_spaces(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(exports.coco({"good.jpg": ((40, 30), [GOOD])}))
+    (label,) = (c for c in document["categories"] if c["id"] == GOOD["category_id"])
+    label["name"] = "ro\nck\u202e\u0000x"
+    export = tmp_path / "coco.json"
+    export.write_text(json.dumps(document))
+    (line,) = warnings_of(export, images, capsys)
+    assert line == r"the label 'ro\nck\u202e\x00x' has control characters; its class is 'ro ck x'"
+    assert "ro ck x" in read_description(tmp_path / "out" / "dataset.yaml")[0].names
+    with pytest.raises(UserError, match="must not contain control characters"):
+        import_labels(export, images=images, out=tmp_path / "b", classes=["ro\tck=soil"])
 
 
 @pytest.mark.parametrize("number", [2, 30])

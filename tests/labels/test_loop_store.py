@@ -592,6 +592,11 @@ def test_classes_may_be_added_and_nothing_else(root: Path) -> None:
         open_folder(root, named_classes("soil,sky"))
     with pytest.raises(UserError, match="--classes must be names"):
         named_classes("soil,,sky")
+    with pytest.raises(UserError, match=r"control characters \(got 'so\\til'\)"):
+        named_classes("so\til,sky")
+    (root / "dataset.yaml").write_text('classes: [{name: "so\\u202eil"}]\n')
+    with pytest.raises(UserError, match=r"dataset\.yaml: a class name must not contain control"):
+        open_folder(root, None)
     with pytest.raises(UserError, match=r"has the class name .* twice: rename one"):
         named_classes("soil,soil")
 

@@ -153,6 +153,8 @@ class _Import:
                 self._take(item)
             else:
                 self._warn(item)
+        for label, clean in self.classes.replaced.items():
+            self._warn(f"the label {label!r} has control characters; its class is {clean!r}")
         for label in self.classes.not_found:
             hint = self.classes.hint(label)
             self._warn(f"--classes names the label {label!r}, which the export does not have{hint}")

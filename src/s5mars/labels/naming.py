@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from s5mars.classes import IGNORE, Colour, Taxonomy
+from s5mars.classes import IGNORE, Colour, Taxonomy, require_printable, without_controls
 from s5mars.data.layouts.plain import read_description
 from s5mars.errors import UserError, did_you_mean
 
@@ -15,6 +15,8 @@ LEFT_OUT = "ignore"
 
 class Classes:
     """Gives each label the index of its class, in the order of first appearance.
+
+    Control characters of a label count as spaces, and ``replaced`` has the labels with some.
 
     Args:
         labels: labels that the export declares, with their colours, in order.
@@ -36,9 +38,10 @@ class Classes:
             for each in read_description(Path(file))[0].classes
         }
         renamed = [entry for entry in renamed if entry not in files]
-        declared = {label.strip(): colour for label, colour in labels.items()}
+        self.replaced: dict[str, str] = {}  # labels with control characters → without
+        declared = {self._clean(label): colour for label, colour in labels.items()}
         self._declared = first | declared | first
-        self._class_of = _parsed(renamed)
+        self._class_of = {self._clean(label): name for label, name in _parsed(renamed).items()}
         self._expected = {old for old, new in self._class_of.items() if old != new}
         self._expected -= self._declared.keys()
         self._index: dict[str, int] = {}
@@ -47,7 +50,7 @@ class Classes:
 
     def index(self, label: str) -> int:
         """The index of a label's class; 255 if the label is left out. Outer blanks do not count."""
-        label = label.strip()
+        label = self._clean(label)
         self._expected.discard(label)
         name = self._class_of.get(label, label)
         if name == LEFT_OUT:
@@ -59,6 +62,13 @@ class Classes:
                 )
             self._index[name] = len(self._index)
         return self._index[name]
+
+    def _clean(self, label: str) -> str:
+        label = label.strip()
+        clean = without_controls(label)
+        if clean != label:
+            self.replaced[label] = clean
+        return clean
 
     def taxonomy(self, name: str) -> Taxonomy:
         """The classes so far, in the first colour of their labels that no class before has.
@@ -88,6 +98,7 @@ def _parsed(renamed: Sequence[str]) -> dict[str, str]:
     for entry in renamed:
         name, equals, old = entry.partition("=")
         name = name.strip()
+        require_printable([name])
         labels = [label.strip() for label in old.split(",")] if equals else [name]
         if not name or not all(labels):
             raise UserError(

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from s5mars.classes import IGNORE, MaskCoding, Taxonomy, hex_colour
+from s5mars.classes import IGNORE, MaskCoding, Taxonomy, hex_colour, require_printable
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts.files import left_out, paired_samples, unlabelled_samples
 from s5mars.data.layouts.splitting import read_splits
@@ -81,6 +81,7 @@ def read_description(path: Path) -> tuple[Taxonomy, MaskCoding]:
     try:
         _known_keys(data, ("name", "ignore", "classes"))
         taxonomy = Taxonomy.from_dict({"name": path.resolve().parent.name, **data})
+        require_printable(taxonomy.names)
         return taxonomy, _coding(data)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None

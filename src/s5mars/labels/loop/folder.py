@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from s5mars.classes import IGNORE, MaskCoding, Taxonomy, with_missing_colours
+from s5mars.classes import IGNORE, MaskCoding, Taxonomy, require_printable, with_missing_colours
 from s5mars.data.layouts.files import list_images
 from s5mars.data.layouts.plain import DESCRIPTION, read_description, write_description
 from s5mars.errors import MissingFileError, UserError
@@ -96,13 +96,14 @@ def named_classes(text: str) -> Taxonomy:
     """Classes from ``"soil,bedrock,rock"``, or from the ``dataset.yaml`` whose path is given.
 
     Raises:
-        UserError: if a name is empty or stands twice.
+        UserError: if a name is empty, stands twice or has control characters.
     """
     if text.lower().endswith((".yaml", ".yml")):
         return read_description(Path(text))[0]
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise UserError(f'--classes must be names such as "soil,bedrock,rock" (got {text!r})')
+    require_printable(names)
     return Taxonomy.of_names("labels", names)
 
 
