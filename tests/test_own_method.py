@@ -134,7 +134,7 @@ def test_an_object_that_is_stopped_or_fails_is_compared_again_by_the_same_call(
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Unlucky, "happens", fail)
-    with pytest.raises(s5mars.UserError, match="1 of 1 cell failed"):
+    with pytest.raises(s5mars.UserError, match="1 of 1 cell failed; repeat the command with"):
         compare()
     assert "ValueError: no luck" in (tmp_path / "x" / "comparison.json").read_text()
     monkeypatch.setattr(Unlucky, "happens", stop)

@@ -217,7 +217,7 @@ def test_a_failed_cell_and_its_retry(
     assert f"failed: supervised list-1 seed 0: {bad}" in shown.err
     assert shown.err.endswith(
         "s5mars: 1 of 2 cells failed, all others are done; repeat the command with --retry-failed "
-        "to run them again\n"
+        "to run it again\n"
     )
     cells = json.loads((out / "comparison.json").read_text())["cells"]
     assert [cell["status"] for cell in cells] == ["failed", "done"]

@@ -394,6 +394,7 @@ def test_a_settings_file_without_options_is_named(text: str, tmp_path: Path) -> 
         ("--epochs=0", "--epochs must be above 0 (got 0)"),
         ("--epochs=2", "--steps and --epochs are both given: leave one of them out"),
         ("--model=", "--model is empty: give a value, or leave it out"),
+        ("--labelled=", "--labelled is empty: give a value, or leave it out"),
         ("--workers=-2", "--workers must be at least -1 (got -2)"),
         ("--resolution=3000000000", "the longer side in pixels, from 32 to 65536 (got '30000"),
         ("--resolution=1/70000", "the longer side in pixels, from 32 to 65536 (got '1/70000')"),

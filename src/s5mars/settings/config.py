@@ -345,8 +345,8 @@ class TrainConfig(
                 f"network is {type(self.network).__name__}, but model {self.model} takes "
                 f"{kind.__name__}"
             )
-        for name in ("model", "weights", "pool"):
-            if not getattr(self, name).strip():
+        for name in ("labelled", "model", "weights", "pool"):
+            if not str(getattr(self, name)).strip():
                 raise UserError(f"--{name} is empty: give a value, or leave it out")
         if self.steps is None and self.epochs is None:
             raise UserError("give either --steps or --epochs (such as --steps 600)")

@@ -74,7 +74,8 @@ def kept_randomness() -> Iterator[None]:
     as for a random search, would draw the same ones each time.
     """
     python, of_numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    gpus = torch.cuda.get_rng_state_all() if used else None
     seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
     try:
         yield

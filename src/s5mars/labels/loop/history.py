@@ -137,4 +137,4 @@ def _is_version(value: Any) -> bool:
 def _is_box(value: Any) -> bool:
     if not isinstance(value, list) or len(value) != 4 or {type(side) for side in value} != {int}:
         return False
-    return min(value) >= 0 and max(value) < _LARGEST and value[2] * value[3] <= _LARGEST
+    return bool(min(value) >= 0 and max(value) < _LARGEST and value[2] * value[3] <= _LARGEST)
