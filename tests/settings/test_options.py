@@ -34,7 +34,7 @@ def refused(*arguments: str) -> str:
 @pytest.mark.parametrize("arguments", [["--out", ""], ["--out="], ["--object_cache", ""]])
 def test_an_empty_path_is_not_the_current_folder(arguments: list[str]) -> None:
     assert "the path is empty: give one, or leave the option out" in refused(*arguments)
-    parse_training([*BASE, "--teacher", "t", "--labelled", ""])  # no path, or not always
+    parse_training([*BASE, "--teacher", "t", "--ablation", ""])  # no path
 
 
 def test_the_signatures_hold_what_the_paper_says() -> None:
