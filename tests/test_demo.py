@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,10 @@ def test_on_the_images_of_the_package(
     assert said.index("maps of the installed model navcam") < said.index("training supervised")
     assert "s5mars train YOUR_FOLDER" in said
     assert "2 steps and 20 test images are too few to rank the methods; docs/results.md" in said
+    means = re.findall(r"^  (?:supervised|s5mars) +([\d.]+ % \([\d., ]+\))$", said, re.MULTILINE)
+    shown = page.read_text()
+    assert len(means) == 2 and all(mean in shown for mean in means)
+    assert "about seed 0. Mean mIoU of" in shown and "too few to rank the methods." in shown
 
 
 def test_data_of_the_demo(tmp_path: Path) -> None:

@@ -70,10 +70,12 @@ def demo(
     from s5mars.data.synthetic import write_synthetic
     from s5mars.evaluation.command import evaluate
     from s5mars.files.run_folder import is_finished
+    from s5mars.methods import method_title
     from s5mars.predict.archive import predict_images
     from s5mars.predict.predictor import load
     from s5mars.report.comparison import write_comparison
     from s5mars.settings.keywords import as_arguments
+    from s5mars.text.numbers import plural
     from s5mars.training.command import train
 
     if data is not None and synthetic:
@@ -123,22 +125,30 @@ def demo(
         predict_images(
             load(out / f"{method}-{settings.seeds[0]}"), examples, out=out / f"maps-{method}"
         )
+    means = {
+        method: f"{statistics.mean(found):.1f} % ({', '.join(f'{s:.1f}' for s in found)})"
+        for method, found in scores.items()
+    }
+    too_few = (
+        f"{settings.steps} steps and {len(dataset.split('test'))} test images are too few to rank "
+        "the methods"
+    )
+    about = f"This page is about seed {settings.seeds[0]}. "
+    about += f"Mean mIoU of {plural(len(settings.seeds), 'seed')} on the test split: "
+    about += ", ".join(f"{method_title(name)} {mean}" for name, mean in means.items())
     page = write_comparison(
         [out / f"{method}-{settings.seeds[0]}" for method in METHODS],
         out=out / "report.html",
         title="Supervised and S5Mars on the same few labels",
+        notes=[f"{about}." if own or synthetic else f"{about}. {too_few}."],
     )
     print(f"\nmIoU on the test split of {data}, mean of {len(settings.seeds)} seeds")
-    for method in METHODS:
-        each = ", ".join(f"{score:.1f}" for score in scores[method])
-        print(f"  {method:<11}{statistics.mean(scores[method]):5.1f} %  ({each})")
+    for method, mean in means.items():
+        print(f"  {method:<11}{mean}")
     if synthetic:
         print("  The scenes are synthetic; these scores are not evidence about images of Mars.")
     elif not own:
-        print(
-            f"  {settings.steps} steps and {len(dataset.split('test'))} test images are too few to "
-            "rank the methods; docs/results.md\n  compares them after longer runs, on more images"
-        )
+        print(f"  {too_few}; docs/results.md\n  compares them after longer runs, on more images")
     print(f"report:  {page}\nmaps:    {out / 'maps-s5mars'}")
     if not own:
         print(

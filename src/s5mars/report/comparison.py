@@ -24,6 +24,7 @@ def write_comparison(
     *,
     out: Path | str,
     title: str = "Runs side by side",
+    notes: Sequence[str] = (),
     images: int = 8,
     data: Path | None = None,
     splits: Path | None = None,
@@ -33,6 +34,7 @@ def write_comparison(
     Args:
         runs: run folders of ``s5mars train``, in the order of the columns; all must have the same
             classes. A run without an evaluation is evaluated first.
+        notes: sentences to show at the top.
         images: number of images to show with the prediction of every run, evenly spaced in the
             ranking by mean score, lowest score first; 0 shows none.
         data: where the data of the runs is now, if it was moved.
@@ -59,12 +61,17 @@ def write_comparison(
             run.taxonomy, first.taxonomy, run=run.folder, data=first.folder, remedy=remedy
         )
     evaluations = [evaluation_of(run) for run in read]
-    page = comparison_page(read, evaluations, title=title, images=images)
+    page = comparison_page(read, evaluations, title=title, notes=notes, images=images)
     return write_page("comparison.html.j2", page, Path(out))
 
 
 def comparison_page(
-    runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], *, title: str, images: int
+    runs: Sequence[Run],
+    evaluations: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+    images: int,
 ) -> dict[str, Any]:
     """Return the variables of the template."""
     taxonomy = runs[0].taxonomy
@@ -84,7 +91,10 @@ def comparison_page(
         "title": title,
         "eyebrow": "s5mars · comparison",
         "lead": _lead(runs),
-        "notices": _notices(runs, evaluations, [key.label for key in keys]),
+        "notices": [
+            *(Note("note", text) for text in notes),
+            *_notices(runs, evaluations, [key.label for key in keys]),
+        ],
         "contents": [
             ("scores", "Scores"),
             ("classes", "Classes"),
