@@ -229,6 +229,12 @@ def test_differences_in_the_docs_are_those_of_the_result_files(
         assert len(lines) >= 6, names
         for line in lines:
             assert line.partition(" | ")[2] in page, f"{names}: {line}"
+    for name in (class_biases, methods):
+        for result in read_comparison(docs / "results" / f"{name}.json").done():
+            if result.seed == 0:
+                ious = [entry["iou"] for entry in result.classes.values()]
+                values = [result.mIoU, result.pixel_accuracy, *ious]
+                assert " | ".join(f"{value:.1f}" for value in values) in page, result.name
 
 
 def test_every_comparison_of_the_docs_can_be_read() -> None:

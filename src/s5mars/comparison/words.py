@@ -9,6 +9,7 @@ from s5mars.comparison.general import GROUP
 from s5mars.comparison.intervals import LEVEL
 from s5mars.comparison.results import Comparison, Result
 from s5mars.comparison.standings import Group, Standing
+from s5mars.errors import listed
 from s5mars.evaluation.protocols import PROTOCOLS
 from s5mars.settings.networks import network_options
 
@@ -70,7 +71,7 @@ def missing_lines(group: Group) -> list[str]:
         by_reason.setdefault(cell.reason, []).append(cell.name)
     lines += [f"Not measured: {', '.join(names)}: {why}." for why, names in by_reason.items()]
     if group.unfinished:
-        lines.append(f"Not finished: {', '.join(cell.name for cell in group.unfinished)}.")
+        lines.append(f"Not finished: {listed([cell.name for cell in group.unfinished])}.")
     return lines
 
 
