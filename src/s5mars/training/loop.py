@@ -151,6 +151,7 @@ class Loop:
         if stop or due or step == self.module.total_steps or (every and step % every == 0):
             self._save()
         if stop:
+            self.fabric.barrier()  # none ends, and may be resumed, before the first has written
             self.signals.stopped_by = self.signals.stopped_by or "a signal to another process"
         return stop
 
