@@ -67,7 +67,7 @@ def test_on_the_images_of_the_package(
     means = re.findall(r"^  (?:supervised|s5mars) +([\d.]+ % \([\d., ]+\))$", said, re.MULTILINE)
     shown = page.read_text()
     assert len(means) == 2 and all(mean in shown for mean in means)
-    assert "about seed 0. Mean mIoU of" in shown and "too few to rank the methods." in shown
+    assert "shows seed 0. Mean mIoU of" in shown and "too few to rank the methods." in shown
 
 
 def test_data_of_the_demo(tmp_path: Path) -> None:

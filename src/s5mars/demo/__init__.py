@@ -133,7 +133,7 @@ def demo(
         f"{settings.steps} steps and {len(dataset.split('test'))} test images are too few to rank "
         "the methods"
     )
-    about = f"This page is about seed {settings.seeds[0]}. "
+    about = f"This page shows seed {settings.seeds[0]}. "
     about += f"Mean mIoU of {plural(len(settings.seeds), 'seed')} on the test split: "
     about += ", ".join(f"{method_title(name)} {mean}" for name, mean in means.items())
     page = write_comparison(
