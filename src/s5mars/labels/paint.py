@@ -16,8 +16,9 @@ from s5mars.errors import UserError
 from s5mars.files.reading import reading
 from s5mars.labels.naming import Classes
 from s5mars.labels.regions import REMEDY, Entry, Note, Region, Size
-from s5mars.products.decode import head_size, turned_array
+from s5mars.products.decode import head_size
 from s5mars.products.files import IMAGE_ENDINGS
+from s5mars.products.raster import turned_array
 from s5mars.text.numbers import plural
 
 _SWAPPED = (5, 6, 7, 8)

@@ -48,3 +48,20 @@ def valid_values(
             absent = values == held
             valid &= ~(absent if absent.ndim == 2 else absent.all(-1))
     return None if valid.all() else valid
+
+
+def turned_array(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """(H, W, ...) values turned as an EXIF orientation (1..8) says."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values[::-1] if orientation in (3, 4, 7, 8) else values
+
+
+def both_valid(
+    one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    """(H, W): where both masks are True; None stands for a mask without False."""
+    both = one if other is None else other if one is None else one & other
+    return None if both is None or both.all() else both
