@@ -26,6 +26,7 @@ from s5mars.data.synthetic import write_synthetic
 from s5mars.methods.s5mars import S5Mars
 from s5mars.settings.keywords import as_arguments
 from s5mars.settings.parsing import parse_training
+from s5mars.training.signals import Ended
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TINY: dict[str, Any] = {
@@ -98,9 +99,9 @@ def test_the_random_states_of_a_script_are_its_own(
     def draws() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), torch.rand(()).item()  # noqa: NPY002
 
-    def train(config: Any, method: Any, **_: Any) -> Path:
+    def train(config: Any, method: Any, **_: Any) -> Ended:
         drawn.append((*draws(), *(seed_everything(0, verbose=False), *draws())))
-        return tmp_path
+        return Ended(tmp_path)
 
     drawn: list[tuple[float, ...]] = []
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)

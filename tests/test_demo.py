@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from s5mars.data.layouts import open_dataset
 from s5mars.data.synthetic import write_synthetic
 from s5mars.demo import DATA, DemoSettings, demo, demo_data
 from s5mars.errors import UserError
+from s5mars.training.signals import Ended
 
 TINY = DemoSettings(labelled=0.5, steps=2, batch=2, crop=48, seeds=(0,), images=14, size=64)
 
@@ -38,7 +40,12 @@ def test_a_training_that_is_stopped_stops_the_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[object] = []
-    monkeypatch.setattr("s5mars.training.run.train", lambda *a, **_: trained.append(a))
+
+    def train(config: object, *_: object, **__: object) -> Ended:
+        trained.append(config)
+        return Ended(tmp_path, signal.SIGINT)
+
+    monkeypatch.setattr("s5mars.training.run.train", train)
     with pytest.raises(KeyboardInterrupt, match="the same command begins the demo again"):
         demo(tmp_path / "demo", synthetic=True, settings=TINY)
     assert len(trained) == 1

@@ -25,6 +25,7 @@ from s5mars.data.synthetic import write_synthetic
 from s5mars.methods import method_name, method_title
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
+from s5mars.training.signals import Ended
 from s5mars.types import Needs, Term
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "method.md"
@@ -270,9 +271,9 @@ def test_an_object_of_the_package_has_the_name_of_its_method(
 ) -> None:
     seen: list[Any] = []
 
-    def train(config: Any, method: Any, **_: Any) -> Path:
+    def train(config: Any, method: Any, **_: Any) -> Ended:
         seen.append((config.method, method))
-        return scenes
+        return Ended(scenes)
 
     monkeypatch.setattr("s5mars.training.run.train", train)
     with pytest.raises(s5mars.UserError, match="not the folder of a run"):

@@ -15,6 +15,7 @@ from PIL import Image
 import s5mars
 from s5mars.cli import main
 from s5mars.data.synthetic import write_synthetic
+from s5mars.training.signals import Ended
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -110,9 +111,9 @@ def test_calls_of_the_python_page(scenes: Path, monkeypatch: pytest.MonkeyPatch)
     (calls, _) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     seen: list[Any] = []
 
-    def train(config: Any, method: Any, **_: Any) -> Path:
+    def train(config: Any, method: Any, **_: Any) -> Ended:
         seen.append((config.network.decoder, method.mix.rotation))
-        return scenes
+        return Ended(scenes)
 
     monkeypatch.setattr("s5mars.training.run.train", train)
     monkeypatch.setattr("s5mars.api.Run", Path)

@@ -131,9 +131,8 @@ class Run:
         """
         moved = None if data is None else Path(data)
         with kept_randomness(), recorded_as(["train", f"--resume={self.folder}"]):
-            return Run(
-                command.resume(self.folder, data=moved, skip_bad=skip_bad, own=_checked(method))
-            )
+            command.resume(self.folder, data=moved, skip_bad=skip_bad, own=_checked(method))
+        return Run(self.folder)
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -242,7 +241,7 @@ def train(
         raise UserError(f"the data is given twice, as {folder} and as data: give one")
     arguments = as_arguments({**where, "method": name, **settings})
     with kept_randomness(), recorded_as(["train", *arguments]):
-        return Run(command.train(arguments, own=own, one_process=True))
+        return Run(command.train(arguments, own=own, one_process=True).run)
 
 
 def evaluate(model: str | PathLike[str], **settings: Any) -> Scores:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable
 from pathlib import Path
 
 from s5mars.cli.command import OneLineParser, data_of, require_data_set
@@ -17,38 +16,28 @@ def train(arguments: list[str]) -> int:
     """Train, resume a run, or print help; jsonargparse parses these options.
 
     Returns:
-        The exit code: 128 + the number of the signal that has stopped the run, so that a shell does
-        not go on with a model that is half trained; else 0.
+        The exit code: 128 + the number of the signal that has stopped the run, else 0.
     """
     if {"-h", "--help", "--help-all"} & set(arguments):
         from s5mars.settings.help import help_of_training
 
         print(help_of_training(arguments))
-    elif any(a.split("=")[0] == "--resume" for a in arguments):
+        return 0
+    if any(a.split("=")[0] == "--resume" for a in arguments):
         from s5mars.training import command
 
         options = _resumed(arguments)
-        return _exit_code(
-            lambda: command.resume(options.resume, data=options.data, skip_bad=options.skip_bad)
-        )
-    else:
-        from s5mars.settings.parsing import check_recipe_and_ablation
+        return command.resume(
+            options.resume, data=options.data, skip_bad=options.skip_bad
+        ).exit_code
+    from s5mars.settings.parsing import check_recipe_and_ablation
 
-        check_recipe_and_ablation(arguments)  # before the data and the import of torch
-        if not any(word.startswith("--print-config") for word in arguments):
-            require_data_set(data_of(arguments))
-        from s5mars.training import command
+    check_recipe_and_ablation(arguments)  # before the data and the import of torch
+    if not any(word.startswith("--print-config") for word in arguments):
+        require_data_set(data_of(arguments))
+    from s5mars.training import command
 
-        return _exit_code(lambda: command.train(arguments))
-    return 0
-
-
-def _exit_code(work: Callable[[], object]) -> int:
-    from s5mars.training import signals
-
-    signals.ended_run = 0
-    work()
-    return 128 + signals.ended_run if signals.ended_run else 0
+    return command.train(arguments).exit_code
 
 
 def _resumed(arguments: list[str]) -> Namespace:

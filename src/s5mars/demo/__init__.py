@@ -69,7 +69,6 @@ def demo(
     from s5mars.data.layouts import open_dataset
     from s5mars.data.synthetic import write_synthetic
     from s5mars.evaluation.command import evaluate
-    from s5mars.files.run_folder import is_finished
     from s5mars.methods import method_title
     from s5mars.predict.archive import predict_images
     from s5mars.predict.predictor import load
@@ -118,8 +117,7 @@ def demo(
                     "validate_every": max(1, settings.steps // 2),
                 }
             )
-            train([*arguments, *options])
-            if not is_finished(run):  # it has caught the Ctrl-C that is for the demo
+            if train([*arguments, *options]).signal:  # it has caught the Ctrl-C for the demo
                 raise KeyboardInterrupt("the same command begins the demo again")
             scores[method].append(evaluate(run, data=data, split="test")["mIoU"])
         predict_images(

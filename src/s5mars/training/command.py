@@ -14,13 +14,14 @@ from s5mars.training import run
 from s5mars.training.automatic import complete
 from s5mars.training.environment import processes
 from s5mars.training.folds import cross_validate, resume_folds
+from s5mars.training.signals import Ended
 from s5mars.types import Method
 
 
 def train(
     arguments: Sequence[str], *, own: Method | None = None, one_process: bool = False
-) -> Path:
-    """Train a run from the arguments of ``s5mars train``, and return its folder.
+) -> Ended:
+    """Train a run from the arguments of ``s5mars train``.
 
     What is not given is chosen. With ``one_process`` no further processes, which would have to
     repeat the command, are started; ``own`` is as for ``settings.parsing.parse_training``.
@@ -54,7 +55,7 @@ def resume(
     data: Path | None = None,
     skip_bad: bool = False,
     own: Method | None = None,
-) -> Path:
+) -> Ended:
     """Resume a run, whose data may be at ``data`` now; arguments and errors as ``train``.
 
     With ``skip_bad``, damaged images of the pool are left out from now on.

@@ -48,6 +48,7 @@ from s5mars.training.run import (
     settled,
     train_part,
 )
+from s5mars.training.signals import Ended
 from s5mars.types import Method, Sample
 
 logger = logging.getLogger("s5mars")
@@ -55,7 +56,7 @@ logger = logging.getLogger("s5mars")
 
 def cross_validate(
     config: TrainConfig, method: Method, *, config_text: str, chosen: str = ""
-) -> Path:
+) -> Ended:
     """Divide the labelled images into folds, and train and score a run for each.
 
     Images of one sol, where their names tell it, are in one fold; otherwise images are divided
@@ -109,7 +110,7 @@ def resume_folds(
     *,
     data: Path | None = None,
     skip_bad: bool = False,
-) -> Path:
+) -> Ended:
     """Train and score the folds of a run that are missing, and print the scores of all.
 
     Arguments as ``training.run.resume``.
@@ -140,8 +141,9 @@ def resume_folds(
             )
             own = with_changes(text, recorded, part)
             title = f"{run}: fold {number} of {config.folds}"
-            if not train_part(part, method, config_text=own, title=title, part_of=run):
-                return run
+            ended = train_part(part, method, config_text=own, title=title, part_of=run)
+            if ended.signal:
+                return Ended(run, ended.signal)
             scores.append(_score(part))
         taxonomy = load_model(run / "fold-1").taxonomy
         summary = summarise(scores, taxonomy)
@@ -152,7 +154,7 @@ def resume_folds(
         f"model is in {run / 'fold-N'}.\nTo train on all labelled images: s5mars train "
         f"{as_typed(config.data)}"
     )
-    return run
+    return Ended(run)
 
 
 def divide(

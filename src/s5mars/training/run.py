@@ -41,6 +41,7 @@ from s5mars.training.loop import Loop, read_checkpoint
 from s5mars.training.module import SegmentationModule
 from s5mars.training.notes import few_pool_crops
 from s5mars.training.record import Record
+from s5mars.training.signals import Ended
 from s5mars.training.stages import (
     earlier_stages,
     given_teacher,
@@ -67,8 +68,8 @@ def train(
     config_text: str,
     chosen: str = "",
     part_of: Path | None = None,
-) -> Path:
-    """Train a new run, and return its folder.
+) -> Ended:
+    """Train a new run.
 
     Args:
         config_text: settings and method as YAML for ``config.yaml``, from which a resumed run
@@ -139,7 +140,7 @@ def resume(
     data: Path | None = None,
     skip_bad: bool = False,
     part_of: Path | None = None,
-) -> Path:
+) -> Ended:
     """Resume a run from its ``last.ckpt``; the result equals that of an uninterrupted run.
 
     A finished run is left as it is, apart from a missing record of its training images and missing
@@ -155,7 +156,7 @@ def resume(
     config = resumed_settings(config, run, data=data, skip_bad=skip_bad)
     if is_finished(run):
         if not _is_first():
-            return run
+            return Ended(run)
         missing = not has_domain(run) or lacks_class_biases(run, config)
         if missing and config.data.exists():
             # Stopped after its last step.
@@ -164,7 +165,7 @@ def resume(
                 streams = recorded_streams(dataset, run, config, method)
                 _complete(run, config, dataset, streams)
         print(f"{run} is finished; next: s5mars evaluate {as_typed(run)}")
-        return run
+        return Ended(run)
     with _owned(run):
         changed = [name for name, new in (("data", data), ("skip_bad", skip_bad)) if new]
         if changed and _is_first():
@@ -181,7 +182,7 @@ def resumed_settings(
     return config if data is None else with_absolute_paths(replace(config, data=data))
 
 
-def _go_on(run: Path, config: TrainConfig, method: Method, *, part_of: Path | None) -> Path:
+def _go_on(run: Path, config: TrainConfig, method: Method, *, part_of: Path | None) -> Ended:
     checkpoint = run / CHECKPOINT
     saved = os.path.lexists(checkpoint)
     if saved:
@@ -210,8 +211,8 @@ def _go_on(run: Path, config: TrainConfig, method: Method, *, part_of: Path | No
 
 def train_part(
     config: TrainConfig, method: Method, *, config_text: str, title: str, part_of: Path
-) -> bool:
-    """Train or resume a fold or a stage; return whether it is finished.
+) -> Ended:
+    """Train or resume a fold or a stage, unless it is finished.
 
     Args:
         title: printed before, such as "runs/a: fold 1 of 3".
@@ -221,12 +222,11 @@ def train_part(
     if not is_finished(out):
         print(title, file=sys.stderr)
         if (out / CHECKPOINT).is_file():
-            resume(out, config, method, part_of=part_of)
-        else:
-            # Stopped before its first save: nothing is lost by a clean start.
-            shutil.rmtree(out, ignore_errors=True)
-            train(config, method, config_text=config_text, part_of=part_of)
-    return is_finished(out)
+            return resume(out, config, method, part_of=part_of)
+        # Stopped before its first save: nothing is lost by a clean start.
+        shutil.rmtree(out, ignore_errors=True)
+        return train(config, method, config_text=config_text, part_of=part_of)
+    return Ended(out)
 
 
 def require_unused(out: Path, *, part_of: Path | None = None) -> None:
@@ -260,7 +260,7 @@ def _fit(
     *,
     checkpoint: Path | None,
     part_of: Path | None,
-) -> Path:
+) -> Ended:
     out = config.out
     resumed = part_of or out  # by the command in messages
     if trains_in_stages(config, module.method):
@@ -270,8 +270,9 @@ def _fit(
         with readable(resumed, streams, saved=lambda: "the finished stages are saved"):
             for stage, own, text in stages:
                 title = f"{out}: stage {stage.out.name}"
-                if not train_part(stage, own, config_text=text, title=title, part_of=resumed):
-                    return out
+                part = train_part(stage, own, config_text=text, title=title, part_of=resumed)
+                if part.signal:
+                    return Ended(out, part.signal)
         module.given_teacher = _frozen(out / "stages" / "reliable", dataset.taxonomy, config)
     feed = Feed(
         config=config,
@@ -286,21 +287,20 @@ def _fit(
     with closing(record), explained(loop, checkpoint):
         loop.run(checkpoint)
     if not loop.fabric.is_global_zero:
-        return out
+        return Ended(out)
     if module.step < module.total_steps or loop.is_pending:
-        loop.signals.note_end()
         print(
             f"stopped by {loop.signals.stopped_by} after step {module.step} of "
             f"{module.total_steps}, saved; resume with: s5mars train --resume {as_typed(resumed)}",
             file=sys.stderr,
         )
-    else:
-        if checkpoint is not None and not (out / METRICS).is_file():
-            record.write(module)
-        with readable(resumed, streams, saved=lambda: loop.saved):
-            _complete(out, config, dataset, streams)
-        record.summarise(module)
-    return out
+        return Ended(out, loop.signals.number)
+    if checkpoint is not None and not (out / METRICS).is_file():
+        record.write(module)
+    with readable(resumed, streams, saved=lambda: loop.saved):
+        _complete(out, config, dataset, streams)
+    record.summarise(module)
+    return Ended(out)
 
 
 def _complete(run: Path, config: TrainConfig, dataset: Dataset, streams: Streams) -> None:

@@ -8,6 +8,8 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
@@ -31,12 +33,22 @@ _WHERE = {
 }
 
 
-ended_run = 0
-"""Number of the signal that has ended the last run of this process; the command line resets it.
+@dataclass(frozen=True)
+class Ended:
+    """How a training has ended."""
 
-Set in the first process of a run only: if another one ended with an exit code, torchrun and srun
-would kill the first while it may be saving.
-"""
+    run: Path
+    signal: int = 0
+    """Number of the signal that has stopped the run.
+
+    0 in all processes of a run but the first: if another one ended with an exit code, torchrun and
+    srun would kill the first while it may be saving.
+    """
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the number of the signal, so that a shell does not go on with half a model; or 0"""
+        return 128 + self.signal if self.signal else 0
 
 
 class InterruptedValidation(Exception):  # noqa: N818 - nothing is wrong
@@ -76,11 +88,10 @@ class StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def note_end(self) -> None:
-        """Note in ``ended_run`` that a signal has ended the run before its last step."""
-        global ended_run
-        # Of a signal to another process, only the arrival is known.
-        ended_run = int(getattr(signal, self.stopped_by, signal.SIGTERM))
+    @property
+    def number(self) -> int:
+        """Of the signal that stopped the run; SIGTERM stands for one to another process."""
+        return int(getattr(signal, self.stopped_by, signal.SIGTERM))
 
     def end_validation(self) -> None:
         """End a validation, if a signal asks this only process to stop.
