@@ -1,9 +1,9 @@
-# make demo [DATA=path/to/folder]   make test   make check   make bench   make torture
+# make demo [DATA=path/to/folder]   make test   make slow   make check   make bench   make torture
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench torture clean
+.PHONY: demo test slow check bench torture clean
 
 # The stamp is newer than pyproject.toml if and only if the environment is up to date.
 $(VENV)/.installed: pyproject.toml
@@ -17,6 +17,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -273,7 +273,7 @@ def test_damage_in_the_pool_is_one_line_whoever_reads_it(
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_damage_in_the_pool_has_ended_goes_on(
     workers: int,
     scenes: Path,

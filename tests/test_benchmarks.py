@@ -40,6 +40,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_gpu_on_a_cpu(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "gpu.json"
     sizes = [*SMALLEST, "--batch=2", "--steps=1", "--scenes=2"]
@@ -56,6 +57,7 @@ def test_gpu_on_a_cpu(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture
     assert found["projection"]["fp32"].endswith("the paper's RTX 3090")
 
 
+@pytest.mark.slow
 def test_gpu_needs_nothing_but_the_four_libraries() -> None:
     absent = (
         "jsonargparse", "pyarrow", "pycocotools", "skimage", "tensorboard", "torchmetrics",
@@ -105,6 +107,7 @@ def test_the_plain_step_has_the_objective_of_the_method(script: Any) -> None:
     assert float(plain.detach()) == pytest.approx(float(step.loss().detach()), rel=0.3)
 
 
+@pytest.mark.slow
 def test_box(script: Any, fake_data: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     data = fake_data.plain(tmp_path / "data", images=10)

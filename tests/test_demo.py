@@ -18,6 +18,7 @@ from s5mars.training.signals import Ended
 TINY = DemoSettings(labelled=0.5, steps=2, batch=2, crop=48, seeds=(0,), images=14, size=64)
 
 
+@pytest.mark.slow
 def test_on_synthetic_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "demo" / "maps-s5mars").mkdir(parents=True)
     (tmp_path / "demo" / "maps-s5mars" / "old.png").touch()

@@ -27,6 +27,7 @@ def test_a_step_changes_the_student(name: str) -> None:
     assert step.held >= networks * step.trained
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_fresh_process() -> None:
     assert peak_in_fresh_process("s5mars", TINY) > 2**20
 

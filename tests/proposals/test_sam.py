@@ -200,6 +200,7 @@ def content(store):
     return {name: list(store.proposals(name)) for name in sorted(store.names)}
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_gives_the_same_store(folders, samples, tmp_path):
     one = build(samples, tmp_path / "1", folders["sam"], shard_images=2)
     two = build(samples, tmp_path / "2", folders["sam"], shard_images=2, workers=2)

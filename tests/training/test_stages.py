@@ -121,7 +121,7 @@ def test_three_stages(unbroken: Path) -> None:
         assert torch.equal(state[key.replace("student.", "given_teacher.", 1)], value)
 
 
-@pytest.mark.parametrize("stage", ["labels", "reliable", ""])
+@pytest.mark.parametrize("stage", ["labels", pytest.param("reliable", marks=pytest.mark.slow), ""])
 def test_a_run_stopped_in_any_stage_goes_on_to_the_same_end(
     stage: str,
     scenes: Path,
