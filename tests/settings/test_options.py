@@ -245,6 +245,7 @@ def test_the_help_has_headings(capsys: pytest.CaptureFixture[str]) -> None:
         "The side adapter of SAN of table VI, --model san", "examples",
     ]  # fmt: skip
     assert "--side-adapter.checkpoint" in shown and "--deeplab" not in shown
+    assert "configuration" not in shown and "Print all settings as YAML" in shown
 
 
 def test_files_that_are_no_settings(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def test_all_labels_train_and_the_last_checkpoint_is_kept(
     assert shown.out.endswith(f"next: s5mars predict {run} IMAGES --out maps\n")
     assert s5mars.load(run).predict(np.zeros((40, 48, 3), np.uint8)).shape == (40, 48)
     assert main(["train", "--resume", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{run} is finished; next: s5mars predict {run} IMAGES --out maps\n" in shown
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
     assert "There is no score, because no labelled image was set aside." in page

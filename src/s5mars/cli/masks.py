@@ -160,7 +160,7 @@ def _refuse(options: Namespace, names: tuple[str, ...], action: str) -> None:
 
 COMMANDS = {
     "masks": Command(
-        "Make, import, export or draw object masks (figure 7).",
+        "Make, import, export or draw object masks (figure 7 of the paper).",
         "s5mars masks DATA --proposer graph --out masks",
         _options,
         _masks,

@@ -115,7 +115,9 @@ def _report(options: Namespace) -> Path:
 
 def _demo_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--data", type=Path, help="Path to a folder of your images (images of the package)"
+        "--data",
+        type=Path,
+        help="Path to a folder of your images and masks (images of the package)",
     )
     parser.add_argument(
         "--synthetic", action="store_true", help="Render synthetic scenes and use those"

@@ -40,7 +40,7 @@ from s5mars.types import Batch, Crops, Needs, Progress, Term, View
 
 @dataclass(frozen=True, kw_only=True)
 class S5Mars:
-    """The method, with the constants of section V-B.
+    """The method, with the constants of section V-B of the paper.
 
     Args:
         unsupervised_weight: Weight λ_u of the unsupervised terms.
@@ -50,7 +50,8 @@ class S5Mars:
         soft_threshold: Confidence t_soft below which pixels get soft labels.
         hard_over: Pixels that the hard loss divides by.
         soft_over: Pixels that the soft loss divides by.
-        photometric: Photometric augmentation of the strong view, as in figure 5 (none).
+        photometric: Photometric augmentation of the strong view, as in figure 5; the paper:
+            none.
         swap: Statistics that images exchange; ``std`` is AugIN-σ.
         mix: Settings of the paste.
     """

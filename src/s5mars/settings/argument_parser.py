@@ -24,6 +24,11 @@ _MODE = "s5mars"
 # A settings file may come from a stranger: jsonargparse reads it with the same guarded parser.
 jsonargparse.set_loader(_MODE, parse_yaml, exceptions=(yaml.YAMLError, ValueError))
 
+_PRINT_CONFIG = (
+    "Print all settings as YAML and exit; =skip_default leaves out those that have their default."
+)
+_OF_A_GROUP = ("Path to a configuration file.", "Path to a YAML file of these settings.")
+
 
 class Parser(jsonargparse.ArgumentParser):
     """jsonargparse with dashes in option names, and errors that offer the nearest option."""
@@ -47,10 +52,17 @@ class Parser(jsonargparse.ArgumentParser):
         self.set_defaults(dict(values))
 
     def dashes(self) -> None:
-        """Show ``--save-every`` for the field ``save_every``; let a boolean go without a value."""
+        """Show ``--save-every`` for the field ``save_every``; let a boolean go without a value.
+
+        The options that jsonargparse adds get help texts in the words of this project.
+        """
         for action in self._actions:
             renamed = [option.replace("_", "-") for option in action.option_strings]
             action.option_strings = renamed
+            if "--print-config" in renamed:
+                action.help = _PRINT_CONFIG
+            elif action.help == _OF_A_GROUP[0]:
+                action.help = _OF_A_GROUP[1]
             self._option_string_actions.update(dict.fromkeys(renamed, action))
             if getattr(action, "_typehint", None) is bool:
                 action.nargs, action.const = "?", True

@@ -182,8 +182,8 @@ class ObjectiveSettings:
         pool_labels: Use the labels of labelled images in the pool, too, instead of pseudo-labels.
         ohem: Use online hard example mining in the supervised loss, as in the released code of
             S5Mars and AugSeg.
-        alignment: Momentum of the class shares that keep the teacher's classes as frequent as the
-            labels', in [0, 1); 0 switches distribution alignment off (the paper).
+        alignment: Momentum of distribution alignment, which keeps the class shares of the teacher's
+            predictions close to those of the labels, in [0, 1); 0 switches it off (the paper).
         alignment_power: Exponent of the labels' class shares; below 1 favours rare classes.
         alignment_coverage: Smallest share of the pixels of labelled crops that must have a label,
             in [0, 1]; below it the class shares of the labels say little about whole crops, and
@@ -257,8 +257,8 @@ class ScheduleSettings:
             are used (docs/method.md); the paper: ``none``.
         save_every: Number of steps between writes of last.ckpt; 0 writes after the first step that
             ends 90 s or more after the last write.
-        snapshots: Number of copies of the scored network that are kept in the run's folder
-            ``snapshots``, evenly spaced over its steps; the last one is of its end.
+        snapshots: Number of copies of the scored network to keep in the folder ``snapshots`` of
+            the run, evenly spaced over the steps; the last copy is made after the last step.
     """
 
     steps: int | None = None

@@ -164,9 +164,7 @@ class Record:
             )
         if self.part_of is not None:
             return  # what comes next is said at the end of the whole
-        run = as_typed(out)
-        following = f"evaluate {run}" if self._tested else f"predict {run} IMAGES --out maps"
-        print(f"next: s5mars {following}")
+        print(f"next: {next_command(out, tested=self._tested)}")
 
     def _kept(self, module: SegmentationModule) -> dict[str, Any] | None:
         return kept_entry(self.history, keep=self.config.keep, pool_from=module.pool_from)
@@ -226,6 +224,7 @@ class Record:
             "kept": config.keep,
             "split_for_selection": config.select_on if streams.selection else None,
             "selection_images": len(streams.selection),
+            "test_images": len(self.dataset.splits.get("test", ())),
             "skipped_files": len(streams.skipped),
             "network": module.scored_name,
             "protocol": {
@@ -248,6 +247,12 @@ class Record:
             warnings=self.streams.warnings,
             objects="" if coverage is None else coverage.sentence,
         )
+
+
+def next_command(run: Path, *, tested: bool) -> str:
+    """The command that a user runs after training: on the test split, if there is one."""
+    typed = as_typed(run)
+    return f"s5mars evaluate {typed}" if tested else f"s5mars predict {typed} IMAGES --out maps"
 
 
 def kept_entry(

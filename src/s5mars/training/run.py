@@ -23,7 +23,7 @@ from s5mars.data.trained_on import dataset_of
 from s5mars.errors import UserError, as_typed
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import is_empty, locked
-from s5mars.files.reading import read_text
+from s5mars.files.reading import read_object, read_text
 from s5mars.files.run_folder import CHECKPOINT, CONFIG, METRICS, VERSIONS, is_finished
 from s5mars.models.network import SegmentationNetwork
 from s5mars.models.start import starting_network
@@ -40,7 +40,7 @@ from s5mars.training.feed import Feed, objects_of
 from s5mars.training.loop import Loop, read_checkpoint
 from s5mars.training.module import SegmentationModule
 from s5mars.training.notes import few_pool_crops
-from s5mars.training.record import Record
+from s5mars.training.record import Record, next_command
 from s5mars.training.signals import Ended
 from s5mars.training.stages import (
     earlier_stages,
@@ -164,7 +164,9 @@ def resume(
                 dataset = open_dataset(config.data, splits=config.splits)
                 streams = recorded_streams(dataset, run, config, method)
                 _complete(run, config, dataset, streams)
-        print(f"{run} is finished; next: s5mars evaluate {as_typed(run)}")
+        # Runs of earlier versions do not record the number of test images.
+        tested = read_object(run / METRICS).get("test_images") != 0
+        print(f"{run} is finished; next: {next_command(run, tested=tested)}")
         return Ended(run)
     with _owned(run):
         changed = [name for name, new in (("data", data), ("skip_bad", skip_bad)) if new]
