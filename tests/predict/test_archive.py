@@ -153,6 +153,26 @@ def test_two_images_of_one_name_get_files_of_their_own(
             assert (np.asarray(labels) == 2).any() == (row["bright"] > 0)
 
 
+def test_labels_and_maps_below_a_folder_are_no_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    for name in ("images/a.png", "masks/a.png", "old/masks/b.png", "unlabelled/c.png"):
+        save(data / name)
+    summary = predict_images(predictor(), [data / "images"], out=data / "maps")
+    assert summary.counts == Counts(done=1, failed=0, to_do=0) and not caplog.messages
+    found = find_sources([data], out=tmp_path / "again")
+    assert [source.name for source in found] == ["images/a", "old/masks/b", "unlabelled/c"]
+    remedy = "to map its images, give this folder itself"
+    assert caplog.messages == [
+        f"{data / 'maps'} is left out, because it contains the maps of an earlier prediction; "
+        f"{remedy}",
+        f"{data / 'masks'} is left out, because it contains the labels of {data / 'images'}; "
+        f"{remedy}",
+    ]
+    assert len(find_sources([data / "masks"], out=tmp_path / "again")) == 1
+
+
 def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
     image = save(tmp_path / "in/a.png")
     before = image.read_bytes()

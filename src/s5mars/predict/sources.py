@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, warn_of_all
 from s5mars.files import given_path, printable
 from s5mars.files.locking import LOCK
 from s5mars.files.reading import require_regular
@@ -31,6 +31,8 @@ OWN = (
 )  # fmt: skip
 """Files of an output folder that belong to no product."""
 
+_LABEL_FOLDERS = ("masks", "labels")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -49,7 +51,8 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
 
     The name of a file in an input folder is its path relative to the folder; other files keep their
     own name. ``Names`` makes names unique. If ``out`` lies inside an input folder it is skipped, so
-    that maps of an earlier run are not inputs of the next.
+    that maps of an earlier run are not inputs of the next. Below an input folder, other folders of
+    maps and the labels of a data set are left out with a warning.
 
     Raises:
         MissingFileError: if an input does not exist.
@@ -62,7 +65,9 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
         if given.is_dir():
             if given.resolve() == out.resolve():
                 raise UserError(f"--out {out} is an input folder; choose another folder")
-            files = product_files(files_below(given, PRODUCT_ENDINGS, without=out))
+            files = _inputs_among(
+                product_files(files_below(given, PRODUCT_ENDINGS, without=out)), given
+            )
             if not files:
                 endings = " ".join(sorted(PRODUCT_ENDINGS))
                 raise UserError(f"{given} contains no image (searched for {endings})")
@@ -77,6 +82,35 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
             absolute = Path(os.path.abspath(path))  # noqa: PTH100
             found.setdefault(absolute, Source(absolute, printable(name)))
     return list(found.values())
+
+
+def _inputs_among(files: Sequence[Path], given: Path) -> list[Path]:
+    """Leave out labels and maps among the files below an input folder, with a warning."""
+    within: dict[Path, Path | None] = {given: None}  # folder → the one left out that contains it
+
+    def left_out(folder: Path) -> Path | None:
+        if folder not in within:
+            within[folder] = left_out(folder.parent) or (folder if _no_input(folder) else None)
+        return within[folder]
+
+    kept = [path for path in files if left_out(path.parent) is None]
+    warn_of_all(
+        [
+            f"{folder} is left out, because it contains {_no_input(folder)}; to map its images, "
+            "give this folder itself"
+            for folder in sorted({folder for folder in within.values() if folder is not None})
+        ]
+    )
+    return kept
+
+
+def _no_input(folder: Path) -> str:
+    """What a folder contains instead of images to predict, or ""."""
+    if (folder / MANIFEST).is_file():
+        return "the maps of an earlier prediction"
+    if folder.name in _LABEL_FOLDERS and (folder.parent / "images").is_dir():
+        return f"the labels of {folder.parent / 'images'}"
+    return ""
 
 
 class Names:
