@@ -422,7 +422,7 @@ def test_too_few_labels_are_told_and_noted(
     assert caplog.messages == texts
     assert "There is one labelled image: " in texts[0]
     assert "No labelled pixel of sky among the labelled images (1): " in texts[1]
-    assert "count as 0 in the mIoU" in texts[1]
+    assert "learn this class, which counts as 0 in the mIoU if the scored split has it" in texts[1]
     assert "The batch of 2 is larger than the number of labelled images (1): " in texts[2]
 
     # A resumed run says the same of its scores.

@@ -106,7 +106,7 @@ def test_classes_that_val_does_not_show_are_named(
 ) -> None:
     data, run = fake_data.plain(tmp_path / "data"), tmp_path / "run"
     assert main(arguments(data, run, method="supervised")) == 0
-    assert "No labelled pixel of bedrock in the val split" in caplog.text
+    assert "No labelled pixel of bedrock in the val split: this class does not" in caplog.text
     assert "bedrock in the val split" in " ".join(note["text"] for note in metrics_of(run)["notes"])
 
 

@@ -72,7 +72,7 @@ def _predict(options: Namespace) -> object:
 def _find_options(parser: ArgumentParser) -> None:
     parser.add_argument("maps", type=Path, help="Path to a folder written by s5mars predict")
     parser.add_argument(
-        "condition", help='Condition such as "rock > 0.2 and sol between 400 and 500"'
+        "condition", help='Condition such as "sand > 0.2 and sol between 400 and 500"'
     )
     parser.add_argument("--top", type=int, default=20, help="Maximum number of rows (20)")
     parser.add_argument(
@@ -111,7 +111,7 @@ COMMANDS = {
     ),
     "find": Command(
         "List the products whose maps or labels meet a condition; draw a sheet of them.",
-        's5mars find maps "rock > 0.2 and sol between 400 and 500" --top 20 --sheet sheet.png',
+        's5mars find maps "sand > 0.2 and sol between 400 and 500" --top 20 --sheet sheet.png',
         _find_options,
         _find,
     ),

@@ -22,6 +22,7 @@ from s5mars.products.files import IMAGE_ENDINGS, PDS_ENDINGS
 from s5mars.products.names import parse_name
 from s5mars.products.no_data import empty_pixels
 from s5mars.products.reader import open_product
+from s5mars.text.numbers import plural
 from s5mars.types import Sample
 
 Bytes = NDArray[np.uint8]
@@ -182,7 +183,8 @@ def mask_ids(sample: Sample) -> MaskFile:
     if ids.ndim == 3:
         if not (ids == ids[..., :1]).all():
             raise UserError(
-                f"{sample.mask} is a colour mask: save it as a grey or palette PNG of class ids"
+                f"{sample.mask} is a colour mask: save it as a grey or palette PNG of class ids, "
+                "or convert all masks with `s5mars import` (docs/labelling.md)"
             )
         ids = ids[..., 0]
     if ids.dtype == np.uint8:
@@ -212,8 +214,8 @@ def _refuse_unknown(mask: MaskFile, coding: MaskCoding, sample: Sample) -> None:
 
 
 def listed_ids(unknown: Mapping[int, int]) -> str:
-    """``"42 (7 pixels), 99 (2 pixels)"``."""
-    return listed([f"{value} ({count} pixels)" for value, count in unknown.items()])
+    """``"42 (7 pixels), 99 (1 pixel)"``."""
+    return listed([f"{value} ({plural(count, 'pixel')})" for value, count in unknown.items()])
 
 
 def _indices(ids: NDArray[Any], coding: MaskCoding) -> Image.Image:

@@ -52,8 +52,8 @@ class Imported:
             f"{self.out}: {self.title}; {plural(self.masks, 'image')} with labels, "
             f"{count(self.pool)} without (pool); {self.placed}",
             f"classes (share of the painted pixels): {shares}",
-            f"{self.unpainted} of the pixels of images with labels are unpainted: ignored, never "
-            "background",
+            f"unpainted (ignored, never background): {self.unpainted} of the pixels of images with "
+            "labels",
             f"overlaps: {self.overlap}",
             warned if self.warnings else "no warnings",
             f"check the overlays in {self.out / PAGE}",

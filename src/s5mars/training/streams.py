@@ -165,10 +165,12 @@ def label_warnings(
         )
     absent = [name for name, area in zip(names, areas.sum(0), strict=True) if not area]
     if absent:
+        one = len(absent) == 1
         found.append(
             f"No labelled pixel of {', '.join(absent)} among the labelled images ({count}): the "
-            "model cannot learn these classes, and they count as 0 in the mIoU if the scored split "
-            "has them."
+            f"model cannot learn {'this class' if one else 'these classes'}, which "
+            f"{'counts' if one else 'count'} as 0 in the mIoU if the scored split has "
+            f"{'it' if one else 'them'}."
         )
     if count < batch:
         found.append(
@@ -188,8 +190,9 @@ def _missing_classes(
     if not selection or not absent:
         return ()
     return (
-        f"No labelled pixel of {', '.join(absent)} in the {split} split: these classes do "
-        "not influence the choice of the checkpoint or the scores on this split.",
+        f"No labelled pixel of {', '.join(absent)} in the {split} split: "
+        f"{'this class does' if len(absent) == 1 else 'these classes do'} not influence the choice "
+        "of the checkpoint or the scores on this split.",
     )
 
 
