@@ -154,8 +154,8 @@ def test_damaged_arrays(name: str) -> None:
 def test_the_rule_says_what_it_looks_at() -> None:
     said = NAVCAM.rule(Resolution.parse("256"))
     assert said == (
-        "An image is out of domain if it is not grey, or names a camera other than MSL Navcam, or "
-        "is more elongated than 3:1."
+        "An image is out of domain if it is not grey, if its label or file name names a camera "
+        "other than MSL Navcam, or if it is more elongated than 3:1."
     )
     assert NAVCAM.about == "grey images of MSL Navcam, 256 pixels"
     assert replace(NAVCAM, colour=0.4, cameras={}).rule(FULL) == ""

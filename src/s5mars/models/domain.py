@@ -166,17 +166,20 @@ class Domain:
         """Describe the rules of ``judge`` and ``with_camera`` in one sentence."""
         parts = []
         if self.kind != "grey and colour":
-            parts.append(f"is not {self.kind}")
+            parts.append(f"it is not {self.kind}")
         if sum(self.cameras.values()) >= SAME_KIND * self.images:
-            parts.append(f"names a camera other than {', '.join(sorted(self.cameras))}")
+            cameras = ", ".join(sorted(self.cameras))
+            parts.append(f"its label or file name names a camera other than {cameras}")
         if resolution.side is not None:
-            parts.append(f"is more elongated than {SHAPE_FACTOR * self.shape:.0f}:1")
+            parts.append(f"it is more elongated than {SHAPE_FACTOR * self.shape:.0f}:1")
         if self.features is not None:
             parts.append(
-                "has features at a larger distance from those of the training images than "
-                f"{100 * QUANTILE:.0f} % of these have"
+                "its features are farther from those of the training images than the features of "
+                f"{100 * QUANTILE:.0f} % of these are"
             )
-        return f"An image is out of domain if it {', or '.join(parts)}." if parts else ""
+        *others, last = parts or [""]
+        before = f"{', if '.join(others)}, or if " if others else ""
+        return f"An image is out of domain if {before}{last}." if parts else ""
 
     def to_dict(self) -> dict[str, Any]:
         """All but the arrays, for JSON."""
