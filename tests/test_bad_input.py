@@ -190,7 +190,7 @@ def test_no_image_to_predict(run: Path, tmp_path: Path, fails: Fails) -> None:
             lambda d: (d / "images/sol_001.jpg").write_text("hello"),
             r"sol_001\.jpg is not an image: replace it.*--skip-bad",
         ),
-        (unlabel, r"scenes: the partition 1\.0 \(6 images\) has no labelled pixel: choose"),
+        (unlabel, r"scenes: no mask of the 6 train images has a labelled pixel: label some"),
         (lambda d: (d / "dataset.yaml").unlink(), r"dataset\.yaml is missing: .*classes"),
         (
             lambda d: (d / "dataset.yaml").write_text("classes: ["),

@@ -120,8 +120,8 @@ def test_black_and_repeated_colours_are_replaced_for_names_alone() -> None:
     [
         ({}, "at least one entry"),
         ({"classes": []}, "at least one entry"),
-        ({"classes": [{"color": "#ffffff"}]}, "class 0 of the taxonomy has no `name`"),
-        ({"classes": ["soil"]}, "class 0 of the taxonomy has no `name`"),
+        ({"classes": [{"color": "#ffffff"}]}, "class 0 has no `name`"),
+        ({"classes": ["soil"]}, r"class 0 must have the form .name: soil.* .got 'soil'."),
         ({"classes": [{"name": "a", "color": "red"}]}, "'red' is not a colour"),
         ({"classes": [{"name": "a", "color": "#12345g"}]}, "'#12345g' is not a colour"),
         ({"classes": [{"name": "a"}, {"name": "a"}]}, r"has the class name 'a' twice: rename one"),

@@ -130,8 +130,12 @@ class Taxonomy:
         if not isinstance(entries, list) or not entries:
             raise UserError("`classes` must be a list with at least one entry")
         for index, entry in enumerate(entries):
-            if not isinstance(entry, Mapping) or "name" not in entry:
-                raise UserError(f"class {index} of the taxonomy has no `name`")
+            if not isinstance(entry, Mapping):
+                raise UserError(
+                    f"class {index} must have the form {{name: soil, ids: [0]}} (got {entry!r})"
+                )
+            if "name" not in entry:
+                raise UserError(f"class {index} has no `name`: add it")
             colour, texts = entry.get("color") or "", (entry["name"], entry.get("criterion", ""))
             if not all(isinstance(text, str) for text in texts) or not entry["name"].strip():
                 raise UserError(f"class {index}: name and criterion must be strings")

@@ -189,7 +189,7 @@ def test_damaged_labels_stop_it_unless_they_may_be_skipped(root):
     unknown = np.full((40, 48), 77, np.uint8)
     (root / "masks" / "sol_002.png").unlink()
     Image.fromarray(unknown).save(root / "masks" / "sol_002.png")
-    with pytest.raises(ValueError, match=r"77 \(1920 pixels\)"):  # a mistake is not damage
+    with pytest.raises(ValueError, match=r"77 \(1.920 pixels\)"):  # a mistake is not damage
         labelled_partition(dataset, 0.5, skip_bad=True)
 
 

@@ -250,6 +250,11 @@ def _with_labelled_pixels(
             if not skip_bad:
                 raise
             bad[sample.name] = str(error)
+    if as_fraction(labelled) == 1:
+        raise UserError(
+            f"{dataset.root}: no mask of the {len(chosen)} train images has a labelled pixel: "
+            "label some, or correct `ids` and `ignore` in dataset.yaml"
+        )
     raise UserError(
         f"{dataset.root}: the partition {labelled} ({len(chosen)} images) has no labelled pixel: "
         "choose a larger fraction or another list"
