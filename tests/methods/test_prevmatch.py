@@ -109,6 +109,13 @@ def test_an_interval_is_not_one_step_longer_than_its_share() -> None:
     assert len(method.past) == 1
 
 
+def test_an_interval_has_at_least_one_step() -> None:
+    method, student = PrevMatch(spacing=1e-9, copies=3), network(0)
+    for step in range(2):
+        method.remember(student, progress(step))
+    assert len(method.past) == 2
+
+
 def test_a_copy_has_what_is_trained_and_batch_statistics_alone() -> None:
     student = network(0)
     student.embedding.requires_grad_(False)

@@ -148,7 +148,8 @@ class PrevMatch(nn.Module):
     def remember(self, network: nn.Module, progress: Progress) -> None:
         """Keep a copy of a network where one is due, and drop the oldest of too many."""
         steps = progress.total - progress.pool_from
-        interval = math.ceil(self.spacing * steps - 1e-6)  # 0.07 · 100 is above 7 in floats
+        # 0.07 · 100 is above 7 in floats.
+        interval = max(1, math.ceil(self.spacing * steps - 1e-6))
         if (progress.step - progress.pool_from) % interval:
             return
         state = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
