@@ -256,6 +256,22 @@ def test_a_changed_label_or_file_of_an_option_is_another_comparison(
     assert plan(request).comparison == recorded
 
 
+def test_a_broken_link_to_a_label_that_no_cell_uses_is_accepted(
+    tmp_path: Path, fake_data: ModuleType
+) -> None:
+    data, names = fake_data.plain(tmp_path / "data", images=6), tmp_path / "names.txt"
+    used, unused, *_ = (data / "splits" / "train.txt").read_text().split()
+    names.write_text(f"{used}\n")
+    mask = data / "masks" / f"{unused}.png"
+    mask.unlink()
+    mask.symlink_to("nowhere")
+    words = [f"--data={data}", "--steps=20", "--model=resnet18", "--weights=none"]
+    request = Request(
+        out=tmp_path / "x", arguments=words, methods=["supervised"], labelled=[str(names)]
+    )
+    assert plan(request).comparison == plan(request).comparison
+
+
 def test_training_images_are_not_scored() -> None:
     with pytest.raises(UserError, match=r"--split must not be train, .*; use val or test"):
         Request(out=Path("x"), arguments=[], methods=["supervised"], split="train")

@@ -25,7 +25,7 @@ def describe_content(dataset: Dataset, config: TrainConfig) -> dict[str, str]:
     samples = [sample for split in dataset.splits.values() for sample in split]
     found = {
         "labels": digest(
-            f"{sample.name} {path.stat().st_size}"
+            f"{sample.name} {_size(path)}"
             for sample in samples
             for path in (sample.mask, *sample.hide)
             if path is not None
@@ -47,6 +47,13 @@ def content_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[
         for name in old.keys() & new.keys()
         if old[name] != new[name]
     ]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # a broken link, which matters only if its label is used
+        return None
 
 
 def _of_path(path: Path) -> str:
