@@ -94,7 +94,11 @@ LIMITS: Mapping[str, Callable[[float], bool]] = {
 def require_limit(limit: str, **numbers: float) -> None:
     """Raise a UserError if a number is not finite or outside one of the ``LIMITS``."""
     for name, value in numbers.items():
-        if not math.isfinite(value):
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:  # an integer of hundreds of digits
+            finite = False
+        if not finite:
             raise UserError(f"{name} must be finite (got {value})")
         if not LIMITS[limit](value):
             raise UserError(f"{name} must be {limit} (got {value})")
