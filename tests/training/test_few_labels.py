@@ -228,6 +228,13 @@ def test_folds_are_resumed_wherever_they_are(
     assert "fold 2 of 2" in capsys.readouterr().err
     assert (moved / "fold-1" / "best.safetensors").stat().st_mtime_ns == kept
     assert (moved / "folds.json").read_text() == expected
+    # Moved data are given once.
+    data = data.rename(tmp_path / "new")
+    assert main(["train", "--resume", str(moved), f"--data={data}"]) == 0
+    assert yaml.safe_load((moved / "config.yaml").read_text())["data"] == str(data)
+    shutil.rmtree(moved / "fold-2")
+    assert main(["train", "--resume", str(moved)]) == 0
+    assert (moved / "folds.json").read_text() == expected
 
 
 def test_folds_need_images_and_a_single_run(

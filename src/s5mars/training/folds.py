@@ -37,12 +37,13 @@ from s5mars.predict.inference import Inference
 from s5mars.products import read_info
 from s5mars.proposals.prepare import check_given, checked_objects
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.parsing import with_changes, with_values
+from s5mars.settings.parsing import with_changes
 from s5mars.text.numbers import UNKNOWN, score
 from s5mars.text.spread import summary_of_known
 from s5mars.training.environment import processes, versions
 from s5mars.training.run import (
     quieten_lightning,
+    record_resumed,
     require_unused,
     resumed_settings,
     settled,
@@ -122,12 +123,10 @@ def resume_folds(
     quieten_lightning()
     recorded = config
     config = resumed_settings(config, run, data=data, skip_bad=skip_bad)
-    text = read_text(run / CONFIG)
     scores: list[Mapping[str, Any]] = []
     with locked(run):
-        if skip_bad:
-            text = with_values(text, config, ["skip_bad"])
-            write_text(run / CONFIG, text)
+        record_resumed(config, run, data=data, skip_bad=skip_bad)
+        text = read_text(run / CONFIG)
         for number in range(1, config.folds + 1):
             pool_list = _pool_of(run, number)
             part = replace(

@@ -169,10 +169,8 @@ def resume(
         print(f"{run} is finished; next: {next_command(run, tested=tested)}")
         return Ended(run)
     with _owned(run):
-        changed = [name for name, new in (("data", data), ("skip_bad", skip_bad)) if new]
-        if changed and _is_first():
-            path = run / CONFIG
-            write_text(path, with_values(read_text(path), config, changed))
+        if _is_first():
+            record_resumed(config, run, data=data, skip_bad=skip_bad)
         return _go_on(run, config, method, part_of=part_of)
 
 
@@ -182,6 +180,14 @@ def resumed_settings(
     """The settings of a run that may have been moved to ``run``, and its data to ``data``."""
     config = replace(config, out=run, skip_bad=config.skip_bad or skip_bad)
     return config if data is None else with_absolute_paths(replace(config, data=data))
+
+
+def record_resumed(config: TrainConfig, run: Path, *, data: Path | None, skip_bad: bool) -> None:
+    """Write what ``resumed_settings`` has changed to ``config.yaml``, for the next time."""
+    changed = [name for name, new in (("data", data), ("skip_bad", skip_bad)) if new]
+    if changed:
+        path = run / CONFIG
+        write_text(path, with_values(read_text(path), config, changed))
 
 
 def _go_on(run: Path, config: TrainConfig, method: Method, *, part_of: Path | None) -> Ended:
