@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -137,6 +138,18 @@ def test_merged_classes_are_scored_as_one_and_do_not_overwrite(run: Path, data: 
             evaluate(run, data=data, merge=twice)
 
 
+def test_a_single_class_is_scored(run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Taxonomy("one", TINTS.classes[:1])
+    monkeypatch.setattr(
+        command, "open_model", lambda path, *, network: LoadedModel(Tint(1), one, {}, network)
+    )
+    others = f"[{IGNORE}, 1, 2, 3]"
+    (data / "dataset.yaml").write_text(
+        f"name: one\nignore: {others}\nclasses:\n- {{name: sand, ids: [0]}}\n"
+    )
+    assert evaluate(run, data=data, draws=20)["mIoU"] == 100
+
+
 def test_other_networks_splits_and_folders_have_their_own_file(
     run: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +189,12 @@ def test_scores_on_other_data_or_lists_leave_those_of_the_run_alone(
     same_name = Path(shutil.copytree(other, tmp_path / "far" / "other"))
     evaluate(run, data=same_name)
     evaluate(run, data=other)
+    assert len(list(run.glob("cross-other*-same-classes-test-full.json"))) == 2
+    # The same folder has one file, from whichever directory its path is relative.
+    for folder in (other.parent, other):
+        with monkeypatch.context() as context:
+            context.chdir(folder)
+            evaluate(run, data=Path(os.path.relpath(other)))
     assert len(list(run.glob("cross-other*-same-classes-test-full.json"))) == 2
     # Data that have moved, and lists that are those of the data, are those of training.
     (run / "evaluation-test-full.json").unlink()

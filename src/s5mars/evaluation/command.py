@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -187,7 +188,8 @@ def _protocol(
         "network": loaded.network,
         "class_biases": biases,
         "class_biases_fitted_on": fitted.get("split"),
-        "data": str(dataset.root),
+        # Absolute, to know the same folder again from another directory; links keep their names.
+        "data": os.path.abspath(dataset.root),  # noqa: PTH100
         "split": opened.name,
         "images": len(found.images),
         "images_of_training": opened.trained_on,
@@ -251,7 +253,7 @@ def _groups(merge: Sequence[str], taxonomy: Taxonomy) -> list[list[int]]:
             f"--merge can join each class once, but {twice[0]!r} occurs twice (got "
             f"{' '.join(merge)})"
         )
-    if len(taxonomy) - sum(len(group) - 1 for group in groups) < 2:
+    if merge and len(taxonomy) - sum(len(group) - 1 for group in groups) < 2:
         raise UserError(f"--merge {' '.join(merge)}: fewer than two classes are left to score")
     return groups
 
