@@ -139,7 +139,8 @@ def test_bad_lists(root, tmp_path):
         labelled_partition(dataset, tmp_path / "nowhere.txt")
     for nothing in ("", Path()):
         with pytest.raises(
-            UserError, match=r"a fraction in \(0, 1\] or a list file \(got nothing\)"
+            UserError,
+            match=r"^--labelled must be a fraction in \(0, 1\] or a list file \(got nothing\)",
         ):
             labelled_partition(dataset, nothing)
     with pytest.raises(UserError, match="--seed must be at least 0"):

@@ -66,7 +66,7 @@ def as_fraction(labelled: float | str | Path) -> float | None:
         UserError: if it is a number outside (0, 1].
     """
     if not str(labelled).strip() or labelled == Path():
-        raise UserError("labelled must be a fraction in (0, 1] or a list file (got nothing)")
+        raise UserError("--labelled must be a fraction in (0, 1] or a list file (got nothing)")
     try:
         fraction = float(str(labelled))
     except ValueError:
