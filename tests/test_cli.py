@@ -159,6 +159,7 @@ def test_overview_has_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--stepz", "5"], "unknown option --stepz; did you mean '--steps'"),
         (["train", "--resume"], "use --resume RUN, and --data DATA if the data was moved"),
         (["train", "--resume="], "use --resume RUN, and --data DATA if the data was moved"),
+        (["train", "--resume=a", "--skip-bad=true"], "argument --skip-bad: ignored explicit"),
         (["train", "--resume=a", "--seed=1"], "--resume accepts only the run folder, --data"),
         (["train", "--resume", "a", "--steps", "5"], "a resumed run keeps its settings"),
         (["train", "--steps", "5", "--resume=a"], "a resumed run keeps its settings"),

@@ -48,7 +48,9 @@ def _resumed(arguments: list[str]) -> Namespace:
     parser.add_argument("--skip-bad", action="store_true")
     try:
         given, others = parser.parse_known_args(arguments)
-    except UserError:
+    except UserError as error:
+        if "argument --skip-bad" in str(error):
+            raise
         raise UserError(
             "a folder is missing: use --resume RUN, and --data DATA if the data was moved"
         ) from None
