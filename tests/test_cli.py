@@ -190,6 +190,17 @@ def test_mistakes_are_one_line(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", [["train"], ["compare", "--out=x", "--methods=supervised"]])
+@pytest.mark.parametrize("data", ["[a]", "3"])
+def test_data_of_another_type_in_a_settings_file_is_one_line(
+    command: list[str], data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"data: {data}\n")
+    assert main([*command, f"--config={file}", "--steps=2"]) == USER_ERROR
+    assert ": expected the path of a folder" in capsys.readouterr().err
+
+
 def test_ctrl_c_during_the_imports_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,7 +100,10 @@ def data_of(arguments: Sequence[str]) -> str | None:
 
     if arguments and not arguments[0].startswith("-"):
         return arguments[0]
-    return given(arguments, ["data"]).get("data")
+    data = given(arguments, ["data"]).get("data")
+    if data is not None and not isinstance(data, str):  # in a settings file
+        raise UserError(f"data is {data!r}: expected the path of a folder")
+    return data
 
 
 def require_data_set(data: Path | str | None) -> None:
