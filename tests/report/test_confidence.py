@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from s5mars.errors import UserError
 from s5mars.evaluation.reliability import Pixels, measure
 from s5mars.report.run import write_report
 
@@ -60,4 +61,15 @@ def test_a_damaged_file_is_named(make_run: Callable[..., Path], network: type) -
     run = calibrated(make_run())
     (run / "calibration.json").write_text("{}")
     with pytest.raises(ValueError, match=r"calibration\.json: damaged calibration"):
+        write_report(run, examples=0)
+
+
+def test_a_file_without_counts_at_thresholds_is_to_be_made_again(
+    make_run: Callable[..., Path], network: type
+) -> None:
+    run = calibrated(make_run())
+    calibration = json.loads((run / "calibration.json").read_text())
+    del calibration["after"]["thresholds"]
+    (run / "calibration.json").write_text(json.dumps(calibration))
+    with pytest.raises(UserError, match=r"calibration\.json: .*run `s5mars calibrate` again"):
         write_report(run, examples=0)

@@ -176,6 +176,8 @@ def read_calibration(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any] |
     with reading(path, kind="calibration", remedy="remove it, or run `s5mars calibrate` again"):
         found = object_in(path)
         same = float(found["temperature"]) == temperature_of(facts, str(found["network"]))
+        if same and "thresholds" not in found["after"]:
+            raise ValueError("without the counts at thresholds, which an earlier version left out")
     return found if same else None
 
 
