@@ -24,7 +24,7 @@ from s5mars.predict.manifest import Counts, Manifest
 from s5mars.predict.predictor import Predictor
 from s5mars.predict.regions import largest_regions
 from s5mars.predict.settings import model_hash
-from s5mars.predict.sources import ENDINGS, OWN, Names, Source
+from s5mars.predict.sources import ENDINGS, INDEX, OWN, TABLE, Names, Source
 from s5mars.predict.sources import MANIFEST as FILE
 
 from .folders import save
@@ -195,6 +195,15 @@ def test_a_manifest_of_another_content_is_damaged_or_asked_to_agree(
         manifest.suspects()
         write_index(manifest, THREE)
     assert str(tmp_path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_the_remedy_for_a_damaged_manifest_names_all_files_that_would_be_refused(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / FILE).write_bytes(b"no database" * 100)
+    said = rf"damaged manifest .*remove it, {INDEX}, {TABLE} and the maps to start over"
+    with pytest.raises(DamagedFileError, match=said), Manifest(tmp_path):
+        pass
 
 
 def test_a_full_disk_under_the_manifest_is_said_in_words(tmp_path: Path) -> None:

@@ -24,7 +24,14 @@ from typing import Any, Literal, Self
 from s5mars.errors import DamagedFileError, UserError
 from s5mars.files import below, disk_full, numbered, printable
 from s5mars.files.reading import parse_json, parse_object, reading, require_regular
-from s5mars.predict.sources import MANIFEST, Names, Source, refuse_overwriting_others
+from s5mars.predict.sources import (
+    INDEX,
+    MANIFEST,
+    TABLE,
+    Names,
+    Source,
+    refuse_overwriting_others,
+)
 from s5mars.products.files import state_of
 
 FORMAT = 3
@@ -32,7 +39,7 @@ FORMAT = 3
 DEATHS = 2
 """Number of runs that may die while reading a product before it counts as failed."""
 
-START_OVER = "remove it and the maps to start over, or choose another --out"
+START_OVER = f"remove it, {INDEX}, {TABLE} and the maps to start over, or choose another --out"
 """What to do about a damaged manifest."""
 
 _OF_THE_SYSTEM = {
