@@ -18,7 +18,7 @@ def test_what_is_no_number_is_unknown(value: object) -> None:
 def test_numbers() -> None:
     assert score(51.256) == "51.26"
     assert score(51, digits=0) == "51"
-    assert count(1234567) == "1\u202f234\u202f567"
+    assert count(1234567) == "1,234,567"
     assert share(20, 160) == "12.5\u202f%"
     assert share(1, 1) == "100\u202f%"
     assert share(3, 10_000) == "0.03\u202f%"

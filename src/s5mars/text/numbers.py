@@ -35,9 +35,9 @@ def score(value: object, *, digits: int = 2) -> str:
 
 
 def count(value: object) -> str:
-    """``12345678`` → ``"12 345 678"``, with narrow no-break spaces."""
+    """``12345678`` → ``"12,345,678"``."""
     found = number(value)
-    return UNKNOWN if found is None else f"{round(found):,}".replace(",", "\u202f")
+    return UNKNOWN if found is None else f"{round(found):,}"
 
 
 def share(part: object, whole: object) -> str:
