@@ -47,8 +47,8 @@ def _compare_options(parser: ArgumentParser) -> None:
         "--keep-checkpoints", action="store_true", help="Keep the last.ckpt of every run"
     )
     parser.epilog = (
-        "All other options are those of s5mars train. If --model, --resolution or --crop is not "
-        f"given, it is chosen once for all runs.\n\n{parser.epilog}"
+        "All other options are those of s5mars train; --data is required. If --model, --resolution "
+        f"or --crop is not given, it is chosen once for all runs.\n\n{parser.epilog}"
     )
 
 
