@@ -55,6 +55,12 @@ def test_the_power_flattens_the_shares_of_the_labels() -> None:
     torch.testing.assert_close(alignment.wanted, torch.tensor([0.8, 0.6]) / 1.4)
 
 
+def test_a_class_without_labels_keeps_a_small_share() -> None:
+    """With a share of 0 the teacher could never predict the class again."""
+    alignment = Alignment(torch.tensor([3.0, 1.0, 0.0]), momentum=0.98, power=1.0)
+    torch.testing.assert_close(alignment.wanted, torch.tensor([0.75, 0.25, 0.001]) / 1.001)
+
+
 def test_pixels_that_do_not_count_say_nothing() -> None:
     alignment = Alignment(torch.ones(2), momentum=0.98, power=1.0)
     given = said(0.9, 0.1)

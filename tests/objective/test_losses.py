@@ -105,6 +105,14 @@ def test_the_fused_losses_are_pytorchs_own(weights: tuple[float, float]) -> None
     torch.testing.assert_close(fused.grad, plain.grad)
 
 
+def test_half_precision_is_summed_in_single() -> None:
+    scores, label = logits(1, 9, 4, 5).half(), torch.randint(0, 9, (1, 4, 5))
+    probability = scores.float().softmax(1)
+    hard, soft = pixel_cross_entropies(scores, label, probability)
+    torch.testing.assert_close(hard, F.cross_entropy(scores.float(), label, reduction="none"))
+    torch.testing.assert_close(soft, -(probability * scores.float().log_softmax(1)).sum(1))
+
+
 def test_the_gradient_of_one_label_is_pytorchs_own() -> None:
     label = torch.tensor([[[0, 3, IGNORE], [1, 2, IGNORE]]])
     scores = logits(1, 4, 2, 3).requires_grad_()
@@ -126,3 +134,16 @@ def test_ohem_keeps_the_hard_pixels() -> None:
         ohem_cross_entropy(scores, label, threshold=0.0, minimum_kept=40), hardest
     )
     torch.testing.assert_close(ohem_cross_entropy(scores, label), cross_entropy(scores, label))
+
+
+def test_ohem_has_the_constants_of_the_released_code() -> None:
+    """Threshold 0.7, and at least 100 000 pixels."""
+    label = torch.zeros(1, 300, 400, dtype=torch.long)
+    easy = torch.linspace(0.71, 0.99, 120_000, dtype=torch.float64)
+    for probability, kept in (
+        (easy, 100_000),
+        (torch.cat([torch.full((110_000,), 0.69), torch.full((10_000,), 0.71)]).double(), 110_000),
+    ):
+        scores = torch.stack([probability, 1 - probability]).log().view(1, 2, 300, 400)
+        expected = -probability[:kept].log().mean()
+        torch.testing.assert_close(ohem_cross_entropy(scores, label), expected)

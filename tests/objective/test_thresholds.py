@@ -85,10 +85,17 @@ def test_pixels_that_are_not_valid_say_nothing(kind: str) -> None:
     other = PROBABILITY.clone()
     other[:, :, 1] = 1 / 3
     again = ClassThresholds(EVENLY, kind=kind, momentum=0.5)  # type: ignore[arg-type]
-    assert torch.equal(
-        again(other, half, above=0.7),
-        ClassThresholds(EVENLY, kind=kind, momentum=0.5)(PROBABILITY, half, above=0.7),  # type: ignore[arg-type]
-    )
+    assert torch.equal(again(other, half, above=0.7), rule(PROBABILITY, half, above=0.7))
+    disturbed = dict(again.named_buffers())
+    for name, value in rule.named_buffers():
+        assert torch.equal(value, disturbed[name]), name
+
+
+def test_freematch_has_thresholds_without_labels_of_a_class() -> None:
+    rule = ClassThresholds(torch.tensor([3.0, 1.0, 0.0]), kind="freematch", momentum=0.0)
+    probability = torch.tensor([0.9, 0.1, 0.0]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    assert rule(probability, VALID, above=0.9).sum() == 0  # the threshold of class 0 is 0.9 itself
+    assert rule.thresholds(0.9).tolist() == pytest.approx([0.9, 0.5, 0.5])
 
 
 @pytest.mark.parametrize("kind", ["flexmatch", "freematch"])
