@@ -99,6 +99,37 @@ def test_rescaling_changes_the_area_and_keeps_the_centre(factor: float) -> None:
     assert rows.double().mean() == pytest.approx(12, abs=0.6)
 
 
+def test_transforms_turn_and_rescale_pixels_without_shearing_them() -> None:
+    """In an image that is not square, too."""
+    region = torch.zeros(400, 24, 60, dtype=torch.bool)
+    region[:, 4:9, 30:50] = True
+    theta = object_transforms(region, rngs(0, 400), rotation=40, flip=0.5, rescale=(0.25, 4.0))
+    half = torch.tensor([30.0, 12.0])  # pixels in a unit of the normalised coordinates: x, y
+    linear = half[:, None] * theta[:, :, :2] / half  # from output to input
+    factor = linear.det().abs().rsqrt()
+    square = torch.eye(2) / factor.square()[:, None, None]
+    torch.testing.assert_close(linear @ linear.mT, square, atol=1e-4, rtol=1e-4)
+    degrees = torch.rad2deg(torch.atan2(linear[:, 1, 0], linear[:, 1, 1]))
+    assert -40.01 < degrees.min() < -38 and 38 < degrees.max() < 40.01
+    assert 0.25 < factor.min() < 0.27 and 3.8 < factor.max() < 4.001
+    # Log-uniformly: as many objects shrink as grow.
+    assert float((factor < 1).double().mean()) == pytest.approx(0.5, abs=0.08)
+    assert float((linear.det() < 0).double().mean()) == pytest.approx(0.5, abs=0.08)
+
+
+def test_colours_do_not_fade_at_the_border_of_the_donor() -> None:
+    flat = torch.ones(3, SIZE, SIZE)
+    targets = Targets(flat[:, None].expand(-1, CLASSES, -1, -1) / CLASSES, flat.long(), flat > 0)
+    theta = object_transforms(disc(), rngs(0, 3), rotation=20, flip=0, rescale=(0.6, 0.6))
+    moved, _ = warp(View(flat[:, None].expand(-1, 3, -1, -1), targets), disc(), theta=theta)
+    valid = moved.targets.valid
+    assert 0 < valid.double().mean() < 1
+    torch.testing.assert_close(moved.image[:, 0][valid], torch.ones(int(valid.sum())))
+    torch.testing.assert_close(
+        moved.targets.probability.sum(1)[valid], torch.ones(int(valid.sum()))
+    )
+
+
 @settings(max_examples=30)
 @given(st.integers(0, 1000))
 def test_labels_follow_their_pixels_through_any_transform(seed: int) -> None:
