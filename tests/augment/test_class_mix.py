@@ -34,7 +34,15 @@ def test_a_label_made_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("classes", "share", "expected"),
-    [(2, 0.5, 1), (3, 0.5, 1), (9, 0.5, 4), (5, 1.0, 5), (5, 0.0, 0), (10, 0.7, 7)],
+    [
+        (2, 0.5, 1),
+        (3, 0.5, 1),
+        (9, 0.5, 4),
+        (5, 1.0, 5),
+        (5, 0.0, 0),
+        (10, 0.7, 7),
+        (23, 7 / 23, 7),
+    ],
 )
 def test_how_many_classes(classes: int, share: float, expected: int) -> None:
     region = regions(torch.arange(classes).view(1, 1, classes), share=share)

@@ -194,6 +194,23 @@ def test_a_small_object_is_replaced_by_a_rectangle() -> None:
     assert not torch.equal(mixed.image, pool.image)
 
 
+@pytest.mark.parametrize("pixels", [99, 100])
+def test_an_object_needs_a_hundred_valid_pixels(pixels: int) -> None:
+    """As in the released code; pixels without data, which are not pasted, do not count."""
+    pool, donors = view(10), view(20)
+    region = torch.zeros(3, SIZE, SIZE, dtype=torch.bool)
+    region[:, 8:20, 10:22] = True
+    valid = torch.ones_like(region)
+    valid[region] = (torch.arange(144) < pixels).repeat(3)
+    donors = View(donors.image, Targets(donors.targets.probability, donors.targets.label, valid))
+    mix = SamMix(rotation=0.0, flip=0.0, rescale=(1.0, 1.0))
+    mixed = mix(pool, donors, region, rngs(1, 3))
+    rectangle = SamMix(source="rectangles")(pool, donors, None, rngs(1, 3))
+    assert torch.equal(mixed.image, rectangle.image) == (pixels < 100)
+    if pixels == 100:
+        assert torch.equal((mixed.image != pool.image).any(1), region & valid)
+
+
 def test_invalid_pixels_are_not_pasted() -> None:
     pool, donors = view(10), view(20)
     valid = torch.zeros(3, SIZE, SIZE, dtype=torch.bool)

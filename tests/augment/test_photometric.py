@@ -275,6 +275,9 @@ def test_inner_rectangles_lie_inside_with_their_area() -> None:
         rows, columns = one.any(1), one.any(0)
         assert torch.equal(one, rows[:, None] & columns[None])
     assert not inner_rectangles((8, 8), rngs(1, 9), probability=0).any()
+    square = inner_rectangles((100, 100), rngs(0, 400), probability=1)
+    stretch = square.any(2).sum(1) / square.any(1).sum(1)  # height over width
+    assert 0.25 < stretch.min() < 0.4 and 2.5 < stretch.max() < 4
 
 
 def test_boxes_cover_what_they_say() -> None:

@@ -42,7 +42,7 @@ def class_regions(
     numbers = each(generators, lambda g: g.random(IGNORE + 1, dtype=np.float32))
     drawn = send(torch.from_numpy(numbers), flat.device)
     rank = drawn.masked_fill(~present, 2.0).argsort(1).argsort(1)
-    # 0.7 · 10 is slightly less than 7 in floating point.
+    # Seven of 23, 7 / 23 · 23, is slightly less than 7 in single precision.
     wanted = torch.floor(share * present.sum(1, keepdim=True) + 1e-4)
     chosen = present & (rank < wanted)
     return chosen.gather(1, flat).view(label.shape)
