@@ -216,6 +216,71 @@ def test_augseg_draws_up_to_three_different_operations(monkeypatch: pytest.Monke
     assert {i for d in drawn for i in d} == set(range(11))
 
 
+class End:
+    """A generator that draws the lower (0) or upper (1) end of every range."""
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+
+    def uniform(self, low: float, high: float) -> float:
+        return (low, high)[self.end]
+
+    def integers(self, low: int, high: int) -> int:
+        return (low, high - 1)[self.end]
+
+
+BLUR = (intensity.gaussian_blur, "sigma", (0.1, 2.0))
+OF_FIXMATCH = [
+    (intensity.brightness, "factor", (0.5, 1.5)),
+    (intensity.contrast, "factor", (0.5, 1.5)),
+    (intensity.saturation, "factor", (0.5, 1.5)),
+    (intensity.hue, "shift", (-0.25, 0.25)),
+]
+OF_AUGSEG = [
+    (intensity.contrast, "factor", (0.05, 0.95)),
+    (intensity.sharpness, "factor", (0.05, 0.95)),
+    (intensity.saturation, "factor", (0.05, 0.95)),
+    (intensity.brightness, "factor", (0.05, 0.95)),
+    (intensity.hue, "shift", (-0.5, 0.5)),
+    (intensity.posterize, "bits", (4, 8)),
+    (intensity.solarize, "threshold", (1 / 256, 1.0)),
+]
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_strengths_have_the_published_ranges(end: int) -> None:
+    given_image, valid = image(8), mask(8, 0.9)
+    published = [*OF_FIXMATCH, BLUR, BLUR, *OF_AUGSEG]
+    ours = [*photometric.JITTER, photometric.gaussian_blur, *AUGSEG[3:]]
+    for augment, (operation, name, ends) in zip(ours, published, strict=True):
+        expected = operation(given_image, valid, **{name: ends[end]})  # type: ignore[operator]
+        assert torch.equal(augment(given_image, valid, End(end)), expected), operation  # type: ignore[arg-type]
+
+
+def test_how_often_fixmatch_changes_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def recorder(name: str) -> photometric.Augmentation:
+        def record(x: torch.Tensor, *_: object) -> torch.Tensor:
+            calls.append(name)
+            return x
+
+        return record
+
+    monkeypatch.setattr(photometric, "JITTER", [recorder(str(i)) for i in range(4)])
+    monkeypatch.setattr(intensity, "grayscale", recorder("grey"))
+    monkeypatch.setattr(photometric, "gaussian_blur", recorder("blur"))
+    orders = set()
+    for seed in range(1000):
+        before = len(calls)
+        photometric.fixmatch_set(image(0), everywhere(), generator(seed, "often"))
+        orders.add("".join(call for call in calls[before:] if call.isdecimal()))
+    shares = {"0": 0.8, "1": 0.8, "2": 0.8, "3": 0.8, "grey": 0.2, "blur": 0.5}
+    for name, share in shares.items():
+        assert calls.count(name) / 1000 == pytest.approx(share, abs=0.04), name
+    assert len(orders) == 25  # all 24 of the four, and none of them
+
+
 def batch(seed: int, share: float) -> tuple[torch.Tensor, torch.Tensor]:
     given_image = torch.stack([image(seed), image(seed + 1)])
     return given_image, torch.stack([mask(seed, share), mask(seed + 1, share)])
