@@ -83,6 +83,60 @@ def test_the_score_of_images_left_out_decides() -> None:
     assert set(fit_class_biases(mixed).values) == {0.0}
 
 
+def test_the_folds_are_neighbours_and_are_left_out_of_the_fit() -> None:
+    """Only the last two images, which may show one scene, want a bias: no other ones confirm it."""
+    most, scene = pixels_of((0.0, 0.0), images=8), pixels_of((0.0, 2.0), images=2, each=8000)
+    mixed = Pixels(
+        np.concatenate([most.logits, scene.logits]),
+        np.concatenate([most.label, scene.label]),
+        np.concatenate([most.image, scene.image + 8]),
+    )
+    found = fit_class_biases(mixed)
+    assert found.factor == 0 and found.held_out == found.before
+
+
+def alike(*groups: tuple[int, int, tuple[float, ...]]) -> Pixels:
+    """Ten equal images; each group is a number of pixels, their class, and their logits."""
+    repeats = [number for number, _, _ in groups]
+    logits = np.repeat(np.array([z for _, _, z in groups], np.float32), repeats, axis=0)
+    label = np.repeat(np.array([c for _, c, _ in groups], np.uint8), repeats)
+    image = np.repeat(np.arange(10, dtype=np.int32), len(label))
+    return Pixels(np.tile(logits, (10, 1)), np.tile(label, 10), image)
+
+
+RIGHT = ((2000, 0, (9.0, 0.0)), (2000, 1, (0.0, 9.0)))
+"""Pixels that no bias makes wrong."""
+
+
+@pytest.mark.parametrize(("wrong", "factor"), [(1, 0.0), (4, 0.25)])
+def test_a_gain_below_a_tenth_of_a_point_gives_none(wrong: int, factor: float) -> None:
+    """Each wrong pixel in 2000 is 0.05 points; the smallest factor that repairs them is enough."""
+    found = fit_class_biases(alike(*RIGHT, (wrong, 1, (0.3, 0.0))))
+    assert found.factor == factor
+    assert found.values == (-factor, factor)
+
+
+def test_biases_differ_by_six_at_most() -> None:
+    wrong = [(20, 1, (margin, 0.0)) for margin in (1.0, 3.0, 5.0, 7.0)]
+    assert fit_class_biases(alike(*RIGHT, *wrong)).values == (-3, 3)
+
+
+def test_a_bias_does_not_follow_a_few_pixels() -> None:
+    """One pixel in 6000 is less than the gain for which a bias is changed."""
+    right = [(6000, label, logits) for _, label, logits in RIGHT]
+    found = fit_class_biases(alike(*right, (60, 1, (0.3, 0.0)), (1, 1, (3.0, 0.0))))
+    assert found.values == (-0.25, 0.25)
+
+
+def test_pixels_that_are_wrong_in_any_case_do_not_raise_a_class_without_labels() -> None:
+    pixels = alike(
+        *((number, label, (*logits, -9.0)) for number, label, logits in RIGHT),
+        (500, 0, (0.05, 0.0, -9.0)), (500, 1, (0.0, 0.05, -9.0)),  # keep the two others in place
+        (100, 1, (2.0, -9.0, 1.9)), (100, 0, (-9.0, 2.0, 1.9)),
+    )  # fmt: skip
+    assert fit_class_biases(pixels).values == (0, 0, 0)
+
+
 def test_a_class_without_labels_is_not_raised() -> None:
     """Where both classes are likely to be wrong, a class without IoU would cost nothing."""
     pixels = pixels_of((0.0, 1.0))
