@@ -14,8 +14,10 @@ import s5mars
 from s5mars.cli import main
 from s5mars.data.layouts import open_dataset
 from s5mars.evaluation.calibrate import calibrate
+from s5mars.evaluation.reliability import HIGHEST
 from s5mars.models.checkpoint import load_model, save_model
 from s5mars.models.deeplab import DeepLabV3Plus
+from s5mars.models.facts import write_class_biases
 from s5mars.predict.inference import Inference
 
 
@@ -69,6 +71,27 @@ def test_the_student_has_its_own(tmp_path: Path, data: Path) -> None:
     assert found["fitted_on"]["pixels"] == 200 and (run / "calibration-student.json").is_file()
     temperatures = [load_model(run, network=name).temperature for name in ("teacher", "student")]
     assert temperatures[1] == found["temperature"] != temperatures[0]
+
+
+def test_a_fit_that_stops_at_the_end_of_its_range_says_so(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save(tmp_path / "run", data, scale=1e6)  # surer than any temperature can repair
+    found = calibrate(run, data=data, pixels=200, inference=Inference(window=64))
+    assert found["at_limit"] and found["temperature"] < HIGHEST
+    assert "The fit stopped at the end of its range" in capsys.readouterr().out
+
+
+def test_biases_that_are_replaced_or_removed_do_not_enter_the_fit(
+    tmp_path: Path, data: Path
+) -> None:
+    run = save(tmp_path / "run", data)
+    plain = calibrate(run, data=data, inference=Inference(window=64))
+    write_class_biases(run, "teacher", {"values": [3.0, 0.0, -3.0]})
+    kept = calibrate(run, data=data, inference=Inference(window=64))
+    removed = calibrate(run, data=data, class_biases="none", inference=Inference(window=64))
+    assert removed["before"] == plain["before"] != kept["before"]
+    assert removed["temperature"] == plain["temperature"]
 
 
 def test_images_that_it_was_trained_on_are_counted(

@@ -216,11 +216,18 @@ def test_calibrate_fits_them_and_all_scores_use_them(
     after = json.loads((run / "evaluation-val-full.json").read_text())
     assert after["mIoU"] > before["mIoU"]
     assert after["protocol"]["class_biases"] == entry["values"]
+    assert after["protocol"]["class_biases_fitted_on"] == "val"
     assert main(["evaluate", str(run), "--split", "val", "--no-class-biases"]) == 0
     plain = json.loads((run / "evaluation-val-full-no-class-biases.json").read_text())
     assert plain["mIoU"] == before["mIoU"] and plain["protocol"]["class_biases"] is None
-    # A later fit of the temperature keeps them.
+    assert plain["protocol"]["class_biases_fitted_on"] is None
+    # A later fit of the temperature keeps them, and finds the same.
+    together = json.loads((run / "calibration.json").read_text())
+    assert not together["at_limit"]
     assert main(["calibrate", str(run)]) == 0
+    later = json.loads((run / "calibration.json").read_text())
+    assert later["temperature"] == pytest.approx(together["temperature"], rel=1e-3)
+    assert later["before"]["nll"] == pytest.approx(together["before"]["nll"], rel=1e-4)
     assert s5mars.load(run).class_biases is not None
     assert s5mars.load(run, class_biases=False).class_biases is None
     # The scores of before are not taken for those of now.
