@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,24 @@ def test_appears_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
         assert not path.exists()
     assert path.read_text() == "one"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_content_is_on_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a crash of the machine may leave an empty file in the place of the old one."""
+    done: list[tuple[str, int]] = []
+    rename = Path.replace
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append(("rename", path.stat().st_ino))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(("sync", os.fstat(file).st_ino)))
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_text(tmp_path / "a.txt", "one")
+    number = (tmp_path / "a.txt").stat().st_ino
+    assert done == [("sync", number), ("rename", number)]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt(), OSError("x")])

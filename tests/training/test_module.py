@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
 from s5mars.objective.thresholds import above_threshold
 from s5mars.settings.config import Kept, TrainConfig
+from s5mars.training.finite import NotFiniteError, require_finite
 from s5mars.training.module import SegmentationModule
 from s5mars.training.notes import before_the_pool, few_pool_crops
 from s5mars.training.record import kept_entry
@@ -85,6 +87,12 @@ def test_the_criterion_is_a_setting_of_the_run() -> None:
     assert module_of(ohem=True).progress(0).criterion is ohem_cross_entropy
 
 
+def test_the_weight_of_the_pool_is_a_setting_of_the_run() -> None:
+    module = module_of(unsupervised=0.5, warm_up=0.1, ramp=0.2)
+    weights = [module.progress(step).ramp for step in (9, 10, 20, 30, 99)]
+    assert weights == pytest.approx([0, 0.5 * math.exp(-5), 0.5 * math.exp(-5 / 4), 0.5, 0.5])
+
+
 def test_a_run_asks_for_a_fixed_threshold_unless_told_otherwise() -> None:
     assert module_of().progress(0).keep is above_threshold
     assert module_of(thresholds="flexmatch").progress(0).keep is not above_threshold
@@ -125,6 +133,21 @@ def test_frozen_statistics_do_not_move() -> None:
     module.objective(batch(size=32), module.progress(0))
     assert all(torch.equal(a, b.running_mean) for a, b in zip(before, norms, strict=True))  # type: ignore[arg-type]
     assert all(norm.num_batches_tracked == 1 for norm in others)
+
+
+def test_statistics_that_are_not_numbers_are_not_saved() -> None:
+    """They may go wrong before the loss does, and the teacher's do not enter it."""
+    module = module_of()
+    require_finite(module)
+    for network in (module.student, module.teacher):
+        assert network is not None
+        statistics = next(x for name, x in network.named_buffers() if "running_mean" in name)
+        value = statistics[0].clone()
+        statistics[0] = torch.nan
+        with pytest.raises(NotFiniteError, match="weights"):
+            require_finite(module)
+        statistics[0] = value
+    require_finite(module)
 
 
 @pytest.mark.parametrize(("keep", "expected"), [("best", 10), ("last", 100), ("after-warm-up", 50)])

@@ -148,8 +148,8 @@ class San:
 
 
 def labelled(crops: Crops) -> Tensor:
-    """(B, H, W) bool: the pixels that have a class."""
-    return (crops.label != IGNORE) & crops.valid
+    """(B, H, W) bool: the pixels that have a class; the loader gives none to invalid pixels."""
+    return crops.label != IGNORE
 
 
 def bce(masks: Tensor, drawn: Drawn) -> Tensor:
