@@ -5,8 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
-from s5mars.data.stratify import prefix_length, stratified_order
+from s5mars.classes import IGNORE, MaskCoding
+from s5mars.data.stratify import label_areas, prefix_length, stratified_order
+from s5mars.types import Sample
 
 
 @given(
@@ -69,3 +72,19 @@ def test_beginning_is_rounded_and_never_empty():
     assert prefix_length(161, 0.125) == 20
     assert prefix_length(5000, 0.2) == 1000
     assert prefix_length(3, 0.01) == 1
+    assert prefix_length(7, 0.25) == 2
+
+
+def test_each_pixel_has_the_weight_of_its_place(tmp_path):
+    """Also beyond the rows that are counted at once."""
+    height, width = 300, 7
+    label = np.random.default_rng(0).integers(0, 3, (height, width)).astype(np.uint8)
+    label[label == 2] = IGNORE
+    Image.fromarray(label).save(tmp_path / "mask.png")
+    rows, columns = np.arange(1.0, height + 1)[:, None], np.arange(1.0, width + 1)[None]
+    sample = Sample("a", tmp_path / "image.png", tmp_path / "mask.png")
+    areas, _ = label_areas(
+        [sample], MaskCoding.identity(2), 2, weights=lambda width, height: (rows, columns)
+    )
+    expected = [[(rows * columns)[label == index].sum() for index in (0, 1)]]
+    np.testing.assert_allclose(areas, expected)

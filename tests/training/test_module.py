@@ -124,6 +124,18 @@ def test_the_recorded_rate_is_that_of_the_head_in_the_last_step() -> None:
         assert module.learning_rate == pytest.approx(used) and used > 0
 
 
+def test_the_teacher_begins_as_the_student_of_the_first_step() -> None:
+    module = module_of(teacher_span=0.0)
+    assert module.teacher is not None
+    for value, averaged in ((1.0, 1.0), (3.0, 2.0), (8.0, 4.0)):  # the mean, while that is short
+        with torch.no_grad():
+            module.student.classifier.weight.fill_(value)
+        module.optimizer.step()
+        module.finish_step()
+        weight = module.teacher.classifier.weight
+        torch.testing.assert_close(weight, torch.full_like(weight, averaged))
+
+
 def test_frozen_statistics_do_not_move() -> None:
     module = module_of("supervised", freeze_norm=True)
     norms = [m for m in module.student.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
