@@ -66,6 +66,19 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     assert "| S5_Mars | 1 | 45.00 | 55.00 | +5.00 (one seed, no interval) |" in text
 
 
+def test_a_cell_without_a_score_is_in_no_difference() -> None:
+    made = comparison()
+    cells = tuple(
+        replace(cell, status="running", mIoU=None, mAcc=None)
+        if cell.key == ("supervised", "0.25", 2)
+        else cell
+        for cell in made.cells
+    )
+    (group,) = groups_of(replace(made, cells=cells))
+    found = {standing.row: standing for standing in group.standings}["s5mars"].to_reference
+    assert found is not None and found.n == 2 and found.mean == 5.25
+
+
 def test_the_best_other_row_is_the_best_of_those_with_common_seeds(tmp_path: Path) -> None:
     made = comparison(SCORES | {("fixmatch", 3): 70.0})
     write_comparison(tmp_path, made)
