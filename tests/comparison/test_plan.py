@@ -10,12 +10,20 @@ from typing import Any
 
 import pytest
 
+from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.comparison.grid import Row, arguments_of, method_rows, with_files_read
 from s5mars.comparison.job import Job
 from s5mars.comparison.plan import Request, plan, with_choices
 from s5mars.comparison.results import read_comparison, write_comparison
 from s5mars.comparison.runner import _Work
-from s5mars.comparison.settings import describe_row, differences, run_differences, with_new_options
+from s5mars.comparison.settings import (
+    describe_data,
+    describe_row,
+    differences,
+    run_differences,
+    with_new_options,
+)
+from s5mars.data.dataset import Dataset
 from s5mars.errors import UserError
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.networks import DeepLabOptions
@@ -145,6 +153,30 @@ def test_a_comparison_is_extended_with_its_options(tmp_path: Path, fake_data: Mo
         plan(replace(asked, arguments=words[:-1]))
     write_comparison(asked.out, plan(replace(asked, methods=["supervised", "s5mars"])).comparison)
     assert [cell.seed for cell in plan(replace(asked, seeds=[0, 1])).cells] == [0, 1]
+
+
+def test_a_comparison_keeps_its_references_when_rows_are_added(
+    tmp_path: Path, fake_data: ModuleType
+) -> None:
+    data = fake_data.plain(tmp_path / "data", images=6)
+    words = [f"--data={data}", "--steps=20", "--model=resnet18", "--weights=none"]
+    asked = Request(out=tmp_path / "x", arguments=words, methods=["fixmatch"])
+    write_comparison(asked.out, plan(asked).comparison)
+    added = plan(replace(asked, methods=["ranpaste"])).comparison
+    assert added.references == {"methods": "fixmatch"}
+    # Supervised is the reference of all methods, whenever it joins them.
+    joined = plan(replace(asked, methods=["supervised"])).comparison
+    assert joined.references == {"methods": "supervised"}
+
+
+def test_data_with_other_ignored_ids_are_others(tmp_path: Path) -> None:
+    taxonomy = Taxonomy.of_names("site", ("soil", "rock"))
+    one, other = (
+        Dataset(tmp_path, "plain", taxonomy, MaskCoding({0: 0, 1: 1}, frozenset(ignored)), {})
+        for ignored in ((), (7,))
+    )
+    found = differences(describe_data(one), describe_data(other))
+    assert found == ["ignored: [] there, [7] now"]
 
 
 def test_a_misspelled_encoder_is_refused_before_the_first_cell(
