@@ -11,7 +11,8 @@ import pytest
 
 from s5mars.data.layouts import open_dataset
 from s5mars.data.synthetic import write_synthetic
-from s5mars.demo import DATA, DemoSettings, demo, demo_data
+from s5mars.demo import DATA, demo_data
+from s5mars.demo.run import DemoSettings, demo
 from s5mars.errors import UserError
 from s5mars.training.signals import Ended
 
@@ -64,7 +65,7 @@ def test_other_files_are_never_removed(tmp_path: Path) -> None:
 def test_on_the_images_of_the_package(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s5mars.demo.EXAMPLES", 2)
+    monkeypatch.setattr("s5mars.demo.run.EXAMPLES", 2)
     page = demo(tmp_path / "demo", settings=replace(TINY, resolution="1/4", labelled=0.25))
     said = capsys.readouterr().out
     assert page.is_file()

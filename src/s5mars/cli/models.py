@@ -136,7 +136,7 @@ def _demo_options(parser: ArgumentParser) -> None:
 
 
 def _demo(options: Namespace) -> object:
-    from s5mars.demo import DemoSettings, demo
+    from s5mars.demo.run import DemoSettings, demo
 
     settings = DemoSettings(labelled=options.labelled)
     if options.steps:
