@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from s5mars.evaluation.protocols import centre
 from s5mars.export.graph import write_onnx
 from s5mars.export.parity import onnx_probabilities, parity, seconds_per_megapixel
-from s5mars.export.quantise import quantise
+from s5mars.export.quantise import _quiet, quantise
 
 from .networks import THREE, network, picture
 
@@ -45,3 +46,11 @@ def test_no_image_is_refused_and_large_ones_are_cut(tmp_path: Path) -> None:
     image = picture(0, 100, 40)
     assert np.array_equal(centre(image, 50), image[25:75])
     assert centre(image, 200).shape == image.shape
+
+
+def test_advice_of_onnxruntime_leaves_no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It printed the later warnings of the command as ``WARNING:s5mars:...``."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a program, without pytest's
+    with _quiet():
+        logging.warning("Please consider to run pre-processing before quantization.")
+    assert logging.getLogger().handlers == []

@@ -74,11 +74,16 @@ def _kept_in_float(graph: Any) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the advice to preprocess the file, which files of `write_onnx` do not need."""
+    """Silence the advice to preprocess the file, which files of `write_onnx` do not need.
+
+    onnxruntime gives it with `logging.warning`, which adds a handler to the root logger of a
+    program without one; the handler would print every later warning of s5mars in its own format.
+    """
     root = logging.getLogger()
-    before = root.level
+    before, handlers = root.level, list(root.handlers)
     root.setLevel(logging.ERROR)
     try:
         yield
     finally:
         root.setLevel(before)
+        root.handlers[:] = handlers
