@@ -187,6 +187,21 @@ def test_paint_erase_undo_and_reload(open_tab: Callable[[str], Tab], root: Path)
     tab.until(lambda: tab.page.is_disabled("#undo"))
 
 
+def test_the_text_of_a_disabled_button_is_visible(open_tab: Callable[[str], Tab]) -> None:
+    tab = open_tab("s9")
+    for button in ("#undo", "#start"):
+        colour, paper = tab.page.evaluate(
+            """(which) => {
+                const button = document.querySelector(which);
+                button.disabled = true;
+                return [button, document.body].map((each, i) =>
+                    getComputedStyle(each)[i ? "backgroundColor" : "color"]);
+            }""",
+            button,
+        )
+        assert colour != paper, button
+
+
 def test_polygon_and_keyboard(open_tab: Callable[[str], Tab], root: Path) -> None:
     tab = open_tab("s1")
     tab.page.keyboard.press("p")

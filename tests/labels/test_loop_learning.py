@@ -204,6 +204,16 @@ def test_a_full_disk_keeps_no_core_busy_and_is_tried_again(
     assert assistant._until_next() is None
 
 
+def test_images_that_cannot_be_read_are_not_waited_for(tmp_path: Path) -> None:
+    """The page said for ever that features of 3 of 4 images were made in the background."""
+    root = write_images(tmp_path / "folder")
+    (root / "images" / "sol1.png").write_bytes(b"damaged")
+    assistant = Assistant(open_store(root), plain_model())
+    assert assistant.waiting == 4
+    _work(assistant)
+    assert len(assistant.featured) == 3 and assistant.waiting == 0
+
+
 def test_superpixels_that_a_full_disk_refused_are_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

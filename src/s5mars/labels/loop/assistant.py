@@ -115,6 +115,11 @@ class Assistant:
         """Images without features or superpixels, and why."""
         return self.failures.reasons
 
+    @property
+    def waiting(self) -> int:
+        """Number of images whose features are still to be computed."""
+        return sum(map(self._lacks_features, self.names))
+
     def start(self) -> None:
         """Begin the work."""
         for work in self._work:
@@ -270,7 +275,7 @@ class Assistant:
         self._summaries[name], self._places[name] = overview(pyramid)
         with self._wake:
             self.featured.add(name)
-            waiting = len(self.names) - len(self.featured) - len(self.failed)
+            waiting = self.waiting
             # Ranking all images after each would take longer than the features themselves.
             if len(self.featured) % 8 == 0 or not waiting:
                 self._ranked_again = True

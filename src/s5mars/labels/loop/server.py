@@ -110,6 +110,7 @@ class LabelServer:
             "held_back": len(store.splits.lists["val"]),
             "learned": assistant.head is not None,
             "featured": len(assistant.featured),
+            "waiting": assistant.waiting,
             "queue": [{"name": r.name, "reason": r.reason} for r in assistant.queue[:QUEUE_SHOWN]],
             "training": training,
             "maps": self.maps.shown(training["finished"][-1]) if training["finished"] else [],

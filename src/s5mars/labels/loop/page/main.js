@@ -301,7 +301,7 @@ function showFacts() {
   const ahead = state.queue.find((each) => each.name === current?.name);
   byId("reason").textContent = ahead ? `Why this one: ${ahead.reason}.` : "";
   const work = [];
-  if (state.featured < state.images) work.push(`features of ${state.featured} of ${state.images} images`);
+  if (state.waiting) work.push(`features of ${state.featured} of ${state.featured + state.waiting} images`);
   if (state.current?.failed) work.push(state.current.failed);
   byId("hint").dataset.work = work.join("; ");
   showHint();
