@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from s5mars.errors import UserError
 from s5mars.files import write_text
@@ -18,6 +20,15 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+def _options(text: str) -> Markup:
+    """Keep options such as ``--steps`` in one line; browsers break lines after their hyphens."""
+    escaped = str(escape(text))
+    return Markup(re.sub(r"(?<!\S)--[a-z][a-z-]*", r'<span class="option">\g<0></span>', escaped))
+
+
+_TEMPLATES.filters["options"] = _options
 
 
 def rendered(template: str, page: object) -> str:
