@@ -80,6 +80,8 @@ def test_one_file_and_a_folder_of_shards_read_alike(tmp_path, rows):
     assert one.masks == 15
     assert one.settings == {"a": 1}
     assert "15 masks of 6 images by sam" in one.description
+    one.masks = 1118
+    assert "1,118 masks of 6 images by sam" in one.description
 
 
 def test_the_columns_can_be_read_by_anybody(tmp_path, rows):

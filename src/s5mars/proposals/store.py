@@ -197,7 +197,8 @@ class ObjectStore:
     @property
     def description(self) -> str:
         """One line for logs and reports."""
-        return f"{self.path.name}: {self.masks} masks of {len(self)} images by {self.proposer}"
+        masks, images = f"{self.masks:,} masks", f"{len(self):,} images"
+        return f"{self.path.name}: {masks} of {images} by {self.proposer}"
 
     def __len__(self) -> int:
         return len(self._place)
@@ -303,7 +304,9 @@ def _shards(path: Path) -> list[Path]:
         raise MissingFileError(f"{path}: no such object store (a .parquet file or a folder)")
     shards = sorted(p for p in path.glob("*.parquet") if not p.name.startswith("."))
     if not shards:
-        raise MissingFileError(f"{path} contains no *.parquet file")
+        raise MissingFileError(
+            f"{path} contains no *.parquet file; give the --out of an earlier `s5mars masks`"
+        )
     return shards
 
 
