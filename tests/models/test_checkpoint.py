@@ -111,6 +111,10 @@ def test_what_is_not_there(tmp_path: Path, run: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"contains no best\.safetensors"):
         load_model(tmp_path / "empty")
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped" / "config.yaml").touch()
+    with pytest.raises(FileNotFoundError, match=r"resume it with `s5mars train --resume .*stopped"):
+        load_model(tmp_path / "stopped")
     with pytest.raises(ValueError, match="must be one of teacher, student \\(got 'pupil'\\)"):
         load_model(run, network="pupil")
     (run / "best.json").unlink()

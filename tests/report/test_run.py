@@ -342,6 +342,15 @@ def test_an_old_page_survives_a_failure(make_run, network, monkeypatch) -> None:
     assert sorted(run.iterdir()) == before
 
 
+def test_options_in_notices_stay_in_one_line() -> None:
+    """Browsers broke ``--steps`` after its first hyphen."""
+    shown = render._options("a <b>: use more --steps or a larger --batch-size; 3--4")
+    assert shown == (
+        'a &lt;b&gt;: use more <span class="option">--steps</span> or a larger '
+        '<span class="option">--batch-size</span>; 3--4'
+    )
+
+
 def test_a_misspelt_name_in_a_template_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="title"):
         render.write_page("report.html.j2", {}, tmp_path / "x.html")
@@ -355,8 +364,10 @@ def test_folders_that_are_no_run(make_run, tmp_path: Path) -> None:
         write_report(tmp_path)
     run = make_run()
     (run / "best.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"not a finished run: best\.json missing"):
-        write_report(run)
+    with pytest.raises(
+        FileNotFoundError, match=r"not a finished run: best\.json missing; `s5mars train --resume"
+    ):
+        write_report(run)  # its config.yaml makes `train --out` refuse the folder
 
 
 @pytest.mark.parametrize(

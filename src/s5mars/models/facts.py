@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.classes import Taxonomy
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import MissingFileError, UserError, as_typed
 from s5mars.files import write_json
 from s5mars.files.reading import read_object, reading, require_format
-from s5mars.files.run_folder import FOLDS, TENSORS
+from s5mars.files.run_folder import CONFIG, FOLDS, TENSORS, is_finished
 from s5mars.models.box import contains, installed, installed_folder
 from s5mars.models.domain import Domain
 
@@ -46,6 +46,11 @@ def checkpoint_path(path: Path) -> Path:
             f"{path} has one model for each fold; give one of them, such as {path / 'fold-1'}"
         )
     if path.is_dir():
+        if (path / CONFIG).is_file() and not is_finished(path):
+            raise MissingFileError(
+                f"{path} contains no {TENSORS}, because its training was stopped; resume it with "
+                f"`s5mars train --resume {as_typed(path)}`"
+            )
         raise MissingFileError(
             f"{path} contains no {TENSORS}; give the folder of a finished `s5mars train` run"
         )

@@ -122,9 +122,10 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
     needed = (METRICS, FACTS)
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
+        begun = (folder / CONFIG).is_file()  # `train --out` refuses the folder of such a run
         raise MissingFileError(
             f"{folder} is not a finished run: {' and '.join(missing)} missing; "
-            f"`s5mars train --out {as_typed(folder)}` writes them"
+            f"`s5mars train {'--resume' if begun else '--out'} {as_typed(folder)}` writes them"
         )
     with reading(folder / FACTS, kind="run", remedy="train the run again"):
         best = object_in(folder / FACTS)
