@@ -23,6 +23,13 @@ FOLDS = "folds.json"
 """Summary of a cross-validation, whose runs are in folders below it."""
 
 
+def run_to_resume(run: Path) -> Path:
+    """The run of which a run is a fold or a stage; the run itself if it is neither."""
+    if run.parent.name == "stages" and (run.parent.parent / CONFIG).is_file():
+        return run_to_resume(run.parent.parent)
+    return run.parent if (run.parent / "lists" / f"{run.name}.txt").is_file() else run
+
+
 def is_finished(run: Path) -> bool:
     """Whether a run has written its final scores, which it writes last."""
     try:

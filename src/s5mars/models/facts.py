@@ -15,7 +15,7 @@ from s5mars.classes import Taxonomy
 from s5mars.errors import MissingFileError, UserError, as_typed
 from s5mars.files import write_json
 from s5mars.files.reading import read_object, reading, require_format
-from s5mars.files.run_folder import CONFIG, FOLDS, TENSORS, is_finished
+from s5mars.files.run_folder import CONFIG, FOLDS, TENSORS, is_finished, run_to_resume
 from s5mars.models.box import contains, installed, installed_folder
 from s5mars.models.domain import Domain
 
@@ -49,7 +49,7 @@ def checkpoint_path(path: Path) -> Path:
         if (path / CONFIG).is_file() and not is_finished(path):
             raise MissingFileError(
                 f"{path} contains no {TENSORS}, because its training was stopped; resume it with "
-                f"`s5mars train --resume {as_typed(path)}`"
+                f"`s5mars train --resume {as_typed(run_to_resume(path))}`"
             )
         raise MissingFileError(
             f"{path} contains no {TENSORS}; give the folder of a finished `s5mars train` run"

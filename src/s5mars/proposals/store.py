@@ -25,6 +25,7 @@ from s5mars.errors import MissingFileError, UserError, listed
 from s5mars.files import replacing
 from s5mars.files.reading import open_parquet, parse_object, reading, require_format
 from s5mars.proposals.proposal import Proposal
+from s5mars.text.numbers import plural
 
 _FORMAT = 1
 _FOOTER_KEY = b"s5mars.proposals"
@@ -197,7 +198,7 @@ class ObjectStore:
     @property
     def description(self) -> str:
         """One line for logs and reports."""
-        masks, images = f"{self.masks:,} masks", f"{len(self):,} images"
+        masks, images = plural(self.masks, "mask"), plural(len(self), "image")
         return f"{self.path.name}: {masks} of {images} by {self.proposer}"
 
     def __len__(self) -> int:

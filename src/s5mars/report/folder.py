@@ -13,7 +13,7 @@ import yaml
 from s5mars.classes import Taxonomy
 from s5mars.errors import MissingFileError, UserError, as_typed
 from s5mars.files.reading import object_in, parse_yaml, read_object, read_text, reading
-from s5mars.files.run_folder import CONFIG, FACTS, FOLDS, METRICS, VERSIONS
+from s5mars.files.run_folder import CONFIG, FACTS, FOLDS, METRICS, VERSIONS, run_to_resume
 from s5mars.methods import method_title
 from s5mars.models.box import installed_folder
 from s5mars.text.numbers import number
@@ -122,10 +122,14 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
     needed = (METRICS, FACTS)
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
-        begun = (folder / CONFIG).is_file()  # `train --out` refuses the folder of such a run
+        # `train --out` refuses the folder of a run that has begun.
+        begun = (folder / CONFIG).is_file()
+        option = (
+            f"--resume {as_typed(run_to_resume(folder))}" if begun else f"--out {as_typed(folder)}"
+        )
         raise MissingFileError(
             f"{folder} is not a finished run: {' and '.join(missing)} missing; "
-            f"`s5mars train {'--resume' if begun else '--out'} {as_typed(folder)}` writes them"
+            f"`s5mars train {option}` writes them"
         )
     with reading(folder / FACTS, kind="run", remedy="train the run again"):
         best = object_in(folder / FACTS)
