@@ -110,6 +110,9 @@ def test_conditions(maps: Path, condition: str, expected: list[int]) -> None:
         ("read_text('/etc/passwd') = 'x'", "unknown function read_text"),
         ("columns(*) > 1", "is not allowed"),
         ("sol > 'many'", "many"),
+        ("name like 1030", "uses a text as a number, or a number as a text"),
+        ("round(name) > 1", "uses a text as a number, or a number as a text"),
+        ("sol > 20% and sol < 50 %", 'shares are fractions: "sol > 0.2 and sol < 0.5"'),
         ("", "condition is empty"),
     ],
 )

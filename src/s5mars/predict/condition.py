@@ -33,6 +33,11 @@ _KEYWORDS = {
 }  # fmt: skip
 """Words that are not taken for a part of a name, as in "sand or rock"."""
 
+_EXAMPLE = (
+    'give one such as "sand > 0.5 and sol < 100", with double quotes around names with special '
+    "characters"
+)
+
 _FEW_VALUES = 8
 _NUMBER = re.compile(r"[\d_.]+(e[+-]?\d+)?", re.IGNORECASE)
 _QUOTED = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")""")
@@ -76,10 +81,7 @@ class Products:
         try:
             self._products.filter(sql)
         except duckdb.ParserException as error:
-            remedy = self._with_quoted_values(text) or (
-                'give one such as "sand > 0.5 and sol < 100", with double quotes around names with '
-                "special characters"
-            )
+            remedy = self._with_quoted_values(text) or _without_percent(text) or _EXAMPLE
             raise UserError(
                 f"{text!r} is not a condition ({first_line(error)}); {remedy}"
             ) from None
@@ -143,6 +145,11 @@ class Products:
             found = every.order(f"{_identifier(order)} {direction} NULLS LAST, name").limit(top)
             rows = [dict(zip(self.columns, row, strict=True)) for row in found.fetchall()]
             return rows, len(every)
+        except duckdb.BinderException:
+            raise UserError(
+                f"{condition.sql!r} uses a text as a number, or a number as a text: a text needs "
+                "single quotes, as in \"name like '%1030%'\""
+            ) from None
         except duckdb.Error as error:
             raise UserError(f"{condition.sql!r}: {first_line(error)}") from None
 
@@ -209,3 +216,9 @@ def _expressions(tree: Any) -> Iterator[dict[str, Any]]:
 
 def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _without_percent(text: str) -> str:
+    """What to write instead of a share in percent; else empty."""
+    said = re.sub(r"(\d+(?:\.\d+)?) ?%", lambda m: f"{float(m[1]) / 100:g}", text)
+    return f'shares are fractions: "{said}"' if said != text else ""
