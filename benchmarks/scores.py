@@ -3,8 +3,8 @@
     python benchmarks/scores.py RUNS/ai4mars-eighth --gold ai4mars256_gold \
         --out docs/results/ai4mars-eighth-scores.json
 
-Scores that the file contains are not computed again. The tables are the differences between two
-rows, paired by seed, for docs/results.md.
+Only two rows are scored; scores that the file contains are not computed again. The tables are their
+differences, paired by seed, for docs/results.md.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--gold", type=Path, help="Folder of a data set, scored on its split test")
     parser.add_argument("--out", type=Path, required=True, help="Path to the JSON file")
     parser.add_argument(
-        "--rows", nargs=2, default=["s5mars", "supervised_averaged"], help="Rows of the tables"
+        "--rows", nargs=2, default=["s5mars", "supervised_averaged"], help="Rows to score"
     )
     options = parser.parse_args(arguments)
     comparison = read_comparison(options.comparison)
@@ -54,14 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = {"about": f"{about} by benchmarks/scores.py", "scores": []}
     if options.out.is_file():
         found = json.loads(options.out.read_text(encoding="utf-8"))
-    for result in comparison.done():
+    done = [result for result in comparison.done() if result.row in options.rows]
+    for result in done:
         for kind in kinds:
             if not any(is_of(entry, result, kind) for entry in found["scores"]):
                 entry = score(options.comparison / result.folder, result, kind, found["scores"])
                 found["scores"].append(entry)
                 write_json(options.out, found)
                 print(f"{result.name}, {kind.title}: mIoU {entry['mIoU']:.1f} %", flush=True)
-    recorded = [entry_of(result, own) for result in comparison.done()]
+    recorded = [entry_of(result, own) for result in done]
     for kind in [own, *kinds]:
         entries = [
             entry
