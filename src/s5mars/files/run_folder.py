@@ -25,7 +25,7 @@ FOLDS = "folds.json"
 
 def run_to_resume(run: Path) -> Path:
     """The run of which a run is a fold or a stage; the run itself if it is neither."""
-    if run.parent.name == "stages" and (run.parent.parent / CONFIG).is_file():
+    if run.parent.name == "stages" and (run.parent.parent / LABELLED).is_file():
         return run_to_resume(run.parent.parent)
     return run.parent if (run.parent / "lists" / f"{run.name}.txt").is_file() else run
 

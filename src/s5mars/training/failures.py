@@ -17,7 +17,7 @@ from s5mars.errors import (
     first_line,
     raised_message,
 )
-from s5mars.files.run_folder import CONFIG
+from s5mars.files.run_folder import CONFIG, run_to_resume
 from s5mars.training.finite import NotFiniteError
 from s5mars.training.loader_processes import LoaderError, worker_failure
 from s5mars.training.loop import Loop
@@ -40,7 +40,7 @@ def explained(loop: Loop, checkpoint: Path | None) -> Iterator[None]:
         return "" if loop.saved_step is None and checkpoint is not None else loop.saved
 
     try:
-        with readable(loop.record.resumed, loop.record.streams, saved=saved):
+        with readable(run_to_resume(loop.config.out), loop.record.streams, saved=saved):
             yield
     except NotFiniteError as error:
         if not loop.fabric.is_global_zero:  # only the first process reports
@@ -105,4 +105,4 @@ def _way_on(loop: Loop) -> str:
     """How to resume from before the loss diverged; the checkpoint fixes the learning rate."""
     if loop.saved_step is None or loop.config.precision == "fp32":
         return loop.saved
-    return f"set `precision: fp32` in {loop.record.resumed / CONFIG}; {loop.kept()}"
+    return f"set `precision: fp32` in {run_to_resume(loop.config.out) / CONFIG}; {loop.kept()}"

@@ -140,7 +140,7 @@ def resume_folds(
             )
             own = with_changes(text, recorded, part)
             title = f"{run}: fold {number} of {config.folds}"
-            ended = train_part(part, method, config_text=own, title=title, part_of=run)
+            ended = train_part(part, method, config_text=own, title=title)
             if ended.signal:
                 return Ended(run, ended.signal)
             scores.append(_score(part))

@@ -16,7 +16,7 @@ import torch
 from s5mars.errors import UserError, as_typed, first_line
 from s5mars.files import replacing
 from s5mars.files.reading import require_regular
-from s5mars.files.run_folder import CHECKPOINT
+from s5mars.files.run_folder import CHECKPOINT, run_to_resume
 from s5mars.models.synchronised import synchronise
 from s5mars.parallel import distributed
 from s5mars.training.announce import Display
@@ -193,7 +193,8 @@ class Loop:
 
     def kept(self) -> str:
         """The last saved step and how to resume from it, for a message."""
-        return f"{self.saved}; resume with: s5mars train --resume {as_typed(self.record.resumed)}"
+        resumed = as_typed(run_to_resume(self.config.out))
+        return f"{self.saved}; resume with: s5mars train --resume {resumed}"
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from s5mars.data.dataset import Dataset, way_to_score
 from s5mars.data.resolution import Resolution
 from s5mars.errors import as_typed
 from s5mars.files import write_json
-from s5mars.files.run_folder import METRICS, TENSORS
+from s5mars.files.run_folder import METRICS, TENSORS, run_to_resume
 from s5mars.models.checkpoint import save_model
 from s5mars.models.network import SegmentationNetwork
 from s5mars.models.state_files import below_prefix
@@ -44,18 +44,12 @@ class Record:
     streams: Streams
     feed: Feed
     stages: Sequence[Stage] = ()  # that were trained before, for this one
-    part_of: Path | None = None  # folder of the run whose fold or stage this is
     history: list[dict[str, Any]] = field(default_factory=list, init=False)
     seconds: float = field(default=0.0, init=False)  # of all parts of the run, with validation
 
     def __post_init__(self) -> None:
         self.loggers = _loggers(self.config.out)
         self.start_clock()
-
-    @property
-    def resumed(self) -> Path:
-        """Folder to resume the run by: its own, or that of the run that it is a part of."""
-        return self.part_of or self.config.out
 
     def start_clock(self) -> None:
         """Count the time of training from now on."""
@@ -162,7 +156,7 @@ class Record:
                 f"{self.config.method}: {module.scored_name} mIoU "
                 f"{score(best['validation']['mIoU'])} % on {self.config.select_on} at {when}"
             )
-        if self.part_of is not None:
+        if run_to_resume(out) != out:
             return  # what comes next is said at the end of the whole
         print(f"next: {next_command(out, tested=self._tested)}")
 

@@ -24,7 +24,14 @@ from s5mars.errors import UserError, as_typed
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import is_empty, locked
 from s5mars.files.reading import read_object, read_text
-from s5mars.files.run_folder import CHECKPOINT, CONFIG, METRICS, VERSIONS, is_finished
+from s5mars.files.run_folder import (
+    CHECKPOINT,
+    CONFIG,
+    METRICS,
+    VERSIONS,
+    is_finished,
+    run_to_resume,
+)
 from s5mars.models.network import SegmentationNetwork
 from s5mars.models.start import starting_network
 from s5mars.proposals.prepare import check_given, checked_objects
@@ -67,7 +74,6 @@ def train(
     *,
     config_text: str,
     chosen: str = "",
-    part_of: Path | None = None,
 ) -> Ended:
     """Train a new run.
 
@@ -75,7 +81,6 @@ def train(
         config_text: settings and method as YAML for ``config.yaml``, from which a resumed run
             reads them.
         chosen: which of them were chosen and why, for the user.
-        part_of: folder of the run whose fold or stage this is, which is the one to resume.
 
     Raises:
         UserError, MissingFileError: if settings or data are wrong.
@@ -84,7 +89,7 @@ def train(
     # Only the first process of a distributed run checks and makes the folder.
     first = _is_first()
     if first:
-        require_unused(out, part_of=part_of)
+        require_unused(out)
     quieten_lightning()
     check_devices(config)
     _check_teacher(config, method)
@@ -100,7 +105,7 @@ def train(
         module = _build_module(config, method, dataset.taxonomy, streams)
         stack.enter_context(_owned(out))
         if first:
-            require_unused(out, part_of=part_of)  # another run may have begun in the meantime
+            require_unused(out)  # another run may have begun in the meantime
             write_text(out / CONFIG, config_text)
             write_json(out / VERSIONS, versions())
             streams.write(out / "splits")
@@ -109,7 +114,7 @@ def train(
             print(*filter(None, (chosen, text)), sep="\n", file=sys.stderr)
             for line in filter(None, (*streams.warnings, few_pool_crops(module.pool_crops))):
                 logger.warning("%s", line)
-        return _fit(config, module, dataset, streams, checkpoint=None, part_of=part_of)
+        return _fit(config, module, dataset, streams, checkpoint=None)
 
 
 def settled(config: TrainConfig, text: str, dataset: Dataset) -> tuple[TrainConfig, str]:
@@ -139,15 +144,12 @@ def resume(
     *,
     data: Path | None = None,
     skip_bad: bool = False,
-    part_of: Path | None = None,
 ) -> Ended:
     """Resume a run from its ``last.ckpt``; the result equals that of an uninterrupted run.
 
     A finished run is left as it is, apart from a missing record of its training images and missing
     class biases. Settings and method are those of its ``config.yaml``, which then names ``data``,
     if the data was moved, and has ``skip_bad``, if damaged images of the pool are to be left out.
-    ``part_of`` as for ``train``.
-
     Raises:
         MissingFileError: if the run or its data are missing.
         UserError: if the data have changed, or if another process works on the run.
@@ -171,7 +173,7 @@ def resume(
     with _owned(run):
         if _is_first():
             record_resumed(config, run, data=data, skip_bad=skip_bad)
-        return _go_on(run, config, method, part_of=part_of)
+        return _go_on(run, config, method)
 
 
 def resumed_settings(
@@ -190,7 +192,7 @@ def record_resumed(config: TrainConfig, run: Path, *, data: Path | None, skip_ba
         write_text(path, with_values(read_text(path), config, changed))
 
 
-def _go_on(run: Path, config: TrainConfig, method: Method, *, part_of: Path | None) -> Ended:
+def _go_on(run: Path, config: TrainConfig, method: Method) -> Ended:
     checkpoint = run / CHECKPOINT
     saved = os.path.lexists(checkpoint)
     if saved:
@@ -204,7 +206,7 @@ def _go_on(run: Path, config: TrainConfig, method: Method, *, part_of: Path | No
                 f"{run} was stopped before its first save; training starts again", file=sys.stderr
             )
         module = _build_module(config, method, dataset.taxonomy, streams)
-        return _fit(config, module, dataset, streams, checkpoint=None, part_of=part_of)
+        return _fit(config, module, dataset, streams, checkpoint=None)
     # Where the network needs weights, they define its architecture.
     weights = config.weights if config.network.weights else "none"
     module = _build_module(
@@ -214,39 +216,33 @@ def _go_on(run: Path, config: TrainConfig, method: Method, *, part_of: Path | No
         dataset.taxonomy,
         streams,
     )
-    return _fit(config, module, dataset, streams, checkpoint=checkpoint, part_of=part_of)
+    return _fit(config, module, dataset, streams, checkpoint=checkpoint)
 
 
-def train_part(
-    config: TrainConfig, method: Method, *, config_text: str, title: str, part_of: Path
-) -> Ended:
+def train_part(config: TrainConfig, method: Method, *, config_text: str, title: str) -> Ended:
     """Train or resume a fold or a stage, unless it is finished.
 
     Args:
         title: printed before, such as "runs/a: fold 1 of 3".
-        part_of: folder of the run to resume, in which the part is.
     """
     out = config.out
     if not is_finished(out):
         print(title, file=sys.stderr)
         if (out / CHECKPOINT).is_file():
-            return resume(out, config, method, part_of=part_of)
+            return resume(out, config, method)
         # Stopped before its first save: nothing is lost by a clean start.
         shutil.rmtree(out, ignore_errors=True)
-        return train(config, method, config_text=config_text, part_of=part_of)
+        return train(config, method, config_text=config_text)
     return Ended(out)
 
 
-def require_unused(out: Path, *, part_of: Path | None = None) -> None:
-    """Raise a UserError if a folder holds anything; it says how to resume a run.
-
-    ``part_of`` as for ``train``.
-    """
+def require_unused(out: Path) -> None:
+    """Raise a UserError if a folder holds anything; it says how to resume a run."""
     if not out.exists() or (out.is_dir() and is_empty(out)):
         return
     if is_finished(out):
         raise UserError(f"{out} has a finished run: choose another --out")
-    resumed = as_typed(part_of or out)
+    resumed = as_typed(run_to_resume(out))
     hint = (
         f"resume it with `s5mars train --resume {resumed}`, or choose another --out"
         if (out / CONFIG).is_file()
@@ -267,10 +263,9 @@ def _fit(
     streams: Streams,
     *,
     checkpoint: Path | None,
-    part_of: Path | None,
 ) -> Ended:
     out = config.out
-    resumed = part_of or out  # by the command in messages
+    resumed = run_to_resume(out)
     if trains_in_stages(config, module.method):
         total = _total_steps(config, streams)
         pool = streams.pool or ()
@@ -278,7 +273,7 @@ def _fit(
         with readable(resumed, streams, saved=lambda: "the finished stages are saved"):
             for stage, own, text in stages:
                 title = f"{out}: stage {stage.out.name}"
-                part = train_part(stage, own, config_text=text, title=title, part_of=resumed)
+                part = train_part(stage, own, config_text=text, title=title)
                 if part.signal:
                     return Ended(out, part.signal)
         module.given_teacher = _frozen(out / "stages" / "reliable", dataset.taxonomy, config)
@@ -290,7 +285,7 @@ def _fit(
         pool_from=module.pool_from,
         with_objects=module.method.needs.objects,
     )
-    record = Record(config, dataset, streams, feed, stages=stages_of(out), part_of=part_of)
+    record = Record(config, dataset, streams, feed, stages=stages_of(out))
     loop = Loop(module, feed, record)
     with closing(record), explained(loop, checkpoint):
         loop.run(checkpoint)
