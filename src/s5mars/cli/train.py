@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from pathlib import Path
 
 from s5mars.cli.command import OneLineParser, data_of, require_data_set
@@ -27,9 +27,8 @@ def train(arguments: list[str]) -> int:
         from s5mars.training import command
 
         options = _resumed(arguments)
-        return command.resume(
-            options.resume, data=options.data, skip_bad=options.skip_bad
-        ).exit_code
+        data = None if options.data is None else Path(options.data)
+        return command.resume(Path(options.resume), data=data, skip_bad=options.skip_bad).exit_code
     from s5mars.settings.parsing import check_recipe_and_ablation
 
     check_recipe_and_ablation(arguments)  # before the data and the import of torch
@@ -43,26 +42,17 @@ def train(arguments: list[str]) -> int:
 def _resumed(arguments: list[str]) -> Namespace:
     """The run to resume, where its data is now, and whether to skip damaged images."""
     parser = OneLineParser(prog="s5mars train", add_help=False, allow_abbrev=False)
-    parser.add_argument("--resume", type=_path, required=True)
-    parser.add_argument("--data", type=_path)
+    for name in ("--resume", "--data"):
+        parser.add_argument(name, nargs="?", const="")
     parser.add_argument("--skip-bad", action="store_true")
-    try:
-        given, others = parser.parse_known_args(arguments)
-    except UserError as error:
-        if "argument --skip-bad" in str(error):
-            raise
+    given, others = parser.parse_known_args(arguments)
+    if "" in (given.resume, given.data):
         raise UserError(
             "a folder is missing: use --resume RUN, and --data DATA if the data was moved"
-        ) from None
+        )
     if others:
         raise UserError(
             "--resume accepts only the run folder, --data (if the data was moved) and --skip-bad "
             "(to leave out damaged images of the pool), because a resumed run keeps its settings"
         )
     return given
-
-
-def _path(text: str) -> Path:
-    if not text:
-        raise ArgumentTypeError("empty")
-    return Path(text)
