@@ -71,27 +71,26 @@ def test_no_other_bias_of_one_class_is_better() -> None:
         assert miou(pixels, other) <= best + 3e-4
 
 
+def together(one: Pixels, other: Pixels) -> Pixels:
+    """The pixels of the images of both, one set of images after the other."""
+    return Pixels(
+        np.concatenate([one.logits, other.logits]),
+        np.concatenate([one.label, other.label]),
+        np.concatenate([one.image, other.image + one.image.max() + 1]),
+    )
+
+
 def test_the_score_of_images_left_out_decides() -> None:
     """Images of one half want the opposite of what the images of the other half want."""
     one, other = pixels_of((0.0, 2.0), images=5), pixels_of((2.0, 0.0), images=5, seed=1)
-    mixed = Pixels(
-        np.concatenate([one.logits, other.logits]),
-        np.concatenate([one.label, other.label]),
-        np.concatenate([one.image, other.image + 5]),
-    )
-    assert fit_class_biases(mixed).factor == 0
-    assert set(fit_class_biases(mixed).values) == {0.0}
+    found = fit_class_biases(together(one, other))
+    assert found.factor == 0 and set(found.values) == {0.0}
 
 
 def test_the_folds_are_neighbours_and_are_left_out_of_the_fit() -> None:
     """Only the last two images, which may show one scene, want a bias: no other ones confirm it."""
     most, scene = pixels_of((0.0, 0.0), images=8), pixels_of((0.0, 2.0), images=2, each=8000)
-    mixed = Pixels(
-        np.concatenate([most.logits, scene.logits]),
-        np.concatenate([most.label, scene.label]),
-        np.concatenate([most.image, scene.image + 8]),
-    )
-    found = fit_class_biases(mixed)
+    found = fit_class_biases(together(most, scene))
     assert found.factor == 0 and found.held_out == found.before
 
 
