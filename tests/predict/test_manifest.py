@@ -211,7 +211,7 @@ def test_a_full_disk_under_the_manifest_is_said_in_words(tmp_path: Path) -> None
         manifest.begin(SETTINGS, resume=False)
         sources = [Source(Path(f"/in/{i}.png"), str(i)) for i in range(50)]
         manifest.add(sources, again=True)
-        (pages,) = manifest._database.execute("PRAGMA page_count").fetchone()
+        ((pages,),) = manifest._database.rows("PRAGMA page_count")
         manifest._database.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(OSError, match=r"disk is full.*manifest\.sqlite"):
             for source in sources:

@@ -1,8 +1,8 @@
 """The manifest of an output folder records which products are done, failed (and why) or to do.
 
-It is one SQLite file. The write-ahead log makes every record atomic whenever the process dies, and
-the lock keeps a second run out. A product is recorded as done after its files are in place, so a
-kill between the two costs only that product's work.
+It is one SQLite file (``predict.database``), whose records are atomic whenever the process dies. A
+product is recorded as done after its files are in place, so a kill between the two costs only that
+product's work.
 
 It also records which products were in progress when a run died, as one of them may be the cause:
 such products come last, one at a time (``suspects``), and a product that was being read at two
@@ -11,61 +11,24 @@ deaths has failed.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from s5mars.errors import DamagedFileError, UserError
-from s5mars.files import below, disk_full, numbered, printable
-from s5mars.files.reading import parse_json, parse_object, reading, require_regular
-from s5mars.predict.sources import (
-    INDEX,
-    MANIFEST,
-    TABLE,
-    Names,
-    Source,
-    refuse_overwriting_others,
-)
+from s5mars.errors import UserError
+from s5mars.files import below, printable
+from s5mars.files.reading import parse_json, parse_object, reading
+from s5mars.predict.database import START_OVER, Database
+from s5mars.predict.sources import MANIFEST, Names, Source, refuse_overwriting_others
 from s5mars.products.files import state_of
-
-FORMAT = 3
 
 DEATHS = 2
 """Number of runs that may die while reading a product before it counts as failed."""
 
-START_OVER = f"remove it, {INDEX}, {TABLE} and the maps to start over, or choose another --out"
-"""What to do about a damaged manifest."""
-
-_OF_THE_SYSTEM = {
-    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_PROTOCOL,
-}  # fmt: skip
-
 State = Literal["to do", "done", "failed"]
-
-_TABLES = """
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE products (
-    name TEXT PRIMARY KEY,
-    path TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL DEFAULT 'to do' CHECK (state IN ('to do', 'done', 'failed')),
-    reason TEXT,
-    facts TEXT,
-    hand TEXT,
-    deaths INTEGER NOT NULL DEFAULT 0,
-    input TEXT
-) WITHOUT ROWID;
-"""
-_OF_FORMAT_2 = "ALTER TABLE products ADD COLUMN input TEXT"
-# hand: reading; begun (read, not yet recorded); suspect (one of these when a run died).
-# deaths: number of runs that died while reading it.
-# input: size and time of its files before they were read (``state_of``); null: not known.
 
 _SOURCE = "CAST(path AS BLOB), name"
 
@@ -105,15 +68,7 @@ class Manifest:
         self.out = out
         self.path = out / MANIFEST
         out.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            require_regular(self.path)
-        with self._errors():
-            self._database = sqlite3.connect(self.path, timeout=0, isolation_level=None)
-        try:
-            self._open()
-        except BaseException:
-            self._database.close()
-            raise
+        self._database = Database(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -130,7 +85,7 @@ class Manifest:
             UserError: as ``begin``, or if a file that is not of a product of the manifest would be
                 overwritten.
         """
-        with self._transaction():
+        with self._database.transaction():
             known = {source.name for source in self._sources()}
             self.begin(settings, resume=resume)
             self.add(sources, again=not resume)
@@ -153,7 +108,7 @@ class Manifest:
         """
         counts = self.counts()
         given = {name: json.dumps(value, sort_keys=True) for name, value in settings.items()}
-        with self._transaction():
+        with self._database.transaction():
             if counts.done:
                 if differences := self._differences(given):
                     raise UserError(
@@ -168,10 +123,10 @@ class Manifest:
             elif not resume or self._differences(given):
                 self._database.execute("DELETE FROM products")
                 self._database.execute("DELETE FROM settings")
-                self._database.executemany("INSERT INTO settings VALUES (?, ?)", given.items())
+                self._database.execute_many("INSERT INTO settings VALUES (?, ?)", given.items())
             if resume:
                 failed = "SELECT name FROM products WHERE state = 'failed' AND deaths < ?"
-                self._reset([name for (name,) in self._rows(failed, (DEATHS,))])
+                self._reset([name for (name,) in self._database.rows(failed, (DEATHS,))])
                 self._reset(self._with_missing_files(settings))
                 self._reset(self._changed())
             self._suspect()
@@ -184,7 +139,7 @@ class Manifest:
         """
         known = {str(source.path): source.name for source in self._sources()}
         names = Names(known.values())
-        with self._transaction():
+        with self._database.transaction():
             for source in sources:
                 path = str(source.path)
                 if path in known:
@@ -208,10 +163,7 @@ class Manifest:
 
     def end(self) -> None:
         """The run ends regularly: none of its products is suspect."""
-        with self._errors():
-            self._database.execute(
-                "UPDATE products SET hand = NULL WHERE hand IN ('reading', 'begun')"
-            )
+        self._database.execute("UPDATE products SET hand = NULL WHERE hand IN ('reading', 'begun')")
 
     def suspects(self) -> list[Source]:
         """Products to do that were in progress when a run died, sorted by name."""
@@ -231,7 +183,7 @@ class Manifest:
 
     def counts(self) -> Counts:
         """Number of products in each state."""
-        found = dict(self._rows("SELECT state, count(*) FROM products GROUP BY state"))
+        found = dict(self._database.rows("SELECT state, count(*) FROM products GROUP BY state"))
         return Counts(found.get("done", 0), found.get("failed", 0), found.get("to do", 0))
 
     def without_image(self, sources: Iterable[Source]) -> list[Source]:
@@ -242,7 +194,7 @@ class Manifest:
 
     def entries(self, state: State | None = None) -> Iterator[Entry]:
         """Products sorted by name, all or those in one state."""
-        rows = self._rows(
+        rows = self._database.rows(
             f"SELECT {_SOURCE}, state, reason, facts FROM products "
             "WHERE ? IS NULL OR state = ? ORDER BY name",
             (state, state),
@@ -251,61 +203,31 @@ class Manifest:
             yield Entry(self._source(path, name), found, reason, self._facts(facts))
 
     def _sources(self, condition: str = "") -> Iterator[Source]:
-        for path, name in self._rows(f"SELECT {_SOURCE} FROM products {condition}"):
+        for path, name in self._database.rows(f"SELECT {_SOURCE} FROM products {condition}"):
             yield self._source(path, name)
 
     def _source(self, path: bytes, name: object) -> Source:
         below(self.out, name, source=self.path)
         if b"\0" in path:
-            raise self._damaged(f"the path of {name} contains a zero byte")
+            raise self._database.damaged(f"the path of {name} contains a zero byte")
         return Source(Path(os.fsdecode(path)), str(name))
 
     def _facts(self, text: object) -> Mapping[str, Any]:
         with reading(self.path, kind="manifest", remedy=START_OVER):
             return parse_object(str(text)) if text else {}
 
-    def _rows(self, query: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        with self._errors():
-            # Not the cursor itself, which a caller could close after the database.
-            yield from map(tuple, self._database.execute(query, values))
-
-    def _open(self) -> None:
-        with self._errors():
-            # The first access takes the lock; the end of the process releases it.
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._database.execute("PRAGMA journal_mode = WAL")
-            # A power cut may lose the last records; their products are then repeated.
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.execute("BEGIN IMMEDIATE")
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version == 0:  # a new file
-                for statement in _TABLES.split(";"):
-                    self._database.execute(statement)
-                self._database.execute(f"PRAGMA user_version = {FORMAT}")
-            elif version == 2:
-                self._database.execute(_OF_FORMAT_2)
-                self._database.execute(f"PRAGMA user_version = {FORMAT}")
-            elif version != FORMAT:
-                raise UserError(
-                    f"{self.path} has manifest format {version}, this version writes {FORMAT}; "
-                    "choose another --out"
-                )
-            self._database.execute("COMMIT")
-
     def _record(self, name: str, state: State, reason: str | None, facts: str | None) -> None:
-        with self._errors():
-            self._database.execute(
-                "UPDATE products SET state = ?, reason = ?, facts = ?, hand = NULL, deaths = 0 "
-                "WHERE name = ?",
-                (state, reason, facts, name),
-            )
+        self._database.execute(
+            "UPDATE products SET state = ?, reason = ?, facts = ?, hand = NULL, deaths = 0 "
+            "WHERE name = ?",
+            (state, reason, facts, name),
+        )
 
     def _update(self, what: str, name: str) -> None:
-        with self._errors():
-            self._database.execute(f"UPDATE products SET {what} WHERE name = ?", (name,))
+        self._database.execute(f"UPDATE products SET {what} WHERE name = ?", (name,))
 
     def _reset(self, names: Iterable[str]) -> None:
-        self._database.executemany(
+        self._database.execute_many(
             "UPDATE products SET state = 'to do', reason = NULL, facts = NULL, hand = NULL, "
             "deaths = 0 WHERE name = ?",
             ((name,) for name in names),
@@ -337,7 +259,7 @@ class Manifest:
 
     def _changed(self) -> list[str]:
         """Done products whose image is there and is not the one that was read."""
-        rows = self._rows(
+        rows = self._database.rows(
             f"SELECT {_SOURCE}, input FROM products WHERE state = 'done' AND input IS NOT NULL"
         )
         changed = []
@@ -357,51 +279,15 @@ class Manifest:
             (state_of(source.path), source.name)
             for source in self._sources("WHERE state = 'to do'")
         ]
-        self._database.executemany("UPDATE products SET input = ? WHERE name = ?", states)
+        self._database.execute_many("UPDATE products SET input = ? WHERE name = ?", states)
 
     def _differences(self, given: Mapping[str, str]) -> str:
-        kept = dict(self._rows("SELECT name, value FROM settings"))
+        kept = dict(self._database.rows("SELECT name, value FROM settings"))
         return "; ".join(
             f"{name}: {_short(kept.get(name))} there, {_short(given.get(name))} now"
             for name in {**kept, **given}
             if kept.get(name) != given.get(name)
         )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        if self._database.in_transaction:  # the outer one commits
-            yield
-            return
-        with self._errors():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.ProgrammingError:
-            raise
-        except sqlite3.DatabaseError as error:
-            code = getattr(error, "sqlite_errorcode", None)
-            primary = code & 0xFF if isinstance(code, int) else None
-            if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise UserError(
-                    f"another run is writing to {self.out}; wait for it, or choose another --out"
-                ) from None
-            if primary == sqlite3.SQLITE_FULL:
-                raise disk_full(self.path) from error
-            if primary in _OF_THE_SYSTEM:
-                raise numbered(errno.EIO, f"{self.path}: {error}") from error
-            raise self._damaged(str(error)) from error
-
-    def _damaged(self, reason: str) -> DamagedFileError:
-        return DamagedFileError(f"{self.path}: damaged manifest ({reason}): {START_OVER}")
 
 
 def _kinds(settings: Mapping[str, object]) -> list[str]:
