@@ -238,7 +238,7 @@ def test_the_page_shows_all_that_has_no_data(tmp_path: Path) -> None:
     image[:8, :, :3] = 0  # a border
     image[20:24, 20:24, 3] = 0  # transparent, inside
     Image.fromarray(image).save(store.folder.images[name])
-    empty = ~Assistant(store, plain_model())._read(name).valid
+    empty = ~Assistant(store, plain_model()).picture(name).valid
     assert empty[:8].all() and empty[20:24, 20:24].all() and empty.sum() == 8 * 50 + 16
 
 

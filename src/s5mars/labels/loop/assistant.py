@@ -10,7 +10,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -36,13 +35,12 @@ from s5mars.labels.loop.head import (
     prior_head,
     resized,
 )
+from s5mars.labels.loop.picture import read_picture
 from s5mars.labels.loop.queue import Candidate, Ranked, rank
 from s5mars.labels.loop.store import Store
 from s5mars.labels.loop.suggestion import Suggestion, as_suggestion
 from s5mars.labels.loop.superpixels import SuperpixelCache, smoothed, start_segmenting
 from s5mars.parallel.workers import CrashError, Processes
-from s5mars.products import open_product
-from s5mars.products.no_data import empty_pixels
 
 PAUSE_SECONDS = 0.35
 """Pause in seconds after the last stroke before a head is fitted."""
@@ -53,23 +51,7 @@ GRID = 10
 SCORED_PIXELS = 4000
 """Painted pixels of a held-back image that the score is measured on."""
 
-LARGEST = 40_000_000
-"""Pixels of an image that browsers can still paint on."""
-
 _IMAGES_IN_MEMORY = 4
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image as it is shown."""
-
-    image: NDArray[np.uint8]  # (H, W, 3)
-    valid: NDArray[np.bool_]  # (H, W)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W)."""
-        return self.image.shape[0], self.image.shape[1]
 
 
 class Assistant:
@@ -91,7 +73,9 @@ class Assistant:
         self.failures = Failures()  # of features and superpixels
         # Both take the name of an image; files do not change while the page is open.
         self._digest = cache(lambda name: file_digest(store.folder.images[name]))
-        self.picture = lru_cache(_IMAGES_IN_MEMORY)(self._read)
+        self.picture = lru_cache(_IMAGES_IN_MEMORY)(
+            lambda name: read_picture(store.folder.images[name])
+        )
         self._painted: dict[str, PaintedPixels] = {}
         self._scored: dict[str, PaintedPixels] = {}
         self._summaries: dict[str, NDArray[np.float32]] = {}
@@ -149,22 +133,6 @@ class Assistant:
         with self._wake:
             self._ranked_again = True
             self._wake.notify_all()
-
-    def _read(self, name: str) -> Picture:
-        """Read an image.
-
-        Raises:
-            UserError: if it cannot be read, or is too large to be painted.
-        """
-        path = self.store.folder.images[name]
-        product = open_product(path)
-        height, width = product.image.shape[:2]
-        if height * width > LARGEST:
-            raise UserError(
-                f"{path}: {width}×{height} pixels are more than a browser can paint on "
-                f"({LARGEST // 10**6} million); cut it into tiles"
-            )
-        return Picture(product.image, ~empty_pixels(product.image, product.valid))
 
     def regions(self, name: str) -> NDArray[np.uint16] | None:
         """Superpixels of an image, or None if they are not made yet."""
