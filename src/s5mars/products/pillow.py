@@ -21,7 +21,7 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 # Not all formats of Pillow, because it runs other programs for some.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
-ORIENTATION = 0x0112  # the tag, of EXIF and of TIFF
+ORIENTATION = 0x0112  # the same tag in EXIF and in TIFF
 EXIF = {"exif", "Raw profile type exif"}  # names of EXIF data in a PNG
 
 BILEVEL = ((0, 0, 0), (255, 255, 255))

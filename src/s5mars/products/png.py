@@ -1,4 +1,4 @@
-"""What Pillow leaves out of a PNG: the low bytes of its colours, EXIF data after its pixels."""
+"""Reads what Pillow leaves out of a PNG: the low bytes of colours, and late EXIF data."""
 
 from __future__ import annotations
 
