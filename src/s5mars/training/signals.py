@@ -47,7 +47,7 @@ class Ended:
 
     @property
     def exit_code(self) -> int:
-        """128 + the number of the signal, so that a shell does not go on with half a model, or 0."""
+        """128 + the number of the signal, or 0. A shell does not go on with half a model."""
         return 128 + self.signal if self.signal else 0
 
 
