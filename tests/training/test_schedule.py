@@ -54,6 +54,12 @@ def test_the_warm_up_comes_before_the_ramp() -> None:
     assert [ramp(step, start=3, length=0) for step in (2, 3)] == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("length", [0, 5])
+def test_the_first_step_with_a_pool_uses_it(length: int) -> None:
+    """0.07 · 100 is above 7 in floats, and the batch of step 7 has a pool."""
+    assert [ramp(step, start=0.07 * 100, length=length) > 0 for step in (6, 7)] == [False, True]
+
+
 @pytest.mark.parametrize(("step", "momentum"), [(0, 0.0), (1, 0.5), (9, 0.9), (10_000, 0.996)])
 def test_the_teachers_momentum_grows_from_a_copy_of_the_student(step: int, momentum: float) -> None:
     of_paper = teacher_momentum(step, total=150_000, limit=0.996, span=0)

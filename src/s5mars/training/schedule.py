@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from s5mars.settings.config import ROUNDING
+
 
 def polynomial(step: int, *, total: int, power: float, freeze_at: float) -> float:
     """(1 − step/total)^power, section V-B, as a factor on the initial learning rate.
@@ -29,9 +31,9 @@ def ramp(step: int, *, start: float, length: float) -> float:
         start: number of steps on labels alone.
         length: length of the ramp after them in steps; both are 0 in the paper.
     """
-    if step < start:
+    if step < start - ROUNDING:
         return 0.0
-    if step >= start + length:
+    if step >= start + length - ROUNDING:
         return 1.0
     return math.exp(-5 * (1 - (step - start) / length) ** 2)
 
