@@ -161,6 +161,16 @@ def test_no_label_at_all_is_finite() -> None:
     assert network.masks.grad is not None and network.masks.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_the_loss_of_a_network_that_has_diverged_is_not_finite(value: float) -> None:
+    """The loop then ends the run in one line; scipy refuses to match such costs."""
+    network = Queries()
+    with torch.no_grad():
+        network.masks.fill_(value)
+    found = terms(network, stream())
+    assert not found["mask"].value.isfinite()
+
+
 def test_matching_leaves_absent_classes_out() -> None:
     cost = torch.tensor([[[0.0, -9.0, 2.0], [0.1, -9.0, 0.0], [5.0, -9.0, 5.0]]])
     image, query, name = match(cost, present=torch.tensor([[True, False, True]]))

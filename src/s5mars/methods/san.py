@@ -196,7 +196,9 @@ def match(cost: Tensor, *, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     pairs = []
     for image, (costs, here) in enumerate(zip(cost.cpu(), present.cpu(), strict=True)):
         names = here.nonzero()[:, 0]
-        queries, chosen = linear_sum_assignment(costs[:, names].double().numpy())
+        # If training diverges, any pairs do: the loss is not finite, which ends the run.
+        finite = costs[:, names].double().nan_to_num(0.0, 0.0, 0.0)
+        queries, chosen = linear_sum_assignment(finite.numpy())
         pairs += [(image, int(q), int(names[c])) for q, c in zip(queries, chosen, strict=True)]
     found = torch.tensor(pairs, dtype=torch.long, device=cost.device).reshape(-1, 3)
     return found[:, 0], found[:, 1], found[:, 2]
