@@ -392,7 +392,7 @@ def test_a_settings_file_without_options_is_named(text: str, tmp_path: Path) -> 
         ("--deeplab x", "deeplab is 'x': expected a group of options, such as --deeplab.decoder"),
         ("--s5mars.mix=x", "s5mars.mix is 'x': expected a group of options, such as --s5mars.mix."),
         ("--scale=[1]", "scale is '[1]': expected 2 numbers, such as [0.5, 2.0]"),
-        ("--epochs=0", "--epochs must be above 0 (got 0)"),
+        ("--epochs=0", "--epochs must be above 0 (got 0.0)"),
         ("--epochs=2", "--steps and --epochs are both given: leave one of them out"),
         ("--model=", "--model is empty: give a value, or leave it out"),
         ("--labelled=", "--labelled is empty: give a value, or leave it out"),

@@ -335,7 +335,7 @@ class TrainConfig(
                 "--select-on must not be train, because a checkpoint cannot be chosen on images "
                 "that it was trained on; use val"
             )
-        if not 0 < self.scale[0] <= self.scale[1]:
+        if not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise UserError(
                 "--scale must be the smallest and the largest factor, above 0 "
                 f"(got {list(self.scale)})"
@@ -353,8 +353,8 @@ class TrainConfig(
         for name in ("steps", "epochs"):
             length = getattr(self, name)
             zero_shot = name == "steps" and length == 0 and self.network.zero_shot
-            if length is not None and length <= 0 and not zero_shot:
-                raise UserError(f"--{name} must be above 0 (got {length:g})")
+            if length is not None and not zero_shot:
+                require_limit("above 0", **{f"--{name}": length})
         if self.steps is not None and self.epochs is not None:
             raise UserError("--steps and --epochs are both given: leave one of them out")
         if self.objects is not None and self.object_cache is not None:
