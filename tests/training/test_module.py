@@ -172,6 +172,14 @@ def test_which_checkpoint_is_kept(keep: Kept, expected: int) -> None:
     assert kept is not None and kept["step"] == expected
 
 
+@pytest.mark.parametrize("keep", ["best", "last", "after-warm-up"])
+def test_without_any_score_the_last_checkpoint_is_kept(keep: Kept) -> None:
+    """As for a val split without a labelled pixel; its weights are saved, too."""
+    history = [{"step": step, "validation": {"mIoU": None}} for step in (5, 10)]
+    assert kept_entry(history, keep=keep, pool_from=0) == history[-1]
+    assert kept_entry([], keep=keep, pool_from=0) is None
+
+
 def test_crops_of_the_pool_are_counted() -> None:
     assert module_of().pool_crops == 4 * 90
     assert module_of("supervised").pool_crops == 0

@@ -102,7 +102,7 @@ class Record:
             logger.save()
         kept = self._kept(module)
         if distributed.rank() == 0:
-            if kept is None or kept["step"] == step:
+            if kept is not None and kept["step"] == step:
                 self._save_best(module, step, scores)
             self.write(module)
 
@@ -254,14 +254,15 @@ def kept_entry(
 ) -> dict[str, Any] | None:
     """The record whose weights are kept, see ``--keep``.
 
-    By default the one with the highest validation mIoU so far; the first of equals.
+    By default the one with the highest validation mIoU so far; the first of equals. As long as none
+    can be chosen, it is the last one.
     """
     scored = [e for e in history if e["validation"]["mIoU"] is not None]
-    if keep == "last":
-        return history[-1] if history else None
     if keep == "after-warm-up":
         scored = [e for e in scored if e["step"] > pool_from]
-    return max(scored, key=lambda e: e["validation"]["mIoU"], default=None)
+    if keep == "last" or not scored:
+        return history[-1] if history else None
+    return max(scored, key=lambda e: e["validation"]["mIoU"])
 
 
 def _loggers(out: Path) -> list[Logger]:
