@@ -15,7 +15,7 @@ from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.objective.losses import cross_entropy, ohem_cross_entropy
 from s5mars.objective.thresholds import above_threshold
 from s5mars.settings.config import Kept, TrainConfig
-from s5mars.training.finite import NotFiniteError, require_finite
+from s5mars.training.finite import NotFiniteError, require_finite, require_finite_losses
 from s5mars.training.module import SegmentationModule
 from s5mars.training.notes import before_the_pool, few_pool_crops
 from s5mars.training.record import kept_entry
@@ -160,6 +160,21 @@ def test_statistics_that_are_not_numbers_are_not_saved() -> None:
             require_finite(module)
         statistics[0] = value
     require_finite(module)
+
+
+@pytest.mark.parametrize(
+    ("precision", "amx", "advised"),
+    [("auto", False, False), ("auto", True, True), ("bf16", False, True), ("fp32", True, False)],
+)
+def test_fp32_is_advised_only_where_it_would_change_something(
+    precision: str, amx: bool, advised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s5mars.training.environment.has_amx", lambda: amx)
+    module = module_of(precision=precision, accelerator="cpu")
+    module.sums.add("loss", torch.tensor(torch.nan))
+    with pytest.raises(NotFiniteError) as found:
+        require_finite_losses(module)
+    assert ("--precision fp32" in str(found.value)) == advised
 
 
 @pytest.mark.parametrize(("keep", "expected"), [("best", 10), ("last", 100), ("after-warm-up", 50)])

@@ -104,6 +104,11 @@ def choose_precision(asked: str, accelerator: str) -> LightningPrecision:
     return _LIGHTNING[asked]
 
 
+def is_full_precision(config: TrainConfig) -> bool:
+    """Whether a run computes in fp32, as asked for or as ``auto`` chooses."""
+    return choose_precision(config.precision, config.accelerator) == _LIGHTNING["fp32"]
+
+
 def check_devices(config: TrainConfig) -> None:
     """Check devices, strategy and batch with Lightning before anything is written.
 

@@ -18,6 +18,7 @@ from s5mars.errors import (
     raised_message,
 )
 from s5mars.files.run_folder import CONFIG, run_to_resume
+from s5mars.training.environment import is_full_precision
 from s5mars.training.finite import NotFiniteError
 from s5mars.training.loader_processes import LoaderError, worker_failure
 from s5mars.training.loop import Loop
@@ -103,6 +104,6 @@ def readable(run: Path, streams: Streams, *, saved: Callable[[], str]) -> Iterat
 
 def _way_on(loop: Loop) -> str:
     """How to resume from before the loss diverged; the checkpoint fixes the learning rate."""
-    if loop.saved_step is None or loop.config.precision == "fp32":
+    if loop.saved_step is None or is_full_precision(loop.config):
         return loop.saved
     return f"set `precision: fp32` in {run_to_resume(loop.config.out) / CONFIG}; {loop.kept()}"

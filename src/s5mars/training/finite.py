@@ -7,6 +7,7 @@ from torch import Tensor
 
 from s5mars.errors import UserError
 from s5mars.parallel import distributed
+from s5mars.training.environment import is_full_precision
 from s5mars.training.module import SegmentationModule
 
 
@@ -43,7 +44,7 @@ def _refuse(module: SegmentationModule, finite: dict[str, Tensor]) -> None:
     named = [name for name, number in zip(finite, wrong, strict=True) if number]
     if not named:
         return
-    precision = "" if module.config.precision == "fp32" else " or with --precision fp32"
+    precision = "" if is_full_precision(module.config) else " or with --precision fp32"
     raise NotFiniteError(
         f"the loss is not finite at step {module.step} ({', '.join(named)}): train "
         f"again with a smaller --learning-rate (it is {module.config.learning_rate:g}){precision}"
