@@ -45,6 +45,17 @@ def test_any_size_gives_logits(folder: Path, size: tuple[int, int]) -> None:
     assert logits.shape == (2, 3, *size) and logits.dtype == torch.float32
 
 
+def test_logits_lie_where_their_features_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 of 84 rows: the sixth cell of 14 pixels ends in the padding."""
+    network = sam_cls(str(folder), 1)
+    row = torch.arange(6.0)[:, None].expand(1, 1, 6, 8)  # its number at each cell
+    monkeypatch.setattr(network, "features", lambda image: row)
+    network.decoder, network.classifier = torch.nn.Identity(), torch.nn.Identity()  # type: ignore[assignment]
+    found = network(torch.zeros(1, 3, 80, 112, dtype=torch.uint8))[0, 0, :, 0]
+    expected = ((torch.arange(80) + 0.5) / 14 - 0.5).clamp(0, 5)
+    torch.testing.assert_close(found, expected)
+
+
 def test_features_are_those_of_sams_own_preparation(folder: Path) -> None:
     network, given = sam_cls(str(folder), 3), pictures(80, 112, seeds=(3,))
     model, processor = load_sam(folder)

@@ -86,8 +86,14 @@ class SamCls(SegmentationNetwork):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) uint8, or float in [0, 1] → (B, C, H, W) float32 logits."""
-        logits = self.classifier(self.decoder(self.features(image)))
-        return upsample(logits.float(), (image.shape[-2], image.shape[-1]), training=self.training)
+        features = self.features(image)
+        logits = self.classifier(self.decoder(features)).float()
+        height, width = image.shape[-2:]
+        # The last cell of the shorter side may lie partly in the padding.
+        cell = max(height, width) / max(features.shape[-2:])
+        rows, columns = (round(cells * cell) for cells in features.shape[-2:])
+        size = (max(rows, height), max(columns, width))
+        return upsample(logits, size, training=self.training)[..., :height, :width]
 
     @torch.no_grad()
     def features(self, image: Tensor) -> Tensor:
