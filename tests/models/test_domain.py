@@ -157,5 +157,6 @@ def test_the_rule_says_what_it_looks_at() -> None:
         "An image is out of domain if it is not grey, if its label or file name names a camera "
         "other than MSL Navcam, or if it is more elongated than 3:1."
     )
+    assert replace(NAVCAM, shape=1.25).rule(Resolution.parse("256")).endswith("than 2.5:1.")
     assert NAVCAM.about == "grey images of MSL Navcam, 256 pixels"
     assert replace(NAVCAM, colour=0.4, cameras={}).rule(FULL) == ""

@@ -171,7 +171,7 @@ class Domain:
             cameras = ", ".join(sorted(self.cameras))
             parts.append(f"its label or file name names a camera other than {cameras}")
         if resolution.side is not None:
-            parts.append(f"it is more elongated than {SHAPE_FACTOR * self.shape:.0f}:1")
+            parts.append(f"it is more elongated than {SHAPE_FACTOR * self.shape:.3g}:1")
         if self.features is not None:
             parts.append(
                 "its features are farther from those of the training images than the features of "
