@@ -579,6 +579,10 @@ def test_predict_does_not_overwrite_images(run: Path, scenes: Path, fails: Fails
         (["--strategy=ddp_fork", "--devices=2"], r"cannot train with .*only strategies of the"),
         (["--devices=x"], r"cannot train with .*devices x"),
         (
+            ["--precision=fp16", "--accelerator=cpu"],
+            r"^--precision fp16 needs a GPU; use fp32 or bf16 on a CPU$",
+        ),
+        (
             ["--devices=2", "--batch=3"],
             r"--batch must be a multiple of 2, the number of processes \(got 3\)",
         ),

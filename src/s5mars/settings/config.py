@@ -290,7 +290,7 @@ class HardwareSettings:
         strategy: Name of a strategy of Lightning Fabric: ``ddp`` or a variant of it; ``auto`` is
             ``ddp``.
         precision: Numerical precision: ``auto`` (bf16 where it is fast), ``fp32``, ``bf16`` or
-            ``fp16``.
+            ``fp16`` (on a GPU).
     """
 
     workers: int = -1

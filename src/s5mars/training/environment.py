@@ -113,9 +113,12 @@ def check_devices(config: TrainConfig) -> None:
     """Check devices, strategy and batch with Lightning before anything is written.
 
     Raises:
-        UserError: if Lightning has no such accelerator, strategy or devices, or if the batch does
-            not divide among them.
+        UserError: if Lightning has no such accelerator, strategy or devices, if the device cannot
+            compute with the precision, or if the batch does not divide among the processes.
     """
+    if config.precision == "fp16" and device_kind(config.accelerator) == "cpu":
+        # Lightning would use bf16.
+        raise UserError("--precision fp16 needs a GPU; use fp32 or bf16 on a CPU")
     try:
         number = processes(config)
     except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
