@@ -255,3 +255,4 @@ def test_a_perfect_network_scores_one_hundred(run: Path, data: Path) -> None:
     found = evaluate(run, data=data, draws=20)
     assert found["mIoU"] == found["mAcc"] == found["pixel_accuracy"] == 100
     assert found["intervals"]["mIoU"] == [100, 100]
+    assert "\npixel accuracy 100.00 %" in command.as_table(found)

@@ -315,7 +315,7 @@ def as_table(result: Mapping[str, Any]) -> str:
     """Format what ``evaluate`` returns for a terminal."""
     classes, protocol, ranges = result["classes"], result["protocol"], result["intervals"]
     total = sum(entry["support"] for entry in classes.values())
-    wide = max(12, *(len(name) for name in classes))
+    wide = max(13, *(len(name) for name in classes))
     lines = [f"{'class':<{wide}}  {'pixels':>13}  {'share':>6}  {'IoU':>6}  {'accuracy':>8}"]
     lines += [
         f"{name:<{wide}}  {entry['support']:>13,}  {100 * entry['support'] / total:>5.1f}%"
