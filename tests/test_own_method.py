@@ -20,6 +20,7 @@ from torch import nn
 import s5mars
 from fakedata import plain
 from s5mars.cli import main
+from s5mars.comparison.grid import method_rows
 from s5mars.comparison.results import read_comparison
 from s5mars.data.synthetic import write_synthetic
 from s5mars.methods import method_name, method_title
@@ -151,6 +152,18 @@ def test_an_object_that_is_stopped_or_fails_is_compared_again_by_the_same_call(
 def test_objects_of_one_class_have_one_row() -> None:
     with pytest.raises(s5mars.UserError, match="two methods have the name 'supervised'"):
         s5mars.compare("x", methods=["supervised", Supervised()], out="x")
+
+
+def test_a_title_that_is_inherited_is_told_apart() -> None:
+    """A table compares rows by their titles; a subclass need not have one of its own."""
+
+    class Changed(Supervised):
+        pass
+
+    rows = method_rows(["supervised", "supervised_averaged", Changed()])
+    assert [row.title for row in rows] == [
+        "Supervised", "Supervised, averaged", "Supervised (changed)",
+    ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("cells_here")

@@ -9,7 +9,14 @@ from typing import Any
 
 from s5mars.data.partition import as_fraction
 from s5mars.errors import UserError, nearest_first
-from s5mars.methods import METHODS, OF_A_NETWORK, method_name, method_title, registered
+from s5mars.methods import (
+    METHODS,
+    OF_A_NETWORK,
+    method_name,
+    method_title,
+    registered,
+    title_of,
+)
 from s5mars.settings.ablations import ABLATED, ABLATIONS
 from s5mars.settings.keywords import as_arguments
 from s5mars.settings.networks import NETWORKS, network_options
@@ -84,7 +91,7 @@ def method_rows(methods: Sequence[str | Method]) -> tuple[Row, ...]:
                     f"two methods have the name {name!r}, and each row of a table needs its own: "
                     "make a subclass with another name for one of them"
                 )
-            rows[name] = Row(name, each.title, METHODS_GROUP, name, own=each)
+            rows[name] = Row(name, title_of(type(each), name), METHODS_GROUP, name, own=each)
             continue
         for name in METHODS if each == "all" else [each]:
             if each in OF_A_NETWORK:

@@ -100,9 +100,14 @@ def method_class(name: str) -> type[Method]:
 def method_title(name: str) -> str:
     """The display name of a method; the name itself if it is unknown."""
     try:
-        return method_class(name).title
+        return title_of(method_class(name), name)
     except UserError:
         return name
+
+
+def title_of(kind: type[Method], name: str) -> str:
+    """The display name of a class; its name follows a title that it has from another method."""
+    return kind.title if "title" in vars(kind) else f"{kind.title} ({name})"
 
 
 def method_name(kind: type[Method]) -> str:
