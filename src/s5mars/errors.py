@@ -82,6 +82,7 @@ LIMITS: Mapping[str, Callable[[float], bool]] = {
     "at least -1": lambda x: x >= -1,
     "at least 1": lambda x: x >= 1,
     "at least 32 pixels": lambda x: x >= 32,
+    "at most 1": lambda x: x <= 1,
     "in [0, 1]": lambda x: 0 <= x <= 1,
     "in [0, 1)": lambda x: 0 <= x < 1,
     "in (0, 1]": lambda x: 0 < x <= 1,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
 from s5mars.classes import IGNORE
+from s5mars.errors import UserError
 from s5mars.methods import METHODS, method_class
 from s5mars.types import Batch, Crops, Needs, Targets, Term, as_predicted
 from tiny import PixelNet, batch, progress_at
@@ -238,6 +239,20 @@ def gradient(name: str, given: Batch) -> torch.Tensor:
     torch.stack([term.weight * term.value for term in terms.values()]).sum().backward()
     assert student.convolution.weight.grad is not None
     return student.convolution.weight.grad
+
+
+def test_a_threshold_in_percent_is_refused(name: str) -> None:
+    """No confidence is above 95: the method would silently train on labels alone."""
+    thresholds = [
+        each.name
+        for each in fields(METHODS[name])  # type: ignore[arg-type]
+        if "threshold" in each.name or each.name == "confident"
+    ]
+    for threshold in thresholds:
+        for value in (95.0, float("nan")):
+            with pytest.raises(UserError, match=f"{threshold} must be"):
+                METHODS[name](**{threshold: value})
+        METHODS[name](**{threshold: 1.0})
 
 
 def test_an_unknown_method_names_the_nearest() -> None:

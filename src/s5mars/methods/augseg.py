@@ -68,6 +68,7 @@ class AugSeg:
 
     def __post_init__(self) -> None:
         require_limit("at least 0", unsupervised_weight=self.unsupervised_weight)
+        require_limit("at most 1", threshold=self.threshold)
 
     @property
     def needs(self) -> Needs:

@@ -57,6 +57,7 @@ class ClassMix:
     def __post_init__(self) -> None:
         require_limit("at least 0", unsupervised_weight=self.unsupervised_weight)
         require_limit("in [0, 1]", class_share=self.class_share)
+        require_limit("at most 1", confident=self.confident)
 
     @property
     def needs(self) -> Needs:

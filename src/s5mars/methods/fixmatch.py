@@ -61,6 +61,7 @@ class FixMatch:
     def __post_init__(self) -> None:
         require_limit("at least 0", unsupervised_weight=self.unsupervised_weight)
         require_limit("in [0, 1]", rectangle=self.rectangle)
+        require_limit("at most 1", threshold=self.threshold)
 
     @property
     def needs(self) -> Needs:

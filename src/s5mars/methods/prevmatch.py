@@ -75,6 +75,7 @@ class PrevMatch(nn.Module):
         super().__init__()
         require_limit("at least 1", copies=self.copies, drawn=self.drawn)
         require_limit("in (0, 1]", spacing=self.spacing)
+        require_limit("at most 1", threshold=self.threshold)
         self.past: list[Copy] = []  # the oldest first
 
     @property

@@ -58,6 +58,7 @@ class RanPaste:
 
     def __post_init__(self) -> None:
         require_limit("at least 0", unsupervised_weight=self.unsupervised_weight)
+        require_limit("at most 1", threshold=self.threshold)
         require_limit("above 0", beta=self.beta)
 
     @property

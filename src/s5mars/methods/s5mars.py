@@ -76,6 +76,9 @@ class S5Mars:
             hard_weight=self.hard_weight,
             soft_weight=self.soft_weight,
         )
+        require_limit(
+            "at most 1", hard_threshold=self.hard_threshold, soft_threshold=self.soft_threshold
+        )
 
     @property
     def needs(self) -> Needs:

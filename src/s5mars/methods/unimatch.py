@@ -73,6 +73,7 @@ class UniMatch:
             require_limit("at least 0", strong_weights=weight)
         require_limit("in [0, 1)", dropped=self.dropped)
         require_limit("in [0, 1]", rectangle=self.rectangle)
+        require_limit("at most 1", threshold=self.threshold)
 
     @property
     def needs(self) -> Needs:

@@ -66,6 +66,7 @@ class UniMatchV2:
     def __post_init__(self) -> None:
         require_limit("at least 0", unsupervised_weight=self.unsupervised_weight)
         require_limit("in [0, 1]", undropped=self.undropped, rectangle=self.rectangle)
+        require_limit("at most 1", threshold=self.threshold)
 
     @property
     def needs(self) -> Needs:
