@@ -13,6 +13,7 @@ import tinyvit
 from looped import STOPPED, fit
 from s5mars.methods import METHODS
 from s5mars.models.build import build_segmenter
+from s5mars.models.segmenter import Segmenter
 from s5mars.models.tuning import tune
 from s5mars.settings.config import TrainConfig
 from s5mars.training.module import SegmentationModule
@@ -86,6 +87,24 @@ def test_a_frozen_encoder_keeps_its_weights_and_the_decoder_learns(name: str) ->
     assert not any(key.startswith("encoder.") for key in changed)
     of_optimizer = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert not of_optimizer & {id(p) for p in module.student.encoder.parameters()}
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "mean_teacher"])
+def test_a_frozen_encoder_labels_an_image_from_its_cache(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = module_of(name, "tiny_patch16_mae", "linear", freeze="encoder", feature_cache=tmp_path)
+    loss_of(module)  # fills the cache; PrevMatch keeps its first network
+    encode, encoded = Segmenter.encode, []
+
+    def counted(self: Segmenter, normalised: Tensor) -> tuple[Tensor, ...]:
+        if not torch.is_grad_enabled():
+            encoded.append(len(normalised))
+        return encode(self, normalised)
+
+    monkeypatch.setattr(Segmenter, "encode", counted)
+    loss_of(module)
+    assert encoded == []
 
 
 @pytest.mark.parametrize(

@@ -121,10 +121,10 @@ class PrevMatch(nn.Module):
         """The pool with labels of the network itself, and with those of its past, if it has one."""
         image = as_float(pool.image)
         with evaluating(network):
-            own = network(image).softmax(1)
+            own = network(pool.image).softmax(1)
             if not self.past:
                 return View(image, progress.pseudo_labels(own, pool)), None
-            previous = self.predict(network, image, progress.generator("earlier networks"))
+            previous = self.predict(network, pool.image, progress.generator("earlier networks"))
         both = Crops(*(torch.cat([x, x]) for x in (pool.image, pool.label, pool.valid)))
         targets = progress.pseudo_labels(torch.cat([own, previous]), both)
         halves = zip(*(torch.chunk(x, 2) for x in targets.tensors), strict=True)

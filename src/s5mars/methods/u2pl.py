@@ -187,11 +187,11 @@ class U2PL(nn.Module):
     ) -> tuple[View, View, Tensor]:
         """The labelled view, the mixed view of the pool, and the teacher's embedding of both."""
         crops = [batch.labelled, pool_of(batch)]
-        images = torch.cat([as_float(c.image) for c in crops])
+        images = torch.cat([c.image for c in crops])
         logits, embedding = _both_heads(teacher, images, _size(images))
         sizes = [len(c.image) for c in crops]
         (image, pool_image), (probability, pool_probability) = (
-            torch.split(x, sizes) for x in (images, logits.softmax(1))
+            torch.split(x, sizes) for x in (as_float(images), logits.softmax(1))
         )
         labelled = View(image, as_predicted(probability, batch.labelled))
         pool = View(pool_image, progress.pseudo_labels(pool_probability, pool_of(batch)))
