@@ -58,6 +58,7 @@ def test_all_labels_train_and_the_last_checkpoint_is_kept(
     assert metrics["best"]["mIoU"] is None
     assert yaml.safe_load((run / "config.yaml").read_text())["keep"] == "last"
     shown = capsys.readouterr()
+    assert "it/s" not in shown.err and "image/s" not in shown.err  # no bar outside of a terminal
     way = way_to_score(images)
     assert ("--folds 5`" in way) == (images == 5)
     assert f"no score, since no labelled image was set aside: {way}" in shown.out

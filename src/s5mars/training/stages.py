@@ -158,7 +158,7 @@ def _rank(first: TrainConfig, pool: Sequence[Sample], folder: Path) -> None:
     inference = Inference(device=device_of(first.accelerator))
     predictors = [Predictor.of(load_model(path), inference) for path in snapshots(first.out)]
     ranked = []
-    for sample in tqdm(pool, desc="ranking the pool"):
+    for sample in tqdm(pool, unit="image", desc="rank the pool", disable=None):
         image = open_image(sample.image)
         said = [predictor.predict(np.asarray(image)) for predictor in predictors]
         said[-1][_excluded_pixels(sample, image)] = IGNORE
