@@ -18,7 +18,7 @@ from s5mars.settings.config import Kept, TrainConfig
 from s5mars.training.finite import NotFiniteError, require_finite, require_finite_losses
 from s5mars.training.module import SegmentationModule
 from s5mars.training.notes import before_the_pool, few_pool_crops
-from s5mars.training.record import kept_entry
+from s5mars.training.record import Record, kept_entry
 from tiny import batch
 
 AREAS = torch.tensor([4.0, 3.0, 2.0, 1.0])
@@ -185,6 +185,18 @@ def test_which_checkpoint_is_kept(keep: Kept, expected: int) -> None:
     ]
     kept = kept_entry(history, keep=keep, pool_from=10)
     assert kept is not None and kept["step"] == expected
+
+
+def test_the_time_since_the_last_validation_goes_through_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("s5mars.training.record.time.monotonic", lambda: now)
+    config = TrainConfig(data=tmp_path, out=tmp_path, steps=1)
+    first, second = (Record(config, None, None, None) for _ in range(2))  # type: ignore[arg-type]
+    now += 7.0
+    second.restore(first.state())
+    assert second.seconds == 7.0
 
 
 @pytest.mark.parametrize("keep", ["best", "last", "after-warm-up"])

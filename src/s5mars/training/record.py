@@ -108,7 +108,8 @@ class Record:
 
     def state(self) -> dict[str, Any]:
         """State for a checkpoint."""
-        return {"history": self.history, "seconds": self.seconds}
+        running = time.monotonic() - self._since
+        return {"history": self.history, "seconds": self.seconds + running}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore what ``state`` returned."""
