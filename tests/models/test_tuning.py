@@ -231,10 +231,11 @@ def test_a_frozen_encoder_may_have_the_rate_of_its_recipe() -> None:
             {"gradient_checkpointing": True, "model": "test_resnet"},
             "update the batch statistics of test_resnet twice",
         ),
+        ({"freeze_norm": True, "model": VIT}, f"--freeze-norm has no effect with --model {VIT}"),
     ],
 )
 def test_encoders_that_do_not_fit_are_named(settings: dict[str, object], message: str) -> None:
     if "lora" in settings:
         pytest.importorskip("peft")
     with pytest.raises(ValueError, match=message):
-        tune(build_segmenter("test_resnet", 2), config(**settings))
+        tune(build_segmenter(str(settings["model"]), 2), config(**settings))

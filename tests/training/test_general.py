@@ -233,7 +233,11 @@ def test_the_rows_of_table_vi_are_runs_of_train(
         ({"model": "san", "weights": "nowhere"}, "nowhere: no such folder"),
         (
             {"model": "san", "weights": "nowhere", "freeze_norm": "true"},
-            "--freeze-norm is for a timm encoder, not --model san",
+            "--freeze-norm has no effect with --model san",
+        ),
+        (
+            {"model": "sam-cls", "weights": "nowhere", "encoder_rate": 0.1},
+            "--encoder-rate has no effect with --model sam-cls",
         ),
         ({"steps": 0}, "--steps must be above 0"),
     ],

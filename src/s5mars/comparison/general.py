@@ -19,7 +19,7 @@ GROUP = "zero_shot"
 UNAVAILABLE = "weights not available here"
 
 _OF_THE_MODEL = {
-    "--model", "--weights", "--recipe",
+    "--model", "--weights", "--recipe", "--freeze-norm", "--encoder-rate",
     *(f"--{name.replace('_', '-')}" for name in EncoderSettings.__dataclass_fields__),
 }  # fmt: skip
 _OF_THE_OPTIMISER = {"--optimiser", "--learning-rate", "--momentum", "--weight-decay", "--clip"}

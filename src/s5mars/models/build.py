@@ -15,7 +15,7 @@ from s5mars.models.encoders import is_columnar
 from s5mars.models.linear import Linear
 from s5mars.models.network import SegmentationNetwork
 from s5mars.models.segmenter import Segmenter
-from s5mars.models.tuning import check_tuning
+from s5mars.models.tuning import check_tuning, require_default
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.keywords import as_option
 from s5mars.settings.networks import (
@@ -120,11 +120,8 @@ def check_network(config: TrainConfig, method: Method) -> None:
         raise UserError(
             f"--model {config.model} trains on labelled images only; use --method {options.methods}"
         )
-    if config.freeze_norm and isinstance(options, SideAdapterOptions):
-        raise UserError(
-            f"--freeze-norm is for a timm encoder, not --model {config.model}, which has no batch "
-            "statistics; leave it out"
-        )
+    if not isinstance(options, DeepLabOptions):
+        require_default(config, ("freeze_norm", "encoder_rate"), f"--model {config.model}")
     if options.weights and config.weights in {"auto", "none"}:
         raise UserError(
             f"--model {config.model} requires --weights: a folder of {options.weights} in "

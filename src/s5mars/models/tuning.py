@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from timm.models import group_parameters
@@ -43,15 +43,23 @@ def check_tuning(config: TrainConfig) -> None:
         raise UserError(
             "--feature-cache cannot be combined with --crops random; leave one of them out"
         )
-    of_recipe = find_recipe(config.recipe).training
-    for name in (
+    names = (
         "lora", "drop_path", "gradient_checkpointing", "freeze_norm", "layer_decay", "encoder_rate"
-    ):  # fmt: skip
+    )  # fmt: skip
+    require_default(config, names, "--freeze encoder")
+
+
+def require_default(config: TrainConfig, names: Sequence[str], other: str) -> None:
+    """Check that settings without effect on a frozen encoder have their default.
+
+    Raises:
+        UserError: if one does not; it names ``other``, the option that freezes the encoder.
+    """
+    of_recipe = find_recipe(config.recipe).training
+    for name in names:
         # A recipe may be for encoders that are trained as well.
         if getattr(config, name) not in (getattr(TrainConfig, name), of_recipe.get(name)):
-            raise UserError(
-                f"{as_option(name)} has no effect with --freeze encoder; leave one of them out"
-            )
+            raise UserError(f"{as_option(name)} has no effect with {other}; leave one of them out")
 
 
 def tune(network: Segmenter, config: TrainConfig) -> None:
@@ -66,6 +74,11 @@ def tune(network: Segmenter, config: TrainConfig) -> None:
         layer_rates(network, 1.0, config.layer_decay)  # fails early
     if config.gradient_checkpointing:
         _checkpoint_gradients(network.encoder, config.model)
+    if config.freeze_norm and not _has_batch_norm(network.encoder):
+        raise UserError(
+            f"--freeze-norm has no effect with --model {config.model}, which has no batch "
+            "statistics; leave it out"
+        )
     if config.freeze == "encoder":
         cache = config.feature_cache or config.out / "features"
         network.freeze(cache=cache if config.tiles else None)
@@ -190,7 +203,7 @@ def layer_rates(network: nn.Module, rate: float, decay: float) -> dict[nn.Parame
 
 
 def _checkpoint_gradients(encoder: Any, name: str) -> None:
-    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in encoder.modules()):
+    if _has_batch_norm(encoder):
         raise UserError(
             f"--gradient-checkpointing would update the batch statistics of {name} twice in a "
             "step; use an encoder without batch normalisation, such as a ViT, ConvNeXt or Swin"
@@ -200,3 +213,7 @@ def _checkpoint_gradients(encoder: Any, name: str) -> None:
         model.set_grad_checkpointing(True)
     except (AttributeError, AssertionError) as error:
         raise UserError(f"--gradient-checkpointing is not supported by {name}") from error
+
+
+def _has_batch_norm(encoder: nn.Module) -> bool:
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in encoder.modules())
