@@ -223,6 +223,7 @@ def test_differences_in_the_docs_are_those_of_the_result_files(
         ([class_biases], []),
         ([class_biases, methods], ["--rows", "s5mars", "supervised"]),
         (["ai4mars-fiftieth-partition-1"], []),
+        (["ai4mars-eighth"], ["--rows", "s5mars", "supervised"]),
         (["marsscapes-eighth"], []),
         (["marsscapes-eighth"], ["--rows", "s5mars", "supervised"]),
         (["marsscapes-eighth-second-seeds"], []),
