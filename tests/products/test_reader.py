@@ -122,6 +122,15 @@ def test_a_missing_constant_of_floats_may_be_its_bits(tmp_path: Path):
     assert product.valid is not None and (~product.valid == (values < 0)).all()
 
 
+def test_a_missing_constant_may_be_stated_for_each_band(tmp_path: Path):
+    values = np.full((3, 20, 30), 500, ">i2")
+    values[:, 3:5], values[0, 9, 9] = 0, 0
+    path = pds3(tmp_path / "a.IMG", values, image="MISSING_CONSTANT = (0.0, 0.0, 0.0)")
+    product = open_product(path)
+    assert product.valid is not None
+    assert not product.valid[3:5].any() and product.valid.sum() == 18 * 30
+
+
 def test_three_bands(tmp_path: Path):
     path = pds3(tmp_path / "a.IMG", np.ascontiguousarray(COLOUR.transpose(2, 0, 1)))
     product = open_product(path)

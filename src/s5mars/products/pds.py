@@ -355,8 +355,15 @@ def _check_values(
 
 
 def _constants(dtype: np.dtype[Any], block: Mapping[str, object], *names: str) -> tuple[float, ...]:
-    numbers = (_number(block.get(name)) for name in names)
+    numbers = (_number(_of_all_bands(block.get(name))) for name in names)
     return tuple({_value(number, dtype) for number in numbers if number is not None})
+
+
+def _of_all_bands(constant: object) -> object:
+    """The constant that all bands share; labels of colour images state it for each band."""
+    if not isinstance(constant, list | tuple):
+        return constant
+    return constant[0] if constant and all(each == constant[0] for each in constant) else None
 
 
 def _value(number: float, dtype: np.dtype[Any]) -> float:
