@@ -259,6 +259,19 @@ def test_ids_of_tiff_masks_that_pillow_decodes(tmp_path: Path):
     assert (decode_mask(tmp_path / "few.tif").ids == few).all()
 
 
+@pytest.mark.parametrize("kind", ["rgb", "palette"])  # decoded by tifffile, and by Pillow
+def test_an_overview_of_a_tiff_may_come_first(tmp_path: Path, kind: str):
+    values, options = COLOUR, {}
+    if kind == "palette":
+        values, options = COLOUR[..., 0], {"colormap": np.full((3, 256), 0xFFFF, np.uint16)}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(values[::2, ::2], photometric=kind, subfiletype=1, **options)
+        file.write(values, photometric=kind, **options)
+    assert open_product(tmp_path / "a.tif").image.shape == COLOUR.shape
+    assert image_size(tmp_path / "a.tif") == (30, 20)
+    assert (decode_mask(tmp_path / "a.tif").ids == values).all()
+
+
 def test_a_compressed_tiff_of_more_than_8_bits_is_exact_or_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -53,7 +53,7 @@ def size_and_orientation(path: Path) -> tuple[tuple[int, int], int]:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        page: Any = file.pages.first
+        page = _pages(file)[0]
         return (page.imagewidth, page.imagelength), _tag(page, ORIENTATION, 1)
 
 
@@ -65,13 +65,11 @@ def decode_tiff(path: Path, *, mask: bool = False) -> Raster:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        every: list[Any] = list(file.pages)
-        pages = [page for page in every if not page.subfiletype & _NO_PAGE]
-        if len(pages) > 1:
+        page, *others = _pages(file)
+        if others:
             raise UserError(
-                f"{path} has {len(pages)} pages, but one is needed: write each to its own file"
+                f"{path} has {1 + len(others)} pages, but one is needed: write each to its own file"
             )
-        page = pages[0] if pages else every[0]
         kind = page.dtype
         check_image_size(
             path, width=page.imagewidth, height=page.imagelength,
@@ -101,9 +99,9 @@ def decode_tiff(path: Path, *, mask: bool = False) -> Raster:
                         f"({_described(page)}): run `pip install imagecodecs`, or write the file "
                         "without compression"
                     ) from None
-                return _by_pillow(path, missing, mask=mask)
+                return _by_pillow(path, page.index, missing, mask=mask)
             return _without_alpha(turned_array(values, _tag(page, ORIENTATION, 1)), page, missing)
-        return _by_pillow(path, missing, mask=mask)
+        return _by_pillow(path, page.index, missing, mask=mask)
 
 
 def tiff_palette(path: Path) -> NDArray[np.uint8] | None:
@@ -111,12 +109,18 @@ def tiff_palette(path: Path) -> NDArray[np.uint8] | None:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        page: Any = file.pages.first
+        page = _pages(file)[0]
         if page.dtype == bool:
             return np.array(BILEVEL, np.uint8)
         if page.photometric != 3 or page.colormap is None:
             return None
         return np.asarray(page.colormap >> 8, np.uint8).T
+
+
+def _pages(file: Any) -> list[Any]:
+    """The pages of a file without overviews and transparency masks, which may come first."""
+    every = list(file.pages)
+    return [page for page in every if not page.subfiletype & _NO_PAGE] or every[:1]
 
 
 def _keeps_all_bits(page: Any) -> bool:
@@ -134,8 +138,9 @@ def _described(page: Any) -> str:
     return f"{channels} of {page.bitspersample} bits with {compression}"
 
 
-def _by_pillow(path: Path, missing: tuple[float, ...], *, mask: bool) -> Raster:
+def _by_pillow(path: Path, page: int, missing: tuple[float, ...], *, mask: bool) -> Raster:
     with opened_head(path) as image:
+        image.seek(page)
         step = value_step(image)
         image.load()  # this also applies the orientation of a TIFF
         values, opaque = ids_of(image, step) if mask else values_of(image), opaque_pixels(image)
