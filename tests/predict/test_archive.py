@@ -18,6 +18,8 @@ from pycocotools import mask as coco_mask
 
 from s5mars.classes import IGNORE
 from s5mars.errors import UserError
+from s5mars.labels.loop.folder import STATE
+from s5mars.labels.loop.history import NAME as HISTORY
 from s5mars.predict.archive import predict_images
 from s5mars.predict.manifest import Counts, Manifest
 from s5mars.predict.predictor import Predictor
@@ -171,6 +173,25 @@ def test_labels_and_maps_below_a_folder_are_no_images(
         f"{remedy}",
     ]
     assert len(find_sources([data / "masks"], out=tmp_path / "again")) == 1
+
+
+def test_images_of_a_folder_with_a_label_page_are_mapped_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.png", f"{STATE}/runs/1/maps/a.png", f"{STATE}/runs/1/maps/a_confidence.png"):
+        save(tmp_path / "in" / name)
+    (tmp_path / "in" / STATE / HISTORY).touch()
+    (tmp_path / "in/images").mkdir()
+    (tmp_path / "in/images/a.png").symlink_to("../a.png")
+    (tmp_path / "in/images/other.png").symlink_to("../a.png")  # the name may hold metadata
+    (tmp_path / "in/images/lost.png").symlink_to("../lost.png")
+    found = find_sources([tmp_path / "in"], out=tmp_path / "maps")
+    assert [source.name for source in found] == ["a", "images/lost", "images/other"]
+    assert caplog.messages == [
+        f"{tmp_path / 'in' / STATE} is left out, because it contains files of the label page; to "
+        "map its images, give this folder itself"
+    ]
+    assert len(find_sources([tmp_path / "in/images"], out=tmp_path / "maps")) == 3
 
 
 def test_an_input_is_never_overwritten(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
     The name of a file in an input folder is its path relative to the folder; other files keep their
     own name. ``Names`` makes names unique. If ``out`` lies inside an input folder it is skipped, so
     that maps of an earlier run are not inputs of the next. Below an input folder, other folders of
-    maps and the labels of a data set are left out with a warning.
+    maps, the labels of a data set and what the label page keeps are left out with a warning.
 
     Raises:
         MissingFileError: if an input does not exist.
@@ -68,6 +68,7 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
             files = _inputs_among(
                 product_files(files_below(given, PRODUCT_ENDINGS, without=out)), given
             )
+            files = _without_second_links(files)
             if not files:
                 endings = " ".join(sorted(PRODUCT_ENDINGS))
                 raise UserError(f"{given} contains no image (searched for {endings})")
@@ -104,12 +105,27 @@ def _inputs_among(files: Sequence[Path], given: Path) -> list[Path]:
     return kept
 
 
+def _without_second_links(files: Sequence[Path]) -> Sequence[Path]:
+    """Leave out links to others of the files; one of another name may have other metadata."""
+    links = {path for path in files if path.is_symlink()}
+    if not links:
+        return files
+    real = {path.resolve() for path in files if path not in links}
+    return [
+        path
+        for path in files
+        if path not in links or (target := path.resolve()).name != path.name or target not in real
+    ]
+
+
 def _no_input(folder: Path) -> str:
     """What a folder contains instead of images to predict, or ""."""
     if (folder / MANIFEST).is_file():
         return "the maps of an earlier prediction"
     if folder.name in _LABEL_FOLDERS and (folder.parent / "images").is_dir():
         return f"the labels of {folder.parent / 'images'}"
+    if folder.name == "labelling" and (folder / "history.jsonl").is_file():
+        return "files of the label page"
     return ""
 
 
