@@ -452,6 +452,23 @@ def test_images_anywhere_become_a_plain_folder_that_train_reads(tmp_path: Path) 
     assert (labels[:20, :20] == 1).all() and np.unique(labels).tolist() == [1, 2, 255]
 
 
+def test_maps_and_images_of_the_pool_are_not_painted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_images(tmp_path / "folder", count=2)
+    (root / "images").rename(root / "unlabelled")
+    with pytest.raises(MissingFileError, match=r"no image to paint.*not into masks/ or unlabelled"):
+        open_folder(root, CLASSES)
+    (root / "maps").mkdir()
+    (root / "maps/manifest.sqlite").touch()
+    for place in ("a.png", "maps/a.png"):
+        shutil.copy(root / "unlabelled/sol0.png", root / place)
+    store = open_store(root)
+    assert list(store.folder.images) == ["a"] and "earlier prediction" in caplog.text
+    paint(store, "a", 0, 0, 9, 9, 1)
+    assert [s.name for s in open_dataset(root).unlabelled] == ["unlabelled/sol0", "unlabelled/sol1"]
+
+
 def test_images_that_are_added_later_are_linked(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -165,7 +165,7 @@ def test_labels_and_maps_below_a_folder_are_no_images(
     assert summary.counts == Counts(done=1, failed=0, to_do=0) and not caplog.messages
     found = find_sources([data], out=tmp_path / "again")
     assert [source.name for source in found] == ["images/a", "old/masks/b", "unlabelled/c"]
-    remedy = "to map its images, give this folder itself"
+    remedy = "to use its images, give this folder itself"
     assert caplog.messages == [
         f"{data / 'maps'} is left out, because it contains the maps of an earlier prediction; "
         f"{remedy}",
@@ -189,7 +189,7 @@ def test_images_of_a_folder_with_a_label_page_are_mapped_once(
     assert [source.name for source in found] == ["a", "images/lost", "images/other"]
     assert caplog.messages == [
         f"{tmp_path / 'in' / STATE} is left out, because it contains files of the label page; to "
-        "map its images, give this folder itself"
+        "use its images, give this folder itself"
     ]
     assert len(find_sources([tmp_path / "in/images"], out=tmp_path / "maps")) == 3
 

@@ -65,10 +65,8 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
         if given.is_dir():
             if given.resolve() == out.resolve():
                 raise UserError(f"--out {out} is an input folder; choose another folder")
-            files = _inputs_among(
-                product_files(files_below(given, PRODUCT_ENDINGS, without=out)), given
-            )
-            files = _without_second_links(files)
+            products = product_files(files_below(given, PRODUCT_ENDINGS, without=out))
+            files = _without_second_links(inputs_among(products, given))
             if not files:
                 endings = " ".join(sorted(PRODUCT_ENDINGS))
                 raise UserError(f"{given} contains no image (searched for {endings})")
@@ -85,8 +83,11 @@ def find_sources(inputs: Sequence[str | Path], *, out: Path) -> list[Source]:
     return list(found.values())
 
 
-def _inputs_among(files: Sequence[Path], given: Path) -> list[Path]:
-    """Leave out labels and maps among the files below an input folder, with a warning."""
+def inputs_among(files: Sequence[Path], given: Path) -> list[Path]:
+    """Leave out labels, maps and what the label page keeps among the files below a folder.
+
+    A warning names the folders that are left out.
+    """
     within: dict[Path, Path | None] = {given: None}  # folder → the one left out that contains it
 
     def left_out(folder: Path) -> Path | None:
@@ -97,7 +98,7 @@ def _inputs_among(files: Sequence[Path], given: Path) -> list[Path]:
     kept = [path for path in files if left_out(path.parent) is None]
     warn_of_all(
         [
-            f"{folder} is left out, because it contains {_no_input(folder)}; to map its images, "
+            f"{folder} is left out, because it contains {_no_input(folder)}; to use its images, "
             "give this folder itself"
             for folder in sorted({folder for folder in within.values() if folder is not None})
         ]

@@ -12,6 +12,7 @@ from s5mars.classes import IGNORE, MaskCoding, Taxonomy, require_printable, with
 from s5mars.data.layouts.files import list_images
 from s5mars.data.layouts.plain import DESCRIPTION, read_description, write_description
 from s5mars.errors import MissingFileError, UserError
+from s5mars.predict.sources import inputs_among
 from s5mars.products.files import LISTED_ENDINGS, PDS_ENDINGS, PRODUCT_ENDINGS, files_below
 from s5mars.text.numbers import plural
 
@@ -145,10 +146,11 @@ def _no_classes(path: Path) -> MissingFileError:
 
 def _link_images(root: Path) -> None:
     """Make ``images/`` with a link to each image or product; the files stay where they are."""
-    files = _files_outside(root, "masks")
+    files = _files_outside(root, "masks", "unlabelled")
     if not files:
         raise MissingFileError(
-            f"{root}: contains no image ({' '.join(sorted(PRODUCT_ENDINGS))}) and no folder images/"
+            f"{root}: contains no image to paint ({' '.join(sorted(PRODUCT_ENDINGS))}): put images "
+            "into the folder, but not into masks/ or unlabelled/"
         )
     # images/ appears when it is complete, so that an interrupted command can be repeated.
     new = root / ".images.new"
@@ -198,9 +200,13 @@ def _link_new_images(root: Path) -> None:
 
 
 def _files_outside(root: Path, *folders: str) -> list[Path]:
-    """Images and products below a folder, but not in these folders or in that of the loop."""
+    """Images and products below a folder, but not in these folders or in that of the loop.
+
+    Maps that `predict` has written are left out, too.
+    """
     files = files_below(root, PRODUCT_ENDINGS, without=root / STATE)
-    return [path for path in files if path.relative_to(root).parts[0] not in folders]
+    outside = [path for path in files if path.relative_to(root).parts[0] not in folders]
+    return inputs_among(outside, root)
 
 
 def _link(path: Path, link: Path) -> None:
