@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -154,6 +156,26 @@ def test_a_folder_with_other_files_takes_the_lists_too(
     (lists / "README.md").write_text("mine")
     assert sizes(open_dataset(root, splits=lists))["train"] == 28
     assert files(lists) == {"README.md", "train.txt", "val.txt", "test.txt"}
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_an_empty_folder_that_cannot_be_replaced_takes_the_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, mounted: bool
+) -> None:
+    given, real = tmp_path / "link", tmp_path / "real"
+    real.mkdir()
+    given.symlink_to(real)
+    if mounted:
+
+        def busy(path: Path, target: Path) -> None:
+            if target == real:
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            os.replace(path, target)  # noqa: PTH105
+
+        monkeypatch.setattr(Path, "replace", busy)
+    splitting.write_lists(given, {"train": ["a"], "val": ["b"]}, first_line="for a test")
+    assert files(real) == {"train.txt", "val.txt"}
+    assert files(tmp_path) == {"link", "real"} and given.is_symlink()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

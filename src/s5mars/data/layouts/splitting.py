@@ -187,16 +187,20 @@ def _write(folder: Path, names: Mapping[str, Sequence[str]], *, head: str) -> No
         for split, listed in names.items():
             write_text(into / f"{split}.txt", head + as_lines(listed))
 
+    folder = folder.resolve()  # a link cannot be replaced by a folder
     if folder.is_dir() and any(folder.iterdir()):
         write(folder)
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".splits-", dir=folder.parent) as beside:
-        complete = Path(beside) / "splits"
-        write(complete)
-        try:
+    try:
+        with TemporaryDirectory(prefix=".splits-", dir=folder.parent) as beside:
+            complete = Path(beside) / "splits"
+            write(complete)
             complete.replace(folder)
-        except OSError:
-            # Another process of the same run may have written the same lists.
-            if not all((folder / f"{split}.txt").is_file() for split in names):
-                raise
+    except OSError:
+        # Another process of the same run may have written the same lists.
+        if all((folder / f"{split}.txt").is_file() for split in names):
+            return
+        if not folder.is_dir():
+            raise
+        write(folder)  # one that cannot be replaced, such as a mounted volume
