@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from PIL import Image
 
 import s5mars
 from s5mars.cli import main
-from s5mars.errors import UserError
-from s5mars.export.command import LEAST_EQUAL, export
+from s5mars.data.resolution import FULL
+from s5mars.errors import DamagedFileError, UserError
+from s5mars.export.command import LEAST_EQUAL, _read, export
 from ties import assert_same_labels
 
 from .networks import picture, run
@@ -135,6 +136,17 @@ def test_images_that_are_too_small_are_the_reason(
     assert not list(tmp_path.rglob("*.onnx"))
     assert re.fullmatch(f"noise, because the {reason}", export(folder, images=images)["on"])
     assert not caplog.records
+
+
+def test_damaged_images_are_left_out(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loaded = SimpleNamespace(resolution=FULL)
+    (images / "0.png").write_bytes((images / "0.png").read_bytes()[:99])
+    paths = sorted(images.iterdir())
+    assert len(_read(paths, loaded)) == 2
+    assert "1 image with damaged files was left out" in caplog.text and "0.png" in caplog.text
+    with pytest.raises(DamagedFileError, match=r"0\.png: damaged image"):
+        _read(paths[:1], loaded)
+    assert _read([], loaded) == []
 
 
 def test_mistakes_are_named(tmp_path: Path, images: Path) -> None:

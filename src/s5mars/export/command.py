@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from s5mars.data.audit import report_skipped
 from s5mars.data.read import read_image
 from s5mars.data.resolution import FULL
 from s5mars.data.trained_on import dataset_of
-from s5mars.errors import MissingFileError, UserError
+from s5mars.errors import DamagedFileError, MissingFileError, UserError
 from s5mars.evaluation.protocols import centre
 from s5mars.export.graph import write_onnx
 from s5mars.export.parity import (
@@ -80,8 +81,8 @@ def export(
 
     Raises:
         MissingFileError: if the run or the folder of images is missing.
-        UserError: if a package or the images for ``int8`` are missing, or the network cannot be
-            exported.
+        UserError: if a package or the images for ``int8`` are missing, none of the images can be
+            read, or the network cannot be exported.
     """
     loaded = _exportable(load_model(run, network=network))
     if int8 and loaded.model.layout.columnar:
@@ -225,13 +226,25 @@ def _images(
         raise MissingFileError(f"{folder} is not a folder of images")
     found = files_below(folder, IMAGE_ENDINGS)
     if not found:
-        raise UserError(f"{folder} contains no image (searched for {' '.join(IMAGE_ENDINGS)})")
+        endings = " ".join(sorted(IMAGE_ENDINGS))
+        raise UserError(f"{folder} contains no image (searched for {endings})")
     return found
 
 
 def _read(paths: Sequence[Path], loaded: LoadedModel[Segmenter]) -> list[NDArray[np.uint8]]:
-    """The images at the resolution of the model; those that are too small there are left out."""
-    images = [np.array(loaded.resolution.resized(read_image(path))) for path in paths]
+    """The images at the resolution of the model, without those that are too small there.
+
+    Damaged ones are left out with a warning, because training may have skipped them, too.
+    """
+    images, damaged = [], []
+    for path in paths:
+        try:
+            images.append(np.array(loaded.resolution.resized(read_image(path))))
+        except DamagedFileError as error:
+            damaged.append(error)
+    if damaged and not images:
+        raise damaged[0]
+    report_skipped([str(error) for error in damaged])
     return [image for image in images if min(image.shape[:2]) >= SMALLEST_SIDE]
 
 
