@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from s5mars.cli import main
 from s5mars.data.layouts import open_dataset
 from s5mars.data.synthetic import write_synthetic
 from s5mars.demo import DATA, demo_data
@@ -60,6 +61,16 @@ def test_other_files_are_never_removed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a demo"):
         demo(tmp_path / "mine", data=data, settings=TINY)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "dear to me"
+
+
+@pytest.mark.parametrize("option", ["--steps=0", "--labelled=1.5"])
+def test_wrong_settings_end_before_an_earlier_demo_is_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    (tmp_path / ".demo").touch()
+    assert main(["demo", option, f"--out={tmp_path}"]) == 2
+    assert f"s5mars: {option.partition('=')[0]} must be" in capsys.readouterr().err
+    assert (tmp_path / ".demo").is_file()
 
 
 def test_on_the_images_of_the_package(

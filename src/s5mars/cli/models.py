@@ -139,7 +139,7 @@ def _demo(options: Namespace) -> object:
     from s5mars.demo.run import DemoSettings, demo
 
     settings = DemoSettings(labelled=options.labelled)
-    if options.steps:
+    if options.steps is not None:
         settings = replace(settings, steps=options.steps)
     return demo(options.out, data=options.data, synthetic=options.synthetic, settings=settings)
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s5mars.data.layouts import open_dataset
+from s5mars.data.partition import as_fraction
 from s5mars.data.synthetic import write_synthetic
 from s5mars.demo import demo_data
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_limit
 from s5mars.evaluation.command import evaluate
 from s5mars.methods import method_title
 from s5mars.predict.archive import predict_images
@@ -59,11 +60,13 @@ def demo(
 
     Raises:
         UserError: if ``out`` contains files that are not a demo, or both ``data`` and ``synthetic``
-            are given.
+            are given, or a setting is out of range.
     """
     if data is not None and synthetic:
         raise UserError("--data and --synthetic exclude each other; give one of them")
     settings = settings or DemoSettings()
+    require_limit("at least 1", **{"--steps": settings.steps})
+    as_fraction(settings.labelled)
     _remove_earlier_demo(out)
     images = data or _images(out, synthetic=synthetic, settings=settings)
     tested = open_dataset(images).split("test")
