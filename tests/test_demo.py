@@ -61,6 +61,10 @@ def test_other_files_are_never_removed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a demo"):
         demo(tmp_path / "mine", data=data, settings=TINY)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "dear to me"
+    (tmp_path / ".demo").touch()
+    with pytest.raises(UserError, match=r"is inside --out .*, where an earlier demo is removed"):
+        demo(tmp_path, data=data, settings=TINY)
+    assert (data / "images").is_dir()
 
 
 @pytest.mark.parametrize("option", ["--steps=0", "--labelled=1.5"])

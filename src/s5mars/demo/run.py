@@ -59,14 +59,19 @@ def demo(
         data: folder of a data set; None uses the images of the package.
 
     Raises:
-        UserError: if ``out`` contains files that are not a demo, or both ``data`` and ``synthetic``
-            are given, or a setting is out of range.
+        UserError: if ``out`` contains files that are not a demo, or ``data``, both ``data`` and
+            ``synthetic`` are given, or a setting is out of range.
     """
     if data is not None and synthetic:
         raise UserError("--data and --synthetic exclude each other; give one of them")
     settings = settings or DemoSettings()
     require_limit("at least 1", **{"--steps": settings.steps})
     as_fraction(settings.labelled)
+    if data is not None and data.resolve().is_relative_to(out.resolve()):
+        raise UserError(
+            f"--data {data} is inside --out {out}, where an earlier demo is removed; choose "
+            "another --out"
+        )
     _remove_earlier_demo(out)
     images = data or _images(out, synthetic=synthetic, settings=settings)
     tested = open_dataset(images).split("test")
