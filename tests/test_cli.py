@@ -290,6 +290,18 @@ def test_an_error_of_the_system_that_the_user_can_remedy_is_one_line(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_file_in_the_way_of_a_folder_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes").touch()
+    for out in ("notes/scenes", "notes/deep/er/scenes"):
+        assert main(["synth", str(tmp_path / out)]) == 2
+        assert capsys.readouterr().err == (
+            f"s5mars: {tmp_path / 'notes'} exists and is a file: remove it, or choose another "
+            "name\n"
+        )
+
+
 def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt

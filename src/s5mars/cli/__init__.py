@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from s5mars.cli import archive, data, export, grids, labels, masks, models
 from s5mars.cli.train import ABOUT, EXAMPLE, train
@@ -127,8 +128,10 @@ def _is_interrupted(error: BaseException) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        return f"{error.filename} exists and is a file: remove it, or choose another name"
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+        where = Path(str(error.filename))  # perhaps below the file
+        in_the_way = next((p for p in (where, *where.parents) if p.is_file()), where)
+        return f"{in_the_way} exists and is a file: remove it, or choose another name"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     lines = (line.strip() for line in raised_message(str(error)).splitlines())
