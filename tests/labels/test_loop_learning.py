@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from labels.loop_folder import CLASSES, open_store, paint, scene, write_images
 from s5mars.classes import Taxonomy
 from s5mars.data.resolution import Resolution
 from s5mars.errors import UserError
+from s5mars.files.locking import locked
 from s5mars.labels.loop.assistant import Assistant
 from s5mars.labels.loop.features import PyramidCache, StartModel, open_start_model
 from s5mars.labels.loop.head import (
@@ -268,6 +270,20 @@ def test_the_train_button_starts_from_the_start_model(tmp_path: Path) -> None:
     assert network.weights_report.classes == list(CLASSES.names)
     for options in (["--model=test_resnet"], ["--weights=none"]):
         assert Trainer(store, options, start=start).start_from is None
+
+
+def test_a_training_of_an_earlier_page_is_named(tmp_path: Path) -> None:
+    trainer = Trainer(open_store(write_images(tmp_path / "folder")), [])
+    trainer.stop()  # nothing is running
+    trainer.folder.mkdir(parents=True)
+    (trainer.folder / "1.log").touch()
+    with locked(trainer.folder / "1"):
+        assert trainer.running
+        said = f"run 1 was started by .* in process {os.getpid()} on [^ ]+: stop it with `kill`"
+        with pytest.raises(UserError, match=said):
+            trainer.stop()
+        trainer.close()
+    trainer.stop()
 
 
 @pytest.mark.parametrize(

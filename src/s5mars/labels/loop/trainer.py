@@ -20,8 +20,8 @@ from typing import Any
 
 from s5mars.data.read import image_size
 from s5mars.errors import UserError, require_choice
-from s5mars.files.locking import locked
-from s5mars.files.reading import read_object
+from s5mars.files.locking import LOCK, locked
+from s5mars.files.reading import read_object, read_text
 from s5mars.files.run_folder import FACTS, METRICS
 from s5mars.labels.loop.features import ENCODER
 from s5mars.labels.loop.store import Store
@@ -157,21 +157,37 @@ class Trainer:
             return run
 
     def stop(self) -> None:
-        """Ask the running training to save and end."""
-        process = self._process
-        if process is not None and process.poll() is None:
-            self._stopped.add(self.runs[-1])
-            process.send_signal(signal.SIGTERM)
+        """Ask the running training to save and end.
+
+        Raises:
+            UserError: if it is not of this server, which only knows its folder then.
+        """
+        if self._interrupted() or not self.running:
+            return
+        run = self.runs[-1]
+        held_by = read_text(self.folder / run / LOCK, kind="lock").partition(" (")[0]
+        raise UserError(
+            f"run {run} was started by a label page that has ended, and continues in {held_by}: "
+            "stop it with `kill` and the number of the process"
+        )
 
     def close(self) -> None:
         """End the training, because the server ends."""
-        self.stop()
+        self._interrupted()
         if self._process is not None:
             try:
                 self._process.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+    def _interrupted(self) -> bool:
+        """Whether a training of this server is running, which is asked to end then."""
+        if self._process is None or self._process.poll() is not None:
+            return False
+        self._stopped.add(self.runs[-1])
+        self._process.send_signal(signal.SIGTERM)
+        return True
 
     def state(self) -> dict[str, Any]:
         """What the page shows of the newest run."""

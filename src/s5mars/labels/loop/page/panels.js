@@ -57,7 +57,9 @@ export class Panels {
       const body = { method: byId("method").value, steps: Number(byId("steps").value) };
       api.post("train", body).then(() => this.say(""), (error) => this.say(error.message));
     });
-    byId("stop").addEventListener("click", () => api.post("stop", {}));
+    byId("stop").addEventListener("click", () => {
+      api.post("stop", {}).catch((error) => this.say(error.message));
+    });
     byId("log-box").addEventListener("toggle", () => this.readLog());
   }
 
