@@ -483,6 +483,20 @@ def test_shapes_of_labelme(tmp_path: Path, images: Path) -> None:
     assert "type point, which has no area" in (folder / "warnings.txt").read_text()
 
 
+def test_rectangles_of_x_anylabeling_have_four_corners(tmp_path: Path, images: Path) -> None:
+    shape = exports.labelme_shape
+    shapes = [
+        shape("rectangle", [[20, 4], [30, 4], [30, 8], [20, 8]], "soil"),
+        shape("rotation", [[9, 12], [15, 18], [9, 24], [3, 18]], "big rock") | {"direction": 0.8},
+    ]
+    export = exports.unpacked(tmp_path / "lm", {"a.json": exports.labelme_file("a.jpg", shapes)})
+    folder = run(export, images)
+    found = labels_of_one(folder, "a")
+    assert (found == 1).sum() == 11 * 5 and (found == 1)[4:9, 20:31].all()
+    assert (found == 2).sum() == 7 * 7 + 6 * 6 and (found == 2)[18, 3:16].all()
+    assert not (folder / "warnings.txt").exists()
+
+
 def test_polygons_of_coco_are_filled_as_the_coco_api_does(tmp_path: Path, images: Path) -> None:
     random = np.random.default_rng(4)
     polygons = [(random.random(14) * 30).round(2).tolist() for _ in range(3)]

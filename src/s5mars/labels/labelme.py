@@ -2,6 +2,7 @@
 
 Polygons, rectangles, turned rectangles, circles and masks are painted in the order of the file; all
 shapes of a group are painted alike. Points and lines have no area. ``__ignore__`` is no class.
+X-AnyLabeling writes such files, too, with all four corners of a rectangle.
 
 Source: labelme's ``LabelFile`` and ``shape_to_mask``. A shape of the type ``mask`` has its upper
 left and lower right pixel as points, both inside, and a PNG of 0 and 1 in base64.
@@ -100,7 +101,8 @@ def _region(shape: dict[str, Any], size: Size) -> Region:
         mask = pictures.from_base64(shape["mask"])
         left, top = (round(float(value)) for value in points[0])
         return Region(label, mask, left, top)
-    if kind in ("polygon", "oriented_rectangle"):
+    corners = kind == "rectangle" and len(points) == 4
+    if corners or kind in ("polygon", "oriented_rectangle", "rotation"):
         return shapes.drawn(label, shapes.outline(points), size)
     if kind in ("rectangle", "circle"):
         (x0, y0), (x1, y1) = points
