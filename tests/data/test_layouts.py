@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -355,6 +356,23 @@ def test_an_entry_with_folders_is_never_another_image(
             select([entry], samples, root)
     else:
         assert [sample.name for sample in select([entry], samples, root)] == [found]
+
+
+def test_accents_may_be_spelled_in_two_ways(tmp_path, fake_data):
+    """As one character, or as macOS stores them: the letter, then the accent."""
+    root = fake_data.plain(tmp_path, images=4)
+    one, two = (unicodedata.normalize(form, "düne") for form in ("NFC", "NFD"))
+    first = names(open_dataset(root).split("train"))[0]
+    (root / f"images/{first}.jpg").rename(root / f"images/{two}.jpg")
+    (root / f"masks/{first}.png").rename(root / f"masks/{one}.png")
+    (root / "splits/train.txt").write_text(f"masks/{one}.png\n", encoding="utf-8")
+    (sample,) = open_dataset(root).split("train")
+    assert (sample.name, sample.mask) == (two, root / f"masks/{one}.png")
+    shutil.copy(root / f"images/{two}.jpg", root / f"images/{one}.jpg")
+    with pytest.raises(UserError, match="has no mask"):  # that is another image
+        dataset = open_dataset(root)
+        assert names(dataset.split("train")) == [one]
+        read_label(dataset.sample(two), dataset.coding)
 
 
 def test_image_in_two_splits_or_twice_in_one(tmp_path, fake_data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
         if not folder.is_dir():
             raise MissingFileError(f"{folder}: no such folder")
     broken: list[Path] = []
-    image_of, mask_of = list_images(images, broken=broken), list_images(masks)
+    image_of = list_images(images, broken=broken)
+    mask_of = _as_spelled_in(image_of, list_images(masks))
     image_of = _without_broken(images, image_of, broken, masks=mask_of)
     if not image_of:
         raise MissingFileError(f"{images} contains no image ({', '.join(sorted(LISTED_ENDINGS))})")
@@ -64,6 +66,22 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
             f"{remedy or 'add the image or remove the mask'}"
         )
     return {name: Sample(name, image, mask_of.get(name)) for name, image in image_of.items()}
+
+
+def _as_spelled_in(images: Collection[str], masks: Mapping[str, Path]) -> dict[str, Path]:
+    """The masks by the names of their images, which may spell accents in another way.
+
+    macOS stores a letter and its accent as two characters, other systems as one.
+    """
+    spelled = {_composed(name): name for name in images if name not in masks}
+    return {
+        name if name in images else spelled.get(_composed(name), name): path
+        for name, path in masks.items()
+    }
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _without_broken(
@@ -140,9 +158,9 @@ def select(names: Iterable[str], samples: Mapping[str, Sample], source: Path) ->
     chosen: dict[str, Sample] = {}
     unknown: list[str] = []
     duplicates: list[str] = []
-    ambiguous = frozenset(ending for name in samples for ending in _endings(name))
+    known = _Known(samples)
     for entry in names:
-        sample = _find(entry, samples, ambiguous)
+        sample = known.find(entry)
         if sample is None:
             unknown.append(entry)
         elif sample.name in chosen:
@@ -164,27 +182,40 @@ def select(names: Iterable[str], samples: Mapping[str, Sample], source: Path) ->
 
 def unknown_names(names: Iterable[str], samples: Mapping[str, Sample]) -> list[str]:
     """The names that ``select`` does not find."""
-    ambiguous = frozenset(ending for name in samples for ending in _endings(name))
-    return [entry for entry in names if _find(entry, samples, ambiguous) is None]
+    known = _Known(samples)
+    return [entry for entry in names if known.find(entry) is None]
 
 
-def _find(entry: str, samples: Mapping[str, Sample], ambiguous: Collection[str]) -> Sample | None:
-    """The sample of an entry; its folders may be those of the data set or of another machine."""
-    if entry in samples:
-        return samples[entry]
-    path = Path(entry)
-    stem = path.with_suffix("") if path.suffix.lower() in LISTED_ENDINGS else path
-    for first in range(len(stem.parts)):
-        name = "/".join(stem.parts[first:])
-        if sample := samples.get(name):
-            folders = {
-                file.parents[name.count("/")].name
-                for file in (sample.image, sample.mask)
-                if file is not None
-            }
-            if not first or name not in ambiguous or stem.parts[first - 1] in folders:
-                return sample
-    return None
+class _Known:
+    """Samples by their names, for entries of lists."""
+
+    def __init__(self, samples: Mapping[str, Sample]) -> None:
+        self._samples = {_composed(name): sample for name, sample in samples.items()} | {**samples}
+        self._ambiguous = frozenset(ending for name in self._samples for ending in _endings(name))
+
+    def find(self, entry: str) -> Sample | None:
+        """The sample of an entry; its folders may be those of the data set or of another machine.
+
+        Accents may be spelled in another way than in the names of the files.
+        """
+        return self._find(entry) or self._find(_composed(entry))
+
+    def _find(self, entry: str) -> Sample | None:
+        if entry in self._samples:
+            return self._samples[entry]
+        path = Path(entry)
+        stem = path.with_suffix("") if path.suffix.lower() in LISTED_ENDINGS else path
+        for first in range(len(stem.parts)):
+            name = "/".join(stem.parts[first:])
+            if sample := self._samples.get(name):
+                folders = {
+                    file.parents[name.count("/")].name
+                    for file in (sample.image, sample.mask)
+                    if file is not None
+                }
+                if not first or name not in self._ambiguous or stem.parts[first - 1] in folders:
+                    return sample
+        return None
 
 
 def _endings(name: str) -> Iterator[str]:
