@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -142,6 +143,11 @@ def test_a_malformed_file_is_named(tmp_path, content, message):
     with pytest.raises(ValueError, match=rf"odd\.json.*{message}"):
         import_json(tmp_path / "json", tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_name_that_is_not_utf_8_is_that_of_the_image(tmp_path):
+    write(tmp_path / "json", os.fsdecode(b"d\xfcne"), [GOOD])
+    assert import_json(tmp_path / "json", tmp_path / "a.parquet").names == ("d%FCne",)
 
 
 def test_no_json_at_all(tmp_path):

@@ -18,7 +18,7 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from s5mars.errors import MissingFileError, UserError
-from s5mars.files import below, write_text
+from s5mars.files import below, printable, write_text
 from s5mars.files.reading import read_json as json_of
 from s5mars.files.reading import reading
 from s5mars.products.errors import MAX_PIXELS
@@ -49,7 +49,7 @@ def import_json(folder: Path | str, path: Path | str) -> ObjectStore:
 
     def rows() -> Iterator[tuple[str, list[Proposal]]]:
         for file in files:
-            name = file.relative_to(folder).with_suffix("").as_posix()
+            name = printable(file.relative_to(folder).with_suffix("").as_posix())
             yield name, read_json(file)
 
     made_by = next((masks[0].proposer for _, masks in rows() if masks), _UNNAMED)
