@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -43,6 +45,19 @@ def test_threads_share_a_few_of_them() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals")
+def test_a_user_whose_pipes_may_not_grow_has_slower_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(*arguments: object) -> None:
+        asked.append(arguments)
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    with closing(Processes(start_work, most=1)) as work:
+        assert work(7)[2] == "text"
+    assert asked
+
+
 def test_they_end_with_a_killed_caller() -> None:
     program = (
         "import time; from crashing import start_work\n"
