@@ -144,6 +144,17 @@ def test_a_batch_that_kills_every_worker_fails_alone(tmp_path: Path) -> None:
     assert len(sources) == 12 and [r.source for r in died] == sources[ray_engine.BATCH :]
 
 
+def test_names_of_files_need_not_be_utf_8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"d\xfcnen")
+    save(folder / "a.png")
+    (folder / "b.png").touch()
+    sources = find_sources([folder], out=tmp_path / "maps")
+    predictor, settings = Predictor(Brightness(), THREE), MapSettings(THREE, ("labels",))
+    done, bad = ray_engine._results(HalfRay(), predictor, sources, settings, workers=1)
+    assert [done.source, bad.source] == sources
+    assert isinstance(bad, Failed) and "d%FCnen/b.png is empty" in bad.reason
+
+
 def test_without_ray_the_way_to_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from s5mars.files import numbered
+from s5mars.files import numbered, printable
 from s5mars.parallel.cluster import connected
 from s5mars.predict.local import local_engine
 from s5mars.predict.predictor import Predictor
@@ -34,7 +35,7 @@ RETRIES = 2
 
 _SCHEMA = pa.schema(
     [
-        ("path", pa.string()),
+        ("path", pa.binary()),  # as the system has it, which need not be UTF-8
         ("name", pa.string()),
         ("reason", pa.string()),  # null: done
         ("facts", pa.string()),  # JSON
@@ -82,7 +83,7 @@ class Worker:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Predict a batch: a table of paths and names in, a table of finished files out."""
-        sources = [Source(Path(row["path"]), row["name"]) for row in batch.to_pylist()]
+        sources = [_source(row) for row in batch.to_pylist()]
         results = local_engine(self.predictor, sources, self.settings, workers=1, read=self.read)
         return pa.Table.from_pylist([_packed(result) for result in results], schema=_SCHEMA)
 
@@ -99,7 +100,8 @@ def _results(
     context.enable_progress_bars = False
     # A batch that fails for good must not stop the others.
     context.max_errored_blocks = -1
-    table = pa.table({"path": [str(s.path) for s in sources], "name": [s.name for s in sources]})
+    paths, names = [os.fsencode(s.path) for s in sources], [s.name for s in sources]
+    table = pa.table({"path": paths, "name": names})
     # Ray repeats a whole block when a worker dies, so a block is a batch.
     blocks = [table.slice(start, BATCH) for start in range(0, len(table), BATCH)]
     products = ray.data.from_arrow(blocks)
@@ -137,9 +139,10 @@ def _results(
 
 
 def _packed(result: Maps | Failed) -> dict[str, object]:
-    row: dict[str, object] = {"path": str(result.source.path), "name": result.source.name}
+    source = result.source
+    row: dict[str, object] = {"path": os.fsencode(source.path), "name": source.name}
     if isinstance(result, Failed):
-        return row | {"reason": result.reason}
+        return row | {"reason": printable(result.reason)}
     return row | {
         "facts": json.dumps(result.facts),
         "files": list(result.files),
@@ -147,8 +150,12 @@ def _packed(result: Maps | Failed) -> dict[str, object]:
     }
 
 
+def _source(row: dict[str, Any]) -> Source:
+    return Source(Path(os.fsdecode(row["path"])), row["name"])
+
+
 def _unpacked(row: dict[str, Any]) -> Maps | Failed:
-    source = Source(Path(row["path"]), row["name"])
+    source = _source(row)
     if row["reason"] is not None:
         return Failed(source, row["reason"])
     files = dict(zip(row["files"], row["contents"], strict=True))
