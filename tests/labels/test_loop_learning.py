@@ -272,6 +272,16 @@ def test_the_train_button_starts_from_the_start_model(tmp_path: Path) -> None:
         assert Trainer(store, options, start=start).start_from is None
 
 
+def test_an_image_that_may_not_be_read_does_not_stop_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("s5mars.labels.loop.trainer.image_size", refuse)
+    assert Trainer(open_store(write_images(tmp_path / "folder")), []).obstacle is not None
+
+
 def test_a_training_of_an_earlier_page_is_named(tmp_path: Path) -> None:
     trainer = Trainer(open_store(write_images(tmp_path / "folder")), [])
     trainer.stop()  # nothing is running

@@ -230,7 +230,7 @@ class Trainer:
         paths = list(self.store.folder.images.values())
         sizes = []
         for path in paths[:: -(-len(paths) // _LOOKED_AT)]:
-            with suppress(UserError):  # the error is shown when the image is opened
+            with suppress(UserError, OSError):  # it is shown when the image is opened
                 sizes.append(image_size(path))
         if not sizes:
             return "full", _CROP
