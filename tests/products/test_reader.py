@@ -228,6 +228,16 @@ def test_png_of_16_bits_of_any_channels(tmp_path: Path, channels: int):
     assert (read_image(tmp_path / "a.png") == product.image).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_palette_may_have_an_alpha_for_each_entry(tmp_path: Path):
+    ids = np.arange(30, dtype=np.uint8).reshape(5, 6) % 4
+    indexed = Image.fromarray(ids, "P")
+    indexed.putpalette([9, 9, 9, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    indexed.save(tmp_path / "a.png", transparency=bytes([0, 255, 255, 128]))
+    product = open_product(tmp_path / "a.png")
+    assert (product.valid == (ids != 0)).all() and (product.image[ids == 1] == (255, 0, 0)).all()
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_a_grey_png_of_few_bits_is_white_as_an_image_and_has_its_ids_as_a_mask(
     tmp_path: Path, bits: int

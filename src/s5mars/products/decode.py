@@ -84,7 +84,9 @@ def decode(path: Path) -> Raster:
         if is_deep(image):
             return Raster(*decode_deep(image))
         turned = turned_image(image)
-        return Raster(values_of(turned), opaque_pixels(turned))
+        opaque = opaque_pixels(turned)
+        turned.info.pop("transparency", None)  # avoids a warning that RGB cannot store it
+        return Raster(values_of(turned), opaque)
 
 
 def decode_mask(path: Path) -> MaskFile:
