@@ -185,13 +185,16 @@ def test_images_of_a_folder_with_a_label_page_are_mapped_once(
     (tmp_path / "in/images/a.png").symlink_to("../a.png")
     (tmp_path / "in/images/other.png").symlink_to("../a.png")  # the name may hold metadata
     (tmp_path / "in/images/lost.png").symlink_to("../lost.png")
+    (tmp_path / "in/images/round.png").symlink_to("round.png")
     found = find_sources([tmp_path / "in"], out=tmp_path / "maps")
-    assert [source.name for source in found] == ["a", "images/lost", "images/other"]
+    assert [source.name for source in found] == [
+        "a", "images/lost", "images/other", "images/round",
+    ]  # fmt: skip
     assert caplog.messages == [
         f"{tmp_path / 'in' / STATE} is left out, because it contains files of the label page; to "
         "use its images, give this folder itself"
     ]
-    assert len(find_sources([tmp_path / "in/images"], out=tmp_path / "maps")) == 3
+    assert len(find_sources([tmp_path / "in/images"], out=tmp_path / "maps")) == 4
 
 
 def test_an_input_is_never_overwritten(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -111,12 +111,13 @@ def _without_second_links(files: Sequence[Path]) -> Sequence[Path]:
     links = {path for path in files if path.is_symlink()}
     if not links:
         return files
-    real = {path.resolve() for path in files if path not in links}
-    return [
-        path
-        for path in files
-        if path not in links or (target := path.resolve()).name != path.name or target not in real
-    ]
+    real = {os.path.realpath(path) for path in files if path not in links}
+    return [path for path in files if path not in links or not _is_among(path, real)]
+
+
+def _is_among(link: Path, real: Collection[str]) -> bool:
+    target = os.path.realpath(link)  # resolve() raises for a link that leads to itself
+    return os.path.basename(target) == link.name and target in real  # noqa: PTH119
 
 
 def _no_input(folder: Path) -> str:

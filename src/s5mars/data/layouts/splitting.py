@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -187,7 +188,7 @@ def _write(folder: Path, names: Mapping[str, Sequence[str]], *, head: str) -> No
         for split, listed in names.items():
             write_text(into / f"{split}.txt", head + as_lines(listed))
 
-    folder = folder.resolve()  # a link cannot be replaced by a folder
+    folder = Path(os.path.realpath(folder))  # a link cannot be replaced by a folder
     if folder.is_dir() and any(folder.iterdir()):
         write(folder)
         return
