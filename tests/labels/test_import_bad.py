@@ -609,6 +609,18 @@ def _places(value: object, path: tuple[object, ...] = ()) -> list[tuple[object, 
     return [path, *(place for key, inner in children for place in _places(inner, (*path, key)))]
 
 
+def test_broken_links_among_the_images_are_left_out(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "lost.jpg").symlink_to("nowhere.jpg")
+    (images / "round.jpg").symlink_to("round.jpg")
+    lines = warnings_of(coco_of(tmp_path, {"lost.jpg": ((40, 30), [GOOD])}), images, capsys)
+    assert lines[:2] == [
+        f"{images / name}: a broken link, which is left out" for name in ("lost.jpg", "round.jpg")
+    ]
+    assert len(lines) == 3 and "no image named 'lost.jpg'" in lines[2]
+
+
 @pytest.mark.parametrize("form", ["coco", "labelme", "labelstudio"])
 @settings(max_examples=40)
 @given(data=st.data())

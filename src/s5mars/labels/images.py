@@ -32,9 +32,11 @@ class Images:
             raise MissingFileError(f"{folder}: no such folder of images")
         self.folder = folder
         left_out = {path.resolve() for path in without}
-        found = product_files(files_below(folder, LISTED_ENDINGS))
+        self.broken: list[Path] = []  # links to nothing, which are not among the files
+        listed = files_below(folder, LISTED_ENDINGS, broken=self.broken)
+        links = {*self.broken}
         self.files: dict[str, Path] = {}  # path below the folder with its ending → file
-        for path in found:
+        for path in product_files(path for path in listed if path not in links):
             real = path.resolve()
             if left_out.isdisjoint((real, *real.parents)):
                 self.files[path.relative_to(folder).as_posix()] = path

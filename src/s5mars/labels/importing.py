@@ -176,6 +176,8 @@ class _Import:
             first = kept.setdefault(Path(name).with_suffix("").as_posix(), name)
             if first != name:
                 self._warn(f"{name}: has the same name as {first}, and is left out")
+        for path in self.images.broken:
+            self._warn(f"{path}: a broken link, which is left out")
         return {name: self.images.files[name] for name in kept.values()}
 
     def _take(self, entry: Entry) -> None:

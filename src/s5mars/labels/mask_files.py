@@ -8,6 +8,7 @@ with a suffix such as ``_mask``.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -62,7 +63,8 @@ def read(root: Path, images: Path) -> Export:
     if folder.resolve() == images.resolve():
         files = [path for path in files if MASK_SUFFIX.search(path.stem)]
     elif images.resolve().is_relative_to(folder.resolve()):
-        files = [p for p in files if not p.resolve().is_relative_to(images.resolve())]
+        within = images.resolve()
+        files = [p for p in files if not Path(os.path.realpath(p)).is_relative_to(within)]
     if not files:
         endings = " ".join(sorted(_LOSSLESS))
         raise UserError(f"{folder} contains no mask ({endings}); give the export's folder")
