@@ -340,6 +340,9 @@ def test_split_list_with_unknown_names(tmp_path, fake_data):
         ("elsewhere/sol_001.jpg", "sol_001"),  # there is one image of this name
         ("elsewhere/sol_000.jpg", None),
         ("images/b/sol_000.jpg", None),
+        (r"images\a\sol_000.jpg", "a/sol_000"),
+        (r"D:\mars\images\a\sol_000.jpg", "a/sol_000"),
+        (r"images\b\sol_000.jpg", None),
     ],
 )
 def test_an_entry_with_folders_is_never_another_image(

@@ -196,9 +196,12 @@ class _Known:
     def find(self, entry: str) -> Sample | None:
         """The sample of an entry; its folders may be those of the data set or of another machine.
 
-        Accents may be spelled in another way than in the names of the files.
+        Accents may be spelled in another way than in the names of the files, and folders be
+        separated as on Windows.
         """
-        return self._find(entry) or self._find(_composed(entry))
+        spelled = _composed(entry)
+        forms = dict.fromkeys((entry, spelled, spelled.replace("\\", "/")))
+        return next(filter(None, map(self._find, forms)), None)
 
     def _find(self, entry: str) -> Sample | None:
         if entry in self._samples:
