@@ -44,7 +44,6 @@ def test_threads_share_a_few_of_them() -> None:
     assert len({process for _, process, _ in answers}) <= 2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals")
 def test_a_user_whose_pipes_may_not_grow_has_slower_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
@@ -58,6 +57,7 @@ def test_a_user_whose_pipes_may_not_grow_has_slower_ones(monkeypatch: pytest.Mon
     assert asked
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals")
 def test_they_end_with_a_killed_caller() -> None:
     program = (
         "import time; from crashing import start_work\n"
