@@ -169,9 +169,14 @@ def test_used_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
         write_synthetic(tmp_path / "mine.txt", images=3, size=32)
 
 
-def test_empty_folder_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", ["set", "link", "."])
+def test_empty_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     (tmp_path / "set").mkdir()
-    assert (write_synthetic(tmp_path / "set", images=3, size=32) / "dataset.yaml").is_file()
+    (tmp_path / "link").symlink_to("set")
+    monkeypatch.chdir(tmp_path / "set" if given == "." else tmp_path)
+    write_synthetic(given, images=3, size=32)
+    assert (tmp_path / "set/dataset.yaml").is_file() and (tmp_path / "link").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"set", "link"}
 
 
 def test_broken_off_leaves_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from s5mars.errors import UserError
-from s5mars.files import below, is_disk_full, printable, replacing, write_json, write_text
+from s5mars.files import (
+    below,
+    is_disk_full,
+    printable,
+    put_folder,
+    replacing,
+    write_json,
+    write_text,
+)
 
 
 def test_appears_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -21,6 +29,26 @@ def test_appears_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
         assert not path.exists()
     assert path.read_text() == "one"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_fits_into_an_empty_one_on_another_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a mounted volume is, which cannot be replaced either."""
+
+    def refuse(*paths: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    new, out = tmp_path / "new", tmp_path / "out"
+    out.mkdir()
+    (new / "images").mkdir(parents=True)
+    for name in ("images/a.jpg", "dataset.yaml"):
+        (new / name).write_text(name)
+    monkeypatch.setattr(os, "rename", refuse)
+    put_folder(new, out, last="dataset.yaml")
+    assert [(out / name).read_text() for name in ("images/a.jpg", "dataset.yaml")] == [
+        "images/a.jpg", "dataset.yaml",
+    ]  # fmt: skip
 
 
 def test_the_content_is_on_the_disk_before_it_gets_its_name(

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -54,6 +55,20 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put_folder(new: Path, out: Path, *, last: str) -> None:
+    """Move a complete folder to a place where there is none, or an empty one.
+
+    Args:
+        last: name of the file without which no command takes the folder for a complete one.
+    """
+    if not out.exists():
+        new.rename(out)
+        return
+    # The user may work in an existing folder, and a link or a mounted volume cannot be replaced.
+    for path in sorted(new.iterdir(), key=lambda path: path.name == last):
+        shutil.move(path, out / path.name)
 
 
 def given_path(path: str | os.PathLike[str]) -> Path:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from s5mars.classes import IGNORE, MaskCoding, Taxonomy
 from s5mars.data.layouts.plain import DESCRIPTION, write_description
 from s5mars.errors import MissingFileError, UserError, require_choice, warn_of_all
-from s5mars.files import below, encoded_picture, printable, write_bytes, write_text
+from s5mars.files import below, encoded_picture, printable, put_folder, write_bytes, write_text
 from s5mars.labels.images import Images, place
 from s5mars.labels.naming import Classes
 from s5mars.labels.page import Made, class_rows, pictures, write_import_page
@@ -113,19 +113,8 @@ def import_labels(
             shown_as=(str(work / "export"), str(export)),
         )
         summary = run()
-        _put(new, real)
+        put_folder(new, real, last=DESCRIPTION)
     return summary
-
-
-def _put(new: Path, out: Path) -> None:
-    """Move a complete folder to a place where there is none, or an empty one."""
-    if not out.exists():
-        new.rename(out)
-        return
-    # An existing folder may be the one in which the user works: its replacement would not be.
-    # The description comes last, so that no command takes the folder for a complete one before.
-    for path in sorted(new.iterdir(), key=lambda path: path.name == DESCRIPTION):
-        path.rename(out / path.name)
 
 
 @dataclass

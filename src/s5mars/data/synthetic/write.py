@@ -14,10 +14,11 @@ from PIL import Image
 from s5mars.classes import IGNORE, S5MARS, hex_colour
 from s5mars.data.synthetic.scene import SMALLEST, render_scene
 from s5mars.errors import UserError
-from s5mars.files import disk_full, encoded_picture, is_disk_full
+from s5mars.files import disk_full, encoded_picture, is_disk_full, put_folder
 
 _SHARES = (("train", 0.6), ("val", 0.2), ("test", 0.2))
 _QUALITY = 92
+_DESCRIPTION = "dataset.yaml"
 
 
 def write_synthetic(
@@ -29,7 +30,7 @@ def write_synthetic(
     unlabelled: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Render a data set of synthetic Mars scenes; the folder is written atomically.
+    """Render a data set of synthetic Mars scenes; a new folder appears when it is complete.
 
     The layout is the plain folder: ``images/*.jpg``, ``masks/*.png`` (class index of
     ``s5mars.classes.S5MARS``, 255 unlabelled), ``dataset.yaml``,
@@ -62,15 +63,14 @@ def write_synthetic(
     if unlabelled < 0:
         raise UserError(f"unlabelled must be at least 0 (got {unlabelled})")
     _check_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    real = out.resolve()  # "." has no name, and a link is no folder to write beside
+    real.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as beside:
+        with TemporaryDirectory(prefix=f".{real.name}-", dir=real.parent) as beside:
             part = Path(beside) / "set"
             _fill(part, images, size, seed, unlabelled, progress)
             _check_free(out)  # another process may have made it
-            if out.is_dir():
-                out.rmdir()
-            part.rename(out)
+            put_folder(part, real, last=_DESCRIPTION)
     except OSError as error:
         if is_disk_full(error):
             raise disk_full(out) from error
@@ -112,7 +112,7 @@ def _fill(
     for split, members in _spread(pixels > 0).items():
         text = "".join(f"{names[index]}\n" for index in members)
         (folder / "splits" / f"{split}.txt").write_text(text, encoding="utf-8")
-    (folder / "dataset.yaml").write_text(_description(seed, size), encoding="utf-8")
+    (folder / _DESCRIPTION).write_text(_description(seed, size), encoding="utf-8")
 
 
 def _spread(present: NDArray[np.bool_]) -> dict[str, list[int]]:
