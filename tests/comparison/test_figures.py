@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,6 +110,23 @@ def test_captions_name_the_split_that_was_scored(
     write_figures(tmp_path, tmp_path / "figures")
     assert len(captions) == 2
     assert all("the val split" in text and "test" not in text for text in captions)
+
+
+def test_pictures_show_the_scores_of_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report of the run would show those of the test split, if somebody has measured them."""
+    for split, crop in (("test", None), ("val", 64)):
+        content = {
+            "classes": {}, "protocol": {"crop": crop},
+            "per_image": [{"name": f"of {split}", "mIoU": 50.0}],
+        }  # fmt: skip
+        (tmp_path / f"evaluation-{split}-paper.json").write_text(json.dumps(content))
+    for name in ("read_run", "open_network"):
+        monkeypatch.setattr(pictures, name, lambda run: run)
+    standing: Any = SimpleNamespace(title="", cells=[SimpleNamespace(seed=0, folder=".")])
+    column = pictures._column(tmp_path, standing, 0, {"split": "val", "protocol": "paper"})
+    assert column.scores == {"of val": 50.0} and column.crop == 64
 
 
 @pytest.mark.parametrize(("made", "drawn"), [(comparison(), False), (two_shares(), True)])

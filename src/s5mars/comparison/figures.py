@@ -79,13 +79,13 @@ def write_figures(
             continue
         (folder,), group = sources, of_kind[-1]
         seed = _common_seed(group)
-        split = str(comparison.settings["evaluation"]["split"])
+        measured = comparison.settings["evaluation"]
         if seed is not None:
-            grid = predictions(folder, group, seed, images, data, split)
+            grid = predictions(folder, group, seed, images, data, measured)
             written.append(_save(grid, out / f"predictions{ending}.png"))
         standing = _chosen(group, row)
         if standing is not None:
-            lowest = worst(folder, group, standing, images, data, split)
+            lowest = worst(folder, group, standing, images, data, measured)
             written.append(_save(lowest, out / f"worst{ending}.png"))
     return written
 

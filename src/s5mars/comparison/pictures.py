@@ -16,11 +16,12 @@ from PIL import Image
 
 from s5mars.classes import IGNORE, Taxonomy, hex_colour
 from s5mars.comparison.grid import BASELINE
+from s5mars.comparison.results import evaluation_path
 from s5mars.comparison.standings import Group, Standing, by_seed
+from s5mars.evaluation.found import read_evaluation
 from s5mars.evaluation.protocols import read_pair
 from s5mars.predict.spacing import evenly_spaced
 from s5mars.products.no_data import no_data
-from s5mars.report.evaluations import evaluation_of
 from s5mars.report.examples import open_data, open_network, scored
 from s5mars.report.folder import read_run
 from s5mars.report.pictures import class_picture, shrunk
@@ -38,10 +39,16 @@ class _Column:
     title: str
     predict: Any
     scores: Mapping[str, float]  # image → mIoU, lowest first
+    crop: int | None  # side of the scored centre crop; None for whole images
 
 
 def predictions(
-    folder: Path, group: Group, seed: int, amount: int, data: Path | None, split: str
+    folder: Path,
+    group: Group,
+    seed: int,
+    amount: int,
+    data: Path | None,
+    measured: Mapping[str, str],
 ) -> Figure:
     """Draw evenly spaced images of the ranking by mIoU, and the prediction of every row.
 
@@ -50,11 +57,11 @@ def predictions(
         seed: a seed that every row has a run with.
         amount: number of images.
         data: folder of the data set, if it has moved since training.
-        split: the split that was scored.
+        measured: split and protocol of the scores of the comparison; a run may have others, too.
     """
     # The baseline comes first, as in the paper.
     standings = sorted(group.standings, key=lambda standing: standing.row != BASELINE)
-    columns = [_column(folder, standing, seed) for standing in standings]
+    columns = [_column(folder, standing, seed, measured) for standing in standings]
     common = set(columns[0].scores).intersection(*(column.scores for column in columns[1:]))
     means = {name: statistics.fmean(c.scores[name] for c in columns) for name in common}
     names = evenly_spaced(sorted(common, key=lambda name: (means[name], name)), amount)
@@ -63,32 +70,46 @@ def predictions(
         columns,
         data,
         f"Labelled share {group.share}, seed {seed}. Images are evenly spaced in the ranking of "
-        f"the {split} split by mean mIoU, lowest first. Below each prediction is its mIoU.",
+        f"the {measured['split']} split by mean mIoU, lowest first. Below each prediction is its "
+        "mIoU.",
     )
 
 
 def worst(
-    folder: Path, group: Group, standing: Standing, amount: int, data: Path | None, split: str
+    folder: Path,
+    group: Group,
+    standing: Standing,
+    amount: int,
+    data: Path | None,
+    measured: Mapping[str, str],
 ) -> Figure:
     """Draw the images with the lowest mIoU of a row, and its predictions.
 
     ``standing`` is that of the row; the other arguments are as of ``predictions``.
     """
     seed = min(by_seed(standing.cells))
-    column = _column(folder, standing, seed)
+    column = _column(folder, standing, seed, measured)
     return _pictures(
         list(column.scores)[:amount],
         [column],
         data,
-        f"{standing.title}, labelled share {group.share}, seed {seed}: images of the {split} split "
-        "with the lowest mIoU, lowest first.",
+        f"{standing.title}, labelled share {group.share}, seed {seed}: images of the "
+        f"{measured['split']} split with the lowest mIoU, lowest first.",
     )
 
 
-def _column(folder: Path, standing: Standing, seed: int) -> _Column:
+def _column(folder: Path, standing: Standing, seed: int, measured: Mapping[str, str]) -> _Column:
     run = folder / next(cell.folder for cell in standing.cells if cell.seed == seed)
-    read = read_run(run)
-    return _Column(run, standing.title, open_network(read), dict(scored(evaluation_of(read))))
+    evaluation = read_evaluation(
+        evaluation_path(run, split=measured["split"], protocol=measured["protocol"])
+    )
+    return _Column(
+        run,
+        standing.title,
+        open_network(read_run(run)),
+        dict(scored(evaluation)),
+        crop_of(evaluation),
+    )
 
 
 def _pictures(
@@ -96,13 +117,12 @@ def _pictures(
 ) -> Figure:
     read = read_run(columns[0].run, data=data)
     dataset = open_data(read)
-    crop = crop_of(evaluation_of(read))
     heads = ["image", "ground truth", *(column.title for column in columns)]
     size = (max(4.0, 1.75 * len(heads)), 1.95 * len(names) + 1.1)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(names), len(heads), squeeze=False)
     for axes_row, name in zip(grid, names, strict=True):
-        image, truth = read_pair(dataset.sample(name), dataset.coding, crop=crop)
+        image, truth = read_pair(dataset.sample(name), dataset.coding, crop=columns[0].crop)
         shown = [shrunk(image, side=_SIDE), _coloured(truth, read.taxonomy)]
         empty = no_data(image)
         for column in columns:
