@@ -263,6 +263,11 @@ def test_two_comparisons_with_equal_settings_are_one_table(tmp_path: Path) -> No
     for order in ([planned, second], [second, planned]):
         assert "| S5_Mars | 3 | 47.00 ± 1.80 |" in table(order)
         assert "Not finished" not in table(order)
+    # Neither does the reason of a failure get lost.
+    failed = replace(comparison().cells[2], status="failed", mIoU=None, reason="no memory")
+    tried = write(tmp_path / "d", cells=(failed,))
+    for order in ([planned, tried], [tried, planned]):
+        assert "Failed: supervised 0.25 seed 2: no memory." in table(order)
 
 
 def test_comparisons_that_cannot_be_joined_are_refused(tmp_path: Path) -> None:

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from s5mars.comparison import settings
 from s5mars.comparison.content import content_differences
-from s5mars.comparison.results import Comparison, Result, check_partitions, read_comparison
+from s5mars.comparison.results import (
+    UNFINISHED,
+    Comparison,
+    Result,
+    check_partitions,
+    read_comparison,
+)
 from s5mars.errors import UserError, require_choice
 
 _MOST = 3
@@ -61,7 +67,8 @@ def _joined(first: Comparison, second: Comparison, before: str, source: Path) ->
             raise UserError(
                 f"{source} has a score of {cell.name}, and so has {before}: leave one out"
             )
-        if known_cell is None or known_cell.status != "done":
+        # A failure is known only to the comparison that has tried the cell.
+        if known_cell is None or cell.status == "done" or known_cell.status in UNFINISHED:
             cells[cell.key] = cell
     notes = dict.fromkeys(note for note in (first.note, second.note) if note)
     return replace(

@@ -22,6 +22,7 @@ STOPPED = 75
 _OF_TRAINING = ("seconds", "pool_crops", "labelled_images", "encoder_weights")
 
 Status = Literal["waiting", "running", "stopped", "failed", "done", "unavailable"]
+UNFINISHED: frozenset[Status] = frozenset({"waiting", "running", "stopped"})
 
 
 @dataclass(frozen=True, kw_only=True)

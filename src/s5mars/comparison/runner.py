@@ -23,6 +23,7 @@ from s5mars.comparison.job import Job
 from s5mars.comparison.plan import Plan, Request, plan, train_arguments, with_choices, with_files
 from s5mars.comparison.results import (
     STOPPED,
+    UNFINISHED,
     Comparison,
     Result,
     evaluation_path,
@@ -126,7 +127,7 @@ class _Work:
 
     def _unfinished(self) -> list[Cell]:
         """Return the cells that are not finished, those already started first."""
-        again = {"waiting", "running", "stopped", "unavailable"}
+        again = {*UNFINISHED, "unavailable"}
         if self.request.retry_failed:
             again.add("failed")
         found = [cell for key, cell in self.cells.items() if self._result(key).status in again]

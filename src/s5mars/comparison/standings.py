@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from s5mars.comparison.intervals import Difference, paired_difference
-from s5mars.comparison.results import Comparison, Result
+from s5mars.comparison.results import UNFINISHED, Comparison, Result
 from s5mars.text.spread import Summary, summary, summary_of_known
 
 
@@ -87,7 +87,7 @@ def _group(comparison: Comparison, kind: str, share: str) -> Group:
         reference=str(comparison.rows[str(reference)]["title"]) if of_reference else None,
         standings=tuple(standings),
         failed=tuple(cell for cell in here if cell.status == "failed"),
-        unfinished=tuple(c for c in here if c.status in {"waiting", "running", "stopped"}),
+        unfinished=tuple(c for c in here if c.status in UNFINISHED),
         unavailable=tuple(cell for cell in here if cell.status == "unavailable"),
         titles=titles,
     )
