@@ -57,3 +57,5 @@ def test_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown method 's5mrs'; nearest first: s5mars, " in capsys.readouterr().err
     assert main(["cost", "--crop", "8"]) == 2
     assert "--crop must be at least 32 (got 8)" in capsys.readouterr().err
+    assert main(["cost", "--batch", "1"]) == 2
+    assert "--batch must be at least 2 (got 1)" in capsys.readouterr().err

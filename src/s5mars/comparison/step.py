@@ -34,7 +34,8 @@ class CostSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, least in (("crop", 32), ("batch", 1), ("classes", 2), ("rounds", 1)):
+        # Batch normalisation and mixing need two images, see ``check_devices`` of the training.
+        for name, least in (("crop", 32), ("batch", 2), ("classes", 2), ("rounds", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name} must be at least {least} (got {getattr(self, name)})")
 
