@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -450,6 +451,22 @@ def test_images_anywhere_become_a_plain_folder_that_train_reads(tmp_path: Path) 
     assert [sample.name for sample in data.unlabelled] == ["sol11"]
     labels = read_label(data.split("val")[0], data.coding)
     assert (labels[:20, :20] == 1).all() and np.unique(labels).tolist() == [1, 2, 255]
+
+
+def test_a_mask_may_spell_an_accent_in_another_way(tmp_path: Path) -> None:
+    """As a folder from macOS may do; ``train`` accepts it, too."""
+    root = write_images(tmp_path / "folder", count=1)
+    one, two = (unicodedata.normalize(form, "düne") for form in ("NFC", "NFD"))
+    (root / "images/sol0.png").rename(root / f"images/{two}.png")
+    (root / "masks").mkdir()
+    Image.new("L", (64, 48), 2).save(root / f"masks/{one}.png")
+    store = open_store(root)
+    assert store.painted == [two] and (store.labels(two) == 2).all()
+    paint(store, two, 0, 0, 9, 9, 1)
+    (sample,) = open_dataset(root).split("train")
+    assert sample.mask == root / f"masks/{two}.png"
+    assert np.unique(on_disk(root, two)).tolist() == [1, 2]
+    assert [path.name for path in (root / "masks").iterdir()] == [f"{two}.png"]
 
 
 def test_maps_and_images_of_the_pool_are_not_painted(

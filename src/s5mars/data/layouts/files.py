@@ -52,7 +52,7 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
             raise MissingFileError(f"{folder}: no such folder")
     broken: list[Path] = []
     image_of = list_images(images, broken=broken)
-    mask_of = _as_spelled_in(image_of, list_images(masks))
+    mask_of = as_spelled_in(image_of, list_images(masks))
     image_of = _without_broken(images, image_of, broken, masks=mask_of)
     if not image_of:
         raise MissingFileError(f"{images} contains no image ({', '.join(sorted(LISTED_ENDINGS))})")
@@ -68,7 +68,7 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
     return {name: Sample(name, image, mask_of.get(name)) for name, image in image_of.items()}
 
 
-def _as_spelled_in(images: Collection[str], masks: Mapping[str, Path]) -> dict[str, Path]:
+def as_spelled_in(images: Collection[str], masks: Mapping[str, Path]) -> dict[str, Path]:
     """The masks by the names of their images, which may spell accents in another way.
 
     macOS stores a letter and its accent as two characters, other systems as one.

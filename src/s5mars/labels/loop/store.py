@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from s5mars.classes import IGNORE
-from s5mars.data.layouts.files import list_images
+from s5mars.data.layouts.files import as_spelled_in, list_images
 from s5mars.data.read import mask_ids, open_label
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import encoded_picture, write_bytes
@@ -302,7 +302,8 @@ class Store:
 
     def _scan(self) -> None:
         """Count the painted pixels of every mask."""
-        for name, path in list_images(self.folder.root / "masks").items():
+        self._listed = as_spelled_in(self.folder.images, list_images(self.folder.root / "masks"))
+        for name, path in self._listed.items():
             if name not in self.folder.images:
                 continue
             ids = self._read(name, path)
@@ -317,13 +318,13 @@ class Store:
         path = self.path(name)
         if path.exists():
             return path
-        beside = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
         masks = [
             other
-            for other in beside
+            for other in sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
             if other.stem == path.stem and other.suffix.lower() in LISTED_ENDINGS
         ]
-        return next(iter(product_files(masks)), None)
+        spelled = self._listed.get(name, path)  # perhaps with another spelling of an accent
+        return next(iter(product_files(masks)), spelled if spelled.exists() else None)
 
     def _read(self, name: str, path: Path) -> NDArray[np.uint8]:
         sample = Sample(name, self.folder.images[name], path)
