@@ -215,8 +215,11 @@ def test_crops_of_the_pool_are_counted() -> None:
 
 
 def test_a_model_from_before_the_pool_is_told() -> None:
-    facts = {"pool_images": 7, "pool_from": 10}
-    assert "labels alone" in before_the_pool(10, facts)
+    facts = {"pool_images": 7, "pool_from": 10, "kept": "best"}
+    assert before_the_pool(10, facts).endswith("--keep after-warm-up or last keeps a later one.")
+    # Before the pool, these keep the newest checkpoint.
+    for kept in ("last", "after-warm-up"):
+        assert before_the_pool(10, facts | {"kept": kept}).endswith("trained on labels alone.")
     assert not before_the_pool(11, facts)
     assert not before_the_pool(10, {"pool_images": 0, "pool_from": 0})
 

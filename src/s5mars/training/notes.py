@@ -98,14 +98,14 @@ def few_pool_crops(crops: int) -> str:
 def before_the_pool(step: int, facts: Mapping[str, Any]) -> str:
     """A note if the weights of a step were kept before the pool was used, else "".
 
-    ``facts`` are those of the run, with ``pool_images`` and ``pool_from``.
+    ``facts`` are those of the run, with ``pool_images``, ``pool_from`` and ``kept``.
     """
     if not facts.get("pool_images") or step > facts.get("pool_from", 0):
         return ""
+    remedy = " --keep after-warm-up or last keeps a later one." if facts["kept"] == "best" else ""
     return (
         f"The kept checkpoint is of step {step}, before the pool was used (step "
-        f"{facts['pool_from']}): it was trained on labels alone. --keep after-warm-up or last "
-        "keeps a later one."
+        f"{facts['pool_from']}): it was trained on labels alone.{remedy}"
     )
 
 
