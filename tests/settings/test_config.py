@@ -76,7 +76,7 @@ def test_every_field_of_the_paste_is_read() -> None:
         ({"batch": 0}, "--batch must be above 0"),
         ({"crop": 16}, "32 pixels"),
         ({"scale": (2.0, 0.5)}, "smallest and the largest"),
-        ({"scale": (0.5, float("inf"))}, "smallest and the largest"),
+        ({"scale": (0.5, float("inf"))}, "finite and above 0"),
         ({"clip": -1.0}, "--clip must be at least 0"),
         ({"freeze_at": 0.0}, "--freeze-at must be"),
         ({"warm_up": 1.0}, "--warm-up must be in"),

@@ -65,7 +65,7 @@ class SamMix:
         smallest, largest = self.rescale
         if not 0 < smallest <= largest < math.inf:
             raise UserError(
-                "mix.rescale must be the smallest and the largest factor, above 0 "
+                "mix.rescale must be the smallest and the largest factor, finite and above 0 "
                 f"(got {list(self.rescale)})"
             )
 

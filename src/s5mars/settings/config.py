@@ -337,7 +337,7 @@ class TrainConfig(
             )
         if not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise UserError(
-                "--scale must be the smallest and the largest factor, above 0 "
+                "--scale must be the smallest and the largest factor, finite and above 0 "
                 f"(got {list(self.scale)})"
             )
         if not isinstance(self.network, kind := network_options(self.model)):
