@@ -59,7 +59,7 @@ def demo(
         data: folder of a data set; None uses the images of the package.
 
     Raises:
-        UserError: if ``out`` contains files that are not a demo, or ``data``, both ``data`` and
+        UserError: if ``out`` contains ``data`` or files that are not a demo, both ``data`` and
             ``synthetic`` are given, or a setting is out of range.
     """
     if data is not None and synthetic:

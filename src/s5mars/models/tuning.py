@@ -50,10 +50,10 @@ def check_tuning(config: TrainConfig) -> None:
 
 
 def require_default(config: TrainConfig, names: Sequence[str], other: str) -> None:
-    """Check that settings without effect on a frozen encoder have their default.
+    """Check that settings that another option makes ineffective have their default.
 
     Raises:
-        UserError: if one does not; it names ``other``, the option that freezes the encoder.
+        UserError: if one does not; it names ``other``, the other option.
     """
     of_recipe = find_recipe(config.recipe).training
     for name in names:

@@ -160,7 +160,7 @@ class Trainer:
         """Ask the running training to save and end.
 
         Raises:
-            UserError: if it is not of this server, which only knows its folder then.
+            UserError: if another server started it; only its folder and its process are known then.
         """
         if self._interrupted() or not self.running:
             return
@@ -182,7 +182,7 @@ class Trainer:
                 self._process.wait()
 
     def _interrupted(self) -> bool:
-        """Whether a training of this server is running, which is asked to end then."""
+        """Ask a training of this server to end; return whether there is one."""
         if self._process is None or self._process.poll() is not None:
             return False
         self._stopped.add(self.runs[-1])
