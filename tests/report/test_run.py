@@ -299,6 +299,20 @@ def test_data_that_is_gone_is_said_in_place_of_the_images(make_run, network, ope
     assert not page.of("img")
 
 
+def test_an_image_that_is_damaged_is_said_in_place_of_the_images(
+    make_run, network, data, open_page, tmp_path: Path
+) -> None:
+    (image,) = (data / "images").glob("image_11.*")
+    image.write_bytes(image.read_bytes()[:99])
+    for page in (
+        write_report(make_run()),
+        write_comparison([make_run("b")], out=tmp_path / "x.html"),
+    ):
+        shown = open_page(page)
+        assert "The images cannot be shown" in shown.text and "image_11" in shown.text
+        assert not shown.of("img")
+
+
 def test_weights_that_are_gone_are_said_in_place_of_the_images(make_run, open_page) -> None:
     page = open_page(write_report(make_run()))
     assert "contains no best.safetensors" in page.text

@@ -288,24 +288,24 @@ def _images(
     try:
         dataset = examples.open_data(runs[0])
         networks = [examples.open_network(run) for run in runs]
-    except (FileNotFoundError, ValueError) as error:
-        return [], f"The images cannot be shown: {error}."
-    shown = []
-    for name in names:
-        predictions = [
-            (label, f"{score(known[name], digits=1)}\u202f%", network)
-            for label, known, network in zip(labels, scores, networks, strict=True)
-        ]
-        shown.append(
-            examples.show(
-                dataset.sample(name),
-                dataset.coding,
-                runs[0].taxonomy,
-                predictions,
-                text=f"mean mIoU {score(mean[name], digits=1)}\u202f%",
-                crop=words.crop_of(evaluations[0]),
+        shown = []
+        for name in names:
+            predictions = [
+                (label, f"{score(known[name], digits=1)}\u202f%", network)
+                for label, known, network in zip(labels, scores, networks, strict=True)
+            ]
+            shown.append(
+                examples.show(
+                    dataset.sample(name),
+                    dataset.coding,
+                    runs[0].taxonomy,
+                    predictions,
+                    text=f"mean mIoU {score(mean[name], digits=1)}\u202f%",
+                    crop=words.crop_of(evaluations[0]),
+                )
             )
-        )
+    except UserError as error:
+        return [], f"The images cannot be shown: {error}."
     return shown, ""
 
 

@@ -38,8 +38,8 @@ def write_report(
     """Write one self-contained HTML page about a run.
 
     The page shows the evaluation in the run folder; if there is none, the run is evaluated first.
-    Only the images on the page are predicted again. If the data or the weights are missing, the
-    page says so in place of the images.
+    Only the images on the page are predicted again. If the data, one of these images or the weights
+    cannot be read, the page says so in place of the images.
 
     Args:
         run: run folder of ``s5mars train``.
@@ -188,29 +188,29 @@ def _groups(
         return [], "The evaluation has no scores of single images."
     try:
         dataset, predict = examples.open_data(run), examples.open_network(run)
-    except (FileNotFoundError, ValueError) as error:
+        chosen: Mapping[str, Sequence[tuple[str, float | None]]] = (
+            examples.best_worst_typical(ranking, amount)
+            if evaluation
+            else examples.without_scores(run, dataset, amount)
+        )
+        groups = []
+        for kind, members in chosen.items():
+            title, text = _KINDS[kind]
+            shown = [
+                examples.show(
+                    dataset.sample(name),
+                    dataset.coding,
+                    run.taxonomy,
+                    [("prediction", "", predict)],
+                    text=f"mIoU {score(value, digits=1)}\u202f%" if evaluation else "",
+                    crop=words.crop_of(evaluation),
+                    errors=bool(evaluation),
+                )
+                for name, value in members
+            ]
+            groups.append({"title": title, "text": text, "shown": shown})
+    except UserError as error:
         return [], f"The images cannot be shown: {error}."
-    chosen: Mapping[str, Sequence[tuple[str, float | None]]] = (
-        examples.best_worst_typical(ranking, amount)
-        if evaluation
-        else examples.without_scores(run, dataset, amount)
-    )
-    groups = []
-    for kind, members in chosen.items():
-        title, text = _KINDS[kind]
-        shown = [
-            examples.show(
-                dataset.sample(name),
-                dataset.coding,
-                run.taxonomy,
-                [("prediction", "", predict)],
-                text=f"mIoU {score(value, digits=1)}\u202f%" if evaluation else "",
-                crop=words.crop_of(evaluation),
-                errors=bool(evaluation),
-            )
-            for name, value in members
-        ]
-        groups.append({"title": title, "text": text, "shown": shown})
     return groups, ""
 
 
