@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from markupsafe import Markup
 
+from s5mars.report import comparison
 from s5mars.report.comparison import write_comparison
 from s5mars.report.figures import Curve
 
@@ -159,6 +160,19 @@ def test_runs_without_scores_or_history_still_show(
     page = open_page(write_comparison(runs, out=tmp_path / "x.html"))
     assert "No image has a score in every evaluation." in page.text
     assert "None" not in page.text
+
+
+def test_the_protocol_is_that_of_a_run_with_scores(
+    two, network, open_page, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All images of the first run may have trained it, so that none is left to score it."""
+    read = comparison.evaluation_of
+    monkeypatch.setattr(
+        comparison, "evaluation_of", lambda run: {} if run.folder == two[0] else read(run)
+    )
+    page = open_page(write_comparison(two, out=tmp_path / "x.html"))
+    assert "The scores are for the test split" in page.text
+    assert "There is no score, because" not in page.text
 
 
 def test_errors(make_run, network, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def comparison_page(
 ) -> dict[str, Any]:
     """Return the variables of the template."""
     taxonomy = runs[0].taxonomy
+    scored = next(filter(None, evaluations), {})  # the others may have nothing to be scored on
     keys = _keys(runs)
     labelled = list(zip(keys, runs, strict=True))
     shown, no_images = _images(runs, evaluations, [key.label for key in keys], images)
@@ -103,8 +104,8 @@ def comparison_page(
             ("images", "Images"),
             ("setup", "Setup"),
         ],
-        "protocol": words.protocol_sentence(evaluations[0], several=len(runs) > 1),
-        "score_note": words.interval_sentence(evaluations[0]),
+        "protocol": words.protocol_sentence(scored, several=len(runs) > 1),
+        "score_note": words.interval_sentence(scored),
         "runs": _rows(runs, evaluations, keys),
         "classes": classes,
         "has_gain": has_gain,
@@ -116,7 +117,7 @@ def comparison_page(
         "class_curves": curves.compared_classes(labelled, taxonomy),
         "selection_split": " / ".join(splits),
         "shown": shown,
-        "images_note": _images_note(evaluations[0]),
+        "images_note": _images_note(scored),
         "no_images": no_images,
         "legend": legend(taxonomy),
         "footer": "Written by s5mars. The page loads no other files.",
