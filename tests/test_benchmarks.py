@@ -222,6 +222,7 @@ def test_differences_in_the_docs_are_those_of_the_result_files(
         (["ai4mars-fiftieth"], []),
         ([class_biases], []),
         ([class_biases, methods], ["--rows", "s5mars", "supervised"]),
+        ([class_biases, methods], ["--rows", "u2pl", "supervised_averaged"]),
         (["ai4mars-fiftieth-partition-1"], []),
         (["ai4mars-eighth"], ["--rows", "s5mars", "supervised"]),
         (["marsscapes-eighth"], []),
