@@ -151,7 +151,7 @@ def test_the_cost_of_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     trained = {}
     for head in ("linear", "dpt"):
         out = tmp_path / f"{head}.json"
-        sizes = [f"--model={MODEL}", "--crop=32", "--batch=1", "--rounds=1", "--device=cpu"]
+        sizes = [f"--model={MODEL}", "--crop=32", "--batch=2", "--rounds=1", "--device=cpu"]
         words = ["cost", "--methods", "supervised", f"--head={head}", *sizes, "--out", str(out)]
         assert main(words) == 0
         content = json.loads(out.read_text())
