@@ -150,6 +150,7 @@ def resume(
     A finished run is left as it is, apart from a missing record of its training images and missing
     class biases. Settings and method are those of its ``config.yaml``, which then names ``data``,
     if the data was moved, and has ``skip_bad``, if damaged images of the pool are to be left out.
+
     Raises:
         MissingFileError: if the run or its data are missing.
         UserError: if the data have changed, or if another process works on the run.
