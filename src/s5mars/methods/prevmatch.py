@@ -46,6 +46,7 @@ from s5mars.errors import require_limit
 from s5mars.methods.unimatch import UniMatch
 from s5mars.methods.views import as_float, kept_pixels, pool_of
 from s5mars.objective.teacher import evaluating
+from s5mars.settings.config import ROUNDING
 from s5mars.types import Batch, Crops, Needs, Progress, Targets, Term, View
 
 Copy = Mapping[str, Tensor]  # trained parameters and buffers of a network, by name
@@ -149,8 +150,7 @@ class PrevMatch(nn.Module):
     def remember(self, network: nn.Module, progress: Progress) -> None:
         """Keep a copy of a network where one is due, and drop the oldest of too many."""
         steps = progress.total - progress.pool_from
-        # 0.07 · 100 is above 7 in floats.
-        interval = max(1, math.ceil(self.spacing * steps - 1e-6))
+        interval = max(1, math.ceil(self.spacing * steps - ROUNDING))
         if (progress.step - progress.pool_from) % interval:
             return
         state = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
