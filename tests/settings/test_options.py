@@ -363,7 +363,7 @@ def test_a_threshold_that_freematch_would_not_read_is_refused() -> None:
 )
 def test_numbers_that_no_method_can_work_with(method: str, option: str, words: str) -> None:
     said = refused("--method", method, option)
-    assert said.startswith(f"{method}: ") and words in said
+    assert said.startswith(f"method {method}: ") and words in said
 
 
 def test_options_override_a_settings_file_in_any_order(tmp_path: Path) -> None:

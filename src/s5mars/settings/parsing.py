@@ -214,7 +214,7 @@ def _naming(method: str) -> Iterator[None]:
     except UserError as error:
         if str(error).startswith("--"):
             raise  # of an option of the network
-        raise UserError(f"{method}: {error}") from error
+        raise UserError(f"method {method}: {error}") from error
 
 
 def _built(kind: type[Any], settings: Any) -> Any:
