@@ -53,6 +53,25 @@ def test_markdown(tmp_path: Path) -> None:
     assert "paper's numbers" not in text
 
 
+def test_counts_have_commas(tmp_path: Path) -> None:
+    first = comparison()
+    training = first.settings["training"] | {"steps": 2000}
+    longer = replace(first, settings=first.settings | {"training": training})
+    cells = tuple(
+        replace(
+            cell,
+            labelled_images=4277,
+            scored_images=1200,
+            fingerprint=longer.fingerprint(cell.row, cell.share),
+        )
+        for cell in longer.cells
+    )
+    write_comparison(tmp_path, replace(longer, cells=cells))
+    text = table(tmp_path)
+    for words in ("2,000 steps of batch", "(4,277 images)", "(1,200 images)", "3,600 crops"):
+        assert words in text
+
+
 def test_no_difference_is_said(tmp_path: Path) -> None:
     scores = SCORES | {("s5mars", 2): 43.0}
     write_comparison(tmp_path, comparison(scores))

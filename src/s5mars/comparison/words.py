@@ -23,7 +23,8 @@ def protocol_lines(comparison: Comparison, group: Group) -> list[str]:
     cells = [cell for standing in group.standings for cell in standing.cells]
     scored = _distinct(cell.scored_images for cell in cells)
     labelled = _distinct(cell.labelled_images for cell in cells)
-    length = f"{training['steps']} steps" if training["steps"] else f"{training['epochs']:g} epochs"
+    steps, epochs = training["steps"], training["epochs"]
+    length = f"{steps:,} steps" if steps else f"{epochs:g} epochs"
     lines = [
         f"Data: {data['folder']} (layout {data['layout']}, {len(data['classes'])} classes), "
         f"labelled share {group.share} ({labelled} images). Scored: {evaluation['split']} split "
@@ -76,7 +77,7 @@ def missing_lines(group: Group) -> list[str]:
 
 
 def _pool_crops(cells: Sequence[Result]) -> str:
-    seen = _distinct(f"{cell.pool_crops:,}" for cell in cells if cell.pool_crops)
+    seen = _distinct(cell.pool_crops for cell in cells if cell.pool_crops)
     return f"Methods with a pool use {seen} crops of it." if seen != "–" else "No row uses a pool."
 
 
@@ -140,4 +141,6 @@ def _rows_and_seeds(rows: Mapping[str, Sequence[int]]) -> str:
 
 
 def _distinct(values: Any) -> str:
-    return " / ".join(dict.fromkeys(str(value) for value in values if value is not None)) or "–"
+    known = (value for value in values if value is not None)
+    texts = (f"{value:,}" if isinstance(value, int) else str(value) for value in known)
+    return " / ".join(dict.fromkeys(texts)) or "–"
