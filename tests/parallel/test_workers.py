@@ -44,6 +44,15 @@ def test_threads_share_a_few_of_them() -> None:
     assert len({process for _, process, _ in answers}) <= 2
 
 
+def test_close_ends_all_of_them() -> None:
+    # Only the one that was used last was ended, so a notebook gathered the others.
+    with closing(Processes(start_work, most=3)) as work:
+        answers = list(ahead(work, ["who"] * 12, workers=3))
+    for process in {process for _, process, _ in answers}:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
 def test_a_user_whose_pipes_may_not_grow_has_slower_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

@@ -64,8 +64,8 @@ class Processes(Generic[Item, Result]):
 
     def close(self) -> None:
         """End all processes after they have finished their current items."""
-        for _ in range(self._most):
-            number, process = self._idle.get()
+        # All are taken first: the queue returns what was put back last.
+        for number, process in [self._idle.get() for _ in range(self._most)]:
             if process is not None:
                 process.stop()
             self._idle.put((number, None))
