@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import timm
@@ -88,6 +89,7 @@ def build_encoder(
         ) from error
 
 
+@cache
 def is_columnar(name: str) -> bool:
     """Whether all levels of a timm encoder have one stride, as those of a plain ViT do.
 
