@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 
 from s5mars.cli import main
 from s5mars.errors import UserError
-from s5mars.files.locking import LOCK, is_empty, locked
+from s5mars.files.locking import LOCK, is_empty, is_locked, locked
 
 HOLD = (
     "import sys, time; from pathlib import Path; from s5mars.files.locking import locked\n"
@@ -77,6 +78,21 @@ def test_a_killed_process_holds_nothing(tmp_path: Path, holder: subprocess.Popen
     with locked(tmp_path / "out"):
         text = (tmp_path / "out" / LOCK).read_text()
         assert text.startswith(f"process {os.getpid()} on ")
+
+
+def test_whether_a_folder_is_locked_is_asked_without_a_trace(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    assert not is_locked(tmp_path / "absent")
+    (tmp_path / "free").mkdir()
+    assert not is_locked(tmp_path / "free") and not any((tmp_path / "free").iterdir())
+    assert is_locked(tmp_path / "out") and is_locked(tmp_path / "out")
+    holder.kill()
+    holder.wait()
+    # A second one that asks at the same moment is not taken for a holder.
+    with (tmp_path / "out" / LOCK).open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert not is_locked(tmp_path / "out")
 
 
 def test_a_forked_child_does_not_keep_it(tmp_path: Path) -> None:

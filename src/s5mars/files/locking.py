@@ -53,6 +53,25 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 folder.rmdir()  # succeeds only if nothing was written
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of a folder; nothing is written, and others may ask, too."""
+    try:
+        file = os.open(folder / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        return False
+    finally:
+        os.close(file)
+    return False
+
+
 def is_empty(folder: Path) -> bool:
     """Whether a folder is empty apart from a lock file."""
     return all(path.name == LOCK for path in folder.iterdir())

@@ -103,7 +103,7 @@ class LabelServer:
         state: dict[str, Any] = {
             "images": len(assistant.names),
             "painted": len(store.counts),
-            "done": sum(status == "done" for status in store.status.values()),
+            "done": list(store.status.values()).count("done"),
             "pixels": pixels.tolist(),
             "minutes": store.history.minutes,
             "scores": [[s["minutes"], s["miou"]] for s in list(store.history.scores)],
@@ -137,7 +137,7 @@ class LabelServer:
             {
                 "name": name,
                 "sol": store.sols[name],
-                "painted": int(store.counts[name].sum()) if name in store.counts else 0,
+                "painted": int(np.sum(store.counts.get(name, 0))),
                 "status": store.status.get(name, "open"),
                 "split": store.splits.of(name),
                 "failed": self.assistant.failed.get(name),

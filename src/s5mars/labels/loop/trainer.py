@@ -20,7 +20,7 @@ from typing import Any
 
 from s5mars.data.read import image_size
 from s5mars.errors import UserError, require_choice
-from s5mars.files.locking import LOCK, locked
+from s5mars.files.locking import LOCK, is_locked
 from s5mars.files.reading import read_object, read_text
 from s5mars.files.run_folder import FACTS, METRICS
 from s5mars.labels.loop.features import ENCODER
@@ -103,7 +103,7 @@ class Trainer:
         """Whether a training reads the masks now."""
         if self._process is not None and self._process.poll() is None:
             return True
-        return bool(self.runs) and _is_held(self.folder / self.runs[-1])
+        return bool(self.runs) and is_locked(self.folder / self.runs[-1])
 
     @property
     def obstacle(self) -> str | None:
@@ -254,13 +254,3 @@ class Trainer:
             f"--method={METHODS[0]}", *self.options,
         ]  # fmt: skip
         return chosen if method is None else [*chosen, f"--method={method}"]
-
-
-def _is_held(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    try:
-        with locked(folder):
-            return False
-    except UserError:
-        return True
