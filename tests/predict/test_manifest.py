@@ -306,3 +306,7 @@ def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     assert rows["g%E9"]["path"] == f"{folder}/g%E9.png"
     assert rows["b%E9"]["reason"].startswith(f"{folder}/b%E9.png is empty")
     find(out, "height > 0", sheet=tmp_path / "sheet.png")
+
+
+def test_counts_of_an_archive_have_commas() -> None:
+    assert str(Counts(123456, 0, 7890)) == "123,456 done, 0 failed, 7,890 to do"

@@ -197,7 +197,7 @@ def _at_positions(
     beyond = [position for position in positions if position >= len(train)]
     if beyond:
         raise UserError(
-            f"{path}: positions must be below {len(train)}, the number of train images (got "
+            f"{path}: positions must be below {len(train):,}, the number of train images (got "
             f"{beyond[0]}): check that the list belongs to this data set"
         )
     if len(set(positions)) < len(positions):
@@ -232,7 +232,7 @@ def require_masks(samples: Sequence[Sample]) -> None:
         )
     if without:
         raise UserError(
-            f"{len(without)} images of the labelled partition have no mask, such as "
+            f"{len(without):,} images of the labelled partition have no mask, such as "
             f"{without[0].image}: add the masks, or remove the images from the list"
         )
 
@@ -252,10 +252,10 @@ def _with_labelled_pixels(
             bad[sample.name] = str(error)
     if as_fraction(labelled) == 1:
         raise UserError(
-            f"{dataset.root}: no mask of the {len(chosen)} train images has a labelled pixel: "
+            f"{dataset.root}: no mask of the {len(chosen):,} train images has a labelled pixel: "
             "label some, or correct `ids` and `ignore` in dataset.yaml"
         )
     raise UserError(
-        f"{dataset.root}: the partition {labelled} ({len(chosen)} images) has no labelled pixel: "
+        f"{dataset.root}: the partition {labelled} ({len(chosen):,} images) has no labelled pixel: "
         "choose a larger fraction or another list"
     )

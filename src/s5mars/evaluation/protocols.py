@@ -108,7 +108,7 @@ def evaluate_samples(
             progress()
     if not total.support.any():
         kind = "labelled pixel" if mapped is None else "pixel of a mapped class"
-        raise UserError(f"cannot evaluate: no {kind} in {len(images)} images")
+        raise UserError(f"cannot evaluate: no {kind} in {len(images):,} images")
     return Evaluation(total, images, ignored)
 
 

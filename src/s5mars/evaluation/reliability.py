@@ -210,7 +210,7 @@ def collect_pixels(
         if progress is not None:
             progress()
     if not len(kept):
-        raise UserError(f"nothing can be fitted: no labelled pixel in {len(samples)} images")
+        raise UserError(f"nothing can be fitted: no labelled pixel in {len(samples):,} images")
     return kept
 
 

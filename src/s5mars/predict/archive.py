@@ -250,10 +250,10 @@ def _domain_note(manifest: Manifest, predictor: Predictor) -> str:
     known = f"the model was trained on {domain.about}"
     if not outside:
         return f"domain: all products are like the training images ({known})"
-    counted = ", ".join(f"{reason}: {number}" for reason, number in sorted(reasons.items()))
+    counted = ", ".join(f"{reason}: {number:,}" for reason, number in sorted(reasons.items()))
     return (
-        f"domain: {outside} of {total} products differ from the training images ({counted}), so "
-        f"their maps may be wrong; {known}. {domain.rule(predictor.resolution)} "
+        f"domain: {outside:,} of {total:,} products differ from the training images ({counted}), "
+        f"so their maps may be wrong; {known}. {domain.rule(predictor.resolution)} "
         f"List them with: s5mars find {manifest.out} out_of_domain"
     )
 
@@ -270,7 +270,7 @@ def _check_failures(summary: Summary, *, skip_bad: bool) -> None:
     counts = summary.counts
     if not counts.done:
         raise UserError(
-            f"no product could be predicted ({counts.failed} failed); first failure: "
+            f"no product could be predicted ({counts.failed:,} failed); first failure: "
             f"{summary.failure}"
         )
     if counts.failed and not skip_bad:

@@ -42,7 +42,7 @@ class Counts:
     to_do: int
 
     def __str__(self) -> str:
-        return f"{self.done} done, {self.failed} failed, {self.to_do} to do"
+        return f"{self.done:,} done, {self.failed:,} failed, {self.to_do:,} to do"
 
 
 @dataclass(frozen=True)

@@ -313,7 +313,7 @@ def _left(dataset: Dataset, names: Sequence[str], warnings: list[str]) -> list[S
     gone = [name for name in names if not dataset.has([name])]
     if gone:
         line = (
-            f"Removed since the run began: {len(gone)} of the {len(names)} images of the pool "
+            f"Removed since the run began: {len(gone):,} of the {len(names):,} images of the pool "
             f"({listed(gone, 3)}). The run continues with the others."
         )
         logger.warning("%s", line)

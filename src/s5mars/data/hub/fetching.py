@@ -75,7 +75,7 @@ def fetch(
     counts, unnamed = _all_splits(source, store, listing, out)
     write_json(out / RECORD, _record(name, source, listing, complete=True) | {"files": counts})
     shutil.rmtree(out / SHARDS, ignore_errors=True)
-    print(f"{out}: {', '.join(f'{count} {column}' for column, count in counts.items())}")
+    print(f"{out}: {', '.join(f'{count:,} {column}' for column, count in counts.items())}")
     if unnamed:
         print(
             f"the images of {', '.join(unnamed)} have no names of their own and are numbered, so a "

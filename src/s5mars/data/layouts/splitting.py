@@ -107,7 +107,7 @@ def _first_splits(
             f"{root} has no split lists, and they cannot be written to {folder} "
             f"({error.strerror}): name another folder for them with --splits"
         ) from None
-    sizes = ", ".join(f"{split} {len(listed)}" for split, listed in names.items())
+    sizes = ", ".join(f"{split} {len(listed):,}" for split, listed in names.items())
     warn_once(
         f"{folder}: stratified split lists were created ({sizes}). If frames of one place must "
         "stay in one split, edit the lists before training."
