@@ -4,7 +4,8 @@
 
 Each grid is an ``s5mars compare`` in a separate folder below ``--out``. After every finished cell,
 ``comparison.json`` is copied to ``--results`` together with the commit of the code. The cells that
-it contains also count as finished on another machine.
+it contains also count as finished on another machine. ``take`` in the list of grids names a row
+whose scores are taken from another grid.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ def run(grid: dict[str, Any], common: str, options: argparse.Namespace) -> int:
     if kept.is_file() and not out.exists():
         out.mkdir(parents=True)
         shutil.copy(kept, out / "comparison.json")  # measured on another machine
+    elif "take" in grid and not out.exists():
+        out.mkdir(parents=True)
+        take(out / "comparison.json", options.results, **grid["take"])
     command = [
         sys.executable, "-m", "s5mars", "compare", "--data", str(options.data / grid["data"]),
         "--out", str(out), "--jobs", str(options.jobs), "--note", f"commit {commit()}",
@@ -73,6 +77,17 @@ def run(grid: dict[str, Any], common: str, options: argparse.Namespace) -> int:
         keep(out / "comparison.json", kept)
     keep(out / "comparison.json", kept)
     return process.returncode
+
+
+def take(comparison: Path, results: Path, *, row: str, of: str) -> None:
+    """Begin a comparison with the scores of a row of another grid, which is not trained again.
+
+    ``s5mars compare`` refuses to continue it if settings, labels or images are not the same.
+    """
+    content = json.loads((results / f"{of}.json").read_text(encoding="utf-8"))
+    content["rows"] = {row: content["rows"][row]}
+    content["cells"] = [cell for cell in content["cells"] if cell["row"] == row]
+    comparison.write_text(json.dumps(content), encoding="utf-8")
 
 
 def keep(comparison: Path, kept: Path) -> None:
