@@ -12,7 +12,7 @@ from s5mars.classes import AI4MARS, IGNORE, MARS_SEG, S5MARS
 from s5mars.data.layouts import LAYOUTS, open_dataset
 from s5mars.data.layouts.files import select
 from s5mars.data.layouts.plain import read_description
-from s5mars.data.partition import draw_partition
+from s5mars.data.partition import draw_partition, pool
 from s5mars.data.read import read_label
 from s5mars.errors import UserError
 from s5mars.predict.sources import find_sources
@@ -101,6 +101,24 @@ def test_mars_bench_ignores_the_unlabelled_id(tmp_path, fake_data):
     assert names(dataset.unlabelled) == ["mb_free"]
     assert set(np.unique(read_label(dataset.sample("mb_0"), dataset.coding))) == {0, 2, 4, IGNORE}
     assert open_dataset(root / "data").layout == "mars-bench"
+
+
+def test_lists_for_mars_bench_say_which_images_are_unlabelled(tmp_path, fake_data):
+    root = fake_data.mars_bench(tmp_path / "data")
+    for split, listed in (("train", ["mb_0", "mb_1"]), ("test", ["mb_7", "mb_free"])):
+        fake_data.write_split(tmp_path, split, listed)
+    dataset = open_dataset(root, splits=tmp_path / "splits")
+    assert names(dataset.unlabelled) == []  # the free image is in the test split
+    assert names(pool(dataset)) == ["mb_0", "mb_1"]
+    assert names(dataset.unlisted) == ["mb_2", "mb_3", "mb_4", "mb_5", "mb_6", "mb_8"]
+    assert dataset.has(["mb_4"])
+
+
+def test_mars_bench_has_no_image_of_val_without_its_mask(tmp_path, fake_data):
+    root = fake_data.mars_bench(tmp_path)
+    shutil.copy(root / "data/val/images/mb_5.jpg", root / "data/train/images")
+    with pytest.raises(UserError, match=r"split 'val' is also in 'train': mb_5"):
+        open_dataset(root)
 
 
 @pytest.mark.parametrize("below", ["msl", "msl/ncam", "."])

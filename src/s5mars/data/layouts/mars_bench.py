@@ -11,7 +11,7 @@ from pathlib import Path
 
 from s5mars.classes import S5MARS, S5MARS_CODING
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts.files import forbid_overlap, paired_samples
+from s5mars.data.layouts.files import forbid_overlap, left_out, paired_samples
 from s5mars.data.layouts.plain import description_or
 from s5mars.data.layouts.splitting import read_splits
 from s5mars.types import Sample
@@ -41,18 +41,15 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
     """
     taxonomy, coding = description_or(root, S5MARS, S5MARS_CODING)
     splits: dict[str, tuple[Sample, ...]] = {}
-    unlabelled: tuple[Sample, ...] = ()
     for split in SPLITS:
         folder = _folder(root) / split
-        if not (folder / "images").is_dir():
-            continue
-        samples = tuple(paired_samples(folder / "images", folder / "masks").values())
-        if split == "train":
-            unlabelled = tuple(sample for sample in samples if sample.mask is None)
-            samples = tuple(sample for sample in samples if sample.mask is not None)
-        splits[split] = samples
+        if (folder / "images").is_dir():
+            splits[split] = tuple(paired_samples(folder / "images", folder / "masks").values())
     forbid_overlap(splits, root)
+    samples = {sample.name: sample for split in splits.values() for sample in split}
     if lists is not None:
-        everything = {s.name: s for split in (*splits.values(), unlabelled) for s in split}
-        splits = read_splits(root, everything, taxonomy, coding, lists=lists)
-    return Dataset(root, "mars-bench", taxonomy, coding, splits, unlabelled)
+        splits = read_splits(root, samples, taxonomy, coding, lists=lists)
+    elif "train" in splits:
+        splits["train"] = tuple(sample for sample in splits["train"] if sample.mask is not None)
+    unlabelled, unlisted = left_out(samples, splits)
+    return Dataset(root, "mars-bench", taxonomy, coding, splits, unlabelled, unlisted=unlisted)
