@@ -94,6 +94,18 @@ def test_s5mars_release_keeps_the_order_of_its_lists(tmp_path, fake_data):
     assert names(open_dataset(root).split("train")) == ["0000MR_x"]
 
 
+@pytest.mark.parametrize("where", [".", "splits"])
+def test_the_lists_of_the_release_count_beside_a_folder_without_lists(tmp_path, fake_data, where):
+    root = fake_data.s5mars_release(tmp_path)
+    before = open_dataset(root).splits
+    (root / "splits").mkdir()
+    for path in root.glob("*.json"):
+        path.rename(root / where / path.name)
+    assert open_dataset(root).splits == before
+    fake_data.write_split(root, "train", ["0000MR_x"])
+    assert names(open_dataset(root).split("train")) == ["0000MR_x"]
+
+
 def test_mars_bench_ignores_the_unlabelled_id(tmp_path, fake_data):
     root = fake_data.mars_bench(tmp_path)
     dataset = open_dataset(root)

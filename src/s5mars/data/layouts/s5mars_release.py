@@ -36,7 +36,8 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
     taxonomy, coding = description_or(root, S5MARS, S5MARS_CODING)
     samples = paired_samples(root / "images", root / "labels")
     released = {split: _list_of(root, split) for split in ("train", "val", "test")}
-    if lists is not None or (root / "splits").is_dir() or not any(released.values()):
+    written = any((root / "splits").glob("*.txt"))
+    if lists is not None or written or not any(released.values()):
         splits = read_splits(root, samples, taxonomy, coding, lists=lists)
     else:
         splits = {
