@@ -164,7 +164,10 @@ def test_ai4mars_validation_holds_out_whole_places(tmp_path, fake_data):
     fake_data.write_split(root, "train", chosen[2:])
     fake_data.write_split(root, "test", chosen[1:2])
     assert names(open_dataset(root).split("test")) == chosen[1:2]
-    assert len(open_dataset(root).split("test_min3")) == 2
+    dataset = open_dataset(root)
+    assert len(dataset.split("test_min3")) == 2
+    assert len(dataset.unlisted) == len(places["val"]) * 2  # the validation split of before
+    assert dataset.has(names(dataset.unlisted))
 
 
 def test_ai4mars_mastcam_ignores_4_as_well(tmp_path, fake_data):
@@ -176,9 +179,14 @@ def test_ai4mars_mastcam_ignores_4_as_well(tmp_path, fake_data):
     assert not sols["train"] & sols["val"] and not sols["train"] & sols["test"]
     assert not sols["val"] & sols["test"]
     assert names(dataset.unlabelled) == ["0099ML0000990000000000E01_DRCL"]
+    assert not dataset.unlisted
     for sample in dataset.split("train")[:2]:
         assert set(np.unique(read_label(sample, dataset.coding))) == {0, 1, 2, 3, IGNORE}
     assert open_dataset(tmp_path / "msl").splits.keys() == dataset.splits.keys()
+    kept = names(dataset.split("train"))
+    lists = fake_data.write_split(tmp_path / "lists", "train", kept).parent
+    unlisted = names(open_dataset(folder, splits=lists).unlisted)
+    assert sorted(unlisted) == sorted(names((*dataset.split("val"), *dataset.split("test"))))
     fake_data.ai4mars(tmp_path, below="msl/ncam", places=2)
     assert open_dataset(tmp_path).ignored_by  # Navcam, where both are there
 

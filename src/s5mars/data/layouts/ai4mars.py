@@ -35,7 +35,13 @@ from s5mars.classes import (
     Taxonomy,
 )
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts.files import forbid_overlap, list_images, read_names, select
+from s5mars.data.layouts.files import (
+    forbid_overlap,
+    left_out,
+    list_images,
+    read_names,
+    select,
+)
 from s5mars.errors import MissingFileError, UserError
 from s5mars.text.numbers import plural
 from s5mars.types import Sample
@@ -136,6 +142,7 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
     masks = _masks(folder / "labels" / "train", frames)
     labelled = {name: sample(name, mask) for name, mask in masks.items() if name not in tested}
     splits = _train_and_validation(root, labelled, lists)
+    unlisted = left_out(labelled, splits)[1]
     if "test_min3" in tests and "test" not in splits:
         splits["test"] = tests["test_min3"]
     splits |= tests
@@ -145,8 +152,9 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
         text for text, there in (("rover pixels", rover), ("pixels beyond 30 m", far)) if there
     ]
     return Dataset(
-        root, "ai4mars", AI4MARS, AI4MARS_CODING, splits, unlabelled, " and ".join(hidden)
-    )
+        root, "ai4mars", AI4MARS, AI4MARS_CODING, splits, unlabelled, " and ".join(hidden),
+        unlisted=unlisted,
+    )  # fmt: skip
 
 
 def _masks(folder: Path, frames: Mapping[str, Path]) -> dict[str, Path]:
@@ -196,7 +204,10 @@ def _read_part(root: Path, part: _Part, lists: Path | None) -> Dataset:
         if name not in labelled and Path(name).parent in cameras
     )
     splits = _train_and_validation(root, labelled, lists, test_share=TEST_SHARE)
-    return Dataset(root, "ai4mars", part.taxonomy, part.coding, splits, unlabelled)
+    unlisted = left_out(labelled, splits)[1]
+    return Dataset(
+        root, "ai4mars", part.taxonomy, part.coding, splits, unlabelled, unlisted=unlisted
+    )
 
 
 def _frame_of(label: str, by_stem: Mapping[str, str]) -> str | None:
