@@ -109,6 +109,10 @@ def test_numbers_that_are_names_are_not_positions(tmp_path, fake_data):
     listed.write_text("1\n2\n3\n")
     with pytest.raises(ValueError, match="3 is in the val split"):
         labelled_partition(dataset, listed)
+    fake_data.write_split(root, "val", ["0"])
+    listed.write_text("3\n")  # no list names it
+    with pytest.raises(ValueError, match="lists 1 unknown file: 3"):
+        labelled_partition(open_dataset(root), listed)
 
 
 def test_the_partition_lists_of_mars_bench(tmp_path, fake_data):

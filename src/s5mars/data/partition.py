@@ -157,7 +157,7 @@ def _stratified(
 def _listed(dataset: Dataset, train: tuple[Sample, ...], path: Path) -> tuple[Sample, ...]:
     names = _names_of_csv(path) if path.suffix.lower() == ".csv" else read_names(path)
     by_name = {sample.name: sample for sample in train}
-    splits = (dataset.unlabelled, *dataset.splits.values())
+    splits = (dataset.unlabelled, dataset.unlisted, *dataset.splits.values())
     known = {sample.name for samples in splits for sample in samples}
     if all(name.isdecimal() for name in names) and known.isdisjoint(names):
         return _at_positions([int(name) for name in names], train, path)
