@@ -34,6 +34,11 @@ def test_what_is_refused(text: str) -> None:
         Resolution.parse(text)
 
 
+@pytest.mark.parametrize("text", ["1/1.2345678", "1/1.0000001", "1/12345.67", "1/65536"])
+def test_what_is_recorded_has_all_digits(text: str) -> None:
+    assert str(Resolution.parse(text)) == text
+
+
 @given(st.integers(1, 5000), st.integers(1, 5000), st.floats(1, 100))
 def test_no_image_vanishes(width: int, height: int, divisor: float) -> None:
     assert min(Resolution(divisor=divisor).size(width, height)) >= 1

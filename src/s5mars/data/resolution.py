@@ -53,7 +53,8 @@ class Resolution:
     def __str__(self) -> str:
         if self.side is not None:
             return str(self.side)
-        return _WHOLE if self.divisor == 1 else f"1/{self.divisor:g}"
+        # All digits, because a model is used at the resolution that was written with it.
+        return _WHOLE if self.divisor == 1 else f"1/{str(self.divisor).removesuffix('.0')}"
 
     def factor(self, width: int, height: int) -> float:
         """Scale factor for an image of this size."""
