@@ -95,6 +95,15 @@ def test_whether_a_folder_is_locked_is_asked_without_a_trace(
         assert not is_locked(tmp_path / "out")
 
 
+def test_who_asks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / LOCK).write_text("process 1, which was killed")
+    asking = os.open(tmp_path / LOCK, os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as ``is_locked`` does for a moment
+    monkeypatch.setattr("s5mars.files.locking.time.sleep", lambda _seconds: os.close(asking))
+    with locked(tmp_path):
+        assert is_locked(tmp_path)
+
+
 def test_a_forked_child_does_not_keep_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     with locked(tmp_path):

@@ -22,6 +22,7 @@ LOCK = ".lock"
 """Name of the lock file; it is removed when the run ends. A stale file has no effect."""
 
 _LOOK_SECONDS = 0.5  # between two attempts of a process that waits
+_TRIES, _TRY_SECONDS = 5, 0.02  # of a process that does not wait
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _held: set[int] = set()
 
@@ -78,7 +79,7 @@ def is_empty(folder: Path) -> bool:
 
 
 def _acquire(path: Path, *, wait: bool) -> int:
-    warned = False
+    warned, tries = False, 0
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -90,6 +91,10 @@ def _acquire(path: Path, *, wait: bool) -> int:
         except BlockingIOError:
             holder = os.read(file, 500).decode(errors="replace") or "another process"
             os.close(file)
+            tries += 1
+            if not wait and tries < _TRIES:
+                time.sleep(_TRY_SECONDS)  # ``is_locked`` of another process holds it for a moment
+                continue
             if not wait:
                 raise UserError(
                     f"{path.parent} is in use by {holder}: wait until it ends, or choose another "
