@@ -102,6 +102,21 @@ def test_the_exif_orientation_turns_images_and_masks(tmp_path, orientation):
             assert (read_label(sample, coding) == shown // 20).all()
 
 
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("mode", ["P", "CMYK"])
+def test_the_exif_orientation_turns_an_uncompressed_tiff_that_pillow_decodes(
+    tmp_path, mode, orientation
+):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    grey = Image.fromarray(ARROW).convert(mode)
+    grey.save(tmp_path / "a.tif", exif=exif)
+    shown = TURNED[orientation]
+    assert (np.asarray(grey.convert("RGB")) == ARROW[..., None]).all()
+    assert (read_image(tmp_path / "a.tif") == shown[..., None]).all()
+    assert image_size(tmp_path / "a.tif") == shown.shape[::-1]
+
+
 def test_a_mask_drawn_on_the_image_as_stored_is_told_from_one_of_another_size(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

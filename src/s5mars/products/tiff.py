@@ -142,6 +142,9 @@ def _by_pillow(path: Path, page: int, missing: tuple[float, ...], *, mask: bool)
     with opened_head(path) as image:
         image.seek(page)
         step = value_step(image)
+        # Without a name Pillow does not map the file, which it does with the sides of the turned
+        # image: an uncompressed one of another orientation would be garbled.
+        image.filename = ""
         image.load()  # this also applies the orientation of a TIFF
         values, opaque = ids_of(image, step) if mask else values_of(image), opaque_pixels(image)
     valid = valid_values(values, missing=missing)
