@@ -47,6 +47,7 @@ def ahead(
                 while single and queue:
                     yield queue.popleft().result()
                 queue.append(pool.submit(work, item))
+                del item  # it may be large, and making the next one may take as much memory
                 while len(queue) > (0 if single else most):
                     yield queue.popleft().result()
             while queue:

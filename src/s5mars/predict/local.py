@@ -46,7 +46,8 @@ def local_engine(
     """
     began = _begun(sources, journal)
     with closing(ahead(read, began, workers=workers, alone=_is_large_file)) as products:
-        segmentations = (segment(predictor, product) for product in _ended(products, journal))
+        # Not a generator expression, whose variable would keep a product while the next is read.
+        segmentations = map(partial(segment, predictor), _ended(products, journal))
         make = partial(make_maps, settings=settings)
         with closing(ahead(make, segmentations, workers=workers, alone=_is_large_result)) as maps:
             yield from maps
@@ -64,6 +65,7 @@ def _ended(products: Iterable[Read | Failed], journal: Manifest | None) -> Itera
         if journal is not None:
             journal.end_reading(product.source.name)
         yield product
+        del product  # it may be large, and the next one is read before this name is used again
 
 
 def _is_large_file(source: Source) -> bool:
