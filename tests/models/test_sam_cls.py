@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,19 @@ def test_a_damaged_file_is_made_anew_and_other_weights_have_their_own(
     other = sam_cls(str(tinysam.save(tmp_path / "sam", "sam", seed=1)), 3, cache=cache)
     assert not torch.equal(first, other.features(given))
     assert len(list(cache.iterdir())) == 2
+
+
+def test_another_preparation_of_images_has_features_of_its_own(
+    folder: Path, tmp_path: Path
+) -> None:
+    cache, given = tmp_path / "cache", pictures(64, 80)
+    sam_cls(str(folder), 3, cache=cache).features(given)
+    other = Path(shutil.copytree(folder, tmp_path / "sam"))
+    processor = other / "preprocessor_config.json"
+    facts = json.loads(processor.read_text())
+    processor.write_text(json.dumps(facts | {"image_mean": [0.1, 0.2, 0.3]}))
+    expected = sam_cls(str(other), 3).features(given)
+    assert torch.equal(sam_cls(str(other), 3, cache=cache).features(given), expected)
 
 
 def test_the_encoder_is_frozen(folder: Path) -> None:

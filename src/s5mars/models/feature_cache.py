@@ -43,7 +43,8 @@ class FeatureFolder:
 class FeatureCache:
     """The features of a frozen encoder for the pixels of images.
 
-    ``encoder`` is a digest of the weights: each encoder has a folder of its own in ``folder``.
+    ``encoder`` is a digest of the weights and of how images are prepared for them: each encoder has
+    a folder of its own in ``folder``.
     """
 
     def __init__(self, folder: Path, encoder: str) -> None:

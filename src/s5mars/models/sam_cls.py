@@ -16,6 +16,7 @@ output to a label for every pixel. It does not specify SAM variant, decoder or i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -161,8 +162,14 @@ def sam_cls(weights: str, classes: int, *, cache: Path | None = None) -> SamCls:
     count = len(encoder.state_dict())
     report = WeightsReport(f"{FAMILIES[family(folder)]} {Path(weights).name} ({found})",
                            count, count)  # fmt: skip
-    features = None if cache is None else FeatureCache(cache, found)
+    features = None if cache is None else FeatureCache(cache, _digest(facts))
     return SamCls(encoder, classes, facts=facts, report=report, cache=features)
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    """What features depend on: the weights, and how images are prepared for them."""
+    prepared = [facts[name] for name in ("digest", "side", "mean", "std")]
+    return hashlib.sha256(repr(prepared).encode()).hexdigest()[:16]
 
 
 def rebuilt_sam_cls(description: Mapping[str, Any]) -> SamCls:
