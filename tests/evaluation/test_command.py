@@ -213,6 +213,22 @@ def test_scores_on_other_data_or_lists_leave_those_of_the_run_alone(
     assert len(list(run.glob("cross-*"))) == 3
 
 
+def test_data_of_the_same_name_have_their_own_files_in_another_folder_too(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"training": {"data": str(data)}}
+    monkeypatch.setattr(
+        command, "open_model", lambda path, *, network: LoadedModel(Tint(), TINTS, facts, network)
+    )
+    others = [Path(shutil.copytree(data, tmp_path / part / "other")) for part in ("near", "far")]
+    out = tmp_path / "scores"
+    for other in (*others, others[0]):
+        evaluate(run, data=other, draws=20, out=out)
+    found = [json.loads(path.read_text())["protocol"]["data"] for path in out.glob("*.json")]
+    assert sorted(found) == sorted(map(str, others))
+    assert len(list(out.glob("*.txt"))) == 2
+
+
 def test_abstaining_is_refused(run: Path, data: Path) -> None:
     with pytest.raises(ValueError, match=r"evaluate without abstain \(got 0.5\)"):
         evaluate(run, data=data, inference=Inference(abstain=0.5))

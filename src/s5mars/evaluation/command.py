@@ -142,9 +142,9 @@ def evaluate(
         *([] if class_biases else [NO_CLASS_BIASES]),
         *merge,
     ]
-    path = _destination(run, kind, [split, protocol, *variants], root=dataset.root.resolve())
+    root = dataset.root.resolve()
+    path = _destination(run, kind, [split, protocol, *variants], root=root, out=out)
     if out is not None:
-        path = Path(out) / path.name
         write_text(path.with_suffix(".txt"), f"{as_table(result)}\n")
     write_json(path, result)
     if show:
@@ -211,7 +211,12 @@ def _map_record(mapped: MappedClasses, found: Evaluation, temperature: float) ->
 
 
 def _destination(
-    run: str | Path, kind: Sequence[str], details: Sequence[str], *, root: Path
+    run: str | Path,
+    kind: Sequence[str],
+    details: Sequence[str],
+    *,
+    root: Path,
+    out: str | Path | None,
 ) -> Path:
     """Path of the file; data in another folder of the same name get a file of their own.
 
@@ -219,11 +224,17 @@ def _destination(
         kind: ``["evaluation"]``, or ``CROSS``, the name of the data set, and what differs.
         details: split, protocol and variants.
         root: the folder of the data set.
+        out: folder of the file, if it is not that of the run.
     """
-    path = result_path(run, _file_name([*kind, *details]))
+
+    def place(kind: Sequence[str]) -> Path:
+        path = result_path(run, _file_name([*kind, *details]))
+        return path if out is None else Path(out) / path.name
+
+    path = place(kind)
     if kind[0] == CROSS and _is_of_other_data(path, root):
         name = f"{kind[1]}~{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
-        path = result_path(run, _file_name([CROSS, name, *kind[2:], *details]))
+        path = place([CROSS, name, *kind[2:]])
     return path
 
 
