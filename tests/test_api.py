@@ -178,6 +178,19 @@ def test_numbers_lists_and_switches_as_text() -> None:
     assert config.learning_rate == 3e-07
 
 
+def test_a_run_that_goes_on_predicts_with_its_new_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    weights = ["old"]
+    monkeypatch.setattr(s5mars.api, "load", lambda folder, **settings: weights[0])
+    monkeypatch.setattr(s5mars.api.command, "resume", lambda *_, **__: weights.insert(0, "new"))
+    run = s5mars.Run(tmp_path)
+    assert run.predictor == "old"
+    assert run.resume().predictor == "new"
+    assert run.predictor == "new"
+
+
 def test_several_devices_are_for_the_command(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

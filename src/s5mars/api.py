@@ -130,6 +130,7 @@ class Run:
             UserError: if the method or the data are not those of the run.
         """
         moved = None if data is None else Path(data)
+        self.__dict__.pop("predictor", None)  # its weights will be outdated
         with kept_randomness(), recorded_as(["train", f"--resume={self.folder}"]):
             command.resume(self.folder, data=moved, skip_bad=skip_bad, own=_checked(method))
         return Run(self.folder)
