@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -41,3 +43,19 @@ def settings(*, weight: float = 0.0, **changes: Any) -> dict[str, object]:
 def test_each_is_recorded(name: str, changes: dict[str, Any]) -> None:
     before, after = settings(), settings(**changes)
     assert [key for key in after if before.get(key) != after[key]] == [name]
+
+
+def test_equal_numbers_and_kinds_are_equal_settings() -> None:
+    """Of whichever type: a folder that was begun in Python is continued by the command."""
+    network = nn.Conv2d(3, 2, 1)
+    given = (
+        ({"window": np.int64(64), "overlap": 0, "abstain": np.float32(1), "temperature": 2}, 1),
+        ({"window": 64, "overlap": 0.0, "abstain": 1.0, "temperature": 2.0}, 1.0),
+    )
+    one, other = (
+        json.dumps(settings_of(Predictor(network, TAXONOMY, **words), write=write, opacity=opacity))
+        for (words, opacity), write in zip(
+            given, (["overlay", "labels", "labels"], ["labels", "overlay"]), strict=True
+        )
+    )
+    assert one == other

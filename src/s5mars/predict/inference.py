@@ -69,6 +69,11 @@ class Inference:
         require_choice(self.precision, PRECISIONS, name="precision")
         if self.abstain is not None and not 0 <= self.abstain <= 1:
             raise UserError(f"abstain must be in [0, 1] (got {self.abstain})")
+        # Records hold them as JSON, which does not know numpy's numbers and tells 1 from 1.0.
+        for kind, names in ((int, ("window", "batch")), (float, ("overlap", "abstain"))):
+            for name in names:
+                if (value := getattr(self, name)) is not None:
+                    object.__setattr__(self, name, kind(value))
 
     def _require(self, kind: str, base: type, *names: str) -> None:
         for name in names:

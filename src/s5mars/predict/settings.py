@@ -33,8 +33,8 @@ def settings_of(predictor: Predictor, *, write: Sequence[str], opacity: float) -
         "resolution": str(predictor.resolution),
         "tta": inference.tta,
         "abstain": inference.abstain,
-        "write": sorted(write),
-        "opacity": opacity if "overlay" in write else None,
+        "write": sorted(set(write)),
+        "opacity": float(opacity) if "overlay" in write else None,
     }
     if predictor.class_biases is not None:
         settings["class_biases"] = predictor.class_biases.flatten().tolist()

@@ -44,11 +44,11 @@ def tempered_largest(probability: Tensor, largest: Tensor, temperature: float) -
 
 
 def check_temperature(temperature: float) -> float:
-    """Return the temperature if it is valid.
+    """Return the temperature as a float if it is valid.
 
     Raises:
         UserError: if it is not a finite number above 0.
     """
     if not 0 < temperature < float("inf"):
         raise UserError(f"temperature must be a finite number above 0 (got {temperature})")
-    return temperature
+    return float(temperature)
