@@ -99,6 +99,13 @@ def test_large_counts_do_not_overflow() -> None:
     assert c.pixel_accuracy == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("kinds", [(np.int64, np.uint64), (np.uint64, np.int8)])
+def test_any_kinds_of_integers_are_counted(kinds: tuple[type, type]) -> None:
+    c = Confusion(2)
+    c.update(np.array([0, 1, 1, 255], kinds[0]), np.array([0, 0, 1, 0], kinds[1]))
+    assert c.matrix.tolist() == [[1, 0], [1, 1]]
+
+
 def test_many_classes_do_not_wrap_in_small_dtypes() -> None:
     truth = np.full(300, 253, np.uint8)
     c = counted(truth, truth, classes=254)

@@ -75,7 +75,8 @@ class Confusion:
             if values.size and not 0 <= int(values.min()) <= int(values.max()) < self.classes:
                 wrong = np.unique(values[(values < 0) | (values >= self.classes)]).tolist()
                 raise ValueError(f"{what} contains {wrong}; classes are 0..{self.classes - 1}")
-        pairs = rows.astype(np.int64) * self.classes + columns
+        # Of int64 and uint64, numpy makes float64.
+        pairs = rows.astype(np.int64) * self.classes + columns.astype(np.int64)
         counts = np.bincount(pairs, minlength=self.classes**2)
         self.matrix += counts.reshape(self.classes, self.classes)
 
