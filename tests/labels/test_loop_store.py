@@ -163,6 +163,33 @@ def test_a_mask_that_another_program_wrote_is_not_overwritten(root: Path) -> Non
     assert (on_disk(root, "sol0") == 2).all()
 
 
+def test_a_mask_of_another_format_that_another_program_wrote_is_not_overwritten(
+    root: Path,
+) -> None:
+    (root / "masks").mkdir()
+    mask = root / "masks/sol0.tif"
+    Image.new("L", (64, 48), 1).save(mask)
+    store = open_store(root)
+    version = store.open("sol0", (48, 64)).version
+    Image.new("L", (64, 48), 2).save(mask)
+    with pytest.raises(ConflictError, match="another program"):
+        store.paint("sol0", version, **rectangle(0, 0, 9, 9, 0), tool="brush", by=BY)
+    assert (store.open("sol0", (48, 64)).ids == 2).all() and mask.is_file()
+
+
+def test_a_mask_that_another_program_painted_is_not_removed(root: Path) -> None:
+    store = open_store(root)
+    store.may_remove = lambda: False  # a training keeps the masks
+    for name in ("sol0", "sol1"):
+        paint(store, name, 0, 0, 4, 4, 1)
+        paint(store, name, 0, 0, 4, 4, 255)
+    Image.new("L", (64, 48), 2).save(root / "masks/sol0.png")
+    store.may_remove = lambda: True
+    store.remove_empty()
+    assert (on_disk(root, "sol0") == 2).all()
+    assert not (root / "masks/sol1.png").exists()
+
+
 def _unknown_id(path: Path) -> None:
     Image.new("L", (64, 48), 77).save(path)
 
@@ -507,6 +534,9 @@ def test_images_that_are_added_later_are_linked(
     added, left = caplog.messages
     assert "added links to 2 new files" in added and str(root / "b.png") in added
     assert "2 images outside images/ are not shown" in left and str(root / "a.tif") in left
+    for ending in (".png", ".tif"):  # two new images of one name
+        shutil.copy(root / "a.png", root / f"c{ending}")
+    assert open_folder(root, None).images["c"] == root / "images/c.png"
 
 
 def test_images_beside_a_folder_of_images_are_mentioned(

@@ -181,6 +181,7 @@ def _link_new_images(root: Path) -> None:
         if link.parent in folders and fits:
             _link(path, link)
             linked.append(path)
+            names.add(link.with_suffix(""))
         elif path.suffix.lower() in LISTED_ENDINGS:
             left.append(path)
     if linked:

@@ -112,11 +112,11 @@ class Store:
         """
         with self.lock:
             self._sizes[name] = size
-            stamp = _stamp(self.path(name))
+            path = self._existing(name)
+            stamp = _stamp(path)
             if name in self._masks and self._stamp.get(name, stamp) == stamp:
                 self._masks.move_to_end(name)
                 return Mask(self._masks[name], self._version[name])
-            path = self._existing(name)
             if path is None:
                 ids = np.full(size, self.folder.ignored_id, np.uint8)
             else:
@@ -215,7 +215,9 @@ class Store:
         """Remove the masks without paint that the page wrote, so that their images are the pool."""
         with self.lock:
             for name in {*self._done, *self._undone} - self.counts.keys():
-                self._remove(name)
+                # Another program may have painted since the mask was counted.
+                if _stamp(self.path(name)) == self._stamp.get(name):
+                    self._remove(name)
 
     def path(self, name: str) -> Path:
         """Where the mask of an image is written."""
@@ -307,7 +309,7 @@ class Store:
             if name not in self.folder.images:
                 continue
             ids = self._read(name, path)
-            self._stamp[name] = _stamp(self.path(name))
+            self._stamp[name] = _stamp(path)
             self._count(name, ids)
 
     def _existing(self, name: str) -> Path | None:
@@ -386,8 +388,10 @@ class Store:
         return colours
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
+def _stamp(path: Path | None) -> tuple[int, ...] | None:
     """What changes when a file is replaced or written; None if it is absent."""
+    if path is None:
+        return None
     try:
         status = os.stat(path)  # noqa: PTH116
     except FileNotFoundError:
