@@ -34,6 +34,7 @@ from s5mars.labels.loop.trainer import Trainer
 from s5mars.models.checkpoint import save_model
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.start import starting_network
+from s5mars.parallel.workers import CrashError
 from s5mars.settings.parsing import parse_training
 
 CPU = torch.device("cpu")
@@ -231,6 +232,62 @@ def test_superpixels_that_a_full_disk_refused_are_made_again(
     assert job is not None
     job()
     assert assistant.regions("sol0") is not None and assistant.failed == {}
+
+
+def test_a_suggestion_follows_superpixels_that_are_made_after_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(write_images(tmp_path / "folder", count=2))
+    assistant = Assistant(store, plain_model())
+    monkeypatch.setattr(assistant, "_processes", lambda path: superpixels(scene(0)[0]))
+    paint(store, "sol0", 0, 0, 20, 10, 0)
+    paint(store, "sol0", 0, 30, 20, 10, 1)
+    assistant._describe("sol0")
+    assistant._describe("sol1")
+    assistant._fit({"sol0"})
+    with monkeypatch.context() as disk:
+        disk.setattr(assistant.superpixels, "put", _full)
+        assistant._segment("sol1")
+    before = assistant.suggestion("sol1")
+    assistant.failures.hurry()
+    _work(assistant)
+    assistant._segment("sol1")
+    after = assistant.suggestion("sol1")
+    assert before is not None and after is not None
+    assert before[0] != after[0] and before[1] is not after[1]
+
+
+def test_paint_teaches_though_superpixels_have_crashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(path: Path) -> None:
+        raise CrashError("killed")
+
+    store = open_store(write_images(tmp_path / "folder", count=1))
+    assistant = Assistant(store, plain_model())
+    monkeypatch.setattr(assistant, "_processes", crash)
+    assistant._segment("sol0")
+    paint(store, "sol0", 0, 0, 20, 10, 0)
+    paint(store, "sol0", 0, 30, 20, 10, 1)
+    assistant.painted("sol0")
+    assistant._changed_at = 0.0
+    _work(assistant)
+    assert assistant.head is not None and assistant._painted.keys() == {"sol0"}
+
+
+def test_a_mask_that_is_gone_leaves_the_other_paint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_images(tmp_path / "folder")
+    store = open_store(root)
+    for name in ("sol0", "sol1"):
+        paint(store, name, 0, 0, 20, 10, 0)
+        paint(store, name, 0, 30, 20, 10, 1)
+    assistant = Assistant(open_store(root), plain_model())  # the page is started again
+    (root / "masks/sol0.png").unlink()
+    _work(assistant)
+    assert assistant.head is not None and assistant._painted.keys() == {"sol1"}
+    assert "without the paint of sol0: sol0 has no mask" in caplog.text
 
 
 def test_the_page_shows_all_that_has_no_data(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ A request returns the latest result; nothing here waits for the page.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -42,6 +43,8 @@ from s5mars.labels.loop.suggestion import Suggestion, as_suggestion
 from s5mars.labels.loop.superpixels import SuperpixelCache, smoothed, start_segmenting
 from s5mars.parallel.workers import CrashError, Processes
 
+logger = logging.getLogger("s5mars")
+
 PAUSE_SECONDS = 0.35
 """Pause in seconds after the last stroke before a head is fitted."""
 
@@ -71,6 +74,7 @@ class Assistant:
         self.featured: set[str] = set()
         self.segmented: set[str] = set()
         self.failures = Failures()  # of features and superpixels
+        self._undescribed: set[str] = set()  # those of them without features
         # Both take the name of an image; files do not change while the page is open.
         self._digest = cache(lambda name: file_digest(store.folder.images[name]))
         self.picture = lru_cache(_IMAGES_IN_MEMORY)(
@@ -142,14 +146,15 @@ class Assistant:
         """A key that changes when a better suggestion is available; None if there is none yet."""
         if self.head is None or name not in self.featured:
             return None
-        return f"{self.fits}-{name in self.segmented:d}"
+        smooth = name in self.segmented and name not in self.failed
+        return f"{self.fits}-{smooth:d}"
 
     def suggestion(self, name: str) -> tuple[str, Suggestion] | None:
         """The newest head's map of an image with its key; None if there is none yet."""
-        head, key = self.head, self.suggestion_key(name)
-        if head is None or key is None:
-            return None
         with self._wake:
+            head, key = self.head, self.suggestion_key(name)
+            if head is None or key is None:
+                return None
             if (name, key) in self._suggested:
                 return key, self._suggested[name, key]
         pyramid = self.pyramids.get(self._digest(name))
@@ -205,10 +210,11 @@ class Assistant:
         return None
 
     def _lacks_features(self, name: str) -> bool:
-        return name not in self.featured and name not in self.failed
+        return name not in self.featured and name not in self._undescribed
 
     def _retry(self, name: str) -> None:
         self.segmented.discard(name)
+        self._undescribed.discard(name)
         if name in self.store.counts:
             self._dirty.add(name)
         self._ranked_again = True
@@ -233,9 +239,10 @@ class Assistant:
                 self.pyramids.put(digest, pyramid)
                 self._retry_soon()
         except (UserError, OSError) as error:
-            self._fail(name, error)
             with self._wake:
+                self._undescribed.add(name)
                 self._dirty.discard(name)
+            self._fail(name, error)
             return
         if self.head is None and self.fits == 0:
             channels = sum(len(level) for level in pyramid)
@@ -261,10 +268,14 @@ class Assistant:
             if pyramid is None:  # the file was removed or damaged
                 with self._wake:
                     self.featured.discard(name)
-                    if name not in self.failed:
+                    if self._lacks_features(name):
                         self._dirty.add(name)
                 continue
-            labels = self.store.labels(name)
+            try:
+                labels = self.store.labels(name)
+            except (UserError, OSError) as error:  # another program has removed or damaged the mask
+                logger.warning("suggestions are made without the paint of %s: %s", name, error)
+                continue
             split = self.store.splits.of(name)
             if split in (None, "train", "val"):
                 self._painted[name] = painted_pixels(pyramid, labels)
