@@ -15,7 +15,7 @@ from labels import exports
 from labels.exports import LABELS, blocks
 from s5mars.cli import main
 from s5mars.data.layouts import open_dataset
-from s5mars.data.layouts.plain import read_description
+from s5mars.data.layouts.plain import DESCRIPTION, read_description
 from s5mars.data.read import read_label
 
 NAMES = ("a.jpg", "sol12/b.png", "sol13/b.png")
@@ -578,3 +578,18 @@ def test_names_of_label_studio_and_of_macos_in_coco(tmp_path: Path) -> None:
     folder = run(export, images)
     for name, mask in masks.items():
         np.testing.assert_array_equal(labels_of_one(folder, Path(name).stem), mask)
+
+
+def test_masks_have_the_colours_of_dataset_yaml_whatever_label_comes_first(tmp_path: Path) -> None:
+    """The third label of another name took the colour of `trace` until that one appeared."""
+    labels = ("foo", "bar", "baz", "trace")
+    photos = exports.photos(tmp_path / "photos", [f"{label}.jpg" for label in labels])
+    square = {"shape_type": "rectangle", "points": [[0, 0], [9, 9]]}
+    for number, label in enumerate(labels):
+        file = {"imagePath": f"{label}.jpg", "shapes": [{"label": label, **square}]}
+        (photos / f"{number}.json").write_text(json.dumps(file))
+    folder = run(photos, photos)
+    classes = {each.name: each.colour for each in read_description(folder / DESCRIPTION)[0].classes}
+    for label in labels:
+        with Image.open(folder / "masks" / f"{label}.png") as mask:
+            assert mask.convert("RGB").getpixel((5, 5)) == classes[label]

@@ -129,6 +129,7 @@ class _Import:
     shown_as: tuple[str, str]  # in warnings: a folder for unpacking, and the export
     made: dict[str, Made] = field(default_factory=dict)  # by file of the image
     warnings: list[str] = field(default_factory=list)
+    drawn_as: dict[str, Taxonomy] = field(default_factory=dict)  # by the same: colours of its mask
     overlaps: dict[str, int] = field(default_factory=dict)
     empty: int = 0
 
@@ -195,7 +196,8 @@ class _Import:
             self.empty += 1
 
     def _write(self, name: str, path: Path, painted: Painted) -> None:
-        picture = indexed_png(painted.labels, self._taxonomy)
+        self.drawn_as[name] = self._taxonomy
+        picture = indexed_png(painted.labels, self.drawn_as[name])
         write_bytes(path, encoded_picture(picture, ".png"))
         counts = np.bincount(painted.labels.ravel(), minlength=IGNORE + 1)
         before = self.made[name].notes if name in self.made else ()
@@ -218,6 +220,7 @@ class _Import:
             for name, path in self.kept.items()
         )
         taxonomy = self._taxonomy
+        self._recolour(taxonomy)
         made = [
             replace(each, pixels=each.pixels[: len(taxonomy)])
             for _, each in sorted(self.made.items())
@@ -256,6 +259,14 @@ class _Import:
             written_to=self.out / PAGE,
         )
         return summary
+
+    def _recolour(self, taxonomy: Taxonomy) -> None:
+        """Give masks the final colours: those of classes change with labels that appear later."""
+        for name, drawn in self.drawn_as.items():
+            if drawn.classes != taxonomy.classes[: len(drawn)]:
+                path = self.made[name].mask
+                picture = indexed_png(decode_mask(path).ids, taxonomy)
+                write_bytes(path, encoded_picture(picture, ".png"))
 
     def _overlap(self) -> str:
         if not self.overlaps:
