@@ -226,6 +226,21 @@ def test_polygon_and_keyboard(open_tab: Callable[[str], Tab], root: Path) -> Non
     tab.until(lambda: (mask(root, "s1") == 1).any())
 
 
+def test_a_key_during_a_stroke_loses_nothing_of_it(
+    open_tab: Callable[[str], Tab], root: Path
+) -> None:
+    tab = open_tab("s9")
+    tab.page.locator("#canvas").focus()
+    tab.page.mouse.move(*tab.place(20, 60))
+    tab.page.mouse.down()
+    tab.page.mouse.move(*tab.place(120, 60), steps=8)
+    tab.page.keyboard.press("Enter")  # begins strokes, too
+    tab.page.mouse.up()
+    tab.until(lambda: (root / "masks/s9.png").exists())
+    tab.saved()
+    assert (mask(root, "s9")[60, 22:118] == 0).all()
+
+
 def _filled(tab: Tab, root: Path, place: tuple[int, int], value: int) -> bool:
     tab.click(*place)  # again, until the superpixels are there
     return (root / "masks/s2.png").exists() and mask(root, "s2")[place[::-1]] == value

@@ -20,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labels.loop_folder import BY, open_store, rectangle, write_images
+from labels.loop_folder import BY, open_store, paint, rectangle, write_images
 from s5mars.cli import main
 from s5mars.data.resolution import Resolution
 from s5mars.labels.loop.assistant import Assistant
@@ -209,6 +209,22 @@ def test_a_stroke_is_answered_with_its_version(site: Site) -> None:
     assert conflict.status == 409 and conflict.json["conflict"] is True
     undone = site.ask("POST", "/api/undo", body={"image": "sol1", "version": version + 1, "by": BY})
     assert undone.json["patch"]["box"] == [1, 2, 3, 4]
+
+
+def test_an_image_that_is_done_is_not_the_next_one(tmp_path: Path) -> None:
+    """The ranking is made again only after the features and the head that are in hand."""
+    pytest.importorskip("starlette", reason="the extra label is not installed")
+    from s5mars.labels.loop.server import LabelServer
+
+    store = open_store(write_images(tmp_path / "folder", count=3))
+    model = StartModel("none", "k", lambda pixels: [pixels], Resolution(), torch.device("cpu"))
+    assistant, trainer = Assistant(store, model), Trainer(store, [])
+    server = LabelServer(store, assistant, trainer, RunMaps(trainer, assistant, device="cpu"))
+    assistant._rank()
+    server.mark({"image": "sol0", "status": "done", "by": BY})
+    paint(store, "sol1", 0, 0, 4, 4, 1)
+    state = json.loads(bytes(server.state({}).body))
+    assert [each["name"] for each in state["queue"]] == ["sol2"]
 
 
 WORDS = st.sampled_from(

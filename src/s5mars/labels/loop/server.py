@@ -100,6 +100,8 @@ class LabelServer:
         store, assistant = self.store, self.assistant
         pixels = sum(store.counts.values(), np.zeros(len(assistant.classes), np.int64))
         training = self.trainer.state()
+        # Those that were painted or marked since the ranking would come back as the next ones.
+        queue = [r for r in assistant.queue if store.is_open(r.name)]
         state: dict[str, Any] = {
             "images": len(assistant.names),
             "painted": len(store.counts),
@@ -111,7 +113,7 @@ class LabelServer:
             "learned": assistant.head is not None,
             "featured": len(assistant.featured),
             "waiting": assistant.waiting,
-            "queue": [{"name": r.name, "reason": r.reason} for r in assistant.queue[:QUEUE_SHOWN]],
+            "queue": [{"name": r.name, "reason": r.reason} for r in queue[:QUEUE_SHOWN]],
             "training": training,
             "maps": self.maps.shown(training["finished"][-1]) if training["finished"] else [],
         }

@@ -104,6 +104,10 @@ class Store:
         """Images with at least one painted pixel."""
         return list(self.counts)
 
+    def is_open(self, name: str) -> bool:
+        """Whether an image is neither painted nor marked as done or skipped."""
+        return name not in self.counts and self.status.get(name, "open") == "open"
+
     def open(self, name: str, size: tuple[int, int]) -> Mask:
         """The mask of an image of ``size`` (H, W).
 

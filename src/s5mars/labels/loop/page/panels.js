@@ -34,7 +34,10 @@ export function thumbnail(image, query, alt) {
         delete image.dataset.key;
       }
     },
-    () => thumbnails.delete(key),
+    () => {
+      thumbnails.delete(key);
+      delete image.dataset.key;
+    },
   );
 }
 

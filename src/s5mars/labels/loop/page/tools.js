@@ -85,7 +85,7 @@ export class Toolbox {
   }
 
   down(event) {
-    if (this.locked) return;
+    if (this.locked || this.stroke) return;
     this.view.canvas.focus({ preventScroll: true });
     this.view.canvas.setPointerCapture(event.pointerId);
     if (event.button === 1 || this.space) {
@@ -125,7 +125,7 @@ export class Toolbox {
   }
 
   begin(place, time) {
-    if (this.locked) return; // the keyboard begins strokes, too
+    if (this.locked || this.stroke) return; // the keyboard and a second finger begin strokes, too
     this.cursor = place;
     if (this.tool === "polygon" && !this.erasing) {
       this.points.push(place);
@@ -223,13 +223,14 @@ export class Toolbox {
     acceptRuns(stroke, rows.flat(), view, least);
     if (stroke.empty) return false;
     view.repaint(stroke.takeFresh());
+    view.draw();
     this.save(stroke, "accept");
     return true;
   }
 
   // Close the polygon.
   close(since = performance.now()) {
-    if (this.locked) return;
+    if (this.locked || this.stroke) return;
     const points = this.points.filter(
       (p, i, all) => i === 0 || Math.hypot(p.x - all[i - 1].x, p.y - all[i - 1].y) > 0.5,
     );
