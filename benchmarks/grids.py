@@ -92,16 +92,21 @@ def take(comparison: Path, results: Path, *, row: str, of: str) -> None:
 
 def keep(comparison: Path, kept: Path) -> None:
     """Copy the file if a cell has finished since the last copy."""
-    if comparison.is_file() and ended(comparison) != (ended(kept) if kept.is_file() else 0):
+    if comparison.is_file() and ended(comparison) != (ended(kept) if kept.is_file() else {}):
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_suffix(".tmp")
         shutil.copy(comparison, temporary)
         temporary.replace(kept)
 
 
-def ended(comparison: Path) -> int:
+def ended(comparison: Path) -> dict[tuple[str, str, int], str]:
+    """How each finished cell has ended: one that had failed may be done the next time."""
     cells = json.loads(comparison.read_text(encoding="utf-8"))["cells"]
-    return sum(cell["status"] in ("done", "failed") for cell in cells)
+    return {
+        (cell["row"], cell["share"], cell["seed"]): cell["status"]
+        for cell in cells
+        if cell["status"] in ("done", "failed")
+    }
 
 
 def commit() -> str:

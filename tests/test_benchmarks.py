@@ -81,6 +81,15 @@ def test_gpu_says_what_it_leaves_out(script: Any, tmp_path: Path) -> None:
     assert json.loads(out.read_text())["ratios"] == "left out: 0 s left"
 
 
+def test_a_cell_that_failed_and_is_done_now_is_copied(script: Any, tmp_path: Path) -> None:
+    comparison, kept = tmp_path / "comparison.json", tmp_path / "kept.json"
+    for status in ("failed", "done"):
+        cell = {"row": "s5mars", "share": "1", "seed": 0, "status": status}
+        comparison.write_text(json.dumps({"cells": [cell]}))
+        script("grids").keep(comparison, kept)
+        assert json.loads(kept.read_text())["cells"][0]["status"] == status
+
+
 def test_loader(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "loader.json"
     sizes = ["--images=2", "--side=128", "--crop=48", "--batch=2", "--workers=1", "--seconds=0.2"]
