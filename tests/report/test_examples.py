@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from s5mars.predict.spacing import evenly_spaced
-from s5mars.report.examples import best_worst_typical, scored
+from s5mars.report.examples import best_worst_typical, scored, without_scores
 from s5mars.report.pictures import Panel, Shown
 
 
@@ -55,6 +58,13 @@ def test_a_spread_has_both_ends_and_no_image_twice(images: int, amount: int) -> 
     assert chosen[0] == names[0]
     assert chosen[-1] == names[-1]
     assert chosen == sorted(chosen, key=int)
+
+
+def test_a_run_without_a_score_shows_as_many_images_as_asked_for(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(folder=tmp_path)
+    samples = tuple(SimpleNamespace(name=name) for name in "abcde")
+    dataset: Any = SimpleNamespace(unlabelled=samples)
+    assert [name for name, _ in without_scores(run, dataset, 4)["unlabelled"]] == list("abde")
 
 
 def test_rows_of_panels_are_equally_long() -> None:

@@ -14,6 +14,7 @@ from s5mars.data.read import read_image, read_label
 from s5mars.data.trained_on import dataset_of, labelled_list
 from s5mars.evaluation.protocols import centre
 from s5mars.predict.predictor import load
+from s5mars.predict.spacing import evenly_spaced
 from s5mars.report.folder import Run
 from s5mars.report.pictures import Panel, Shown, class_map, photograph, wrong_pixels
 from s5mars.text.numbers import number, score
@@ -67,7 +68,7 @@ def without_scores(run: Run, dataset: Dataset, amount: int) -> dict[str, list[tu
         "labelled": labelled_list(run.folder),
     }
     return {
-        kind: [(name, None) for name in names[:: -(-len(names) // amount)]]
+        kind: [(name, None) for name in evenly_spaced(names, amount)]
         for kind, names in kinds.items()
         if names
     }

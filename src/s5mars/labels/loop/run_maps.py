@@ -72,6 +72,8 @@ class RunMaps(Background):
         return [*held, *ahead, *rest][: self.MOST]
 
     def _next_job(self) -> Job | None:
+        if self._wanted is not None and (self._wanted in self._failed or self.has(*self._wanted)):
+            self._wanted = None  # the others wait for a training that is running
         finished = self.trainer.finished
         if not finished or (self.trainer.running and self._wanted is None):
             return None
