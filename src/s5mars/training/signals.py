@@ -67,6 +67,7 @@ class StopSignals:
         self.kept = kept
         self.stopped_by = ""  # name of the signal
         self.doing: Literal["waiting", "step", "scoring", "busy"] = "busy"  # set by the loop
+        self._noticed = ""  # name of the first signal, known before Python calls its handler
         self._ended = threading.Event()
         self._previous: dict[int, Any] = {}
 
@@ -122,6 +123,7 @@ class StopSignals:
         """Interrupt a step or a wait for a batch that goes on; then end the process, if alone."""
         if self._ended.wait(GRACE_SECONDS):
             return
+        self._noticed = name
         if self._can_be_given_up:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
         if distributed.number() > 1 or self._ended.wait(LAST_SECONDS):
@@ -129,7 +131,6 @@ class StopSignals:
         while self.doing == "busy":  # with what must not be lost, and takes moments
             if self._ended.wait(0.1):
                 return
-        self.stopped_by = name
         print(f"\ns5mars: {self._given_up}", file=sys.stderr, flush=True)
         os._exit(ABANDONED)  # the weights and the batch of the step are lost
 
@@ -140,7 +141,9 @@ class StopSignals:
 
     @property
     def _given_up(self) -> str:
-        return f"stopped by {self.stopped_by}{_WHERE[self.doing]}; {self.kept()}"
+        # After a long call Python runs pending handlers by number: SIGALRM's before SIGTERM's.
+        name = self.stopped_by or self._noticed
+        return f"stopped by {name}{_WHERE[self.doing]}; {self.kept()}"
 
 
 def _detach_in_child() -> None:
