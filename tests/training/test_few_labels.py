@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +21,9 @@ from s5mars.cli import main
 from s5mars.data.dataset import way_to_score
 from s5mars.data.layouts.files import read_names
 from s5mars.evaluation.confusion import Confusion
+from s5mars.training.domain import has_domain
 from s5mars.training.folds import divide, summarise
+from s5mars.training.loop import Loop
 from s5mars.types import Sample
 
 
@@ -211,6 +215,32 @@ def test_folds_score_every_image_once_by_a_run_that_has_not_seen_it(
         test = set(read_names(given / "lists" / f"fold-{number}" / "test.txt"))
         used = read_names(given / f"fold-{number}" / "splits" / "pool.txt")
         assert set(used) == set(read_names(pool)) - test
+
+
+def test_folds_stopped_after_the_last_step_of_one_go_on_and_complete_it(
+    tmp_path: Path,
+    fake_data: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The signal comes when everything is scored; what is measured last is still missing."""
+    data, out = fake_data.plain(tmp_path / "data", images=4, splits=False), tmp_path / "runs"
+    save = Loop._save
+
+    def save_and_stop(self: Loop) -> None:
+        save(self)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_save", save_and_stop)
+        assert main(arguments(data, out, folds=2, method="supervised")) == 130
+    said = capsys.readouterr().err
+    assert "stopped by SIGINT after step 4 of 4, saved; resume with" in said
+    assert f"--resume {out}\n" in said
+    assert not (out / "fold-2").exists() and not has_domain(out / "fold-1")
+    assert main(["train", "--resume", str(out)]) == 0
+    assert has_domain(out / "fold-1") and has_domain(out / "fold-2")
+    assert "is finished" not in capsys.readouterr().out
 
 
 def test_folds_are_resumed_wherever_they_are(

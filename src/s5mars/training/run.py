@@ -160,13 +160,7 @@ def resume(
     if is_finished(run):
         if not _is_first():
             return Ended(run)
-        missing = not has_domain(run) or lacks_class_biases(run, config)
-        if missing and config.data.exists():
-            # Stopped after its last step.
-            with locked(run):
-                dataset = open_dataset(config.data, splits=config.splits)
-                streams = recorded_streams(dataset, run, config, method)
-                _complete(run, config, dataset, streams)
+        _complete_finished(run, config, method)
         # Runs of earlier versions do not record the number of test images.
         tested = read_object(run / METRICS).get("test_images") != 0
         print(f"{run} is finished; next: {next_command(run, tested=tested)}")
@@ -221,13 +215,15 @@ def _go_on(run: Path, config: TrainConfig, method: Method) -> Ended:
 
 
 def train_part(config: TrainConfig, method: Method, *, config_text: str, title: str) -> Ended:
-    """Train or resume a fold or a stage, unless it is finished.
+    """Train or resume a fold or a stage; a finished one gets only what it lacks.
 
     Args:
         title: printed before, such as "runs/a: fold 1 of 3".
     """
     out = config.out
-    if not is_finished(out):
+    if is_finished(out):
+        _complete_finished(out, config, method)
+    else:
         print(title, file=sys.stderr)
         if (out / CHECKPOINT).is_file():
             return resume(out, config, method)
@@ -292,7 +288,8 @@ def _fit(
         loop.run(checkpoint)
     if not loop.fabric.is_global_zero:
         return Ended(out)
-    if module.step < module.total_steps or loop.is_pending:
+    # A signal that comes after the last validation also stops the folds or stages that follow.
+    if module.step < module.total_steps or loop.is_pending or loop.signals.stopped_by:
         print(
             f"stopped by {loop.signals.stopped_by} after step {module.step} of "
             f"{module.total_steps}, saved; resume with: s5mars train --resume {as_typed(resumed)}",
@@ -313,6 +310,16 @@ def _complete(run: Path, config: TrainConfig, dataset: Dataset, streams: Streams
         record_domain(run, streams, accelerator=config.accelerator)
     if lacks_class_biases(run, config):
         add_class_biases(run, config, dataset, streams)
+
+
+def _complete_finished(run: Path, config: TrainConfig, method: Method) -> None:
+    """Add to a finished run what it lacks because it was stopped after its last step."""
+    missing = not has_domain(run) or lacks_class_biases(run, config)
+    if missing and config.data.exists():
+        with locked(run):
+            dataset = open_dataset(config.data, splits=config.splits)
+            streams = recorded_streams(dataset, run, config, method)
+            _complete(run, config, dataset, streams)
 
 
 def _build_module(
