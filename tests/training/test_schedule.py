@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s5mars.settings.config import TrainConfig
 from s5mars.training import schedule
+from s5mars.training.run import _total_steps
 from s5mars.training.schedule import ramp, teacher_momentum
+from s5mars.training.streams import Streams
+from s5mars.types import Sample
 
 polynomial = partial(schedule.polynomial, power=0.9, freeze_at=1.0)
 
@@ -74,3 +79,12 @@ def test_the_teachers_memory_fits_the_run() -> None:
     assert largest(600, span=0.05) == pytest.approx(1 - 1 / 30)
     assert largest(600, span=0) == 0.996
     assert largest(10, span=0.05) == 0  # less than one step
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(2.2, 55), (2.21, 56), (0.001, 1)])
+def test_epochs_have_no_step_too_many(epochs: float, steps: int) -> None:
+    """2.2 · 50 is above 110 in floats."""
+    config = TrainConfig(data=Path("data"), out=Path("run"), epochs=epochs, batch=2)
+    labelled = tuple(Sample(str(i), Path(f"{i}.png")) for i in range(50))
+    streams = Streams(labelled=labelled, pool=None, selection=(), areas=None)
+    assert _total_steps(config, streams) == steps

@@ -35,7 +35,7 @@ from s5mars.files.run_folder import (
 from s5mars.models.network import SegmentationNetwork
 from s5mars.models.start import starting_network
 from s5mars.proposals.prepare import check_given, checked_objects
-from s5mars.settings.config import TrainConfig
+from s5mars.settings.config import ROUNDING, TrainConfig
 from s5mars.settings.parsing import with_changes, with_values
 from s5mars.settings.paths import with_absolute_paths
 from s5mars.training.announce import plan
@@ -346,7 +346,7 @@ def _total_steps(config: TrainConfig, streams: Streams) -> int:
         return config.steps
     # Count images that were removed since, because the schedule must not change.
     images = max(len(streams.labelled), len(streams.pool or ()) + streams.lost)
-    return max(1, math.ceil((config.epochs or 0) * images / config.batch))
+    return max(1, math.ceil((config.epochs or 0) * images / config.batch - ROUNDING))
 
 
 def _frozen(teacher: Path, taxonomy: Taxonomy, config: TrainConfig) -> SegmentationNetwork:
