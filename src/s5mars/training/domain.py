@@ -29,5 +29,6 @@ def record_domain(run: Path, streams: Streams, *, accelerator: str) -> None:
     """
     loaded = load_model(run)
     predictor = Predictor.of(loaded, Inference(device=device_of(accelerator)))
-    paths = {sample.image for sample in (*streams.labelled, *(streams.pool or ()))}
+    # Not a set, whose order differs from process to process: names may be equal in two folders.
+    paths = dict.fromkeys(sample.image for sample in (*streams.labelled, *(streams.pool or ())))
     write_domain(run, describe_images(predictor, list(paths), network=loaded.network))
