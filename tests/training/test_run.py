@@ -30,8 +30,10 @@ from s5mars.data.crops import draw_crop
 from s5mars.data.partition import draw_partition
 from s5mars.data.read import open_label, open_pair
 from s5mars.data.synthetic import write_synthetic
+from s5mars.errors import DamagedFileError
 from s5mars.evaluation.calibrate import calibrate
 from s5mars.evaluation.command import evaluate
+from s5mars.evaluation.confusion import Confusion
 from s5mars.files.locking import locked
 from s5mars.methods.s5mars import S5Mars
 from s5mars.methods.supervised import Supervised
@@ -166,6 +168,38 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_unbroken_one(
     assert main(["train", "--resume", str(out)]) == 0
     assert_same_run(out, unbroken)
     assert signal.getsignal(number) == before
+
+
+def test_the_kept_weights_are_those_of_the_record_if_a_resumed_run_scores_less(
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error follows the best validation; the pool may be another one after it (--skip-bad)."""
+    out = tmp_path / "out"
+    right = iter([50, 60, 40, 20])  # of 100 pixels; the second is lost
+
+    def scored(*_: Any, **others: Any) -> tuple[Confusion, Confusion]:
+        part = next(right)
+        matrix = np.diag([part, 1, 1, 1, 1, 1, 1, 1, 1]).astype(np.int64)
+        matrix[0, 1] = 100 - part
+        return Confusion(9, matrix=matrix), Confusion(9, matrix=matrix)
+
+    objective = SegmentationModule.objective
+
+    def failing(self: SegmentationModule, *given: Any) -> Any:
+        if self.step == 4:
+            raise DamagedFileError("an image is damaged")
+        return objective(self, *given)
+
+    monkeypatch.setattr("s5mars.training.record.validate", scored)
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationModule, "objective", failing)
+        assert main(arguments(scenes, out, validate_every=2, save_every=3)) == 2
+    assert main(["train", "--resume", str(out)]) == 0
+    metrics, best = (json.loads((out / f"{name}.json").read_text()) for name in ("metrics", "best"))
+    assert best["training"]["step"] == metrics["best"]["step"]
+    assert best["training"]["validation"]["mIoU"] == metrics["best"]["mIoU"]
 
 
 @pytest.mark.parametrize("step", [3, STEPS])

@@ -256,7 +256,7 @@ class ScheduleSettings:
             the split of ``--select-on`` after training, and cross-validation decides whether they
             are used (docs/method.md); the paper: ``none``.
         save_every: Number of steps between writes of last.ckpt; 0 writes after the first step that
-            ends 90 s or more after the last write.
+            ends 90 s or more after the last write. It is also written whenever weights are kept.
         snapshots: Number of copies of the scored network to keep in the folder ``snapshots`` of
             the run, evenly spaced over the steps; the last copy is made after the last step.
     """

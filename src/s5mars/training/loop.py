@@ -58,6 +58,7 @@ class Loop:
         self.signals = StopSignals(self.kept)
         self.lost = LostProcess(self.kept)
         self.saved_step: int | None = None
+        self._best_step: int | None = None  # of the last weights that were saved as the best
         self._saved_at = time.monotonic()
         self._write_seconds = 0.0
 
@@ -85,6 +86,8 @@ class Loop:
                 self._score()  # what a stopped run left out
                 if self.is_pending:
                     return  # stopped again
+                if self._has_new_best:
+                    self._save()
                 signals.doing = "waiting"
                 for batch in self.feed.batches(module.step, sharing=sharing):
                     signals.doing = "step"
@@ -129,9 +132,19 @@ class Loop:
         self.signals.doing = "scoring"
         with suppress(InterruptedValidation):
             self.signals.end_validation()
-            self.record.score(self.module, between=self.signals.end_validation)
+            if self.record.score(self.module, between=self.signals.end_validation):
+                self._best_step = self.module.step
             self.display.scored(self.record.history[-1])
         self.signals.doing = "busy"
+
+    @property
+    def _has_new_best(self) -> bool:
+        """Whether the step was scored and is the best one so far.
+
+        A state that does not know of it must not be resumed: if other weights follow, for example
+        without an image that is damaged, the best ones would be those of no step of the run.
+        """
+        return self._best_step == self.module.step
 
     def _keep_snapshot(self) -> None:
         module, config = self.module, self.config
@@ -148,7 +161,8 @@ class Loop:
         late &= self.fabric.is_global_zero and not every
         asked = torch.tensor([bool(self.signals.stopped_by), late]).long()
         stop, due = map(bool, distributed.total(asked).tolist())
-        if stop or due or step == self.module.total_steps or (every and step % every == 0):
+        due = due or step == self.module.total_steps or self._has_new_best
+        if stop or due or (every and step % every == 0):
             self._save()
         if stop:
             self.fabric.barrier()  # none ends, and may be resumed, before the first has written

@@ -57,10 +57,13 @@ class Record:
 
     def score(
         self, module: SegmentationModule, *, between: Callable[[], None] = lambda: None
-    ) -> None:
+    ) -> bool:
         """Validate, append to the history, and save the weights if they are the best so far.
 
         ``between`` is called before each image; an error that it raises leaves all as it was.
+
+        Returns:
+            Whether the weights are the best so far; the same in all processes.
         """
         step = module.step
         precision = choose_precision(self.config.precision, self.config.accelerator)
@@ -101,10 +104,12 @@ class Record:
             logger.log_metrics(_flat(entry), step=step)
             logger.save()
         kept = self._kept(module)
+        is_best = kept is not None and kept["step"] == step
         if distributed.rank() == 0:
-            if kept is not None and kept["step"] == step:
+            if is_best:
                 self._save_best(module, step, scores)
             self.write(module)
+        return is_best
 
     def state(self) -> dict[str, Any]:
         """State for a checkpoint."""
