@@ -16,9 +16,10 @@ import yaml
 from apart import run_command
 from s5mars.cli import main
 from s5mars.settings.parsing import Training, parse_training
-from s5mars.training import automatic
+from s5mars.training import announce, automatic
 from s5mars.training.announce import Display
 from s5mars.training.automatic import LIGHT, Machine, complete, steps_for
+from s5mars.training.module import SegmentationModule
 
 TINY = ("--model=test_resnet", "--weights=none", "--workers=0", "--batch=2")
 
@@ -267,21 +268,21 @@ def test_logs_have_a_line_a_validation(here: Path, fake_data: ModuleType) -> Non
     assert command[:2] == ["s5mars", "train"] and "--out=runs/a-supervised-1" in command
 
 
+class Clocked(SegmentationModule):
+    """A module that takes no steps."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, pool_from: int, total: int) -> None:
+        torch.nn.Module.__init__(self)
+        self.step, self.pool_from, self.total_steps = 0, pool_from, total
+        self.config = replace(training().config, steps=4000)
+
+
 def test_the_time_counts_the_pool_and_names_a_shorter_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from s5mars.training import announce
-    from s5mars.training.module import SegmentationModule
-
-    class Module(SegmentationModule):
-        device = torch.device("cpu")
-
-        def __init__(self, pool_from: int, total: int) -> None:
-            torch.nn.Module.__init__(self)
-            self.step, self.pool_from, self.total_steps = 0, pool_from, total
-            self.config = replace(training().config, steps=4000)
-
-    clock, module = [0.0], Module(pool_from=100, total=4000)
+    clock, module = [0.0], Clocked(pool_from=100, total=4000)
     monkeypatch.setattr(announce.time, "monotonic", lambda: clock[0])
     with Display(module, validated=0, every=200) as display:
         for step in range(150):
@@ -296,3 +297,28 @@ def test_the_time_counts_the_pool_and_names_a_shorter_run(
     assert said[0].startswith("1 s per step, about 2 h 50 min left; for a shorter run use")
     assert "--steps 1400 (about 1 h 0 min)" in said[0]
     assert said[1].startswith("3 s per step, about 3 h 14 min left")
+
+
+def test_the_time_left_after_a_validation_counts_the_pool_and_each_validation_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock, module = [0.0], Clocked(pool_from=100, total=1000)
+    monkeypatch.setattr(announce.time, "monotonic", lambda: clock[0])
+    entry = {"validation": {"mIoU": 50.0}, "loss": 0.5}
+    with Display(module, validated=3, every=10) as display:
+        for step in range(200):
+            module.step = step
+            display.begin_step()
+            clock[0] += 1 if step < 100 else 3
+            module.step = step + 1
+            display.end_step(0.5)
+            if module.step % 10 == 0:
+                clock[0] += 10
+                display.scored(entry)
+    said = capsys.readouterr().err.splitlines()
+    first, second = [line for line in said if "per step" in line]
+    assert first.startswith("1 s per step") and second.startswith("3 s per step")
+    left = {line.split(",")[0]: line.rpartition(", about ")[2] for line in said}
+    # 2 s to the use of the pool, then 900 steps that take 2.6 times as long; and 850 steps of 4 s
+    assert left["step 50 of 1000"] == "1 h 20 min left"
+    assert left["step 150 of 1000"] == "57 min left"

@@ -81,13 +81,14 @@ class Display:
         self.validated = validated
         self.every = every
         self._measured_from: int | None = None  # the step
-        self._began = 0.0
+        self._began = self._ended = 0.0
 
     def __enter__(self) -> Display:
         terminal = sys.stdout.isatty() and sys.stderr.isatty()
         self._first = distributed.rank() == 0
         self._lines = self._first and not terminal
-        self._resumed_at, self._since = self.module.step, time.monotonic()
+        self._since = time.monotonic()
+        self._paced_from, self._paced_since = self.module.step, self._since
         self._bar = tqdm(
             desc="training", total=self.module.total_steps, initial=self.module.step,
             disable=not (self._first and terminal),
@@ -102,6 +103,7 @@ class Display:
         step = self.module.step
         if self._measured_from is None or step == self.module.pool_from > 0:
             self._measured_from = step
+            self._paced_from, self._paced_since = step, time.monotonic()
         if step in (self._measured_from, self._measured_from + UNMEASURED_STEPS):
             self._began = time.monotonic()
 
@@ -110,6 +112,7 @@ class Display:
 
         A loss, that of the step in this process, replaces the bar's.
         """
+        self._ended = time.monotonic()
         self._bar.update()
         if loss is not None:
             self._bar.set_postfix(loss=f"{loss:.3f}")
@@ -124,9 +127,7 @@ class Display:
 
     def _words(self, each: float) -> str:
         step, total = self.module.step, self.module.total_steps
-        before_pool = max(0, self.module.pool_from - step)
-        ratio = OF_POOL if before_pool else 1.0
-        seconds = each * (before_pool + ratio * (total - step - before_pool))
+        seconds = self._left(each)
         about = f"{each:.2g} s per step, about {duration(seconds)} left"
         if self.validated:
             validations = -(-(total - step) // self.every)
@@ -140,13 +141,23 @@ class Display:
             about += " a smaller --crop, --resolution or --model"
         return about
 
+    def _left(self, each: float) -> float:
+        """Seconds for the steps that are left, where one takes ``each`` now."""
+        step, total, pool_from = self.module.step, self.module.total_steps, self.module.pool_from
+        if step > pool_from:
+            return each * (total - step)
+        ratio = OF_POOL if pool_from else 1.0
+        return each * (pool_from - step + ratio * (total - pool_from))
+
     def scored(self, entry: Mapping[str, Any]) -> None:
         """Print a line for a validation, whose record is ``entry``, where there is no bar."""
+        now = time.monotonic()
+        self._began += now - self._ended  # validations are announced apart from the steps
         if not self._lines:
             return
         total, step = self.module.total_steps, self.module.step
-        seconds = time.monotonic() - self._since
-        left = seconds / max(1, step - self._resumed_at) * (total - step)
+        seconds = now - self._since
+        left = self._left((now - self._paced_since) / max(1, step - self._paced_from))
         score = entry["validation"]["mIoU"]
         said = "" if score is None else f", mIoU {score:.2f} % on {self.module.config.select_on}"
         loss = "" if entry["loss"] is None else f", loss {entry['loss']:.3f}"

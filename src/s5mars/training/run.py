@@ -315,7 +315,7 @@ def _complete(run: Path, config: TrainConfig, dataset: Dataset, streams: Streams
 def _complete_finished(run: Path, config: TrainConfig, method: Method) -> None:
     """Add to a finished run what it lacks because it was stopped after its last step."""
     missing = not has_domain(run) or lacks_class_biases(run, config)
-    if missing and config.data.exists():
+    if missing and _is_first() and config.data.exists():
         with locked(run):
             dataset = open_dataset(config.data, splits=config.splits)
             streams = recorded_streams(dataset, run, config, method)
