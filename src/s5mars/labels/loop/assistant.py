@@ -324,8 +324,8 @@ class Assistant:
         painted = set(self.store.painted)
         candidates = []
         for name in self.names:
-            done = self.store.status.get(name, "open") != "open"
-            if name in painted or done or name in self.failed or self.store.splits.of(name):
+            known = name in self.failed or self.store.splits.of(name)
+            if known or not self.store.is_open(name):
                 continue
             places = self._places.get(name)
             probabilities = None
