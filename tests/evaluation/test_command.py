@@ -164,13 +164,18 @@ def test_other_networks_splits_and_folders_have_their_own_file(
             evaluate(run, data=data, out=file)
 
 
-def test_scores_on_other_data_or_lists_leave_those_of_the_run_alone(
-    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def open_model_of(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run contains a model that was trained on this data."""
     facts = {"training": {"data": str(data)}}
     monkeypatch.setattr(
         command, "open_model", lambda path, *, network: LoadedModel(Tint(), TINTS, facts, network)
     )
+
+
+def test_scores_on_other_data_or_lists_leave_those_of_the_run_alone(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_model_of(data, monkeypatch)
     evaluate(run, data=data)
     own = (run / "evaluation-test-full.json").read_bytes()
     other = Path(shutil.copytree(data, tmp_path / "other"))
@@ -216,10 +221,7 @@ def test_scores_on_other_data_or_lists_leave_those_of_the_run_alone(
 def test_data_of_the_same_name_have_their_own_files_in_another_folder_too(
     run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts = {"training": {"data": str(data)}}
-    monkeypatch.setattr(
-        command, "open_model", lambda path, *, network: LoadedModel(Tint(), TINTS, facts, network)
-    )
+    open_model_of(data, monkeypatch)
     others = [Path(shutil.copytree(data, tmp_path / part / "other")) for part in ("near", "far")]
     out = tmp_path / "scores"
     for other in (*others, others[0]):
