@@ -1,4 +1,4 @@
-"""Masks on disk, their versions, and unlimited undo.
+"""The masks of a folder, their versions, and unlimited undo.
 
 Every change goes through one lock: the mask is renamed into place, then a line is appended to the
 history. A change names the version of the mask that it was made on; another version is a conflict,
@@ -7,8 +7,6 @@ and nothing is written. Undo works on the image, from the history, so it survive
 
 from __future__ import annotations
 
-import glob
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,18 +16,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from s5mars.classes import IGNORE
-from s5mars.data.layouts.files import as_spelled_in, list_images
-from s5mars.data.read import mask_ids, open_label
 from s5mars.errors import MissingFileError, UserError
-from s5mars.files import encoded_picture, write_bytes
 from s5mars.labels.loop.folder import LabelFolder
 from s5mars.labels.loop.history import NAME, History
+from s5mars.labels.loop.mask_files import MaskFiles, Stamp, stamp_of
 from s5mars.labels.loop.patch import KEEP, Patch, read_patch
 from s5mars.labels.loop.splits import Splits
-from s5mars.products.files import LISTED_ENDINGS, product_files
 from s5mars.products.names import parse_name
 from s5mars.types import Sample
 
@@ -72,6 +66,7 @@ class Store:
     def __init__(self, folder: LabelFolder) -> None:
         self.folder = folder
         self.lock = threading.RLock()
+        self._files = MaskFiles(folder)
         self.sols = {name: _sol(path) for name, path in folder.images.items()}
         classes = len(folder.taxonomy)
         self._id_of = np.full(256, folder.ignored_id, np.uint8)
@@ -82,7 +77,7 @@ class Store:
         self._version = dict.fromkeys(folder.images, 0)
         self._done: dict[str, list[_Change]] = {}
         self._undone: dict[str, list[_Change]] = {}
-        self._stamp: dict[str, tuple[int, ...] | None] = {}
+        self._stamp: dict[str, Stamp] = {}
         self._masks: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
         self._sizes: dict[str, tuple[int, int]] = {}
         self.counts: dict[str, NDArray[np.int64]] = {}  # painted pixels by class, painted ones only
@@ -116,15 +111,15 @@ class Store:
         """
         with self.lock:
             self._sizes[name] = size
-            path = self._existing(name)
-            stamp = _stamp(path)
+            path = self._files.existing(name)
+            stamp = stamp_of(path)
             if name in self._masks and self._stamp.get(name, stamp) == stamp:
                 self._masks.move_to_end(name)
                 return Mask(self._masks[name], self._version[name])
             if path is None:
                 ids = np.full(size, self.folder.ignored_id, np.uint8)
             else:
-                ids = self._read(name, path)
+                ids = self._files.read(name, path)
             if ids.shape != size:
                 raise UserError(
                     f"{path}: {ids.shape[1]}×{ids.shape[0]} pixels, but the image has "
@@ -148,10 +143,10 @@ class Store:
         with self.lock:
             size = self._sizes.get(name)
             if size is None:
-                path = self._existing(name)
+                path = self._files.existing(name)
                 if path is None:
                     raise UserError(f"{name} has no mask")
-                height, width = self._read(name, path).shape
+                height, width = self._files.read(name, path).shape
                 size = height, width
             return self.indices(self.open(name, size))
 
@@ -220,12 +215,12 @@ class Store:
         with self.lock:
             for name in {*self._done, *self._undone} - self.counts.keys():
                 # Another program may have painted since the mask was counted.
-                if _stamp(self.path(name)) == self._stamp.get(name):
+                if stamp_of(self.path(name)) == self._stamp.get(name):
                     self._remove(name)
 
     def path(self, name: str) -> Path:
         """Where the mask of an image is written."""
-        return self.folder.root / "masks" / f"{name}.png"
+        return self._files.path(name)
 
     def _turn(
         self, do: Literal["undo", "redo"], name: str, version: int, *, by: str
@@ -308,38 +303,10 @@ class Store:
 
     def _scan(self) -> None:
         """Count the painted pixels of every mask."""
-        self._listed = as_spelled_in(self.folder.images, list_images(self.folder.root / "masks"))
-        for name, path in self._listed.items():
-            if name not in self.folder.images:
-                continue
-            ids = self._read(name, path)
-            self._stamp[name] = _stamp(path)
+        for name, path in self._files.found.items():
+            ids = self._files.read(name, path)
+            self._stamp[name] = stamp_of(path)
             self._count(name, ids)
-
-    def _existing(self, name: str) -> Path | None:
-        """The mask of an image in any format of the plain layout.
-
-        The folder is searched each time, because other programs write masks meanwhile.
-        """
-        path = self.path(name)
-        if path.exists():
-            return path
-        masks = [
-            other
-            for other in sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
-            if other.stem == path.stem and other.suffix.lower() in LISTED_ENDINGS
-        ]
-        spelled = self._listed.get(name, path)  # perhaps with another spelling of an accent
-        return next(iter(product_files(masks)), spelled if spelled.exists() else None)
-
-    def _read(self, name: str, path: Path) -> NDArray[np.uint8]:
-        sample = Sample(name, self.folder.images[name], path)
-        open_label(sample, self.folder.coding)  # its errors name unknown ids
-        mask = mask_ids(sample)
-        ids = mask.ids.astype(np.uint8)
-        if mask.valid is not None:
-            ids = np.where(mask.valid, ids, self.folder.ignored_id).astype(np.uint8)
-        return ids
 
     def _remember(self, name: str, ids: NDArray[np.uint8]) -> None:
         self._masks[name] = ids
@@ -356,19 +323,8 @@ class Store:
             self.counts.pop(name, None)
 
     def _write(self, name: str, ids: NDArray[np.uint8]) -> None:
-        path = self.path(name)
-        if not path.parent.resolve().is_relative_to(self.folder.root.resolve()):
-            raise UserError(f"{path.parent} is a link that leads outside the folder; replace it")
-        old = self._existing(name)
-        picture = Image.fromarray(ids)
-        picture.putpalette(self._palette())
-        write_bytes(path, encoded_picture(picture, ".png", compress_level=1))
-        if old is not None and old != path and not (path.exists() and old.samefile(path)):
-            # Two masks of one name are an error; the old one is kept where nothing reads it.
-            aside = self.folder.state / "replaced" / old.relative_to(self.folder.root / "masks")
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            old.replace(aside)
-        self._stamp[name] = _stamp(path)
+        self._files.write(name, ids)
+        self._stamp[name] = stamp_of(self.path(name))
         self._remember(name, ids)
         was = name in self.counts
         self._count(name, ids)
@@ -384,23 +340,6 @@ class Store:
             return
         self.path(name).unlink(missing_ok=True)
         self._stamp[name] = None
-
-    def _palette(self) -> list[int]:
-        colours = [0] * 768
-        for file_id, index in self.folder.coding.index_of.items():
-            colours[3 * file_id : 3 * file_id + 3] = self.folder.taxonomy.classes[index].colour
-        return colours
-
-
-def _stamp(path: Path | None) -> tuple[int, ...] | None:
-    """What changes when a file is replaced or written; None if it is absent."""
-    if path is None:
-        return None
-    try:
-        status = os.stat(path)  # noqa: PTH116
-    except FileNotFoundError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _sol(path: Path) -> int | None:
