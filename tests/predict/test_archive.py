@@ -370,7 +370,6 @@ def test_what_the_network_cannot_take_stops_no_other(tmp_path: Path) -> None:
         ({"write": []}, "got nothing"),
         ({"workers": 0}, r"--workers must be at least 1 \(got 0\)"),
         ({"engine": "spark"}, "--engine must be one of local, ray"),
-        ({"opacity": 2.0}, "opacity"),
     ],
 )
 def test_settings_out_of_range_are_named_before_any_work(

@@ -121,13 +121,13 @@ def test_describe(navcam: Path, tmp_path: Path) -> None:
         Image.fromarray(grey(seed, 64 if seed else 96)).save(paths[-1])
     bad = tmp_path / "NLB_516721703EDR_F0540992CCAM15900M1.png"
     bad.write_bytes(b"")
-    found = describe_images(s5mars.load("navcam"), [*paths, bad], network="student", quiet=True)
+    found = describe_images(s5mars.load("navcam"), [*paths, bad], network="student")
     assert (found.images, found.colour, found.sides, found.shape) == (24, 0, (64, 96), 1)
     assert found.cameras == {"MSL Navcam": 24} and found.features is not None
-    few = describe_images(s5mars.load("navcam"), paths[:19], network="student", quiet=True)
+    few = describe_images(s5mars.load("navcam"), paths[:19], network="student")
     assert few.features is None  # too few to know how much they differ
     with pytest.raises(UserError, match="no training image"):
-        describe_images(s5mars.load("navcam"), [bad], network="student", quiet=True)
+        describe_images(s5mars.load("navcam"), [bad], network="student")
 
 
 @pytest.mark.parametrize("width", [12, 60, 900])

@@ -24,7 +24,7 @@ def settings(*, weight: float = 0.0, **changes: Any) -> dict[str, object]:
         network.weight.fill_(weight)
         network.bias.zero_()  # type: ignore[union-attr]
     predictor = Predictor(network, TAXONOMY, **changes)
-    return settings_of(predictor, write=["labels"], opacity=0.5)
+    return settings_of(predictor, write=["labels"])
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_equal_numbers_and_kinds_are_equal_settings() -> None:
     """Of whichever type: a folder that was begun in Python is continued by the command."""
     network = nn.Conv2d(3, 2, 1)
     given = (
-        ({"window": np.int64(64), "overlap": 0, "abstain": np.float32(1), "temperature": 2}, 1),
-        ({"window": 64, "overlap": 0.0, "abstain": 1.0, "temperature": 2.0}, 1.0),
+        {"window": np.int64(64), "overlap": 0, "abstain": np.float32(1), "temperature": 2},
+        {"window": 64, "overlap": 0.0, "abstain": 1.0, "temperature": 2.0},
     )
     one, other = (
-        json.dumps(settings_of(Predictor(network, TAXONOMY, **words), write=write, opacity=opacity))
-        for (words, opacity), write in zip(
+        json.dumps(settings_of(Predictor(network, TAXONOMY, **words), write=write))
+        for words, write in zip(
             given, (["overlay", "labels", "labels"], ["labels", "overlay"]), strict=True
         )
     )

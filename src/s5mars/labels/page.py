@@ -22,6 +22,7 @@ from s5mars.report.render import write_page
 from s5mars.text.numbers import count, plural, share
 
 OVERLAYS = 12
+"""Number of images that the page shows."""
 
 _SIDE = 448
 _WARNINGS = 300
@@ -107,14 +108,12 @@ def class_rows(made: Sequence[Made], taxonomy: Taxonomy) -> list[dict[str, objec
     ]
 
 
-def pictures(
-    made: Sequence[Made], taxonomy: Taxonomy, *, amount: int = OVERLAYS
-) -> tuple[list[Shown], list[Note]]:
+def pictures(made: Sequence[Made], taxonomy: Taxonomy) -> tuple[list[Shown], list[Note]]:
     """The images to check, and notes on those that cannot be shown, in whose place are others."""
     shown: list[Shown] = []
     notes: list[Note] = []
-    for each in choose(made, amount=amount):
-        if len(shown) == amount:
+    for each in choose(made):
+        if len(shown) == OVERLAYS:
             break
         try:
             shown.append(_shown(each, taxonomy))
@@ -123,21 +122,16 @@ def pictures(
     return shown, notes
 
 
-def choose(made: Sequence[Made], *, amount: int) -> list[Made]:
-    """The images in the order in which they are shown; ``images_note`` of the page describes it.
-
-    Args:
-        made: all images with labels.
-        amount: how many the page will show.
-    """
-    noted = [each for each in made if each.notes][: amount // 3]
+def choose(made: Sequence[Made]) -> list[Made]:
+    """The images in the order in which they are shown; ``images_note`` of the page describes it."""
+    noted = [each for each in made if each.notes][: OVERLAYS // 3]
     pixels = np.array([each.pixels for each in made])
     largest = [
         made[int(pixels[:, index].argmax())]
         for index in pixels.sum(0).argsort(kind="stable")
         if pixels[:, index].any()
     ]
-    order = [*noted, *largest, *evenly_spaced(made, amount), *made]
+    order = [*noted, *largest, *evenly_spaced(made, OVERLAYS), *made]
     return list({each.name: each for each in order}.values())
 
 

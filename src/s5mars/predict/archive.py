@@ -74,7 +74,6 @@ def predict_images(
     workers: int = 2,
     engine: Engine = "local",
     address: str | None = None,
-    opacity: float = 0.5,
 ) -> Summary:
     """Predict images and write their maps; each file is written to a temporary name and renamed.
 
@@ -100,7 +99,6 @@ def predict_images(
             it does not change the files.
         engine: ``"local"`` or ``"ray"``.
         address: address of an existing Ray cluster; None starts Ray on this machine.
-        opacity: opacity of the class colours in overlays, in [0, 1].
 
     Raises:
         MissingFileError: if an input does not exist.
@@ -111,7 +109,7 @@ def predict_images(
         OSError: if writing fails, for example because the disk is full. Finished products are kept.
     """
     out = given_path(out)
-    settings = MapSettings(predictor.taxonomy, tuple(write), opacity)
+    settings = MapSettings(predictor.taxonomy, tuple(write))
     if workers < 1:
         raise UserError(f"--workers must be at least 1 (got {workers})")
     check_engine(engine, address)
@@ -120,7 +118,7 @@ def predict_images(
     if not (out / MANIFEST).exists():
         _check_new_folder(out, sources, settings.write)
     with locked(out), Manifest(out) as manifest:
-        described = settings_of(predictor, write=settings.write, opacity=opacity)
+        described = settings_of(predictor, write=settings.write)
         manifest.start(sources, described, resume=resume)
         _remove_half_files(out)
         try:

@@ -30,9 +30,7 @@ PIXELS = 50_000_000
 light encoder."""
 
 
-def describe_images(
-    predictor: Predictor, paths: Sequence[Path], *, network: str, quiet: bool = False
-) -> Domain:
+def describe_images(predictor: Predictor, paths: Sequence[Path], *, network: str) -> Domain:
     """Measure evenly spaced images in the order of their names.
 
     Args:
@@ -43,9 +41,8 @@ def describe_images(
     """
     chosen = _within_limits(predictor, sorted(paths, key=lambda path: path.name))
     features, infos, sizes, colours = [], [], [], []
-    for path in tqdm(
-        chosen, unit="image", desc="describe training images", disable=quiet or None, leave=False
-    ):
+    what = "describe training images"
+    for path in tqdm(chosen, unit="image", desc=what, disable=None, leave=False):
         try:
             product = open_product(path)
         except DamagedFileError:

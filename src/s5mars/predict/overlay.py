@@ -20,6 +20,9 @@ BADGE_TEXT = (0, 0, 0)
 SMALLEST_TEXT = 12
 """Smallest height of the legend's text in pixels; it grows with the image."""
 
+OPACITY = 0.5
+"""Weight of the class colours."""
+
 STRIP = 1024
 """Number of rows that are blended at a time."""
 
@@ -56,7 +59,7 @@ def overlay(
     labels: NDArray[np.uint8],
     taxonomy: Taxonomy,
     *,
-    opacity: float = 0.5,
+    opacity: float = OPACITY,
     legend: bool = True,
     badge: str = "",
 ) -> Image.Image:

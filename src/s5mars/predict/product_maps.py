@@ -31,7 +31,6 @@ class MapSettings:
 
     taxonomy: Taxonomy
     write: tuple[str, ...] = DEFAULT_WRITE  # keys of ``ENDINGS``
-    opacity: float = 0.5  # opacity of the class colours in overlays
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.write if kind not in ENDINGS]
@@ -40,8 +39,6 @@ class MapSettings:
                 f"--write must name some of {', '.join(sorted(ENDINGS))} "
                 f"(got {', '.join(unknown) or 'nothing'})"
             )
-        if not 0 <= self.opacity <= 1:
-            raise UserError(f"opacity must be in [0, 1] (got {self.opacity})")
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def _encoded(kind: str, read: Read, segmentation: Segmentation, settings: MapSet
         return encoded_picture(indexed_png(labels, settings.taxonomy), ".png")
     if kind == "confidence":
         return encoded_picture(Image.fromarray(segmentation.confidence), ".png", compress_level=3)
-    return encoded_picture(segmentation.overlay(opacity=settings.opacity), ".jpg", quality=90)
+    return encoded_picture(segmentation.overlay(), ".jpg", quality=90)
 
 
 def _rle(source: Source, labels: NDArray[np.uint8], taxonomy: Taxonomy) -> bytes:

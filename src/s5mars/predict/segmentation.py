@@ -14,7 +14,7 @@ from PIL import Image
 from s5mars.classes import IGNORE, Taxonomy
 from s5mars.files import encoded_picture
 from s5mars.models.domain import Verdict
-from s5mars.predict.overlay import overlay
+from s5mars.predict.overlay import OPACITY, overlay
 from s5mars.predict.regions import class_counts
 
 LARGEST_SHOWN = 1024
@@ -51,7 +51,7 @@ class Segmentation:
             return ""
         return f"out of domain: {', '.join(self.verdict.reasons)}"
 
-    def overlay(self, *, opacity: float = 0.5, legend: bool = True) -> Image.Image:
+    def overlay(self, *, opacity: float = OPACITY, legend: bool = True) -> Image.Image:
         """The classes in colour over the image, at its size, with a legend below.
 
         Args:
@@ -70,7 +70,7 @@ class Segmentation:
             badge=self.badge,
         )
 
-    def show(self, *, opacity: float = 0.5, legend: bool = True) -> None:
+    def show(self, *, opacity: float = OPACITY, legend: bool = True) -> None:
         """Show the overlay in the notebook, or in the image viewer of the desktop.
 
         Args:
@@ -83,7 +83,7 @@ class Segmentation:
         else:
             picture.show()
 
-    def _shown(self, *, opacity: float = 0.5, legend: bool = True) -> Image.Image:
+    def _shown(self, *, opacity: float = OPACITY, legend: bool = True) -> Image.Image:
         picture = self.overlay(opacity=opacity, legend=legend)
         picture.thumbnail((LARGEST_SHOWN, LARGEST_SHOWN))
         return picture

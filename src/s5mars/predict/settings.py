@@ -12,10 +12,11 @@ from torch import nn
 from s5mars import __version__
 from s5mars.errors import UserError
 from s5mars.models.domain import Domain
+from s5mars.predict.overlay import OPACITY
 from s5mars.predict.predictor import Predictor
 
 
-def settings_of(predictor: Predictor, *, write: Sequence[str], opacity: float) -> dict[str, object]:
+def settings_of(predictor: Predictor, *, write: Sequence[str]) -> dict[str, object]:
     """All settings that change what is written, by name, for JSON.
 
     Batch size, device, number of workers and engine are left out: they change no more than the last
@@ -34,7 +35,7 @@ def settings_of(predictor: Predictor, *, write: Sequence[str], opacity: float) -
         "tta": inference.tta,
         "abstain": inference.abstain,
         "write": sorted(set(write)),
-        "opacity": float(opacity) if "overlay" in write else None,
+        "opacity": OPACITY if "overlay" in write else None,
     }
     if predictor.class_biases is not None:
         settings["class_biases"] = predictor.class_biases.flatten().tolist()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +27,6 @@ def write_synthetic(
     size: int = 512,
     seed: int = 0,
     unlabelled: int = 0,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Render a data set of synthetic Mars scenes; a new folder appears when it is complete.
 
@@ -43,7 +41,6 @@ def write_synthetic(
         size: Width and height of each scene, in pixels.
         seed: Equal seeds give equal bytes (with the same versions of numpy, scipy and Pillow).
         unlabelled: Number of additional scenes without a mask, written to ``unlabelled/``.
-        progress: Called with (finished scenes, number of scenes) after each scene.
 
     Returns:
         ``out``.
@@ -68,7 +65,7 @@ def write_synthetic(
     try:
         with TemporaryDirectory(prefix=f".{real.name}-", dir=real.parent) as beside:
             part = Path(beside) / "set"
-            _fill(part, images, size, seed, unlabelled, progress)
+            _fill(part, images, size, seed, unlabelled)
             _check_free(out)  # another process may have made it
             put_folder(part, real, last=_DESCRIPTION)
     except OSError as error:
@@ -86,14 +83,7 @@ def _check_free(out: Path) -> None:
         raise UserError(f"{out} {what}: choose a new folder, or remove this one")
 
 
-def _fill(
-    folder: Path,
-    images: int,
-    size: int,
-    seed: int,
-    unlabelled: int,
-    progress: Callable[[int, int], None] | None,
-) -> None:
+def _fill(folder: Path, images: int, size: int, seed: int, unlabelled: int) -> None:
     names = [f"scene_{index:04d}" for index in range(images + unlabelled)]
     for part in ("images", "masks", "splits", *(["unlabelled"] if unlabelled else [])):
         (folder / part).mkdir(parents=True)
@@ -107,8 +97,6 @@ def _fill(
             png = encoded_picture(Image.fromarray(label), ".png")
             (folder / "masks" / f"{name}.png").write_bytes(png)
             pixels[index] = np.bincount(label.ravel(), minlength=IGNORE + 1)[: len(S5MARS)]
-        if progress is not None:
-            progress(index + 1, len(names))
     for split, members in _spread(pixels > 0).items():
         text = "".join(f"{names[index]}\n" for index in members)
         (folder / "splits" / f"{split}.txt").write_text(text, encoding="utf-8")
