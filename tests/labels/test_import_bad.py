@@ -21,6 +21,7 @@ from labels.exports import blocks
 from s5mars.cli import main
 from s5mars.data.layouts.plain import read_description
 from s5mars.errors import UserError
+from s5mars.labels import label_studio
 from s5mars.labels import unpack as unpacking
 from s5mars.labels.brush import decode_brush
 from s5mars.labels.images import Images
@@ -382,6 +383,13 @@ def test_brush_pngs_without_the_names_of_images(
     assert "does not say which image task 4 shows; also export the project as JSON" in said
 
 
+def test_brush_pngs_of_unknown_tasks_are_listed_in_order(tmp_path: Path) -> None:
+    pngs = [tmp_path / f"task-{k}-annotation-1-by-1-tag-rock-0.png" for k in range(12, 0, -1)]
+    notes = label_studio.read({}, [], pngs=pngs).entries()
+    tasks = [str(note).partition("which image task ")[2].partition(" ")[0] for note in notes]
+    assert tasks == [str(k) for k in range(1, 13)]
+
+
 def test_nothing_that_can_be_read(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -563,6 +571,12 @@ def test_images_that_are_not_there(name: str, tmp_path: Path) -> None:
     images = Images(exports.photos(tmp_path, ["a.jpg", "sol12/b.jpg"]))
     with pytest.raises(UserError):
         images.find([name])
+
+
+def test_a_number_as_a_brush_is_not_a_number_of_bytes() -> None:
+    """``bytes(10**12)`` would be a terabyte of zeros."""
+    with pytest.raises(TypeError):
+        decode_brush(12, width=1, height=1)  # type: ignore[arg-type]
 
 
 @given(st.binary(max_size=60), st.integers(1, 6), st.integers(1, 6))

@@ -28,9 +28,9 @@ def decode_brush(data: Sequence[int], *, width: int, height: int) -> NDArray[np.
         height: ``original_height`` in pixels.
 
     Raises:
-        ValueError: if the data are not an image of this size.
+        ValueError, TypeError: if the data are not an image of this size.
     """
-    coded = bytes(data)
+    coded = bytes(list(data))  # of a number, bytes() makes as many zeros
     bits = format(int.from_bytes(coded), f"0{8 * len(coded)}b") if coded else ""
     place = 0
 

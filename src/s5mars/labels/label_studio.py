@@ -99,7 +99,7 @@ def read(
                     found = Entry(task.names, path, size, partial(_regions, task))
                 # A task may show two images, and the export does not say which one is labelled.
                 yield replace(found, agreeing=True) if isinstance(found, Entry) else found
-        for identity in of_task.keys() - known:
+        for identity in sorted(of_task.keys() - known, key=int):
             path = min(png.path for png in of_task[identity])
             yield (
                 f"{path}: the export does not say which image task {identity} shows; also export "
