@@ -18,11 +18,8 @@ from s5mars.labels.naming import Classes
 from s5mars.labels.regions import REMEDY, Entry, Note, Region, Size
 from s5mars.products.decode import head_size
 from s5mars.products.files import IMAGE_ENDINGS
-from s5mars.products.raster import turned_array
+from s5mars.products.raster import SWAPPED, turned_array
 from s5mars.text.numbers import plural
-
-_SWAPPED = (5, 6, 7, 8)
-"""EXIF orientations that exchange width and height."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def paint(entry: Entry, image: Path, classes: Classes) -> Painted:
     if drawn_on != size:
         if image.suffix.lower() in IMAGE_ENDINGS:
             _, orientation = head_size(image)
-        if orientation not in _SWAPPED or drawn_on != size[::-1]:
+        if orientation not in SWAPPED or drawn_on != size[::-1]:
             raise UserError(
                 f"its labels were drawn on {drawn_on[0]}×{drawn_on[1]} pixels, but the image has "
                 f"{size[0]}×{size[1]}; label this image, or give the images that were labelled"

@@ -29,7 +29,7 @@ from s5mars.products.pillow import (
     values_of,
 )
 from s5mars.products.png import decode_deep, has_exif, is_deep
-from s5mars.products.raster import Raster
+from s5mars.products.raster import SWAPPED, Raster
 from s5mars.products.tiff import decode_tiff, is_tiff, size_and_orientation, tiff_palette
 
 
@@ -118,7 +118,7 @@ def head_size(path: Path) -> tuple[tuple[int, int], int]:
                 if image.format == "PNG" and not EXIF & image.info.keys() and has_exif(path):
                     image.load()
                 size, orientation = image.size, exif_orientation(image)
-    return (size[::-1] if orientation in (5, 6, 7, 8) else size), orientation
+    return (size[::-1] if orientation in SWAPPED else size), orientation
 
 
 @contextmanager

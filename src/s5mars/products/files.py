@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from s5mars.errors import warn_once
@@ -111,7 +111,13 @@ def product_files(paths: Iterable[Path]) -> list[Path]:
         for path in paths
         if not path.name.startswith(".") and path.suffix.lower() in PRODUCT_ENDINGS
     ]
-    return list(_standing(kept, _images(kept)))
+    images = _images(kept)
+    return [
+        path
+        for path in kept
+        if (ending := path.suffix.lower()) == ".img"
+        or (_stem(path) not in images and (ending != ".xml" or _observes(path)))
+    ]
 
 
 def state_of(path: Path) -> str | None:
@@ -148,15 +154,6 @@ def without_labels(paths: Sequence[Path]) -> list[Path]:
 
 def _images(paths: Iterable[Path]) -> set[str]:
     return {_stem(path) for path in paths if path.suffix.lower() == ".img"}
-
-
-def _standing(kept: Iterable[Path], images: Collection[str]) -> Iterator[Path]:
-    for path in kept:
-        ending = path.suffix.lower()
-        if ending == ".img" or (
-            _stem(path) not in images and (ending != ".xml" or _observes(path))
-        ):
-            yield path
 
 
 def _stem(path: Path) -> str:

@@ -256,10 +256,11 @@ def _read_pds4(path: Path) -> Raster:
     order = list(lengths)
     if values.ndim == 3:
         band = next(i for i, axis in enumerate(order) if axis not in ("line", "sample"))
-        values = np.moveaxis(values, (order.index("line"), order.index("sample"), band), (0, 1, 2))
-        values = np.moveaxis(values, 2, 0)  # the order of PDS3
+        # In the order of PDS3.
+        values = values.transpose(band, order.index("line"), order.index("sample"))
+    texts_of_label = texts_of(root)
     state, kind = (
-        texts_of(root).get(f"color_filter_array_{what}", "") for what in ("state", "type")
+        texts_of_label.get(f"color_filter_array_{what}", "") for what in ("state", "type")
     )
     mosaic = None
     if state or kind:
@@ -268,7 +269,7 @@ def _read_pds4(path: Path) -> Raster:
         path,
         values,
         missing=_constants(values.dtype, texts, "missing_constant", "invalid_constant"),
-        full_scale=_pds4_mask(root),
+        full_scale=_pds4_mask(texts_of_label.get("sample_bit_mask", "")),
         most=_number(texts.get("maximum")),
         mosaic=mosaic,
         info=info_of_pds4(root),
@@ -294,8 +295,8 @@ def _pds4_name(data: Any, name: str | None) -> str:
     return next(n for n in names if getattr(data[n], "ndim", 0) in (2, 3))
 
 
-def _pds4_mask(root: ElementTree.Element) -> int | None:
-    mask = texts_of(root).get("sample_bit_mask", "").partition("#")[2].strip("#")
+def _pds4_mask(text: str) -> int | None:
+    mask = text.partition("#")[2].strip("#")
     return _full_scale(int(mask, 2)) if mask and set(mask) <= {"0", "1"} else None
 
 

@@ -50,9 +50,13 @@ def valid_values(
     return None if valid.all() else valid
 
 
+SWAPPED = (5, 6, 7, 8)
+"""EXIF orientations that exchange width and height."""
+
+
 def turned_array(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     """(H, W, ...) values turned as an EXIF orientation (1..8) says."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in SWAPPED:
         values = values.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         values = values[:, ::-1]
