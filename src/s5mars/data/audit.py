@@ -37,7 +37,10 @@ def readable_samples(
 
     def problem_of(sample: Sample) -> UserError | None:
         try:
-            _check(sample, coding)
+            if sample.mask is None:
+                open_hidden(sample, size=open_image(sample.image).size)
+            else:
+                open_pair(sample, coding)
         except UserError as error:
             return error
         return None
@@ -60,10 +63,3 @@ def report_skipped(messages: Collection[str]) -> None:
             plural(len(messages), "image with damaged files was", "images with damaged files were"),
             next(iter(messages)),
         )
-
-
-def _check(sample: Sample, coding: MaskCoding) -> None:
-    if sample.mask is not None:
-        open_pair(sample, coding)
-    else:
-        open_hidden(sample, size=open_image(sample.image).size)

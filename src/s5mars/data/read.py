@@ -102,8 +102,7 @@ def open_label(sample: Sample, coding: MaskCoding) -> Image.Image:
             from a mask of ``sample.hide``.
         MissingFileError: if a file does not exist.
     """
-    mask = mask_ids(sample)
-    _refuse_unknown(mask, coding, sample)
+    mask = known_ids(sample, coding)
     label = _indices(mask.ids, coding)
     if mask.valid is not None:
         label.paste(IGNORE, mask=Image.fromarray(~mask.valid))
@@ -196,17 +195,19 @@ def mask_ids(sample: Sample) -> MaskFile:
     return replace(mask, ids=ids.astype(np.uint16))
 
 
-def _refuse_unknown(mask: MaskFile, coding: MaskCoding, sample: Sample) -> None:
+def known_ids(sample: Sample, coding: MaskCoding) -> MaskFile:
+    """As ``mask_ids``; a UserError lists the ids that the coding does not define."""
+    mask = mask_ids(sample)
     ids = mask.ids if mask.valid is None else mask.ids[mask.valid]
     if ids.dtype == np.uint8 and ids.ndim == 2:
         # Several times faster than numpy, and labels are read often.
         counts = np.array(Image.fromarray(ids).histogram())
     else:
         counts = np.bincount(ids.ravel())
-    known = _known(_key(coding.index_of), coding.ignored)
+    known = coding.index_of.keys() | coding.ignored
     unknown = {int(v): int(counts[v]) for v in np.flatnonzero(counts) if v not in known}
     if not unknown:
-        return
+        return mask
     remedy = "assign them to a class or to `ignore` in dataset.yaml"
     if mask.lossy:
         remedy = "lossy compression changes ids: export the mask again as PNG"
@@ -219,20 +220,16 @@ def listed_ids(unknown: Mapping[int, int]) -> str:
 
 
 def _indices(ids: NDArray[Any], coding: MaskCoding) -> Image.Image:
-    table = _table(_key(coding.index_of))
+    table = index_table(coding)
     if ids.dtype == np.uint8:
         # Several times faster than numpy, and labels are read often.
         return Image.fromarray(ids).point(table[:256].tolist())
     return Image.fromarray(table.take(ids))
 
 
-def _key(index_of: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
-    return tuple(index_of.items())
-
-
-@lru_cache(maxsize=16)
-def _known(index_of: tuple[tuple[int, int], ...], ignored: frozenset[int]) -> frozenset[int]:
-    return frozenset(file_id for file_id, _ in index_of) | ignored
+def index_table(coding: MaskCoding) -> Bytes:
+    """(65536,) class index of each id in mask files; ``IGNORE`` for ids of no class."""
+    return _table(tuple(coding.index_of.items()))
 
 
 @lru_cache(maxsize=16)

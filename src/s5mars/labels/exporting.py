@@ -23,7 +23,8 @@ from s5mars.files.spreadsheet import csv_text
 from s5mars.labels import coco, cvat_masks, labelme
 from s5mars.labels.images import place
 from s5mars.labels.regions import Writer
-from s5mars.predict.index import INDEX, read_index
+from s5mars.predict.index import read_index
+from s5mars.predict.sources import INDEX
 from s5mars.products.decode import decode_mask
 from s5mars.products.files import IMAGE_ENDINGS
 from s5mars.text.numbers import count, plural

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
+from s5mars.data.layouts.files import composed
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below
 from s5mars.products.files import LISTED_ENDINGS, PRODUCT_ENDINGS, files_below, product_files
@@ -47,10 +47,10 @@ class Images:
         self._by_name, self._by_stem = _Paths(), _Paths()
         self._as_uploaded = _Paths(), _Paths()
         for name in self.files:
-            composed = _composed(name)
-            self._by_name.add(composed, name)
-            self._by_stem.add(_stem(composed), name)
-            for uploaded in {_as_uploaded(name), _as_uploaded(composed)}:
+            spelled = composed(name)
+            self._by_name.add(spelled, name)
+            self._by_stem.add(_stem(spelled), name)
+            for uploaded in {_as_uploaded(name), _as_uploaded(spelled)}:
                 for paths, key in zip(self._as_uploaded, (uploaded, _stem(uploaded)), strict=True):
                     paths.add(key, name)
 
@@ -96,7 +96,7 @@ class Images:
     def _fitting(self, name: str) -> Collection[str]:
         if name in self.files:
             return [name]
-        name = _composed(name)
+        name = composed(name)
         uploaded, _ = self._as_uploaded
         return (
             self._by_name.fitting(name)
@@ -106,7 +106,7 @@ class Images:
         )
 
     def _fitting_stem(self, name: str) -> Collection[str]:
-        name = _composed(name)
+        name = composed(name)
         _, uploaded = self._as_uploaded
         return self._by_stem.fitting(name) or uploaded.fitting(name)
 
@@ -116,7 +116,7 @@ class Images:
         if prefixed is None:
             return ()
         uploaded, uploaded_stem = self._as_uploaded
-        name = _as_uploaded(_composed(prefixed[1]))
+        name = _as_uploaded(composed(prefixed[1]))
         return (
             uploaded.ending(name) or uploaded_stem.ending(name) or uploaded_stem.ending(_stem(name))
         )
@@ -201,11 +201,6 @@ def _stem(name: str) -> str:
     path = PurePosixPath(name)
     known = path.suffix.lower() in PRODUCT_ENDINGS and path.name != path.suffix
     return path.with_suffix("").as_posix() if known else name
-
-
-def _composed(name: str) -> str:
-    """A name with one character for a letter and its accent, which macOS stores as two."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _as_uploaded(name: str) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from s5mars.classes import IGNORE, UNLABELLED_COLOUR, Colour, MaskCoding, Taxonomy
 from s5mars.data.layouts.files import MASK_SUFFIX
 from s5mars.data.layouts.plain import DESCRIPTION, read_description, stated_keys
-from s5mars.data.read import listed_ids
+from s5mars.data.read import index_table, listed_ids
 from s5mars.errors import UserError
 from s5mars.labels.colours import Coloured
 from s5mars.labels.colours_or_ids import (
@@ -225,10 +225,7 @@ def _regions_of_ids(
         return
     valid = np.ones(ids.shape, bool) if mask.valid is None else mask.valid
     values, counts = np.unique(ids[valid], return_counts=True)
-    table = np.full(65536, IGNORE, np.uint8)
-    for file_id, index in coding.index_of.items():
-        table[file_id] = index
-    indices = np.where(valid, table[ids], IGNORE)
+    indices = np.where(valid, index_table(coding)[ids], IGNORE)
     for index, name in enumerate(taxonomy.names):
         painted = indices == index
         if painted.any():

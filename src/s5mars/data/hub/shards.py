@@ -76,7 +76,7 @@ class LocalStore:
         }
         card = self.folder / "README.md"
         text = read_text(card) if card.is_file() else ""
-        return Listing(str(self.folder), "", _licence(text), _shards(files, self.source, self))
+        return Listing(str(self), "", _licence(text), _shards(files, self.source, self))
 
     def local_file(self, shard: Shard, folder: Path) -> Path:
         """Return the shard where it is; nothing is copied."""
@@ -112,7 +112,7 @@ class HubStore:
         files = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
         licence = _first(getattr(info.card_data, "license", None)) or UNSTATED
         return Listing(
-            f"{HUB}/datasets/{self.source.repo}",
+            str(self),
             str(info.sha or ""),
             licence,
             _shards(files, self.source, self),
@@ -146,8 +146,8 @@ class HubStore:
         reason = " ".join(str(error).split()) or type(error).__name__
         return ConnectionError(
             f"the hub cannot be reached ({reason[:120]}); downloaded files are kept: run the "
-            f"command again, or download {HUB}/datasets/{self.source.repo} by other means and give "
-            f"the folder with --from; the data set is published at {self.source.published}"
+            f"command again, or download {self} by other means and give the "
+            f"folder with --from; the data set is published at {self.source.published}"
         )
 
     def __str__(self) -> str:

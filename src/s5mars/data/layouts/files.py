@@ -69,18 +69,16 @@ def paired_samples(images: Path, masks: Path) -> dict[str, Sample]:
 
 
 def as_spelled_in(images: Collection[str], masks: Mapping[str, Path]) -> dict[str, Path]:
-    """The masks by the names of their images, which may spell accents in another way.
-
-    macOS stores a letter and its accent as two characters, other systems as one.
-    """
-    spelled = {_composed(name): name for name in images if name not in masks}
+    """The masks by the names of their images, which may spell accents in another way."""
+    spelled = {composed(name): name for name in images if name not in masks}
     return {
-        name if name in images else spelled.get(_composed(name), name): path
+        name if name in images else spelled.get(composed(name), name): path
         for name, path in masks.items()
     }
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
+    """A name with one character for a letter and its accent, which macOS stores as two."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -190,7 +188,7 @@ class _Known:
     """Samples by their names, for entries of lists."""
 
     def __init__(self, samples: Mapping[str, Sample]) -> None:
-        self._samples = {_composed(name): sample for name, sample in samples.items()} | {**samples}
+        self._samples = {composed(name): sample for name, sample in samples.items()} | {**samples}
         self._ambiguous = frozenset(ending for name in self._samples for ending in _endings(name))
 
     def find(self, entry: str) -> Sample | None:
@@ -199,7 +197,7 @@ class _Known:
         Accents may be spelled in another way than in the names of the files, and folders be
         separated as on Windows.
         """
-        spelled = _composed(entry)
+        spelled = composed(entry)
         forms = dict.fromkeys((entry, spelled, spelled.replace("\\", "/")))
         return next(filter(None, map(self._find, forms)), None)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from s5mars.classes import Taxonomy
+from s5mars.data.layouts.plain import DESCRIPTION
 from s5mars.errors import UserError, needed
 from s5mars.files.locking import locked
 from s5mars.labels.loop.assistant import Assistant
@@ -57,7 +58,7 @@ def label(
         open_folder(folder, None)  # raises
     with locked(folder / STATE), _listening(host, port) as listener:
         named = named_classes(classes) if classes is not None else None
-        if named is None and start_from is not None and not (folder / "dataset.yaml").exists():
+        if named is None and start_from is not None and not (folder / DESCRIPTION).exists():
             named = open_model(start_from).taxonomy
         opened = open_folder(folder, named)
         store = Store(opened)

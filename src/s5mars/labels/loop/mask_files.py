@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from s5mars.data.layouts.files import as_spelled_in, list_images
-from s5mars.data.read import mask_ids, open_label
+from s5mars.data.read import known_ids
 from s5mars.errors import UserError
 from s5mars.files import encoded_picture, write_bytes
 from s5mars.labels.loop.folder import LabelFolder
@@ -59,8 +59,7 @@ class MaskFiles:
             UserError: if the mask is damaged or has ids that ``dataset.yaml`` lacks.
         """
         sample = Sample(name, self.folder.images[name], path)
-        open_label(sample, self.folder.coding)  # its errors name unknown ids
-        mask = mask_ids(sample)
+        mask = known_ids(sample, self.folder.coding)
         ids = mask.ids.astype(np.uint8)
         if mask.valid is not None:
             ids = np.where(mask.valid, ids, self.folder.ignored_id).astype(np.uint8)

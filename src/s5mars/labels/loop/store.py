@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s5mars.classes import IGNORE
+from s5mars.data.read import index_table
 from s5mars.errors import MissingFileError, UserError
 from s5mars.labels.loop.folder import LabelFolder
 from s5mars.labels.loop.history import NAME, History
 from s5mars.labels.loop.mask_files import MaskFiles, Stamp, stamp_of
 from s5mars.labels.loop.patch import KEEP, Patch, read_patch
 from s5mars.labels.loop.splits import Splits
-from s5mars.products.names import parse_name
+from s5mars.products import read_info
 from s5mars.types import Sample
 
 Status = Literal["open", "done", "skipped"]
@@ -67,13 +68,11 @@ class Store:
         self.folder = folder
         self.lock = threading.RLock()
         self._files = MaskFiles(folder)
-        self.sols = {name: _sol(path) for name, path in folder.images.items()}
+        self.sols = {name: read_info(path).sol for name, path in folder.images.items()}
         classes = len(folder.taxonomy)
         self._id_of = np.full(256, folder.ignored_id, np.uint8)
         self._id_of[:classes] = [folder.id_of(index) for index in range(classes)]
-        self._index_of = np.full(256, IGNORE, np.uint8)
-        for file_id, index in folder.coding.index_of.items():
-            self._index_of[file_id] = index
+        self._index_of = index_table(folder.coding)[:256]
         self._version = dict.fromkeys(folder.images, 0)
         self._done: dict[str, list[_Change]] = {}
         self._undone: dict[str, list[_Change]] = {}
@@ -340,8 +339,3 @@ class Store:
             return
         self.path(name).unlink(missing_ok=True)
         self._stamp[name] = None
-
-
-def _sol(path: Path) -> int | None:
-    named = parse_name(path.name)
-    return named.info.sol if named else None

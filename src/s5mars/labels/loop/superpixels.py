@@ -16,8 +16,8 @@ from PIL import Image
 
 from s5mars.files import replacing
 from s5mars.files.reading import reading
-from s5mars.products import open_product
-from s5mars.products.no_data import empty_pixels, no_data
+from s5mars.labels.loop.picture import read_picture
+from s5mars.products.no_data import no_data
 from s5mars.proposals.graph import GraphSettings, graph_levels
 
 SETTINGS = GraphSettings(
@@ -141,8 +141,8 @@ def start_segmenting(number: int) -> Callable[[Path], Regions]:
 
 
 def _of_file(path: Path) -> Regions:
-    product = open_product(path)
-    return superpixels(product.image, valid=~empty_pixels(product.image, product.valid))
+    picture = read_picture(path)
+    return superpixels(picture.image, valid=picture.valid)
 
 
 def _between(small: int, large: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
