@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -122,30 +123,26 @@ def export(
         "output": "probabilities: (N, C, H, W) float32, with class biases and temperature",
         "precision": "int8" if int8 else "float32",
     }
+    write = partial(
+        write_onnx,
+        model=loaded.model,
+        taxonomy=loaded.taxonomy,
+        temperature=loaded.temperature,
+        class_biases=loaded.class_biases,
+    )
     if int8:
         seen = _read(evenly_spaced(paths, CALIBRATION_IMAGES), loaded)
         if not seen:
             raise UserError(f"--int8 needs larger images: {_too_small(paths, loaded)}")
         with tempfile.TemporaryDirectory() as scratch:
             single = Path(scratch) / "float32.onnx"
-            write_onnx(
+            write(
                 single,
-                loaded.model,
-                loaded.taxonomy,
-                temperature=loaded.temperature,
-                class_biases=loaded.class_biases,
                 facts={**facts, "ranges_from": f"{len(seen)} images of {paths[0].parent.name}"},
             )
             quantise(single, target, [centre(image, CALIBRATION_SIDE) for image in seen])
     else:
-        write_onnx(
-            target,
-            loaded.model,
-            loaded.taxonomy,
-            temperature=loaded.temperature,
-            class_biases=loaded.class_biases,
-            facts=facts,
-        )
+        write(target, facts=facts)
     return _compared(loaded, target, paths, least_equal=LEAST_EQUAL[facts["precision"]])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ class SegmentationNetwork(nn.Module):
         super().__init__()
         self.licence = None
         self.representation = None
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8, or float in [0, 1] → float, normalised by ``mean`` and ``std``."""
+        if image.dtype == torch.uint8:
+            image = image.to(self.mean.dtype) / 255
+        return (image - self.mean) / self.std
 
 
 class Network(Protocol):

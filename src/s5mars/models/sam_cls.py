@@ -149,10 +149,10 @@ def sam_cls(weights: str, classes: int, *, cache: Path | None = None) -> SamCls:
     """
     folder = pretrained_folder(weights, list(USABLE))
     model, processor = load_sam(folder)
-    found = digest(folder)
+    kind, found = family(folder), digest(folder)
     encoder = model.vision_encoder
     facts = {
-        "family": family(folder),
+        "family": kind,
         "digest": found,
         "side": input_side(processor),
         "mean": list(processor.image_mean),
@@ -160,8 +160,7 @@ def sam_cls(weights: str, classes: int, *, cache: Path | None = None) -> SamCls:
         "config": json.loads(model.config.vision_config.to_json_string(use_diff=False)),
     }
     count = len(encoder.state_dict())
-    report = WeightsReport(f"{FAMILIES[family(folder)]} {Path(weights).name} ({found})",
-                           count, count)  # fmt: skip
+    report = WeightsReport(f"{FAMILIES[kind]} {Path(weights).name} ({found})", count, count)
     features = None if cache is None else FeatureCache(cache, _digest(facts))
     return SamCls(encoder, classes, facts=facts, report=report, cache=features)
 

@@ -130,9 +130,7 @@ class San(SegmentationNetwork):
         Args:
             image: (B, 3, H, W) uint8, or float in [0, 1].
         """
-        if image.dtype == torch.uint8:
-            image = image.to(self.mean.dtype) / 255
-        normed = (image - self.mean) / self.std
+        normed = self.normalised(image)
         grid, clip_grid = self._grids(image.shape[-2], image.shape[-1])
         patch = self.adapter.shape.patch
         pixels = _resized(normed, (grid[0] * patch, grid[1] * patch))

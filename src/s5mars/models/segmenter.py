@@ -118,14 +118,10 @@ class Segmenter(SegmentationNetwork, ABC):
         With a frozen encoder and a cache, those of uint8 images are computed one image at a time
         and rounded to half precision, so that they depend neither on the batch nor on the cache.
         """
-        if image.dtype == torch.uint8:
-            if self.frozen and self.cache_folder is not None:
-                found = [self._cached(single) for single in image]
-                return tuple(
-                    torch.stack(maps).to(self.mean.dtype) for maps in zip(*found, strict=True)
-                )
-            image = image.to(self.mean.dtype) / 255
-        return self.encode((image - self.mean) / self.std)
+        if image.dtype == torch.uint8 and self.frozen and self.cache_folder is not None:
+            found = [self._cached(single) for single in image]
+            return tuple(torch.stack(maps).to(self.mean.dtype) for maps in zip(*found, strict=True))
+        return self.encode(self.normalised(image))
 
     def encode(self, normalised: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of an image that is normalised already."""
@@ -172,9 +168,8 @@ class Segmenter(SegmentationNetwork, ABC):
             self._cache = FeatureCache(self.cache_folder, self._digest())
 
         def encode() -> list[Tensor]:
-            scaled = (image[None].to(self.mean.dtype) / 255 - self.mean) / self.std
             with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-                return [level[0] for level in self.encode(scaled)]
+                return [level[0] for level in self.encode(self.normalised(image[None]))]
 
         return self._cache.features(image, encode)
 
