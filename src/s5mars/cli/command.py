@@ -50,7 +50,21 @@ class Command:
 
     def parse(self, name: str, arguments: Sequence[str]) -> Namespace:
         """Parse the arguments that follow the command's name; errors as in ``call``."""
-        return _parse(self.parser(name), arguments, passes_on=self.passes_on)
+        parser = self.parser(name)
+        # Options may stand between positional arguments, some of which may be left out.
+        parse = parser.parse_known_args if self.passes_on else parser.parse_known_intermixed_args
+        try:
+            namespace, unknown = parse(arguments)
+        except ArgumentError as error:
+            parser.error(str(error))
+        if self.passes_on:
+            namespace.passed_on = unknown
+        elif unknown:
+            known = [o for action in parser._actions for o in action.option_strings]
+            wrong = unknown[0].partition("=")[0]
+            hint = did_you_mean(wrong, known) or f"; see {parser.prog} --help"
+            raise UserError(f"unknown option {wrong}{hint}")
+        return namespace
 
     def parser(self, name: str) -> ArgumentParser:
         """The parser of the command."""
@@ -124,20 +138,3 @@ class OneLineParser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing and exiting."""
         raise UserError(f"{message}; see {self.prog} --help")
-
-
-def _parse(parser: ArgumentParser, arguments: Sequence[str], *, passes_on: bool) -> Namespace:
-    # Options may stand between positional arguments, some of which may be left out.
-    parse = parser.parse_known_args if passes_on else parser.parse_known_intermixed_args
-    try:
-        namespace, unknown = parse(arguments)
-    except ArgumentError as error:
-        parser.error(str(error))
-    if passes_on:
-        namespace.passed_on = unknown
-    elif unknown:
-        known = [o for action in parser._actions for o in action.option_strings]
-        wrong = unknown[0].partition("=")[0]
-        hint = did_you_mean(wrong, known) or f"; see {parser.prog} --help"
-        raise UserError(f"unknown option {wrong}{hint}")
-    return namespace

@@ -75,7 +75,8 @@ def model_and_images(first: str | None, others: Sequence[str]) -> tuple[str, lis
         UserError: if there is a model but no image, the model is not first, the first argument may
             be a model or images, or no model is given or installed.
     """
-    for each in others if first is None else (first, *others):
+    images = [*others] if first is None else [first, *others]
+    for each in images:
         given_path(each)
     if first is not None and _is_ambiguous(first):
         raise UserError(
@@ -84,7 +85,6 @@ def model_and_images(first: str | None, others: Sequence[str]) -> tuple[str, lis
         )
     if first is not None and is_model(first):
         return first, list(others)
-    images = [*others] if first is None else [first, *others]
     if len(images) == 1 and _is_model_only(images[0]):
         raise UserError(f"{images[0]} is a model; give images to predict after it")
     if first is not None and (models := [each for each in others if _is_model_only(each)]):

@@ -18,8 +18,7 @@ from s5mars.files.reading import open_parquet, parse_object, reading
 from s5mars.files.spreadsheet import csv_text
 from s5mars.predict.database import START_OVER
 from s5mars.predict.manifest import Entry, Manifest
-from s5mars.predict.sources import INDEX as INDEX
-from s5mars.predict.sources import TABLE
+from s5mars.predict.sources import INDEX, TABLE
 from s5mars.products import read_info
 
 FOOTER = b"s5mars.index"

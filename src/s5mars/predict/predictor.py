@@ -88,7 +88,7 @@ class Predictor:
         self.model = model
         self.taxonomy = taxonomy
         self.temperature = check_temperature(temperature)
-        self.class_biases = self._checked(class_biases)
+        self.class_biases = self._biases(class_biases)
         self.resolution = resolution
         self.domain = domain
         self.name = name
@@ -317,7 +317,7 @@ class Predictor:
         logits = logits.float()
         return (logits if self.class_biases is None else logits + self.class_biases).softmax(1)
 
-    def _checked(self, biases: Sequence[float] | None) -> Tensor | None:
+    def _biases(self, biases: Sequence[float] | None) -> Tensor | None:
         """(1, C, 1, 1) float32 on the device."""
         if biases is None:
             return None
