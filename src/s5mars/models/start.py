@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from s5mars.classes import Taxonomy, plain_name
@@ -128,8 +127,7 @@ def take(
         for to, at in rows.items():
             target[to] = given[key][at]
         taken[key] = target
-    with torch.no_grad():
-        network.load_state_dict(taken, strict=False)
+    network.load_state_dict(taken, strict=False)
     return StartReport(
         source=_shared_name(source),
         decoder=decoder,

@@ -111,7 +111,7 @@ def _sam_settings(fields: dict[str, Any], device: str) -> Any:
     needed("transformers", extra="sam")
     from s5mars.proposals.sam import SamSettings, fast_precision
 
-    settings = SamSettings(**{"precision": "fp32", **fields})
+    settings = SamSettings(**fields)
     if "precision" in fields:
         return settings
     return replace(settings, precision=fast_precision(device))
