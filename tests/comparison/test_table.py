@@ -110,6 +110,16 @@ def test_the_best_other_row_is_the_best_of_those_with_common_seeds(tmp_path: Pat
     assert best == {"supervised": "S5_Mars", "s5mars": "FixMatch", "fixmatch": "S5_Mars"}
 
 
+def test_a_row_with_one_easy_seed_is_not_the_best_other_row() -> None:
+    scores = {
+        ("supervised", 0): 80.0, ("supervised", 1): 50.0,
+        ("s5mars", 0): 81.0, ("s5mars", 1): 52.0,
+        ("fixmatch", 0): 79.0,
+    }  # fmt: skip
+    best = {s.row: s.best_other for s in groups_of(comparison(scores))[0].standings}
+    assert best == {"supervised": "S5_Mars", "s5mars": "Supervised", "fixmatch": "S5_Mars"}
+
+
 def test_failed_and_unfinished_cells_are_named(tmp_path: Path) -> None:
     cells = list(comparison().cells)
     cells[3] = replace(cells[3], status="failed", reason="out of memory", mIoU=None)

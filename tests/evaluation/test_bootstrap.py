@@ -79,8 +79,7 @@ def test_a_class_that_is_rare_or_absent() -> None:
 
 
 def test_images_without_labels_and_nothing_at_all() -> None:
-    found = bootstrap([*images(5), Confusion(3)])
-    assert found.mIoU[0] <= found.mIoU[1]
+    assert bootstrap([*images(8), *[Confusion(3)] * 40]) == bootstrap(images(8))
     with pytest.raises(ValueError, match="images must not be empty"):
         bootstrap([])
     with pytest.raises(ValueError, match=r"draws must be at least 1 \(got 0\)"):

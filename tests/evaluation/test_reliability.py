@@ -18,6 +18,7 @@ from s5mars.evaluation.reliability import (
     collect_pixels,
     confidences,
     fit_temperature,
+    is_at_limit,
     measure,
     negative_log_likelihood,
     reliability,
@@ -56,6 +57,17 @@ def test_the_fit_is_the_least_likelihood_and_a_constant_a_pixel_changes_nothing(
     assert fit_temperature(shifted) == pytest.approx(best, rel=1e-3)
     least = negative_log_likelihood(shifted, best)
     assert all(negative_log_likelihood(shifted, t) > least for t in (0.9 * best, 1.1 * best))
+
+
+def test_a_fit_without_a_minimum_in_its_range_is_at_its_limit() -> None:
+    pixels = honest(2000)
+    assert not is_at_limit(pixels, fit_temperature(pixels))
+    # The likelihood of the last is flat up to rounding, so the fit stops far from both ends.
+    for margin, label in ((0.5, 0), (2.0, 0), (2.0, 1), (20.0, 0)):
+        one = Pixels(
+            np.array([[margin, 0]], np.float32), np.array([label], np.uint8), np.zeros(1, np.int32)
+        )
+        assert is_at_limit(one, fit_temperature(one))
 
 
 def test_likelihood_and_confidence_agree_with_a_loop() -> None:

@@ -22,7 +22,7 @@ class Standing:
     classes: Mapping[str, Summary | None]  # IoU; None if the ground truth lacks the class
     # Of mIoU; None for the reference itself or without common seeds.
     to_reference: Difference | None
-    # Title of the other row with the highest mean on common seeds; None if no row has any.
+    # Title of the other row with the highest mean difference to it; None without common seeds.
     best_other: str | None
     to_best_other: Difference | None
 
@@ -94,12 +94,13 @@ def _group(comparison: Comparison, kind: str, share: str) -> Group:
 
 
 def _best_other(name: str, scores: Mapping[str, Mapping[int, float]]) -> str | None:
-    means = {}
-    for other, found in scores.items():
-        common = found.keys() & scores[name].keys()
-        if other != name and common:
-            means[other] = summary([found[seed] for seed in common]).mean
-    return max(means, key=means.__getitem__, default=None)
+    # Means are of different seeds for rows that lack some, and one easy seed would win.
+    leads = {
+        other: difference.mean
+        for other, found in scores.items()
+        if other != name and (difference := paired_difference(found, scores[name]))
+    }
+    return max(leads, key=leads.__getitem__, default=None)
 
 
 def by_seed(cells: Iterable[Result]) -> dict[int, float]:

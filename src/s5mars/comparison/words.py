@@ -55,7 +55,7 @@ def reading_lines(group: Group) -> list[str]:
         "Scores are in percent, mean ± standard deviation over seeds. Differences are in points of "
         f"mIoU, paired by seed, with Student's {100 * LEVEL:.0f} % t interval; an interval that "
         "includes zero shows no difference. The best other row is the one with the highest mean "
-        "on these same seeds."
+        "difference to the row, on these same seeds."
     ]
     if len({standing.mIoU.n for standing in group.standings}) > 1:
         lines.append(

@@ -42,7 +42,8 @@ class Intervals:
 def bootstrap(images: Sequence[Confusion], *, draws: int = DRAWS, seed: int = SEED) -> Intervals:
     """Percentile bootstrap (Efron 1979) over images.
 
-    Each draw takes as many images as there are, with replacement; their matrices are summed and
+    Images without a labelled pixel change no score, and no interval: they are left out. Each draw
+    takes as many of the other images as there are, with replacement; their matrices are summed and
     scored like those of the split. A class absent from a draw is left out of that draw's means. The
     interval covers the choice of images only, not the seed of the training. All ends are NaN if
     fewer than ``FEWEST`` images have a labelled pixel.
@@ -56,10 +57,11 @@ def bootstrap(images: Sequence[Confusion], *, draws: int = DRAWS, seed: int = SE
         raise ValueError("images must not be empty")
     if draws < 1:
         raise ValueError(f"draws must be at least 1 (got {draws})")
-    if sum(image.support.any() for image in images) < FEWEST:
+    labelled = [image for image in images if image.support.any()]
+    if len(labelled) < FEWEST:
         nothing = (float("nan"), float("nan"))
         return Intervals(nothing, nothing, nothing, (nothing,) * images[0].classes)
-    matrices = np.stack([image.matrix for image in images])
+    matrices = np.stack([image.matrix for image in labelled])
     number, classes, _ = matrices.shape
     # Counts of each image in each draw: all draws are one matrix product, exact in float64 as
     # long as counts stay below 2**53.

@@ -22,6 +22,7 @@ from s5mars.evaluation.reliability import (
     THRESHOLDS,
     collect_pixels,
     fit_temperature,
+    is_at_limit,
     measure,
 )
 from s5mars.files import write_json
@@ -135,7 +136,7 @@ def calibrate(
     }
     result = {
         "temperature": temperature,
-        "at_limit": not 1.01 * LOWEST < temperature < HIGHEST / 1.01,
+        "at_limit": is_at_limit(found, temperature),
         "network": loaded.network,
         "bins": BINS,
         "class_biases": entry,

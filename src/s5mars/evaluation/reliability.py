@@ -108,6 +108,16 @@ def fit_temperature(pixels: Pixels) -> float:
     return float(np.exp(found.x))
 
 
+def is_at_limit(pixels: Pixels, temperature: float) -> bool:
+    """Whether the NLL is as small at an end of the range as at the fitted temperature.
+
+    If all pixels are right by a wide margin, it is 0 up to rounding for every low temperature, and
+    the fit stops anywhere among them.
+    """
+    ends = (negative_log_likelihood(pixels, end) for end in (LOWEST, HIGHEST))
+    return min(ends) <= negative_log_likelihood(pixels, temperature)
+
+
 def negative_log_likelihood(pixels: Pixels, temperature: float) -> float:
     """Mean of -log softmax(z / T)[label] over the pixels, in nats."""
     total = 0.0
