@@ -85,6 +85,16 @@ def test_the_legend_lists_only_classes_that_are_there() -> None:
     assert shown == [S5MARS.classes[3].name, S5MARS.classes[5].name]
 
 
+def test_the_legend_says_of_no_class_that_is_there_that_it_has_0_percent() -> None:
+    image, labels = picture(20, 20)
+    strips = []
+    for pixels in (1, 2):  # 0.25 % and 0.5 %, which is rounded to 0
+        labels[:] = 3
+        labels[0, :pixels] = 5
+        strips.append(np.asarray(overlay(image, labels, S5MARS))[20:])
+    assert np.array_equal(*strips)
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (64, 40), (300, 400), (100, 2000), (900, 60)])
 def test_legend_has_every_colour_and_text_whatever_the_size(shape: tuple[int, int]) -> None:
     image, labels = picture(*shape)

@@ -197,7 +197,7 @@ def _entries(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> list[Entry]:
 
 def _share(count: int, total: int) -> str:
     percent = 100 * count / total
-    return "< 1 %" if 0 < percent < 0.5 else f"{percent:.0f} %"
+    return "< 1 %" if 0 < percent <= 0.5 else f"{percent:.0f} %"
 
 
 def _check(labels: NDArray[np.uint8], taxonomy: Taxonomy) -> None:

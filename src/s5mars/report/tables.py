@@ -82,11 +82,11 @@ def _cell(truth: str, predicted: str, value: float, total: float, *, right: bool
     if not total:
         return {"kind": "zero", "percent": "0", "text": UNKNOWN, "title": f"no pixel of {truth}"}
     percent = 100 * value / total
-    kinds = {"right": right, "strong": percent > 55, "zero": percent < 0.5}
+    kinds = {"right": right, "strong": percent > 55, "zero": percent <= 0.5}
     return {
         "kind": " ".join(kind for kind, holds in kinds.items() if holds),
         "percent": f"{percent:.1f}",
-        "text": f"{percent:.0f}" if percent >= 0.5 or not value else "<1",
+        "text": f"{percent:.0f}" if percent > 0.5 or not value else "<1",
         "title": f"{truth} → {predicted}: {count(value)} pixels, {percent:.2f} %",
     }
 
