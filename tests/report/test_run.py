@@ -280,14 +280,32 @@ def test_without_an_evaluation_the_run_is_evaluated(
         (data / "splits" / "test.txt").unlink()
     asked = []
 
-    def evaluate(folder, *, data, split):
-        asked.append((folder, data, split))
+    def evaluate(folder, *, data, splits, split):
+        asked.append((folder, data, splits, split))
         return content
 
     monkeypatch.setattr(evaluations, "evaluate", evaluate)
     page = open_page(write_report(run, examples=0))
-    assert asked == [(run, data, expected)]
+    assert asked == [(run, data, None, expected)]
     assert "33.33" in page.text
+
+
+def test_a_run_without_an_evaluation_is_evaluated_with_the_given_lists(
+    make_run, network, data, monkeypatch, tmp_path: Path
+) -> None:
+    run = make_run(metrics={"data": "/nowhere/tiny", "splits": "/nowhere/lists"})
+    content = json.loads((run / "evaluation-test-full.json").read_text())
+    (run / "evaluation-test-full.json").unlink()
+    lists = (data / "splits").rename(tmp_path / "lists")
+    asked = []
+
+    def evaluate(folder, **options):
+        asked.append(options)
+        return content
+
+    monkeypatch.setattr(evaluations, "evaluate", evaluate)
+    write_report(run, examples=0, data=data, splits=lists)
+    assert asked == [{"data": data, "splits": lists, "split": "test"}]
 
 
 def test_data_that_is_gone_is_said_in_place_of_the_images(make_run, network, open_page) -> None:

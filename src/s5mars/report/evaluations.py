@@ -39,7 +39,9 @@ def evaluation_of(run: Run) -> Mapping[str, Any]:
         return read_evaluation(found)
     splits = dataset_of(run.folder, run.metrics).splits
     split = next((name for name in ("test", "val") if splits.get(name)), None)
-    return {} if split is None else evaluate(run.folder, data=run.data, split=split)
+    if split is None:
+        return {}
+    return evaluate(run.folder, data=run.data, splits=run.splits, split=split)
 
 
 def is_stale(run: Run) -> bool:

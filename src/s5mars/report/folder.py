@@ -48,6 +48,12 @@ class Run:
         return Path(str(value)) if value else None
 
     @property
+    def splits(self) -> Path | None:
+        """The folder of its split lists, or where it is now; None for that of the data."""
+        value = self.metrics.get("splits")
+        return Path(str(value)) if value else None
+
+    @property
     def data_name(self) -> str:
         """The name of the data folder."""
         return "unknown data" if self.data is None else self.data.resolve().name
@@ -94,6 +100,7 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
         folder: run folder of ``s5mars train``. ``metrics.json`` and ``best.json`` are required,
             ``config.yaml`` and ``versions.json`` are optional.
         data: where its data is now, if it was moved.
+        splits: where its split lists are now.
 
     Raises:
         MissingFileError: if the folder or one of the two required files is missing.
