@@ -27,6 +27,11 @@ def test_a_step_changes_the_student(name: str) -> None:
     assert step.held >= networks * step.trained
 
 
+def test_a_teacher_that_is_given_is_held() -> None:
+    step = Step("self_training", TINY, torch.device("cpu"))
+    assert step.held == 2 * step.trained
+
+
 @pytest.mark.slow
 def test_the_peak_of_a_fresh_process() -> None:
     assert peak_in_fresh_process("s5mars", TINY) > 2**20

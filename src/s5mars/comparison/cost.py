@@ -37,7 +37,7 @@ class Cost:
 
     method: str
     trained: int  # parameters that the optimiser updates
-    held: int  # parameters of student and teacher, and the state of the method
+    held: int  # parameters of student and teacher
     flops: int  # forward and backward; a multiplication and an addition count as two
     peak: int | None  # bytes; None if the device does not report it
     seconds: float  # median time of a step
@@ -97,7 +97,6 @@ def _sizes_and_memory(
     peak = peak_in_fresh_process(name, settings) if device.type == "cpu" else None
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
     try:
         step = Step(name, settings, device)
         step()  # creates the state of the optimiser
@@ -157,8 +156,7 @@ def _lines(settings: CostSettings, device: torch.device) -> list[str]:
     return [
         f"{settings.model}{head}, crop {settings.crop}, batch {settings.batch} of each stream, "
         f"{settings.classes} classes, fp32, on {_device_name(device)}.",
-        "Trained: parameters that the optimiser updates. Held: parameters of student and teacher, "
-        "and the state of the method.",
+        "Trained: parameters that the optimiser updates. Held: parameters of student and teacher.",
         "Operations: convolutions and matrix products of the forward and backward pass; a "
         "multiplication and an addition count as two.",
         f"Time: median of {settings.rounds * _STEPS_A_TURN} steps, the methods in turn, on random "

@@ -99,10 +99,8 @@ class Step:
 
     def wait(self) -> None:
         """Wait until the device has finished."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
 
     @property
     def trained(self) -> int:
@@ -111,13 +109,8 @@ class Step:
 
     @property
     def held(self) -> int:
-        """Number of parameters of student and teacher, and of values in the method's state."""
-        networks = [self.module.student, self.module.teacher]
-        held = sum(p.numel() for network in networks if network for p in network.parameters())
-        method = self.module.method
-        if isinstance(method, torch.nn.Module):
-            held += sum(t.numel() for t in (*method.parameters(), *method.buffers()))
-        return held
+        """Number of parameters of student and teacher."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
 
 
 def random_batch(settings: CostSettings, device: torch.device, *, pool: bool) -> Batch:
