@@ -21,6 +21,11 @@ FLOOR = 1e-3
 """Smallest share of a class, so that classes without labels are not excluded."""
 
 
+def class_shares(areas: Tensor) -> Tensor:
+    """(C,) shares or areas of the labels → shares, none below ``FLOOR``."""
+    return (areas.float() / areas.sum().clamp(min=1e-12)).clamp(min=FLOOR)
+
+
 class Alignment(nn.Module):
     """Align predictions for the pool with the class shares of the labels.
 
@@ -35,8 +40,7 @@ class Alignment(nn.Module):
 
     def __init__(self, shares: Tensor, *, momentum: float, power: float) -> None:
         super().__init__()
-        shares = shares.float() / shares.sum().clamp(min=1e-12)
-        wanted = shares.clamp(min=FLOOR) ** power
+        wanted = class_shares(shares) ** power
         self.register_buffer("wanted", wanted / wanted.sum(), persistent=False)
         self.predicted = RunningMean(len(shares), momentum=momentum)
 

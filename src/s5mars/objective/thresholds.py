@@ -33,13 +33,12 @@ import torch
 from torch import Tensor, nn
 
 from s5mars.errors import UserError
+from s5mars.objective.alignment import class_shares
 from s5mars.objective.averages import RunningMean
 from s5mars.settings.config import Thresholds
 
 LOWEST = 0.5
 """Smallest threshold of ``freematch``."""
-
-_SMALLEST_SHARE = 1e-3  # share of classes without labels
 
 
 class Keep(Protocol):
@@ -74,8 +73,7 @@ class ClassThresholds(nn.Module):
         if kind not in get_args(Thresholds)[1:]:
             raise UserError(f"kind must be flexmatch or freematch (got {kind!r})")
         self.kind = kind
-        shares = shares.float() / shares.sum().clamp(min=1e-12)
-        self.register_buffer("prior", shares.clamp(min=_SMALLEST_SHARE), persistent=False)
+        self.register_buffer("prior", class_shares(shares), persistent=False)
         classes = len(shares)
         self.used = RunningMean(classes, momentum=momentum)  # share of the pixels above τ, by class
         self.mean = RunningMean(classes, momentum=momentum)  # p̃
