@@ -11,6 +11,7 @@ from s5mars.data.dataset import Dataset
 from s5mars.files import file_digest
 from s5mars.files.run_folder import TENSORS
 from s5mars.settings.config import TrainConfig
+from s5mars.settings.keywords import as_option
 
 _OPTIONS = ("objects", "weights", "start_from", "teacher")
 """Options that may name a file or folder."""
@@ -41,9 +42,7 @@ def describe_content(dataset: Dataset, config: TrainConfig) -> dict[str, str]:
 def content_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """Say whose content differs; what only one of them describes is left out."""
     return [
-        "the labels differ"
-        if name == "labels"
-        else f"the content of --{name.replace('_', '-')} differs"
+        "the labels differ" if name == "labels" else f"the content of {as_option(name)} differs"
         for name in old.keys() & new.keys()
         if old[name] != new[name]
     ]

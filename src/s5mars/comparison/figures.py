@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from s5mars.comparison.joined import read_joined
 from s5mars.comparison.pictures import predictions, worst
 from s5mars.comparison.results import Comparison, Result
 from s5mars.comparison.standings import Group, Standing, by_seed, groups_of
-from s5mars.errors import UserError, require_choice
+from s5mars.errors import UserError, require_choice, require_limit
 from s5mars.files import write_figure
 from s5mars.text.spread import summary
 
@@ -56,8 +55,7 @@ def write_figures(
         MissingFileError: if the comparison, a run or the data is missing.
         UserError: if no cell has finished, the row is unknown, or ``images`` is below 1.
     """
-    if images < 1:
-        raise UserError(f"--images must be at least 1 (got {images})")
+    require_limit("at least 1", **{"--images": images})
     sources = [source] if isinstance(source, Path) else source
     comparison = read_joined(sources)
     groups = [group for group in groups_of(comparison) if group.standings]
@@ -154,20 +152,9 @@ def by_labels(lines: Sequence[Line]) -> Figure:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     for line in lines:
-        labelled = sorted(line.scores)
-        means = [summary(line.scores[count]) for count in labelled]
-        low = [m.mean - (m.spread or 0.0) for m in means]
-        high = [m.mean + (m.spread or 0.0) for m in means]
-        axes.plot(
-            labelled,
-            [m.mean for m in means],
-            color=line.colour,
-            label=line.title,
-            ls=line.dash,
-            marker="o",
-            ms=5,
-        )
-        axes.fill_between(labelled, low, high, color=line.colour, alpha=0.15, lw=0)
+        by_count = dict(sorted(line.scores.items()))
+        style: Any = {"label": line.title, "ls": line.dash, "marker": "o", "ms": 5}
+        _line_and_band(axes, by_count, line.colour, **style)
         for count, scores in line.scores.items():
             axes.plot([count] * len(scores), scores, "o", color=line.colour, ms=3, alpha=0.5)
     counts = sorted({count for line in lines for count in line.scores})
@@ -192,20 +179,11 @@ def _curves(comparison: Comparison, groups: Sequence[Group]) -> Figure:
     drawn: dict[str, Line2D] = {}  # row → its line in the first panel that has one
     for axes, group in zip(panels, groups, strict=True):
         for standing in group.standings:
-            steps, mean, low, high = _band(standing.cells)
-            colour = _colour(comparison, standing.row)
-            (line,) = axes.plot(
-                steps,
-                mean,
-                color=colour,
-                label=standing.title,
-                ls=_dash(comparison, standing.row),
-                lw=1.6,
-                marker=".",
-                ms=4,
-            )
+            line = _line_and_band(
+                axes, _scores_by_step(standing.cells), _colour(comparison, standing.row),
+                label=standing.title, ls=_dash(comparison, standing.row), lw=1.6, marker=".", ms=4,
+            )  # fmt: skip
             drawn.setdefault(standing.row, line)
-            axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
         axes.set(xlabel="step", title=f"labelled share {group.share}")
         _quiet(axes, grid="both")
     split = comparison.settings["training"]["select_on"]
@@ -216,16 +194,23 @@ def _curves(comparison: Comparison, groups: Sequence[Group]) -> Figure:
     return figure
 
 
-def _band(cells: Sequence[Result]) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Return the steps that every seed has a score for, their mean, and the ends of the band."""
+def _line_and_band(
+    axes: Axes, scores: Mapping[Any, Sequence[float]], colour: str, **style: Any
+) -> Line2D:
+    """Draw the mean score at each place as a line, and the standard deviation as a band."""
+    places, found = list(scores), [summary(values) for values in scores.values()]
+    (line,) = axes.plot(places, [each.mean for each in found], color=colour, **style)
+    low = [each.mean - (each.spread or 0.0) for each in found]
+    high = [each.mean + (each.spread or 0.0) for each in found]
+    axes.fill_between(places, low, high, color=colour, alpha=0.15, lw=0)
+    return line
+
+
+def _scores_by_step(cells: Sequence[Result]) -> dict[float, list[float]]:
+    """Return the scores of all seeds at each step that every seed has a score for."""
     curves = [{s: v for s, v in cell.curve if s is not None and v is not None} for cell in cells]
     steps = sorted(set(curves[0]).intersection(*curves[1:]))
-    values = [[curve[step] for curve in curves] for step in steps]
-    mean = [statistics.fmean(scores) for scores in values]
-    spread_of = [statistics.stdev(scores) if len(scores) > 1 else 0.0 for scores in values]
-    low = [m - s for m, s in zip(mean, spread_of, strict=True)]
-    high = [m + s for m, s in zip(mean, spread_of, strict=True)]
-    return steps, mean, low, high
+    return {step: [curve[step] for curve in curves] for step in steps}
 
 
 def _colour(comparison: Comparison, row: str) -> str:

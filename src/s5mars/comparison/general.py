@@ -14,13 +14,14 @@ from s5mars.comparison.grid import Row
 from s5mars.errors import MissingFileError
 from s5mars.models.pretrained import pretrained_folder
 from s5mars.settings.config import EncoderSettings
+from s5mars.settings.keywords import as_option
 
 GROUP = "zero_shot"
 UNAVAILABLE = "weights not available here"
 
 _OF_THE_MODEL = {
     "--model", "--weights", "--recipe", "--freeze-norm", "--encoder-rate",
-    *(f"--{name.replace('_', '-')}" for name in EncoderSettings.__dataclass_fields__),
+    *map(as_option, EncoderSettings.__dataclass_fields__),
 }  # fmt: skip
 _OF_THE_OPTIMISER = {"--optimiser", "--learning-rate", "--momentum", "--weight-decay", "--clip"}
 _OF_LENGTH = {"--steps", "--epochs"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.data.partition import as_fraction
-from s5mars.errors import UserError, nearest_first
+from s5mars.errors import UserError, nearest_first, require_limit
 from s5mars.methods import (
     METHODS,
     OF_A_NETWORK,
@@ -145,8 +145,8 @@ def cells_of(rows: Sequence[Row], labelled: Sequence[str], seeds: Sequence[int])
         if as_fraction(value) is None:
             raise UserError(f"{other} and {value} have the same name; rename one of them")
         raise UserError(f"--labelled {other} and {value} are too close to each other; give one")
-    if negative := [seed for seed in seeds if seed < 0]:
-        raise UserError(f"--seeds must be at least 0 (got {negative[0]})")
+    for seed in seeds:
+        require_limit("at least 0", **{"--seeds": seed})
     return [
         Cell(row, name, value, seed)
         for seed in dict.fromkeys(seeds)

@@ -43,17 +43,21 @@ def read_joined(sources: Sequence[Path], *, reference: str | None = None) -> Com
     return whole if reference is None else _with_reference(whole, reference)
 
 
+def comparison_differences(
+    old: Comparison, new: Comparison, *, words: tuple[str, str] = ("there", "now")
+) -> list[str]:
+    """List what prevents one table of two comparisons; ``words`` as of ``settings.differences``."""
+    found = settings.differences(old.settings, new.settings, words=words)
+    found += content_differences(old.content, new.content)
+    for kind, there, now in (("row", old.rows, new.rows), ("share", old.shares, new.shares)):
+        for name in there.keys() & now.keys():
+            prefix = f"{kind} {name}"
+            found += settings.differences(there[name], now[name], prefix=prefix, words=words)
+    return found
+
+
 def _joined(first: Comparison, second: Comparison, before: str, source: Path) -> Comparison:
-    words = (f"in {before}", f"in {source}")
-    different = settings.differences(first.settings, second.settings, words=words)
-    different += content_differences(first.content, second.content)
-    for kind, known, added in (
-        ("row", first.rows, second.rows), ("share", first.shares, second.shares)
-    ):  # fmt: skip
-        for name in known.keys() & added.keys():
-            different += settings.differences(
-                known[name], added[name], prefix=f"{kind} {name}", words=words
-            )
+    different = comparison_differences(first, second, words=(f"in {before}", f"in {source}"))
     if different:
         more = f"; and {len(different) - _MOST} more" if len(different) > _MOST else ""
         raise UserError(

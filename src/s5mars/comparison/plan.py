@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.comparison import general, settings
-from s5mars.comparison.content import content_differences, describe_content
+from s5mars.comparison.content import describe_content
 from s5mars.comparison.grid import (
     BASELINE,
     METHODS_GROUP,
@@ -22,11 +22,12 @@ from s5mars.comparison.grid import (
     refuse_options_of_others,
     with_files_read,
 )
+from s5mars.comparison.joined import comparison_differences
 from s5mars.comparison.results import FILE, Comparison, Result, read_comparison
 from s5mars.data.dataset import Dataset
 from s5mars.data.layouts import open_dataset
 from s5mars.data.partition import POOLS, as_fraction, draw_partition, pool
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_limit
 from s5mars.evaluation.protocols import find_protocol
 from s5mars.files.locking import is_empty
 from s5mars.models.encoders import architecture
@@ -67,8 +68,7 @@ class Request:
             )
         if self.weights != general.GeneralWeights() and not self.table_vi:
             raise UserError("--sam-weights, --clip-weights and --san-weights require --table-vi")
-        if self.jobs < 1:
-            raise UserError(f"--jobs must be at least 1 (got {self.jobs})")
+        require_limit("at least 1", **{"--jobs": self.jobs})
         if self.split == "train":
             raise UserError(
                 "--split must not be train, because scores on images that the models were trained "
@@ -207,35 +207,37 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
     }
     # A round trip through JSON, so that lists and tuples are equal.
     common, facts, shares = json.loads(json.dumps([common, facts, shares]))
-    references = _references(request, rows, facts, base, cells[0])
+    planned = Comparison(
+        settings=common,
+        rows=facts,
+        shares=shares,
+        references=_references(request, rows, facts, base, cells[0]),
+        content=content,
+        note=request.note or "",
+    )
     if old is not None:
         old = _without_unavailable(old, facts)
-        different = settings.differences(old.settings, common)
-        different += content_differences(old.content, content)
-        for kind, known, asked in (("row", old.rows, facts), ("share", old.shares, shares)):
-            for name in known.keys() & asked.keys():
-                different += settings.differences(known[name], asked[name], prefix=f"{kind} {name}")
-        if different:
+        if different := comparison_differences(old, planned):
             raise UserError(
                 f"{request.out} contains a comparison with other settings "
                 f"({'; '.join(different)}), and one table never mixes settings; "
                 "choose another --out"
             )
-        facts, shares = {**old.rows, **facts}, {**old.shares, **shares}
-        references = {**references, **old.references}
-    if BASELINE in facts:
+        planned = replace(
+            planned,
+            rows={**old.rows, **facts},
+            shares={**old.shares, **shares},
+            references={**planned.references, **old.references},
+            content={**content, **old.content},
+            note=old.note if request.note is None else request.note,
+            cells=old.cells,
+        )
+    references = dict(planned.references)
+    if BASELINE in planned.rows:
         references[METHODS_GROUP] = BASELINE
-    if general.GROUP in references and ABLATED in facts:
+    if general.GROUP in references and ABLATED in planned.rows:
         references[general.GROUP] = ABLATED
-    planned = Comparison(
-        settings=common,
-        rows=facts,
-        shares=shares,
-        references=references,
-        content={**content, **(old.content if old else {})},
-        note=request.note if request.note is not None else (old.note if old else ""),
-    )
-    known_cells = {cell.key: cell for cell in (old.cells if old else ())}
+    known_cells = {cell.key: cell for cell in planned.cells}
     for cell in cells:
         known_cells.setdefault(
             cell.key,
@@ -247,7 +249,7 @@ def _planned(request: Request, rows: Sequence[Row], cells: Sequence[Cell]) -> Co
                 fingerprint=planned.fingerprint(cell.row.name, cell.share),
             ),
         )
-    return replace(planned, cells=tuple(known_cells.values()))
+    return replace(planned, references=references, cells=tuple(known_cells.values()))
 
 
 def _check_lists(dataset: Dataset, cells: Sequence[Cell], base: Training) -> None:

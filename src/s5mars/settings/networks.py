@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from s5mars.errors import UserError
+from s5mars.errors import require_limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +92,7 @@ class SideAdapterOptions(NetworkOptions):
     input_side: int = 640
 
     def __post_init__(self) -> None:
-        if self.input_side < 32:
-            raise UserError(
-                f"--side-adapter.input-side must be at least 32 pixels (got {self.input_side})"
-            )
+        require_limit("at least 32 pixels", **{"--side-adapter.input-side": self.input_side})
 
 
 GENERAL_MODELS: Mapping[str, type[NetworkOptions]] = {
