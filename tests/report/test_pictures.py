@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from s5mars.classes import IGNORE, S5MARS
-from s5mars.report.pictures import class_map, photograph, wrong_pixels
+from s5mars.report.pictures import class_map, is_wrong, photograph, wrong_pixels
 
 
 def opened(uri: str) -> Image.Image:
@@ -47,7 +47,7 @@ def test_wrong_pixels_are_loud_and_unlabelled_ones_never_are() -> None:
     predicted[:, :32] = 1  # wrong
     predicted[:, 64:] = 1  # not known to be wrong
     truth[:, 64:] = IGNORE
-    shown = np.array(opened(wrong_pixels(image, truth, predicted))).astype(int)
+    shown = np.array(opened(wrong_pixels(image, is_wrong(truth, predicted)))).astype(int)
     redness = shown[..., 0] - shown[..., 1]
     assert redness[:, 4:28].min() > 100
     assert abs(redness[:, 36:60]).max() < 10
@@ -57,5 +57,6 @@ def test_wrong_pixels_are_loud_and_unlabelled_ones_never_are() -> None:
 def test_no_data_in_the_prediction_is_not_wrong() -> None:
     image = np.full((16, 16, 3), 128, np.uint8)
     predicted = np.full((16, 16), IGNORE, np.uint8)
-    shown = np.array(opened(wrong_pixels(image, np.zeros((16, 16), np.uint8), predicted)))
+    wrong = is_wrong(np.zeros((16, 16), np.uint8), predicted)
+    shown = np.array(opened(wrong_pixels(image, wrong)))
     assert np.ptp(shown.astype(int), axis=-1).max() < 10

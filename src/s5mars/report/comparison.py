@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from s5mars.classes import require_same_classes
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_limit
 from s5mars.predict.spacing import evenly_spaced
 from s5mars.report import curves, examples, tables, words
 from s5mars.report.evaluations import evaluation_of, is_stale
@@ -47,8 +47,7 @@ def write_comparison(
     """
     if not runs:
         raise UserError("give at least one run folder")
-    if images < 0:
-        raise UserError(f"images must be at least 0 (got {images})")
+    require_limit("at least 0", images=images)
     check_page(out)
     folders = [Path(run).resolve() for run in runs]
     repeated = sorted({str(folder) for folder in folders if folders.count(folder) > 1})

@@ -16,7 +16,7 @@ from s5mars.evaluation.protocols import centre
 from s5mars.predict.predictor import load
 from s5mars.predict.spacing import evenly_spaced
 from s5mars.report.folder import Run
-from s5mars.report.pictures import Panel, Shown, class_map, photograph, wrong_pixels
+from s5mars.report.pictures import Panel, Shown, class_map, is_wrong, photograph, wrong_pixels
 from s5mars.text.numbers import number, score
 from s5mars.types import Sample
 
@@ -140,10 +140,10 @@ def _errors(
     image: NDArray[np.uint8], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]
 ) -> Panel:
     labelled = truth != IGNORE
-    wrong = labelled & (truth != predicted) & (predicted != IGNORE)
+    wrong = is_wrong(truth, predicted)
     below = (
         f"{score(100 * float(wrong.sum() / labelled.sum()), digits=1)}\u202f% of labelled pixels"
         if labelled.any()
         else "no pixel is labelled"
     )
-    return Panel("wrong pixels", wrong_pixels(image, truth, predicted), text=below)
+    return Panel("wrong pixels", wrong_pixels(image, wrong), text=below)

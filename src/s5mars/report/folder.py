@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from s5mars.classes import Taxonomy
 from s5mars.errors import MissingFileError, UserError, as_typed
-from s5mars.files.reading import object_in, parse_yaml, read_object, read_text, reading
+from s5mars.files.reading import object_in, read_object, read_text, reading
 from s5mars.files.run_folder import CONFIG, FACTS, FOLDS, METRICS, VERSIONS, run_to_resume
 from s5mars.methods import method_title
 from s5mars.models.box import installed_folder
@@ -78,15 +76,6 @@ class Run:
         return read_notes(self.metrics)
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The configuration as a mapping; empty if it is missing or not YAML."""
-        try:
-            loaded = parse_yaml(self.config)
-        except (yaml.YAMLError, ValueError):
-            return {}
-        return loaded if isinstance(loaded, Mapping) else {}
-
-    @property
     def command(self) -> str:
         """The exact command that started the run; "" if it was not recorded."""
         words = self.versions.get("command")
@@ -126,8 +115,7 @@ def read_run(folder: Path | str, *, data: Path | None = None, splits: Path | Non
             f"{folder} is a comparison: `s5mars table {as_typed(folder)}` prints its scores"
             + ("" if run is None else f"; for a report give its runs, such as {run.parent}")
         )
-    needed = (METRICS, FACTS)
-    missing = [name for name in needed if not (folder / name).is_file()]
+    missing = [name for name in (METRICS, FACTS) if not (folder / name).is_file()]
     if missing:
         # `train --out` refuses the folder of a run that has begun.
         begun = (folder / CONFIG).is_file()

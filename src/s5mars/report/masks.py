@@ -59,8 +59,7 @@ def show_masks(
     """
     if out.suffix.lower() != ".png":
         raise UserError(f"--out must end in .png (got {out})")
-    if images < 1:
-        raise UserError(f"--images must be at least 1 (got {images})")
+    require_limit("at least 1", **{"--images": images})
     require_limit("at least 0", **{"--seed": seed})
     opened = ObjectStore(store)
     samples = samples_of(data, split, splits)

@@ -90,17 +90,19 @@ def class_picture(
     return indexed
 
 
-def wrong_pixels(
-    image: NDArray[np.uint8], truth: NDArray[np.uint8], predicted: NDArray[np.uint8]
-) -> Markup:
+def is_wrong(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(H, W) bool: where the predicted class is not the true one; never at ``IGNORE`` of either."""
+    wrong: NDArray[np.bool_] = (truth != IGNORE) & (truth != predicted) & (predicted != IGNORE)
+    return wrong
+
+
+def wrong_pixels(image: NDArray[np.uint8], wrong: NDArray[np.bool_]) -> Markup:
     """Encode an image in dim grey as a JPEG data URI, with wrong pixels in a bright colour.
 
     Args:
         image: (H, W, 3) uint8.
-        truth: (H, W) uint8 class index; ``IGNORE`` is never wrong.
-        predicted: (H, W) uint8 class index; ``IGNORE`` (no data in the image) is not wrong.
+        wrong: (H, W) bool.
     """
-    wrong = (truth != IGNORE) & (truth != predicted) & (predicted != IGNORE)
     grey = Image.fromarray(image).convert("L")
     size = fitted(*grey.size, SIDE)
     background = np.array(grey.resize(size, Image.Resampling.BILINEAR)).astype(np.float32) / 255

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s5mars.errors import UserError
+from s5mars.errors import UserError, require_limit
 from s5mars.evaluation.calibrate import read_calibration
 from s5mars.evaluation.class_biases import describe_class_biases
 from s5mars.files.reading import reading
@@ -53,8 +53,7 @@ def write_report(
             end in .html.
         OSError: if the page cannot be written.
     """
-    if examples < 0:
-        raise UserError(f"examples must be at least 0 (got {examples})")
+    require_limit("at least 0", examples=examples)
     check_page(out)
     found = read_run(run, data=data, splits=splits)
     page = report_page(found, evaluation_of(found), amount=examples)

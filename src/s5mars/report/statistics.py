@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from s5mars.classes import Taxonomy
@@ -70,7 +69,6 @@ def as_table(found: Statistics) -> str:
 def colour_figure(found: Statistics) -> Figure:
     """Plot table II, with the rows of the paper, and the histogram of each channel."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3)
     rows = found.table_ii
     places = np.arange(3)
@@ -103,7 +101,6 @@ def colour_figure(found: Statistics) -> Figure:
 def label_figure(found: Statistics, taxonomy: Taxonomy) -> Figure:
     """Plot figure 2: classes per image, and the share of each class in the labelled area."""
     figure = Figure(figsize=(11, 0.28 * len(taxonomy) + 2.4), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     counts = found.classes_per_image
     bars = left.bar(range(len(counts)), counts, color="#c1440e")
