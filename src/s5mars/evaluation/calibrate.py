@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from s5mars.errors import UserError, require_choice
+from s5mars.errors import UserError, require_choice, require_limit
 from s5mars.evaluation.class_biases import class_biases_entry, describe_class_biases
 from s5mars.evaluation.opening import open_split
 from s5mars.evaluation.reliability import (
@@ -90,8 +90,7 @@ def calibrate(
         raise UserError(
             f"{run} is installed and stays as it is; calibrate a copy of the folder {folder}"
         )
-    if pixels < 1:
-        raise UserError(f"--pixels must be at least 1 (got {pixels})")
+    require_limit("at least 1", **{"--pixels": pixels})
     require_choice(class_biases, CLASS_BIASES, name="--class-biases")
     loaded = load_model(run, network=network)
     if class_biases != "keep":

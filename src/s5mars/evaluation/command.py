@@ -130,11 +130,12 @@ def evaluate(
         "protocol": record,
         "run": str(run),
     }
+    root = dataset.root.resolve()
     if class_map is not None:
-        kind = [CROSS, dataset.root.resolve().name, class_map.label]
+        kind = [CROSS, root.name, class_map.label]
     elif not own:
         lists = [] if splits is None else [splits.resolve().name]
-        kind = [CROSS, dataset.root.resolve().name, *lists, SAME_CLASSES]
+        kind = [CROSS, root.name, *lists, SAME_CLASSES]
     else:
         kind = ["evaluation"]
     variants = [
@@ -142,7 +143,6 @@ def evaluate(
         *([] if class_biases else [NO_CLASS_BIASES]),
         *merge,
     ]
-    root = dataset.root.resolve()
     path = _destination(run, kind, [split, protocol, *variants], root=root, out=out)
     if out is not None:
         write_text(path.with_suffix(".txt"), f"{as_table(result)}\n")

@@ -43,10 +43,10 @@ def weak_views(
     The teacher sees both in one batch. Its predictions for the donors are not aligned: their
     classes are already as frequent as the labels'.
     """
-    images = torch.cat([pool.image, donors.image])
+    images, sizes = torch.cat([pool.image, donors.image]), [len(pool.image), len(donors.image)]
     with evaluating(teacher):
-        predictions = torch.split(teacher(images).softmax(1), [len(pool.image), len(donors.image)])
-    image, donor_image = torch.split(as_float(images), [len(pool.image), len(donors.image)])
+        predictions = torch.split(teacher(images).softmax(1), sizes)
+    image, donor_image = torch.split(as_float(images), sizes)
     return (
         View(image, progress.pseudo_labels(predictions[0], pool)),
         View(donor_image, as_predicted(predictions[1], donors)),
