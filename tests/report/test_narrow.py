@@ -25,7 +25,7 @@ def test_pages_fit_a_narrow_screen(
     network: type,
     tmp_path: Path,
 ) -> None:
-    runs = [make_run("a"), make_run("b")]
+    runs = [make_run("a" * 80), make_run("b")]  # a long path wraps
     pages = [
         write_report(runs[0], out=tmp_path / "run.html"),
         write_comparison(runs, out=tmp_path / "comparison.html"),
