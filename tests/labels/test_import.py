@@ -352,12 +352,13 @@ def labels_of_one(folder: Path, name: str) -> np.ndarray:
     return place[index]
 
 
-def test_cvat_paints_by_z_order(tmp_path: Path, images: Path) -> None:
+@pytest.mark.parametrize("lowest", ["0", "-1", "--5", "low"])
+def test_cvat_paints_by_z_order(lowest: str, tmp_path: Path, images: Path) -> None:
     square = np.zeros((30, 40), bool)
     square[5:15, 5:15] = True
     shapes = [
         exports.cvat_mask_element(square, "boulder", z_order=2),
-        exports.cvat_mask_element(square, "soil", z_order=0),
+        exports.cvat_mask_element(square, "soil").replace('z_order="0"', f'z_order="{lowest}"'),
     ]
     export = tmp_path / "annotations.xml"
     export.write_bytes(exports.cvat_xml({"a.jpg": ((40, 30), shapes)}))

@@ -113,7 +113,7 @@ def _regions(
             unknown[str(label)] += 1
         else:
             order = shape.get("z_order", "0")
-            painted.append((int(order) if order.lstrip("-").isdecimal() else 0, shape))
+            painted.append((int(order) if order.removeprefix("-").isdecimal() else 0, shape))
     for place, (_, shape) in enumerate(sorted(painted, key=lambda pair: pair[0])):
         kind = f"{shape.tag} {place} ({shape.get('label')}) of {image.get('name')}"
         yield attempt(path, kind, partial(_region, shape, size))
