@@ -279,6 +279,16 @@ def test_a_class_whose_name_is_a_number_leaves_numbers_alone(tmp_path: Path) -> 
     assert find(tmp_path / "maps", "yes > 0.2 and 1 = 1").order == "yes"
 
 
+def test_a_class_with_the_name_of_a_column_of_text_is_named(tmp_path: Path) -> None:
+    classes = (Class("Camera", (9, 9, 9)), *THREE.classes[1:])
+    save(tmp_path / "in/a.png", grey=10)
+    predictor = Predictor(Brightness(), Taxonomy("odd", classes))
+    predict_images(predictor, [tmp_path / "in"], out=tmp_path / "maps")
+    with pytest.raises(ValueError, match=r"classes with the name of another are 'class Camera'$"):
+        find(tmp_path / "maps", "camera > 0.5")
+    assert len(find(tmp_path / "maps", "class camera >= 0").rows) == 1
+
+
 def test_class_names_never_hide_other_columns() -> None:
     names = ("sol", "SOL", "a", "A", "class a", "largest_a")
     columns = class_columns(Taxonomy("odd", tuple(Class(name, (0, 0, 0)) for name in names)))

@@ -146,9 +146,12 @@ class Products:
             rows = [dict(zip(self.columns, row, strict=True)) for row in found.fetchall()]
             return rows, len(every)
         except duckdb.BinderException:
+            remedy = "a text needs single quotes, as in \"name like '%1030%'\""
+            hiding = {f"class {c}".lower() for c in condition.columns if c in self._texts}
+            if shares := [repr(column) for column in self.columns if column.lower() in hiding]:
+                remedy += f"; columns of classes with the name of another are {', '.join(shares)}"
             raise UserError(
-                f"{condition.sql!r} uses a text as a number, or a number as a text: a text needs "
-                "single quotes, as in \"name like '%1030%'\""
+                f"{condition.sql!r} uses a text as a number, or a number as a text: {remedy}"
             ) from None
         except duckdb.Error as error:
             raise UserError(f"{condition.sql!r}: {first_line(error)}") from None
