@@ -90,11 +90,11 @@ def _path(text: str) -> Path:
         raise ArgumentTypeError(str(error)) from None
 
 
-def splits_option(parser: ArgumentParser) -> None:
+def splits_option(parser: ArgumentParser, *, default: str = "DATA/splits") -> None:
     """Where the split lists of a data set are."""
     parser.add_argument(
         "--splits", type=Path, metavar="DIR",
-        help="Path to the folder where split lists are read and written (DATA/splits)",
+        help=f"Path to the folder where split lists are read and written ({default})",
     )  # fmt: skip
 
 

@@ -6,7 +6,12 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from s5mars.cli.command import Command, splits_option
-from s5mars.cli.models import data_option, inference_options, network_option
+from s5mars.cli.models import (
+    SPLITS_OF_A_RUN,
+    data_option,
+    inference_options,
+    network_option,
+)
 from s5mars.predict.inference import take_inference
 
 
@@ -14,7 +19,7 @@ def _calibrate_options(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="Path to a run folder or checkpoint")
     data_option(parser)
     parser.add_argument("--split", default="val", help="Split to fit on (val)")
-    splits_option(parser)
+    splits_option(parser, default=SPLITS_OF_A_RUN)
     parser.add_argument(
         "--pixels",
         type=int,

@@ -36,6 +36,10 @@ def inference_options(parser: ArgumentParser) -> None:
     )
 
 
+SPLITS_OF_A_RUN = "that of the run; with other data DATA/splits"
+"""The default of ``--splits`` beside ``data_option``."""
+
+
 def data_option(parser: ArgumentParser) -> None:
     """The data set of a run, if it is not where the run was trained."""
     parser.add_argument(
@@ -51,7 +55,7 @@ def _evaluate_options(parser: ArgumentParser) -> None:
     )  # fmt: skip
     data_option(parser)
     parser.add_argument("--split", default="test", help="Split to score (test)")
-    splits_option(parser)
+    splits_option(parser, default=SPLITS_OF_A_RUN)
     parser.add_argument(
         "--protocol", choices=["full", "paper"], default="full",
         help="Score whole images, or centre crops of 1024 pixels (full)",
@@ -97,7 +101,7 @@ def _report_options(parser: ArgumentParser) -> None:
         "--out", type=Path, help="Path to the page (RUN/report.html; required for several runs)"
     )
     data_option(parser)
-    splits_option(parser)
+    splits_option(parser, default=SPLITS_OF_A_RUN)
 
 
 def _report(options: Namespace) -> Path:
