@@ -17,8 +17,8 @@ def class_regions(
 ) -> Tensor:
     """The pixels of a random share of the classes that each image shows.
 
-    Of n classes ⌊share · n⌋ are taken. The paper says "half"; its released code rounds down, as
-    here, so an image of one class gives an empty region.
+    Of n classes ⌊share · n⌋ are taken. The paper says "half"; its released code and that of S5Mars
+    round down, as here, so an image of one class gives an empty region.
 
     Args:
         label: (B, H, W) integer class index or IGNORE; what the teacher predicts, in ClassMix.

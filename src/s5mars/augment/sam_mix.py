@@ -11,7 +11,9 @@ pastes one region onto every pool image, at the position it was cut from:
 - ``classmix``: half of the classes that the teacher predicts, from the pool's own weak views in
   another order, as ClassMix mixes unlabelled images with each other (Olsson et al., WACV 2021);
 - ``dacs``: half of the classes of the true labels, from the labelled stream's images (Tranheden et
-  al., WACV 2021); pixels without a true label are not pasted.
+  al., WACV 2021). As in the code of the S5Mars authors, the half is rounded down, so that an image
+  of one class gives nothing, and pixels without a true label are not pasted. DACS's own code rounds
+  up, and counts these pixels as a class.
 """
 
 from __future__ import annotations
