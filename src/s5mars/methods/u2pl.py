@@ -22,6 +22,8 @@ negative, unless it is ranked last.
 Where paper and released code differ, or the paper is silent:
 
 - t and T count from the first step that uses the pool.
+- A pixel whose entropy equals γ_t is reliable. In the paper and the code it is not, so that none is
+  left where the teacher is certain of most pixels, and the code's loss is not a number.
 - Anchors on pixels without a label: the code takes the lowest α_t of the entropies, the paper every
   reliable pixel; the code's is the default, ``anchor_percent``.
 - The code multiplies the mask of negatives of c by the pixels labelled c, which removes all
