@@ -18,7 +18,7 @@ from s5mars.settings.config import TrainConfig
 from s5mars.settings.networks import GENERAL_MODELS, NETWORKS, DeepLabOptions
 from s5mars.settings.parsing import parse_training, training_from_yaml, training_parser
 from s5mars.settings.recipes import RECIPES, find_recipe
-from s5mars.settings.used import require_used
+from s5mars.settings.used import require_used, used_only, without_unused
 
 BASE = ["--data", "d", "--out", "o", "--steps", "5"]
 
@@ -411,6 +411,11 @@ def test_values_that_mean_nothing_are_refused_in_one_line(arguments: str, messag
     [
         ("s5mars", "--snapshots=6", "--snapshots must be at most the number of steps, 5 (got 6)"),
         ("supervised", "--keep=after-warm-up", "--keep after-warm-up is for methods that use a po"),
+        ("supervised", "--alignment-power=0.5", "--alignment-power is for methods that use a po"),
+        ("s5mars", "--momentum=0.8", "--momentum has no effect with --optimiser adamw: choose --o"),
+        ("s5mars", "--alignment-power=0.5", "--alignment-power has no effect with --alignment 0:"),
+        ("s5mars", "--alignment-coverage=0", "--alignment-coverage has no effect with --alignmen"),
+        ("s5mars", "--threshold-momentum=0.9", "--threshold-momentum has no effect with --thresho"),
     ],
 )
 def test_options_without_an_effect_are_refused(method: str, option: str, message: str) -> None:
@@ -418,6 +423,28 @@ def test_options_without_an_effect_are_refused(method: str, option: str, message
     with pytest.raises(UserError) as caught:
         require_used(config, {method: kind.needs})
     assert message in str(caught.value)
-    for allowed in ("--keep=last", "--snapshots=5"):
-        config, kind, _ = parse_training([*BASE, f"--method={method}", allowed])
+    for allowed in ("--keep=last", "--snapshots=5", "--optimiser=sgd --momentum=0.8"):
+        config, kind, _ = parse_training([*BASE, f"--method={method}", *allowed.split()])
         require_used(config, {method: kind.needs})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_values_of_a_recipe_are_no_options_without_an_effect(recipe: str, method: str) -> None:
+    config, kind, _ = parse_training([*BASE, f"--method={method}", f"--recipe={recipe}"])
+    require_used(config, {method: kind.needs})
+    assert used_only(config, kind.needs) == config
+    assert without_unused(config, kind.needs) == []
+
+
+def test_the_partner_of_an_option_gives_it_an_effect() -> None:
+    together = ["--alignment=0.99", "--alignment-power=0.5", "--alignment-coverage=0.5"]
+    together += ["--thresholds=freematch", "--threshold-momentum=0.9"]
+    config, kind, _ = parse_training([*BASE, "--method=s5mars", *together])
+    require_used(config, {"s5mars": kind.needs})
+    # Without a pool, all of them are what the recipe says.
+    config, kind, _ = parse_training([*BASE, "--method=supervised", *together])
+    kept = used_only(config, kind.needs)
+    assert (kept.alignment, kept.alignment_coverage, kept.thresholds) == (0, 0.9, "fixed")
+    words = [*BASE, "--method=supervised", *together, *without_unused(config, kind.needs)]
+    assert parse_training(words).config == kept
