@@ -204,6 +204,11 @@ def test_several_devices_are_for_the_command(
     )
     assert config.devices == 1
     assert "training from Python takes one process" in chosen
+    everything = {"model": "test_resnet", "resolution": "full", "crop": 32}
+    *_, chosen = settings_of(
+        lambda: s5mars.train(scenes, steps=1, out=tmp_path / "x", **everything), monkeypatch
+    )
+    assert [line.split()[0] for line in chosen.splitlines()] == ["chosen", "--devices=1"]
     with pytest.raises(s5mars.UserError, match="use the command s5mars train"):
         s5mars.train(scenes, steps=1, out=tmp_path / "x", devices=2)
 

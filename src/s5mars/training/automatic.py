@@ -54,6 +54,9 @@ SECONDS_PER_MEGAPIXEL = 3.5
 OF_OTHER_ENCODERS = 8.0
 """Approximate factor on the time with other encoders, measured for ResNet-50."""
 
+CHOSEN = "chosen automatically:"
+"""Heading of the list of what is chosen."""
+
 _SAMPLED_IMAGES = 16
 """Number of images whose size is read."""
 
@@ -112,7 +115,7 @@ def complete(arguments: Sequence[str], *, own: Method | None = None) -> tuple[li
     if not fixed & {"steps", "epochs"} or not {"model", "resolution", "crop"} <= fixed:
         chosen |= _of_data_and_machine(words, fixed, chosen, own=own)
     added = [f"--{name}={value}" for name, (value, _) in chosen.items()]
-    lines = ["chosen automatically:"] if added else []
+    lines = [CHOSEN] if added else []
     for option, (_, reason) in zip(added, chosen.values(), strict=True):
         lines.append(f"  {option:<31} {reason}".rstrip())
     return [*words, *added], "\n".join(lines)
