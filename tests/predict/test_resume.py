@@ -202,6 +202,18 @@ def test_images_that_changed_are_predicted_again_and_lost_ones_are_counted(
         assert manifest._changed() == ["sol0/a"]
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_product_that_fails_now_loses_its_earlier_maps(tmp_path: Path, resume: bool) -> None:
+    products, out = archive(tmp_path / "in", products=3), tmp_path / "maps"
+    before = predict(products, out)
+    names = set(contents(out))
+    (products / "sol0/a.png").write_bytes(b"damaged since")
+    after = predict(products, out, resume=resume)
+    assert (after.done, after.failed) == (before.done - 1, before.failed + 1)
+    files = {"sol0/a.png", "sol0/a_confidence.png", "sol0/a_overlay.jpg", "sol0/a_rle.json"}
+    assert names - set(contents(out)) == files
+
+
 def test_a_label_beside_its_product_is_a_part_of_the_image(tmp_path: Path) -> None:
     image = tmp_path / "a.IMG"
     image.touch()
