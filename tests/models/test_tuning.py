@@ -97,6 +97,14 @@ def test_weights_that_are_loaded_later_count(tmp_path: Path) -> None:
     assert counted.images == 0
 
 
+def test_a_network_that_is_frozen_again_uses_the_new_folder(tmp_path: Path) -> None:
+    network = build_segmenter(VIT, 2)
+    for name in ("first", "second"):
+        network.freeze(cache=tmp_path / name)
+        network.features(image(0))
+    assert len(list((tmp_path / "second").rglob("*.safetensors"))) == 2
+
+
 def lively(encoder: str, *, biases: float = 0.0) -> Segmenter:
     """A network whose blocks matter, which begin nearly as nothing, and whose biases may, too."""
     pytest.importorskip("peft")

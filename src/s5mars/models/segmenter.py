@@ -99,6 +99,7 @@ class Segmenter(SegmentationNetwork, ABC):
             cache: folder for the features of uint8 images; several runs may share it.
         """
         self.frozen, self.cache_folder = True, cache
+        self._cache = None  # of another folder or of earlier weights
         self.encoder.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Segmenter:
