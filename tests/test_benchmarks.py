@@ -34,8 +34,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     yield importlib.import_module
     torch.set_num_threads(threads)
     for name in (
-        "annotator", "box", "domain", "gpu", "labels", "loader", "machine", "naive", "pairs",
-        "scores", "shares", "step", "variants",
+        "ablations", "annotator", "box", "domain", "gpu", "labels", "loader", "machine", "naive",
+        "pairs", "scores", "shares", "step", "variants",
     ):  # fmt: skip
         sys.modules.pop(name, None)
 
@@ -244,6 +244,12 @@ def test_differences_in_the_docs_are_those_of_the_result_files(
         assert len(lines) >= 6, names
         for line in lines:
             assert line.partition(" | ")[2] in page, f"{names}: {line}"
+    for name in ("labels", "mixing"):
+        script("ablations").main([str(docs / "results" / f"marsscapes-ablation-{name}.json")])
+        lines = capsys.readouterr().out.splitlines()[2:]
+        assert any("(whole)" in line for line in lines)
+        for line in filter(None, lines):
+            assert line in page, line
     for name in (class_biases, methods, "ai4mars-fiftieth-mean-teacher"):
         for result in read_comparison(docs / "results" / f"{name}.json").done():
             if result.seed == 0:
