@@ -203,7 +203,7 @@ def test_images_that_changed_are_predicted_again_and_lost_ones_are_counted(
 
 
 @pytest.mark.parametrize("resume", [True, False])
-def test_a_product_that_fails_now_loses_its_earlier_maps(tmp_path: Path, resume: bool) -> None:
+def test_a_changed_image_that_cannot_be_read_loses_its_maps(tmp_path: Path, resume: bool) -> None:
     products, out = archive(tmp_path / "in", products=3), tmp_path / "maps"
     before = predict(products, out)
     names = set(contents(out))
@@ -212,6 +212,17 @@ def test_a_product_that_fails_now_loses_its_earlier_maps(tmp_path: Path, resume:
     assert (after.done, after.failed) == (before.done - 1, before.failed + 1)
     files = {"sol0/a.png", "sol0/a_confidence.png", "sol0/a_overlay.jpg", "sol0/a_rle.json"}
     assert names - set(contents(out)) == files
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_map_painted_for_a_product_that_failed_stays(tmp_path: Path, resume: bool) -> None:
+    products, out = archive(tmp_path / "in", products=3), tmp_path / "maps"
+    predict(products, out)
+    painted = out / "sol2/bad.png"
+    painted.parent.mkdir(exist_ok=True)
+    painted.write_bytes(b"by hand")
+    predict(products, out, resume=resume)
+    assert painted.read_bytes() == b"by hand"
 
 
 def test_a_label_beside_its_product_is_a_part_of_the_image(tmp_path: Path) -> None:

@@ -171,27 +171,21 @@ def _work(
 
             every = [*others, *suspects]
             results = ray_engine(predictor, every, settings, workers=workers, address=address)
-            _record(manifest, results, settings.write, bar)
+            _record(manifest, results, bar)
             return
         with closing(Readers(most=workers)) as read:
             for sources in (others, *([suspect] for suspect in suspects)):
                 results = local_engine(
                     predictor, sources, settings, workers=workers, read=read, journal=manifest
                 )
-                _record(manifest, results, settings.write, bar)
+                _record(manifest, results, bar)
 
 
-def _record(
-    manifest: Manifest,
-    results: Generator[Maps | Failed, None, None],
-    kinds: Sequence[str],
-    bar: Any,
-) -> None:
+def _record(manifest: Manifest, results: Generator[Maps | Failed, None, None], bar: Any) -> None:
     write = partial(_write, manifest.out)
     with closing(results), closing(ahead(write, results, workers=WRITERS)) as written:
         for result in written:
             if isinstance(result, Failed):
-                _remove_maps(manifest.out, result.source, kinds)
                 manifest.record_failed(result.source.name, result.reason)
             else:
                 manifest.record_done(result.source.name, result.facts)
@@ -215,13 +209,6 @@ def _write(out: Path, result: Maps | Failed) -> Maps | Failed:
             return failed(result.source, error)
         raise
     return result
-
-
-def _remove_maps(out: Path, source: Source, kinds: Sequence[str]) -> None:
-    """Remove the maps that an earlier run made of a product: they would be taken for current."""
-    for name in source.outputs(kinds).values():
-        with suppress(OSError):
-            (out / name).unlink()
 
 
 def _remove_half_files(out: Path) -> None:

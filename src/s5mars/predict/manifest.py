@@ -79,7 +79,10 @@ class Manifest:
     def start(
         self, sources: Iterable[Source], settings: Mapping[str, object], *, resume: bool
     ) -> None:
-        """Begin a run and add its products; if that is refused, the manifest is as before.
+        """Begin a run and add its products; if that is refused, the folder is as before.
+
+        With ``resume``, products whose image has changed are repeated, too. The maps of a changed
+        image are removed: if it cannot be read now, they would be taken for maps of what it is now.
 
         Raises:
             UserError: as ``begin``, or if a file that is not of a product of the manifest would be
@@ -87,18 +90,25 @@ class Manifest:
         """
         with self._database.transaction():
             known = {source.name for source in self._sources()}
+            changed = set(self._changed())
             self.begin(settings, resume=resume)
+            if resume:
+                self._reset(changed)
             self.add(sources, again=not resume)
             self._record_inputs()
             new = (source for source in self._sources() if source.name not in known)
             refuse_overwriting_others(new, self.out, _kinds(settings))
+            for source in self._sources("WHERE state = 'to do'"):
+                if source.name in changed:
+                    for file in source.outputs(_kinds(settings)).values():
+                        (self.out / file).unlink(missing_ok=True)
 
     def begin(self, settings: Mapping[str, object], *, resume: bool) -> None:
         """Check the settings and mark products that have to be repeated as to do.
 
         If no product is done, the manifest stores the settings; otherwise they must be the same.
         With ``resume``, failed products are retried, except those that killed runs, and products
-        whose files are missing or whose image has changed are repeated.
+        whose files are missing are repeated.
 
         Args:
             resume: continue an unfinished run; without it nothing may be left to do.
@@ -128,7 +138,6 @@ class Manifest:
                 failed = "SELECT name FROM products WHERE state = 'failed' AND deaths < ?"
                 self._reset([name for (name,) in self._database.rows(failed, (DEATHS,))])
                 self._reset(self._with_missing_files(settings))
-                self._reset(self._changed())
             self._suspect()
 
     def add(self, sources: Iterable[Source], *, again: bool) -> None:
