@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from pairs import listed, signed
+from pairs import listed, signed, with_interval
 from s5mars.comparison.intervals import paired_difference
 from s5mars.comparison.results import Comparison, read_comparison
 from s5mars.settings.ablations import ABLATED, ABLATIONS
@@ -34,7 +34,7 @@ def table(comparison: Comparison) -> str:
     for result in comparison.done():
         if result.mIoU is not None:
             scores.setdefault(result.row, {})[result.seed] = result.mIoU
-    seeds = {result.seed for result in comparison.cells if result.row != ABLATED}
+    seeds = {result.seed for result in comparison.done() if result.row != ABLATED}
     whole = {seed: score for seed, score in scores[ABLATED].items() if seed in seeds}
     lines = [
         f"| {ablation} | mIoU %, by seed | mean | to the whole method, by seed | paper's mIoU |",
@@ -47,9 +47,8 @@ def table(comparison: Comparison) -> str:
         if (difference := paired_difference(own, whole)) is None:
             continue  # not run yet
         each = ", ".join(signed(own[seed] - whole[seed]) for seed in sorted(own))
-        if difference.low is not None and difference.high is not None:
-            each += f"; {signed(difference.mean)}"
-            each += f" ({signed(difference.low)} to {signed(difference.high)})"
+        if len(own) > 1:
+            each += f"; {with_interval(difference)}"
         columns = [
             f"`{name}`" + " (whole)" * is_whole,
             listed(own[seed] for seed in sorted(own)),

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s5mars.comparison.intervals import paired_difference
+from s5mars.comparison.intervals import Difference, paired_difference
 from s5mars.comparison.results import Comparison, Result, read_comparison
 
 
@@ -89,15 +89,23 @@ def table(entries: Iterable[Mapping[str, Any]], first: str, second: str) -> str:
             return f"no seed has both {first} and {second}"
         means = [statistics.fmean(row[seed] for seed in seeds) for row in (two, one)]
         each = ", ".join(signed(one[seed] - two[seed]) for seed in seeds)
-        mean = signed(difference.mean)
-        if difference.low is not None and difference.high is not None:
-            bold = f"**{mean}**" if difference.shown else mean
-            mean = f"{bold} ({signed(difference.low)} to {signed(difference.high)})"
         shown = "shown" if difference.shown else "no difference shown"
-        lines.append(f"| {name} | {means[0]:.1f} | {means[1]:.1f} | {each} | {mean} | {shown} |")
+        lines.append(
+            f"| {name} | {means[0]:.1f} | {means[1]:.1f} | {each} | {with_interval(difference)} | "
+            f"{shown} |"
+        )
     miou = columns["mIoU"]
     lines += ["", *(f"{row}: mIoU {listed(miou[row].values())}" for row in (second, first))]
     return "\n".join(lines)
+
+
+def with_interval(difference: Difference) -> str:
+    """``+2.1 (−0.5 to +4.7)``, in bold if it is shown; the mean alone if there is no interval."""
+    mean = signed(difference.mean)
+    if difference.low is None or difference.high is None:
+        return mean
+    bold = f"**{mean}**" if difference.shown else mean
+    return f"{bold} ({signed(difference.low)} to {signed(difference.high)})"
 
 
 def listed(values: Iterable[float]) -> str:
