@@ -15,7 +15,7 @@ from s5mars.models.encoders import is_columnar
 from s5mars.models.linear import Linear
 from s5mars.models.network import SegmentationNetwork
 from s5mars.models.segmenter import Segmenter
-from s5mars.models.tuning import check_tuning, require_default
+from s5mars.models.tuning import check_tuning
 from s5mars.settings.config import TrainConfig
 from s5mars.settings.keywords import as_option
 from s5mars.settings.networks import (
@@ -24,6 +24,7 @@ from s5mars.settings.networks import (
     SamClsOptions,
     SideAdapterOptions,
 )
+from s5mars.settings.used import require_default
 from s5mars.types import Method
 
 HEADS: Mapping[str, type[Any]] = {"deeplab": DeepLabV3Plus, "dpt": Dpt, "linear": Linear}

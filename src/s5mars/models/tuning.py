@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from timm.models import group_parameters
@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from s5mars.errors import UserError, needed
 from s5mars.models.segmenter import Segmenter
 from s5mars.settings.config import TrainConfig
-from s5mars.settings.keywords import as_option
-from s5mars.settings.recipes import find_recipe
+from s5mars.settings.used import require_default
 
 if TYPE_CHECKING:
     from s5mars.models.network import SegmentationNetwork
@@ -47,19 +46,6 @@ def check_tuning(config: TrainConfig) -> None:
         "lora", "drop_path", "gradient_checkpointing", "freeze_norm", "layer_decay", "encoder_rate"
     )  # fmt: skip
     require_default(config, names, "--freeze encoder")
-
-
-def require_default(config: TrainConfig, names: Sequence[str], other: str) -> None:
-    """Check that settings that another option makes ineffective have their default.
-
-    Raises:
-        UserError: if one does not; it names ``other``, the other option.
-    """
-    of_recipe = find_recipe(config.recipe).training
-    for name in names:
-        # A recipe may be for encoders that are trained as well.
-        if getattr(config, name) not in (getattr(TrainConfig, name), of_recipe.get(name)):
-            raise UserError(f"{as_option(name)} has no effect with {other}; leave one of them out")
 
 
 def tune(network: Segmenter, config: TrainConfig) -> None:

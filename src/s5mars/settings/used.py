@@ -1,8 +1,8 @@
-"""Options that only some methods or other options use: they are refused where nothing would."""
+"""Options that have an effect only with some methods or options, and are refused with others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -56,30 +56,43 @@ def require_used(config: TrainConfig, needs: Mapping[str, Needs]) -> None:
         )
 
 
+def require_default(config: TrainConfig, names: Sequence[str], other: str) -> None:
+    """Check that settings that another option makes ineffective have their default.
+
+    Raises:
+        UserError: if one does not; it names ``other``, the other option.
+    """
+    of_recipe = _defaults(config, names)
+    for name in names:
+        # A recipe may be for encoders that are trained as well.
+        if getattr(config, name) not in (getattr(TrainConfig, name), of_recipe[name]):
+            raise UserError(f"{as_option(name)} has no effect with {other}; leave one of them out")
+
+
 def used_only(config: TrainConfig, needs: Needs) -> TrainConfig:
     """The settings without options that a method does not use."""
-    defaults = _defaults(config)
+    defaults = _defaults(config, _USERS)
     return replace(config, **{name: defaults[name] for name in _unused(config, needs)})
 
 
 def without_unused(config: TrainConfig, needs: Needs) -> list[str]:
     """Arguments that take back the options that a method does not use."""
     words = []
-    defaults = _defaults(config)
+    defaults = _defaults(config, _USERS)
     for name in _unused(config, needs):
         value = defaults[name]
         words += as_arguments({name: "null" if value is None else value})
     return words
 
 
-def _defaults(config: TrainConfig) -> dict[str, Any]:
+def _defaults(config: TrainConfig, names: Iterable[str]) -> dict[str, Any]:
     """Option → its value where it is not given."""
     of_recipe = find_recipe(config.recipe).training_of(config.method)
-    return {name: of_recipe.get(name, getattr(TrainConfig, name)) for name in (*_USERS, *_PARTNERS)}
+    return {name: of_recipe.get(name, getattr(TrainConfig, name)) for name in names}
 
 
 def _unused(config: TrainConfig, needs: Needs) -> list[str]:
-    defaults = _defaults(config)
+    defaults = _defaults(config, _USERS)
     return [
         name
         for name, (need, _) in _USERS.items()
@@ -90,10 +103,10 @@ def _unused(config: TrainConfig, needs: Needs) -> list[str]:
 
 def _require_partners(config: TrainConfig) -> None:
     """Raise a UserError if an option is given that another option leaves without effect."""
-    defaults = _defaults(config)
+    defaults = _defaults(config, _PARTNERS)
     for name, (partner, value, remedy) in _PARTNERS.items():
         if getattr(config, partner) == value and getattr(config, name) != defaults[name]:
             raise UserError(
                 f"{as_option(name)} has no effect with {as_option(partner)} {value}: {remedy}, or "
-                f"leave it out"
+                "leave it out"
             )
