@@ -161,8 +161,8 @@ def _lines(settings: CostSettings, device: torch.device) -> list[str]:
         "multiplication and an addition count as two.",
         f"Time: median of {settings.rounds * _STEPS_A_TURN} steps, the methods in turn, on random "
         "tensors. Loading is not included, and work that depends on predictions may differ.",
-        f"Peak memory: {how}. What a method collects during training, such as a memory bank, is not "
-        "included.",
+        f"Peak memory: {how}. What a method collects during training, such as a memory bank, is "
+        "not included.",
     ]
 
 
