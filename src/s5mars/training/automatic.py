@@ -54,9 +54,6 @@ SECONDS_PER_MEGAPIXEL = 3.5
 OF_OTHER_ENCODERS = 8.0
 """Approximate factor on the time with other encoders, measured for ResNet-50."""
 
-CHOSEN = "chosen automatically:"
-"""Heading of the list of what is chosen."""
-
 _SAMPLED_IMAGES = 16
 """Number of images whose size is read."""
 
@@ -115,10 +112,15 @@ def complete(arguments: Sequence[str], *, own: Method | None = None) -> tuple[li
     if not fixed & {"steps", "epochs"} or not {"model", "resolution", "crop"} <= fixed:
         chosen |= _of_data_and_machine(words, fixed, chosen, own=own)
     added = [f"--{name}={value}" for name, (value, _) in chosen.items()]
-    lines = [CHOSEN] if added else []
+    text = ""
     for option, (_, reason) in zip(added, chosen.values(), strict=True):
-        lines.append(f"  {option:<31} {reason}".rstrip())
-    return [*words, *added], "\n".join(lines)
+        text = with_choice(text, option, reason)
+    return [*words, *added], text
+
+
+def with_choice(chosen: str, option: str, reason: str) -> str:
+    """The list of what is chosen, with one more option; it begins with its heading."""
+    return f"{chosen or 'chosen automatically:'}\n  {option:<31} {reason}".rstrip()
 
 
 def steps_for(

@@ -11,7 +11,7 @@ from s5mars.files.run_folder import CONFIG
 from s5mars.settings.parsing import given, parse_training, training_from_yaml
 from s5mars.settings.used import require_used
 from s5mars.training import run
-from s5mars.training.automatic import CHOSEN, complete
+from s5mars.training.automatic import complete, with_choice
 from s5mars.training.environment import processes
 from s5mars.training.folds import cross_validate, resume_folds
 from s5mars.training.signals import Ended
@@ -40,8 +40,7 @@ def train(
                 "the command s5mars train"
             )
         completed.append("--devices=1")
-        chosen = chosen or CHOSEN
-        chosen += "\n  --devices=1                     training from Python takes one process"
+        chosen = with_choice(chosen, completed[-1], "training from Python takes one process")
         settings = parse_training(completed, own=own)
     if sys.argv[1:2] == ["train"]:
         # Further processes of a distributed run are started with the same choices.
