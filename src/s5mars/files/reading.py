@@ -195,19 +195,32 @@ def parse_yaml(text: str, *, as_text: bool = False) -> Any:
             more than ``MAX_DEPTH`` deep.
         yaml.YAMLError: if it is not YAML.
     """
-    loader = yaml.BaseLoader if as_text else _Loader
-    depth = 0
-    for event in yaml.parse(text, Loader=loader):
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"aliases such as *{event.anchor} are not supported: repeat the value")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
+    return yaml.load(text, Loader=_TextLoader if as_text else _Loader)
+
+
+class _Bounded(yaml.parser.Parser, yaml.composer.Composer):
+    """Refuses aliases and deep nesting while it builds the tree of nodes."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            name = self.peek_event().anchor  # type: ignore[no-untyped-call]
+            raise ValueError(f"aliases such as *{name} are not supported: repeat the value")
+        nested = self.check_event(yaml.CollectionStartEvent)
+        self._depth += nested
+        if self._depth > MAX_DEPTH:
             raise ValueError(f"nested more than {MAX_DEPTH} deep")
-    return yaml.load(text, Loader=loader)
+        node = super().compose_node(parent, index)
+        self._depth -= nested
+        return node
 
 
-class _Loader(yaml.SafeLoader):
+class _TextLoader(_Bounded, yaml.BaseLoader):
+    """Leaves every scalar a string."""
+
+
+class _Loader(_Bounded, yaml.SafeLoader):
     """Resolves scalars as YAML 1.2; in PyYAML's YAML 1.1 ``no`` is false and 1e-3 a string."""
 
 

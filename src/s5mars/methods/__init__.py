@@ -7,8 +7,10 @@ group ``s5mars.methods``, or its user passes an object to ``s5mars.train`` (docs
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -64,11 +66,17 @@ def registered() -> dict[str, EntryPoint]:
     Raises:
         UserError: if a name is taken or cannot be an option; it names the package.
     """
-    found = {each.name: each for each in entry_points(group=GROUP)}
+    found = {each.name: each for each in _installed(tuple(sys.path))}
     for name, entry in found.items():
         if reason := _unusable(name):
             raise UserError(f"{_origin(entry)} cannot have the name {name!r}: {reason}; rename it")
     return found
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Entry points of the group on ``sys.path``; the metadata of every package is read once."""
+    return tuple(entry_points(group=GROUP))
 
 
 def method_class(name: str) -> type[Method]:
