@@ -168,6 +168,7 @@ def test_the_predictor_adds_them_before_the_temperature() -> None:
 def train(data: Path, out: Path, **changes: object) -> Path:
     settings: dict[str, object] = {
         "data": data, "out": out, "method": "supervised", "steps": 4, "batch": 2, "crop": 32,
+        "resolution": "full",
         "model": "test_resnet", "weights": "none", "workers": 0, "validate-every": 2,
     } | changes  # fmt: skip
     assert main(["train", *(f"--{key}={value}" for key, value in settings.items())]) == 0

@@ -224,7 +224,7 @@ def test_a_run_of_a_row_makes_no_objects_that_it_does_not_paste(tmp_path: Path) 
     settings = {
         "data": scenes, "out": out, "labelled": 0.5, "steps": 2, "batch": 2, "crop": 48,
         "model": "test_resnet", "weights": "none", "workers": 0, "warm-up": 0, "ramp": 0,
-        "ablation": "mixing/classmix",
+        "ablation": "mixing/classmix", "resolution": "full",
     }  # fmt: skip
     assert main(["train", *(f"--{key}={value}" for key, value in settings.items())]) == 0
     assert not (out / "objects").exists()

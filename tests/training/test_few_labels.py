@@ -30,7 +30,7 @@ from s5mars.types import Sample
 def arguments(data: Path, out: Path, **changes: object) -> list[str]:
     settings: dict[str, object] = {
         "data": data, "out": out, "steps": 4, "batch": 2, "crop": 32, "model": "test_resnet",
-        "weights": "none", "workers": 0, "validate-every": 2,
+        "weights": "none", "workers": 0, "validate-every": 2, "resolution": "full",
     }  # fmt: skip
     settings |= {key.replace("_", "-"): value for key, value in changes.items()}
     return ["train", *(f"--{key}={value}" for key, value in settings.items())]

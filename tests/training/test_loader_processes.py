@@ -36,7 +36,7 @@ def arguments(data: Path, out: Path, **changes: object) -> list[str]:
     settings: dict[str, object] = {
         "data": data, "out": out, "method": "supervised", "steps": 20, "batch": 2, "crop": 32,
         "model": "test_resnet", "weights": "none", "workers": 1, "validate_every": 20,
-        "save_every": 1, "accelerator": "cpu", "devices": 1,
+        "save_every": 1, "accelerator": "cpu", "devices": 1, "resolution": "full",
     } | changes  # fmt: skip
     return ["train", *(f"--{key.replace('_', '-')}={value}" for key, value in settings.items())]
 

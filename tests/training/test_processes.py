@@ -47,7 +47,8 @@ def arguments(folder: Path, name: str, *, devices: int, **changes: object) -> li
     # SGD: AdamW divides by the size of a gradient, so that rounding alone makes a step.
     settings: dict[str, object] = {
         "data": folder / "scenes", "out": folder / name, "labelled": 0.5, "steps": STEPS,
-        "batch": 4, "crop": 48, "model": "test_resnet", "weights": "none", "workers": 0,
+        "batch": 4, "crop": 48, "resolution": "full", "model": "test_resnet", "weights": "none",
+        "workers": 0,
         "validate-every": 1, "save-every": 9, "precision": "fp32", "accelerator": "cpu",
         "devices": devices, "learning-rate": 0.001, "warm-up": 0, "ramp": 0,
         "optimiser": "sgd",

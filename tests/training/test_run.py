@@ -62,7 +62,7 @@ def arguments(scenes: Path, out: Path, **changes: object) -> list[str]:
     settings: dict[str, object] = {
         "data": scenes, "out": out, "labelled": 0.5, "steps": STEPS, "batch": 2, "crop": 48,
         "model": "test_resnet", "weights": scenes.parent / WEIGHTS, "workers": 0,
-        "validate-every": 3, "save-every": 1, "warm-up": 0.4,
+        "validate-every": 3, "save-every": 1, "warm-up": 0.4, "resolution": "full",
     }  # fmt: skip
     settings |= {key.replace("_", "-"): value for key, value in changes.items()}
     return ["train", *(f"--{key}={value}" for key, value in settings.items())]

@@ -38,7 +38,7 @@ def arguments(scenes: Path, out: Path, **changes: object) -> list[str]:
     settings: dict[str, object] = {
         "data": scenes, "out": out, "method": "self_training", "labelled": 0.5, "steps": 9,
         "batch": 2, "crop": 48, "model": "test_resnet", "weights": "none", "workers": 0,
-        "validate-every": 2, "warm-up": 0, "ramp": 0,
+        "validate-every": 2, "warm-up": 0, "ramp": 0, "resolution": "full",
     }  # fmt: skip
     settings |= {key.replace("_", "-"): value for key, value in changes.items()}
     return ["train", *(f"--{key}={value}" for key, value in settings.items())]

@@ -27,6 +27,7 @@ def train(scenes: Path, out: Path, *, code: int = 0, **changes: object) -> Path:
     settings: dict[str, object] = {
         "data": scenes, "out": out, "method": "mean_teacher", "steps": 2, "batch": 2, "crop": 48,
         "model": "test_resnet", "workers": 0, "accelerator": "cpu", "save-every": 1,
+        "resolution": "full",
     }  # fmt: skip
     settings |= {key.replace("_", "-"): value for key, value in changes.items()}
     assert main(["train", *(f"--{key}={value}" for key, value in settings.items())]) == code
