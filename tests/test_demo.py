@@ -77,6 +77,18 @@ def test_wrong_settings_end_before_an_earlier_demo_is_removed(
     assert (tmp_path / ".demo").is_file()
 
 
+def test_wrong_data_end_before_an_earlier_demo_is_removed(tmp_path: Path) -> None:
+    demo_data(tmp_path / "data")
+    (tmp_path / "data/splits/test.txt").unlink()
+    (tmp_path / "demo").mkdir()
+    for file in (".demo", "report.html"):
+        (tmp_path / "demo" / file).touch()
+    for data in ("data", "dta"):
+        with pytest.raises(UserError):
+            demo(tmp_path / "demo", data=tmp_path / data, settings=TINY)
+        assert (tmp_path / "demo/report.html").is_file()
+
+
 def test_on_the_images_of_the_package(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

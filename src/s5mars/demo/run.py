@@ -60,7 +60,8 @@ def demo(
 
     Raises:
         UserError: if ``out`` contains ``data`` or files that are not a demo, both ``data`` and
-            ``synthetic`` are given, or a setting is out of range.
+            ``synthetic`` are given, ``data`` is no data set with a test split, or a setting is out
+            of range. An earlier demo stays then.
     """
     if data is not None and synthetic:
         raise UserError("--data and --synthetic exclude each other; give one of them")
@@ -72,6 +73,8 @@ def demo(
             f"--data {data} is inside --out {out}, where an earlier demo is removed; choose "
             "another --out"
         )
+    if data is not None:
+        open_dataset(data).split("test")  # before an earlier demo is removed
     _remove_earlier_demo(out)
     images = data or _images(out, synthetic=synthetic, settings=settings)
     tested = open_dataset(images).split("test")
