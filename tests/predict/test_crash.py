@@ -15,9 +15,10 @@ from s5mars.models.checkpoint import save_model
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.predict import archive as archive_module
 from s5mars.predict.archive import predict_images
-from s5mars.predict.manifest import Counts, Manifest
+from s5mars.predict.manifest import DEATHS, Counts, Manifest
 from s5mars.predict.predictor import Predictor
 from s5mars.predict.reading import Readers
+from s5mars.predict.sources import Source
 
 from .folders import archive, contents, save
 from .standin import THREE, Brightness
@@ -95,6 +96,18 @@ def test_a_product_over_which_the_run_dies_twice_is_left_out(tmp_path: Path) -> 
     )
     assert in_a_child(deadly) == 0  # and it stays so
     assert predict() == Counts(done=5, failed=1, to_do=0)
+
+
+def test_a_deadly_product_may_have_a_path_that_is_not_utf8(tmp_path: Path) -> None:
+    source = Source(Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.png")), "caf%E9")
+    for _ in range(DEATHS):
+        with Manifest(tmp_path) as manifest:
+            manifest.start([source], {}, resume=True)
+            manifest.begin_reading(source.name)
+    with Manifest(tmp_path) as manifest:
+        manifest.start([source], {}, resume=True)
+        (entry,) = manifest.entries("failed")
+    assert entry.reason is not None and "/caf%E9.png: the run died 2 times" in entry.reason
 
 
 def test_what_was_in_hand_when_a_run_died_comes_last(tmp_path: Path) -> None:

@@ -248,14 +248,18 @@ class Manifest:
         self._database.execute(
             "UPDATE products SET hand = 'suspect' WHERE hand IN ('reading', 'begun')"
         )
-        self._database.execute(
-            "UPDATE products SET state = 'failed', reason = path || ? "
-            "WHERE state = 'to do' AND deaths >= ?",
+        # Not in SQL, because a path need not be UTF-8, as the text of a reason must.
+        deadly = self._sources(f"WHERE state = 'to do' AND deaths >= {DEATHS}")
+        reasons = [
             (
-                f": the run died {DEATHS} times while reading this file; --resume skips it, and a "
-                "run without --resume reads it again",
-                DEATHS,
-            ),
+                f"{printable(str(source.path))}: the run died {DEATHS} times while reading this "
+                "file; --resume skips it, and a run without --resume reads it again",
+                source.name,
+            )
+            for source in deadly
+        ]
+        self._database.execute_many(
+            "UPDATE products SET state = 'failed', reason = ? WHERE name = ?", reasons
         )
 
     def _with_missing_files(self, settings: Mapping[str, object]) -> list[str]:
