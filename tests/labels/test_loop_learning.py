@@ -35,6 +35,7 @@ from s5mars.models.checkpoint import save_model
 from s5mars.models.deeplab import DeepLabV3Plus
 from s5mars.models.start import starting_network
 from s5mars.parallel.workers import CrashError
+from s5mars.settings.config import TrainConfig
 from s5mars.settings.parsing import parse_training
 
 CPU = torch.device("cpu")
@@ -327,6 +328,30 @@ def test_the_train_button_starts_from_the_start_model(tmp_path: Path) -> None:
     assert network.weights_report.classes == list(CLASSES.names)
     for options in (["--model=test_resnet"], ["--weights=none"]):
         assert Trainer(store, options, start=start).start_from is None
+
+
+def test_settings_files_and_recipes_go_before_what_the_page_chooses(tmp_path: Path) -> None:
+    store = open_store(write_images(tmp_path / "folder"))
+
+    def config(*options: str, start: tuple[str, str] | None = None) -> TrainConfig:
+        trainer = Trainer(store, options, start=start)
+        return parse_training(trainer._arguments("1", None, 5)).config
+
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "method: supervised\nmodel: test_resnet\nresolution: '48'\ncrop: 64\nbatch: 8\n"
+    )
+    found = config(f"--config={file}", start=("navcam", "resnet18"))
+    given = (found.method, found.model, found.resolution, found.crop, found.batch)
+    assert given == ("supervised", "test_resnet", "48", 64, 8) and not found.start_from
+    found = config(f"--config={file}", "--crop=32")
+    assert (found.crop, found.batch) == (32, 8)
+    found = config("--recipe=vit")
+    assert (found.model, found.crop, found.batch) == ("vit_small_patch14_dinov2", 518, 4)
+    found = config("--recipe=vit", start=("navcam", "resnet18"))
+    assert (found.model, found.start_from) == ("resnet18", "navcam")
+    with pytest.raises(UserError, match="unknown recipe 'vitt'"):
+        config("--recipe=vitt")
 
 
 def test_an_image_that_may_not_be_read_does_not_stop_the_page(

@@ -25,7 +25,8 @@ from s5mars.files.reading import read_object, read_text
 from s5mars.files.run_folder import FACTS, METRICS
 from s5mars.labels.loop.features import ENCODER
 from s5mars.labels.loop.store import Store
-from s5mars.settings.parsing import parse_training
+from s5mars.settings.parsing import chosen, given, parse_training
+from s5mars.settings.recipes import find_recipe
 from s5mars.settings.used import require_used, without_unused
 
 METHODS = ("s5mars", "self_training", "supervised_averaged", "supervised")
@@ -50,6 +51,8 @@ class Trainer:
     """The runs of a folder; one at a time.
 
     Args:
+        options: of ``s5mars train``; they, their settings files and their recipe are used instead
+            of what the page would choose.
         start: model to start from and its encoder; None for ImageNet weights. An encoder or weights
             among the options are used instead.
 
@@ -67,11 +70,15 @@ class Trainer:
         self._lock = threading.Lock()
         self._stopped: set[str] = set()
         store.may_remove = lambda: not self.running
-        given = {option.partition("=")[0] for option in self.options}
+        words = {option.partition("=")[0] for option in self.options}
         for name in ("--data", "--out", "--resume", "--steps", "--epochs"):
-            if name in given:
+            if name in words:
                 raise UserError(f"{name} is set by the label page; omit it")
-        self._start = None if {"--model", "--weights"} & given else start
+        names = ("model", "weights", "resolution", "crop", "batch", "method")
+        by_user = given(self.options, names).keys()
+        self._start = None if {"model", "weights"} & by_user else start
+        # The page's own choices are options, which would override a settings file or a recipe.
+        self._chosen = by_user | find_recipe(chosen(self.options).recipe).training.keys()
         default = parse_training(self._arguments("N", None, STEPS))
         self.method = default.config.method
         require_used(default.config, {self.method: default.method.needs})
@@ -245,12 +252,13 @@ class Trainer:
 
     def _arguments(self, run: str, method: str | None, steps: int) -> list[str]:
         resolution, crop = self._sizes
-        network = [f"--model={ENCODER}"]
+        own = {"model": ENCODER, "resolution": resolution, "crop": crop, "batch": 4,
+               "method": METHODS[0]}  # fmt: skip
+        own = {name: value for name, value in own.items() if name not in self._chosen}
         if self._start is not None:
-            network = [f"--start-from={self._start[0]}", f"--model={self._start[1]}"]
-        chosen = [
+            own |= {"start-from": self._start[0], "model": self._start[1]}
+        arguments = [
             f"--data={self.store.folder.root}", f"--out={self.folder / run}", f"--steps={steps}",
-            *network, f"--resolution={resolution}", f"--crop={crop}", "--batch=4",
-            f"--method={METHODS[0]}", *self.options,
+            *(f"--{name}={value}" for name, value in own.items()), *self.options,
         ]  # fmt: skip
-        return chosen if method is None else [*chosen, f"--method={method}"]
+        return arguments if method is None else [*arguments, f"--method={method}"]
