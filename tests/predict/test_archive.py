@@ -346,6 +346,15 @@ def test_run_lengths_are_the_class_map(tmp_path: Path) -> None:
             assert annotation["area"] == mask.sum()
 
 
+def test_an_overlay_that_is_too_wide_for_a_jpeg_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "wide.png", size=(65_501, 2))
+    predictor, images = Predictor(Brightness(), THREE), [tmp_path / "wide.png"]
+    with pytest.raises(UserError, match=r"wide.png: the overlay would have 65,501×.* --write"):
+        predict_images(predictor, images, out=tmp_path / "maps")
+    write = ["labels", "confidence"]
+    assert predict_images(predictor, images, out=tmp_path / "maps", write=write).counts.done == 1
+
+
 def test_what_the_network_cannot_take_stops_no_other(tmp_path: Path) -> None:
     class Choosy(Brightness):
         def forward(self, image: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,9 @@ from s5mars.predict.sources import ENDINGS, Source
 
 DEFAULT_WRITE = ("labels", "confidence", "overlay")
 
+LARGEST_JPEG = 65_500
+"""Pixels of a side that libjpeg writes."""
+
 
 @dataclass(frozen=True)
 class MapSettings:
@@ -87,7 +90,13 @@ def _encoded(kind: str, read: Read, segmentation: Segmentation, settings: MapSet
         return encoded_picture(indexed_png(labels, settings.taxonomy), ".png")
     if kind == "confidence":
         return encoded_picture(Image.fromarray(segmentation.confidence), ".png", compress_level=3)
-    return encoded_picture(segmentation.overlay(), ".jpg", quality=90)
+    overlay = segmentation.overlay()
+    if max(overlay.size) > LARGEST_JPEG:
+        raise UserError(
+            f"the overlay would have {overlay.width:,}×{overlay.height:,} pixels, but a JPEG has "
+            f"at most {LARGEST_JPEG:,} on a side; leave overlay out of --write, or cut the image"
+        )
+    return encoded_picture(overlay, ".jpg", quality=90)
 
 
 def _rle(source: Source, labels: NDArray[np.uint8], taxonomy: Taxonomy) -> bytes:
