@@ -26,3 +26,9 @@ def test_one_map_that_the_page_asks_for_does_not_bring_the_others(tmp_path: Path
     trainer.running = False
     other: Any = maps._next_job()
     assert other.args == ("1", "a")
+
+
+def test_maps_of_different_images_are_different_files(tmp_path: Path) -> None:
+    maps = RunMaps(SimpleNamespace(folder=tmp_path), SimpleNamespace(), device="cpu")  # type: ignore[arg-type]
+    paths = [path for name in ("a", "a_confidence") for path in maps._paths("1", name)]
+    assert len(set(paths)) == 4

@@ -61,8 +61,9 @@ class RunMaps(Background):
         return [name for name in self._order() if self.has(run, name)]
 
     def _paths(self, run: str, name: str) -> tuple[Path, Path]:
+        # In folders of their own: any suffix may be the end of another image's name.
         folder = self.trainer.folder / run / "maps"
-        return folder / f"{name}.png", folder / f"{name}_confidence.png"
+        return folder / "labels" / f"{name}.png", folder / "confidence" / f"{name}.png"
 
     def _order(self) -> list[str]:
         store = self.assistant.store
