@@ -665,6 +665,14 @@ def test_classes_may_be_added_and_nothing_else(root: Path) -> None:
         named_classes("soil,soil")
 
 
+def test_an_added_class_needs_an_id(root: Path) -> None:
+    ids = list(range(254))
+    (root / "dataset.yaml").write_text(f"classes: [{{name: soil, ids: {ids}}}]\n")
+    with pytest.raises(UserError, match=r"leaves 1 id of 0\.\.254 for the classes .*\(rock, sky\)"):
+        open_folder(root, named_classes("soil,rock,sky"))
+    assert open_folder(root, named_classes("soil,rock")).coding.index_of[254] == 1
+
+
 def test_an_added_class_has_a_colour_of_its_own(root: Path) -> None:
     (root / "dataset.yaml").write_text("classes: [{name: moss, color: '#dc3c3c'}]\n")
     first, second = open_folder(root, named_classes("moss,rock")).taxonomy.classes

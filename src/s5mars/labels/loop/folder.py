@@ -129,9 +129,13 @@ def _described(path: Path, classes: Taxonomy | None) -> tuple[Taxonomy, MaskCodi
     colours = with_missing_colours(classes.names, given)[len(taxonomy) :]
     added = tuple(replace(each, colour=colour) for each, colour in zip(added, colours, strict=True))
     index_of = dict(coding.index_of)
-    free = (k for k in range(IGNORE) if k not in index_of and k not in coding.ignored)
-    for index in range(len(taxonomy), len(classes)):
-        index_of[next(free)] = index
+    free = [k for k in range(IGNORE) if k not in index_of and k not in coding.ignored]
+    if len(free) < len(added):
+        raise UserError(
+            f"{path} leaves {plural(len(free), 'id')} of 0..254 for the classes that --classes "
+            f"adds ({', '.join(classes.names[len(taxonomy) :])}); remove unused ids from it"
+        )
+    index_of |= zip(free, range(len(taxonomy), len(classes)), strict=False)
     longer = Taxonomy(taxonomy.name, (*taxonomy.classes, *added))
     write_description(path, longer, MaskCoding(index_of, coding.ignored))
     return read_description(path)
