@@ -231,6 +231,17 @@ def test_lists_of_the_user_are_kept_and_what_they_leave_out_is_counted(
     assert f"{lists}: the lists leave out 2 labelled images, such as sol_050" in caplog.text
 
 
+@pytest.mark.parametrize("layout", ["plain", "s5mars"])
+def test_hidden_files_of_macos_beside_the_lists_are_no_lists(
+    tmp_path: Path, fake_data: ModuleType, layout: str
+) -> None:
+    root = fake_data.LAYOUTS[layout](tmp_path / "a")
+    before = sizes(open_dataset(root))
+    for listed in (*root.glob("*.json"), *root.glob("splits/*.txt")):
+        listed.with_name(f"._{listed.name}").write_bytes(b"\0\5\x16\7\xff")
+    assert sizes(open_dataset(root)) == before
+
+
 def test_no_mask_is_opened_beside_lists(
     tmp_path: Path, fake_data: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

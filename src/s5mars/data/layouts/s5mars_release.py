@@ -12,7 +12,14 @@ from pathlib import Path
 
 from s5mars.classes import S5MARS, S5MARS_CODING
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts.files import forbid_overlap, left_out, paired_samples, read_names, select
+from s5mars.data.layouts.files import (
+    forbid_overlap,
+    left_out,
+    paired_samples,
+    read_names,
+    select,
+    visible,
+)
 from s5mars.data.layouts.plain import description_or
 from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import UserError
@@ -36,7 +43,7 @@ def read(root: Path, *, lists: Path | None = None) -> Dataset:
     taxonomy, coding = description_or(root, S5MARS, S5MARS_CODING)
     samples = paired_samples(root / "images", root / "labels")
     released = {split: _list_of(root, split) for split in ("train", "val", "test")}
-    written = any((root / "splits").glob("*.txt"))
+    written = bool(visible(root / "splits", "*.txt"))
     if lists is not None or written or not any(released.values()):
         splits = read_splits(root, samples, taxonomy, coding, lists=lists)
     else:
@@ -59,7 +66,7 @@ def _list_of(root: Path, split: str) -> Path | None:
     Raises:
         UserError: if there are several with different contents.
     """
-    below = [*root.glob("*.json"), *root.glob("*/*.json")]
+    below = [*visible(root, "*.json"), *visible(root, "*/*.json")]
     images = {root / "images", root / "labels"}
     named = sorted(p for p in below if split in p.stem.lower() and p.parent not in images)
     exact = [path for path in named if path.stem == split]

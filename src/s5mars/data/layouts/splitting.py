@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.data.dataset import way_to_score
-from s5mars.data.layouts.files import forbid_overlap, left_out, read_names, select
+from s5mars.data.layouts.files import forbid_overlap, left_out, read_names, select, visible
 from s5mars.data.names import as_lines
 from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
 from s5mars.errors import UserError, as_typed, warn_once
@@ -55,12 +55,12 @@ def read_splits(
     folder = root / "splits" if lists is None else lists
     if lists is not None and lists.exists() and not lists.is_dir():
         raise UserError(f"--splits {lists} is a file: give the folder of the split lists")
-    if lists is not None and not lists.exists() and any((root / "splits").glob("*.txt")):
+    if lists is not None and not lists.exists() and visible(root / "splits", "*.txt"):
         raise UserError(
             f"--splits {lists} does not exist, but {root / 'splits'} has lists: leave --splits out "
             "to use them, or make the empty folder for new ones"
         )
-    paths = sorted(folder.glob("*.txt"), key=_usual_order)
+    paths = sorted(visible(folder, "*.txt"), key=_usual_order)
     if not paths:
         return _first_splits(root, samples, taxonomy, coding, folder=folder)
     splits = {path.stem: select(read_names(path), samples, path) for path in paths}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from pathlib import Path
 
-from s5mars.data.layouts.files import read_names, select, unknown_names
+from s5mars.data.layouts.files import read_names, select, unknown_names, visible
 from s5mars.data.layouts.splitting import GROWS
 from s5mars.data.names import as_lines
 from s5mars.files import write_text
@@ -51,7 +51,7 @@ class Splits:
         self.folder = folder
         self.sols = sols
         self.lists: dict[str, list[str]] = {"train": [], "val": []}
-        paths = sorted(folder.glob("*.txt"))
+        paths = visible(folder, "*.txt")
         self._heads = {path.stem: _head(path) for path in paths}
         # Without the mark in train.txt, all lists are the user's.
         own = self._heads.get("train", GROWS).startswith(GROWS)
