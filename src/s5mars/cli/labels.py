@@ -29,7 +29,12 @@ def _label_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="Address to listen on (127.0.0.1, this machine only)"
     )
-    parser.add_argument("--device", default="auto", help="Device: auto, cpu, cuda or mps (auto)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="Device of suggestions and maps: auto, cpu, cuda or mps (auto); the Train button uses "
+        "that of --accelerator",
+    )
     parser.epilog = (
         f"All other options are those of s5mars train, for the Train button.\n\n{parser.epilog}"
     )
