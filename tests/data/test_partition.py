@@ -260,6 +260,19 @@ def test_write_partitions(root, tmp_path, capsys):
         write_partitions(root, labelled=[0.1, 0.5], seed=3, out=out)
 
 
+def test_lists_of_other_data_are_not_nested(root, tmp_path, fake_data):
+    out, other = tmp_path / "lists", fake_data.plain(tmp_path / "other", images=40)
+    for folder in ("images", "masks"):
+        for path in (other / folder).iterdir():
+            path.rename(path.with_stem(f"other_{path.stem}"))
+    for path in other.glob("splits/*.txt"):
+        path.write_text("".join(f"other_{name}\n" for name in path.read_text().splitlines()))
+    write_partitions(root, labelled=[0.1], out=out)
+    with pytest.raises(UserError, match=r"0\.1\.txt was drawn from other images or labels"):
+        write_partitions(other, labelled=[0.5], out=out)
+    assert not (out / "0.5.txt").exists()
+
+
 def test_close_shares_have_lists_of_their_own(root, tmp_path):
     close = write_partitions(root, labelled=[0.1234567, 0.12345678], out=tmp_path / "lists")
     assert [each.path.name for each in close] == ["0.1234567.txt", "0.12345678.txt"]

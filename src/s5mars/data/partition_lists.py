@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ def write_partitions(
 
     Raises:
         UserError: if a fraction is outside (0, 1], or ``out`` contains different lists with these
-            names, or lists of another seed or train split, in which these would not be nested.
+            names, or lists of another seed, train split or labels, with which these would not be
+            nested.
     """
     require_limit("at least 0", **{"--seed": seed})
     fractions = sorted({_checked(fraction) for fraction in labelled})
@@ -71,8 +72,10 @@ def write_partitions(
         "train_images": len(train),
     }
     others = _others(out, head, fractions)
+    for entry in others:
+        _require_nested(_path(out, entry["labelled"]), names.values())
     out.mkdir(parents=True, exist_ok=True)
-    paths = {f: out / f"{str(f).removesuffix('.0')}.txt" for f in fractions}
+    paths = {f: _path(out, f) for f in fractions}
     for fraction, path in paths.items():
         if path.exists() and read_names(path) != names[fraction]:
             raise UserError(
@@ -122,7 +125,23 @@ def _others(
             )
     with reading(path, kind="record", remedy=_REMEDY):
         entries: list[dict[str, Any]] = recorded["partitions"]
-        return [entry for entry in entries if entry["labelled"] not in fractions]
+        return [entry for entry in entries if float(entry["labelled"]) not in fractions]
+
+
+def _require_nested(path: Path, lists: Iterable[Sequence[str]]) -> None:
+    """Raise if an earlier list was drawn from other images or other labels than these."""
+    if not path.is_file():
+        return
+    earlier = set(read_names(path))
+    if not all(earlier <= set(names) or earlier >= set(names) for names in lists):
+        raise UserError(
+            f"{path} was drawn from other images or labels, so the new lists would not be nested "
+            f"with it; {_REMEDY}"
+        )
+
+
+def _path(out: Path, fraction: object) -> Path:
+    return out / f"{str(fraction).removesuffix('.0')}.txt"
 
 
 def _entry(partition: Partition) -> dict[str, Any]:
