@@ -244,7 +244,7 @@ def test_differences_in_the_docs_are_those_of_the_result_files(
         assert len(lines) >= 6, names
         for line in lines:
             assert line.partition(" | ")[2] in page, f"{names}: {line}"
-    for name in ("labels", "mixing"):
+    for name in ("labels", "mixing", "augin"):
         script("ablations").main([str(docs / "results" / f"marsscapes-ablation-{name}.json")])
         lines = capsys.readouterr().out.splitlines()[2:]
         assert any("(whole)" in line for line in lines)
