@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from s5mars.comparison.results import evaluation_path, read_scores
+from s5mars.comparison.results import read_scores
 from s5mars.errors import DamagedFileError
+from s5mars.files.run_folder import evaluation_path
 
 
 def test_a_damaged_list_of_labels_is_named(tmp_path: Path) -> None:

@@ -255,6 +255,11 @@ def test_folds_are_resumed_wherever_they_are(
     (out / "folds.json").unlink()
     shutil.rmtree(out / "fold-2")
     moved = out.rename(tmp_path / "moved")
+    # Scores of another split, which the user had measured before the fold was scored.
+    scored = moved / "fold-1/evaluation-test-full.json"
+    other = json.loads(scored.read_text()) | {"mIoU": 1.0}
+    scored.with_name("evaluation-val-full.json").write_text(json.dumps(other))
+    scored.unlink()
     kept = (moved / "fold-1" / "best.safetensors").stat().st_mtime_ns
     capsys.readouterr()
     assert main(["train", "--resume", str(moved)]) == 0

@@ -16,10 +16,10 @@ from PIL import Image
 
 from s5mars.classes import IGNORE, Taxonomy, hex_colour
 from s5mars.comparison.grid import BASELINE
-from s5mars.comparison.results import evaluation_path
 from s5mars.comparison.standings import Group, Standing, by_seed
 from s5mars.evaluation.found import read_evaluation
 from s5mars.evaluation.protocols import read_pair
+from s5mars.files.run_folder import evaluation_path
 from s5mars.predict.spacing import evenly_spaced
 from s5mars.products.no_data import no_data
 from s5mars.report.examples import open_data, open_network, scored

@@ -11,7 +11,7 @@ from s5mars.comparison.settings import digest, fingerprint, with_new_options
 from s5mars.errors import MissingFileError, UserError
 from s5mars.files import below, write_json
 from s5mars.files.reading import object_in, read_text, reading, require_format
-from s5mars.files.run_folder import CHECKPOINT, LABELLED, METRICS
+from s5mars.files.run_folder import CHECKPOINT, LABELLED, METRICS, evaluation_path
 from s5mars.training.notes import read_notes
 
 FILE = "comparison.json"
@@ -159,11 +159,6 @@ def check_partitions(source: str, comparison: Comparison) -> None:
 def saved_states(run: Path) -> list[Path]:
     """Checkpoints from which a run can be resumed: ``last.ckpt`` and those of its stages."""
     return [*run.glob(CHECKPOINT), *run.glob(f"stages/*/{CHECKPOINT}")]
-
-
-def evaluation_path(run: Path, *, split: str, protocol: str) -> Path:
-    """Return the path that ``s5mars evaluate`` writes the scores of a run to."""
-    return run / f"evaluation-{split}-{protocol}.json"
 
 
 def read_scores(run: Path, *, split: str, protocol: str) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from s5mars.comparison.results import (
     UNFINISHED,
     Comparison,
     Result,
-    evaluation_path,
     read_scores,
     saved_states,
     write_comparison,
@@ -35,7 +34,7 @@ from s5mars.devices import device_of
 from s5mars.errors import UserError, as_typed, listed
 from s5mars.files import write_text
 from s5mars.files.locking import locked
-from s5mars.files.run_folder import CONFIG, is_trained
+from s5mars.files.run_folder import CONFIG, evaluation_path, is_trained
 from s5mars.parallel.workers import ended
 from s5mars.settings.parsing import parse_training, training_from_yaml
 from s5mars.settings.used import used_only, without_unused

@@ -42,3 +42,8 @@ def is_finished(run: Path) -> bool:
 def is_trained(run: Path) -> bool:
     """Whether a run folder contains the scores and weights of a finished run."""
     return is_finished(run) and all((run / name).is_file() for name in (TENSORS, FACTS))
+
+
+def evaluation_path(run: Path, *, split: str, protocol: str) -> Path:
+    """Return the path that ``s5mars evaluate`` writes the scores of a run to."""
+    return run / f"evaluation-{split}-{protocol}.json"

@@ -27,11 +27,11 @@ from s5mars.devices import device_of
 from s5mars.errors import UserError, as_typed
 from s5mars.evaluation.command import evaluate
 from s5mars.evaluation.confusion import Confusion
-from s5mars.evaluation.found import find_evaluation, is_outdated, read_evaluation
+from s5mars.evaluation.found import is_outdated, read_evaluation
 from s5mars.files import write_json, write_text
 from s5mars.files.locking import locked
 from s5mars.files.reading import read_text
-from s5mars.files.run_folder import CONFIG, FOLDS, TENSORS, VERSIONS
+from s5mars.files.run_folder import CONFIG, FOLDS, TENSORS, VERSIONS, evaluation_path
 from s5mars.models.checkpoint import load_model
 from s5mars.predict.inference import Inference
 from s5mars.products import read_info
@@ -241,9 +241,9 @@ def _object_cache(config: TrainConfig) -> Path | None:
 
 
 def _score(part: TrainConfig) -> Mapping[str, Any]:
-    found = find_evaluation(part.out)
-    if found is not None and not is_outdated(found, part.out / TENSORS):
-        return read_evaluation(found)
+    scored = evaluation_path(part.out, split="test", protocol="full")
+    if scored.is_file() and not is_outdated(scored, part.out / TENSORS):
+        return read_evaluation(scored)
     inference = Inference(device=device_of(part.accelerator))
     return evaluate(part.out, data=part.data, splits=part.splits, inference=inference, show=False)
 
