@@ -352,6 +352,16 @@ def test_an_empty_list_in_json_is_an_image_without_masks(data: Path, tmp_path: P
     assert coverage(store, [sample], filter=ObjectFilter()).empty == (sample.name,)
 
 
+def test_a_hidden_shard_beside_json_is_no_store(data: Path, tmp_path: Path) -> None:
+    objects = tmp_path / "json"
+    objects.mkdir()
+    (objects / "._0.parquet").write_bytes(b"\0\5\x16\7")
+    sample = open_dataset(data).split("train")[0]
+    (objects / f"{sample.name}.json").write_text(json.dumps([]))
+    _, found = object_store(objects, [sample], cache=tmp_path / "cache")
+    assert found.empty == (sample.name,)
+
+
 def test_a_run_notes_what_got_rectangles(data: Path, tmp_path: Path) -> None:
     rows = [(name, [block()] if k else []) for k, name in enumerate(names(data))]
     write(tmp_path / "s.parquet", rows)

@@ -101,6 +101,14 @@ def below(folder: Path, name: object, *, source: Path | str) -> Path:
     return folder / str(name)
 
 
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder that match a pattern, sorted, without hidden ones.
+
+    macOS writes ``._train.txt`` beside ``train.txt`` on drives of other systems.
+    """
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error means a full disk; some libraries do not set errno."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from s5mars.errors import MissingFileError, UserError
-from s5mars.files import replacing
+from s5mars.files import replacing, visible
 from s5mars.proposals.build import build_store
 from s5mars.proposals.coco import import_json
 from s5mars.proposals.draw import Coverage, ObjectFilter, coverage
@@ -92,7 +92,7 @@ def object_store(
 
 
 def _is_json(given: Path) -> bool:
-    return given.is_dir() and not any(given.glob("*.parquet"))
+    return given.is_dir() and not visible(given, "*.parquet")
 
 
 def _place_of_import(cache: Path) -> Path:

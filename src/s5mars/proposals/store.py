@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from s5mars.errors import MissingFileError, UserError, listed
-from s5mars.files import replacing
+from s5mars.files import replacing, visible
 from s5mars.files.reading import open_parquet, parse_object, reading, require_format
 from s5mars.proposals.proposal import Proposal
 from s5mars.text.numbers import plural
@@ -303,7 +303,7 @@ def _shards(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise MissingFileError(f"{path}: no such object store (a .parquet file or a folder)")
-    shards = sorted(p for p in path.glob("*.parquet") if not p.name.startswith("."))
+    shards = visible(path, "*.parquet")
     if not shards:
         raise MissingFileError(
             f"{path} contains no *.parquet file; give the --out of an earlier `s5mars masks`"

@@ -127,14 +127,6 @@ def unlabelled_samples(folder: Path) -> tuple[Sample, ...]:
     return tuple(Sample(f"unlabelled/{name}", path) for name, path in images.items())
 
 
-def visible(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder that match a pattern, sorted, without hidden ones.
-
-    macOS writes ``._train.txt`` beside ``train.txt`` on drives of other systems.
-    """
-    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
-
-
 def read_names(path: Path) -> list[str]:
     """Read a JSON list, or a text file with one name per line (see ``data/names.py``).
 

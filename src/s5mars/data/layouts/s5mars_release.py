@@ -12,17 +12,11 @@ from pathlib import Path
 
 from s5mars.classes import S5MARS, S5MARS_CODING
 from s5mars.data.dataset import Dataset
-from s5mars.data.layouts.files import (
-    forbid_overlap,
-    left_out,
-    paired_samples,
-    read_names,
-    select,
-    visible,
-)
+from s5mars.data.layouts.files import forbid_overlap, left_out, paired_samples, read_names, select
 from s5mars.data.layouts.plain import description_or
 from s5mars.data.layouts.splitting import read_splits
 from s5mars.errors import UserError
+from s5mars.files import visible
 
 SIGNATURE = "images/ and labels/ with JSON lists of names (train and test in their file names)"
 

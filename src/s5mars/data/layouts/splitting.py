@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from s5mars.classes import MaskCoding, Taxonomy
 from s5mars.data.dataset import way_to_score
-from s5mars.data.layouts.files import forbid_overlap, left_out, read_names, select, visible
+from s5mars.data.layouts.files import forbid_overlap, left_out, read_names, select
 from s5mars.data.names import as_lines
 from s5mars.data.stratify import Areas, label_areas, prefix_length, stratified_order
 from s5mars.errors import UserError, as_typed, warn_once
-from s5mars.files import write_text
+from s5mars.files import visible, write_text
 from s5mars.files.reading import read_text
 from s5mars.text.numbers import plural
 from s5mars.types import Sample

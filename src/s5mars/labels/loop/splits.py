@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from pathlib import Path
 
-from s5mars.data.layouts.files import read_names, select, unknown_names, visible
+from s5mars.data.layouts.files import read_names, select, unknown_names
 from s5mars.data.layouts.splitting import GROWS
 from s5mars.data.names import as_lines
-from s5mars.files import write_text
+from s5mars.files import visible, write_text
 from s5mars.files.reading import read_text
 from s5mars.text.numbers import plural
 from s5mars.types import Sample
