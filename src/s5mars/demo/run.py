@@ -73,11 +73,11 @@ def demo(
             f"--data {data} is inside --out {out}, where an earlier demo is removed; choose "
             "another --out"
         )
-    if data is not None:
-        open_dataset(data).split("test")  # before an earlier demo is removed
+    # Wrong data are an error before an earlier demo is removed.
+    given = None if data is None else open_dataset(data).split("test")
     _remove_earlier_demo(out)
     images = data or _images(out, synthetic=synthetic, settings=settings)
-    tested = open_dataset(images).split("test")
+    tested = given or open_dataset(images).split("test")
     examples = [sample.image for sample in tested[:EXAMPLES]]
     if not synthetic:
         print(f"\n[1 of 3] maps of the installed model {INSTALLED}, which needs no training")
