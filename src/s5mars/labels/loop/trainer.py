@@ -74,11 +74,7 @@ class Trainer:
         for name in ("--data", "--out", "--resume", "--steps", "--epochs"):
             if name in words:
                 raise UserError(f"{name} is set by the label page; omit it")
-        names = ("model", "weights", "resolution", "crop", "batch", "method")
-        by_user = given(self.options, names).keys()
-        self._start = None if {"model", "weights"} & by_user else start
-        # The page's own choices are options, which would override a settings file or a recipe.
-        self._chosen = by_user | find_recipe(chosen(self.options).recipe).training.keys()
+        self._start = None if given(self.options, ("model", "weights")) else start
         default = parse_training(self._arguments("N", None, STEPS))
         self.method = default.config.method
         require_used(default.config, {self.method: default.method.needs})
@@ -254,7 +250,10 @@ class Trainer:
         resolution, crop = self._sizes
         own = {"model": ENCODER, "resolution": resolution, "crop": crop, "batch": 4,
                "method": METHODS[0]}  # fmt: skip
-        own = {name: value for name, value in own.items() if name not in self._chosen}
+        # As options, they would override a settings file or a recipe.
+        recipe = find_recipe(chosen(self.options).recipe)
+        fixed = given(self.options, own).keys() | recipe.training.keys()
+        own = {name: value for name, value in own.items() if name not in fixed}
         if self._start is not None:
             own |= {"start-from": self._start[0], "model": self._start[1]}
         arguments = [
