@@ -32,8 +32,8 @@ def _label_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         default="auto",
-        help="Device of suggestions and maps: auto, cpu, cuda or mps (auto); the Train button uses "
-        "that of --accelerator",
+        help="Device for suggestions and maps: auto, cpu, cuda or mps (auto); the Train button "
+        "uses --accelerator instead",
     )
     parser.epilog = (
         f"All other options are those of s5mars train, for the Train button.\n\n{parser.epilog}"
